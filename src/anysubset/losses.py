@@ -1,0 +1,20 @@
+"""Losses: mathematics on tensors, nothing else."""
+
+from monai.losses import DiceLoss
+from torch import Tensor
+
+
+def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
+    """Soft Dice loss on sigmoids, smooth 1, the mean over the regions.
+
+    Of each region, 1 - (2 sum p g + 1) / (sum p + sum g + 1), with the sums over batch and volume together
+    (`pool="batch"`, the paper's) or over each sample's volume (`pool="sample"`), then the mean over the samples.
+
+    Args:
+        logits: (n, regions, ...).
+        target: (n, regions, ...) of zeros and ones.
+    """
+    pooled = {"batch": True, "sample": False}[pool]
+    dice = DiceLoss(sigmoid=True, batch=pooled, smooth_nr=1.0, smooth_dr=1.0)
+    loss: Tensor = dice(logits.float(), target.to(logits.device).float())
+    return loss

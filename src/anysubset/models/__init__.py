@@ -1,0 +1,1 @@
+"""Networks: encoders, shared backbones, fusion, and Dynamic Sharing, which joins them."""

@@ -1,0 +1,86 @@
+"""Dynamic Sharing: one backbone for every modality, run on what is present and on nothing else (eq. 1 and 2).
+
+    h_m = backbone(stem_m(x_m), m)          H_S = mean of h_m over m in S          answer = head(H_S)
+
+A modality owns its stem, if there is one, and whatever the backbone keys by its name (norm affines). All else is
+shared, and is what GMD measures conflict on.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.errors import unknown
+from anysubset.modalities import Inputs, Observed, Scenario, as_observed, eligible
+from anysubset.models import fusion
+
+
+class DynamicSharing(nn.Module):
+    """One network for any subset of its modalities.
+
+    Args:
+        modalities: in the task's order.
+        backbone: called as `backbone(x, modality)`; shared, but for what it keys by modality.
+        head: from fused features to the answer; affine, so that it may be moved across the mean.
+        stems: one module a modality, applied before the backbone (the paper's f_m); None for none.
+    """
+
+    def __init__(
+        self,
+        modalities: Iterable[str],
+        backbone: nn.Module,
+        head: nn.Module,
+        stems: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.modalities: Scenario = tuple(modalities)
+        self.stems = nn.ModuleDict(stems or {})
+        self.backbone = backbone
+        self.head = head
+
+    def encode(self, modality: str, x: Tensor) -> Tensor:
+        """(n, features, ...): h_m of the samples that have the modality."""
+        if modality not in self.modalities:
+            raise unknown("modality", modality, self.modalities)
+        stemmed = self.stems[modality](x) if modality in self.stems else x
+        features: Tensor = self.backbone(stemmed, modality)
+        return features
+
+    def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
+        """h_m of every modality that is there, each computed once."""
+        return {name: Observed(self.encode(name, observed.values), observed.rows) for name, observed in inputs.items()}
+
+    def answers(self, features: Mapping[str, Observed], scenario: Scenario) -> tuple[Tensor, Tensor]:
+        """The answers of the samples that are eligible for a scenario, and their places in the batch."""
+        rows = eligible(features, scenario)
+        if not len(rows):
+            return torch.empty(0), rows
+        present = {name: at(features[name], rows) for name in scenario}
+        return self.head(fusion.mean(present)), rows
+
+    def answer_one(self, modality: str, x: Tensor) -> Tensor:
+        """The answer of one modality alone; the mean of these is the fused answer, the head being affine."""
+        answer: Tensor = self.head(self.encode(modality, x))
+        return answer
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """(batch, ...): the answer of every sample from what it has."""
+        observed = as_observed(inputs)
+        answer: Tensor = self.head(fusion.mean_of_present(self.features(observed)))
+        return answer
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """What all modalities share: everything but stems and what is keyed by a modality's name."""
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if not name.startswith("stems.") and name.rpartition(".")[2] not in self.modalities
+        ]
+
+
+def at(observed: Observed, rows: Tensor) -> Tensor:
+    """(len(rows), ...): the values of the samples in these places of the batch, all of which have the modality."""
+    if len(rows) == len(observed.rows):
+        return observed.values
+    return observed.values[torch.searchsorted(observed.rows, rows)]

@@ -1,0 +1,96 @@
+"""A U-Net whose convolutions are shared by all modalities and whose norms have one affine pair a modality.
+
+The network of the paper's BraTS experiments (Dynamic Sharing): five levels, two convolutions a block, group norm,
+max-pooling down, linear interpolation up, skips concatenated. In two or three dimensions, for any spatial size.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError
+
+GROUPS = 8
+CHANNELS = (32, 64, 128, 256, 256)  # At width 1; the paper's runs use width 0.5.
+STRIDE = 2 ** (len(CHANNELS) - 1)
+
+
+class ModalityNorm(nn.Module):
+    """Group norm with shared statistics rule and one affine pair a modality."""
+
+    def __init__(self, channels: int, modalities: Iterable[str]) -> None:
+        super().__init__()
+        self.weight = nn.ParameterDict({name: nn.Parameter(torch.ones(channels)) for name in modalities})
+        self.bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(channels)) for name in modalities})
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        """(n, channels, ...) in, the same out."""
+        return functional.group_norm(x, GROUPS, self.weight[modality], self.bias[modality], eps=1e-5)
+
+
+class Block(nn.Module):
+    """Twice: 3-wide convolution, norm, ReLU."""
+
+    def __init__(self, channels: tuple[int, int, int], dimensions: int, modalities: Iterable[str]) -> None:
+        super().__init__()
+        before, middle, after = channels
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        self.first = convolution(before, middle, kernel_size=3, padding=1)
+        self.first_norm = ModalityNorm(middle, modalities)
+        self.second = convolution(middle, after, kernel_size=3, padding=1)
+        self.second_norm = ModalityNorm(after, modalities)
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        """(n, before, ...) in, (n, after, ...) out."""
+        x = functional.relu(self.first_norm(self.first(x), modality))
+        return functional.relu(self.second_norm(self.second(x), modality))
+
+
+class UNet(nn.Module):
+    """(n, 1, ...) of one modality in, its (n, `features`, ...) last feature map out.
+
+    Args:
+        modalities: the names that have a norm affine of their own.
+        dimensions: 2 or 3.
+        width: scales the channels; a multiple of 0.25.
+    """
+
+    def __init__(self, modalities: Iterable[str], dimensions: int = 3, width: float = 0.5) -> None:
+        super().__init__()
+        names = tuple(modalities)
+        if dimensions not in (2, 3):
+            raise InputError(f"A U-Net has 2 or 3 dimensions, not {dimensions}.")
+        if width <= 0 or width % 0.25:
+            raise InputError(f"The width must be a positive multiple of 0.25 (8 norm groups), not {width}.")
+        sizes = [int(channels * width) for channels in CHANNELS]
+        self.dimensions = dimensions
+        self.features = sizes[0]
+        self.encoder = nn.ModuleList()
+        before = 1
+        for after in sizes:
+            self.encoder.append(Block((before, after, after), dimensions, names))
+            before = after
+        self.decoder = nn.ModuleList()
+        for skip, after in zip(sizes[-2::-1], [*sizes[-3::-1], sizes[0]], strict=True):
+            self.decoder.append(Block((before + skip, skip, after), dimensions, names))
+            before = after
+        self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[dimensions](2)
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        """Pads every axis at its end to a multiple of 16, and crops the features back."""
+        size = x.shape[2:]
+        padding = [amount for length in reversed(size) for amount in (0, -length % STRIDE)]
+        x = functional.pad(x, padding) if any(padding) else x
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.pool(x) if level else x, modality)
+            skips.append(x)
+        x = skips.pop()
+        for block in self.decoder:
+            skip = skips.pop()
+            mode = "bilinear" if self.dimensions == 2 else "trilinear"
+            x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=True)
+            x = block(torch.cat([skip, x], dim=1), modality)
+        return x[(slice(None), slice(None), *(slice(length) for length in size))]

@@ -1,0 +1,111 @@
+"""The segmentation task: regions in volumes, from any subset of the contrasts.
+
+Training sees patches, of slices (2-D) or of volumes (3-D); the length of `patch` says which. Answers are logits,
+one channel a region, for the whole volume, by MONAI's sliding window.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+from anysubset.errors import InputError
+from anysubset.losses import soft_dice
+from anysubset.models.sharing import DynamicSharing
+from anysubset.models.unet import UNet
+from anysubset.task import Function, Task
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """Regions of a volume.
+
+    regions: name -> label values; outer regions before those inside them, since later ones are painted over
+        earlier ones when a mask is written.
+    patch: the training size in voxels: two numbers for slices across the last axis, three for volumes.
+    width: scales the channels of the U-Net; 0.5 is the paper's.
+    stem: whether each modality has a 1-wide convolution of its own before the shared backbone.
+    pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
+    overlap: of neighbouring windows, as a share of the patch.
+    """
+
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    patch: tuple[int, ...] = (96, 96, 96)
+    width: float = 0.5
+    stem: bool = False
+    pool: str = "batch"
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.regions:
+            raise InputError("A segmentation task needs at least one region, such as regions: {tumour: [1]}.")
+        for region, labels in self.regions.items():
+            if not labels or 0 in labels:
+                raise InputError(f"Region {region!r} needs labels other than 0 (the background).")
+        if len(self.patch) not in (2, 3) or min(self.patch) < 1:
+            raise InputError(f"A patch has 2 or 3 positive sizes, not {list(self.patch)}.")
+        if self.pool not in ("batch", "sample"):
+            raise InputError(f"The loss is pooled over 'batch' or 'sample', not {self.pool!r}.")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"Windows overlap by a share from 0 to below 1, not {self.overlap}.")
+
+    @property
+    def labels(self) -> set[int]:
+        """Every label value that some region declares."""
+        return {value for values in self.regions.values() for value in values}
+
+    def network(self, modalities: Iterable[str]) -> DynamicSharing:
+        """Dynamic Sharing on the U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
+        names = tuple(modalities)
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(self.patch)]
+        backbone = UNet(names, len(self.patch), self.width)
+        head = convolution(backbone.features, len(self.regions), kernel_size=1)
+        stems = {name: convolution(1, 1, kernel_size=1) for name in names} if self.stem else None
+        return DynamicSharing(names, backbone, head, stems)
+
+    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Soft Dice on sigmoids, the mean over the regions."""
+        return soft_dice(answer, target, self.pool)
+
+    def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(1, 1, X, Y, Z) a modality -> (1, regions, X, Y, Z): windows of the patch's size, Gaussian weights."""
+        names = tuple(inputs)
+
+        def on_channels(window: Tensor) -> Tensor:
+            return function(dict(zip(names, window.split(1, dim=1), strict=True)))
+
+        stacked = torch.cat(list(inputs.values()), dim=1)
+        if len(self.patch) == 3:
+            return self.windows(on_channels, stacked)
+        # The slices of a volume are the batch of a 2-D network; a few at a time, to bound memory.
+        slices = stacked[0].movedim(-1, 0)
+        answers = torch.cat([self.windows(on_channels, some) for some in slices.split(16)])
+        return answers.movedim(0, -1)[None]
+
+    def windows(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """MONAI's sliding window over the axes of the patch."""
+        answer = sliding_window_inference(
+            x, self.patch, 4, function, overlap=self.overlap, mode="gaussian", padding_mode="constant"
+        )
+        return torch.as_tensor(answer)
+
+    def target(self, labels: Tensor) -> Tensor:
+        """(X, Y, Z) label values -> (regions, X, Y, Z) bool."""
+        return torch.stack([torch.isin(labels, torch.tensor(values)) for values in self.regions.values()])
+
+    def mask(self, regions: Tensor) -> Tensor:
+        """(regions, X, Y, Z) bool -> (X, Y, Z) uint8 label values.
+
+        Regions are painted in their order, each in the label that its inner regions do not have; later paint wins.
+        For BraTS: 2 where WT, then 1 where TC, then 4 where ET.
+        """
+        painted = torch.zeros(regions.shape[1:], dtype=torch.uint8)
+        names = list(self.regions)
+        for place, (name, region) in enumerate(zip(names, regions, strict=True)):
+            inner = {value for later in names[place + 1 :] for value in self.regions[later]}
+            own = [value for value in self.regions[name] if value not in inner] or list(self.regions[name])
+            painted[region] = own[0]
+        return painted
