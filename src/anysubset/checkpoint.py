@@ -1,0 +1,59 @@
+"""Tensors and facts in one file, written whole or not at all.
+
+The file is in safetensors format: reading it can run no code. Facts are JSON in its header.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from anysubset.errors import InputError
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Written under a temporary name, flushed to disk, and renamed: a kill leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"facts": json.dumps(facts)},
+        )
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and the facts.
+
+    Raises:
+        InputError: if there is no such file, or it is none of ours.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+            facts = json.loads((stored.metadata() or {})["facts"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a checkpoint of anysubset, or is damaged.") from error
+    return tensors, facts
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every name with a prefix in front."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def only(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name has the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,179 @@
+"""Patients on disk: finding their files under any of the known spellings.
+
+A contrast whose file is not there has no key. Nothing is read here but names, manifests and `dataset.json`.
+"""
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from anysubset.errors import InputError, one_line
+
+BRATS = ("flair", "t2", "t1ce", "t1")  # The column order of the paper's tables.
+LABEL = "seg"
+SPELLINGS = {
+    **{"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"},  # BraTS 2023 and later
+    **{"t1w": "t1", "t1gd": "t1ce"},  # Medical Decathlon, where t2w and flair are as above
+    **{"label": LABEL, "segm": LABEL},  # manifests; one patient of BraTS 2020
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a volume lies: a file, and which channel of it if it is 4-D."""
+
+    path: Path
+    channel: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.channel is None else f"Channel {self.channel} of {self.path}"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The files of one patient; a missing modality has no key in `sources`."""
+
+    id: str
+    sources: dict[str, Source]
+    label: Source | None
+
+
+def find_patients(root: Path) -> list[Patient]:
+    """The patients under `root`, sorted by id; nothing is read but names, a manifest or a `dataset.json`.
+
+    `root` is a folder of patient folders (one level down, or two as in HGG/ and LGG/), one patient's folder,
+    a Medical Decathlon folder, or a CSV manifest.
+
+    Raises:
+        InputError: if there are no patients, an id comes twice, or two files give one modality.
+    """
+    if root.is_dir():
+        decathlon = (root / "imagesTr").is_dir()
+        patients = from_decathlon(root) if decathlon else from_folders(root)
+    elif root.is_file() and root.suffix.lower() == ".csv":
+        patients = from_manifest(root)
+    elif root.exists():
+        raise InputError(f"{root} is a file: give a folder of patients, one patient's folder, or a CSV manifest.")
+    else:
+        raise InputError(f"{root} does not exist.")
+    if not patients:
+        raise InputError(f"{root} holds no patients: no folder <case>/ with files <case>_<modality>.nii.gz.")
+    patients.sort(key=lambda patient: patient.id)
+    for patient, following in itertools.pairwise(patients):
+        if patient.id == following.id:
+            raise InputError(f"Two patients under {root} have the id {patient.id!r}: ids must be unique.")
+    return patients
+
+
+def from_folders(root: Path) -> list[Patient]:
+    """Patients one or two levels below `root`, or `root` itself if it holds NIfTI files."""
+    if niftis(root):
+        return [patient_in(root)]
+    patients = []
+    for child in visible(root):
+        # A child without files of its own may be a group, such as HGG/ and LGG/ of BraTS 2018.
+        candidates = [child] if niftis(child) else visible(child)
+        patients += [patient_in(folder) for folder in candidates if niftis(folder)]
+    return patients
+
+
+def patient_in(folder: Path) -> Patient:
+    """The patient whose files lie in `folder`, whose name is the id."""
+    name = folder.resolve().name if folder.name in ("", "..") else folder.name
+    return assemble(name, [(suffix(stem(path), name), Source(path)) for path in niftis(folder)])
+
+
+def from_decathlon(root: Path) -> list[Patient]:
+    """Patients of a Medical Decathlon folder: 4-D files, whose channels `dataset.json` names."""
+    try:
+        described = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        names = described.get("modality") or described["channel_names"]
+        channels = sorted((int(index), str(name)) for index, name in names.items())
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        needed = '"modality": {"0": "FLAIR", ...}'
+        raise InputError(f"{root} has imagesTr but no dataset.json with the channels, as {needed}.") from None
+    patients = []
+    for path in niftis(root / "imagesTr") + niftis(root / "imagesTs"):
+        # With one modality the files are 3-D.
+        named = [(name, Source(path, channel if len(channels) > 1 else None)) for channel, name in channels]
+        label = root / "labelsTr" / path.name
+        if path.parent.name == "imagesTr" and label.is_file():
+            named.append((LABEL, Source(label)))
+        patients.append(assemble(stem(path), named))
+    return patients
+
+
+def from_manifest(path: Path) -> list[Patient]:
+    """Patients of a CSV file: a column `id`, one a modality, and `label` or `seg`; blank means missing."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
+    header = [name.lower() for name in rows[0]] if rows else []
+    if header.count("id") != 1:
+        raise InputError(f"{path} needs one column 'id'; its columns are: {', '.join(header) or '(none)'}.")
+    patients = []
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number} has {len(row)} cells for {len(header)} columns.")
+        cells = list(zip(header, row, strict=True))
+        case = row[header.index("id")]
+        # The id becomes a file name when a mask is written.
+        if not case or Path(case).name != case:
+            raise InputError(f"{path}, row {number} has the id {case!r}: give a name without slashes.")
+        named = [(name, Source(path.parent / cell)) for name, cell in cells if name != "id" and cell]
+        for name, source in named:
+            if not source.path.is_file():
+                raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
+        patients.append(assemble(case, named))
+    return patients
+
+
+def assemble(case: str, named: Iterable[tuple[str, Source]]) -> Patient:
+    """A patient from (name as spelled, source) pairs; one of the names may be the label's."""
+    found: dict[str, Source] = {}
+    for spelled, source in named:
+        name = SPELLINGS.get(spelled.lower(), spelled.lower())
+        # `+` joins the names of a scenario, and a module's name has no dot.
+        if not re.fullmatch(r"[\w -]+", name):
+            raise InputError(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
+        if name in found:
+            raise InputError(f"Patient {case!r} has {name} twice: {found[name]} and {source}.")
+        found[name] = source
+    label = found.pop(LABEL, None)
+    return Patient(case, {name: found[name] for name in in_order(found)}, label)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """flair, t2, t1ce, t1, then the others alphabetically."""
+    return sorted(names, key=lambda name: (BRATS.index(name) if name in BRATS else len(BRATS), name))
+
+
+def suffix(name: str, folder: str) -> str:
+    """The modality as a file's name spells it: after the folder's name, else after the last `_` or `-`."""
+    rest = name.removeprefix(folder)
+    if name.startswith(folder) and rest[:1] in ("", "_", "-"):
+        return rest.lstrip("_-")
+    return re.split("[_-]", name)[-1]
+
+
+def stem(path: Path) -> str:
+    """The file's name without `.nii` or `.nii.gz`."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies right in a folder, by name, without hidden things such as macOS's `._x`."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+
+
+def niftis(folder: Path) -> list[Path]:
+    """The NIfTI files right in a folder."""
+    return [path for path in visible(folder) if stem(path) != path.name and path.is_file()]

@@ -1,0 +1,101 @@
+"""Splits: which patients are for training, which for validation and which for the test.
+
+A JSON file, `{"train": ["case1", ...], "val": [...], "test": [...]}`, or text files with one id a line.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from anysubset.errors import InputError
+
+Splits = dict[str, tuple[str, ...]]
+USUAL = ("train", "val", "test")
+
+
+def read_splits(path: Path) -> Splits:
+    """The ids by split, from a JSON file, a folder of text files, or one text file `NAME.txt`.
+
+    Raises:
+        InputError: if nothing is there, a split is empty, or an id comes twice.
+    """
+    if path.is_dir():
+        texts = sorted(text for text in path.glob("*.txt") if not text.name.startswith("."))
+        if not texts:
+            raise InputError(f"{path} holds no splits: no text files such as train.txt, with one id a line.")
+        return checked(path, {text.stem: lines_of(text) for text in texts})
+    if path.suffix.lower() == ".txt":
+        return checked(path, {path.stem: lines_of(path)})
+    return checked(path, from_json(path))
+
+
+def find_splits(root: Path) -> Splits | None:
+    """The splits that lie beside the patients, or None.
+
+    Looked for in this order: `splits.json`, `splits/*.txt`, and `train.txt`, `val.txt`, `test.txt`. `root` is the
+    folder of patients, or a CSV manifest, beside which they lie.
+    """
+    folder = root if root.is_dir() else root.parent
+    if (folder / "splits.json").is_file():
+        return read_splits(folder / "splits.json")
+    if (folder / "splits").is_dir():
+        return read_splits(folder / "splits")
+    texts = [folder / f"{name}.txt" for name in USUAL if (folder / f"{name}.txt").is_file()]
+    return checked(folder, {text.stem: lines_of(text) for text in texts}) if texts else None
+
+
+def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str]) -> None:
+    """Refuses splits that name an id which no patient has; patients in no split are not used, and no fault."""
+    known = set(ids)
+    for name, split in splits.items():
+        absent = [case for case in split if case not in known]
+        if absent:
+            shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else ".")
+            raise InputError(f"Split {name!r} names ids that no patient has, {len(absent)} in all: {shown}")
+
+
+def lines_of(path: Path) -> list[str]:
+    """The ids of a text file, one a line; blank lines and what follows a `#` are left out."""
+    lines = [line.partition("#")[0].strip() for line in text_of(path).splitlines()]
+    return [line for line in lines if line]
+
+
+def from_json(path: Path) -> dict[str, list[str]]:
+    """The ids by split of a JSON file, which is a map of names to lists of ids and nothing else."""
+    text = text_of(path)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}).") from None
+    wanted = f'{path} must be {{"train": ["id", ...], "val": [...], ...}}'
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{wanted}; it is: {text.strip()[:40]!r}.")
+    for name, ids in content.items():
+        if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
+            raise InputError(f"{wanted}; {name!r} is not a list of ids in quotes.")
+    return content
+
+
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, with or without the mark that Windows puts first."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}).") from None
+
+
+def checked(path: Path, splits: Mapping[str, list[str]]) -> Splits:
+    """The splits, if each has an id and no id comes twice."""
+    owner: dict[str, str] = {}
+    for name, ids in splits.items():
+        if not ids:
+            raise InputError(f"{path} has an empty split: {name!r} names no id.")
+        for case in ids:
+            if owner.get(case) == name:
+                raise InputError(f"{path} names {case!r} twice in split {name!r}.")
+            if case in owner:
+                raise InputError(f"{path} has {case!r} in two splits: {owner[case]!r} and {name!r}.")
+            owner[case] = name
+    # Whatever the order on disk, training comes first and the test last.
+    names = [name for name in USUAL if name in splits] + [name for name in splits if name not in USUAL]
+    return {name: tuple(splits[name]) for name in names}

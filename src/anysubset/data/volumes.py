@@ -1,0 +1,283 @@
+"""Volumes: patient folders to training batches and whole samples, for the segmentation task.
+
+Everything is read and checked before the first step. Whatever is drawn for a training patch depends on the seed and
+on its place in the run alone, not on what was drawn before: a resumed run, and one with more workers, sees the same.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from anysubset import checkpoint
+from anysubset.data.augmentation import patches
+from anysubset.data.patients import Patient, find_patients
+from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
+from anysubset.data.reading import read_patient
+from anysubset.data.splits import check_splits, find_splits, read_splits
+from anysubset.errors import InputError, unknown
+from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.modalities import Batch, Scenario, collate, scenarios
+from anysubset.segmentation import Segmentation
+
+PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.
+
+
+@dataclass(frozen=True)
+class VolumeSet:
+    """A public dataset: what it is, its modalities in the order of the table, and its regions, outer ones first."""
+
+    summary: str
+    modalities: tuple[str, ...] = ()
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One whole patient, as seen in some scenarios.
+
+    inputs: (1, 1, x, y, z) a modality, cropped to `box`, the foreground of what these scenarios see.
+    target: (regions, X, Y, Z) bool, of the whole volume.
+    """
+
+    id: str
+    inputs: dict[str, Tensor]
+    scenarios: list[Scenario]
+    target: Tensor
+    box: Box
+    spacing: tuple[float, ...]
+
+    def whole(self, answer: Tensor) -> Tensor:
+        """(1, regions, x, y, z) logits -> (regions, X, Y, Z) bool."""
+        return paste(answer[0] > 0, self.box, self.target.shape[1:])
+
+
+class Volumes:
+    """Patients, their splits, and the task that they set.
+
+    Args:
+        data: where the patients are.
+        task: their modalities and regions, and the patch that a network trains on.
+        report: told in one line what is being read.
+    """
+
+    def __init__(
+        self, data: DataSettings, task: Segmentation, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.task = task
+        self.data = data
+        self.report = report
+        self.patients = {patient.id: patient for patient in find_patients(Path(data.root))}
+        self.splits = self.read_splits()
+        self.ready: dict[str, Prepared] = {}
+        known_names = sorted({name for patient in self.patients.values() for name in patient.sources})
+        for name in self.task.modalities:
+            if name not in known_names:
+                raise unknown("modality", name, known_names)
+
+    def read_splits(self) -> dict[str, tuple[str, ...]]:
+        """Ids by split. Without a file of splits every patient is in the split `all`."""
+        root = Path(self.data.root)
+        if self.data.splits is None:
+            found = find_splits(root)
+        else:
+            named = Path(self.data.splits)
+            found = read_splits(named if named.exists() else root / named)
+        if found is not None:
+            check_splits(found, self.patients)
+        return {**(found or {}), "all": tuple(self.patients)}
+
+    def split_hash(self, split: str) -> str:
+        """A fingerprint of the ids of a split, for the record."""
+        return hashlib.sha256("\n".join(self.ids(split)).encode()).hexdigest()[:16]
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """The patients of a split.
+
+        Raises:
+            InputError: if there is no such split, or nobody is in it.
+        """
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        if not self.splits[split]:
+            raise InputError(f"Split {split!r} of {self.data.root} is empty.")
+        return self.splits[split]
+
+    # ------------------------------------------------------------------------------------------ preparation
+
+    def prepare(self, split: str) -> list[Prepared]:
+        """Every patient of a split, read, checked and prepared; at once if that was done before.
+
+        Raises:
+            InputError: for the first faulty file or patient.
+        """
+        missing = [case for case in self.ids(split) if case not in self.ready]
+        if missing:
+            self.report(f"Reading {len(missing)} patients ({split}) from {self.data.root}")
+        for case in missing:
+            self.ready[case] = self.prepared(self.patients[case])
+        return [self.ready[case] for case in self.ids(split)]
+
+    def prepared(self, patient: Patient) -> Prepared:
+        """From the cache folder if there is one and it holds this very patient; else from the files."""
+        if patient.label is None:
+            raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.")
+        if self.data.cache == "memory":
+            return prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
+        kept = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
+        if not kept.is_file():
+            fresh = prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            keep_prepared(fresh, kept)
+        return kept_prepared(kept)
+
+    def fingerprint(self, patient: Patient) -> str:
+        """Changes with the files, the task and the way of preparation."""
+        sources = [*patient.sources.items(), ("label", patient.label)]
+        facts = [PREPARATION, self.task.modalities, sorted(self.task.regions.items())]
+        for name, source in sources:
+            if source is not None:
+                state = source.path.stat()
+                facts += [name, str(source.path.resolve()), source.channel, state.st_mtime_ns, state.st_size]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    # --------------------------------------------------------------------------------------------- training
+
+    def training_batches(self, split: str, batch: int, seed: int, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps `first` up to, not including, `last`."""
+        dataset = Patches(self.prepare(split), self.task, self.data, seed)
+        order = [dataset.keys(step * batch, (step + 1) * batch) for step in range(first, last)]
+        yield from DataLoader(
+            dataset, batch_sampler=order, collate_fn=collate, num_workers=self.data.workers
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------- evaluation
+
+    def samples(self, split: str, asked: Sequence[Scenario] | None = None) -> Iterator[Sample]:
+        """Every patient of a split, whole, with the scenarios that it is eligible for.
+
+        A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
+        a patient comes once for each foreground, which is once where the contrasts share their brain mask.
+        """
+        for patient in self.prepare(split):
+            boxes: dict[Box, list[Scenario]] = {}
+            for scenario in asked or scenarios(self.task.modalities):
+                if set(scenario) <= set(patient.modalities):
+                    box = around(patient.boxes[name] for name in scenario)
+                    boxes.setdefault(box, []).append(scenario)
+            for box, seen in boxes.items():
+                yield sample(patient, box, seen)
+
+
+def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet) -> Segmentation:
+    """The task that the settings describe; modalities and regions from `known` where they are not named."""
+    regions = dict(known.regions)
+    if data.regions is not None:
+        regions = {name: tuple(labels) for name, labels in data.regions.items()}
+    modalities = known.modalities if data.modalities is None else tuple(data.modalities)
+    if not modalities or not regions:
+        raise InputError(
+            f"Dataset {data.name!r} needs data.modalities and data.regions; `anysubset inspect {data.root}` shows them."
+        )
+    return Segmentation(
+        modalities=modalities,
+        regions=regions,
+        patch=tuple(model.patch),
+        width=model.width,
+        stem=model.stem,
+        pool=model.pool,
+        overlap=model.overlap,
+    )
+
+
+def sample(patient: Prepared, box: Box, seen: list[Scenario]) -> Sample:
+    """A patient cropped to a box within its foreground."""
+    if patient.target is None:
+        raise InputError(f"Patient {patient.id!r} has no label.")
+    needed = {name for scenario in seen for name in scenario}
+    image = box.within(patient.box).of(patient.image)
+    inputs = {
+        name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
+    }
+    return Sample(patient.id, inputs, seen, patient.target, box, patient.spacing)
+
+
+Key = tuple[int, int]
+Item = tuple[dict[str, Tensor], Tensor, str]
+
+
+class Patches(Dataset[Item]):
+    """Augmented patches; a key is (place of the patient, number of the draw)."""
+
+    def __init__(self, patients: Sequence[Prepared], task: Segmentation, data: DataSettings, seed: int) -> None:
+        self.patients = list(patients)
+        self.seed = seed
+        self.share = data.augment.foreground
+        self.anywhere = patches(task.patch, data.augment, centred=False)
+        self.centred = patches(task.patch, data.augment, centred=True)
+
+    def keys(self, first: int, last: int) -> list[Key]:
+        """Draw `first` up to `last`: every patient once, in an order drawn for each round, then again."""
+        keys = []
+        for draw in range(first, last):
+            tour, place = divmod(draw, len(self.patients))
+            order = np.random.default_rng([self.seed, 0, tour]).permutation(len(self.patients))
+            keys.append((int(order[place]), draw))
+        return keys
+
+    def __getitem__(self, key: Key) -> Item:
+        place, draw = key
+        patient = self.patients[place]
+        if patient.target is None:
+            raise InputError(f"Patient {patient.id!r} has no label.")
+        whole = {"image": patient.image, "target": patient.box.of(patient.target).to(torch.uint8)}
+        found = whole["target"].any(dim=0, keepdim=True)
+        transform = self.anywhere
+        # A patient in whom no region is found, or all of the crop is one, has nothing to centre on.
+        if self.share > 0 and found.any() and not found.all():
+            transform = self.centred
+            whole["centres"] = found.to(torch.uint8)
+        transform.set_random_state(int(np.random.default_rng([self.seed, 1, draw]).integers(2**32)))
+        made = transform(whole)
+        # MONAI gives a list where a transform could give several crops.
+        made = made[0] if isinstance(made, list) else made
+        image, target = (made[name].as_tensor().contiguous() for name in ("image", "target"))
+        inputs = {name: image[i : i + 1].float() for i, name in enumerate(patient.modalities)}
+        return inputs, target > 0, patient.id
+
+
+# --------------------------------------------------------------------------------------------- kept on disk
+
+
+def keep_prepared(patient: Prepared, path: Path) -> None:
+    """Writes a prepared patient, whole or not at all."""
+    tensors = {"image": patient.image}
+    if patient.target is not None:
+        tensors["target"] = patient.target
+    facts = {
+        "id": patient.id,
+        "modalities": patient.modalities,
+        "boxes": {name: [box.start, box.stop] for name, box in patient.boxes.items()},
+        "shape": patient.shape,
+        "spacing": patient.spacing,
+    }
+    checkpoint.save(path, tensors, facts)
+
+
+def kept_prepared(path: Path) -> Prepared:
+    """What `keep_prepared` wrote."""
+    tensors, facts = checkpoint.load(path)
+    return Prepared(
+        id=facts["id"],
+        modalities=tuple(facts["modalities"]),
+        image=tensors["image"],
+        target=tensors.get("target"),
+        boxes={name: Box(tuple(start), tuple(stop)) for name, (start, stop) in facts["boxes"].items()},
+        shape=tuple(facts["shape"]),
+        spacing=tuple(facts["spacing"]),
+    )

@@ -1,0 +1,263 @@
+"""An experiment: everything that decides a run, in one YAML file, frozen once it is read.
+
+Needs neither torch nor MONAI, so that the command line can show every setting at once.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from anysubset.errors import InputError, one_line, unknown
+
+# What may differ between a run and its continuation without changing a bit of the result.
+INCIDENTAL = ("data.root", "data.splits", "data.cache", "data.workers")
+
+# Groups whose names are the user's own, or a method's.
+OPEN = ("data.regions", "method")
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How training patches are varied; the same for every method.
+
+    Args:
+        flip: probability of a flip along each axis of the patch.
+        affine: probability of an in-plane turn (up to 15 degrees) and zoom (up to 15 %).
+        intensity: largest relative change of scale, and of shift in standard deviations, for each contrast.
+        foreground: share of patches that are centred on a voxel of some region.
+    """
+
+    flip: float = 0.5
+    affine: float = 0.3
+    intensity: float = 0.1
+    foreground: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value <= 1:
+                raise InputError(f"data.augment.{name} is a share from 0 to 1, not {value}.")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the data are and what they hold.
+
+    Args:
+        name: of a dataset that `anysubset datasets` lists; it gives modalities and regions unless they are named.
+        root: folder of patient folders, Medical Decathlon folder, or CSV manifest.
+        splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root.
+        modalities: in the order of the task.
+        regions: name -> label values, outer regions first.
+        cache: "memory", or a folder in which prepared patients are kept.
+        workers: processes that prepare training patches; 0 for none.
+        augment: how training patches are varied.
+    """
+
+    name: str = "volumes"
+    root: str = "."
+    splits: str | None = None
+    modalities: list[str] | None = None
+    regions: dict[str, list[int]] | None = None
+    cache: str = "memory"
+    workers: int = 0
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network, its input and its loss.
+
+    Args:
+        patch: two sizes for training on slices across the last axis, three for training on volumes.
+        width: scales the channels; 0.5 is the paper's.
+        stem: a 1-wide convolution of its own for each modality.
+        pool: Dice loss over the "batch" (the paper's) or over each "sample".
+        overlap: of neighbouring windows at prediction, as a share of the patch.
+    """
+
+    patch: list[int] = field(default_factory=lambda: [96, 96, 96])
+    width: float = 0.5
+    stem: bool = False
+    pool: str = "batch"
+    overlap: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The training loop.
+
+    Args:
+        steps: optimizer steps.
+        batch: patches a step.
+        lr: learning rate of Adam at its highest.
+        weight_decay: L2, added to the gradient.
+        schedule: "poly" (power 0.9), "cosine" or "constant".
+        warmup: steps over which the learning rate rises from 0.
+        precision: "float32", or "bfloat16" for autocast.
+        validate_every: steps between validations on all scenarios; the last step is always validated.
+        checkpoint_every: steps between checkpoints; a kill loses at most these.
+        log_every: steps between lines of metrics.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    steps: int = 1000
+    batch: int = 4
+    lr: float = 8e-4
+    weight_decay: float = 1e-5
+    schedule: str = "poly"
+    warmup: int = 0
+    precision: str = "float32"
+    validate_every: int = 200
+    checkpoint_every: int = 50
+    log_every: int = 10
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "validate_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0:
+            raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
+        for name, choices in (
+            ("schedule", ["poly", "cosine", "constant"]),
+            ("precision", ["float32", "bfloat16"]),
+        ):
+            if getattr(self, name) not in choices:
+                raise unknown(f"train.{name}", getattr(self, name), choices)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise unknown("train.device", self.device, ["auto", "cpu", "cuda", "cuda:N"])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run.
+
+    Args:
+        seed: decides initial weights, order of patients, augmentation, cases and orders of projection.
+        data: where the data are.
+        model: the network, its input and its loss.
+        method: `name`, one of `anysubset methods`, and that method's own options.
+        train: the training loop.
+    """
+
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "gmd"})
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting under its dotted name."""
+        return flatten(asdict(self))
+
+    def at(self, root: str | None) -> "Experiment":
+        """The same experiment on data at another place; None leaves it where it is."""
+        return self if root is None else replace(self, data=replace(self.data, root=root, splits=None))
+
+
+def add_settings(parser: jsonargparse.ArgumentParser) -> None:
+    """Every setting as an option with a dotted name."""
+    parser.add_class_arguments(Experiment, fail_untyped=False)
+
+
+def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment in a file, but for overrides; without a file, the defaults.
+
+    >>> read_experiment(None, {"train.steps": 5, "method.name": "full"}).train.steps
+    5
+
+    Raises:
+        InputError: if there is no such file, or a setting is unknown or of the wrong kind.
+    """
+    if path is not None and not path.is_file():
+        raise InputError(f"There is no experiment file {path}.")
+    settings = settings_in(path) if path is not None else {}
+    check_names(settings)
+    for name, value in (overrides or {}).items():
+        override(settings, name, value)
+    check_names(settings)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    try:
+        parsed = parser.parse_object(settings)
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        place = f" in {path}" if path is not None else ""
+        raise InputError(f"A setting{place} cannot be read: {one_line(error)}") from error
+    return experiment_from(parsed.as_dict())
+
+
+def override(settings: dict[str, Any], name: str, value: Any) -> None:
+    """Sets one nested setting by its dotted name."""
+    *groups, last = name.split(".")
+    for group in groups:
+        settings = settings.setdefault(group, {})
+    settings[last] = value
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What stands in a YAML file.
+
+    Raises:
+        InputError: if it is not YAML, or not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds no settings; they look like train: {{steps: 100}}.")
+    return settings
+
+
+def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, prefix: str = "") -> None:
+    """Every name is a setting's.
+
+    Raises:
+        InputError: for a name that is not, with the nearest one that is.
+    """
+    known = asdict(Experiment()) if known is None else known
+    for name, value in settings.items():
+        if name not in known:
+            raise unknown("setting", f"{prefix}{name}", [*(f"{prefix}{each}" for each in known)])
+        if not isinstance(known[name], dict) or f"{prefix}{name}" in OPEN:
+            continue
+        if not isinstance(value, dict):
+            raise InputError(f"{prefix}{name} is a group of settings ({', '.join(known[name])}), not {value!r}.")
+        check_names(value, known[name], f"{prefix}{name}.")
+
+
+def experiment_from(settings: dict[str, Any]) -> Experiment:
+    """From nested settings that have passed the parser's checks of names and types."""
+    data = dict(settings["data"])
+    data["augment"] = AugmentSettings(**data["augment"])
+    method = settings["method"]
+    if "name" not in method:
+        raise InputError("The method has no name; give one, such as method: {name: gmd}.")
+    return Experiment(
+        seed=settings["seed"],
+        data=DataSettings(**data),
+        model=ModelSettings(**settings["model"]),
+        method=method,
+        train=TrainSettings(**settings["train"]),
+    )
+
+
+def write_experiment(experiment: Experiment, path: Path) -> None:
+    """As YAML that `read_experiment` gives back unchanged."""
+    path.write_text(yaml.safe_dump(asdict(experiment), sort_keys=False), encoding="utf-8")
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names; groups that are the user's own stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and prefix + name not in OPEN:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

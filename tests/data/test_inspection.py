@@ -1,0 +1,207 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anysubset.data.inspection import dataset_file, inspect_volumes
+from anysubset.errors import InputError
+
+SHAPE = (8, 8, 6)
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data of ../shared/data are not here")
+
+
+def save(root: Path, case: str, name: str, values: np.ndarray | None = None, affine=None) -> Path:
+    """A NIfTI file, random unless told otherwise, on a grid of 1 mm."""
+    path = root / case / f"{case}_{name}.nii.gz"
+    path.parent.mkdir(exist_ok=True)
+    if values is None:
+        values = np.random.default_rng(0).integers(1, 999, SHAPE, dtype=np.int16)
+    nib.save(nib.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def label(**voxels: int) -> np.ndarray:
+    """A label in which v4=3 gives the value 4 to three voxels."""
+    values = np.zeros(8 * 8 * 6, np.uint8)
+    start = 0
+    for name, count in voxels.items():
+        values[start : start + count] = int(name[1:])
+        start += count
+    return values.reshape(SHAPE)
+
+
+def test_report(tmp_path):
+    lps = np.diag([-1.0, -1.0, 2.50049, 1.0])
+    for name in ("t1", "flair", "adc"):
+        save(tmp_path, "a", name)
+    save(tmp_path, "a", "seg", label(v1=5, v4=3))
+    save(tmp_path, "b", "flair", affine=lps)
+    save(tmp_path, "b", "t1", affine=lps)
+    save(tmp_path, "c", "flair")
+    save(tmp_path, "c", "t1")
+    save(tmp_path, "c", "seg", label(v1=2))
+    (tmp_path / "splits.json").write_text('{"train": ["a", "b"], "test": ["c"]}')
+    report = inspect_volumes(tmp_path)
+    assert report == {
+        "root": str(tmp_path),
+        "patients": 3,
+        "modalities": {"flair": 3, "t1": 3, "adc": 1},
+        "missing": {"b": ["adc"], "c": ["adc"]},
+        "scenarios": {"flair+t1": 2, "flair+t1+adc": 1},
+        "shapes": {"8 x 8 x 6": 3},
+        "spacings": {"1.0 x 1.0 x 1.0": 2, "1.0 x 1.0 x 2.5": 1},
+        "orientations": {"RAS": 2, "LPS": 1},
+        "labels": {"1": 7, "4": 3},
+        "labelled": 2,
+        "backgrounds": {},
+        "faults": {},
+        "splits": {"train": 2, "test": 1},
+        "split_faults": [],
+        "notes": [],
+    }
+    assert list(report["modalities"]) == ["flair", "t1", "adc"]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_every_fault_of_every_patient_is_told(tmp_path):
+    save(tmp_path, "good", "t1")
+    save(tmp_path, "bad", "flair")
+    truncated = save(tmp_path, "bad", "t1")
+    truncated.write_bytes(truncated.read_bytes()[:-20])
+    save(tmp_path, "bad", "t2").write_text("not found")
+    save(tmp_path, "bad", "seg", np.full(SHAPE, 0.5))
+    save(tmp_path, "misfit", "t1")
+    save(tmp_path, "misfit", "t2", np.ones((8, 8, 7), np.int16))
+    save(tmp_path, "bare", "seg", label(v1=1))
+    report = inspect_volumes(tmp_path)
+    assert list(report["faults"]) == ["bad", "bare", "misfit"]
+    t2, t1, seg = report["faults"]["bad"]
+    assert "bad_t1.nii.gz cannot be read" in t1
+    assert "bad_t2.nii.gz cannot be read" in t2
+    assert "bad_seg.nii.gz has label values that nobody declared: 0.5" in seg
+    assert "'bare' has no contrast" in report["faults"]["bare"][0]
+    assert "8 x 8 x 7 and 8 x 8 x 6" in report["faults"]["misfit"][0]
+    assert not any("\n" in line for lines in report["faults"].values() for line in lines)
+    # Files are counted whatever is in them; grids and labels only where all is well.
+    assert report["patients"] == 4
+    assert report["modalities"] == {"flair": 1, "t2": 2, "t1": 3}
+    assert report["missing"]["bare"] == ["flair", "t2", "t1"]
+    assert report["scenarios"] == {"t1": 1, "flair+t2+t1": 1, "t2+t1": 1}
+    assert report["shapes"] == {"8 x 8 x 6": 1}
+    assert (report["labels"], report["labelled"]) == ({}, 2)
+
+
+def test_no_patients(tmp_path):
+    with pytest.raises(InputError, match="no patients"):
+        inspect_volumes(tmp_path)
+
+
+def test_backgrounds(tmp_path):
+    scored = np.full(SHAPE, -0.75, np.float32)
+    scored[2:5, 2:5, 2:5] = 1
+    plain = np.zeros(SHAPE, np.float32)
+    plain[2:5, 2:5, 2:5] = 1
+    corner = scored.copy()
+    corner[-1, 0, -1] = 0  # One of eight corners is not like the others: no background to speak of.
+    for case in "abcd":
+        save(tmp_path, case, "t1", scored)
+        save(tmp_path, case, "flair", plain)
+        save(tmp_path, case, "t2", corner)
+    report = inspect_volumes(tmp_path)
+    assert report["backgrounds"] == {"t1": dict.fromkeys("abcd", -0.75)}
+    (note,) = report["notes"]
+    assert note == "The background of t1 is not 0 for 4 of the patients: a (-0.75), b (-0.75), c (-0.75), ..."
+
+
+def test_faults_of_splits(tmp_path):
+    save(tmp_path, "a", "t1")
+    (tmp_path / "train.txt").write_text("a\nz\n")
+    report = inspect_volumes(tmp_path)
+    assert report["splits"] == {"train": 2}
+    (line,) = report["split_faults"]
+    assert "'train' names ids that no patient has, 1 in all: z." in line
+    (tmp_path / "splits.json").write_text("{")
+    report = inspect_volumes(tmp_path)
+    assert report["splits"] == {}
+    assert "not valid JSON" in report["split_faults"][0]
+
+
+BRATS = ["flair", "t2", "t1ce", "t1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "modalities", "regions"),
+    [
+        ([1, 2, 4], ["flair", "t1ce"], {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}),
+        ([1, 2, 3], BRATS, {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}),
+        ([1, 2, 3, 4], BRATS, {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}),
+        ([1, 2, 3], ["ct"], {"label_1": [1], "label_2": [2], "label_3": [3]}),
+        ([7], ["flair"], {"tumour": [7]}),
+        ([2, 5], BRATS, {"label_2": [2], "label_5": [5]}),
+        ([], BRATS, {}),
+    ],
+)
+def test_dataset_file(tmp_path, labels, modalities, regions):
+    report = {
+        "labels": {str(value): 10 for value in labels},
+        "modalities": dict.fromkeys(modalities, 3),
+    }
+    assert dataset_file(report, tmp_path) == {
+        "data": {
+            "name": "volumes",
+            "root": str(tmp_path),
+            "modalities": modalities,
+            "regions": regions,
+        }
+    }
+
+
+def test_the_decathlon_numbers_its_labels_otherwise(tmp_path):
+    # In Task01 1 is the oedema, 2 the non-enhancing core, 3 the enhancing one: the core is 2 and 3.
+    (tmp_path / "imagesTr").mkdir()
+    report = {"labels": {"1": 9, "2": 9, "3": 9}, "modalities": dict.fromkeys(BRATS, 3)}
+    regions = dataset_file(report, tmp_path)["data"]["regions"]
+    assert regions == {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
+
+
+@real
+def test_real_lgg():
+    root = SHARED / "lgg"
+    report = inspect_volumes(root)
+    # Counted without us: one glob for each contrast, over the names of folders.
+    have = {
+        case.name: [name for name in ("flair", "t1ce", "t1") if any(case.glob(f"*_{name}.nii.gz"))]
+        for case in root.iterdir()
+        if case.is_dir()
+    }
+    assert report["patients"] == len(have) == 60
+    assert report["modalities"] == {"flair": 60, "t1ce": 54, "t1": 57}
+    assert report["scenarios"] == Counter("+".join(names) for names in have.values())
+    assert report["scenarios"] == {"flair+t1ce+t1": 54, "flair+t1": 3, "flair": 3}
+    assert set(report["missing"]) == {case for case, names in have.items() if len(names) < 3}
+    assert len(report["missing"]) == 6
+    assert report["splits"] == {"train": 42, "val": 6, "test": 12}
+    assert (report["faults"], report["split_faults"]) == ({}, [])
+    assert report["spacings"] == {"1.8 x 1.8 x 5.0": 60}
+    assert dataset_file(report, root)["data"]["regions"] == {"tumour": [1]}
+
+
+@real
+def test_real_brats():
+    root = SHARED / "brats"
+    report = inspect_volumes(root)
+    assert report["scenarios"] == {"flair+t2+t1ce+t1": 1, "flair+t1ce": 1}
+    assert report["missing"] == {"brats_2013_pat0001_1": ["t2", "t1"]}
+    assert report["shapes"] == {"240 x 240 x 155": 2}
+    assert report["orientations"] == {"LPS": 2}
+    assert report["faults"] == {}
+    assert round(report["backgrounds"]["flair"]["brats_2013_pat0001_1"], 2) == -3.62
+    assert list(report["backgrounds"]["flair"]) == ["brats_2013_pat0001_1"]
+    alone = inspect_volumes(root / "BraTS2021_00006")
+    assert alone["labels"] == {"1": 25506, "2": 85957, "4": 26448}
+    assert alone["notes"] == []
+    assert dataset_file(alone, root)["data"]["regions"] == {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}

@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from anysubset.data.splits import check_splits, find_splits, read_splits
+from anysubset.errors import InputError
+
+LGG = Path(__file__).parents[3] / "shared" / "data" / "lgg"
+
+
+def fault(action, *arguments) -> str:
+    """The one line that wrong input is refused with."""
+    with pytest.raises(InputError) as caught:
+        action(*arguments)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_json(tmp_path):
+    path = write(tmp_path / "any.json", {"test": ["c"], "fold": ["d"], "train": ["b", "a"]})
+    splits = read_splits(path)
+    assert splits == {"train": ("b", "a"), "test": ("c",), "fold": ("d",)}
+    assert list(splits) == ["train", "test", "fold"]
+
+
+def test_folder_of_text_files(tmp_path):
+    write(tmp_path / "train.txt", "# the first hospital\nb\n\n  a  # scanned twice\n")
+    write(tmp_path / "val.txt", "\ufeffc\r\nd\r\n")  # Windows writes a mark first and ends lines its own way.
+    write(tmp_path / ".hidden.txt", "e")
+    assert read_splits(tmp_path) == {"train": ("b", "a"), "val": ("c", "d")}
+
+
+def test_one_text_file(tmp_path):
+    assert read_splits(write(tmp_path / "holdout.txt", "a\nb")) == {"holdout": ("a", "b")}
+
+
+def test_where_splits_are_found(tmp_path):
+    assert find_splits(tmp_path) is None
+    write(tmp_path / "readme.txt", "three hospitals")
+    assert find_splits(tmp_path) is None
+    write(tmp_path / "train.txt", "a")
+    write(tmp_path / "test.txt", "b")
+    assert find_splits(tmp_path) == {"train": ("a",), "test": ("b",)}
+    write(tmp_path / "splits" / "fold1.txt", "c")
+    assert find_splits(tmp_path) == {"fold1": ("c",)}
+    write(tmp_path / "splits.json", {"train": ["d"]})
+    assert find_splits(tmp_path) == {"train": ("d",)}
+    assert find_splits(write(tmp_path / "set.csv", "id,t1")) == {"train": ("d",)}
+
+
+def test_id_in_two_splits(tmp_path):
+    line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b"], "test": ["b"]}))
+    assert "s.json has 'b' in two splits: 'train' and 'test'." in line
+    write(tmp_path / "train.txt", "a")
+    write(tmp_path / "val.txt", "a")
+    assert "'a' in two splits: 'train' and 'val'" in fault(find_splits, tmp_path)
+
+
+def test_id_twice_in_one_split(tmp_path):
+    line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b", "a"]}))
+    assert "'a' twice in split 'train'" in line
+
+
+def test_empty_split(tmp_path):
+    assert "empty split: 'val'" in fault(read_splits, write(tmp_path / "s.json", {"train": ["a"], "val": []}))
+    assert "empty split: 'train'" in fault(read_splits, write(tmp_path / "train.txt", "# nobody yet\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{'train': ['a']}", "not valid JSON"),
+        ("", "not valid JSON"),
+        ([{"train": ["a"]}], "it is: '[{"),
+        ({}, "it is: '{}'"),
+        ("3", "it is: '3'"),
+        ({"train": "abc"}, "'train' is not a list of ids"),
+        ({"train": [1, 2]}, "'train' is not a list of ids"),
+        ({"train": {"a": 1}}, "'train' is not a list of ids"),
+    ],
+)
+def test_json_of_another_shape(tmp_path, content, words):
+    line = fault(read_splits, write(tmp_path / "s.json", content))
+    assert "s.json" in line
+    assert words in line
+
+
+def test_nothing_to_read(tmp_path):
+    assert "no splits" in fault(read_splits, tmp_path)
+    assert "gone.json cannot be read" in fault(read_splits, tmp_path / "gone.json")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    assert "bytes.txt cannot be read" in fault(read_splits, tmp_path / "bytes.txt")
+
+
+def test_ids_that_no_patient_has():
+    check_splits({"train": ("a",), "test": ("b",)}, ["a", "b", "in no split"])
+    line = fault(check_splits, {"train": ("a",), "test": ("p", "b", "q", "r", "s")}, ["a", "b"])
+    assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r, ..."
+
+
+@pytest.mark.skipif(not LGG.is_dir(), reason="the real data of ../shared/data are not here")
+def test_real_splits():
+    splits = find_splits(LGG)
+    assert splits is not None
+    assert {name: len(ids) for name, ids in splits.items()} == {"train": 42, "val": 6, "test": 12}
+    check_splits(splits, [folder.name for folder in LGG.iterdir() if folder.is_dir()])
