@@ -1,0 +1,53 @@
+"""The methods, one small file each, and the table by which the rest knows them."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from anysubset.errors import unknown
+from anysubset.methods.dropout import Dropout
+from anysubset.methods.ensemble import Ensemble
+from anysubset.methods.full import Full
+from anysubset.methods.gmd import GradientDecoupling
+from anysubset.methods.method import Loss, Method
+from anysubset.methods.sharing import Sharing
+from anysubset.task import Task
+
+METHODS: dict[str, type[Method]] = {
+    "gmd": GradientDecoupling,
+    "sharing": Sharing,
+    "dropout": Dropout,
+    "full": Full,
+    "ensemble": Ensemble,
+}
+
+__all__ = ["METHODS", "Loss", "Method", "create_method", "method_options"]
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """The options of a method with their defaults.
+
+    Raises:
+        InputError: if no method has this name.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def create_method(
+    name: str, task: Task, options: Mapping[str, Any], generator: torch.Generator | None = None
+) -> Method:
+    """A fresh method; its networks are drawn from torch's global generator.
+
+    Raises:
+        InputError: if the method or one of the options is unknown.
+    """
+    known = method_options(name)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of method {name!r}", option, known)
+    return METHODS[name](task, generator, **options)

@@ -1,0 +1,52 @@
+"""What the methods on Dynamic Sharing have in common: one network, a loss a case, M passes for all scenarios."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from anysubset.methods.method import Loss, Method, fuse_scenarios
+from anysubset.modalities import Batch, Inputs, Scenario, keep, scenario_name
+from anysubset.task import Carry, Task, at_once
+
+
+class DynamicSharingMethod(Method):
+    """Trains one Dynamic Sharing network; a method says which cases a step takes."""
+
+    def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
+        super().__init__(task, generator)
+        self.network = task.network(task.modalities)
+
+    @abstractmethod
+    def cases(self) -> list[Scenario]:
+        """The cases of this step; one that no sample of the batch is eligible for is left out."""
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Each modality's features are computed once, and shared by the cases that use them."""
+        cases = [case for case in self.cases() if all(name in batch.inputs for name in case)]
+        needed = [name for name in self.task.modalities if any(name in case for case in cases)]
+        features = self.network.features(keep(batch.inputs, needed))
+        losses = {}
+        for case in cases:
+            answers, rows = self.network.answers(features, case)
+            if len(rows):
+                target = batch.target if len(rows) == len(batch.target) else batch.target[rows]
+                losses[scenario_name(case)] = Loss(self.task.loss(answers, target), len(rows))
+        return losses
+
+    def predict(self, inputs: Inputs) -> Tensor:
+        """The fused answer."""
+        answer: Tensor = self.network(inputs)
+        return answer
+
+    def predict_scenarios(
+        self, inputs: Mapping[str, Tensor], scenarios: Iterable[Scenario], carry: Carry = at_once
+    ) -> Iterator[tuple[Scenario, Tensor]]:
+        """Each modality goes through the network once; the affine head lets the answers be fused."""
+        return fuse_scenarios(self.network.answer_one, inputs, scenarios, carry)
+
+
+def default_cases(modalities: Scenario) -> str:
+    """All cases up to four modalities, the paper's five random ones beyond."""
+    return "all" if len(modalities) <= 4 else "random=5"

@@ -1,0 +1,52 @@
+"""Unimodal ensemble: one expert a modality, their answers averaged; the "Baseline" of the paper.
+
+The plainest row of every table: nothing is shared, so nothing can conflict.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.methods.method import Loss, Method, fuse_scenarios
+from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed
+from anysubset.models import fusion
+from anysubset.task import Carry, Task, at_once
+
+
+class Ensemble(Method):
+    """Each expert is a network of its own, and learns from the samples that have its modality."""
+
+    def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
+        super().__init__(task, generator)
+        self.experts = nn.ModuleDict({name: task.network([name]) for name in task.modalities})
+
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Each expert's own loss."""
+        return {
+            name: Loss(self.task.loss(opinion.values, batch.target[opinion.rows]), len(opinion.rows))
+            for name, opinion in self.opinions(batch.inputs).items()
+        }
+
+    def backward(self, losses: Mapping[str, Loss]) -> None:
+        """Of the sum: no expert learns more slowly because there are others."""
+        torch.stack([loss.value for loss in losses.values()]).sum().backward()
+
+    def predict(self, inputs: Inputs) -> Tensor:
+        """The mean of the present experts' logits."""
+        return fusion.mean_of_present(self.opinions(as_observed(inputs)))
+
+    def predict_scenarios(
+        self, inputs: Mapping[str, Tensor], scenarios: Iterable[Scenario], carry: Carry = at_once
+    ) -> Iterator[tuple[Scenario, Tensor]]:
+        """Each expert is asked once."""
+        return fuse_scenarios(self.opinion, inputs, scenarios, carry)
+
+    def opinions(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
+        """The answers of each expert that has anything to look at."""
+        return {name: Observed(self.opinion(name, observed.values), observed.rows) for name, observed in inputs.items()}
+
+    def opinion(self, modality: str, x: Tensor) -> Tensor:
+        """One expert's answer."""
+        answer: Tensor = self.experts[modality]({modality: x})
+        return answer

@@ -1,0 +1,64 @@
+"""Gradient-guided Modality Decoupling on Dynamic Sharing.
+
+Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustness": a gradient for each case over
+the shared parameters, conflicting components removed, the rest averaged.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from anysubset.errors import unknown
+from anysubset.gradients import GMD, RULES, Decoupling
+from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
+from anysubset.methods.method import Loss
+from anysubset.modalities import Scenario, case_sampler
+from anysubset.task import Task
+
+
+class GradientDecoupling(DynamicSharingMethod):
+    """GMD + DS.
+
+    Args:
+        task: what the data ask for.
+        generator: draws the cases and the orders of projection.
+        cases: `all`, `missing=R`, `random=K` or `one`; by default all up to four modalities, else `random=5`.
+        rule: how conflicts are removed; see `anysubset.gradients.projection`.
+        reduction: `mean` or `sum` of the projected gradients.
+        conflict: where conflict is measured: on the `shared` parameters, or on `all`.
+        floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        generator: torch.Generator | None = None,
+        *,
+        cases: str | None = None,
+        rule: str = "sequential",
+        reduction: str = "mean",
+        conflict: str = "shared",
+        floor: float = 1e-8,
+    ) -> None:
+        super().__init__(task, generator)
+        if rule not in RULES:
+            raise unknown("rule", rule, RULES)
+        if conflict not in ("shared", "all"):
+            raise unknown("conflict", conflict, ["shared", "all"])
+        measured = self.network.parameters() if conflict == "all" else self.network.shared_parameters()
+        self.sampler = case_sampler(task.modalities, cases or default_cases(task.modalities))
+        self.gmd = GMD(
+            measured,
+            rule=partial(RULES[rule], floor=floor),
+            reduction=reduction,
+            generator=self.generator,
+        )
+
+    def cases(self) -> list[Scenario]:
+        """As the sampler draws them."""
+        return self.sampler(self.generator)
+
+    def backward(self, losses: Mapping[str, Loss]) -> Decoupling:
+        """The decoupled gradient, with the weights, cosines and norms of the step."""
+        return self.gmd.backward({case: loss.value for case, loss in losses.items()})
