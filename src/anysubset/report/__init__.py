@@ -1,0 +1,1 @@
+"""Scores to tables; needs no model and no GPU."""

@@ -1,0 +1,70 @@
+"""Scores as tables for a terminal, in the paper's column order."""
+
+from collections.abc import Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from anysubset.modalities import Scenario
+from anysubset.scores import by_number_missing, overall
+
+Means = Mapping[Scenario, Mapping[str, float]]
+
+
+def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, scale: float = 100.0) -> Table:
+    """A row a scenario, a dot for each present modality, and for every run its regions and their mean.
+
+    Below them the mean by number missing, and over all scenarios.
+
+    Args:
+        runs: by name, what `anysubset.scores.means` gives; all with the same scenarios and regions.
+        modalities: in the order of the columns.
+        title: above the table.
+        scale: 100 shows shares as percent.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in modalities:
+        table.add_column(name, justify="center")
+    for name, means in runs.items():
+        regions = list(next(iter(means.values())))
+        for column in columns_of(regions):
+            table.add_column(f"{name}\n{column}", justify="right")
+    first = next(iter(runs.values()))
+    size = 1
+    for scenario in first:
+        if len(scenario) > size:
+            table.add_section()
+            size = len(scenario)
+        dots = ["●" if name in scenario else "○" for name in modalities]
+        table.add_row("", *dots, *cells([means[scenario] for means in runs.values()], scale))
+    table.add_section()
+    gap = [""] * len(modalities)
+    groups = [by_number_missing(means, modalities) for means in runs.values()]
+    for missing in sorted(groups[0], reverse=True):
+        table.add_row(f"{missing} missing", *gap, *cells([group[missing] for group in groups], scale))
+    table.add_section()
+    table.add_row("all", *gap, *cells([across(means) for means in runs.values()], scale))
+    return table
+
+
+def columns_of(regions: list[str]) -> list[str]:
+    """The regions, and their mean where there are several."""
+    return [*regions, "mean"] if len(regions) > 1 else regions
+
+
+def cells(rows: list[Mapping[str, float]], scale: float) -> list[str]:
+    """One line of numbers."""
+    shown = []
+    for regions in rows:
+        values = list(regions.values())
+        if len(values) > 1:
+            values.append(sum(values) / len(values))
+        shown += [f"{scale * value:.1f}" for value in values]
+    return shown
+
+
+def across(means: Means) -> dict[str, float]:
+    """The mean over the scenarios, by region."""
+    regions = next(iter(means.values()))
+    return {region: overall({scenario: {region: row[region]} for scenario, row in means.items()}) for region in regions}

@@ -1,0 +1,205 @@
+"""The folder of a run: its experiment, environment, checkpoints and logs; used by one process at a time."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+import anysubset
+from anysubset.errors import InputError
+from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
+from anysubset.gradients import Decoupling
+
+
+class Run:
+    """An open run folder; a context manager that holds its lock.
+
+    Args:
+        path: the folder; made when it is not there.
+        experiment: what is to be run.
+        resume: whether to go on with what the folder holds, if anything.
+
+    Raises:
+        InputError: if another process uses the folder, it holds a run and `resume` is not given, or it holds a run
+            of another experiment.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment, resume: bool = False) -> None:
+        self.path = path
+        self.experiment = experiment
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.lock = filelock.FileLock(path / ".lock")
+        try:
+            # The system drops the lock when the process ends, however it ends.
+            self.lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"Run folder {path} is in use by another process.") from None
+        try:
+            self.claim(resume)
+        except BaseException:
+            self.lock.release()
+            raise
+        self.curves: SummaryWriter | None = None
+
+    def claim(self, resume: bool) -> None:
+        """Writes what the run is, or checks that it is the same."""
+        stored = self.path / "experiment.yaml"
+        if stored.exists() and not resume:
+            raise InputError(
+                f"{self.path} holds a run already. Add --resume to go on with it, or choose another folder."
+            )
+        if stored.exists():
+            check_same(self.experiment, read_experiment(stored).flat(), stored)
+            return
+        temporary = stored.with_name(f".{stored.name}.{os.getpid()}.tmp")
+        (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        write_experiment(self.experiment, temporary)
+        temporary.replace(stored)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.curves is not None:
+            self.curves.close()
+        self.lock.release()
+
+    @property
+    def latest(self) -> Path:
+        """Everything that is needed to go on."""
+        return self.path / "checkpoints" / "latest.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the best validation score."""
+        return best_of(self.path)
+
+    # ------------------------------------------------------------------------------------------------- logs
+
+    def start_logs(self, step: int) -> None:
+        """Forget what was logged at or after a step: it is about to be done again."""
+        log = self.path / "metrics.jsonl"
+        if log.exists():
+            kept = []
+            for line in log.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break  # The process was killed while it wrote this line.
+                if entry["step"] <= step:
+                    kept.append(line)
+            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
+        self.curves = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+
+    def log(self, step: int, values: Mapping[str, Any], curves: Mapping[str, float]) -> None:
+        """One line of `metrics.jsonl`, and points on TensorBoard's curves."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.curves is not None:
+            for name, value in curves.items():
+                self.curves.add_scalar(name, value, step)
+
+
+def best_of(folder: Path) -> Path:
+    """Where a run folder keeps the weights with the best validation score."""
+    return folder / "checkpoints" / "best.safetensors"
+
+
+def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path) -> None:
+    """The settings that a file was made with are those of the experiment, but for incidental ones.
+
+    Raises:
+        InputError: if they are not; names those that differ.
+    """
+    mine = experiment.flat()
+    names = sorted({*mine, *settings} - set(INCIDENTAL))
+    different = [name for name in names if mine.get(name) != settings.get(name)]
+    if different:
+        raise InputError(
+            f"{source} belongs to another experiment: {', '.join(different)} differ. "
+            "Use the same settings, or another run folder."
+        )
+
+
+class DecouplingLog:
+    """`decoupling.npz`: what decoupling saw and decided, labelled by case however the cases are drawn.
+
+    Arrays, for T logged steps of at most k cases, padded with -1 and NaN: `step` (T,), `cases` (C,) the names,
+    `case` (T, k) places in `cases`, `weights` (T, k), `norms` (T, k), `cosines` (T, k, k).
+    """
+
+    def __init__(self, path: Path, until: int) -> None:
+        self.path = path
+        self.cases: list[str] = []
+        self.entries: list[tuple[int, list[int], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+        if not path.exists():
+            return
+        with np.load(path) as stored:
+            self.cases = stored["cases"].tolist()
+            for row, step in enumerate(stored["step"].tolist()):
+                if step <= until:
+                    case = [place for place in stored["case"][row].tolist() if place >= 0]
+                    k = len(case)
+                    cosines = stored["cosines"][row][:k, :k]
+                    self.entries.append((step, case, stored["weights"][row][:k], stored["norms"][row][:k], cosines))
+
+    def add(self, step: int, decoupling: Decoupling) -> None:
+        """Kept in memory until `save`."""
+        names = [str(case) for case in decoupling.cases]
+        self.cases += [name for name in names if name not in self.cases]
+        case = [self.cases.index(name) for name in names]
+        norms = decoupling.products.diagonal().sqrt().numpy()
+        self.entries.append((step, case, decoupling.decided.numpy(), norms, decoupling.cosine_matrix.numpy()))
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all; nothing where nothing was decoupled."""
+        if not self.entries:
+            return
+        length, k = len(self.entries), max(len(case) for _, case, *_ in self.entries)
+        arrays: dict[str, NDArray[Any]] = {
+            "step": np.array([step for step, *_ in self.entries]),
+            "cases": np.array(self.cases),
+            "case": np.full((length, k), -1),
+            "weights": np.full((length, k), np.nan),
+            "norms": np.full((length, k), np.nan),
+            "cosines": np.full((length, k, k), np.nan),
+        }
+        for row, (_, case, weights, norms, cosines) in enumerate(self.entries):
+            n = len(case)
+            arrays["case"][row, :n] = case
+            arrays["weights"][row, :n] = weights
+            arrays["norms"][row, :n] = norms
+            arrays["cosines"][row, :n, :n] = cosines
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(self.path)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on besides the experiment."""
+    packages = ("torch", "monai", "numpy", "nibabel", "safetensors")
+    return {
+        "anysubset": anysubset.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": sys.argv,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,96 @@
+"""Scores: one long table, one row a sample, scenario, metric and region."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from anysubset.errors import InputError
+from anysubset.modalities import Scenario
+
+COLUMNS = (
+    "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number. `sample` is an id, or `all` for a metric over the set."""
+
+    scenario: Scenario
+    sample: str
+    metric: str
+    region: str
+    value: float
+
+
+def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, float]]:
+    """Of one metric, the mean over the samples, by scenario and region, in the order of the scores."""
+    values: dict[Scenario, dict[str, list[float]]] = {}
+    for score in scores:
+        if score.metric == metric:
+            values.setdefault(score.scenario, {}).setdefault(score.region, []).append(score.value)
+    return {
+        scenario: {region: fmean(found) for region, found in regions.items()} for scenario, regions in values.items()
+    }
+
+
+def overall(means: Mapping[Scenario, Mapping[str, float]]) -> float:
+    """The mean over scenarios and regions, by which checkpoints are chosen."""
+    return fmean(value for regions in means.values() for value in regions.values())
+
+
+def by_number_missing(
+    means: Mapping[Scenario, Mapping[str, float]], modalities: Scenario
+) -> dict[int, dict[str, float]]:
+    """The mean over the scenarios that lack 0, 1, 2, .. modalities, by region."""
+    groups: dict[int, list[Mapping[str, float]]] = {}
+    for scenario, regions in means.items():
+        groups.setdefault(len(modalities) - len(scenario), []).append(regions)
+    return {
+        missing: {region: fmean(regions[region] for regions in group) for region in group[0]}
+        for missing, group in sorted(groups.items())
+    }
+
+
+def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, facts: Mapping[str, object]) -> None:
+    """`scores.csv`; rows of the same run, dataset and split are replaced, others stay.
+
+    facts: `run`, `method`, `seed`, `dataset` and `split` of these scores.
+    """
+    kept = read_rows(path) if path.exists() else []
+    same = {name: str(facts[name]) for name in ("run", "dataset", "split")}
+    kept = [row for row in kept if any(row[name] != value for name, value in same.items())]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        for score in scores:
+            writer.writerow(
+                {
+                    **facts,
+                    "scenario": "+".join(score.scenario),
+                    "n_missing": len(modalities) - len(score.scenario),
+                    "sample": score.sample,
+                    "metric": score.metric,
+                    "region": score.region,
+                    "value": repr(score.value),
+                }
+            )
+    temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a `scores.csv`, as text.
+
+    Raises:
+        InputError: if the file does not have its columns.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise InputError(f"{path} is no table of scores; its columns must be {', '.join(COLUMNS)}.")
+        return list(reader)

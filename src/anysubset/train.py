@@ -1,0 +1,220 @@
+"""The one training loop: batch, losses, gradients, step; schedule, validation, checkpoint.
+
+A run is a function of its experiment: what is drawn comes from generators whose state is in the checkpoint, or from
+the seed and the number of the step. A run that was stopped anywhere and resumed ends with the same bits.
+"""
+
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import torch
+
+from anysubset import checkpoint
+from anysubset.data.volumes import Volumes
+from anysubset.evaluate import evaluate
+from anysubset.experiment import TrainSettings
+from anysubset.methods.method import Method
+from anysubset.modalities import Batch, scenario_name
+from anysubset.runs import Run, check_same
+from anysubset.scores import means, overall
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    step: steps done. skipped: those of them in which no sample of the batch was eligible for any case.
+    best: the best validation score, at step `best_step`. finished: whether there is nothing left to do.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    best: float = -math.inf
+    best_step: int = 0
+    finished: bool = False
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def train(
+    method: Method,
+    dataset: Volumes,
+    run: Run,
+    *,
+    show: Callable[[Iterable[int], int], Iterable[int]] = lambda steps, done: steps,
+    report: Callable[[str], None] = lambda line: None,
+) -> Progress:
+    """Trains, from the start or from the run's latest checkpoint, and writes everything into the run folder.
+
+    Args:
+        method: fresh, on its device, made for the dataset's task; `method.generator` draws its cases.
+        dataset: with the splits `train` and `val`; both are read and checked before the first step.
+        run: open; its experiment holds the settings.
+        show: wraps the numbers of the steps, for a progress bar; also told how many were done before.
+        report: told in one line how each validation went.
+    """
+    settings, seed = run.experiment.train, run.experiment.seed
+    dataset.prepare("train")
+    dataset.prepare("val")
+    optimizer = torch.optim.Adam(method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
+    run.start_logs(progress.step)
+    if progress.finished:
+        return progress
+    method.train()
+    batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps)
+    with interruption() as stopped:
+        for step in show(range(progress.step + 1, settings.steps + 1), progress.step):
+            took = train_step(method, next(batches), optimizer, run, step)
+            progress.step = step
+            progress.skipped += not took
+            if step % settings.validate_every == 0 or step == settings.steps:
+                validate(method, dataset, run, progress, report)
+            progress.finished = step == settings.steps
+            if stopped() or progress.finished or step % settings.checkpoint_every == 0:
+                store(run, method, optimizer, progress)
+            if stopped() and not progress.finished:
+                raise KeyboardInterrupt
+    return progress
+
+
+def train_step(method: Method, batch: Batch, optimizer: torch.optim.Optimizer, run: Run, step: int) -> bool:
+    """One step of the optimizer; False where no sample of the batch is eligible for any case, and none was taken."""
+    settings = run.experiment.train
+    device = next(method.parameters()).device
+    rate = settings.lr * learning_rate(settings, step - 1)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        losses = method.losses(batch.to(device))
+    if not losses:
+        return False
+    decoupling = method.backward(losses)
+    optimizer.step()
+    if step % settings.log_every == 0:
+        values = {case: loss.value.item() for case, loss in losses.items()}
+        eligible = {case: loss.eligible for case, loss in losses.items()}
+        curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
+        run.log(step, {"lr": rate, "losses": values, "eligible": eligible}, curves)
+        if decoupling is not None:
+            run.decoupling.add(step, decoupling)
+    return True
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The share of the highest learning rate in step 0, 1, .. of the schedule.
+
+    >>> [round(learning_rate(TrainSettings(steps=4, schedule="cosine"), step), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    done = step / settings.steps
+    falls = {
+        "poly": math.pow(1 - done, 0.9),
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "constant": 1.0,
+    }
+    return rise * falls[settings.schedule]
+
+
+def validate(method: Method, dataset: Volumes, run: Run, progress: Progress, report: Callable[[str], None]) -> None:
+    """Dice of every scenario on the validation split; the weights are kept if no earlier ones were better."""
+    found = means(evaluate(method, dataset, "val", distances=False), "dice")
+    score = overall(found)
+    scenarios = {scenario_name(scenario): regions for scenario, regions in found.items()}
+    run.log(progress.step, {"validation": score, "scenarios": scenarios}, {"validation/dice": score})
+    better = score > progress.best
+    if better:
+        progress.best, progress.best_step, progress.validation = score, progress.step, scenarios
+        facts = {
+            "experiment": run.experiment.flat(),
+            "step": progress.step,
+            "validation": scenarios,
+            "validation_mean": score,
+            "validation_patients": len(dataset.ids("val")),
+        }
+        checkpoint.save(run.best, method.state_dict(), facts)
+    report(
+        f"step {progress.step}: validation Dice {100 * score:.1f}, mean of {len(found)} scenarios" + " (best)" * better
+    )
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def store(run: Run, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Everything that the next step depends on, in one file."""
+    run.decoupling.save()
+    moments = {
+        f"{place}.{name}": value
+        for place, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+    tensors = {
+        **checkpoint.prefixed("method.", method.state_dict()),
+        **checkpoint.prefixed("optimizer.", moments),
+        "random.method": method.generator.get_state(),
+        "random.torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    facts = {
+        "experiment": run.experiment.flat(),
+        "step": progress.step,
+        "skipped": progress.skipped,
+        "best": progress.best,
+        "best_step": progress.best_step,
+        "finished": progress.finished,
+        "validation": progress.validation,
+    }
+    checkpoint.save(run.latest, tensors, facts)
+
+
+def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> Progress:
+    """Puts method, optimizer and generators into the state of the latest checkpoint."""
+    tensors, facts = checkpoint.load(run.latest)
+    check_same(run.experiment, facts["experiment"], run.latest)
+    method.load_state_dict(checkpoint.only("method.", tensors))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in checkpoint.only("optimizer.", tensors).items():
+        place, _, key = name.partition(".")
+        state.setdefault(int(place), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    method.generator.set_state(tensors["random.method"])
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(
+        step=facts["step"],
+        skipped=facts["skipped"],
+        best=facts["best"],
+        best_step=facts["best_step"],
+        finished=facts["finished"],
+        validation=facts["validation"],
+    )
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; the step that is under way is finished first. A second Ctrl-C does not wait."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # Not in the main thread: signals go elsewhere.
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
