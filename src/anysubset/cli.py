@@ -121,6 +121,7 @@ def demo(given: Given) -> None:
     Goes on where it was stopped when it is called again.
     """
     from anysubset.data.phantom import write_phantoms
+    from anysubset.scores import means
 
     folder = Path(given.get("output", "runs/demo"))
     seed = given.get("seed", 0)
@@ -136,7 +137,8 @@ def demo(given: Given) -> None:
         experiment = read_experiment(Path(__file__).with_name("demo.yaml"), overrides)
         say()
         train_run(experiment, folder / method, resume=True)
-        tables[method], dataset = score_run(folder / method, "test", None, distances=False)
+        scores, dataset = score_run(folder / method, "test", None, distances=False)
+        tables[method] = means(scores, "dice")
     show_scenarios(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
@@ -155,23 +157,38 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def inspect(given: Given) -> None:
     """Show what is there: patients, modalities, scenarios, shapes, labels, splits and faults."""
-    import yaml
-
-    from anysubset.data.inspection import dataset_file, inspect_volumes
+    from anysubset.data.inspection import inspect_volumes
 
     path = Path(given["path"])
+    target = Path(given["write"]) if given.get("write") else None
+    if target is not None and target.exists():
+        raise InputError(f"{target} is there already; choose another name.")
     report = inspect_volumes(path)
-    if given.get("write"):
-        target = Path(given["write"])
-        if target.exists():
-            raise InputError(f"{target} is there already; choose another name.")
-        target.write_text(yaml.safe_dump(dataset_file(report, path), sort_keys=False), encoding="utf-8")
     if given.get("json"):
         print(json.dumps(report, indent=2))
-        return
-    show_inspection(report)
-    if given.get("write"):
-        say(f"Wrote {given['write']}")
+    else:
+        show_inspection(report)
+    if target is not None:
+        write_dataset(report, path, target)
+
+
+def write_dataset(report: Given, path: Path, target: Path) -> None:
+    """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
+    import yaml
+
+    from anysubset.data.inspection import dataset_file
+    from anysubset.data.patients import find_patients
+    from anysubset.data.splits import draw_splits
+
+    settings = dataset_file(report, path)
+    if not report["splits"]:
+        usable = [patient.id for patient in find_patients(path) if patient.label and patient.id not in report["faults"]]
+        splits = target.with_suffix(".splits.json")
+        splits.write_text(json.dumps(draw_splits(usable), indent=1) + "\n", encoding="utf-8")
+        settings["data"]["splits"] = str(splits)
+        print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
+    target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    print(f"Wrote {target}", file=sys.stderr)
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -206,10 +223,14 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def evaluate(given: Given) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
+    from anysubset.report.table import scenario_table
+    from anysubset.scores import means
+
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")
-    means, dataset = score_run(run, split, root, device=given.get("device", "auto"))
-    show_scenarios({run.name: means}, dataset, split, str(run))
+    scores, dataset = score_run(run, split, root, device=given.get("device", "auto"))
+    show_scenarios({run.name: means(scores, "dice")}, dataset, split, str(run))
+    say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
     say(f"Scores: {run / 'scores.csv'}")
 
 
@@ -358,17 +379,17 @@ def open_run(folder: Path, device: str) -> tuple[Experiment, "Segmentation", "Me
 
 def score_run(
     folder: Path, split: str, root: str | None, *, distances: bool = True, device: str = "auto"
-) -> tuple["Means", "Volumes"]:
-    """Score a run on a split, into its `scores.csv`; the mean Dice by scenario and region."""
+) -> tuple[list["Score"], "Volumes"]:
+    """Score a run on a split, into its `scores.csv`."""
     from anysubset.data import create_dataset
     from anysubset.evaluate import evaluate as evaluate_method
-    from anysubset.scores import means, write_scores
+    from anysubset.scores import write_scores
 
     experiment, _, method, _ = open_run(folder, device)
     experiment = experiment.at(root)
     dataset = create_dataset(experiment.data, experiment.model, say)
     dataset.prepare(split)
-    found: list[Score] = evaluate_method(
+    found = evaluate_method(
         method,
         dataset,
         split,
@@ -383,7 +404,7 @@ def score_run(
         "split": split,
     }
     write_scores(folder / "scores.csv", found, dataset.task.modalities, facts)
-    return means(found, "dice"), dataset
+    return found, dataset
 
 
 def device_of(name: str) -> Any:

@@ -77,6 +77,7 @@ class ModelSettings:
         width: scales the channels; 0.5 is the paper's.
         stem: a 1-wide convolution of its own for each modality.
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
+        cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
         overlap: of neighbouring windows at prediction, as a share of the patch.
     """
 
@@ -84,6 +85,7 @@ class ModelSettings:
     width: float = 0.5
     stem: bool = False
     pool: str = "batch"
+    cross_entropy: float = 0.0
     overlap: float = 0.5
 
 
@@ -253,10 +255,10 @@ def write_experiment(experiment: Experiment, path: Path) -> None:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; groups that are the user's own stay whole."""
+    """Nested settings under dotted names; regions are one setting."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and prefix + name not in OPEN:
+        if isinstance(value, dict) and prefix + name != "data.regions":
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

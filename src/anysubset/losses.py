@@ -2,6 +2,7 @@
 
 from monai.losses import DiceLoss
 from torch import Tensor
+from torch.nn import functional
 
 
 def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
@@ -18,3 +19,13 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
     dice = DiceLoss(sigmoid=True, batch=pooled, smooth_nr=1.0, smooth_dr=1.0)
     loss: Tensor = dice(logits.float(), target.to(logits.device).float())
     return loss
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy of each region, the mean over regions, voxels and samples.
+
+    Args:
+        logits: (n, regions, ...).
+        target: (n, regions, ...) of zeros and ones.
+    """
+    return functional.binary_cross_entropy_with_logits(logits.float(), target.to(logits.device).float())

@@ -53,7 +53,7 @@ class Run:
         self.curves: SummaryWriter | None = None
 
     def claim(self, resume: bool) -> None:
-        """Writes what the run is, or checks that it is the same."""
+        """Checks that the folder is free, or holds the run that is to be resumed."""
         stored = self.path / "experiment.yaml"
         if stored.exists() and not resume:
             raise InputError(
@@ -61,11 +61,6 @@ class Run:
             )
         if stored.exists():
             check_same(self.experiment, read_experiment(stored).flat(), stored)
-            return
-        temporary = stored.with_name(f".{stored.name}.{os.getpid()}.tmp")
-        (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-        write_experiment(self.experiment, temporary)
-        temporary.replace(stored)
 
     def __enter__(self) -> "Run":
         return self
@@ -89,8 +84,17 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- logs
 
-    def start_logs(self, step: int) -> None:
-        """Forget what was logged at or after a step: it is about to be done again."""
+    def begin(self, step: int) -> None:
+        """Writes what the run is, and forgets what was logged after a step: it is about to be done again.
+
+        Until now the folder holds nothing, so that faulty data leave nothing behind.
+        """
+        stored = self.path / "experiment.yaml"
+        if not stored.exists():
+            temporary = stored.with_name(f".{stored.name}.{os.getpid()}.tmp")
+            (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+            write_experiment(self.experiment, temporary)
+            temporary.replace(stored)
         log = self.path / "metrics.jsonl"
         if log.exists():
             kept = []

@@ -12,7 +12,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.losses import soft_dice
+from anysubset.losses import cross_entropy, soft_dice
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
 from anysubset.task import Function, Task
@@ -28,6 +28,7 @@ class Segmentation(Task):
     width: scales the channels of the U-Net; 0.5 is the paper's.
     stem: whether each modality has a 1-wide convolution of its own before the shared backbone.
     pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
+    cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. It finds small regions sooner.
     overlap: of neighbouring windows, as a share of the patch.
     """
 
@@ -36,6 +37,7 @@ class Segmentation(Task):
     width: float = 0.5
     stem: bool = False
     pool: str = "batch"
+    cross_entropy: float = 0.0
     overlap: float = 0.5
 
     def __post_init__(self) -> None:
@@ -49,6 +51,8 @@ class Segmentation(Task):
             raise InputError(f"A patch has 2 or 3 positive sizes, not {list(self.patch)}.")
         if self.pool not in ("batch", "sample"):
             raise InputError(f"The loss is pooled over 'batch' or 'sample', not {self.pool!r}.")
+        if self.cross_entropy < 0:
+            raise InputError(f"The weight of cross entropy is 0 or more, not {self.cross_entropy}.")
         if not 0 <= self.overlap < 1:
             raise InputError(f"Windows overlap by a share from 0 to below 1, not {self.overlap}.")
 
@@ -67,8 +71,11 @@ class Segmentation(Task):
         return DynamicSharing(names, backbone, head, stems)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
-        """Soft Dice on sigmoids, the mean over the regions."""
-        return soft_dice(answer, target, self.pool)
+        """Soft Dice on sigmoids, the mean over the regions; and cross entropy, where it is asked for."""
+        loss = soft_dice(answer, target, self.pool)
+        if self.cross_entropy:
+            loss = loss + self.cross_entropy * cross_entropy(answer, target)
+        return loss
 
     def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
         """(1, 1, X, Y, Z) a modality -> (1, regions, X, Y, Z): windows of the patch's size, Gaussian weights."""

@@ -61,7 +61,7 @@ def train(
     dataset.prepare("val")
     optimizer = torch.optim.Adam(method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
-    run.start_logs(progress.step)
+    run.begin(progress.step)
     if progress.finished:
         return progress
     method.train()

@@ -77,7 +77,8 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         volume = np.where(volume == background(volume), np.float32(0), volume)
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
         boxes[name] = Box(tuple(map(int, start)), tuple(map(int, stop)))
-        volumes.append(torch.as_tensor(normalize(volume), dtype=torch.float32))
+        # MONAI's own tensors carry a history that costs time wherever they go.
+        volumes.append(torch.from_numpy(np.asarray(normalize(volume), dtype=np.float32)))
     target = None
     if patient.label is not None:
         target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))

@@ -4,6 +4,7 @@ A JSON file, `{"train": ["case1", ...], "val": [...], "test": [...]}`, or text f
 """
 
 import json
+import random
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -99,3 +100,17 @@ def checked(path: Path, splits: Mapping[str, list[str]]) -> Splits:
     # Whatever the order on disk, training comes first and the test last.
     names = [name for name in USUAL if name in splits] + [name for name in splits if name not in USUAL]
     return {name: tuple(splits[name]) for name in names}
+
+
+def draw_splits(ids: Collection[str], seed: int = 0) -> Splits:
+    """Seven tenths to train, one to val, two to test; at least one patient each.
+
+    Raises:
+        InputError: for fewer than three patients.
+    """
+    if len(ids) < 3:
+        raise InputError(f"{len(ids)} patients with a label cannot be split into train, val and test; it takes three.")
+    shuffled = random.Random(seed).sample(sorted(ids), len(ids))
+    val, test = max(1, round(len(ids) / 10)), max(1, round(len(ids) / 5))
+    parts = {"train": shuffled[val + test :], "val": shuffled[:val], "test": shuffled[val : val + test]}
+    return {name: tuple(sorted(part)) for name, part in parts.items()}

@@ -74,7 +74,7 @@ class Volumes:
         self.report = report
         self.patients = {patient.id: patient for patient in find_patients(Path(data.root))}
         self.splits = self.read_splits()
-        self.ready: dict[str, Prepared] = {}
+        self.ready: dict[str, Prepared | Path] = {}
         known_names = sorted({name for patient in self.patients.values() for name in patient.sources})
         for name in self.task.modalities:
             if name not in known_names:
@@ -110,8 +110,8 @@ class Volumes:
 
     # ------------------------------------------------------------------------------------------ preparation
 
-    def prepare(self, split: str) -> list[Prepared]:
-        """Every patient of a split, read, checked and prepared; at once if that was done before.
+    def prepare(self, split: str) -> None:
+        """Reads, checks and prepares every patient of a split; at once if that was done before.
 
         Raises:
             InputError: for the first faulty file or patient.
@@ -120,21 +120,25 @@ class Volumes:
         if missing:
             self.report(f"Reading {len(missing)} patients ({split}) from {self.data.root}")
         for case in missing:
-            self.ready[case] = self.prepared(self.patients[case])
-        return [self.ready[case] for case in self.ids(split)]
+            self.ready[case] = self.kept(self.patients[case])
 
-    def prepared(self, patient: Patient) -> Prepared:
-        """From the cache folder if there is one and it holds this very patient; else from the files."""
+    def kept(self, patient: Patient) -> Prepared | Path:
+        """The prepared patient, or the file in the cache folder that holds this very one."""
         if patient.label is None:
             raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.")
         if self.data.cache == "memory":
             return prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
-        kept = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
-        if not kept.is_file():
+        path = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
             fresh = prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            keep_prepared(fresh, kept)
-        return kept_prepared(kept)
+            keep_prepared(fresh, path)
+        return path
+
+    def prepared(self, case: str) -> Prepared:
+        """A patient of a split that `prepare` was called for."""
+        ready = self.ready[case]
+        return kept_prepared(ready) if isinstance(ready, Path) else ready
 
     def fingerprint(self, patient: Patient) -> str:
         """Changes with the files, the task and the way of preparation."""
@@ -150,7 +154,8 @@ class Volumes:
 
     def training_batches(self, split: str, batch: int, seed: int, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps `first` up to, not including, `last`."""
-        dataset = Patches(self.prepare(split), self.task, self.data, seed)
+        self.prepare(split)
+        dataset = Patches(self, split, seed)
         order = [dataset.keys(step * batch, (step + 1) * batch) for step in range(first, last)]
         yield from DataLoader(
             dataset, batch_sampler=order, collate_fn=collate, num_workers=self.data.workers
@@ -164,7 +169,9 @@ class Volumes:
         A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
         a patient comes once for each foreground, which is once where the contrasts share their brain mask.
         """
-        for patient in self.prepare(split):
+        self.prepare(split)
+        for case in self.ids(split):
+            patient = self.prepared(case)
             boxes: dict[Box, list[Scenario]] = {}
             for scenario in asked or scenarios(self.task.modalities):
                 if set(scenario) <= set(patient.modalities):
@@ -191,6 +198,7 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
         width=model.width,
         stem=model.stem,
         pool=model.pool,
+        cross_entropy=model.cross_entropy,
         overlap=model.overlap,
     )
 
@@ -214,25 +222,26 @@ Item = tuple[dict[str, Tensor], Tensor, str]
 class Patches(Dataset[Item]):
     """Augmented patches; a key is (place of the patient, number of the draw)."""
 
-    def __init__(self, patients: Sequence[Prepared], task: Segmentation, data: DataSettings, seed: int) -> None:
-        self.patients = list(patients)
+    def __init__(self, volumes: Volumes, split: str, seed: int) -> None:
+        self.volumes = volumes
+        self.ids = volumes.ids(split)
         self.seed = seed
-        self.share = data.augment.foreground
-        self.anywhere = patches(task.patch, data.augment, centred=False)
-        self.centred = patches(task.patch, data.augment, centred=True)
+        self.share = volumes.data.augment.foreground
+        self.anywhere = patches(volumes.task.patch, volumes.data.augment, centred=False)
+        self.centred = patches(volumes.task.patch, volumes.data.augment, centred=True)
 
     def keys(self, first: int, last: int) -> list[Key]:
-        """Draw `first` up to `last`: every patient once, in an order drawn for each round, then again."""
+        """Draw `first` up to, not including, `last`: every patient once, in an order of that tour, then again."""
         keys = []
         for draw in range(first, last):
-            tour, place = divmod(draw, len(self.patients))
-            order = np.random.default_rng([self.seed, 0, tour]).permutation(len(self.patients))
+            tour, place = divmod(draw, len(self.ids))
+            order = np.random.default_rng([self.seed, 0, tour]).permutation(len(self.ids))
             keys.append((int(order[place]), draw))
         return keys
 
     def __getitem__(self, key: Key) -> Item:
         place, draw = key
-        patient = self.patients[place]
+        patient = self.volumes.prepared(self.ids[place])
         if patient.target is None:
             raise InputError(f"Patient {patient.id!r} has no label.")
         whole = {"image": patient.image, "target": patient.box.of(patient.target).to(torch.uint8)}
