@@ -4,32 +4,23 @@ The file is in safetensors format: reading it can run no code. Facts are JSON in
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysubset.errors import InputError
+from anysubset.files import whole
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Written under a temporary name, flushed to disk, and renamed: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"facts": json.dumps(facts)},
-        )
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Written whole or not at all: a kill leaves the old file or the new one."""
+    stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with whole(path) as temporary:
+        save_file(stored, temporary, metadata={"facts": json.dumps(facts)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -47,6 +38,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a checkpoint of anysubset, or is damaged.") from error
     return tensors, facts
+
+
+def put(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:
+    """Tensors into the module whose they are.
+
+    Raises:
+        InputError: if they are another module's.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError:
+        raise InputError(f"{source} does not hold the weights of this experiment's method.") from None
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

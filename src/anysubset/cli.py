@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -161,8 +162,9 @@ def inspect(given: Given) -> None:
 
     path = Path(given["path"])
     target = Path(given["write"]) if given.get("write") else None
-    if target is not None and target.exists():
-        raise InputError(f"{target} is there already; choose another name.")
+    for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
+        if file.exists():
+            raise InputError(f"{file} is there already; choose another name.")
     report = inspect_volumes(path)
     if given.get("json"):
         print(json.dumps(report, indent=2))
@@ -250,6 +252,9 @@ def predict(given: Given) -> None:
     run = Path(given["run"])
     folder = Path(given.get("output") or run / "predictions")
     patients = [patient for case in given["case"] for patient in find_patients(Path(case))]
+    for name, count in Counter(patient.id for patient in patients).items():
+        if count > 1:
+            raise InputError(f"{count} patients are called {name!r}; their masks would replace each other.")
     _, task, method, facts = open_run(run, given.get("device", "auto"))
     folder.mkdir(parents=True, exist_ok=True)
     for patient in track(patients, "Predicting"):
@@ -332,6 +337,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     # What can be found wrong without reading a volume is found before the folder is made.
     device = device_of(experiment.train.device)
     dataset = create_dataset(experiment.data, experiment.model, say)
+    dataset.check_modalities()
     dataset.ids("train"), dataset.ids("val")
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
@@ -373,7 +379,7 @@ def open_run(folder: Path, device: str) -> tuple[Experiment, "Segmentation", "Me
     check_same(experiment, facts["experiment"], best_of(folder))
     task = create_task(experiment.data, experiment.model)
     method = new_method(experiment, task)
-    method.load_state_dict(tensors)
+    checkpoint.put(tensors, method, best_of(folder))
     return experiment, task, method.to(device_of(device)), facts
 
 
@@ -400,7 +406,8 @@ def score_run(
         "run": folder.name,
         "method": experiment.method["name"],
         "seed": experiment.seed,
-        "dataset": experiment.data.name,
+        # Patients of another place must not replace the scores of the experiment's own.
+        "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
         "split": split,
     }
     write_scores(folder / "scores.csv", found, dataset.task.modalities, facts)

@@ -3,6 +3,7 @@
 Needs neither torch nor MONAI, so that the command line can show every setting at once.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -67,6 +68,10 @@ class DataSettings:
     workers: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -123,7 +128,7 @@ class TrainSettings:
         for name in ("steps", "batch", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        if self.lr <= 0 or self.weight_decay < 0 or self.warmup < 0:
+        if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
             raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
         for name, choices in (
             ("schedule", ["poly", "cosine", "constant"]),
@@ -152,6 +157,10 @@ class Experiment:
     model: ModelSettings = field(default_factory=ModelSettings)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "gmd"})
     train: TrainSettings = field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"The seed must be 0 or more, not {self.seed}.")
 
     def flat(self) -> dict[str, Any]:
         """Every setting under its dotted name."""
@@ -226,11 +235,14 @@ def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, p
     for name, value in settings.items():
         if name not in known:
             raise unknown("setting", f"{prefix}{name}", [*(f"{prefix}{each}" for each in known)])
-        if not isinstance(known[name], dict) or f"{prefix}{name}" in OPEN:
+        if value is None and known[name] is not None:
+            raise InputError(f"{prefix}{name} has no value; leave it out for {known[name]!r}.")
+        if not isinstance(known[name], dict):
             continue
         if not isinstance(value, dict):
             raise InputError(f"{prefix}{name} is a group of settings ({', '.join(known[name])}), not {value!r}.")
-        check_names(value, known[name], f"{prefix}{name}.")
+        if f"{prefix}{name}" not in OPEN:
+            check_names(value, known[name], f"{prefix}{name}.")
 
 
 def experiment_from(settings: dict[str, Any]) -> Experiment:

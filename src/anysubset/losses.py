@@ -4,6 +4,8 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
+from anysubset.errors import unknown
+
 
 def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
     """Soft Dice loss on sigmoids, smooth 1, the mean over the regions.
@@ -15,8 +17,9 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
         logits: (n, regions, ...).
         target: (n, regions, ...) of zeros and ones.
     """
-    pooled = {"batch": True, "sample": False}[pool]
-    dice = DiceLoss(sigmoid=True, batch=pooled, smooth_nr=1.0, smooth_dr=1.0)
+    if pool not in ("batch", "sample"):
+        raise unknown("pool", pool, ["batch", "sample"])
+    dice = DiceLoss(sigmoid=True, batch=pool == "batch", smooth_nr=1.0, smooth_dr=1.0)
     loss: Tensor = dice(logits.float(), target.to(logits.device).float())
     return loss
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from anysubset.errors import InputError, unknown
 
 Scenario = tuple[str, ...]
+MOST = 16  # Modalities whose 65,535 scenarios may still be listed.
 Value = TypeVar("Value")
 CaseSampler = Callable[[torch.Generator | None], list[Scenario]]
 
@@ -37,6 +38,8 @@ def scenarios(modalities: Iterable[str], missing: int | None = None) -> list[Sce
     names = tuple(modalities)
     if missing is not None and not 0 <= missing < len(names):
         raise InputError(f"Of {len(names)} modalities, 0 to {len(names) - 1} can be missing, not {missing}.")
+    if len(names) > MOST:
+        raise InputError(f"{len(names)} modalities have too many scenarios to list; draw some, as with cases random=5.")
     sizes = range(1, len(names) + 1) if missing is None else [len(names) - missing]
     found = []
     for size in sizes:
@@ -124,6 +127,8 @@ class Observed:
     def __post_init__(self) -> None:
         if len(self.values) != len(self.rows):
             raise InputError(f"{len(self.values)} samples came with {len(self.rows)} places in the batch.")
+        if not (self.rows.diff() > 0).all():
+            raise InputError(f"Places in the batch must ascend, each once; these are {self.rows.tolist()}.")
 
     def to(self, device: torch.device | str) -> "Observed":
         """The same samples, with their values on a device."""
@@ -155,6 +160,9 @@ def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]]) -> Batc
     Raises:
         InputError: if there is no sample, or one has no modality at all.
     """
+    samples = list(samples)
+    if not samples:
+        raise InputError("A batch needs at least one sample.")
     inputs, targets, ids = zip(*samples, strict=True)
     for index, present in enumerate(inputs):
         if not present:
@@ -167,7 +175,15 @@ def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]]) -> Batc
 
 
 def as_observed(inputs: Inputs) -> dict[str, Observed]:
-    """Plain tensors as what every sample of the batch has; what is observed already stays as it is."""
+    """Plain tensors as what every sample of the batch has; what is observed already stays as it is.
+
+    Raises:
+        InputError: if plain tensors differ in their number of samples.
+    """
+    lengths = {name: len(given) for name, given in inputs.items() if not isinstance(given, Observed)}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"Plain tensors hold what every sample has, but their numbers of samples differ: {found}.")
     return {
         name: given if isinstance(given, Observed) else Observed(given, torch.arange(len(given)))
         for name, given in inputs.items()

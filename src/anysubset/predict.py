@@ -1,7 +1,6 @@
 """Whatever files a patient has -> a mask in the files' own grid, and what is known of such an answer."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from anysubset.data.patients import Patient
 from anysubset.data.preprocessing import from_canonical, paste, prepare
 from anysubset.data.reading import read_patient, write_mask
+from anysubset.files import whole
 from anysubset.methods.method import Method
 from anysubset.modalities import scenario_name
 from anysubset.segmentation import Segmentation
@@ -61,7 +61,6 @@ def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, 
     }
     path = folder / f"{patient.id}_seg.nii.gz"
     write_mask(path, mask, volumes.header)
-    temporary = folder / f".{patient.id}.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / f"{patient.id}.json")
+    with whole(folder / f"{patient.id}.json") as temporary:
+        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path

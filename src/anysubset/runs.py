@@ -1,7 +1,6 @@
 """The folder of a run: its experiment, environment, checkpoints and logs; used by one process at a time."""
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 import anysubset
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
+from anysubset.files import clear_parts, whole
 from anysubset.gradients import Decoupling
 
 
@@ -38,13 +38,18 @@ class Run:
     def __init__(self, path: Path, experiment: Experiment, resume: bool = False) -> None:
         self.path = path
         self.experiment = experiment
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{path} cannot be a run folder: a file has that name.") from None
         self.lock = filelock.FileLock(path / ".lock")
         try:
             # The system drops the lock when the process ends, however it ends.
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"Run folder {path} is in use by another process.") from None
+        clear_parts(path)
+        clear_parts(path / "checkpoints")
         try:
             self.claim(resume)
         except BaseException:
@@ -91,10 +96,9 @@ class Run:
         """
         stored = self.path / "experiment.yaml"
         if not stored.exists():
-            temporary = stored.with_name(f".{stored.name}.{os.getpid()}.tmp")
             (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-            write_experiment(self.experiment, temporary)
-            temporary.replace(stored)
+            with whole(stored) as temporary:
+                write_experiment(self.experiment, temporary)
         log = self.path / "metrics.jsonl"
         if log.exists():
             kept = []
@@ -105,7 +109,8 @@ class Run:
                     break  # The process was killed while it wrote this line.
                 if entry["step"] <= step:
                     kept.append(line)
-            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            with whole(log) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
         self.curves = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
@@ -188,10 +193,8 @@ class DecouplingLog:
             arrays["weights"][row, :n] = weights
             arrays["norms"][row, :n] = norms
             arrays["cosines"][row, :n, :n] = cosines
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(self.path)
+        with whole(self.path) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def environment() -> dict[str, Any]:

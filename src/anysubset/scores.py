@@ -1,13 +1,13 @@
 """Scores: one long table, one row a sample, scenario, metric and region."""
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from anysubset.errors import InputError
+from anysubset.files import whole
 from anysubset.modalities import Scenario
 
 COLUMNS = (
@@ -63,8 +63,7 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
     kept = read_rows(path) if path.exists() else []
     same = {name: str(facts[name]) for name in ("run", "dataset", "split")}
     kept = [row for row in kept if any(row[name] != value for name, value in same.items())]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(kept)
@@ -80,7 +79,6 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
                     "value": repr(score.value),
                 }
             )
-    temporary.replace(path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -47,6 +47,8 @@ class Segmentation(Task):
         for region, labels in self.regions.items():
             if not labels or 0 in labels:
                 raise InputError(f"Region {region!r} needs labels other than 0 (the background).")
+            if min(labels) < 0 or max(labels) > 255:
+                raise InputError(f"Region {region!r} needs labels from 1 to 255, not {list(labels)}.")
         if len(self.patch) not in (2, 3) or min(self.patch) < 1:
             raise InputError(f"A patch has 2 or 3 positive sizes, not {list(self.patch)}.")
         if self.pool not in ("batch", "sample"):

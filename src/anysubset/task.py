@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysubset.errors import InputError
 from anysubset.modalities import Scenario
@@ -34,6 +34,8 @@ class Task(ABC):
                 raise InputError(
                     f"Modality {name!r} is not a plain name: use letters, digits and underscores, such as 't1ce'."
                 )
+            if hasattr(nn.ModuleDict, name) or name == "training":
+                raise InputError(f"Modality {name!r} has a meaning of its own in torch; choose another name.")
         if len(set(self.modalities)) < len(self.modalities):
             raise InputError(f"A modality is named twice: {', '.join(self.modalities)}.")
 

@@ -178,7 +178,7 @@ def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> Progr
     """Puts method, optimizer and generators into the state of the latest checkpoint."""
     tensors, facts = checkpoint.load(run.latest)
     check_same(run.experiment, facts["experiment"], run.latest)
-    method.load_state_dict(checkpoint.only("method.", tensors))
+    checkpoint.put(checkpoint.only("method.", tensors), method, run.latest)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in checkpoint.only("optimizer.", tensors).items():
         place, _, key = name.partition(".")

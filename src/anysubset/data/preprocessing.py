@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anysubset.data.reading import Grid, PatientVolumes, background
+from anysubset.errors import InputError
 from anysubset.modalities import Scenario, scenario_of
 from anysubset.segmentation import Segmentation
 
@@ -75,6 +76,8 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
     for name in modalities:
         volume = to_canonical(patient.volumes[name], patient.grid)
         volume = np.where(volume == background(volume), np.float32(0), volume)
+        if not volume.any():
+            raise InputError(f"Patient {patient.id!r}: {name} has no foreground, every voxel is the same.")
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
         boxes[name] = Box(tuple(map(int, start)), tuple(map(int, stop)))
         # MONAI's own tensors carry a history that costs time wherever they go.

@@ -5,7 +5,6 @@ A fault is an `InputError`, one line that names the file.
 
 import gzip
 import math
-import os
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from anysubset.data.patients import Patient, Source, stem
 from anysubset.errors import InputError, one_line
+from anysubset.files import whole
 
 AFFINE_TOLERANCE = 1e-3
 
@@ -197,9 +197,5 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> N
     image = kind(mask, header.get_best_affine(), header)
     image.set_data_dtype(np.uint8)
     image.header["cal_min"] = image.header["cal_max"] = 0  # The contrast's display window would hide the mask.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # nibabel goes by the ending of the name.
-    try:
+    with whole(path) as temporary:
         nib.save(image, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
-from anysubset.errors import unknown
+from anysubset.errors import InputError, unknown
 from anysubset.methods.dropout import Dropout
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.full import Full
@@ -32,7 +32,7 @@ def method_options(name: str) -> dict[str, Any]:
     Raises:
         InputError: if no method has this name.
     """
-    if name not in METHODS:
+    if str(name) not in METHODS:
         raise unknown("method", name, METHODS)
     parameters = inspect.signature(METHODS[name].__init__).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
@@ -47,7 +47,12 @@ def create_method(
         InputError: if the method or one of the options is unknown.
     """
     known = method_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of method {name!r}", option, known)
+        kind = get_type_hints(METHODS[name].__init__)[option]
+        if not isinstance(value, int | float if kind is float else kind):
+            raise InputError(
+                f"Option {option} of method {name!r} cannot be {value!r}; its default is {known[option]!r}."
+            )
     return METHODS[name](task, generator, **options)

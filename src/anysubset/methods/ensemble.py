@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from anysubset.errors import unknown
 from anysubset.methods.method import Loss, Method, fuse_scenarios
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed
 from anysubset.models import fusion
@@ -48,5 +49,7 @@ class Ensemble(Method):
 
     def opinion(self, modality: str, x: Tensor) -> Tensor:
         """One expert's answer."""
+        if modality not in self.experts:
+            raise unknown("modality", modality, self.task.modalities)
         answer: Tensor = self.experts[modality]({modality: x})
         return answer

@@ -72,11 +72,13 @@ class DynamicSharing(nn.Module):
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """What all modalities share: everything but stems and what is keyed by a modality's name."""
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if not name.startswith("stems.") and name.rpartition(".")[2] not in self.modalities
-        ]
+        owned = {
+            id(parameter)
+            for module in self.modules()
+            if isinstance(module, nn.ModuleDict | nn.ParameterDict) and set(module.keys()) <= set(self.modalities)
+            for parameter in module.parameters()
+        }
+        return [parameter for parameter in self.parameters() if id(parameter) not in owned]
 
 
 def at(observed: Observed, rows: Tensor) -> Tensor:

@@ -1,0 +1,214 @@
+import itertools
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from anysubset.data.preprocessing import (
+    Box,
+    around,
+    canonical_affine,
+    from_canonical,
+    paste,
+    prepare,
+    to_canonical,
+)
+from anysubset.data.reading import Grid, PatientVolumes
+from anysubset.errors import InputError
+from anysubset.segmentation import Segmentation
+
+TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
+SHAPE = (8, 7, 6)
+WORLD = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+# Every way to lay three axes: RAS, LPS, PIR and 45 others.
+ORIENTATIONS = [
+    "".join(pair[place] for pair, place in zip(axes, places, strict=True))
+    for axes in itertools.permutations(("LR", "PA", "IS"))
+    for places in itertools.product((0, 1), repeat=3)
+]
+
+
+def grid(shape: tuple[int, int, int] = SHAPE, codes: str = "RAS", spacing: tuple[float, ...] = (1, 1, 1)) -> Grid:
+    """Voxels that run along the given directions, with their sizes along each axis of the array."""
+    affine = np.eye(4)
+    affine[:3] = [[0, 0, 0, 3], [0, 0, 0, -4], [0, 0, 0, 5]]
+    for axis, (code, size) in enumerate(zip(codes, spacing, strict=True)):
+        affine[WORLD[code], axis] = size if code in "RAS" else -size
+    return Grid(shape, affine)
+
+
+def patient(volumes: dict[str, np.ndarray], label: Any = None, where: Grid | None = None) -> PatientVolumes:
+    return PatientVolumes(
+        "case", {name: volume.astype(np.float32) for name, volume in volumes.items()}, label, where or grid(), None
+    )
+
+
+def block(low: tuple[int, int, int], high: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Random positive numbers in a box, 0 outside."""
+    volume = np.zeros(SHAPE)
+    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    volume[part] = np.random.default_rng(seed).uniform(1, 9, volume[part].shape)
+    return volume
+
+
+# ------------------------------------------------------------------------------------------------- z-score
+
+
+def test_the_foreground_is_scored_by_itself_and_the_background_stays_zero():
+    volume = np.zeros(SHAPE)
+    volume[2, 2:6, 2] = (2, 4, 4, 4)
+    volume[3, 2:6, 2] = (5, 5, 7, 9)
+    ready = prepare(patient({"t1": volume}), TASK)
+    # By hand: the eight values have mean 40 / 8 = 5 and variance (9 + 1 + 1 + 1 + 0 + 0 + 4 + 16) / 8 = 4.
+    assert ready.boxes["t1"] == Box((2, 2, 2), (4, 6, 3))
+    assert_close(ready.image[0, :, :, 0], torch.tensor([[-1.5, -0.5, -0.5, -0.5], [0, 0, 1, 2]]))
+
+    volume[5, 5, 5] = 5  # Widens the box; what lies between is background.
+    ready = prepare(patient({"t1": volume}), TASK)
+    assert ready.image.shape == (1, 4, 4, 4)
+    assert (ready.image != 0).sum() == 6  # The three fives are the mean, 0 after the score.
+    assert ready.image.dtype == torch.float32
+
+
+def test_every_contrast_is_scored_by_its_own_foreground():
+    volumes = {"t1": block((1, 1, 1), (6, 6, 5), 1), "flair": 40 * block((2, 1, 1), (6, 6, 5), 2)}
+    ready = prepare(patient(volumes), TASK)
+    assert ready.modalities == ("flair", "t1")
+    for channel, name in zip(ready.image, ready.modalities, strict=True):
+        head = ready.box.of(torch.from_numpy(volumes[name] != 0))
+        assert channel[head].mean().item() == pytest.approx(0, abs=1e-5)
+        assert channel[head].std(correction=0).item() == pytest.approx(1, abs=1e-5)
+        assert (channel[~head] == 0).all()
+
+
+def test_a_background_that_is_not_zero_becomes_zero_when_all_corners_share_it():
+    plain = block((2, 2, 2), (6, 6, 5))
+    shifted = np.where(plain == 0, -0.75, plain)
+    expected, ready = prepare(patient({"t1": plain}), TASK), prepare(patient({"t1": shifted}), TASK)
+    assert ready.boxes == expected.boxes
+    assert_close(ready.image, expected.image)
+    shifted[0, 0, 0] = 3  # One corner differs: nobody knows what the background is.
+    assert prepare(patient({"t1": shifted}), TASK).boxes["t1"] == Box((0, 0, 0), SHAPE)
+
+
+def test_a_contrast_that_is_the_same_everywhere_is_refused():
+    with pytest.raises(InputError, match=r"'case'.*t1 has no foreground"):
+        prepare(patient({"t1": np.full(SHAPE, 7.0), "flair": block((1, 1, 1), (4, 4, 4))}), TASK)
+
+
+# ---------------------------------------------------------------------------------------------------- crop
+
+
+def test_the_crop_is_around_the_contrasts_that_are_there_and_no_others():
+    volumes = {"t1": block((1, 2, 0), (4, 5, 3)), "flair": block((3, 1, 1), (7, 4, 6))}
+    label = np.zeros(SHAPE, np.uint8)
+    label[7, 6, 5] = 1  # Outside of every foreground: it does not widen the crop, and is not lost.
+    both = prepare(patient(volumes, label), TASK)
+    assert both.boxes == {"flair": Box((3, 1, 1), (7, 4, 6)), "t1": Box((1, 2, 0), (4, 5, 3))}
+    # By hand: from the smaller of the lows to the larger of the highs.
+    assert both.box == Box((1, 1, 0), (7, 5, 6))
+    assert both.image.shape == (2, 6, 4, 6)
+    alone = prepare(patient({"t1": volumes["t1"]}, label), TASK)
+    assert alone.box == Box((1, 2, 0), (4, 5, 3))
+    assert alone.image.shape == (1, 3, 3, 3)
+    # The same voxels, whichever crop they are seen in.
+    assert_close(both.boxes["t1"].within(both.box).of(both.image[1]), alone.image[0])
+    for ready in (both, alone):
+        assert ready.target is not None
+        assert ready.target.shape == (2, *SHAPE) == (2, *ready.shape)
+        assert ready.target[:, 7, 6, 5].all()
+        assert ready.target.sum() == 2
+
+
+def test_regions_of_the_target_are_in_the_order_of_the_task():
+    label = np.zeros(SHAPE, np.uint8)
+    label[3, 3, 1:4] = (2, 1, 2)
+    target = prepare(patient({"t1": block((1, 1, 1), (6, 6, 5))}, label), TASK).target
+    # WT is labels 1 and 2, TC is label 1.
+    assert target[:, 3, 3, 1:4].tolist() == [[True, True, True], [False, True, False]]
+    assert prepare(patient({"t1": block((1, 1, 1), (6, 6, 5))}), TASK).target is None
+
+
+# ----------------------------------------------------------------------------------------------------- boxes
+
+
+def test_boxes_by_hand():
+    volume = torch.arange(2 * 4 * 5).reshape(2, 4, 5)
+    box = Box((1, 2), (3, 5))
+    # Of the last two axes: rows 1 and 2, columns 2 to 4.
+    assert box.of(volume)[0].tolist() == [[7, 8, 9], [12, 13, 14]]
+    assert box.of(volume).shape == (2, 2, 3)
+    assert Box((2, 4), (3, 5)).within(box) == Box((1, 2), (2, 3))
+    assert Box((2, 4), (3, 5)).within(box).of(box.of(volume)).tolist() == [[[14]], [[34]]]
+    assert around([Box((1, 5), (3, 6)), Box((2, 1), (9, 2))]) == Box((1, 1), (9, 6))
+
+
+def test_paste_finds_nothing_outside_the_box():
+    regions = torch.tensor([[[True, False]], [[True, True]]])
+    whole = paste(regions, Box((2, 1), (3, 3)), (4, 3))
+    assert whole.shape == (2, 4, 3)
+    assert whole.dtype == torch.bool
+    assert whole.nonzero().tolist() == [[0, 2, 1], [1, 2, 1], [1, 2, 2]]
+
+
+# ----------------------------------------------------------------------------------------------- orientation
+
+
+def test_lps_is_turned_by_two_flips():
+    volume = np.arange(8).reshape(2, 2, 2)
+    turned = to_canonical(volume, grid((2, 2, 2), "LPS"))
+    assert turned.tolist() == volume[::-1, ::-1, :].tolist()
+
+
+def test_pir_is_turned_by_exchanging_axes():
+    # Axis 0 runs to posterior, 1 to inferior, 2 to the right.
+    volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    turned = to_canonical(volume, grid((2, 3, 4), "PIR"))
+    assert turned.tolist() == volume[::-1, ::-1, :].transpose(2, 0, 1).tolist()
+
+
+@given(
+    codes=st.sampled_from(ORIENTATIONS),
+    shape=st.tuples(*[st.integers(1, 4)] * 3),
+    spacing=st.tuples(*[st.sampled_from([0.5, 1.0, 5.0])] * 3),
+)
+def test_every_orientation_comes_back_and_voxels_keep_their_places(codes, shape, spacing):
+    where = grid(shape, codes, spacing)
+    assert "".join(nib.aff2axcodes(where.affine)) == codes
+    volume = np.arange(np.prod(shape)).reshape(shape)
+    turned = to_canonical(volume, where)
+    np.testing.assert_array_equal(from_canonical(turned, where), volume)
+    affine = canonical_affine(where)
+    assert "".join(nib.aff2axcodes(affine)) == "RAS"
+    # The voxel with a number lies at the same millimetres in both.
+    for number in {0, volume.size // 2, volume.size - 1}:
+        before = where.affine @ [*np.argwhere(volume == number)[0], 1]
+        after = affine @ [*np.argwhere(turned == number)[0], 1]
+        np.testing.assert_allclose(before, after, atol=1e-9)
+
+
+def test_there_are_48_orientations():
+    assert len(set(ORIENTATIONS)) == 48
+    assert {"RAS", "LPS", "PIR"} <= set(ORIENTATIONS)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
+def test_a_patient_is_prepared_alike_however_it_was_stored(codes):
+    ras = {"t1": block((1, 2, 0), (5, 6, 4))}
+    label = (ras["t1"] > 5).astype(np.uint8)
+    expected = prepare(patient(ras, label, grid(SHAPE, "RAS", (1, 2, 3))), TASK)
+    # The same head in other axes: shape and spacing change their places with them.
+    axes = [WORLD[code] for code in codes]
+    shape = tuple(SHAPE[axis] for axis in axes)
+    stored = grid(shape, codes, tuple((1, 2, 3)[axis] for axis in axes))
+    volumes = {name: from_canonical(volume, stored) for name, volume in ras.items()}
+    assert volumes["t1"].shape == shape
+    ready = prepare(patient(volumes, from_canonical(label, stored), stored), TASK)
+    assert_close(ready.image, expected.image)
+    assert torch.equal(ready.target, expected.target)
+    assert (ready.boxes, ready.shape, ready.spacing) == (expected.boxes, SHAPE, (1.0, 2.0, 3.0))

@@ -1,0 +1,85 @@
+"""Two toy tasks: a tiny segmentation, and one on which gradients can be worked out by hand."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anysubset.modalities import Batch, Scenario, collate
+from anysubset.models.sharing import DynamicSharing
+from anysubset.segmentation import Segmentation
+from anysubset.task import Function, Task
+
+MakeBatch = Callable[..., Batch]
+SIZE = (16, 16)
+
+
+@pytest.fixture(scope="session")
+def task() -> Segmentation:
+    """Three modalities, two regions, slices of 16 x 16."""
+    return Segmentation(("t1", "t2", "flair"), {"whole": (1, 2), "core": (2,)}, SIZE, width=0.25)
+
+
+@pytest.fixture
+def make_batch(task: Segmentation) -> MakeBatch:
+    """`make_batch(presence, filler=..)`: a patient for each scenario; the raw data hold `filler` where one is missing.
+
+    The same values for the same number of patients. The target follows t1, so that there is something to learn.
+    """
+
+    def make(presence: Sequence[Scenario], filler: float = float("nan")) -> Batch:
+        generator = torch.Generator().manual_seed(3)
+        raw = torch.randn(len(presence), len(task.modalities), 1, *SIZE, generator=generator)
+        targets = torch.cat([raw[:, 0] > 0.5, raw[:, 0] > 1.0], dim=1)
+        for row, scenario in enumerate(presence):
+            for place, name in enumerate(task.modalities):
+                if name not in scenario:
+                    raw[row, place] = filler
+        return collate(
+            (
+                {name: raw[row, place] for place, name in enumerate(task.modalities) if name in scenario},
+                targets[row],
+                f"p{row}",
+            )
+            for row, scenario in enumerate(presence)
+        )
+
+    return make
+
+
+class LinearBackbone(nn.Module):
+    """h = x s + own_m: the gradient on s is the input, and the one on own_m is 1."""
+
+    def __init__(self, modalities: Iterable[str]) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64))
+        self.own = nn.ParameterDict({name: torch.zeros((), dtype=torch.float64) for name in modalities})
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        return x @ self.s + self.own[modality]
+
+
+class LinearTask(Task):
+    """The loss is the mean answer, whatever the target: the row of a case on s is the mean of its inputs."""
+
+    def network(self, modalities: Iterable[str]) -> DynamicSharing:
+        names = tuple(modalities)
+        return DynamicSharing(names, LinearBackbone(names), nn.Identity())
+
+    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
+        return answer.mean()
+
+    def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
+        return function(inputs)
+
+
+@pytest.fixture
+def make_linear() -> Callable[..., tuple[LinearTask, Batch]]:
+    """`make_linear(a=(10, 0), b=(1, 2))`: the task of these modalities, and a batch of one patient with them."""
+
+    def make(**inputs: tuple[float, float]) -> tuple[LinearTask, Batch]:
+        sample = {name: torch.tensor(values, dtype=torch.float64) for name, values in inputs.items()}
+        return LinearTask(tuple(inputs)), collate([(sample, torch.zeros(1), "p0")])
+
+    return make

@@ -1,0 +1,106 @@
+"""Unimodal ensemble; the ids E1 to E3 are those of our reference."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from anysubset.gradients import GMD
+from anysubset.methods.ensemble import Ensemble
+from anysubset.modalities import Batch, keep, scenario_name, scenarios
+from anysubset.segmentation import Segmentation
+
+BRATS = ("flair", "t2", "t1ce", "t1")
+REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+MakeBatch = Callable[..., Batch]
+
+
+@pytest.fixture
+def four() -> Ensemble:
+    """Experts of the four modalities of BraTS, on slices."""
+    torch.manual_seed(0)
+    return Ensemble(Segmentation(BRATS, REGIONS, (16, 16), width=0.25))
+
+
+@pytest.fixture
+def patient() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(1, 1, 16, 16, generator=generator) for name in BRATS}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BRATS)
+def test_one_modality_is_answered_by_its_expert_bit_for_bit(four: Ensemble, patient: dict[str, Tensor], name: str):
+    # E1
+    present = keep(patient, (name,))
+    assert torch.equal(four.predict(present), four.experts[name](present))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scenario", scenarios(BRATS), ids=scenario_name)
+def test_several_are_answered_by_the_mean_of_their_experts(
+    four: Ensemble, patient: dict[str, Tensor], scenario: tuple[str, ...]
+):
+    # E2, in every scenario.
+    opinions = [four.experts[name](keep(patient, (name,))) for name in scenario]
+    assert_close(four.predict(keep(patient, scenario)), torch.stack(opinions).mean(dim=0))
+
+
+def test_experts_have_nothing_in_common_so_decoupling_changes_nothing(task: Segmentation, make_batch: MakeBatch):
+    # E3. The gradients of the experts lie on disjoint parameters: every product is 0, every weight exactly 1.
+    torch.manual_seed(0)
+    method, batch = Ensemble(task), make_batch([task.modalities, ("t1", "t2"), ("flair",)])
+    method.backward(method.losses(batch))
+    plain = [parameter.grad for parameter in method.parameters()]
+    method.zero_grad(set_to_none=True)
+    losses = {name: loss.value for name, loss in method.losses(batch).items()}
+    seen = GMD(method.parameters(), reduction="sum").backward(losses)
+    assert seen.weights == {"t1": 1.0, "t2": 1.0, "flair": 1.0}
+    assert set(seen.cosines.values()) == {0.0}
+    assert all(length > 0 for length in seen.norms.values())
+    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(method.parameters(), plain, strict=True))
+
+
+def test_an_expert_learns_from_the_patients_that_have_its_modality(task: Segmentation, make_batch: MakeBatch):
+    torch.manual_seed(0)
+    method, batch = Ensemble(task), make_batch([("t1", "t2"), ("t1",), ("t2",)])
+    losses = method.losses(batch)
+    assert {name: loss.eligible for name, loss in losses.items()} == {"t1": 2, "t2": 2}
+    t2 = {"t2": batch.inputs["t2"].values}
+    assert_close(losses["t2"].value, task.loss(method.experts["t2"](t2), batch.target[[0, 2]]))
+    method.backward(losses)
+    learned = {name.split(".")[1] for name, parameter in method.named_parameters() if parameter.grad is not None}
+    assert learned == {"t1", "t2"}
+
+
+def test_an_expert_learns_as_if_there_were_no_others(task: Segmentation, make_batch: MakeBatch):
+    # Its gradient is that of its own loss, not a third of it.
+    torch.manual_seed(0)
+    method, batch = Ensemble(task), make_batch([task.modalities] * 2)
+    expert = list(method.experts["t2"].parameters())
+    alone = torch.autograd.grad(method.losses(batch)["t2"].value, expert)
+    method.backward(method.losses(batch))
+    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(expert, alone, strict=True))
+
+
+def test_the_papers_four_experts_have_their_size():
+    with torch.device("meta"):
+        method = Ensemble(Segmentation(BRATS, REGIONS))
+    assert sum(parameter.numel() for parameter in method.parameters()) == 4 * 3_238_611 == 12_954_444
+
+
+@torch.no_grad()
+def test_an_expert_is_asked_once_for_all_scenarios_and_not_at_all_where_it_is_not_needed(
+    four: Ensemble, patient: dict[str, Tensor]
+):
+    asked: Counter[str] = Counter()
+    for name, expert in four.experts.items():
+        expert.register_forward_hook(lambda *_, name=name: asked.update([name]))
+    assert len(list(four.predict_scenarios(patient, scenarios(BRATS)))) == 15
+    assert asked == dict.fromkeys(BRATS, 1)
+    asked.clear()
+    list(four.predict_scenarios(patient, [("t1",), ("flair", "t1")]))
+    assert asked == {"t1": 1, "flair": 1}

@@ -1,0 +1,244 @@
+"""Dynamic Sharing; the ids N2 to N6 are those of our reference."""
+
+from collections import Counter
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from anysubset.errors import InputError
+from anysubset.modalities import Observed, as_observed, collate, keep, scenario_name, scenarios
+from anysubset.models.sharing import DynamicSharing
+from anysubset.models.unet import ModalityNorm
+from anysubset.segmentation import Segmentation
+
+BRATS = ("flair", "t2", "t1ce", "t1")
+REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+PATCHES = {2: (16, 16), 3: (16, 16, 16)}
+
+close = partial(assert_close, rtol=0, atol=1e-12)
+
+
+def small(dimensions: int = 2, stem: bool = False) -> DynamicSharing:
+    """Width 0.25, in double precision, with affines that are unlike each other."""
+    torch.manual_seed(0)
+    net = Segmentation(BRATS, REGIONS, PATCHES[dimensions], width=0.25, stem=stem).network(BRATS).double()
+    for module in net.modules():
+        if isinstance(module, ModalityNorm):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, mean=1.0, std=0.3)
+    return net
+
+
+def complete(samples: int = 2, dimensions: int = 2) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    size = (samples, 1, *PATCHES[dimensions])
+    return {name: torch.randn(size, generator=generator, dtype=torch.float64) for name in BRATS}
+
+
+def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
+    """By modality, the affines that it owns."""
+    norms = [module for module in net.modules() if isinstance(module, ModalityNorm)]
+    return {name: [part[name] for norm in norms for part in (norm.weight, norm.bias)] for name in BRATS}
+
+
+# ------------------------------------------------------------------------------------------------ N2 to N6: fusion
+
+
+@pytest.mark.parametrize("scenario", scenarios(BRATS), ids=scenario_name)
+def test_the_head_of_the_mean_is_the_mean_of_the_heads(scenario: tuple[str, ...]):
+    # N2, in all 15 scenarios: the head is affine and the weights of the mean sum to 1.
+    net, inputs = small(), complete(samples=1)
+    alone = [net.answer_one(name, inputs[name]) for name in scenario]
+    close(net(keep(inputs, scenario)), torch.stack(alone).mean(dim=0))
+
+
+def test_the_same_in_three_dimensions_and_with_stems():
+    net, inputs = small(dimensions=3, stem=True), complete(samples=1, dimensions=3)
+    alone = [net.answer_one(name, inputs[name]) for name in BRATS]
+    close(net(inputs), torch.stack(alone).mean(dim=0))
+
+
+@pytest.mark.parametrize("name", BRATS)
+def test_a_single_modality_gives_its_own_logits_bit_for_bit(name: str):
+    # N3
+    net, inputs = small(), complete()
+    assert torch.equal(net({name: inputs[name]}), net.answer_one(name, inputs[name]))
+
+
+def test_a_case_leaves_the_norms_of_other_modalities_without_gradient():
+    # N4
+    net, inputs = small(), complete()
+    net({"t1": inputs["t1"]}).square().mean().backward()
+    owned = own(net)
+    assert all(parameter.grad is not None for parameter in owned["t1"])
+    assert all(parameter.grad is None for name in BRATS if name != "t1" for parameter in owned[name])
+    assert all(parameter.grad is not None for parameter in net.shared_parameters())
+
+
+def test_what_is_outside_the_scenario_cannot_reach_the_answer():
+    # N5, with NaN where the scenario does not look: all features are computed, as in training.
+    net, inputs = small(), as_observed(complete())
+    poisoned = {**inputs, "t2": Observed(torch.full_like(inputs["t2"].values, torch.nan), inputs["t2"].rows)}
+    clean, dirty = net.features(inputs), net.features(poisoned)
+    for scenario in scenarios(BRATS):
+        answer, _ = net.answers(dirty, scenario)
+        if "t2" in scenario:
+            assert answer.isnan().all()
+        else:
+            assert torch.equal(answer, net.answers(clean, scenario)[0])
+
+
+def test_the_order_of_keys_does_not_matter():
+    # N6
+    net, inputs = small(), complete()
+    reverse = dict(reversed(inputs.items()))
+    assert list(reverse) != list(inputs)
+    assert torch.equal(net(inputs), net(reverse))
+
+
+# --------------------------------------------------------------------------------------------------- mixed batches
+
+
+MIXED = [("t1",), BRATS, ("flair", "t2"), ("t2", "t1"), ("flair", "t1ce", "t1")]
+
+
+def mixed_batch() -> dict[str, Observed]:
+    inputs = complete(samples=len(MIXED))
+    samples = [({name: inputs[name][row] for name in has}, torch.zeros(1), str(row)) for row, has in enumerate(MIXED)]
+    return collate(samples).inputs
+
+
+def test_a_mixed_batch_gives_each_sample_what_it_would_get_alone():
+    net, inputs = small(), complete(samples=len(MIXED))
+    alone = [net({name: inputs[name][row : row + 1] for name in has}) for row, has in enumerate(MIXED)]
+    close(net(mixed_batch()), torch.cat(alone))
+
+
+def test_the_answers_of_a_scenario_are_those_of_its_eligible_samples():
+    net, inputs = small(), complete(samples=len(MIXED))
+    features = net.features(mixed_batch())
+    # By hand: t2 and t1 are both in samples 1 and 3; flair and t1ce in 1 and 4.
+    for scenario, expected in {("t2", "t1"): [1, 3], ("flair", "t1ce"): [1, 4], BRATS: [1]}.items():
+        answers, rows = net.answers(features, scenario)
+        assert rows.tolist() == expected
+        close(answers, net({name: inputs[name][rows] for name in scenario}))
+
+
+def test_a_scenario_without_eligible_samples_has_no_answers():
+    net, inputs = small(), complete(samples=2)
+    one_each = collate([({name: inputs[name][0]}, torch.zeros(1), name) for name in ("t1", "t2")]).inputs
+    for scenario in (("t2", "t1"), ("flair",)):
+        answers, rows = net.answers(net.features(one_each), scenario)
+        assert len(answers) == len(rows) == 0
+
+
+def test_one_sick_sample_leaves_the_others_alone():
+    net, inputs = small(), mixed_batch()
+    values = inputs["t1"].values.clone()
+    values[0] = torch.nan  # Sample 0, which has nothing else.
+    answer = net({**inputs, "t1": Observed(values, inputs["t1"].rows)})
+    assert answer[0].isnan().all()
+    assert torch.equal(answer[1:], net(inputs)[1:])
+
+
+def test_a_sample_with_none_of_the_modalities_is_refused():
+    x = complete(samples=2)["t1"]
+    with pytest.raises(InputError, match="has none of the modalities"):
+        small()({"t1": Observed(x, torch.tensor([0, 2]))})
+
+
+def test_an_empty_scenario_is_refused():
+    with pytest.raises(InputError, match="no modality is present"):
+        small()({})
+
+
+def test_plain_tensors_of_unequal_length_are_refused():
+    # Plain tensors are what every sample has: one t1 and two flair cannot both be.
+    inputs = complete(samples=2)
+    with pytest.raises(InputError):
+        small()({"t1": inputs["t1"][:1], "flair": inputs["flair"]})
+
+
+# ----------------------------------------------------------------------------------------------- what is shared
+
+
+def count(parameters: list[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+@pytest.mark.parametrize("stem", [False, True], ids=["without stems", "with stems"])
+def test_everything_is_shared_but_norm_affines_and_stems(stem: bool):
+    with torch.device("meta"):
+        net = Segmentation(BRATS, REGIONS, stem=stem).network(BRATS)
+    # 3,245,235 in all, less 4 * 2208 of the affines. A stem has one weight and one bias.
+    assert count(net.shared_parameters()) == 3_245_235 - 8_832 == 3_236_403
+    assert count(list(net.parameters())) == 3_245_235 + (8 if stem else 0)
+    owned = {id(parameter) for parameters in own(net).values() for parameter in parameters}
+    owned |= {id(parameter) for parameter in net.stems.parameters()}
+    shared = {id(parameter) for parameter in net.shared_parameters()}
+    assert not shared & owned
+    assert shared | owned == {id(parameter) for parameter in net.parameters()}
+
+
+def test_a_modality_may_be_called_weight():
+    # Nine blocks of two convolutions (weight and bias), and the head's: 9 * 2 * 2 + 2 = 38 shared tensors.
+    names = ("weight", "height")
+    with torch.device("meta"):
+        net = Segmentation(names, REGIONS, (16, 16), width=0.25).network(names)
+    assert len(net.shared_parameters()) == 38
+
+
+def test_the_shared_part_without_fancy_names_has_38_tensors():
+    assert len(small().shared_parameters()) == 38
+
+
+# ------------------------------------------------------------------------------------------------------- stems
+
+
+def test_a_stem_acts_on_its_own_modality_before_the_backbone():
+    net, inputs = small(stem=True), complete()
+    plain = small()
+    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("stems.")})
+    stem = net.stems["t1"]
+    with torch.no_grad():
+        stem.weight.fill_(2.0)
+        stem.bias.fill_(-1.0)
+    assert set(net.stems) == set(BRATS)
+    close(net({"t1": inputs["t1"]}), plain({"t1": 2.0 * inputs["t1"] - 1.0}))
+
+
+def test_a_case_leaves_the_stems_of_other_modalities_without_gradient():
+    net, inputs = small(stem=True), complete()
+    net(keep(inputs, ("t1", "t2"))).square().mean().backward()
+    reached = {name for name in BRATS if net.stems[name].weight.grad is not None}
+    assert reached == {"t1", "t2"}
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def test_an_unknown_modality_is_told_with_the_nearest_one():
+    net, x = small(), complete()["t1"]
+    with pytest.raises(InputError, match=r"Unknown modality 't1c'\. Did you mean 't1ce'\?"):
+        net({"t1c": x})
+
+
+def test_each_modality_is_computed_once():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: Counter[str] = Counter()
+
+        def forward(self, x: Tensor, modality: str) -> Tensor:
+            self.seen[modality] += 1
+            return x
+
+    backbone = Counting()
+    net = DynamicSharing(BRATS, backbone, nn.Identity())
+    features = net.features(as_observed(complete()))
+    for scenario in scenarios(BRATS):
+        net.answers(features, scenario)
+    assert backbone.seen == dict.fromkeys(BRATS, 1)

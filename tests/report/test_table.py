@@ -1,0 +1,88 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from anysubset.modalities import scenarios
+from anysubset.report.table import Means, scenario_table
+
+FULL = {
+    ("t2",): {"WT": 0.10, "ET": 0.30},
+    ("t1",): {"WT": 0.50, "ET": 0.10},
+    ("t2", "t1"): {"WT": 0.90, "ET": 0.80},
+}
+GMD = {
+    ("t2",): {"WT": 0.20, "ET": 0.40},
+    ("t1",): {"WT": 0.60, "ET": 0.20},
+    ("t2", "t1"): {"WT": 0.85, "ET": 0.75},
+}
+
+
+def rendered(runs: dict[str, Means], modalities: tuple[str, ...], scale: float = 100.0) -> str:
+    """The table as it stands on a wide terminal, without colours."""
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(scenario_table(runs, modalities, "A title", scale))
+    return console.export_text()
+
+
+def lines(text: str) -> list[list[str]]:
+    """The cells of every line that has a number or a dot, in order."""
+    found = [line.split() for line in text.splitlines()]
+    return [cells for cells in found if cells and cells[-1].replace(".", "").isdecimal()]
+
+
+def test_two_modalities_and_two_runs_by_hand():
+    text = rendered({"full": FULL, "gmd": GMD}, ("t2", "t1"))
+    assert lines(text) == [
+        #           full                    gmd
+        #             WT      ET    mean      WT      ET    mean
+        ["●", "○", "10.0", "30.0", "20.0", "20.0", "40.0", "30.0"],
+        ["○", "●", "50.0", "10.0", "30.0", "60.0", "20.0", "40.0"],
+        ["●", "●", "90.0", "80.0", "85.0", "85.0", "75.0", "80.0"],
+        # By hand: (10 + 50) / 2, (30 + 10) / 2; (20 + 60) / 2, (40 + 20) / 2.
+        ["1", "missing", "30.0", "20.0", "25.0", "40.0", "30.0", "35.0"],
+        ["0", "missing", "90.0", "80.0", "85.0", "85.0", "75.0", "80.0"],
+        # By hand: (10 + 50 + 90) / 3, (30 + 10 + 80) / 3; (20 + 60 + 85) / 3, (40 + 20 + 75) / 3.
+        ["all", "50.0", "40.0", "45.0", "55.0", "45.0", "50.0"],
+    ]
+    head = text.splitlines()
+    assert head[0].strip() == "A title"
+    titles = [line.split() for line in head]
+    assert ["full", "full", "full", "gmd", "gmd", "gmd"] in titles
+    assert ["t2", "t1", "WT", "ET", "mean", "WT", "ET", "mean"] in titles
+
+
+def test_groups_of_scenarios_stand_apart():
+    text = rendered({"full": FULL}, ("t2", "t1"))
+    dots = [("●" in line or "○" in line, bool(line.strip())) for line in text.splitlines()]
+    first, second, gap, third = dots[dots.index((True, True)) :][:4]
+    assert (first, second, gap, third) == ((True, True), (True, True), (False, False), (True, True))
+
+
+def test_one_region_needs_no_mean():
+    one = {scenario: {"tumour": value["WT"]} for scenario, value in FULL.items()}
+    text = rendered({"full": one}, ("t2", "t1"))
+    assert "mean" not in text
+    assert [cells[-1] for cells in lines(text)] == ["10.0", "50.0", "90.0", "30.0", "90.0", "50.0"]
+    assert {len(cells) for cells in lines(text)} == {2, 3}
+
+
+def test_distances_are_shown_as_they_are():
+    text = rendered({"full": {("t1",): {"WT": 12.34}, ("t2",): {"WT": 373.13}}}, ("t1", "t2"), scale=1.0)
+    assert [cells[-1] for cells in lines(text)] == ["12.3", "373.1", "192.7", "192.7"]
+
+
+def test_only_scenarios_that_were_scored_have_a_line():
+    text = rendered({"full": {("t1",): {"WT": 0.5}}}, ("t2", "t1"))
+    assert lines(text) == [["○", "●", "50.0"], ["1", "missing", "50.0"], ["all", "50.0"]]
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_the_lines_come_in_the_order_of_the_scenarios(count):
+    names = ("flair", "t2", "t1ce", "t1")[:count]
+    every = scenarios(names)
+    assert len(every) == 2**count - 1
+    text = rendered({"run": {scenario: {"WT": place / 100} for place, scenario in enumerate(every)}}, names)
+    shown = [cells for cells in lines(text) if set(cells[:-1]) <= {"●", "○"}]
+    assert [cells[-1] for cells in shown] == [f"{place:.1f}" for place in range(len(every))]
+    assert [cells[:-1] for cells in shown] == [["●" if name in each else "○" for name in names] for each in every]

@@ -1,0 +1,267 @@
+"""Which file may import which. Imports are read from the source, also those inside functions."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+import anysubset
+
+ROOT = Path(anysubset.__file__).parent
+
+# From the lowest to the highest: a module imports from lower lines only. A new module needs a place here, but for
+# methods and parts of the report.
+LAYERS = (
+    ("anysubset",),  # Its version, and nothing else.
+    ("errors", "files"),
+    # Words and mathematics.
+    ("modalities", "losses", "metrics", "gradients.projection", "gradients.rows"),
+    ("gradients.decoupling",),
+    ("gradients",),
+    # Networks.
+    ("models", "models.unet", "models.fusion"),
+    ("models.sharing",),
+    # What a dataset asks for.
+    ("task",),
+    ("segmentation",),
+    # What is on disk.
+    ("experiment", "checkpoint"),
+    ("data.patients", "data.splits", "data.phantom", "data.augmentation"),
+    ("data.reading",),
+    ("data.inspection", "data.preprocessing"),
+    ("data.volumes",),
+    # Methods.
+    ("methods.method",),
+    ("methods.dynamic_sharing",),
+    ("methods.*",),
+    # Runs.
+    ("runs", "scores"),
+    ("evaluate", "predict"),
+    ("train",),
+    ("report", "report.*"),
+    # The two tables, and the only file that joins the others.
+    ("data", "methods"),
+    ("cli",),
+    ("__main__",),
+)
+
+
+def name_of(path: Path) -> str:
+    """`data/volumes.py` is data.volumes, `data/__init__.py` is data, the package itself is anysubset."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts) or "anysubset"
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node of a file but those that only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for other in node.orelse:
+                yield other
+                yield from running(other)
+            continue
+        yield node
+        yield from running(node)
+
+
+def imports(source: str) -> set[str]:
+    """Modules that a source imports: ours without `anysubset.` in front, others whole."""
+    found = set()
+    for node in running(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert node.level == 0, "Imports are written out whole, not with dots."
+            # `from anysubset.models import fusion` imports a module, `from anysubset.task import Task` from one.
+            inside = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {whole if whole.removeprefix("anysubset.") in FILES else node.module for whole in inside.values()}
+    return {name.removeprefix("anysubset.") for name in found}
+
+
+IMPORTS = {name: imports(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+OURS = {name: found & set(FILES) for name, found in IMPORTS.items()}
+
+
+def others(name: str) -> set[str]:
+    """The packages of others that a module imports itself."""
+    return {found.partition(".")[0] for found in IMPORTS[name] - set(FILES)}
+
+
+def reached(names: Iterable[str]) -> set[str]:
+    """All our modules that run when these are imported: a package runs before what is inside it."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            package = name.rpartition(".")[0]
+            waiting += [*OURS[name], *([package] if package else []), "anysubset"]
+    return seen
+
+
+def layer_of(name: str) -> int | None:
+    """The first layer that names the module."""
+    return next((place for place, layer in enumerate(LAYERS) if any(fnmatchcase(name, each) for each in layer)), None)
+
+
+# ---------------------------------------------------------------------------------------- how imports are read
+
+
+def test_imports_are_found_wherever_they_stand_but_for_those_of_type_checkers():
+    source = """
+import os.path
+from typing import TYPE_CHECKING
+from anysubset.models import fusion
+from anysubset.task import Task
+from anysubset import checkpoint, __version__
+
+if TYPE_CHECKING:
+    from anysubset.cli import main
+else:
+    import json
+
+def later():
+    if os.path.sep:
+        import torch.nn as nn
+"""
+    expected = {"os.path", "typing", "models.fusion", "task", "checkpoint", "anysubset", "json", "torch.nn"}
+    assert imports(source) == expected
+
+
+def test_the_source_is_where_it_should_be():
+    assert {"cli", "modalities", "models.unet", "methods", "methods.gmd", "data.volumes", "anysubset"} <= set(FILES)
+    assert {"torch", "monai"} <= others("segmentation")
+    assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "modalities", "task"}
+    assert OURS["anysubset"] == set()
+
+
+def test_folders_are_one_deep():
+    assert {len(path.relative_to(ROOT).parts) for path in FILES.values()} == {1, 2}
+
+
+# ------------------------------------------------------------------------------------------------- the layers
+
+
+def test_every_module_has_a_layer():
+    homeless = [name for name in FILES if layer_of(name) is None]
+    assert not homeless, f"Give these a place in LAYERS of {__file__}: {', '.join(homeless)}."
+    # And no layer names what is gone.
+    assert [each for layer in LAYERS for each in layer if not any(fnmatchcase(name, each) for name in FILES)] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_downward_only(name: str):
+    own = layer_of(name)
+    assert own is not None
+    upward = [found for found in sorted(OURS[name]) if (layer_of(found) or 0) >= own]
+    assert not upward, f"{name} imports {', '.join(upward)}, which do not lie below it."
+
+
+def test_there_are_no_circles():
+    order = list(graphlib.TopologicalSorter(OURS).static_order())
+    assert set(order) == set(FILES)
+    assert order.index("errors") < order.index("methods.gmd") < order.index("cli")
+
+
+def test_a_method_never_imports_a_method():
+    methods = [name for name in FILES if name.startswith("methods.")]
+    assert len(methods) >= 7
+    for name in methods:
+        found = {each for each in OURS[name] if each.split(".")[0] == "methods"}
+        assert found <= {"methods.method", "methods.dynamic_sharing"}
+
+
+def test_a_method_knows_of_the_data_what_the_task_says():
+    for name in FILES:
+        if name.startswith("methods."):
+            assert not {each.split(".")[0] for each in OURS[name]} & {"data", "experiment", "checkpoint"}
+
+
+def test_only_the_command_line_imports_the_command_line():
+    assert {name for name, found in OURS.items() if "cli" in found} == {"__main__"}
+
+
+def test_only_the_command_line_imports_the_tables():
+    assert {name for name, found in OURS.items() if found & {"data", "methods"}} == {"cli"}
+
+
+# ------------------------------------------------------------------------------------- the names of the package
+
+
+def test_the_names_of_the_package_come_from_where_they_live():
+    assert {"GMD", "DynamicSharing", "UNet", "Batch"} <= set(anysubset.__all__)
+    for name in anysubset.__all__:
+        assert getattr(anysubset, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'gmd'"):
+        anysubset.gmd  # noqa: B018
+
+
+def test_the_names_of_the_package_are_for_its_users():
+    # They are looked up by text when asked for: a file of ours that used them would climb past the layers unseen.
+    for name, path in FILES.items():
+        if name == "anysubset":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "anysubset":
+                assert {alias.name for alias in node.names} <= {*FILES, "__version__"}
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "anysubset":
+                assert node.attr == "__version__"
+
+
+# ----------------------------------------------------------------------------------------- what is not loaded
+
+
+def test_an_experiment_is_read_without_torch():
+    needed = reached(["experiment"])
+    assert needed == {"experiment", "errors", "anysubset"}
+    assert not set().union(*map(others, needed)) & {"torch", "monai", "numpy"}
+
+
+def test_a_report_needs_no_model():
+    reports = [name for name in FILES if name.split(".")[0] == "report"]
+    assert len(reports) >= 2
+    # torch comes in with `modalities`, whose words are shared by all; a report itself computes with none.
+    assert not set().union(*map(others, reports)) & {"torch", "monai"}
+    assert not {name.split(".")[0] for name in reached(reports)} & {"models", "methods", "task", "segmentation", "data"}
+
+
+def python(*arguments: str, folder: Path) -> str:
+    """What a fresh Python prints, away from the source."""
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_help_loads_neither_torch_nor_monai_nor_matplotlib(tmp_path: Path):
+    code = """
+import sys
+heavy = ("torch", "monai", "matplotlib")
+import anysubset
+assert not [name for name in heavy if name in sys.modules]
+from anysubset.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert not end.code, end.code
+print("loaded:", [name for name in heavy if name in sys.modules])
+"""
+    printed = python("-c", code, folder=tmp_path)
+    assert "usage: anysubset" in printed
+    assert printed.splitlines()[-1] == "loaded: []"
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path):
+    assert python("-m", "anysubset", "--version", folder=tmp_path) == f"anysubset {anysubset.__version__}\n"

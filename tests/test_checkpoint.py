@@ -1,0 +1,172 @@
+import gzip
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from anysubset import checkpoint
+from anysubset.errors import InputError
+
+TENSORS = {
+    "float32": torch.tensor([[0.1, -0.0], [math.inf, 1e-45]]),
+    "float64": torch.tensor(1 / 3, dtype=torch.float64),
+    "bfloat16": torch.tensor([1.5], dtype=torch.bfloat16),
+    "int64": torch.tensor([2**62, -1]),
+    "uint8": torch.get_rng_state(),
+    "bool": torch.tensor([True, False]),
+    "empty": torch.empty(0, 3),
+    "a name. with/all sorts+of things": torch.ones(1),
+}
+FACTS = {"step": 3, "best": -math.inf, "nested": {"t1+flair": {"WT": 0.1 + 0.2}}, "text": 'ünï "q"\n', "none": None}
+
+
+class Touch:
+    """A pickle that leaves a file behind when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        checkpoint.load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+def test_tensors_and_facts_come_back_to_the_bit(tmp_path):
+    checkpoint.save(tmp_path / "c.safetensors", TENSORS, FACTS)
+    tensors, facts = checkpoint.load(tmp_path / "c.safetensors")
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == TENSORS[name].dtype
+        assert tensor.shape == TENSORS[name].shape
+        # Also the sign of -0.0, and the number of the inf.
+        assert torch.equal(tensor.view(-1).view(torch.uint8), TENSORS[name].reshape(-1).view(torch.uint8))
+    assert facts == FACTS
+
+
+def test_tensors_that_share_memory_or_are_views_come_back_whole(tmp_path):
+    matrix = torch.arange(6.0).reshape(2, 3)
+    given = {"turned": matrix.T, "row": matrix[1], "parameter": torch.nn.Parameter(matrix)[:, 1:]}
+    checkpoint.save(tmp_path / "c.safetensors", given, {})
+    tensors, _ = checkpoint.load(tmp_path / "c.safetensors")
+    assert tensors["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert tensors["row"].tolist() == [3, 4, 5]
+    assert tensors["parameter"].tolist() == [[1, 2], [4, 5]]
+    assert not tensors["parameter"].requires_grad
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        checkpoint.save(tmp_path / name, TENSORS, FACTS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_prefixes_are_put_on_and_taken_off():
+    put_on = checkpoint.prefixed("method.", {"a": torch.ones(1), "method.b": torch.ones(2)})
+    assert list(put_on) == ["method.a", "method.method.b"]
+    assert list(checkpoint.only("method.", {**put_on, "methods": torch.ones(1)})) == ["a", "method.b"]
+
+
+# --------------------------------------------------------------------------------------- whole or not at all
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
+
+    def half(tensors, name, metadata):
+        Path(name).write_bytes(path.read_bytes()[:40])
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(type(error)):
+        checkpoint.save(path, {"x": torch.zeros(1)}, {"step": 2})
+    tensors, facts = checkpoint.load(path)
+    assert (tensors["x"].item(), facts["step"]) == (1, 1)
+    assert [each.name for each in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
+    script = (
+        "import os, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from anysubset import checkpoint\n"
+        "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.save(Path(sys.argv[1]), {'x': torch.zeros(1)}, {'step': 2})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL
+    assert checkpoint.load(path)[1] == {"step": 1}
+    # The new one was complete, but nobody takes it for the checkpoint.
+    (left,) = (each for each in tmp_path.iterdir() if each != path)
+    assert left.name.startswith(".part-")
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+
+def test_no_file(tmp_path):
+    assert "There is no checkpoint" in fault(tmp_path / "gone.safetensors")
+    assert "There is no checkpoint" in fault(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0, 4, 8, 100, -1])
+def test_a_truncated_file_is_refused(tmp_path, part):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"x": torch.ones(1000)}, {"step": 1})
+    path.write_bytes(path.read_bytes()[:part])
+    assert "damaged" in fault(path)
+
+
+def test_a_damaged_header_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"x": torch.ones(10)}, {"step": 1})
+    whole = path.read_bytes()
+    for place in (0, 3, 7, 8, 9, 20):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert "damaged" in fault(path)
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"\0" * 200, b"{}", gzip.compress(b"x" * 100)])
+def test_foreign_content_is_refused(tmp_path, content):
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(content)
+    assert "not a checkpoint of anysubset, or is damaged" in fault(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"facts": "{"}], ids=["none", "others", "no JSON"])
+def test_safetensors_of_others_are_refused(tmp_path, metadata):
+    path = tmp_path / "c.safetensors"
+    save_file({"x": torch.ones(1)}, path, metadata=metadata)
+    assert "not a checkpoint of anysubset" in fault(path)
+
+
+@pytest.mark.parametrize("way", ["pickle", "torch.save"])
+def test_a_pickle_is_refused_and_its_code_never_runs(tmp_path, way):
+    path, touched = tmp_path / "c.safetensors", tmp_path / "touched"
+    if way == "pickle":
+        path.write_bytes(pickle.dumps(Touch(touched)))
+    else:
+        torch.save({"x": torch.ones(1), "code": Touch(touched)}, path)
+    assert "not a checkpoint" in fault(path)
+    assert not touched.exists()
+    # The trap is a trap: unpickling would have sprung it.
+    pickle.loads(pickle.dumps(Touch(touched)))
+    assert touched.exists()

@@ -1,0 +1,361 @@
+import csv
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from anysubset import __version__, checkpoint, cli
+from anysubset.data import DATASETS, phantom
+from anysubset.experiment import read_experiment
+from anysubset.methods import METHODS
+from anysubset.modalities import scenario_name, scenarios
+
+NAMES = ("flair", "t2", "t1ce", "t1")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, to write to."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def told(capsys):
+    """Runs a command that succeeds, and gives what it says."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table_lines(out: str) -> list[str]:
+    """The lines of scenario tables that stand for a scenario."""
+    return [line for line in out.splitlines() if "●" in line]
+
+
+# --------------------------------------------------------------------------------------------------- fit
+
+
+def test_fit_writes_a_run_folder(told, trained, tmp_path):
+    out = told("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "a" / "run", "--train.steps", 2)
+    folder = tmp_path / "a" / "run"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "experiment.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "decoupling.npz",
+        "checkpoints/best.safetensors",
+        "checkpoints/latest.safetensors",
+    } <= names
+    assert [name for name in names if name.startswith("tensorboard/events")]
+    # The settings of the run are all there, with the option that was given beside the file.
+    assert read_experiment(folder / "experiment.yaml").train.steps == 2
+    assert read_experiment(folder / "experiment.yaml").model.patch == [16, 16]
+    for words in ("gmd, 274,635 parameters", "Reading 5 patients (train)", "mean of 15 scenarios on 1 patients"):
+        assert words in out
+    assert f"Next: anysubset evaluate {folder} --split test" in out
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["anysubset"] == __version__
+    assert {"torch", "monai", "numpy"} <= set(environment["packages"])
+
+
+def test_fit_names_the_run_after_the_experiment(told, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told("fit", trained.with_name("tiny.yaml"), "--train.steps", 1)
+    assert (tmp_path / "runs/tiny/checkpoints/best.safetensors").is_file()
+
+
+def test_fit_resumes_a_finished_run_without_a_step(told, run, trained):
+    before = (run / "checkpoints/latest.safetensors").read_bytes()
+    out = told("fit", trained.with_name("tiny.yaml"), "--run", run, "--resume")
+    assert "4 steps; validation Dice" in out
+    assert "step 1" not in out
+    assert (run / "checkpoints/latest.safetensors").read_bytes() == before
+
+
+def test_an_option_of_the_method_leaves_the_others_in_the_file_as_they_are(told, trained, tmp_path):
+    settings = yaml.safe_load(trained.with_name("tiny.yaml").read_text())
+    settings["method"] = {"name": "gmd", "cases": "random=2"}
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(settings))
+    run = tmp_path / "run"
+    told("fit", tmp_path / "file.yaml", "--run", run, "--train.steps", 1, "--method.floor", 0.1)
+    assert read_experiment(run / "experiment.yaml").method == {"name": "gmd", "cases": "random=2", "floor": 0.1}
+
+
+def test_fit_says_how_many_steps_had_nobody_to_learn_from(told, trained, tmp_path):
+    # `full` learns from patient 002 alone, one of five.
+    out = told(
+        *("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", "full"),
+        *("--train.batch", 1, "--train.steps", 5),
+    )
+    assert "4 steps were passed over" in out
+
+
+# ---------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_writes_every_number_and_shows_every_scenario(told, run):
+    out = told("evaluate", run)
+    found = rows(run)
+    # By hand: 2 test patients, 15 scenarios, 2 metrics, 3 regions.
+    assert len(found) == 2 * 15 * 2 * 3
+    assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in found} == {
+        ("run", "gmd", "0", "phantom", "test")
+    }
+    assert {row["sample"] for row in found} == {"phantom_006", "phantom_007"}
+    assert {row["metric"] for row in found} == {"dice", "hd95"}
+    assert {row["region"] for row in found} == {"WT", "TC", "ET"}
+    assert list(dict.fromkeys(row["scenario"] for row in found)) == [scenario_name(each) for each in scenarios(NAMES)]
+    # A table of Dice, and one of distances.
+    assert len(table_lines(out)) == 15 + 15
+    assert "HD95 in mm" in out
+    assert "split 'test', 2 patients" in out
+    assert "Weights chosen on validation" in out
+    # The first line of the table: flair alone, the mean of two patients in percent.
+    values = [float(row["value"]) for row in found if (row["scenario"], row["metric"]) == ("flair", "dice")]
+    shown = [f"{50 * (values[place] + values[place + 3]):.1f}" for place in range(3)]
+    assert table_lines(out)[0].split()[:7] == ["●", "○", "○", "○", *shown]
+
+
+def test_evaluate_again_replaces_the_scores_and_keeps_those_of_other_splits(told, run):
+    told("evaluate", run, "--device", "cpu")
+    first = (run / "scores.csv").read_text()
+    told("evaluate", run, "--device", "cpu")
+    assert (run / "scores.csv").read_text() == first
+    told("evaluate", run, "--split", "val")
+    assert Counter(row["split"] for row in rows(run)) == {"test": 180, "val": 90}
+
+
+def test_evaluate_all_scores_patients_where_they_are_eligible(told, run):
+    out = told("evaluate", run, "--split", "all")
+    dice = [row for row in rows(run) if (row["metric"], row["region"]) == ("dice", "WT")]
+    # By hand: 4 complete patients (15 scenarios), t2 (1), t2 t1 (3), flair t2 (3), t2 t1 (3).
+    assert len(dice) == 4 * 15 + 1 + 3 + 3 + 3
+    assert [row["scenario"] for row in dice if row["sample"] == "phantom_001"] == ["t2", "t1", "t2+t1"]
+    assert "split 'all', 8 patients" in out
+
+
+def test_evaluate_on_another_folder_keeps_the_scores_of_the_own_one(told, run, phantoms, tmp_path):
+    other = tmp_path / "elsewhere"
+    for case in ("phantom_005", "phantom_006"):
+        shutil.copytree(phantoms / case, other / case)
+    (other / "phantom_005/phantom_005_t1ce.nii.gz").unlink()
+    told("evaluate", run, "--split", "all", "--device", "cpu")
+    own = rows(run)
+    out = told("evaluate", run, "--data.root", other, "--split", "all", "--device", "cpu")
+    assert "split 'all', 2 patients" in out
+    found = rows(run)
+    assert found[: len(own)] == own
+    new = found[len(own) :]
+    # By hand: 7 scenarios of three contrasts and 15 of four, 2 metrics, 3 regions.
+    assert len(new) == (7 + 15) * 2 * 3
+    assert {row["sample"] for row in new} == {"phantom_005", "phantom_006"}
+    # The same patient with the same contrasts has the same score wherever it lies.
+    assert [row["value"] for row in new if row["sample"] == "phantom_006"] == [
+        row["value"] for row in own if row["sample"] == "phantom_006"
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- predict
+
+
+def test_predict_from_two_contrasts_says_what_was_used_and_what_it_is_worth(told, run, phantoms, tmp_path):
+    case = tmp_path / "new_case"
+    case.mkdir()
+    for name in ("t1", "flair"):
+        shutil.copy(phantoms / "phantom_006" / f"phantom_006_{name}.nii.gz", case / f"new_case_{name}.nii.gz")
+    shutil.copy(case / "new_case_t1.nii.gz", case / "new_case_adc.nii.gz")
+    out = told("predict", run, case)
+    assert "new_case_seg.nii.gz  from flair, t1" in out
+
+    mask, image = nib.load(run / "predictions/new_case_seg.nii.gz"), nib.load(case / "new_case_t1.nii.gz")
+    assert mask.shape == image.shape
+    assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(mask.affine, image.affine)
+    voxels = np.asarray(mask.dataobj)
+    assert set(np.unique(voxels)) <= {0, 1, 2, 4}
+
+    facts = json.loads((run / "predictions/new_case.json").read_text())
+    _, known = checkpoint.load(run / "checkpoints/best.safetensors")
+    assert facts == {
+        "patient": "new_case",
+        "used": ["flair", "t1"],
+        "missing": ["t2", "t1ce"],
+        "ignored": ["adc"],
+        "validation_dice": known["validation"]["flair+t1"],
+        "volume_ml": facts["volume_ml"],
+        "labels": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]},
+        "checkpoint_step": known["step"],
+    }
+    assert set(facts["validation_dice"]) == {"WT", "TC", "ET"}
+    # By hand: a voxel is 1 mm x 1 mm x 1 mm, so a thousand of them are 1 ml; ET is what label 4 is painted for.
+    assert facts["volume_ml"]["ET"] == pytest.approx((voxels == 4).sum() / 1000, abs=5e-4)
+
+
+def test_predict_the_whole_folder_into_another(told, run, phantoms, tmp_path):
+    told("predict", run, phantoms, "--output", tmp_path / "masks")
+    names = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert names == {f"phantom_00{i}{end}" for i in range(8) for end in ("_seg.nii.gz", ".json")}
+    used = json.loads((tmp_path / "masks/phantom_003.json").read_text())["used"]
+    assert used == ["flair", "t2"]
+
+
+def test_predict_and_evaluate_give_the_same_answer(told, run, phantoms, tmp_path):
+    told("evaluate", run)
+    scores = {
+        row["sample"]: float(row["value"])
+        for row in rows(run)
+        if (row["scenario"], row["metric"], row["region"]) == ("flair+t2+t1ce+t1", "dice", "ET")
+    }
+    assert len(scores) == 2
+    for case, score in scores.items():
+        told("predict", run, phantoms / case, "--output", tmp_path)
+        # Label 4 is painted last: it stands wherever ET was found, and nowhere else.
+        found = np.asarray(nib.load(tmp_path / f"{case}_seg.nii.gz").dataobj) == 4
+        true = np.asarray(nib.load(phantoms / case / f"{case}_seg.nii.gz").dataobj) == 4
+        assert true.any()
+        assert 2 * (found & true).sum() / (found.sum() + true.sum()) == pytest.approx(score)
+
+
+# -------------------------------------------------------------------------------- what is there, and what can be
+
+
+def test_inspect_as_json(told, phantoms):
+    report = json.loads(told("inspect", phantoms, "--json"))
+    assert report["patients"] == 8
+    # By hand, from what the phantoms are: flair with 002, 003 and the last three; all have t2.
+    assert report["modalities"] == {"flair": 5, "t2": 8, "t1ce": 4, "t1": 6}
+    assert report["missing"]["phantom_000"] == ["flair", "t1ce", "t1"]
+    assert report["splits"] == {"train": 5, "val": 1, "test": 2}
+    assert (report["faults"], report["split_faults"]) == ({}, [])
+
+
+def test_inspect_for_people(told, phantoms):
+    out = told("inspect", phantoms)
+    assert f"{phantoms}: 8 patients, 8 with a label" in out
+    assert "missing: phantom_000 has no flair, t1ce, t1" in out
+    assert "16 x 16 x 16: 8" in out
+
+
+def test_what_inspect_writes_can_be_trained_on(told, capsys, phantoms, tmp_path):
+    written = tmp_path / "data.yaml"
+    assert cli.main(["inspect", str(phantoms), "--write", str(written)]) == 0
+    assert f"Wrote {written}" in capsys.readouterr().err
+    data = yaml.safe_load(written.read_text())["data"]
+    assert data["modalities"] == list(NAMES)
+    assert data["regions"] == {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
+    told(
+        *("fit", written, "--run", tmp_path / "run", "--model.patch", "[16, 16]", "--model.width", 0.25),
+        *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
+    )
+    told("evaluate", tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 180
+
+
+def test_inspect_draws_splits_where_there_are_none(capsys, phantoms, tmp_path):
+    patients, written = tmp_path / "patients", tmp_path / "data.yaml"
+    shutil.copytree(phantoms, patients, ignore=shutil.ignore_patterns("splits.json"))
+    # The report goes to one stream, what was written to the other: JSON stays JSON.
+    assert cli.main(["inspect", str(patients), "--json", "--write", str(written)]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["splits"] == {}
+    assert "no splits lie beside the patients" in err
+    experiment = read_experiment(written)
+    splits = json.loads(Path(experiment.data.splits).read_text())
+    # By hand: of 8 patients a tenth is 1, a fifth is 2, and 5 are left to train.
+    assert {name: len(ids) for name, ids in splits.items()} == {"train": 5, "val": 1, "test": 2}
+    assert sorted(case for ids in splits.values() for case in ids) == [f"phantom_00{i}" for i in range(8)]
+
+
+def test_inspect_does_not_write_over_a_file(capsys, phantoms, tmp_path):
+    (tmp_path / "data.yaml").write_text("precious: 1\n")
+    assert cli.main(["inspect", str(phantoms), "--write", str(tmp_path / "data.yaml")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "data.yaml").read_text() == "precious: 1\n"
+
+
+def test_methods_lists_every_method_with_its_options(told):
+    out = told("methods")
+    assert len(METHODS) >= 5
+    assert [name for name in METHODS if name not in out] == []
+    assert "cases=None" in out
+
+
+def test_datasets_lists_every_dataset(told):
+    out = told("datasets")
+    assert len(DATASETS) >= 7
+    assert [name for name in DATASETS if name not in out] == []
+
+
+def test_doctor_checks_the_mathematics(told):
+    out = told("doctor")
+    assert "as it should be" in out
+    assert __version__ in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["fit", "--help"], ["predict", "--help"], ["--version"]])
+def test_help_is_no_fault(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    assert "anysubset" in out or "run" in out
+    assert err == ""
+
+
+def test_interrupted_is_130_and_says_how_to_go_on(capsys, monkeypatch):
+    def interrupted(given):
+        """Pressed Ctrl-C."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "methods", (cli.no_options, interrupted))
+    assert cli.main(["methods"]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- demo
+
+
+def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypatch):
+    made = []
+
+    def few(root: Path, **options: object) -> None:
+        made.append(options)
+        write(root, counts={"train": 3, "val": 1, "test": 2}, size=(16, 16, 16), seed=0)
+
+    write = phantom.write_phantoms
+    monkeypatch.setattr(phantom, "write_phantoms", few)
+    out = told("demo", "--train.steps", 2, "--output", tmp_path / "demo")
+    assert made == [{"counts": {"train": 24, "val": 4, "test": 12}, "size": (48, 48, 32), "seed": 0}]
+    lines = table_lines(out)
+    assert len(lines) == 15
+    # Four dots, then WT, TC, ET and their mean for each of the two methods.
+    assert {len(line.split()) for line in lines} == {4 + 4 + 4}
+    for name in ("full", "gmd"):
+        assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
+        assert len(rows(tmp_path / "demo" / name)) == 2 * 15 * 3
+        assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name}
+    assert "split 'test', 2 patients" in " ".join(out.split())
+    assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out
+
+    # Called again it trains nothing, and shows the same table.
+    again = told("demo", "--train.steps", 2, "--output", tmp_path / "demo")
+    assert table_lines(again) == lines
+    assert len(made) == 1
+    assert "(best)" not in again

@@ -1,0 +1,221 @@
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from anysubset.data import create_dataset
+from anysubset.data.patients import find_patients
+from anysubset.data.preprocessing import paste, prepare
+from anysubset.data.reading import read_patient
+from anysubset.data.volumes import Volumes
+from anysubset.evaluate import evaluate, sorted_scenarios
+from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.methods import METHODS, Method, create_method
+from anysubset.modalities import scenarios
+from anysubset.models.sharing import DynamicSharing
+from anysubset.scores import Score
+
+NAMES = ("flair", "t2", "t1ce", "t1")
+REGIONS = ("WT", "TC", "ET")
+
+
+def dataset(root: Path, patch: tuple[int, ...]) -> Volumes:
+    return create_dataset(DataSettings("phantom", str(root)), ModelSettings(list(patch), width=0.25))
+
+
+def fresh(name: str, volumes: Volumes) -> Method:
+    torch.manual_seed(0)
+    return create_method(name, volumes.task, {})
+
+
+def with_holes(root: Path, phantoms: Path) -> None:
+    """Patient 006 with a foreground of its own in each contrast, and 007 without t1ce."""
+    root.mkdir()
+    for case in ("phantom_006", "phantom_007"):
+        shutil.copytree(phantoms / case, root / case)
+    for low, name in enumerate(("flair", "t1ce", "t1"), start=3):
+        path = root / "phantom_006" / f"phantom_006_{name}.nii.gz"
+        image = nib.load(path)
+        voxels = np.asarray(image.dataobj).copy()
+        voxels[:low] = 0  # This contrast was cut off by the edge of the field of view.
+        nib.save(nib.Nifti1Image(voxels, image.affine), path)
+    (root / "phantom_007" / "phantom_007_t1ce.nii.gz").unlink()
+
+
+def table(scores: list[Score]) -> dict[tuple[tuple[str, ...], str, str, str], float]:
+    found = {(each.scenario, each.sample, each.metric, each.region): each.value for each in scores}
+    assert len(found) == len(scores)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- passes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_modality_goes_through_the_network_once_for_all_fifteen_scenarios(phantoms, monkeypatch, name):
+    # A window of 16 x 16 x 16 holds a whole phantom.
+    volumes = dataset(phantoms, (16, 16, 16))
+    method = fresh(name, volumes)
+    passes: Counter[str] = Counter()
+    encode = DynamicSharing.encode
+
+    def counted(self: DynamicSharing, modality: str, x: torch.Tensor) -> torch.Tensor:
+        passes[modality] += len(x)
+        return encode(self, modality, x)
+
+    monkeypatch.setattr(DynamicSharing, "encode", counted)
+    scores = evaluate(method, volumes, "test", distances=False)
+    assert len({score.scenario for score in scores}) == 15
+    # Two patients: M = 4 passes each, where a scenario at a time would take 4 * 2^3 = 32.
+    assert passes == dict.fromkeys(NAMES, 2)
+
+
+def test_every_slice_goes_through_a_network_of_slices_once(phantoms, monkeypatch):
+    volumes = dataset(phantoms, (16, 16))
+    (sample,) = volumes.samples("val")
+    depth = sample.inputs["t1"].shape[-1]
+    passes: Counter[str] = Counter()
+    encode = DynamicSharing.encode
+
+    def counted(self: DynamicSharing, modality: str, x: torch.Tensor) -> torch.Tensor:
+        passes[modality] += len(x)
+        return encode(self, modality, x)
+
+    monkeypatch.setattr(DynamicSharing, "encode", counted)
+    evaluate(fresh("gmd", volumes), volumes, "val", distances=False)
+    assert depth > 8
+    assert passes == dict.fromkeys(NAMES, depth)
+
+
+# ------------------------------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (16, 16, 16), (8, 8)], ids=["slices", "volumes", "windows"])
+@pytest.mark.parametrize("name", ["gmd", "ensemble"])
+def test_scores_are_those_of_each_scenario_predicted_alone_from_its_files(phantoms, tmp_path, name, patch):
+    root = tmp_path / "patients"
+    with_holes(root, phantoms)
+    volumes = dataset(root, patch)
+    method = fresh(name, volumes).eval()
+    found = table(evaluate(method, volumes, "all", distances=False))
+    expected = {}
+    for patient in find_patients(root):
+        target = volumes.task.target(torch.from_numpy(prepared_label(root, patient.id)))
+        for scenario in scenarios(NAMES):
+            if not set(scenario) <= set(patient.sources):
+                continue
+            # Only the files of the scenario are read: one pass of the fused network, without any shortcut.
+            ready = prepare(read_patient(patient, scenario), volumes.task)
+            inputs = {name: x[None, None] for name, x in zip(ready.modalities, ready.image, strict=True)}
+            with torch.no_grad():
+                answer = volumes.task.carry(method.predict, inputs)
+            mask = paste(answer[0] > 0, ready.box, ready.shape)
+            for region, a, b in zip(REGIONS, mask, target, strict=True):
+                both, size = (a & b).sum().item(), (a.sum() + b.sum()).item()
+                expected[scenario, patient.id, "dice", region] = 2 * both / size if size else 1.0
+    # By hand: 15 scenarios of four contrasts and 7 of three.
+    assert len(expected) == (15 + 7) * 3
+    assert found.keys() == expected.keys()
+    # The network has learnt nothing, so a rounding error may move a voxel or two across the threshold.
+    differences = [abs(found[key] - expected[key]) for key in expected]
+    assert max(differences) < 0.02
+    assert np.mean(differences) < 1e-3
+    assert len({round(value, 6) for value in found.values()}) > 20
+
+
+def prepared_label(root: Path, case: str) -> np.ndarray:
+    """The label turned to RAS; the phantoms are stored LPS."""
+    return np.asarray(nib.load(root / case / f"{case}_seg.nii.gz").dataobj)[::-1, ::-1].copy()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_fused_answers_are_those_of_the_fused_network(phantoms, name):
+    volumes = dataset(phantoms, (16, 16))
+    method = fresh(name, volumes).eval()
+    (sample,) = volumes.samples("val")
+    with torch.no_grad():
+        answers = dict(method.predict_scenarios(sample.inputs, sample.scenarios, volumes.task.carry))
+        assert list(answers) == scenarios(NAMES)
+        for scenario, answer in answers.items():
+            alone = volumes.task.carry(method.predict, {name: sample.inputs[name] for name in scenario})
+            assert_close(answer, alone, rtol=1e-4, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------- who and in what order
+
+
+def test_patients_are_scored_only_where_they_are_eligible(phantoms):
+    volumes = dataset(phantoms, (16, 16))
+    scores = evaluate(fresh("gmd", volumes), volumes, "train", distances=False)
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    for score in scores:
+        seen.setdefault(score.sample, set()).add(score.scenario)
+    assert seen == {
+        "phantom_000": {("t2",)},
+        "phantom_001": {("t2",), ("t1",), ("t2", "t1")},
+        "phantom_002": set(scenarios(NAMES)),
+        "phantom_003": {("flair",), ("t2",), ("flair", "t2")},
+        "phantom_004": {("t2",), ("t1",), ("t2", "t1")},
+    }
+
+
+def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path):
+    # Patient 006 comes in parts, since its contrasts do not share a foreground; the table does not show it.
+    with_holes(tmp_path / "patients", phantoms)
+    volumes = dataset(tmp_path / "patients", (16, 16))
+    asked = [("t1",), ("flair", "t1"), ("t2",), ("flair",)]
+    scores = evaluate(fresh("gmd", volumes), volumes, "all", asked=asked)
+    assert [(score.scenario, score.sample, score.metric, score.region) for score in scores] == [
+        (scenario, case, metric, region)
+        for scenario in (("flair",), ("t2",), ("t1",), ("flair", "t1"))
+        for case in ("phantom_006", "phantom_007")
+        for metric in ("dice", "hd95")
+        for region in REGIONS
+    ]
+    assert all(0 <= score.value <= 1 for score in scores if score.metric == "dice")
+    # By hand: the diagonal of 16 x 16 x 16 voxels of 1 mm is 16 sqrt(3) = 27.7 mm.
+    assert all(0 <= score.value <= 27.72 for score in scores if score.metric == "hd95")
+
+
+def test_scenarios_stand_in_the_order_of_the_paper():
+    shuffled = scenarios(NAMES)[::-1]
+    scores = [Score(scenario, "p", "dice", "WT", 0.0) for scenario in shuffled]
+    assert sorted_scenarios(scores, NAMES) == scenarios(NAMES)
+
+
+def test_distances_are_left_out_on_request(phantoms):
+    volumes = dataset(phantoms, (16, 16))
+    scores = evaluate(fresh("gmd", volumes), volumes, "val", asked=[("t1",)], distances=False)
+    assert [score.metric for score in scores] == ["dice"] * 3
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_method_is_scored_in_evaluation_mode_and_left_as_it_was(phantoms, mode):
+    volumes = dataset(phantoms, (16, 16))
+    method = fresh("gmd", volumes).train(mode)
+    modes = []
+    method.network.backbone.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    evaluate(method, volumes, "val", distances=False)
+    assert set(modes) == {False}
+    assert method.training is mode
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+
+
+def test_samples_pass_through_the_progress_bar(phantoms):
+    volumes = dataset(phantoms, (16, 16))
+    seen = []
+
+    def progress(samples):
+        for sample in samples:
+            seen.append(sample.id)
+            yield sample
+
+    evaluate(fresh("gmd", volumes), volumes, "test", asked=[("t1",)], distances=False, progress=progress)
+    assert seen == ["phantom_006", "phantom_007"]

@@ -1,0 +1,299 @@
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anysubset.errors import InputError
+from anysubset.experiment import (
+    INCIDENTAL,
+    AugmentSettings,
+    DataSettings,
+    Experiment,
+    ModelSettings,
+    TrainSettings,
+    flatten,
+    read_experiment,
+    write_experiment,
+)
+
+EVERYTHING = Experiment(
+    seed=3,
+    data=DataSettings(
+        name="volumes",
+        root="some where/ünïcode",
+        splits="mine.json",
+        modalities=["t1", "t2"],
+        regions={"no": [1], "WT": [1, 2]},
+        cache="/tmp/cache",
+        workers=2,
+        augment=AugmentSettings(flip=0.0, affine=1.0, intensity=0.2, foreground=0.25),
+    ),
+    model=ModelSettings(patch=[16, 16], width=0.25, stem=True, pool="sample", cross_entropy=0.5, overlap=0.25),
+    method={"name": "gmd", "cases": "random=2", "floor": 1e-8},
+    train=TrainSettings(
+        steps=7,
+        batch=2,
+        lr=1e-5,
+        weight_decay=0.0,
+        schedule="cosine",
+        warmup=3,
+        precision="bfloat16",
+        validate_every=5,
+        checkpoint_every=2,
+        log_every=1,
+        device="cuda:1",
+    ),
+)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(text)
+    return path
+
+
+def fault(*arguments: object) -> str:
+    """The one line that an experiment is refused with."""
+    with pytest.raises(InputError) as caught:
+        read_experiment(*arguments)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+# ------------------------------------------------------------------------------------------ reading and writing
+
+
+@pytest.mark.parametrize("experiment", [Experiment(), EVERYTHING], ids=["defaults", "everything"])
+def test_what_is_written_is_read_back_unchanged(tmp_path, experiment):
+    write_experiment(experiment, tmp_path / "e.yaml")
+    assert read_experiment(tmp_path / "e.yaml") == experiment
+
+
+def test_every_setting_of_the_round_trip_differs_from_its_default():
+    defaults, changed = Experiment().flat(), EVERYTHING.flat()
+    same = [name for name in defaults if defaults[name] == changed.get(name)]
+    assert len(defaults) > 25
+    # These two are what they must be called.
+    assert set(same) <= {"data.name", "method", "method.name"}
+
+
+def test_without_a_file_the_defaults_hold():
+    assert read_experiment(None) == Experiment()
+
+
+def test_what_a_file_does_not_say_stays_at_its_default(tmp_path):
+    experiment = read_experiment(written(tmp_path, "data: {augment: {flip: 0}}\ntrain: {steps: 5}\n"))
+    assert experiment == replace(
+        Experiment(),
+        data=DataSettings(augment=AugmentSettings(flip=0)),
+        train=TrainSettings(steps=5),
+    )
+
+
+def test_an_experiment_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        Experiment().seed = 1
+    with pytest.raises(FrozenInstanceError):
+        Experiment().train.steps = 1
+
+
+# ---------------------------------------------------------------------------------------------------- overrides
+
+
+def test_overrides_win_and_leave_their_neighbours(tmp_path):
+    path = written(tmp_path, "seed: 1\ntrain: {steps: 5, batch: 2}\nmethod: {name: gmd, cases: all}\n")
+    experiment = read_experiment(path, {"train.steps": 9, "data.augment.flip": 0.25, "method.floor": 0.5})
+    assert (experiment.seed, experiment.train.steps, experiment.train.batch) == (1, 9, 2)
+    assert experiment.data.augment.flip == 0.25
+    assert experiment.method == {"name": "gmd", "cases": "all", "floor": 0.5}
+
+
+def test_numbers_become_what_the_setting_is(tmp_path):
+    experiment = read_experiment(written(tmp_path, "train: {lr: 1}\n"), {"train.weight_decay": 0})
+    assert (experiment.train.lr, type(experiment.train.lr)) == (1.0, float)
+    assert type(experiment.train.weight_decay) is float
+    # YAML itself takes 1e-3 for a text, since it has no dot.
+    assert read_experiment(written(tmp_path, "train: {lr: 1e-3}\n")).train.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train.steps", "many"),
+        ("train.steps", 3.5),
+        ("train.steps", True),
+        ("train.lr", "fast"),
+        ("data.modalities", "t1"),
+        ("data.regions", {"WT": 1}),
+        ("data.regions", 3),
+        ("model.patch", 16),
+        ("model.stem", "perhaps"),
+        ("seed", None),
+        ("train.steps", None),
+        ("data.root", None),
+        ("data.workers", None),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_the_name_of_the_setting(tmp_path, name, value):
+    assert name in fault(None, {name: value})
+    nested = value
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    assert name in fault(written(tmp_path, yaml.safe_dump(nested)))
+
+
+# ------------------------------------------------------------------------------------------------ wrong names
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("sed", "seed"),
+        ("train.stepz", "train.steps"),
+        ("model.wdth", "model.width"),
+        ("data.augment.flips", "data.augment.flip"),
+        ("trian.steps", "train"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path, name, nearest):
+    nested: object = 1
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    unknown = name if nearest.count(".") else name.split(".")[0]
+    for line in (fault(None, {name: 1}), fault(written(tmp_path, yaml.safe_dump(nested)))):
+        assert f"Unknown setting {unknown!r}. Did you mean {nearest!r}?" in line
+
+
+def test_regions_and_options_of_methods_have_names_of_their_own(tmp_path):
+    text = "data: {regions: {lesion: [7], core: [7, 9]}}\nmethod: {name: gmd, whatever: 1}\n"
+    experiment = read_experiment(written(tmp_path, text))
+    assert experiment.data.regions == {"lesion": [7], "core": [7, 9]}
+    assert list(experiment.data.regions) == ["lesion", "core"]
+    # Whether the method knows the option is for the method to say.
+    assert experiment.method == {"name": "gmd", "whatever": 1}
+
+
+@pytest.mark.parametrize("overrides", [None, {"train.steps": 3, "method.name": "full"}])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: 3", "train is a group of settings"),
+        ("train: [steps]", "train is a group of settings"),
+        ("data: {augment: 0.5}", "data.augment is a group of settings (flip, affine, intensity, foreground), not 0.5"),
+        ("train:", "train"),
+        ("method: gmd", "method"),
+        ("method: 3", "method"),
+    ],
+)
+def test_a_group_given_as_a_value_is_refused(tmp_path, text, words, overrides):
+    assert words in fault(written(tmp_path, text), overrides)
+
+
+def test_a_method_without_a_name_is_refused(tmp_path):
+    assert "method has no name" in fault(written(tmp_path, "method: {cases: all}"))
+
+
+# -------------------------------------------------------------------------------------------------- wrong files
+
+
+@pytest.mark.parametrize("text", ["train: {steps: 3", "a: b: c", "\ttrain: 1"])
+def test_what_is_no_yaml_is_refused_in_one_line(tmp_path, text):
+    assert "experiment.yaml is not YAML" in fault(written(tmp_path, text))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_bytes(b"\xff\xfe\x00seed: 1")
+    assert "is not YAML" in fault(path)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "- 1\n- 2\n", "steps", "3"])
+def test_a_file_without_settings_is_refused_with_what_they_look_like(tmp_path, text):
+    line = fault(written(tmp_path, text))
+    assert "experiment.yaml holds no settings" in line
+    assert "train: {steps: 100}" in line
+
+
+def test_yaml_runs_no_code(tmp_path):
+    text = f"seed: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'touched'}]\n"
+    assert "is not YAML" in fault(written(tmp_path, text))
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("name", ["gone.yaml", "."])
+def test_a_file_that_is_not_there_is_named(tmp_path, name):
+    assert f"There is no experiment file {tmp_path / name}" in fault(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------------------------ out of range
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("data.workers", -1),
+        ("data.augment.flip", 1.5),
+        ("data.augment.foreground", -0.1),
+        ("train.steps", 0),
+        ("train.batch", 0),
+        ("train.validate_every", -2),
+        ("train.checkpoint_every", 0),
+        ("train.log_every", 0),
+        ("train.lr", 0.0),
+        ("train.lr", float("nan")),
+        ("train.weight_decay", -0.1),
+        ("train.warmup", -1),
+    ],
+)
+def test_numbers_out_of_range_are_refused(name, value):
+    assert name in fault(None, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nearest"),
+    [
+        ("train.schedule", "cosin", "cosine"),
+        ("train.precision", "float16", "bfloat16"),
+        ("train.device", "gpu", None),
+        ("train.device", "cuda:x", "cuda"),
+    ],
+)
+def test_words_that_are_no_choice_are_refused(name, value, nearest):
+    line = fault(None, {name: value})
+    assert f"Unknown {name} {value!r}." in line
+    assert "Choose from: " in line
+    if nearest:
+        assert f"Did you mean '{nearest}" in line
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_by_name(device):
+    assert read_experiment(None, {"train.device": device}).train.device == device
+
+
+# -------------------------------------------------------------------------------------------------- other views
+
+
+def test_at_another_place_only_root_and_splits_differ():
+    moved = EVERYTHING.at("/elsewhere")
+    assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, root="/elsewhere", splits=None))
+    assert EVERYTHING.at(None) is EVERYTHING
+
+
+def test_flat_names_are_dotted_and_regions_are_one_setting():
+    flat = EVERYTHING.flat()
+    assert flat["data.augment.flip"] == 0.0
+    assert flat["train.device"] == "cuda:1"
+    assert flat["data.regions"] == {"no": [1], "WT": [1, 2]}
+    assert flatten({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {"a.b.c": 1, "a.d": 2, "e": 3}
+    assert set(INCIDENTAL) <= set(flat)
+
+
+def test_the_order_of_regions_survives_writing(tmp_path):
+    # It decides which label is painted over which.
+    experiment = replace(Experiment(), data=DataSettings(regions={"z": [1, 2], "a": [1]}))
+    write_experiment(experiment, tmp_path / "e.yaml")
+    assert list(read_experiment(tmp_path / "e.yaml").data.regions) == ["z", "a"]

@@ -1,0 +1,369 @@
+"""Wrong input of every kind: exit code 2 and one line that says what came, before anything is trained."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anysubset import checkpoint
+from anysubset.cli import main
+
+
+class Place(NamedTuple):
+    """Copies that a test may break: of the phantoms, of a trained run and of its experiment."""
+
+    patients: Path
+    run: Path
+    experiment: Path
+
+    def file(self, case: str, name: str) -> Path:
+        return self.patients / case / f"{case}_{name}.nii.gz"
+
+
+class Fault(NamedTuple):
+    """What is broken, with which command it shows, and the words that the one line must hold."""
+
+    name: str
+    breaks: Callable[[Place], object]
+    command: str
+    words: tuple[str, ...]
+
+
+@pytest.fixture
+def place(tmp_path: Path, phantoms: Path, trained: Path) -> Place:
+    shutil.copytree(phantoms, tmp_path / "patients")
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copy(trained.with_name("tiny.yaml"), tmp_path / "tiny.yaml")
+    return Place(tmp_path / "patients", tmp_path / "run", tmp_path / "tiny.yaml")
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], object], affine: np.ndarray | None = None) -> None:
+    """The same image with its voxels changed in place, in float32; or with another affine."""
+    image = nib.load(path)
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    change(voxels)
+    nib.save(nib.Nifti1Image(voxels, image.affine if affine is None else affine), path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def crop(path: Path) -> None:
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[..., :-1], image.affine), path)
+
+
+def move(path: Path) -> None:
+    shifted = nib.load(path).affine.copy()
+    shifted[0, 3] += 3
+    rewrite(path, lambda voxels: None, shifted)
+
+
+def put(value: float) -> Callable[[np.ndarray], None]:
+    """One voxel gets a value."""
+
+    def change(voxels: np.ndarray) -> None:
+        voxels[8, 8, 8] = value
+
+    return change
+
+
+def fill(value: float) -> Callable[[np.ndarray], None]:
+    """Every voxel gets a value."""
+    return lambda voxels: voxels.fill(value)
+
+
+def splits(place: Place, **changed: list[str]) -> None:
+    """Splits other than they were."""
+    path = place.patients / "splits.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+
+def empty(place: Place) -> None:
+    shutil.rmtree(place.patients)
+    place.patients.mkdir()
+
+
+def held(place: Place) -> filelock.FileLock:
+    """The lock of the run folder, held for as long as the test keeps what it got."""
+    lock = filelock.FileLock(place.run / ".lock")
+    lock.acquire()
+    return lock
+
+
+def relabel(path: Path, **settings: object) -> None:
+    """A checkpoint as an experiment with these settings would have written it."""
+    tensors, facts = checkpoint.load(path)
+    facts["experiment"] |= {name.replace("_", ".", 1): value for name, value in settings.items()}
+    checkpoint.save(path, tensors, facts)
+
+
+def swap(place: Place, source: str, target: str) -> None:
+    """One kind of checkpoint under the name of the other."""
+    shutil.copy(place.run / "checkpoints" / source, place.run / "checkpoints" / target)
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def only_unknown(place: Place) -> None:
+    """Patient 003 has nothing but a contrast that the task does not know."""
+    place.file("phantom_003", "flair").rename(place.file("phantom_003", "adc"))
+    place.file("phantom_003", "t2").unlink()
+
+
+def yaml_with(text: str) -> Callable[[Place], object]:
+    """An experiment with other lines in place of its own."""
+    return lambda place: place.experiment.write_text(text)
+
+
+def nothing(place: Place) -> None:
+    """All is well with the files: it is the command that is wrong."""
+
+
+FIT = "fit {experiment} --run {new}"
+VALUES = 16**3
+FAULTS = [
+    # ------------------------------------------------------------------------------------------ files of patients
+    Fault(
+        "a truncated gzip file",
+        lambda place: cut(place.file("phantom_001", "t1")),
+        FIT,
+        ("phantom_001_t1.nii.gz", "cannot be read"),
+    ),
+    Fault(
+        "a truncated gzip file of a validation patient",
+        lambda place: cut(place.file("phantom_005", "t1")),
+        FIT,
+        ("phantom_005_t1.nii.gz", "cannot be read"),
+    ),
+    Fault(
+        "a text file named nii.gz",
+        lambda place: place.file("phantom_001", "t2").write_text("404: Not Found\n"),
+        FIT,
+        ("phantom_001_t2.nii.gz", "cannot be read", "not what its name says"),
+    ),
+    Fault(
+        "shapes that differ within a patient",
+        lambda place: crop(place.file("phantom_001", "t1")),
+        FIT,
+        ("Shapes differ", "phantom_001_t1.nii.gz", "16 x 16 x 16", "16 x 16 x 15"),
+    ),
+    Fault(
+        "affines that differ within a patient",
+        lambda place: move(place.file("phantom_001", "t1")),
+        FIT,
+        ("Affines differ", "phantom_001_t1.nii.gz"),
+    ),
+    Fault(
+        "a label that no region declares",
+        lambda place: rewrite(place.file("phantom_001", "seg"), put(3)),
+        FIT,
+        ("phantom_001_seg.nii.gz", "nobody declared: 3", "declared: 0, 1, 2, 4"),
+    ),
+    Fault(
+        "a NaN voxel",
+        lambda place: rewrite(place.file("phantom_001", "t1"), put(np.nan)),
+        FIT,
+        ("phantom_001_t1.nii.gz", f"1 NaN or infinite voxels of {VALUES}"),
+    ),
+    Fault(
+        "an infinite voxel at prediction",
+        lambda place: rewrite(place.file("phantom_001", "t1"), put(np.inf)),
+        "predict {run} {patients}/phantom_001 --output {new}",
+        ("phantom_001_t1.nii.gz", f"1 NaN or infinite voxels of {VALUES}"),
+    ),
+    Fault(
+        "a contrast of zeros",
+        lambda place: rewrite(place.file("phantom_001", "t1"), fill(0)),
+        FIT,
+        ("phantom_001_t1.nii.gz", "no voxel that differs from 0", "remove the file"),
+    ),
+    Fault(
+        "a contrast that is the same everywhere",
+        lambda place: rewrite(place.file("phantom_001", "t1"), fill(7)),
+        FIT,
+        ("phantom_001", "t1", "no foreground"),
+    ),
+    Fault(
+        "a patient without a label",
+        lambda place: place.file("phantom_001", "seg").unlink(),
+        FIT,
+        ("'phantom_001'", "no label"),
+    ),
+    Fault("a folder without patients", empty, FIT, ("holds no patients",)),
+    Fault(
+        "a patient with none of the modalities",
+        only_unknown,
+        "predict {run} {patients}/phantom_003 --output {new}",
+        ("'phantom_003'", "flair", "t1ce", "it has: adc"),
+    ),
+    # ----------------------------------------------------------------------------------------------------- splits
+    Fault("an empty split", lambda place: splits(place, val=[]), FIT, ("empty split", "'val'")),
+    Fault(
+        "an id in two splits",
+        lambda place: splits(place, val=["phantom_000"]),
+        FIT,
+        ("'phantom_000'", "two splits", "'train'", "'val'"),
+    ),
+    Fault(
+        "an id that no patient has",
+        lambda place: splits(place, val=["phantom_999"]),
+        FIT,
+        ("'val'", "no patient has", "phantom_999"),
+    ),
+    Fault(
+        "no splits at all",
+        lambda place: (place.patients / "splits.json").unlink(),
+        FIT,
+        ("Unknown split 'train'", "Choose from: all"),
+    ),
+    Fault(
+        "an unknown split",
+        nothing,
+        "evaluate {run} --split tset",
+        ("Unknown split 'tset'", "Did you mean 'test'?"),
+    ),
+    # --------------------------------------------------------------------------------------------------- settings
+    Fault(
+        "an unknown modality",
+        nothing,
+        FIT + " --data.modalities [t1,t2w]",
+        ("Unknown modality 't2w'", "Did you mean 't2'?"),
+    ),
+    Fault(
+        "an unknown dataset",
+        nothing,
+        FIT + " --data.name phantoms",
+        ("Unknown dataset 'phantoms'", "Did you mean 'phantom'?"),
+    ),
+    Fault("an unknown method", nothing, FIT + " --method.name gdm", ("Unknown method 'gdm'", "Did you mean 'gmd'?")),
+    Fault(
+        "an unknown option of a method",
+        nothing,
+        FIT + " --method.name gmd --method.flor 0.1",
+        ("Unknown option of method 'gmd' 'flor'", "Did you mean 'floor'?"),
+    ),
+    Fault(
+        "an option that the method does not have",
+        nothing,
+        FIT + " --method.name full --method.cases all",
+        ("Unknown option of method 'full' 'cases'",),
+    ),
+    Fault(
+        "an option of a method that is of the wrong kind",
+        nothing,
+        FIT + " --method.name gmd --method.floor small",
+        ("floor", "'small'"),
+    ),
+    Fault(
+        "an unknown setting in the file",
+        yaml_with("train: {stepz: 3}"),
+        FIT,
+        ("Unknown setting 'train.stepz'", "Did you mean 'train.steps'?"),
+    ),
+    Fault("a setting without a value", yaml_with("train: {steps: }"), FIT, ("train.steps",)),
+    Fault(
+        "an unknown option of the command",
+        nothing,
+        FIT + " --train.stepz 3",
+        ("'--train.stepz'", "Did you mean '--train.steps'?"),
+    ),
+    Fault("an unknown command", nothing, "fti {experiment}", ("Unknown command 'fti'", "Did you mean 'fit'?")),
+    Fault("a command without what it needs", nothing, "fit", ("experiment", "required", "anysubset fit --help")),
+    Fault("no experiment file", nothing, "fit {new}.yaml --run {new}", ("no experiment file", "new.yaml")),
+    Fault("a seed below 0", nothing, FIT + " --seed -1", ("seed", "-1")),
+    Fault("fewer than no workers", nothing, FIT + " --data.workers -1", ("data.workers", "-1")),
+    Fault(
+        "a device that is not there",
+        nothing,
+        FIT + " --train.device cuda:99",
+        ("Device 'cuda:99' is not there",),
+    ),
+    Fault(
+        "a device that is not there, at prediction",
+        nothing,
+        "predict {run} {patients}/phantom_003 --output {new} --device cuda:99",
+        ("Device 'cuda:99' is not there",),
+    ),
+    # ------------------------------------------------------------------------------------------------ run folders
+    Fault("a missing run folder", nothing, "evaluate {new}", ("no run folder", "anysubset fit")),
+    Fault("a missing run folder at prediction", nothing, "predict {new} {patients}/phantom_003", ("no run folder",)),
+    Fault("a file for a run folder", nothing, "fit {experiment} --run {experiment}", ("tiny.yaml", "folder")),
+    Fault("a folder that holds a run", nothing, "fit {experiment} --run {run}", ("holds a run already", "--resume")),
+    Fault("a run folder in use", held, "fit {experiment} --run {run} --resume", ("in use by another process",)),
+    Fault(
+        "a run of another experiment",
+        nothing,
+        "fit {experiment} --run {run} --resume --train.lr 0.1",
+        ("belongs to another experiment", "train.lr differ"),
+    ),
+    Fault(
+        "a checkpoint of another experiment, resumed",
+        lambda place: relabel(place.run / "checkpoints/latest.safetensors", train_lr=0.1, seed=9),
+        "fit {experiment} --run {run} --resume",
+        ("latest.safetensors belongs to another experiment", "seed, train.lr differ"),
+    ),
+    Fault(
+        "a checkpoint of another experiment, evaluated",
+        lambda place: relabel(place.run / "checkpoints/best.safetensors", model_width=0.5),
+        "evaluate {run}",
+        ("best.safetensors belongs to another experiment", "model.width differ"),
+    ),
+    Fault(
+        "a latest checkpoint under the name of the best",
+        lambda place: swap(place, "latest.safetensors", "best.safetensors"),
+        "evaluate {run}",
+        ("best.safetensors",),
+    ),
+    Fault(
+        "a best checkpoint under the name of the latest",
+        lambda place: swap(place, "best.safetensors", "latest.safetensors"),
+        "fit {experiment} --run {run} --resume",
+        ("latest.safetensors",),
+    ),
+    Fault(
+        "a damaged checkpoint",
+        lambda place: damage(place.run / "checkpoints/best.safetensors"),
+        "predict {run} {patients}/phantom_003 --output {new}",
+        ("best.safetensors", "damaged"),
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name.replace(" ", "-") for fault in FAULTS])
+def test_is_refused_in_one_line_before_training(fault, place, tmp_path, capsys):
+    kept = fault.breaks(place)  # A lock is released when it is forgotten.
+    before = files_of(place.run)
+    own = f" --data.root {place.patients}" if fault.command.startswith("fit {") else ""
+    command = (fault.command + own).format(**place._asdict(), new=tmp_path / "new")
+    code = main(command.split())
+    told = capsys.readouterr().err
+    del kept
+    assert code == 2
+    assert told.startswith("anysubset: ")
+    assert told.count("\n") == 1
+    assert [word for word in fault.words if word not in told] == []
+    # Nothing was trained, and what was there is as it was.
+    assert files_of(place.run) == before
+    assert [path.name for path in tmp_path.rglob("*.safetensors") if place.run not in path.parents] == []
+    assert not list((tmp_path / "new").glob("*.nii.gz"))
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Checkpoints and logs, byte for byte."""
+    found = {path.name: path.read_bytes() for path in [*run.glob("checkpoints/*"), *run.glob("*.*")]}
+    assert {"latest.safetensors", "best.safetensors", "metrics.jsonl"} <= set(found)
+    return found
+
+
+def test_every_fault_has_a_name_of_its_own():
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) > 40

@@ -1,0 +1,33 @@
+"""What is written is there whole, or as it was."""
+
+import pytest
+
+from anysubset.files import clear_parts, whole
+
+
+def test_the_file_has_its_name_only_once_it_is_written(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with whole(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.suffix == ".csv"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk is full"), whole(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk is full")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_of_a_killed_process_are_cleared_and_nothing_else(tmp_path):
+    (tmp_path / ".part-7-scores.csv").write_text("half")
+    (tmp_path / "scores.csv").write_text("whole")
+    clear_parts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]

@@ -1,0 +1,84 @@
+"""Losses by hand; the ids N7 and N8 are those of our reference."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from anysubset.losses import cross_entropy, soft_dice
+
+close = partial(assert_close, rtol=0, atol=1e-6)
+
+
+def on_eight_voxels(inside: int) -> tuple[Tensor, Tensor]:
+    """Logits of zero, so p = 1/2 everywhere, and a target with so many voxels in the region: (1, 1, 2, 2, 2)."""
+    target = (torch.arange(8) < inside).reshape(1, 1, 2, 2, 2)
+    return torch.zeros(1, 1, 2, 2, 2), target
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        # N7. sum p = 4 and sum p g = inside / 2: loss = 1 - (inside + 1) / (4 + inside + 1).
+        pytest.param(0, 4 / 5, id="empty"),
+        pytest.param(8, 4 / 13, id="full"),
+        pytest.param(4, 4 / 9, id="half"),
+    ],
+)
+@pytest.mark.parametrize("pool", ["batch", "sample"])
+def test_zero_logits_on_eight_voxels(inside: int, expected: float, pool: str):
+    close(soft_dice(*on_eight_voxels(inside), pool), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        # N8. Pooled: sum p = 8, sum g = 8, sum p g = 4, so 1 - 9/17. Per sample: (4/13 + 4/5) / 2.
+        ("batch", 8 / 17),
+        ("sample", (4 / 13 + 4 / 5) / 2),
+    ],
+)
+def test_a_batch_of_the_full_and_the_empty_target_is_pooled_or_not(pool: str, expected: float):
+    full, empty = on_eight_voxels(8), on_eight_voxels(0)
+    logits, target = (torch.cat(pair) for pair in zip(full, empty, strict=True))
+    close(soft_dice(logits, target, pool), torch.tensor(expected))
+
+
+def test_pooling_over_the_batch_is_the_default():
+    full, empty = on_eight_voxels(8), on_eight_voxels(0)
+    logits, target = (torch.cat(pair) for pair in zip(full, empty, strict=True))
+    close(soft_dice(logits, target), torch.tensor(8 / 17))
+
+
+def test_regions_weigh_alike_whatever_their_size():
+    # An empty, a full and a half region: (4/5 + 4/13 + 4/9) / 3.
+    regions = [on_eight_voxels(inside) for inside in (0, 8, 4)]
+    logits, target = (torch.cat(some, dim=1) for some in zip(*regions, strict=True))
+    close(soft_dice(logits, target), torch.tensor((4 / 5 + 4 / 13 + 4 / 9) / 3))
+
+
+def test_the_gradient_lifts_what_is_inside_and_lowers_what_is_outside():
+    # Two voxels, the first inside: p = (1/2, 1/2), n = 2 sum p g + 1 = 2, d = sum p + sum g + 1 = 3.
+    # dL/dp = -(2 g d - n) / d^2 = (-4/9, 2/9); dp/dz = p (1 - p) = 1/4.
+    logits = torch.zeros(1, 1, 2, requires_grad=True)
+    soft_dice(logits, torch.tensor([[[True, False]]])).backward()
+    assert logits.grad is not None
+    close(logits.grad, torch.tensor([[[-1 / 9, 1 / 18]]]))
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    # 4096 voxels at p = 1/2 and an empty target: 1 - 1 / 2049. A sum in bfloat16 would be off by more than 1e-4.
+    loss = soft_dice(torch.zeros(1, 1, 4096, dtype=torch.bfloat16), torch.zeros(1, 1, 4096, dtype=torch.bool))
+    assert loss.dtype == torch.float32
+    close(loss, torch.tensor(1 - 1 / 2049))
+
+
+def test_cross_entropy_is_the_mean_over_regions_voxels_and_samples():
+    # Logit 0 costs ln 2; logit ln 3, that is p = 3/4, costs ln 4/3 inside the region and ln 4 outside.
+    logits = torch.tensor([[[0.0, 0.0], [math.log(3), math.log(3)]]])
+    target = torch.tensor([[[False, True], [True, False]]])
+    expected = (2 * math.log(2) + math.log(4 / 3) + math.log(4)) / 4
+    close(cross_entropy(logits, target), torch.tensor(expected))

@@ -1,0 +1,119 @@
+"""The scorer by hand; the ids O1 to O6 are those of our reference."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from anysubset.metrics import dice, hd95
+
+BRATS = (240, 240, 155)
+DIAGONAL = 373.13  # sqrt(240^2 + 240^2 + 155^2)
+MILLIMETRE = (1.0, 1.0, 1.0)
+
+
+def voxels(*places: tuple[int, int, int], size: tuple[int, int, int] = (12, 6, 4)) -> Tensor:
+    """One region that holds these voxels and no others."""
+    mask = torch.zeros(1, *size, dtype=torch.bool)
+    for place in places:
+        mask[(0, *place)] = True
+    return mask
+
+
+# ------------------------------------------------------------------------------------------------------- Dice
+
+
+def test_dice_is_hard_whatever_the_confidence():
+    # O1. p = .6 on the 10 voxels of the region, .2 on the 90 others: every voxel is on its right side of .5.
+    target = (torch.arange(100) < 10).reshape(1, 10, 10)
+    probability = target * 0.4 + 0.2
+    assert dice(probability > 0.5, target).tolist() == [1.0]
+
+
+def test_a_small_region_missed_weighs_as_much_as_a_large_one_hit():
+    # O2. 900 voxels hit exactly, 10 missed: 1 and 0, mean 1/2; pooled over both it would be 1800/1810.
+    large = torch.ones(1, 30, 30, dtype=torch.bool)
+    small = (torch.arange(900) < 10).reshape(1, 30, 30)
+    scores = torch.cat([dice(large, large), dice(torch.zeros_like(small), small)])
+    assert scores.tolist() == [1.0, 0.0]
+    assert scores.mean() == 0.5
+
+
+def test_faint_probabilities_beside_an_empty_reference_are_no_prediction():
+    # O3. p = .018 on 1000 voxels: nothing is above .5, and both empty is 1.
+    probability = torch.full((1, 10, 10, 10), 0.018)
+    assert dice(probability > 0.5, torch.zeros(1, 10, 10, 10, dtype=torch.bool)).tolist() == [1.0]
+
+
+def test_dice_of_an_overlap_by_hand():
+    # 2 voxels predicted, 3 true, 1 in common: 2 * 1 / (2 + 3).
+    predicted = voxels((0, 0, 0), (1, 0, 0))
+    true = voxels((1, 0, 0), (2, 0, 0), (3, 0, 0))
+    assert dice(predicted, true).tolist() == pytest.approx([0.4])
+
+
+def test_each_region_has_its_own_score_in_the_order_of_the_regions():
+    region, other, empty = voxels((0, 0, 0)), voxels((5, 0, 0)), voxels()
+    predicted, true = torch.cat([region, region, empty, empty]), torch.cat([region, other, region, empty])
+    assert dice(predicted, true).tolist() == [1.0, 0.0, 0.0, 1.0]
+    # Offset 5; one empty: the diagonal sqrt(12^2 + 6^2 + 4^2) = 14; both empty: 0.
+    assert hd95(predicted, true, MILLIMETRE).tolist() == pytest.approx([0.0, 5.0, 14.0, 0.0])
+
+
+def test_exact_both_empty_and_false_positive():
+    # O4. Dice 1, 1, 0, mean 2/3; HD95 0, 0 and the diagonal of a BraTS volume.
+    region = voxels((120, 120, 77), size=BRATS)
+    empty = torch.zeros_like(region)
+    cases = [(region, region), (empty, empty), (region, empty)]
+    scores = torch.cat([dice(*case) for case in cases])
+    assert scores.tolist() == [1.0, 1.0, 0.0]
+    assert scores.mean() == pytest.approx(2 / 3)
+    distances = torch.cat([hd95(*case, MILLIMETRE) for case in cases])
+    assert distances.tolist() == pytest.approx([0.0, 0.0, DIAGONAL], abs=0.005)
+
+
+@pytest.mark.parametrize(("predicted", "true"), [(0, 1), (1, 0)], ids=["missed", "false positive"])
+def test_one_empty_scores_nothing_from_either_side(predicted: int, true: int):
+    masks = [voxels(), voxels((0, 0, 0))]
+    assert dice(masks[predicted], masks[true]).tolist() == [0.0]
+    assert hd95(masks[predicted], masks[true], MILLIMETRE).tolist() == [14.0]
+
+
+# ------------------------------------------------------------------------------------------------------- HD95
+
+
+def test_hd95_is_the_larger_directed_percentile_not_that_of_the_pooled_distances():
+    # O5. {0} -> {0, 10}: distance 0. {0, 10} -> {0}: 0 and 10, whose 95th percentile is 9.5. Pooled, (0, 0, 10): 9.0.
+    one, two = voxels((0, 0, 0)), voxels((0, 0, 0), (10, 0, 0))
+    assert hd95(one, two, MILLIMETRE).tolist() == [9.5]
+    assert hd95(two, one, MILLIMETRE).tolist() == [9.5]
+
+
+def test_hd95_of_two_voxels_is_their_distance():
+    # O6. sqrt(3^2 + 4^2 + 0^2) = 5.
+    assert hd95(voxels((0, 0, 0)), voxels((3, 4, 0)), MILLIMETRE).tolist() == [5.0]
+
+
+def test_hd95_is_in_millimetres_along_each_axis():
+    # Offset (3, 4, 2) in voxels of 4 x 0.5 x 3 mm: (12, 2, 6) mm, sqrt(144 + 4 + 36) = sqrt(184).
+    distance = hd95(voxels((0, 0, 0)), voxels((3, 4, 2)), (4.0, 0.5, 3.0))
+    assert distance.tolist() == pytest.approx([184**0.5])
+
+
+def test_the_diagonal_is_that_of_the_volume_in_millimetres():
+    # 12 x 6 x 4 voxels of 0.5 x 1 x 2 mm: 6 x 6 x 8 mm, sqrt(36 + 36 + 64) = sqrt(136).
+    assert hd95(voxels((0, 0, 0)), voxels(), (0.5, 1.0, 2.0)).tolist() == pytest.approx([136**0.5])
+
+
+def test_only_surfaces_count():
+    # A cube of 3^3 and the same cube with its centre hollow. The hollow's surface is all of its 26 voxels: the
+    # centres of the 6 faces now touch the hole, but were surface before. So both surfaces are the same.
+    cube = torch.zeros(1, 7, 7, 7, dtype=torch.bool)
+    cube[:, 2:5, 2:5, 2:5] = True
+    hollow = cube.clone()
+    hollow[:, 3, 3, 3] = False
+    assert hd95(cube, hollow, MILLIMETRE).tolist() == [0.0]
+
+
+def test_spacing_needs_one_number_an_axis():
+    with pytest.raises(ValueError, match="zip"):
+        hd95(voxels((0, 0, 0)), voxels((1, 0, 0)), (1.0, 1.0))

@@ -1,0 +1,316 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anysubset.errors import InputError
+from anysubset.experiment import Experiment, read_experiment, write_experiment
+from anysubset.gradients import Decoupling
+from anysubset.runs import DecouplingLog, Run, check_same
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from anysubset.experiment import read_experiment
+from anysubset.runs import Run
+run = Run(Path(sys.argv[1]), read_experiment(None), resume=True)
+print("held", flush=True)
+time.sleep(100)
+"""
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A real second process that has the run open."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def with_settings(**settings: object) -> Experiment:
+    return read_experiment(None, {name.replace("_", ".", 1): value for name, value in settings.items()})
+
+
+def begun(folder: Path, experiment: Experiment | None = None, step: int = 0, resume: bool = False) -> Run:
+    """A run that has begun, and is closed again."""
+    with Run(folder, experiment or Experiment(), resume) as run:
+        run.begin(step)
+    return run
+
+
+def fault(folder: Path, experiment: Experiment, resume: bool = False) -> str:
+    with pytest.raises(InputError) as caught:
+        Run(folder, experiment, resume)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+# ---------------------------------------------------------------------------------------------------- the lock
+
+
+def test_a_folder_in_use_is_refused_and_free_once_its_process_is_killed(tmp_path):
+    folder = tmp_path / "run"
+    with held_by_another_process(folder) as process:
+        assert f"Run folder {folder} is in use by another process" in fault(folder, Experiment(), resume=True)
+        assert "in use" in fault(folder, Experiment())
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        begun(folder)
+
+
+def test_the_lock_is_given_back_when_the_run_is_left_or_refused(tmp_path):
+    run = Run(tmp_path, Experiment())
+    run.begin(0)
+    run.__exit__(RuntimeError, RuntimeError("a fault"), None)
+    for _ in range(2):
+        assert "holds a run already" in fault(tmp_path, Experiment())
+    begun(tmp_path, resume=True)
+
+
+# ---------------------------------------------------------------------------------------------- whose the run is
+
+
+def test_a_run_writes_what_it_is_when_it_begins(tmp_path):
+    experiment = with_settings(seed=3, train_steps=7, method_name="full")
+    with Run(tmp_path / "a" / "b", experiment) as run:
+        # Faulty data, found before the first step, leave nothing behind that is in the way of the next attempt.
+        assert not (tmp_path / "a" / "b" / "experiment.yaml").exists()
+        run.begin(0)
+    assert read_experiment(tmp_path / "a" / "b" / "experiment.yaml") == experiment
+    environment = json.loads((tmp_path / "a" / "b" / "environment.json").read_text())
+    assert environment["packages"]["numpy"] == np.__version__
+    assert environment["threads"] == torch.get_num_threads()
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_it_is_resumed(tmp_path):
+    begun(tmp_path)
+    line = fault(tmp_path, Experiment())
+    assert f"{tmp_path} holds a run already. Add --resume" in line
+    begun(tmp_path, resume=True)
+
+
+def test_resuming_an_empty_folder_starts_a_run(tmp_path):
+    begun(tmp_path / "new", resume=True)
+    assert (tmp_path / "new" / "experiment.yaml").is_file()
+
+
+def test_a_run_of_another_experiment_is_refused_and_what_differs_is_named(tmp_path):
+    begun(tmp_path, with_settings(train_lr=0.1, method_name="gmd", method_cases="all"))
+    line = fault(tmp_path, with_settings(train_lr=0.2, method_name="full", seed=1), resume=True)
+    assert f"{tmp_path / 'experiment.yaml'} belongs to another experiment: " in line
+    named = line.split(": ", 1)[1].split(" differ")[0].split(", ")
+    assert named == ["method.cases", "method.name", "seed", "train.lr"]
+
+
+def test_regions_count_with_their_labels(tmp_path):
+    begun(tmp_path, read_experiment(None, {"data.regions": {"WT": [1, 2]}}))
+    line = fault(tmp_path, read_experiment(None, {"data.regions": {"WT": [1]}}), resume=True)
+    assert "data.regions differ" in line
+
+
+def test_where_the_data_lie_and_how_they_are_read_may_differ(tmp_path):
+    begun(tmp_path)
+    moved = with_settings(data_root="/elsewhere", data_splits="s.json", data_cache="/tmp/c", data_workers=3)
+    begun(tmp_path, moved, resume=True)
+    # The folder still says how the run began.
+    assert read_experiment(tmp_path / "experiment.yaml") == Experiment()
+
+
+def test_a_setting_that_is_new_or_gone_is_a_difference():
+    settings = Experiment().flat()
+    check_same(Experiment(), settings, Path("x"))
+    gone = {name: value for name, value in settings.items() if name != "train.lr"}
+    with pytest.raises(InputError, match=r"x belongs to another experiment: train\.lr differ"):
+        check_same(Experiment(), gone, Path("x"))
+    with pytest.raises(InputError, match=r"another experiment: train\.momentum differ"):
+        check_same(Experiment(), {**settings, "train.momentum": 0.9}, Path("x"))
+
+
+def test_a_damaged_experiment_file_is_refused(tmp_path):
+    begun(tmp_path)
+    write_experiment(Experiment(), tmp_path / "experiment.yaml")
+    whole = (tmp_path / "experiment.yaml").read_text()
+    (tmp_path / "experiment.yaml").write_text(whole[: len(whole) // 2] + "\n: [")
+    assert "experiment.yaml is not YAML" in fault(tmp_path, Experiment(), resume=True)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    assert f"{tmp_path / 'run'} cannot be a run folder" in fault(tmp_path / "run", Experiment())
+    assert "cannot be a run folder" in fault(tmp_path / "run" / "inside", Experiment())
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "checkpoints" / ".part-123-latest.safetensors").write_bytes(b"half")
+    (tmp_path / ".part-123-decoupling.npz").write_bytes(b"half")
+    begun(tmp_path, resume=True)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not list(tmp_path.glob(".part-*"))
+
+
+# ---------------------------------------------------------------------------------------------------- the logs
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lines_are_kept_up_to_the_checkpoint_and_others_are_dropped(tmp_path):
+    with Run(tmp_path, Experiment()) as run:
+        run.begin(0)
+        for step in range(1, 6):
+            run.log(step, {"loss": step / 3}, {"loss": step / 3})
+        run.log(3, {"validation": 0.5}, {})
+    begun(tmp_path, step=3, resume=True)
+    assert logged(tmp_path) == [
+        {"step": 1, "loss": 1 / 3},
+        {"step": 2, "loss": 2 / 3},
+        {"step": 3, "loss": 1.0},
+        {"step": 3, "validation": 0.5},
+    ]
+
+
+@pytest.mark.parametrize("rest", ['{"step": 3, "lo', '{"step": 3', "{", '"', "\0\0\0"])
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path, rest):
+    with Run(tmp_path, Experiment()) as run:
+        run.begin(0)
+        run.log(1, {}, {})
+        run.log(2, {}, {})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(rest)
+    with Run(tmp_path, Experiment(), resume=True) as run:
+        run.begin(2)
+        run.log(3, {"loss": 1}, {})
+    assert logged(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "loss": 1}]
+
+
+def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
+    with Run(tmp_path, Experiment()) as run:
+        run.begin(0)
+        run.log(1, {}, {})
+    begun(tmp_path, step=0, resume=True)
+    assert logged(tmp_path) == []
+
+
+def test_a_kill_while_the_log_is_cut_back_does_not_cost_the_log(tmp_path, monkeypatch):
+    with Run(tmp_path, Experiment()) as run:
+        run.begin(0)
+        for step in (1, 2, 3):
+            run.log(step, {}, {})
+
+    write_text = Path.write_text
+
+    def killed(self, text, **options):
+        write_text(self, text[: len(text) // 2], **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, Run(tmp_path, Experiment(), resume=True) as run:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.begin(2)
+    begun(tmp_path, step=2, resume=True)
+    assert logged(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+# --------------------------------------------------------------------------------------------------- decoupling
+
+
+def decoupling(cases: list[str], seed: int) -> Decoupling:
+    """A step that saw random gradients; the first is (3, 4, 0), whose length is 5."""
+    rows = torch.randn(len(cases), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rows[0] = torch.tensor([3.0, 4.0, 0.0])
+    weights = torch.arange(1.0, len(cases) + 1, dtype=torch.float64) / seed
+    return Decoupling(tuple(cases), rows @ rows.T, weights)
+
+
+STEPS = {
+    1: ["t1", "t2"],
+    2: ["t2+t1"],
+    4: ["flair", "t2", "t2+t1"],
+    7: ["t2", "flair"],
+}
+
+
+def by_step(path: Path) -> dict[int, dict[str, object]]:
+    """What the file says, put together by hand: weights and norms by case, cosines by pair of cases."""
+    found = {}
+    with np.load(path) as stored:
+        names = stored["cases"].tolist()
+        for row, step in enumerate(stored["step"].tolist()):
+            cases = [names[place] for place in stored["case"][row] if place >= 0]
+            k = len(cases)
+            for name in ("weights", "norms"):
+                assert np.isnan(stored[name][row, k:]).all()
+            assert np.isnan(stored["cosines"][row, k:]).all()
+            assert np.isnan(stored["cosines"][row, :, k:]).all()
+            found[step] = {
+                "weights": dict(zip(cases, stored["weights"][row].tolist(), strict=False)),
+                "norms": dict(zip(cases, stored["norms"][row].tolist(), strict=False)),
+                "cosines": {
+                    (a, b): stored["cosines"][row, i, j]
+                    for i, a in enumerate(cases)
+                    for j, b in enumerate(cases)
+                    if i != j
+                },
+            }
+    return found
+
+
+def expected(steps: list[int]) -> dict[int, dict[str, object]]:
+    given = {step: decoupling(STEPS[step], step) for step in steps}
+    return {
+        step: {"weights": each.weights, "norms": each.norms, "cosines": each.cosines} for step, each in given.items()
+    }
+
+
+def test_decoupling_comes_back_labelled_however_the_cases_vary(tmp_path):
+    path = tmp_path / "decoupling.npz"
+    log = DecouplingLog(path, 0)
+    for step, cases in STEPS.items():
+        log.add(step, decoupling(cases, step))
+    log.save()
+    assert by_step(path) == expected([1, 2, 4, 7])
+    with np.load(path) as stored:
+        assert stored["cases"].tolist() == ["t1", "t2", "t2+t1", "flair"]
+        # By hand: places in `cases`, padded to the three of step 4.
+        assert stored["case"].tolist() == [[0, 1, -1], [2, -1, -1], [3, 1, 2], [1, 3, -1]]
+        assert stored["norms"][:, 0].tolist() == [5, 5, 5, 5]
+        assert stored["weights"][0].tolist()[:2] == [1, 2]
+
+
+def test_decoupling_is_read_up_to_the_checkpoint_and_goes_on(tmp_path):
+    path = tmp_path / "decoupling.npz"
+    log = DecouplingLog(path, 0)
+    for step in (1, 2, 4):
+        log.add(step, decoupling(STEPS[step], step))
+    log.save()
+    resumed = DecouplingLog(path, 2)
+    resumed.save()
+    assert by_step(path) == expected([1, 2])
+    for step in (4, 7):
+        resumed.add(step, decoupling(STEPS[step], step))
+    resumed.save()
+    assert by_step(path) == expected([1, 2, 4, 7])
+    assert [each.name for each in tmp_path.iterdir()] == ["decoupling.npz"]
+
+
+def test_where_nothing_was_decoupled_there_is_no_file(tmp_path):
+    DecouplingLog(tmp_path / "decoupling.npz", 0).save()
+    assert list(tmp_path.iterdir()) == []

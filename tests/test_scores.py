@@ -1,0 +1,138 @@
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from anysubset.errors import InputError
+from anysubset.scores import COLUMNS, Score, by_number_missing, means, overall, read_rows, write_scores
+
+NAMES = ("flair", "t1")
+FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}
+
+
+def some(values: list[float], metric: str = "dice") -> list[Score]:
+    """For each value a sample, in one scenario and region."""
+    return [Score(("t1",), f"p{place}", metric, "WT", value) for place, value in enumerate(values)]
+
+
+# -------------------------------------------------------------------------------------------------------- means
+
+
+def test_means_are_over_the_samples_by_scenario_and_region():
+    scores = [
+        Score(("t1",), "p", "dice", "WT", 0.2),
+        Score(("t1",), "p", "dice", "ET", 1.0),
+        Score(("t1",), "p", "hd95", "WT", 99.0),
+        Score(("t1",), "q", "dice", "WT", 0.4),
+        Score(("t1",), "q", "dice", "ET", 0.0),
+        # Only p is eligible for the pair.
+        Score(("flair", "t1"), "p", "dice", "WT", 0.7),
+        Score(("flair", "t1"), "p", "dice", "ET", 0.5),
+    ]
+    # By hand: (0.2 + 0.4) / 2 and (1 + 0) / 2.
+    found = means(scores, "dice")
+    assert found == {("t1",): {"WT": pytest.approx(0.3), "ET": 0.5}, ("flair", "t1"): {"WT": 0.7, "ET": 0.5}}
+    assert list(found) == [("t1",), ("flair", "t1")]
+    assert means(scores, "hd95") == {("t1",): {"WT": 99.0}}
+    assert means(scores, "accuracy") == {}
+
+
+def test_overall_is_the_mean_over_scenarios_and_regions():
+    # By hand: (0.2 + 0.4 + 0.6 + 1.0) / 4.
+    assert overall({("t1",): {"WT": 0.2, "ET": 0.4}, ("flair",): {"WT": 0.6, "ET": 1.0}}) == pytest.approx(0.55)
+
+
+def test_by_number_missing_every_scenario_counts_once():
+    found = {
+        ("flair",): {"WT": 0.1, "ET": 0.0},
+        ("t1",): {"WT": 0.3, "ET": 0.2},
+        ("t2",): {"WT": 0.8, "ET": 0.1},
+        ("flair", "t1"): {"WT": 0.5, "ET": 0.6},
+        ("flair", "t2", "t1"): {"WT": 0.9, "ET": 0.7},
+    }
+    # By hand, of three modalities: two are missing in the first three, one in the fourth, none in the last.
+    groups = by_number_missing(found, ("flair", "t2", "t1"))
+    assert groups == {
+        0: {"WT": 0.9, "ET": 0.7},
+        1: {"WT": 0.5, "ET": 0.6},
+        2: {"WT": pytest.approx(0.4), "ET": pytest.approx(0.1)},
+    }
+    assert list(groups) == [0, 1, 2]
+
+
+# ------------------------------------------------------------------------------------------------------ the file
+
+
+def test_the_columns_are_those_of_the_design(tmp_path):
+    score = Score(("flair", "t1"), "p0", "hd95", "WT", 1.5)
+    write_scores(tmp_path / "scores.csv", [score], ("flair", "t2", "t1"), FACTS)
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines == [
+        "run,method,seed,dataset,split,scenario,n_missing,sample,metric,region,value",
+        # By hand: one of three modalities is missing.
+        "a,gmd,0,brats,test,flair+t1,1,p0,hd95,WT,1.5",
+    ]
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, 1 / 3, 0.0, 1.0, 5e-324, 1.7976931348623157e308, math.inf, 0.30000001192])
+def test_numbers_come_back_to_the_bit(tmp_path, value):
+    write_scores(tmp_path / "scores.csv", some([value]), NAMES, FACTS)
+    (row,) = read_rows(tmp_path / "scores.csv")
+    assert float(row["value"]) == value
+
+
+def test_ids_with_commas_quotes_and_letters_of_all_kinds_come_back(tmp_path):
+    ids = ['a,b "c"', "Müller\u2013脳", "line\nbreak"]
+    scores = [Score(("t1",), case, "dice", "WT", 1.0) for case in ids]
+    write_scores(tmp_path / "scores.csv", scores, NAMES, FACTS)
+    assert [row["sample"] for row in read_rows(tmp_path / "scores.csv")] == ids
+
+
+def values_of(path: Path) -> list[tuple[str, str, str, float]]:
+    return [(row["run"], row["dataset"], row["split"], float(row["value"])) for row in read_rows(path)]
+
+
+def test_scores_of_the_same_split_are_replaced_and_others_stay(tmp_path):
+    path = tmp_path / "scores.csv"
+    write_scores(path, some([0.1, 0.2]), NAMES, FACTS)
+    write_scores(path, some([0.3]), NAMES, {**FACTS, "split": "val"})
+    write_scores(path, some([0.4]), NAMES, {**FACTS, "dataset": "lgg"})
+    write_scores(path, some([0.5]), NAMES, {**FACTS, "run": "b"})
+    write_scores(path, some([0.6, 0.7, 0.8]), NAMES, FACTS)
+    assert values_of(path) == [
+        ("a", "brats", "val", 0.3),
+        ("a", "lgg", "test", 0.4),
+        ("b", "brats", "test", 0.5),
+        ("a", "brats", "test", 0.6),
+        ("a", "brats", "test", 0.7),
+        ("a", "brats", "test", 0.8),
+    ]
+    with path.open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    assert [each.name for each in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_a_failure_in_the_middle_leaves_the_old_scores(tmp_path):
+    path = tmp_path / "scores.csv"
+    write_scores(path, some([0.1, 0.2]), NAMES, FACTS)
+    before = path.read_bytes()
+
+    def broken():
+        yield from some([0.9])
+        raise RuntimeError("The power is gone.")
+
+    with pytest.raises(RuntimeError, match="power"):
+        write_scores(path, broken(), NAMES, FACTS)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "run,method,seed,dataset,split,scenario,sample,metric,region,value\n"]
+)
+def test_a_table_of_something_else_is_refused_and_left_alone(tmp_path, text):
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"scores\.csv is no table of scores; its columns must be run, method,"):
+        write_scores(path, some([0.1]), NAMES, FACTS)
+    assert path.read_text() == text

@@ -1,0 +1,270 @@
+"""The segmentation task: labels to regions and back, what is refused, and whole volumes in windows."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from torch import Tensor
+from torch.testing import assert_close
+
+from anysubset.errors import InputError
+from anysubset.modalities import keep, scenarios
+from anysubset.models.sharing import DynamicSharing
+from anysubset.segmentation import Segmentation
+
+MODALITIES = ("flair", "t2", "t1")
+BRATS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+
+close = partial(assert_close, rtol=0, atol=1e-5)
+
+
+def task(
+    patch: tuple[int, ...] = (16, 16), regions: Mapping[str, tuple[int, ...]] = BRATS, **more: Any
+) -> Segmentation:
+    return Segmentation(MODALITIES, regions, patch, **{"width": 0.25, **more})
+
+
+def volumes(*size: int) -> dict[str, Tensor]:
+    """One patient with noise in every modality: (1, 1, X, Y, Z) each."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(1, 1, *size, generator=generator) for name in MODALITIES}
+
+
+def network_of(task: Segmentation) -> DynamicSharing:
+    torch.manual_seed(0)
+    return task.network(MODALITIES)
+
+
+# --------------------------------------------------------------------------------------- labels, regions, labels
+
+
+def test_labels_to_regions_by_hand():
+    # Label 2 is in WT alone, 1 in WT and TC, 4 in all three.
+    target = task().target(torch.tensor([0, 1, 2, 4]).view(4, 1, 1))
+    assert target.dtype == torch.bool
+    assert target.flatten(1).int().tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+
+
+def test_regions_are_painted_two_then_one_then_four():
+    # Every combination of WT, TC, ET, consistent or not: the last one painted wins.
+    combinations = torch.cartesian_prod(*[torch.tensor([False, True])] * 3)
+    painted = task().mask(combinations.T.reshape(3, 8, 1, 1)).flatten().tolist()
+    expected = {(0, 0, 0): 0, (1, 0, 0): 2, (0, 1, 0): 1, (1, 1, 0): 1}
+    assert painted == [expected.get(tuple(row), 4) for row in combinations.int().tolist()]
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        pytest.param(BRATS, id="2018"),
+        pytest.param({"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}, id="2023"),
+        pytest.param({"tumour": (7,)}, id="one"),
+        pytest.param({"liver": (2,), "spleen": (1,), "kidney": (9,)}, id="side by side"),
+    ],
+)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_mask_goes_to_regions_and_back_unchanged(regions: dict[str, tuple[int, ...]], data: st.DataObject):
+    made = task(regions=regions)
+    values = st.sampled_from([0, *sorted(made.labels)])
+    labels = torch.from_numpy(data.draw(st_numpy.arrays(np.int16, (3, 2, 2), elements=values)))
+    painted = made.mask(made.target(labels))
+    assert painted.dtype == torch.uint8
+    assert torch.equal(painted, labels.to(torch.uint8))
+
+
+def test_labels_that_share_a_region_come_back_as_the_first_but_the_region_stays():
+    # Necrosis 1 and enhancing 4 are one region here: which voxel was which is not told by it.
+    made = task(regions={"core": (4, 1)})
+    labels = torch.tensor([0, 1, 4]).view(3, 1, 1)
+    painted = made.mask(made.target(labels))
+    assert painted.flatten().tolist() == [0, 4, 4]
+    assert torch.equal(made.target(painted), made.target(labels))
+
+
+def test_every_declared_label_is_known():
+    assert task().labels == {1, 2, 4}
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"regions": {}}, r"needs at least one region, such as regions: \{tumour: \[1\]\}"),
+        ({"regions": {"WT": (1, 0)}}, r"'WT' needs labels other than 0 \(the background\)"),
+        ({"regions": {"WT": (1,), "ET": ()}}, "'ET' needs labels other than 0"),
+        ({"patch": (16,)}, r"2 or 3 positive sizes, not \[16\]"),
+        ({"patch": (16, 16, 16, 16)}, "2 or 3 positive sizes"),
+        ({"patch": (16, 0)}, r"2 or 3 positive sizes, not \[16, 0\]"),
+        ({"patch": ()}, r"2 or 3 positive sizes, not \[\]"),
+        ({"pool": "volume"}, "pooled over 'batch' or 'sample', not 'volume'"),
+        ({"overlap": 1.0}, r"from 0 to below 1, not 1\.0"),
+        ({"overlap": -0.1}, r"from 0 to below 1, not -0\.1"),
+        ({"cross_entropy": -1.0}, "0 or more, not -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str):
+    with pytest.raises(InputError, match=said):
+        task(**settings)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "said"),
+    [
+        ((), "needs at least one modality"),
+        (("t1", "t2", "t1"), "named twice: t1, t2, t1"),
+        (("t1-ce",), "'t1-ce' is not a plain name"),
+        (("t1+t2",), "not a plain name"),
+        (("",), "not a plain name"),
+    ],
+)
+def test_modalities_that_cannot_be_named_are_refused(modalities: tuple[str, ...], said: str):
+    with pytest.raises(InputError, match=said.replace("+", r"\+")):
+        Segmentation(modalities, BRATS)
+
+
+@pytest.mark.parametrize("name", ["type", "values", "training"])
+def test_a_modality_that_torch_cannot_name_a_module_after_is_refused(name: str):
+    with pytest.raises(InputError):
+        Segmentation((name, "t1"), BRATS)
+
+
+@pytest.mark.parametrize("width", [0.3, -1.0])
+def test_a_width_that_cannot_be_is_refused_when_the_network_is_made(width: float):
+    with pytest.raises(InputError, match="width"):
+        network_of(task(width=width))
+
+
+@pytest.mark.parametrize("label", [256, -1])
+def test_a_label_that_no_mask_can_hold_is_refused(label: int):
+    with pytest.raises(InputError):
+        task(regions={"WT": (label,)})
+
+
+# ------------------------------------------------------------------------------------------------------ the loss
+
+
+def test_the_loss_is_pooled_as_asked_and_cross_entropy_is_added_where_asked():
+    # N8: zero logits on 8 voxels, one sample full and one empty; cross entropy is ln 2 everywhere.
+    logits = torch.zeros(2, 1, 2, 4)
+    target = torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 2, 4)
+    one = {"tumour": (1,)}
+    per_sample = (4 / 13 + 4 / 5) / 2
+    close(task(regions=one).loss(logits, target), torch.tensor(8 / 17))
+    close(task(regions=one, pool="sample").loss(logits, target), torch.tensor(per_sample))
+    close(task(regions=one, cross_entropy=0.5).loss(logits, target), torch.tensor(8 / 17 + 0.5 * math.log(2)))
+
+
+# --------------------------------------------------------------------------------------------------- the network
+
+
+@pytest.mark.parametrize(("patch", "dimensions"), [((16, 16), 2), ((16, 16, 16), 3)])
+@pytest.mark.parametrize("stem", [False, True])
+def test_the_length_of_the_patch_makes_the_network(patch: tuple[int, ...], dimensions: int, stem: bool):
+    net = network_of(task(patch, stem=stem))
+    answer = net({name: torch.zeros(2, 1, *patch) for name in MODALITIES})
+    assert answer.shape == (2, len(BRATS), *patch)
+    assert net.head.weight.ndim == 2 + dimensions
+    assert set(net.stems) == (set(MODALITIES) if stem else set())
+
+
+def test_a_network_of_some_modalities_knows_no_others():
+    assert task().network(["t2"]).modalities == ("t2",)
+
+
+# --------------------------------------------------------------------------------------------------- whole volumes
+
+
+@torch.no_grad()
+def test_a_window_that_covers_the_volume_gives_what_the_network_gives():
+    made = task((16, 16, 16))
+    net, inputs = network_of(made), volumes(16, 16, 16)
+    for scenario in (MODALITIES, ("t2",), ("flair", "t1")):
+        present = keep(inputs, scenario)
+        close(made.carry(net, present), net(present))
+
+
+@torch.no_grad()
+def test_slices_are_answered_one_by_one_and_put_back_in_their_places():
+    made = task((16, 16))
+    net, inputs = network_of(made), volumes(16, 16, 3)
+    for scenario in scenarios(MODALITIES):
+        present = keep(inputs, scenario)
+        slices = [net({name: volume[..., place] for name, volume in present.items()}) for place in range(3)]
+        assert not torch.allclose(slices[0], slices[1])
+        close(made.carry(net, present), torch.stack(slices, dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("patch", "size"),
+    [
+        pytest.param((16, 16), (16, 16, 40), id="more slices than go at once"),
+        pytest.param((16, 16), (37, 21, 2), id="slices larger than the patch"),
+        pytest.param((16, 16), (5, 30, 2), id="slices smaller than the patch"),
+        pytest.param((16, 8, 16), (24, 20, 18), id="a volume larger than the patch"),
+        pytest.param((16, 16, 16), (9, 24, 7), id="a volume smaller than the patch"),
+    ],
+)
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_windows_are_put_together_into_the_whole(patch: tuple[int, ...], size: tuple[int, ...], overlap: float):
+    # A function that answers two regions voxel by voxel, from modalities that it knows by name.
+    def voxelwise(present: Mapping[str, Tensor]) -> Tensor:
+        assert list(present) == ["t1", "flair"]
+        assert all(x.shape[1:] == (1, *patch) for x in present.values())
+        return torch.cat([present["t1"] - 2.0 * present["flair"], 3.0 * present["t1"]], dim=1)
+
+    inputs = keep(volumes(*size), ("t1", "flair"))
+    expected = torch.cat([inputs["t1"] - 2.0 * inputs["flair"], 3.0 * inputs["t1"]], dim=1)
+    close(task(patch, overlap=overlap).carry(voxelwise, inputs), expected)
+
+
+@pytest.mark.parametrize(("overlap", "windows"), [(0.0, 2), (0.25, 3), (0.5, 3), (0.75, 5)])
+def test_windows_overlap_by_a_share_of_the_patch(overlap: float, windows: int):
+    # 32 pixels in windows of 16 that move on by 16, 12, 8 or 4: from 0 16; 0 12 16; 0 8 16; 0 4 8 12 16.
+    seen = 0
+
+    def counting(present: Mapping[str, Tensor]) -> Tensor:
+        nonlocal seen
+        seen += len(present["t1"])
+        return present["t1"]
+
+    task((16, 16), overlap=overlap).carry(counting, {"t1": torch.zeros(1, 1, 32, 16, 1)})
+    assert seen == windows
+
+
+def test_where_windows_overlap_the_one_with_the_nearer_centre_weighs_more():
+    # Two windows, from 0 and from 8; each answers its own mean everywhere: 4/16 and 8/16.
+    volume = torch.zeros(1, 1, 24, 16, 1)
+    volume[:, :, 12:20] = 1.0
+
+    def flat(present: Mapping[str, Tensor]) -> Tensor:
+        return present["t1"].mean(dim=(2, 3), keepdim=True).expand_as(present["t1"]).clone()
+
+    answer = task((16, 16)).carry(flat, {"t1": volume})[0, 0, :, 8, 0]
+    # Pixels below 8 see the first window alone, those from 16 the second alone.
+    close(answer[:8], torch.full((8,), 0.25))
+    close(answer[16:], torch.full((8,), 0.5))
+    # In between the answer goes over from one to the other, half-way in the middle.
+    assert (answer[8:16].diff() > 0).all()
+    close(answer[8:16] + answer[8:16].flip(0), torch.full((8,), 0.75))
+
+
+@torch.no_grad()
+def test_a_scenario_in_windows_is_the_mean_of_its_modalities_in_windows():
+    # What lets an evaluation run each modality once: windowing and the affine head are both linear.
+    made = task((16, 16))
+    net, inputs = network_of(made), volumes(24, 20, 2)
+    alone = [
+        made.carry(lambda present, name=name: net.answer_one(name, present[name]), {name: volume})
+        for name, volume in inputs.items()
+    ]
+    close(made.carry(net, inputs), torch.stack(alone).mean(dim=0))

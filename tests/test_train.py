@@ -1,0 +1,360 @@
+import json
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anysubset import checkpoint
+from anysubset import train as training
+from anysubset.data import create_dataset
+from anysubset.experiment import Experiment, TrainSettings
+from anysubset.methods import METHODS, create_method
+from anysubset.runs import Run
+from anysubset.scores import Score
+from anysubset.train import Progress, learning_rate, train, train_step
+
+Show = Callable[[Iterable[int], int], Iterable[int]]
+
+
+def all_steps(steps: Iterable[int], done: int) -> Iterable[int]:
+    return steps
+
+
+def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: bool = False) -> Progress:
+    """What `anysubset fit` does, without a terminal."""
+    dataset = create_dataset(experiment.data, experiment.model)
+    torch.manual_seed(experiment.seed)
+    generator = torch.Generator().manual_seed(experiment.seed)
+    options = {name: value for name, value in experiment.method.items() if name != "name"}
+    method = create_method(experiment.method["name"], dataset.task, options, generator)
+    with Run(folder, experiment, resume) as run:
+        return train(method, dataset, run, show=show)
+
+
+def stop_at(step: int) -> Show:
+    """Ctrl-C right before a step."""
+
+    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+        for each in steps:
+            if each == step:
+                signal.raise_signal(signal.SIGINT)
+            yield each
+
+    return show
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Every weight, moment, random state and logged number, bit for bit."""
+    for name in ("best", "latest"):
+        tensors, facts = checkpoint.load(folder / "checkpoints" / f"{name}.safetensors")
+        other_tensors, other_facts = checkpoint.load(other / "checkpoints" / f"{name}.safetensors")
+        assert len(tensors) > 50
+        assert tensors.keys() == other_tensors.keys()
+        assert [key for key in tensors if not torch.equal(tensors[key], other_tensors[key])] == []
+        assert facts == other_facts
+    assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
+        assert {"step", "cases", "case", "weights", "norms", "cosines"} == set(stored) == set(other_stored)
+        for key in stored:
+            np.testing.assert_array_equal(stored[key], other_stored[key])
+
+
+# ---------------------------------------------------------------------------------------- learning rate
+
+
+def test_the_rate_falls_as_the_poly_schedule_says():
+    settings = TrainSettings(steps=10, schedule="poly")
+    # By hand: (1 - 0 / 10)^0.9 = 1; (1 - 5 / 10)^0.9 = 2^-0.9 = 0.535887; (1 - 9 / 10)^0.9 = 10^-0.9 = 0.125893.
+    rates = [learning_rate(settings, step) for step in (0, 5, 9)]
+    assert rates == pytest.approx([1, 0.535887, 0.125893], rel=1e-5)
+
+
+def test_the_rate_falls_as_the_cosine_schedule_says():
+    settings = TrainSettings(steps=6, schedule="cosine")
+    # By hand: (1 + cos(0)) / 2, (1 + cos(60 degrees)) / 2, (1 + cos(90)) / 2, (1 + cos(120)) / 2.
+    rates = [learning_rate(settings, step) for step in (0, 2, 3, 4)]
+    assert rates == pytest.approx([1, 3 / 4, 1 / 2, 1 / 4])
+
+
+def test_the_rate_rises_over_the_warmup():
+    settings = TrainSettings(steps=8, schedule="constant", warmup=4)
+    assert [learning_rate(settings, step) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    # The rise is on top of the fall: 2 / 4 of (1 + cos(180 degrees / 8)) / 2 = (1 + 0.923880) / 2 in step 1.
+    cosine = TrainSettings(steps=8, schedule="cosine", warmup=4)
+    assert learning_rate(cosine, 1) == pytest.approx(0.5 * 0.961940)
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
+def test_no_schedule_reaches_a_rate_of_zero_or_below(schedule):
+    settings = TrainSettings(steps=7, schedule=schedule, warmup=3)
+    assert all(0 < learning_rate(settings, step) <= 1 for step in range(7))
+
+
+def test_the_optimizer_takes_the_rate_of_the_schedule(make_experiment, tmp_path):
+    go(make_experiment({"train.lr": 0.01, "train.schedule": "cosine", "train.steps": 2}), tmp_path / "run")
+    # By hand: 0.01, then 0.01 (1 + cos(90 degrees)) / 2 = 0.005.
+    assert [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line] == pytest.approx([0.01, 0.005])
+
+
+# -------------------------------------------------------------------------------------- stop and go on
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_experiment, tmp_path_factory) -> tuple[Experiment, Path]:
+    """Seven steps of GMD on two random cases a step; a tour through the five patients ends within one."""
+    experiment = make_experiment(
+        {
+            "train.steps": 7,
+            "train.batch": 3,
+            "train.validate_every": 3,
+            "train.checkpoint_every": 4,
+            "method.name": "gmd",
+            "method.cases": "random=2",
+        }
+    )
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = go(experiment, folder)
+    assert (done.step, done.finished) == (7, True)
+    return experiment, folder
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 7])
+def test_a_run_stopped_by_ctrl_c_and_resumed_ends_with_the_same_bits(undisturbed, tmp_path, step):
+    experiment, folder = undisturbed
+    # There is nothing to be stopped after the last step.
+    with pytest.raises(KeyboardInterrupt) if step < 7 else nullcontext():
+        go(experiment, tmp_path / "run", stop_at(step))
+    # The step that was under way was finished and kept.
+    assert checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == step
+    done = go(experiment, tmp_path / "run", resume=True)
+    assert (done.step, done.finished) == (7, True)
+    assert_same_run(tmp_path / "run", folder)
+
+
+def test_a_run_stopped_three_times_ends_with_the_same_bits(undisturbed, tmp_path):
+    experiment, folder = undisturbed
+    for step in (1, 3, 6):
+        with pytest.raises(KeyboardInterrupt):
+            go(experiment, tmp_path / "run", stop_at(step), resume=True)
+    go(experiment, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", folder)
+
+
+def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undisturbed, tmp_path):
+    experiment, folder = undisturbed
+
+    def crash(steps: Iterable[int], done: int) -> Iterator[int]:
+        for step in steps:
+            if step == 7:
+                raise RuntimeError("The power is gone.")
+            yield step
+
+    with pytest.raises(RuntimeError, match="power"):
+        go(experiment, tmp_path / "run", crash)
+    # Checkpoints are due every four steps; 5 and 6 were logged, and step 6 was validated.
+    assert checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == 4
+    assert log_of(tmp_path / "run")[-1]["step"] == 6
+    done_again = []
+
+    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+        for step in steps:
+            done_again.append(step)
+            yield step
+
+    go(experiment, tmp_path / "run", show, resume=True)
+    assert done_again == [5, 6, 7]
+    assert_same_run(tmp_path / "run", folder)
+
+
+def test_a_second_ctrl_c_does_not_wait(make_experiment, tmp_path):
+    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        yield from steps
+
+    with pytest.raises(KeyboardInterrupt):
+        go(make_experiment(), tmp_path / "run", show)
+    assert not (tmp_path / "run/checkpoints/latest.safetensors").exists()
+
+
+def test_the_handler_of_ctrl_c_is_put_back(make_experiment, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    go(make_experiment({"train.steps": 1}), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_run_resumed_does_nothing(undisturbed):
+    experiment, folder = undisturbed
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "events" not in path.name}
+
+    def none(steps: Iterable[int], done: int) -> Iterable[int]:
+        raise AssertionError("A finished run was trained.")
+
+    done = go(experiment, folder, none, resume=True)
+    assert (done.step, done.finished) == (7, True)
+    assert len(done.validation) == 15
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_the_seed_decides_and_another_seed_decides_otherwise(make_experiment, tmp_path):
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        go(make_experiment({"seed": seed, "train.steps": 1}), tmp_path / name)
+    first, again, other = (log_of(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first[0]["losses"] != other[0]["losses"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_goes_on_where_it_was(name, make_experiment, tmp_path):
+    experiment = make_experiment({"method.name": name, "train.steps": 3, "train.validate_every": 3})
+    go(experiment, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(experiment, tmp_path / "parts", stop_at(2))
+    go(experiment, tmp_path / "parts", resume=True)
+    whole, _ = checkpoint.load(tmp_path / "whole/checkpoints/latest.safetensors")
+    parts, _ = checkpoint.load(tmp_path / "parts/checkpoints/latest.safetensors")
+    assert len(whole) > 50
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+
+
+# ------------------------------------------------------------------------------------------------- steps
+
+
+def test_a_step_in_bfloat16_moves_the_weights_and_keeps_them_float32(make_experiment, tmp_path):
+    seen = []
+    for precision in ("float32", "bfloat16"):
+        experiment = make_experiment({"train.steps": 1, "train.precision": precision, "method.name": "gmd"})
+        go(experiment, tmp_path / precision)
+        tensors, _ = checkpoint.load(tmp_path / precision / "checkpoints/best.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+        seen.append((tensors, log_of(tmp_path / precision)[0]["losses"]))
+    (full, losses), (half, half_losses) = seen
+    # bfloat16 has 8 bits: the losses agree to about 1 in 100, and not to the bit.
+    assert losses.keys() == half_losses.keys()
+    assert half_losses == pytest.approx(losses, rel=0.02)
+    assert half_losses != losses
+    assert any(not torch.equal(full[key], half[key]) for key in full)
+
+
+def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_experiment, tmp_path):
+    # `full` learns from patient 002 alone, who is complete. Batches of one: of every five steps four are skipped.
+    experiment = make_experiment({"method.name": "full", "train.batch": 1, "train.steps": 5, "train.validate_every": 5})
+    done = go(experiment, tmp_path / "run")
+    assert (done.step, done.skipped) == (5, 4)
+    (taken,) = [line for line in log_of(tmp_path / "run") if "losses" in line]
+    assert taken["eligible"] == {"flair+t2+t1ce+t1": 1}
+    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")
+    assert facts["skipped"] == 4
+    # Adam itself counts one step.
+    assert tensors["optimizer.0.step"].item() == 1
+    assert not (tmp_path / "run/decoupling.npz").exists()
+
+
+def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experiment, tmp_path):
+    experiment = make_experiment({"method.name": "full"})
+    dataset = create_dataset(experiment.data, experiment.model)
+    method = create_method("full", dataset.task, {})
+    optimizer = torch.optim.Adam(method.parameters())
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    batches = dataset.training_batches("train", 1, experiment.seed, 0, 5)
+    with Run(tmp_path / "run", experiment) as run:
+        run.begin(0)
+        for step, batch in enumerate(batches, start=1):
+            if batch.ids == ("phantom_002",):
+                continue
+            assert train_step(method, batch, optimizer, run, step) is False
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+    assert not optimizer.state_dict()["state"]
+
+
+# -------------------------------------------------------------------------------------------- validation
+
+
+def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypatch):
+    # Scores that rise and fall: the second of four is the best, the fourth equals it and comes too late.
+    given = iter([0.2, 0.6, 0.4, 0.6])
+    weights = {}
+
+    def scores(method, dataset, split, *, distances):
+        assert (split, distances) == ("val", False)
+        value = next(given)
+        weights[len(weights) + 1] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        return [Score(("t1",), "phantom_005", "dice", "WT", value), Score(("t2",), "phantom_005", "dice", "WT", 0.0)]
+
+    monkeypatch.setattr(training, "evaluate", scores)
+    experiment = make_experiment({"train.steps": 4, "train.validate_every": 1})
+    told: list[str] = []
+    dataset = create_dataset(experiment.data, experiment.model)
+    method = create_method("gmd", dataset.task, {}, torch.Generator())
+    with Run(tmp_path / "run", experiment) as run:
+        done = train(method, dataset, run, report=told.append)
+    # By hand: the mean over the two scenarios is half of each score.
+    assert (done.best, done.best_step) == (0.3, 2)
+    assert done.validation == {"t1": {"WT": 0.6}, "t2": {"WT": 0.0}}
+    assert ["(best)" in line for line in told] == [True, True, False, False]
+    assert "step 2: validation Dice 30.0, mean of 2 scenarios (best)" in told
+    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/best.safetensors")
+    assert (facts["step"], facts["validation_mean"], facts["validation_patients"]) == (2, 0.3, 1)
+    assert facts["validation"] == done.validation
+    assert all(torch.equal(weights[2][name], tensor) for name, tensor in tensors.items())
+    assert any(not torch.equal(weights[4][name], tensor) for name, tensor in tensors.items())
+
+
+def test_the_last_step_is_always_validated(make_experiment, tmp_path):
+    go(make_experiment({"train.steps": 3, "train.validate_every": 2}), tmp_path / "run")
+    assert [line["step"] for line in log_of(tmp_path / "run") if "validation" in line] == [2, 3]
+
+
+def test_the_score_of_a_checkpoint_is_the_mean_of_its_scenarios(undisturbed):
+    _, folder = undisturbed
+    _, facts = checkpoint.load(folder / "checkpoints/best.safetensors")
+    assert len(facts["validation"]) == 15
+    values = [value for regions in facts["validation"].values() for value in regions.values()]
+    assert len(values) == 45
+    assert math.isclose(facts["validation_mean"], sum(values) / 45)
+    validated = {line["step"]: line["validation"] for line in log_of(folder) if "validation" in line}
+    assert list(validated) == [3, 6, 7]
+    assert facts["validation_mean"] == max(validated.values()) == validated[facts["step"]]
+
+
+def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, tmp_path):
+    experiment = make_experiment({"train.steps": 2, "train.validate_every": 1})
+    dataset = create_dataset(experiment.data, experiment.model)
+    method = create_method("gmd", dataset.task, {}, torch.Generator())
+    modes = []
+
+    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+        for step in steps:
+            modes.append(method.training)
+            yield step
+
+    with Run(tmp_path / "run", experiment) as run:
+        train(method, dataset, run, show=show)
+    assert modes == [True, True]
+
+
+def test_what_was_logged_of_decoupling_has_the_cases_of_its_step(undisturbed):
+    _, folder = undisturbed
+    logged = {line["step"]: list(line["losses"]) for line in log_of(folder) if "losses" in line}
+    with np.load(folder / "decoupling.npz") as stored:
+        names = stored["cases"]
+        cases = {
+            int(step): [str(names[place]) for place in row if place >= 0]
+            for step, row in zip(stored["step"], stored["case"], strict=True)
+        }
+        assert cases == logged
+        # A gradient has the cosine 1 with itself.
+        for row, case in enumerate(stored["case"]):
+            for place in range((case >= 0).sum()):
+                assert stored["cosines"][row, place, place] == pytest.approx(1)
+    assert len(cases) > 3
