@@ -19,9 +19,14 @@ def test_the_file_has_its_name_only_once_it_is_written(tmp_path):
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk is full"), whole(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk is full")
+
+    def fail():
+        with whole(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
