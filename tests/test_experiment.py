@@ -297,3 +297,14 @@ def test_the_order_of_regions_survives_writing(tmp_path):
     experiment = replace(Experiment(), data=DataSettings(regions={"z": [1, 2], "a": [1]}))
     write_experiment(experiment, tmp_path / "e.yaml")
     assert list(read_experiment(tmp_path / "e.yaml").data.regions) == ["z", "a"]
+
+
+def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "drawn.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    found = read_experiment(None, {"data.root": "patients", "data.splits": "drawn.json"}).anchored()
+    assert found.data.root == str(tmp_path / "patients")
+    assert found.data.splits == str(tmp_path / "drawn.json")
+    # Splits that lie beside the patients are found there, wherever that is.
+    beside = read_experiment(None, {"data.root": "patients", "data.splits": "splits.json"}).anchored()
+    assert beside.data.splits == "splits.json"

@@ -166,15 +166,16 @@ def inspect(given: Given) -> None:
         if file.exists():
             raise InputError(f"{file} is there already; choose another name.")
     report = inspect_volumes(path)
+    written = [] if target is None else write_dataset(report, path, target)
     if given.get("json"):
         print(json.dumps(report, indent=2))
-    else:
-        show_inspection(report)
-    if target is not None:
-        write_dataset(report, path, target)
+        return
+    show_inspection(report)
+    for file in written:
+        say(f"Wrote {file}")
 
 
-def write_dataset(report: Given, path: Path, target: Path) -> None:
+def write_dataset(report: Given, path: Path, target: Path) -> list[str]:
     """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
     import yaml
 
@@ -183,14 +184,15 @@ def write_dataset(report: Given, path: Path, target: Path) -> None:
     from anysubset.data.splits import draw_splits
 
     settings = dataset_file(report, path)
+    written = [str(target)]
     if not report["splits"]:
         usable = [patient.id for patient in find_patients(path) if patient.label and patient.id not in report["faults"]]
         splits = target.with_suffix(".splits.json")
         splits.write_text(json.dumps(draw_splits(usable), indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
-        print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
+        written.append(f"{splits}: no splits lie beside the patients, so these were drawn")
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    print(f"Wrote {target}", file=sys.stderr)
+    return written
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -334,6 +336,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     from anysubset.runs import Run
     from anysubset.train import train
 
+    experiment = experiment.anchored()
     # What can be found wrong without reading a volume is found before the folder is made.
     device = device_of(experiment.train.device)
     dataset = create_dataset(experiment.data, experiment.model, say)
@@ -345,6 +348,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     parameters = sum(parameter.numel() for parameter in method.parameters())
     with Run(folder, experiment, resume) as run:
         say(f"{folder}: {experiment.method['name']}, {parameters:,} parameters, on {device}")
+        say(f"{dataset.complete('train')} of {len(dataset.ids('train'))} training patients have every modality")
         done = train(method, dataset, run, show=track_steps, report=say)
     say(
         f"{folder}: {done.step} steps; validation Dice {100 * done.best:.1f} at step {done.best_step}, "

@@ -166,6 +166,13 @@ class Experiment:
         """Every setting under its dotted name."""
         return flatten(asdict(self))
 
+    def anchored(self) -> "Experiment":
+        """The same experiment with whole paths, so that its run can be used from anywhere."""
+        splits = self.data.splits
+        if splits is not None and Path(splits).exists():
+            splits = str(Path(splits).resolve())
+        return replace(self, data=replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits))
+
     def at(self, root: str | None) -> "Experiment":
         """The same experiment on data at another place; None leaves it where it is."""
         return self if root is None else replace(self, data=replace(self.data, root=root, splits=None))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.data.splits import check_splits, find_splits, read_splits
+from anysubset.data.splits import check_splits, draw_splits, find_splits, read_splits
 from anysubset.errors import InputError
 
 LGG = Path(__file__).parents[3] / "shared" / "data" / "lgg"
@@ -112,3 +112,25 @@ def test_real_splits():
     assert splits is not None
     assert {name: len(ids) for name, ids in splits.items()} == {"train": 42, "val": 6, "test": 12}
     check_splits(splits, [folder.name for folder in LGG.iterdir() if folder.is_dir()])
+
+
+# ------------------------------------------------------------------------------------------------- drawn ones
+
+
+def test_drawn_splits_are_seven_to_one_to_two_and_hold_everyone_once():
+    ids = [f"case_{number}" for number in range(20)]
+    splits = draw_splits(ids)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 14, "val": 2, "test": 4}
+    assert sorted(case for part in splits.values() for case in part) == sorted(ids)
+
+
+def test_drawn_splits_depend_on_the_seed_and_not_on_the_order_of_ids():
+    ids = [f"case_{number}" for number in range(20)]
+    assert draw_splits(ids) == draw_splits(ids[::-1])
+    assert draw_splits(ids) != draw_splits(ids, seed=1)
+
+
+def test_three_patients_are_enough_and_two_are_not():
+    assert {len(part) for part in draw_splits(["a", "b", "c"]).values()} == {1}
+    with pytest.raises(InputError, match="2 patients with a label cannot be split"):
+        draw_splits(["a", "b"])

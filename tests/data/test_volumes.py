@@ -351,3 +351,17 @@ def test_reading_is_told_once(phantoms):
     found.prepare("train")
     found.prepare("all")
     assert told == [f"Reading 5 patients (train) from {phantoms}", f"Reading 3 patients (all) from {phantoms}"]
+
+
+def test_complete_patients_are_counted(tmp_path):
+    patient(tmp_path, "a", dict.fromkeys(NAMES, (2, 8)))
+    patient(tmp_path, "b", dict.fromkeys(NAMES[1:], (2, 8)))
+    assert dataset(tmp_path).complete("all") == 1
+
+
+def test_splits_lie_beside_a_manifest(tmp_path):
+    patient(tmp_path, "a", {"t1": (2, 8)})
+    (tmp_path / "list.csv").write_text("id,t1,seg\na,a/a_t1.nii.gz,a/a_seg.nii.gz\n")
+    (tmp_path / "mine.json").write_text('{"train": ["a"]}')
+    found = dataset(tmp_path / "list.csv", modalities=["t1"], splits="mine.json")
+    assert found.ids("train") == ("a",)

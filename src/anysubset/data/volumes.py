@@ -85,7 +85,8 @@ class Volumes:
             found = find_splits(root)
         else:
             named = Path(self.data.splits)
-            found = read_splits(named if named.exists() else root / named)
+            beside = (root if root.is_dir() else root.parent) / named
+            found = read_splits(named if named.exists() else beside)
         if found is not None:
             check_splits(found, self.patients)
         return {**(found or {}), "all": tuple(self.patients)}
@@ -100,6 +101,10 @@ class Volumes:
         for name in self.task.modalities:
             if name not in names:
                 raise unknown("modality", name, names)
+
+    def complete(self, split: str) -> int:
+        """How many patients of a split have every modality."""
+        return sum(set(self.task.modalities) <= set(self.patients[case].sources) for case in self.ids(split))
 
     def split_hash(self, split: str) -> str:
         """A fingerprint of the ids of a split, for the record."""
