@@ -166,16 +166,15 @@ def inspect(given: Given) -> None:
         if file.exists():
             raise InputError(f"{file} is there already; choose another name.")
     report = inspect_volumes(path)
-    written = [] if target is None else write_dataset(report, path, target)
     if given.get("json"):
         print(json.dumps(report, indent=2))
-        return
-    show_inspection(report)
-    for file in written:
-        say(f"Wrote {file}")
+    else:
+        show_inspection(report)
+    if target is not None:
+        write_dataset(report, path, target)
 
 
-def write_dataset(report: Given, path: Path, target: Path) -> list[str]:
+def write_dataset(report: Given, path: Path, target: Path) -> None:
     """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
     import yaml
 
@@ -184,15 +183,14 @@ def write_dataset(report: Given, path: Path, target: Path) -> list[str]:
     from anysubset.data.splits import draw_splits
 
     settings = dataset_file(report, path)
-    written = [str(target)]
     if not report["splits"]:
         usable = [patient.id for patient in find_patients(path) if patient.label and patient.id not in report["faults"]]
         splits = target.with_suffix(".splits.json")
         splits.write_text(json.dumps(draw_splits(usable), indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
-        written.append(f"{splits}: no splits lie beside the patients, so these were drawn")
+        print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return written
+    print(f"Wrote {target}", file=sys.stderr)
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
