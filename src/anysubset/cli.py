@@ -467,13 +467,16 @@ def show_inspection(report: Given) -> None:
     for name, count in report["scenarios"].items():
         table.add_row(name, str(count))
     say(table)
-    table = Table("shape", "spacing (mm)", "orientation", "label: voxels", "split: patients")
-    columns = [
-        [f"{name}: {count}" for name, count in report[key].items()]
-        for key in ("shapes", "spacings", "orientations", "labels", "splits")
-    ]
-    table.add_row(*("\n".join([*column[:8], *(["..."] if len(column) > 8 else [])]) for column in columns))
-    say(table)
+    for label, key in (
+        ("shapes", "shapes"),
+        ("spacings in mm", "spacings"),
+        ("orientations", "orientations"),
+        ("voxels by label", "labels"),
+        ("splits", "splits"),
+    ):
+        found = [f"{name}: {count}" for name, count in report[key].items()]
+        more = f", and {len(found) - 8} more" if len(found) > 8 else ""
+        say(f"{label}: {', '.join(found[:8]) or 'none'}{more}")
     for patient, names in report["missing"].items():
         say(f"missing: {patient} has no {', '.join(names)}")
     for note in report["notes"]:
