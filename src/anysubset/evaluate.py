@@ -7,7 +7,7 @@ import torch
 from anysubset.data.volumes import Sample, Volumes
 from anysubset.methods.method import Method
 from anysubset.metrics import dice, hd95
-from anysubset.modalities import Scenario
+from anysubset.modalities import Scenario, in_order
 from anysubset.scores import Score
 
 
@@ -50,14 +50,6 @@ def evaluate(
             ]
     method.train(was_training)
     # A patient may come in parts (see `samples`): put each one's scenarios back into the order of the table.
-    order = {scenario: place for place, scenario in enumerate(sorted_scenarios(found, dataset.task.modalities))}
+    scored = in_order({score.scenario for score in found}, dataset.task.modalities)
+    order = {scenario: place for place, scenario in enumerate(scored)}
     return sorted(found, key=lambda score: order[score.scenario])
-
-
-def sorted_scenarios(scores: Iterable[Score], modalities: Scenario) -> list[Scenario]:
-    """Those that were scored, in the order of the table: see `anysubset.modalities.scenarios`."""
-    place = {name: index for index, name in enumerate(modalities)}
-    return sorted(
-        {score.scenario for score in scores},
-        key=lambda scenario: (len(scenario), [place[name] for name in reversed(scenario)]),
-    )

@@ -48,6 +48,12 @@ def scenarios(modalities: Iterable[str], missing: int | None = None) -> list[Sce
     return found
 
 
+def in_order(some: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:
+    """Some scenarios, in the order in which `scenarios` lists all."""
+    place = {name: index for index, name in enumerate(modalities)}
+    return sorted(some, key=lambda scenario: (len(scenario), [place[name] for name in scenario[::-1]]))
+
+
 def scenario_name(scenario: Scenario) -> str:
     """The names joined by `+`, as they stand in `scores.csv`."""
     return "+".join(scenario)
@@ -104,8 +110,7 @@ def draw_cases(modalities: Scenario, count: int, generator: torch.Generator | No
         chosen = tuple(name for name, coin in zip(modalities, coins, strict=True) if coin)
         if chosen:
             drawn.add(chosen)
-    place = {name: index for index, name in enumerate(modalities)}
-    return sorted(drawn, key=lambda scenario: (len(scenario), [place[name] for name in scenario[::-1]]))
+    return in_order(drawn, modalities)
 
 
 # --------------------------------------------------------------------------------------------------- batches

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from anysubset.errors import InputError
 from anysubset.files import whole
-from anysubset.modalities import Scenario
+from anysubset.modalities import Scenario, scenario_name
 
 COLUMNS = (
     "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
@@ -71,7 +71,7 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
             writer.writerow(
                 {
                     **facts,
-                    "scenario": "+".join(score.scenario),
+                    "scenario": scenario_name(score.scenario),
                     "n_missing": len(modalities) - len(score.scenario),
                     "sample": score.sample,
                     "metric": score.metric,

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 
+from anysubset.data.patients import BRATS
 from anysubset.data.volumes import Volumes, VolumeSet, segmentation_task
 from anysubset.errors import unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.segmentation import Segmentation
-
-# The column order of the paper's Table 2.
-BRATS = ("flair", "t2", "t1ce", "t1")
 
 DATASETS: dict[str, VolumeSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),
