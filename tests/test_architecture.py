@@ -21,6 +21,10 @@ LAYERS = (
     ("errors", "files"),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "gradients.projection", "gradients.rows"),
+    ("gradients.graph",),
+    ("gradients.branches",),
+    ("gradients.jacobian",),
+    ("gradients.streaming",),
     ("gradients.decoupling",),
     ("gradients",),
     # Networks.

@@ -7,15 +7,17 @@
 Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustness", equations (3) to (9).
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anysubset.errors import unknown
+from anysubset.gradients.branches import Batched, Branch, Recomputed
+from anysubset.gradients.jacobian import Jacobian, Stored
 from anysubset.gradients.projection import Rule, sequential
-from anysubset.gradients.rows import case_rows, gramian
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -72,7 +74,9 @@ class GMD:
         rule: Gramian -> weights; see `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
-            lets NaN reach every `.grad`, so that a loss scaler skips the step.
+            lets NaN reach every `.grad`, so that a loss scaler skips the step, "skip" touches no `.grad` and counts
+            the step in `skipped`.
+        jacobian: how the rows are kept; by default `Stored`, all of them. See `anysubset.gradients.jacobian`.
         summed: parameters that receive the sum whatever the reduction. Only for parity with the code released with
             the paper, which averages what all cases share and sums the rest.
         generator: draws the orders of projection; by default an own one that starts from 0. Its state is what to
@@ -80,6 +84,7 @@ class GMD:
         callback: called with the `Decoupling` of every step.
 
     The weights act on the whole loss: parameters that are not shared receive the gradient of the same weighted sum.
+    Whatever lies below the shared part, such as an encoder of one modality, is differentiated once a step.
     """
 
     def __init__(
@@ -89,49 +94,90 @@ class GMD:
         rule: Rule = sequential,
         reduction: str = "mean",
         on_nonfinite: str = "raise",
+        jacobian: Callable[[Sequence[Tensor]], Jacobian] = Stored,
         summed: Iterable[Tensor] = (),
         generator: torch.Generator | None = None,
         callback: Callable[[Decoupling], None] | None = None,
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise unknown("reduction", reduction, ["mean", "sum"])
-        if on_nonfinite not in ("raise", "propagate"):
-            raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate"])
+        if on_nonfinite not in ("raise", "propagate", "skip"):
+            raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate", "skip"])
         # A parameter that is listed twice counts once.
         self.shared = [parameter for parameter in dict.fromkeys(shared) if parameter.requires_grad]
         if not self.shared:
             raise ValueError("GMD needs at least one shared parameter that requires a gradient.")
+        if not all(parameter.is_leaf for parameter in self.shared):
+            raise ValueError("Shared parameters must be leaves: `.grad` of what was computed is not kept.")
         self.rule = rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
+        self.jacobian = jacobian(self.shared)
         self.summed = list(summed)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.callback = callback
+        self.branches: list[Branch] = []
+        self.skipped = 0
 
-    def backward(self, losses: Mapping[Hashable, Tensor]) -> Decoupling:
+    # ------------------------------------------------------------------------------------------------- a step
+
+    def backward(self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float] | None = None) -> Decoupling:
         """Add the decoupled gradient to `.grad`, of shared and other parameters alike.
 
         A parameter that no case reaches keeps its `.grad` as it was. The graph of the losses is freed.
 
         Args:
             losses: one scalar a case, in float32 or wider: a weight may be too large for half precision.
+            counts: see `accumulate`.
 
         Raises:
             NonFiniteGradientError: if a case's gradient holds inf or NaN and `on_nonfinite` is "raise".
         """
-        for case, loss in losses.items():
-            if loss.numel() != 1 or not loss.requires_grad:
-                raise ValueError(
-                    f"The loss of case {case!r} must be one number with a graph; it has shape "
-                    f"{tuple(loss.shape)} and requires_grad={loss.requires_grad}."
-                )
-        if not losses:
+        self.accumulate(losses, counts)
+        return self.decouple()
+
+    def accumulate(self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float] | None = None) -> None:
+        """Take the gradients of one micro-batch, and fill nothing: `decouple` does, when all have been seen.
+
+        This is not the same as `backward` for each micro-batch, which would measure conflict on parts of a batch.
+
+        Args:
+            losses: one scalar a case, a mean over the eligible samples of the micro-batch.
+            counts: how many samples those were, 0 for a case of this step that has none here; 1 each by default.
+        """
+        branches, self.branches = self.branches, []
+        counts = dict.fromkeys(losses, 1) if counts is None else counts
+        check(losses, counts)
+        try:
+            self.jacobian.add(losses, counts, branches)
+        except BaseException:
+            self.jacobian.clear()
+            raise
+
+    def decouple(self) -> Decoupling:
+        """Project what was accumulated, and add the result to `.grad`.
+
+        Raises:
+            NonFiniteGradientError: as `backward` does.
+        """
+        try:
+            return self.decoupled(self.jacobian)
+        finally:
+            self.jacobian.clear()
+
+    def decoupled(self, jacobian: Jacobian) -> Decoupling:
+        """Gramian, weights, `.grad`."""
+        summed, values = jacobian.products(), jacobian.values
+        seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
+        if not seen:
             raise ValueError("There is no case to decouple: losses is empty.")
-        products = gramian(case_rows(list(losses.values()), self.shared))
+        counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
+        products = summed[seen][:, seen] / counts[:, None] / counts
+        cases = tuple(jacobian.cases[place] for place in seen)
         broken = [
             case
-            for (case, loss), square in zip(losses.items(), products.diagonal(), strict=True)
-            if not (square.isfinite() and loss.isfinite())
+            for case, square, value in zip(cases, products.diagonal(), values[seen], strict=True)
+            if not (square.isfinite() and value.isfinite())
         ]
         if broken and self.on_nonfinite == "raise":
             names = ", ".join(str(case) for case in broken)
@@ -139,24 +185,65 @@ class GMD:
         weights = self.rule(products, self.generator)
         if broken:
             weights = torch.full_like(weights, torch.nan)
-        self.combine(list(losses.values()), weights)
-        step = Decoupling(tuple(losses), products, weights)
+        if broken and self.on_nonfinite == "skip":
+            self.skipped += 1
+        else:
+            shares = [0.0] * len(jacobian.cases)
+            for place, share in zip(seen, (weights / counts).tolist(), strict=True):
+                shares[place] = share / (len(seen) if self.reduction == "mean" else 1)
+            self.fill(shares, len(seen) if self.reduction == "mean" else 1)
+        step = Decoupling(cases, products, weights)
         if self.callback is not None:
             self.callback(step)
         return step
 
-    def combine(self, losses: list[Tensor], weights: Tensor) -> None:
-        """One backward pass of the weighted losses, with autograd's own dtypes and accumulation."""
-        count = len(losses) if self.reduction == "mean" else 1
-        scales = [torch.full_like(loss, weight / count) for loss, weight in zip(losses, weights.tolist(), strict=True)]
+    def fill(self, shares: list[float], divided: int) -> None:
+        """`.grad`; of summed parameters without the division that the shares hold."""
         before = [parameter.grad for parameter in self.summed]
         for parameter in self.summed:
             parameter.grad = None
         try:
-            torch.autograd.backward(losses, scales)
+            self.jacobian.fill(shares)
         finally:
             for parameter, earlier in zip(self.summed, before, strict=True):
                 fresh = parameter.grad
                 parameter.grad = earlier
                 if fresh is not None:
-                    parameter.grad = fresh * count if earlier is None else earlier + fresh * count
+                    parameter.grad = fresh * divided if earlier is None else earlier + fresh * divided
+
+    # -------------------------------------------------------------------------------------- branches of a model
+
+    def batched(self, output: Tensor) -> Tensor:
+        """The output of one modality's branch, to be used in its place: differentiated for all its cases at once.
+
+        For branches of many small operations, such as transformers; memory grows with the cases while it runs.
+        """
+        return self.branch(Batched(output)) if output.requires_grad else output
+
+    def recomputed(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """`function(*arguments)`, one modality's branch, without its activations: it is computed again in `backward`.
+
+        No more than one branch has its activations in memory at a time, for one more forward pass a step. What is
+        drawn in it, such as dropout, is drawn alike both times; running statistics are updated twice.
+        """
+        return self.branch(Recomputed(function, *arguments)) if torch.is_grad_enabled() else function(*arguments)
+
+    def branch(self, branch: Branch) -> Tensor:
+        """Its output, remembered until the next `backward` or `accumulate`."""
+        self.branches.append(branch)
+        return branch.output
+
+
+def check(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:
+    """Each loss is one number with a graph and has a count above 0, and every other count is 0."""
+    for case, loss in losses.items():
+        if loss.numel() != 1 or not loss.requires_grad:
+            raise ValueError(
+                f"The loss of case {case!r} must be one number with a graph; it has shape "
+                f"{tuple(loss.shape)} and requires_grad={loss.requires_grad}."
+            )
+        if not counts.get(case, 0) > 0:
+            raise ValueError(f"Case {case!r} has a loss, so its count must be above 0, not {counts.get(case, 0)}.")
+    for case, count in counts.items():
+        if count != 0 and case not in losses:
+            raise ValueError(f"Case {case!r} counts {count} samples but has no loss.")

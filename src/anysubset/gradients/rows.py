@@ -1,39 +1,72 @@
-"""Case losses to gradient rows, and rows to their Gramian."""
+"""The Jacobian of the cases: one row a case, its gradient over the shared parameters (eq. 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+BLOCK = 2**14  # Columns of the rows that are held in float64 at once.
 
-def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
-    """(k, P): the gradient of each loss over the shared parameters, flattened in their order (eq. 3).
+
+def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor], columns: slice = slice(None)) -> Tensor:
+    """(k, P), or some columns of it: the gradient of each loss, flattened in the order of the parameters.
 
     A parameter that a loss does not reach is zero in its row. Rows have the widest dtype among the parameters.
-    The graph of the losses is kept, and no `.grad` is touched.
+    The graph of the losses is kept, and no `.grad` is touched. Of the parameters outside the columns nothing is
+    computed.
     """
-    dtype = shared[0].dtype
-    for parameter in shared:
-        dtype = torch.promote_types(dtype, parameter.dtype)
-    ends = torch.tensor([parameter.numel() for parameter in shared]).cumsum(0).tolist()
-    rows = torch.zeros(len(losses), ends[-1], dtype=dtype, device=shared[0].device)
+    start, stop, _ = columns.indices(sum(parameter.numel() for parameter in shared))
+    rows = torch.zeros(len(losses), stop - start, dtype=widest(shared), device=shared[0].device)
+    parts = [
+        (parameter, max(first, start) - first, min(last, stop) - first, max(first, start) - start)
+        for parameter, first, last in spans(shared)
+        if first < stop and last > start
+    ]
     for row, loss in zip(rows, losses, strict=True):
         # One loss at a time: a case reaches the branches of its own modalities only, and pays for no others.
-        gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-        for end, gradient in zip(ends, gradients, strict=True):
+        wanted = [parameter for parameter, *_ in parts]
+        gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        for (_, low, high, place), gradient in zip(parts, gradients, strict=True):
             if gradient is not None:
-                row[end - gradient.numel() : end] = gradient.flatten()
+                row[place : place + high - low] = gradient.flatten()[low:high]
     return rows
 
 
-def gramian(rows: Tensor, block: int = 2**17) -> Tensor:
+def spans(parameters: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, int]]:
+    """Each parameter with its first column and the one after its last."""
+    last = 0
+    for parameter in parameters:
+        first, last = last, last + parameter.numel()
+        yield parameter, first, last
+
+
+def widest(parameters: Sequence[Tensor]) -> torch.dtype:
+    """The dtype that holds every parameter's."""
+    dtype = parameters[0].dtype
+    for parameter in parameters:
+        dtype = torch.promote_types(dtype, parameter.dtype)
+    return dtype
+
+
+def gramian(rows: Tensor, block: int = BLOCK) -> Tensor:
     """(k, k) float64 on the CPU: the inner products of the rows.
 
     Products are formed and summed in float64, a block of columns at a time, so that neither half precision nor
     TF32 nor a long sum can change a sign, and so that no second copy of the rows exists.
     """
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
     for columns in rows.split(block, dim=1):
-        exact = columns.to(torch.float64)
-        total += exact @ exact.T
+        part = exact[:, : columns.shape[1]].copy_(columns)
+        total.addmm_(part, part.T)
     return total.cpu()
+
+
+def weighted_sum(rows: Tensor, weights: Tensor, block: int = BLOCK) -> Tensor:
+    """(P,): sum_j w_j g_j in the dtype of the rows, formed in float64 so that huge weights and rows may cancel."""
+    total = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
+    weights = weights.to(rows.device, torch.float64)
+    for columns, part in zip(rows.split(block, dim=1), total.split(block), strict=True):
+        part.copy_(weights @ exact[:, : columns.shape[1]].copy_(columns))
+    return total

@@ -1,0 +1,121 @@
+"""Where, in the graph of some losses, the parts begin that belong to single modalities.
+
+Autograd's graph leads from each loss down to the parameters. Some of its nodes lead to shared parameters, and those
+are differentiated for every case. What hangs below and leads to private parameters alone (an encoder, a norm affine)
+is entered across a few edges, and is linear in the gradients that arrive there: the weights of the cases can be
+applied at these edges, so that everything below is differentiated once a step and not once a case.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+# Where differentiation ends: leaves, and edges to private parts.
+Ends = Sequence[Tensor | GradientEdge]
+Gradients = Sequence[Tensor | None]
+
+
+def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[GradientEdge]:
+    """The edges across which every way from the roots to a leaf that is not shared goes, each way once.
+
+    roots: scalars or features, with a graph. shared: leaves; ways to them end there.
+
+    They lie as high as they can: at the output of an encoder rather than at its parameters. Where one part that is
+    private hangs below another, as a head of its own on the features of an encoder, the lower edges are taken.
+    """
+    starts = [get_gradient_edge(root).node for root in roots]
+    ends = {get_gradient_edge(parameter).node for parameter in shared}
+    order = downward(starts, ends)
+    above = set(starts) - ends
+    for node in reversed(order):
+        if node not in ends and any(child in ends or child in above for child in children(node)):
+            above.add(node)
+    while True:
+        edges = {
+            (child, place): None
+            for node in order
+            if node in above
+            for child, place in node.next_functions
+            if child is not None and child not in above and child not in ends
+        }
+        heads = {child for child, _ in edges}
+        below: set[Node] = set()
+        for node in order:
+            if node in heads or node in below:
+                below.update(children(node))
+        nested = heads & below
+        if not nested:
+            return [GradientEdge(node, place) for node, place in edges]
+        # What leads from one of these edges to another one is differentiated with the shared part.
+        leading: set[Node] = set()
+        for node in reversed(order):
+            if node not in above and any(child in nested or child in leading for child in children(node)):
+                leading.add(node)
+        above |= leading
+
+
+def children(node: Node) -> list[Node]:
+    """The nodes that a node passes gradients to."""
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def downward(starts: Sequence[Node], ends: set[Node]) -> list[Node]:
+    """Every node that the starts lead to, down to the ends, each before all that it leads to."""
+    order: list[Node] = []
+    seen = set(starts)
+    waiting = [(node, iter(children(node) if node not in ends else ())) for node in dict.fromkeys(starts)]
+    while waiting:
+        node, rest = waiting[-1]
+        child = next((child for child in rest if child not in seen), None)
+        if child is None:
+            order.append(node)
+            waiting.pop()
+        else:
+            seen.add(child)
+            waiting.append((child, iter(children(child) if child not in ends else ())))
+    return order[::-1]
+
+
+class Nothing(torch.autograd.Function):
+    """A scalar from which no gradient comes."""
+
+    @staticmethod
+    def forward(ctx: Any, *roots: Tensor) -> Tensor:  # noqa: D102
+        ctx.count = len(roots)
+        return roots[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: D102
+        return (None,) * ctx.count
+
+
+def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None, batched: bool = False) -> Gradients:
+    """The gradients of the ends, None where nothing arrives; the graph is kept.
+
+    batched: whether `arriving` holds several gradients, to be passed down together.
+    """
+    found: Gradients = torch.autograd.grad(
+        root,
+        ends,  # type: ignore[arg-type]  # Tensors and edges may be mixed.
+        arriving,
+        retain_graph=True,
+        allow_unused=True,
+        is_grads_batched=batched,
+    )
+    return found
+
+
+def release(roots: Sequence[Tensor], ends: Ends) -> None:
+    """Frees what the graph of the roots keeps for a backward pass, down to the ends.
+
+    A pass with nothing in it: autograd visits each node, computes nothing, and lets go of what the node had saved.
+    Hooks on tensors see None in it; those of leaves are spared, and one that cannot take it ends the pass early.
+    """
+    quiet = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
+    if quiet:
+        with suppress(Exception):
+            torch.autograd.grad(Nothing.apply(*roots), quiet, allow_unused=True)  # type: ignore[arg-type]

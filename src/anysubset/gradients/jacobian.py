@@ -1,0 +1,198 @@
+"""The Jacobian of a step: what is kept of the cases' gradients until the weights are known.
+
+    add(losses)      rows taken, nothing filled          once, or for each of several micro-batches
+    products()       the Gramian of the mean rows
+    fill(weights)    the weighted sum, into `.grad`
+
+A row is the mean over all eligible samples of a case, whichever micro-batch they were in: it is kept as the sum of
+count times gradient, and the counts divide it at the end, in the small.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from anysubset.gradients.branches import Branch
+from anysubset.gradients.graph import Ends, gradients_of, private_edges, release
+from anysubset.gradients.rows import gramian, spans, weighted_sum, widest
+
+
+class Jacobian(ABC):
+    """Rows of cases over shared parameters.
+
+    shared: leaves, each once.
+    cases: names, in the order of the rows.
+    counts: how many eligible samples each row has seen.
+    values: (k,) float64, count times loss, summed; not finite where some loss was not.
+    """
+
+    def __init__(self, shared: Sequence[Tensor]) -> None:
+        self.shared = list(shared)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the step."""
+        self.cases: list[Hashable] = []
+        self.counts: list[float] = []
+        self.values = torch.zeros(0, dtype=torch.float64)
+
+    def add(
+        self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float], branches: Sequence[Branch]
+    ) -> None:
+        """Takes the rows of one micro-batch; frees the graph but for private parts, which `fill` needs.
+
+        losses: of the cases that have eligible samples here. counts: of every case of the step, 0 where there is none.
+        """
+        for case in counts:
+            if case not in self.cases:
+                self.cases.append(case)
+                self.counts.append(0.0)
+        self.values = torch.cat([self.values, self.values.new_zeros(len(self.cases) - len(self.values))])
+        places = [self.cases.index(case) for case in losses]
+        for place, (case, loss) in zip(places, losses.items(), strict=True):
+            self.counts[place] += counts[case]
+            self.values[place] += counts[case] * loss.detach().to("cpu", torch.float64).squeeze()
+        # A loss that is itself a parameter needs a graph above it.
+        roots = [loss.clone() if loss.is_leaf else loss for loss in losses.values()]
+        self.take(places, roots, [counts[case] for case in losses], branches)
+
+    @abstractmethod
+    def take(
+        self, places: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
+    ) -> None:
+        """Adds count times gradient to the rows at some places."""
+
+    @abstractmethod
+    def products(self) -> Tensor:
+        """(k, k) float64 on the CPU, of the summed rows."""
+
+    @abstractmethod
+    def fill(self, weights: Sequence[float]) -> None:
+        """Adds the weighted sum of the summed rows to `.grad`, of shared and private parameters alike."""
+
+
+class Stored(Jacobian):
+    """Every row in one buffer of k x P numbers; the default.
+
+    Args:
+        shared: leaves, each once.
+        dtype: of the rows; by default the widest of the parameters'. bfloat16 halves the memory.
+    """
+
+    def __init__(self, shared: Sequence[Tensor], dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype or widest(shared)
+        self.spans = list(spans(shared))
+        self.buffer = torch.empty(0, self.spans[-1][-1], dtype=self.dtype, device=shared[0].device)
+        super().__init__(shared)
+
+    def clear(self) -> None:
+        """The buffer stays, for the next step."""
+        super().clear()
+        self.used = 0
+        self.reached = [False] * len(self.shared)
+        self.crossings: list[Crossing] = []
+
+    def rows(self) -> Tensor:
+        """(k, P): the summed rows, a view of the buffer; new ones are 0."""
+        k = len(self.cases)
+        if k > len(self.buffer):
+            grown = self.buffer.new_empty(k, self.buffer.shape[1])
+            grown[: self.used] = self.buffer[: self.used]
+            self.buffer = grown
+        self.buffer[self.used : k].zero_()
+        self.used = k
+        return self.buffer[:k]
+
+    def take(
+        self, places: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
+    ) -> None:
+        """One backward pass a case through what the cases share above the branches, then branch by branch."""
+        rows = self.rows()
+        outputs = [branch.output for branch in branches]
+        arrived: list[dict[int, Tensor]] = [{} for _ in branches]
+        crossing = Crossing(private_edges(losses, [*self.shared, *outputs]))
+        ends: Ends = [*self.shared, *outputs, *crossing.edges]
+        for place, loss, count in zip(places, losses, counts, strict=True):
+            # One loss at a time: a case reaches the branches of its own modalities only, and pays for no others.
+            seed = torch.full_like(loss, count)
+            gradients = gradients_of(loss, ends, seed)
+            self.write(rows[place], gradients[: len(self.shared)])
+            for found, gradient in zip(arrived, gradients[len(self.shared) :], strict=False):
+                if gradient is not None:
+                    found[place] = gradient
+            crossing.note(place, gradients[len(self.shared) + len(outputs) :])
+            del gradients
+        self.crossings.append(crossing)
+        release(losses, ends)
+        for branch, found in zip(branches, arrived, strict=True):
+            if found:
+                self.descend(branch, found, rows)
+                found.clear()
+
+    def descend(self, branch: Branch, arrived: Mapping[int, Tensor], rows: Tensor) -> None:
+        """The part of the rows that comes through one branch, given what arrives at its output."""
+        root = branch.root()
+        crossing = Crossing(private_edges([root], self.shared))
+        ends: Ends = [*self.shared, *crossing.edges]
+        for place, gradients in zip(arrived, branch.rows(root, ends, list(arrived.values())), strict=True):
+            self.write(rows[place], gradients[: len(self.shared)])
+            crossing.note(place, gradients[len(self.shared) :])
+        self.crossings.append(crossing)
+        release([root], ends)
+
+    def write(self, row: Tensor, gradients: Sequence[Tensor | None]) -> None:
+        """Adds gradients to a row."""
+        for at, ((_, first, last), gradient) in enumerate(zip(self.spans, gradients, strict=True)):
+            if gradient is not None:
+                row[first:last].add_(gradient.flatten())
+                self.reached[at] = True
+
+    def products(self) -> Tensor:
+        """A block of columns at a time, in float64."""
+        return gramian(self.rows())
+
+    def fill(self, weights: Sequence[float]) -> None:
+        """Through autograd, so that hooks see the one gradient of the step."""
+        total = weighted_sum(self.rows(), torch.tensor(weights, dtype=torch.float64))
+        roots: list[Tensor | GradientEdge] = []
+        gradients = []
+        for (parameter, first, last), reached in zip(self.spans, self.reached, strict=True):
+            if reached:
+                roots.append(parameter)
+                gradients.append(total[first:last].view_as(parameter).to(parameter.dtype))
+        for crossing in self.crossings:
+            for edge, mixed in crossing.mix(weights):
+                roots.append(edge)
+                gradients.append(mixed)
+        torch.autograd.backward(roots, gradients)  # type: ignore[arg-type]  # Leaves and edges may be mixed.
+
+
+class Crossing:
+    """The edges to the private parts below one graph, and what each case sends across them."""
+
+    def __init__(self, edges: list[GradientEdge]) -> None:
+        self.edges = edges
+        self.sent: list[dict[int, Tensor]] = [{} for _ in edges]
+
+    def note(self, place: int, gradients: Sequence[Tensor | None]) -> None:
+        """What the case at one place sends."""
+        for sent, gradient in zip(self.sent, gradients, strict=True):
+            if gradient is not None:
+                sent[place] = gradient
+
+    def mix(self, weights: Sequence[float]) -> list[tuple[GradientEdge, Tensor]]:
+        """For each edge that something crosses, the weighted sum; what was noted is forgotten."""
+        mixed = []
+        for edge, sent in zip(self.edges, self.sent, strict=True):
+            if sent:
+                some = next(iter(sent.values()))
+                # Half precision would overflow where large weights meet.
+                total = torch.zeros_like(some, dtype=torch.promote_types(some.dtype, torch.float32))
+                for place, gradient in sent.items():
+                    total.add_(gradient, alpha=weights[place])
+                mixed.append((edge, total.to(some.dtype)))
+                sent.clear()
+        return mixed
