@@ -21,10 +21,11 @@ LAYERS = (
     ("errors", "files"),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "gradients.projection", "gradients.rows"),
-    ("gradients.graph",),
+    ("gradients.graph", "gradients.wrappers"),
     ("gradients.branches",),
     ("gradients.jacobian",),
-    ("gradients.streaming",),
+    ("gradients.streaming", "gradients.replicated"),
+    ("gradients.sharded",),
     ("gradients.decoupling",),
     ("gradients",),
     # Networks.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from anysubset.errors import unknown
@@ -76,7 +77,9 @@ class GMD:
         on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
             lets NaN reach every `.grad`, so that a loss scaler skips the step, "skip" touches no `.grad` and counts
             the step in `skipped`.
-        jacobian: how the rows are kept; by default `Stored`, all of them. See `anysubset.gradients.jacobian`.
+        private: all other parameters, or simply all; needed where there are several processes, and only there.
+        jacobian: how the rows are kept, made from the shared parameters; by default all of them (`Stored`), over all
+            processes where there are several (`Replicated`, or `Sharded` under FSDP2).
         summed: parameters that receive the sum whatever the reduction. Only for parity with the code released with
             the paper, which averages what all cases share and sums the rest.
         generator: draws the orders of projection; by default an own one that starts from 0. Its state is what to
@@ -94,7 +97,8 @@ class GMD:
         rule: Rule = sequential,
         reduction: str = "mean",
         on_nonfinite: str = "raise",
-        jacobian: Callable[[Sequence[Tensor]], Jacobian] = Stored,
+        private: Iterable[Tensor] = (),
+        jacobian: Callable[[Sequence[Tensor]], Jacobian] | None = None,
         summed: Iterable[Tensor] = (),
         generator: torch.Generator | None = None,
         callback: Callable[[Decoupling], None] | None = None,
@@ -112,7 +116,7 @@ class GMD:
         self.rule = rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
-        self.jacobian = jacobian(self.shared)
+        self.jacobian = fitting(self.shared, private) if jacobian is None else jacobian(self.shared)
         self.summed = list(summed)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.callback = callback
@@ -232,6 +236,20 @@ class GMD:
         """Its output, remembered until the next `backward` or `accumulate`."""
         self.branches.append(branch)
         return branch.output
+
+
+def fitting(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jacobian:
+    """For one process or several, for whole parameters or sharded ones."""
+    if dist.is_available() and dist.is_initialized():
+        # Only here: these take long to import, and are not part of every build of torch.
+        from anysubset.gradients.replicated import Replicated
+        from anysubset.gradients.sharded import Sharded, is_sharded
+
+        if any(is_sharded(parameter) for parameter in shared):
+            return Sharded(shared, private)
+        if dist.get_world_size() > 1:
+            return Replicated(shared, private)
+    return Stored(shared)
 
 
 def check(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:

@@ -80,6 +80,12 @@ def downward(starts: Sequence[Node], ends: set[Node]) -> list[Node]:
     return order[::-1]
 
 
+def leaves(roots: Iterable[Tensor]) -> list[Tensor]:
+    """The leaves that some tensors were computed from, and could send gradients to."""
+    order = downward([get_gradient_edge(root).node for root in roots], set())
+    return [node.variable for node in order if hasattr(node, "variable")]
+
+
 class Nothing(torch.autograd.Function):
     """A scalar from which no gradient comes."""
 

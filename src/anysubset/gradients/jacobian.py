@@ -155,19 +155,24 @@ class Stored(Jacobian):
         return gramian(self.rows())
 
     def fill(self, weights: Sequence[float]) -> None:
-        """Through autograd, so that hooks see the one gradient of the step."""
-        total = weighted_sum(self.rows(), torch.tensor(weights, dtype=torch.float64))
-        roots: list[Tensor | GradientEdge] = []
-        gradients = []
-        for (parameter, first, last), reached in zip(self.spans, self.reached, strict=True):
-            if reached:
-                roots.append(parameter)
-                gradients.append(total[first:last].view_as(parameter).to(parameter.dtype))
-        for crossing in self.crossings:
-            for edge, mixed in crossing.mix(weights):
-                roots.append(edge)
-                gradients.append(mixed)
-        torch.autograd.backward(roots, gradients)  # type: ignore[arg-type]  # Leaves and edges may be mixed.
+        """Shared parameters from the rows, private ones from what crossed their edges."""
+        self.fill_shared(weighted_sum(self.rows(), torch.tensor(weights, dtype=torch.float64)))
+        self.fill_private(weights)
+
+    def fill_shared(self, total: Tensor) -> None:
+        """A vector of P numbers, through autograd, so that hooks see the one gradient of the step."""
+        reached = [span for span, reached in zip(self.spans, self.reached, strict=True) if reached]
+        if reached:
+            torch.autograd.backward(
+                [parameter for parameter, _, _ in reached],
+                [total[first:last].view_as(parameter).to(parameter.dtype) for parameter, first, last in reached],
+            )
+
+    def fill_private(self, weights: Sequence[float]) -> None:
+        """One backward pass through all that lies below the edges."""
+        mixed = [pair for crossing in self.crossings for pair in crossing.mix(weights)]
+        if mixed:
+            torch.autograd.backward([edge for edge, _ in mixed], [gradient for _, gradient in mixed])
 
 
 class Crossing:

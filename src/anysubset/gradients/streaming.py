@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from anysubset.gradients.branches import Branch
@@ -22,6 +23,8 @@ class Streamed(Jacobian):
     """
 
     def __init__(self, shared: Sequence[Tensor], held: int | None = None) -> None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ValueError("Streaming works in one process only; several hold the rows in parts (`Replicated`).")
         super().__init__(shared)
         self.columns = sum(parameter.numel() for parameter in shared)
         self.held = 2 * self.columns if held is None else held
