@@ -19,6 +19,7 @@ ROOT = Path(anysubset.__file__).parent
 LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
     ("errors", "files"),
+    ("processes",),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "gradients.projection", "gradients.rows"),
     ("gradients.graph", "gradients.wrappers"),

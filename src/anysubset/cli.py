@@ -31,7 +31,11 @@ Given = dict[str, Any]
 Item = TypeVar("Item")
 
 # Where nobody looks at a terminal, lines are as wide as the widest table needs.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100, highlight=False)
+console = Console(
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100,
+    highlight=False,
+    quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, the first one speaks.
+)
 
 
 # ------------------------------------------------------------------------------------------------- the parser
@@ -330,6 +334,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     """Train into a run folder, and show the validation scores of the best weights."""
     import torch
 
+    from anysubset import processes
     from anysubset.data import create_dataset
     from anysubset.runs import Run
     from anysubset.train import train
@@ -337,6 +342,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     experiment = experiment.anchored()
     # What can be found wrong without reading a volume is found before the folder is made.
     device = device_of(experiment.train.device)
+    processes.join(device.type)
     dataset = create_dataset(experiment.data, experiment.model, say)
     dataset.check_modalities()
     dataset.ids("train"), dataset.ids("val")
@@ -389,10 +395,12 @@ def score_run(
     folder: Path, split: str, root: str | None, *, distances: bool = True, device: str = "auto"
 ) -> tuple[list["Score"], "Volumes"]:
     """Score a run on a split, into its `scores.csv`."""
+    from anysubset import processes
     from anysubset.data import create_dataset
     from anysubset.evaluate import evaluate as evaluate_method
     from anysubset.scores import write_scores
 
+    processes.join(device_of(device).type)
     experiment, _, method, _ = open_run(folder, device)
     experiment = experiment.at(root)
     dataset = create_dataset(experiment.data, experiment.model, say)
@@ -402,7 +410,7 @@ def score_run(
         dataset,
         split,
         distances=distances,
-        progress=lambda samples: track(samples, "Scoring", len(dataset.ids(split))),
+        progress=lambda samples: track(samples, "Scoring", len(processes.share(dataset.ids(split)))),
     )
     facts = {
         "run": folder.name,
@@ -412,7 +420,8 @@ def score_run(
         "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
         "split": split,
     }
-    write_scores(folder / "scores.csv", found, dataset.task.modalities, facts)
+    if processes.rank() == 0:
+        write_scores(folder / "scores.csv", found, dataset.task.modalities, facts)
     return found, dataset
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from anysubset import processes
 from anysubset.data.volumes import Sample, Volumes
 from anysubset.methods.method import Method
 from anysubset.metrics import dice, hd95
@@ -23,6 +24,8 @@ def evaluate(
 ) -> list[Score]:
     """Hard scores of every patient in every scenario that it is eligible for, on its whole volume.
 
+    Several processes share the patients, and each has all scores in the end.
+
     Args:
         method: in the state in which it is to be scored; it is put into evaluation mode.
         dataset: whose task the method was made for.
@@ -35,8 +38,9 @@ def evaluate(
     method.eval()
     device = next(method.parameters()).device
     regions = list(dataset.task.regions)
+    ids = dataset.ids(split)
     found = []
-    for sample in progress(dataset.samples(split, asked)):
+    for sample in progress(dataset.samples(split, asked, processes.share(ids))):
         inputs = {name: volume.to(device) for name, volume in sample.inputs.items()}
         for scenario, answer in method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry):
             predicted = sample.whole(answer)
@@ -49,7 +53,9 @@ def evaluate(
                 for region, value in zip(regions, numbers.tolist(), strict=True)
             ]
     method.train(was_training)
-    # A patient may come in parts (see `samples`): put each one's scenarios back into the order of the table.
+    found = processes.gathered(found)
+    # A patient may come in parts (see `samples`), and from any process: put all into the order of the table.
     scored = in_order({score.scenario for score in found}, dataset.task.modalities)
     order = {scenario: place for place, scenario in enumerate(scored)}
-    return sorted(found, key=lambda score: order[score.scenario])
+    place = {case: number for number, case in enumerate(ids)}
+    return sorted(found, key=lambda score: (order[score.scenario], place[score.sample]))

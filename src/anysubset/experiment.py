@@ -54,6 +54,8 @@ class DataSettings:
         splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root.
         modalities: in the order of the task.
         regions: name -> label values, outer regions first.
+        skull_stripped: whether the air around a head is exactly one value; false finds the head first, so that
+            scanner noise counts neither for the z-score nor as foreground. By default what the dataset is known for.
         cache: "memory", or a folder in which prepared patients are kept.
         workers: processes that prepare training patches; 0 for none.
         augment: how training patches are varied.
@@ -64,6 +66,7 @@ class DataSettings:
     splits: str | None = None
     modalities: list[str] | None = None
     regions: dict[str, list[int]] | None = None
+    skull_stripped: bool | None = None
     cache: str = "memory"
     workers: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
+from anysubset import processes
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
 from anysubset.files import clear_parts, whole
@@ -23,7 +24,7 @@ from anysubset.gradients import Decoupling
 
 
 class Run:
-    """An open run folder; a context manager that holds its lock.
+    """An open run folder; a context manager that holds its lock. Of several processes one writes to it.
 
     Args:
         path: the folder; made when it is not there.
@@ -42,20 +43,24 @@ class Run:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"{path} cannot be a run folder: a file has that name.") from None
+        self.curves: SummaryWriter | None = None
+        self.writes = processes.rank() == 0
         self.lock = filelock.FileLock(path / ".lock")
+        if self.writes:
+            try:
+                # The system drops the lock when the process ends, however it ends.
+                self.lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise InputError(f"Run folder {path} is in use by another process.") from None
         try:
-            # The system drops the lock when the process ends, however it ends.
-            self.lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(f"Run folder {path} is in use by another process.") from None
-        clear_parts(path)
-        clear_parts(path / "checkpoints")
-        try:
+            if self.writes:
+                clear_parts(path)
+                clear_parts(path / "checkpoints")
             self.claim(resume)
         except BaseException:
             self.lock.release()
             raise
-        self.curves: SummaryWriter | None = None
+        processes.meet()
 
     def claim(self, resume: bool) -> None:
         """Checks that the folder is free, or holds the run that is to be resumed."""
@@ -94,6 +99,9 @@ class Run:
 
         Until now the folder holds nothing, so that faulty data leave nothing behind.
         """
+        self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
+        if not self.writes:
+            return
         stored = self.path / "experiment.yaml"
         if not stored.exists():
             (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
@@ -111,11 +119,12 @@ class Run:
                     kept.append(line)
             with whole(log) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
         self.curves = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, Any], curves: Mapping[str, float]) -> None:
         """One line of `metrics.jsonl`, and points on TensorBoard's curves."""
+        if not self.writes:
+            return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.curves is not None:

@@ -30,6 +30,7 @@ class Segmentation(Task):
     pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
     cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. It finds small regions sooner.
     overlap: of neighbouring windows, as a share of the patch.
+    skull_stripped: whether the air around a head is exactly one value; if not, the head is found first.
     """
 
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Segmentation(Task):
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
+    skull_stripped: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

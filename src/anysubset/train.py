@@ -2,23 +2,25 @@
 
 A run is a function of its experiment: what is drawn comes from generators whose state is in the checkpoint, or from
 the seed and the number of the step. A run that was stopped anywhere and resumed ends with the same bits.
+
+Under `torchrun` each process takes its share of every batch; one of them writes.
 """
 
 import math
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
 import torch
 
-from anysubset import checkpoint
+from anysubset import checkpoint, processes
 from anysubset.data.volumes import Volumes
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings
-from anysubset.methods.method import Method
-from anysubset.modalities import Batch, scenario_name
+from anysubset.methods.method import Loss, Method
+from anysubset.modalities import Batch, Scenario, scenario_name
 from anysubset.runs import Run, check_same
 from anysubset.scores import means, overall
 
@@ -65,6 +67,7 @@ def train(
     if progress.finished:
         return progress
     method.train()
+    device = next(method.parameters()).device
     batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps)
     with interruption() as stopped:
         for step in show(range(progress.step + 1, settings.steps + 1), progress.step):
@@ -74,9 +77,10 @@ def train(
             if step % settings.validate_every == 0 or step == settings.steps:
                 validate(method, dataset, run, progress, report)
             progress.finished = step == settings.steps
-            if stopped() or progress.finished or step % settings.checkpoint_every == 0:
+            ending = processes.somewhere(stopped(), device)
+            if ending or progress.finished or step % settings.checkpoint_every == 0:
                 store(run, method, optimizer, progress)
-            if stopped() and not progress.finished:
+            if ending and not progress.finished:
                 raise KeyboardInterrupt
     return progress
 
@@ -90,19 +94,32 @@ def train_step(method: Method, batch: Batch, optimizer: torch.optim.Optimizer, r
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        losses = method.losses(batch.to(device))
-    if not losses:
+        cases = method.cases()
+        losses = method.losses(batch.to(device), cases)
+    if not processes.somewhere(bool(losses), device):
         return False
-    decoupling = method.backward(losses)
+    decoupling = method.backward(losses, cases)
     optimizer.step()
     if step % settings.log_every == 0:
-        values = {case: loss.value.item() for case, loss in losses.items()}
-        eligible = {case: loss.eligible for case, loss in losses.items()}
+        values, eligible = means_of(losses, cases)
         curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
         run.log(step, {"lr": rate, "losses": values, "eligible": eligible}, curves)
         if decoupling is not None:
             run.decoupling.add(step, decoupling)
     return True
+
+
+def means_of(losses: Mapping[str, Loss], cases: Iterable[Scenario]) -> tuple[dict[str, float], dict[str, int]]:
+    """By case, the mean loss over the eligible samples of all processes, and their number."""
+    found = processes.gathered((name, loss.value.item(), loss.eligible) for name, loss in losses.items())
+    values: dict[str, float] = {}
+    eligible: dict[str, int] = {}
+    for case in map(scenario_name, cases):
+        parts = [(value, count) for name, value, count in found if name == case]
+        if parts:
+            eligible[case] = sum(count for _, count in parts)
+            values[case] = sum(value * count for value, count in parts) / eligible[case]
+    return values, eligible
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -137,7 +154,8 @@ def validate(method: Method, dataset: Volumes, run: Run, progress: Progress, rep
             "validation_mean": score,
             "validation_patients": len(dataset.ids("val")),
         }
-        checkpoint.save(run.best, method.state_dict(), facts)
+        if run.writes:
+            checkpoint.save(run.best, method.state_dict(), facts)
     report(
         f"step {progress.step}: validation Dice {100 * score:.1f}, mean of {len(found)} scenarios" + " (best)" * better
     )
@@ -148,6 +166,8 @@ def validate(method: Method, dataset: Volumes, run: Run, progress: Progress, rep
 
 def store(run: Run, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Everything that the next step depends on, in one file."""
+    if not run.writes:
+        return
     run.decoupling.save()
     moments = {
         f"{place}.{name}": value
@@ -185,8 +205,11 @@ def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> Progr
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     method.generator.set_state(tensors["random.method"])
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
+    if run.writes:
+        torch.set_rng_state(tensors["random.torch"])
+    else:  # The checkpoint holds the state of the first process; others only must not draw what that one draws.
+        torch.manual_seed(run.experiment.seed + 1_000_003 * processes.rank() + facts["step"])
+    if run.writes and "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return Progress(
         step=facts["step"],

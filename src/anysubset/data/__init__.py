@@ -34,6 +34,7 @@ DATASETS: dict[str, VolumeSet] = {
         "TCGA low-grade glioma with masks of the FLAIR abnormality (Buda et al., public on Kaggle as kaggle_3m)",
         ("flair", "t1ce", "t1"),
         (("tumour", (1,)),),
+        skull_stripped=False,
     ),
     "phantom": VolumeSet(
         "synthetic patients of `anysubset demo`: enhancing tumour shows almost only in t1ce",

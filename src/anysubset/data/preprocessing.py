@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.transforms import NormalizeIntensity, generate_spatial_bounding_box
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from anysubset.data.reading import Grid, PatientVolumes, background
@@ -75,7 +76,8 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
     volumes, boxes = [], {}
     for name in modalities:
         volume = to_canonical(patient.volumes[name], patient.grid)
-        volume = np.where(volume == background(volume), np.float32(0), volume)
+        inside = volume != background(volume) if task.skull_stripped else head(volume)
+        volume = np.where(inside, volume, np.float32(0))
         if not volume.any():
             raise InputError(f"Patient {patient.id!r}: {name} has no foreground, every voxel is the same.")
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
@@ -95,6 +97,20 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         shape=tuple(volumes[0].shape),
         spacing=tuple(float(step) for step in spacing),
     )
+
+
+def head(volume: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where the head is, in a volume whose air holds scanner noise: (x, y, z) bool.
+
+    The largest connected part that is brighter than the mean of the volume, with what it surrounds in each slice:
+    ventricles and skull are dark, but they are not air.
+    """
+    bright, parts = ndimage.label(volume > np.asarray(volume, dtype=np.float64).mean())
+    if parts == 0:
+        return np.zeros(volume.shape, dtype=bool)
+    sizes = np.bincount(bright.ravel())
+    largest = bright == 1 + int(np.argmax(sizes[1:]))
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, -1, 0)], axis=-1)
 
 
 def around(boxes: Iterable[Box]) -> Box:

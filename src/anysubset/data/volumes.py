@@ -5,7 +5,7 @@ on its place in the run alone, not on what was drawn before: a resumed run, and 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anysubset import checkpoint
+from anysubset import checkpoint, processes
 from anysubset.data.augmentation import patches
 from anysubset.data.patients import Patient, find_patients
 from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
@@ -37,6 +37,7 @@ class VolumeSet:
     summary: str
     modalities: tuple[str, ...] = ()
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    skull_stripped: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Volumes:
     def fingerprint(self, patient: Patient) -> str:
         """Changes with the files, the task and the way of preparation."""
         sources = [*patient.sources.items(), ("label", patient.label)]
-        facts = [PREPARATION, self.task.modalities, list(self.task.regions.items())]
+        facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
         for name, source in sources:
             if source is not None:
                 state = source.path.stat()
@@ -167,10 +168,12 @@ class Volumes:
     # --------------------------------------------------------------------------------------------- training
 
     def training_batches(self, split: str, batch: int, seed: int, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps `first` up to, not including, `last`."""
+        """The batches of steps `first` up to, not including, `last`; of several processes each has its share."""
+        if batch < processes.world():
+            raise InputError(f"A batch of {batch} cannot be shared by {processes.world()} processes.")
         self.prepare(split)
         dataset = Patches(self, split, seed)
-        order = [dataset.keys(step * batch, (step + 1) * batch) for step in range(first, last)]
+        order = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
         yield from DataLoader(
             dataset,
             batch_sampler=order,
@@ -181,14 +184,16 @@ class Volumes:
 
     # ------------------------------------------------------------------------------------------- evaluation
 
-    def samples(self, split: str, asked: Sequence[Scenario] | None = None) -> Iterator[Sample]:
-        """Every patient of a split, whole, with the scenarios that it is eligible for.
+    def samples(
+        self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
+    ) -> Iterator[Sample]:
+        """Every patient of a split (or some, by id), whole, with the scenarios that it is eligible for.
 
         A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
         a patient comes once for each foreground, which is once where the contrasts share their brain mask.
         """
         self.prepare(split)
-        for case in self.ids(split):
+        for case in self.ids(split) if ids is None else ids:
             patient = self.prepared(case)
             boxes: dict[Box, list[Scenario]] = {}
             for scenario in asked or scenarios(self.task.modalities):
@@ -212,6 +217,7 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
     return Segmentation(
         modalities=modalities,
         regions=regions,
+        skull_stripped=known.skull_stripped if data.skull_stripped is None else data.skull_stripped,
         patch=tuple(model.patch),
         width=model.width,
         stem=model.stem,

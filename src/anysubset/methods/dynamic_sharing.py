@@ -1,7 +1,6 @@
 """What the methods on Dynamic Sharing have in common: one network, a loss a case, M passes for all scenarios."""
 
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,19 +11,16 @@ from anysubset.task import Carry, Task, at_once
 
 
 class DynamicSharingMethod(Method):
-    """Trains one Dynamic Sharing network; a method says which cases a step takes."""
+    """Trains one Dynamic Sharing network; a method says which cases a step takes (`cases`)."""
 
     def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
         super().__init__(task, generator)
         self.network = task.network(task.modalities)
 
-    @abstractmethod
-    def cases(self) -> list[Scenario]:
-        """The cases of this step; one that no sample of the batch is eligible for is left out."""
-
-    def losses(self, batch: Batch) -> dict[str, Loss]:
+    def losses(self, batch: Batch, cases: Sequence[Scenario] | None = None) -> dict[str, Loss]:
         """Each modality's features are computed once, and shared by the cases that use them."""
-        cases = [case for case in self.cases() if all(name in batch.inputs for name in case)]
+        cases = self.cases() if cases is None else cases
+        cases = [case for case in cases if all(name in batch.inputs for name in case)]
         needed = [name for name in self.task.modalities if any(name in case for case in cases)]
         features = self.network.features(keep(batch.inputs, needed))
         losses = {}

@@ -3,13 +3,13 @@
 The plainest row of every table: nothing is shared, so nothing can conflict.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from anysubset.errors import unknown
-from anysubset.methods.method import Loss, Method, fuse_scenarios
+from anysubset.methods.method import Loss, Method, fuse_scenarios, names
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed
 from anysubset.models import fusion
 from anysubset.task import Carry, Task, at_once
@@ -18,20 +18,24 @@ from anysubset.task import Carry, Task, at_once
 class Ensemble(Method):
     """Each expert is a network of its own, and learns from the samples that have its modality."""
 
+    averaged = False  # No expert learns more slowly because there are others.
+
     def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
         super().__init__(task, generator)
         self.experts = nn.ModuleDict({name: task.network([name]) for name in task.modalities})
 
-    def losses(self, batch: Batch) -> dict[str, Loss]:
+    def cases(self) -> list[Scenario]:
+        """Each modality alone."""
+        return [(name,) for name in self.task.modalities]
+
+    def losses(self, batch: Batch, cases: Sequence[Scenario] | None = None) -> dict[str, Loss]:
         """Each expert's own loss."""
+        asked = names(self.cases() if cases is None else cases)
+        present = {name: observed for name, observed in batch.inputs.items() if name in asked}
         return {
             name: Loss(self.task.loss(opinion.values, batch.target[opinion.rows]), len(opinion.rows))
-            for name, opinion in self.opinions(batch.inputs).items()
+            for name, opinion in self.opinions(present).items()
         }
-
-    def backward(self, losses: Mapping[str, Loss]) -> None:
-        """Of the sum: no expert learns more slowly because there are others."""
-        torch.stack([loss.value for loss in losses.values()]).sum().backward()
 
     def predict(self, inputs: Inputs) -> Tensor:
         """The mean of the present experts' logits."""

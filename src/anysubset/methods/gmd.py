@@ -4,7 +4,7 @@ Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustnes
 the shared parameters, conflicting components removed, the rest averaged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from anysubset.errors import unknown
 from anysubset.gradients import GMD, RULES, Decoupling
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
-from anysubset.methods.method import Loss
+from anysubset.methods.method import Loss, names
 from anysubset.modalities import Scenario, case_sampler
 from anysubset.task import Task
 
@@ -52,6 +52,7 @@ class GradientDecoupling(DynamicSharingMethod):
             measured,
             rule=partial(RULES[rule], floor=floor),
             reduction=reduction,
+            private=self.network.parameters(),
             generator=self.generator,
         )
 
@@ -59,6 +60,8 @@ class GradientDecoupling(DynamicSharingMethod):
         """As the sampler draws them."""
         return self.sampler(self.generator)
 
-    def backward(self, losses: Mapping[str, Loss]) -> Decoupling:
+    def backward(self, losses: Mapping[str, Loss], cases: Sequence[Scenario] | None = None) -> Decoupling:
         """The decoupled gradient, with the weights, cosines and norms of the step."""
-        return self.gmd.backward({case: loss.value for case, loss in losses.items()})
+        counts: dict[Hashable, float] = dict.fromkeys(names(cases or ()), 0)
+        counts.update((name, loss.eligible) for name, loss in losses.items())
+        return self.gmd.backward({name: loss.value for name, loss in losses.items()}, counts)

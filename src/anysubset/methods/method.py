@@ -1,14 +1,15 @@
 """What a method is: how to train on a batch, and how to answer from any subset of the modalities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from anysubset import processes
 from anysubset.gradients import Decoupling
-from anysubset.modalities import Batch, Inputs, Scenario, keep
+from anysubset.modalities import Batch, Inputs, Scenario, keep, scenario_name
 from anysubset.models import fusion
 from anysubset.task import Carry, Task, at_once
 
@@ -28,18 +29,36 @@ class Method(nn.Module, ABC):
         generator: draws whatever the method draws while training; shared with the training loop, which saves it.
     """
 
+    averaged = True  # Whether the losses are averaged, or summed.
+
     def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.task = task
         self.generator = generator or torch.Generator().manual_seed(0)
 
     @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Loss]:
-        """A loss for each case or objective that some sample of the batch is eligible for; maybe none."""
+    def cases(self) -> list[Scenario]:
+        """The cases of a step, drawn anew by each call; the same in every process."""
 
-    def backward(self, losses: Mapping[str, Loss]) -> Decoupling | None:
-        """Add gradients to `.grad`: by default those of the plain mean of the losses."""
-        torch.stack([loss.value for loss in losses.values()]).mean().backward()
+    @abstractmethod
+    def losses(self, batch: Batch, cases: Sequence[Scenario] | None = None) -> dict[str, Loss]:
+        """A loss for each case that some sample of the batch is eligible for; maybe none.
+
+        cases: those of this step; drawn here when they are not given.
+        """
+
+    def backward(self, losses: Mapping[str, Loss], cases: Sequence[Scenario] | None = None) -> Decoupling | None:
+        """Add gradients to `.grad`: by default those of the mean (see `averaged`) of the losses.
+
+        cases: those of this step, whether or not a sample here is eligible; needed with several processes only.
+        """
+        counts = {name: loss.eligible for name, loss in losses.items()}
+        device = next(self.parameters()).device
+        shares = processes.shares(counts, list(losses) if cases is None else names(cases), device)
+        if losses:
+            total = torch.stack([shares[name] * loss.value for name, loss in losses.items()]).sum()
+            (total / len(shares) if self.averaged else total).backward()
+        processes.sum_gradients(self.parameters())
         return None
 
     @abstractmethod
@@ -52,6 +71,11 @@ class Method(nn.Module, ABC):
         """The answer of one whole sample, (1, ...) a modality, in each scenario; by default one after the other."""
         for scenario in scenarios:
             yield scenario, carry(self.predict, keep(inputs, scenario))
+
+
+def names(cases: Iterable[Scenario]) -> list[str]:
+    """What the losses of some cases are called."""
+    return [scenario_name(case) for case in cases]
 
 
 def fuse_scenarios(
