@@ -22,7 +22,7 @@ LAYERS = (
     ("processes",),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "gradients.projection", "gradients.rows"),
-    ("gradients.graph", "gradients.wrappers"),
+    ("gradients.graph", "gradients.rules", "gradients.wrappers"),
     ("gradients.branches",),
     ("gradients.jacobian",),
     ("gradients.streaming", "gradients.replicated"),

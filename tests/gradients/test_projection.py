@@ -11,17 +11,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from anysubset.gradients.projection import (
-    RULES,
     averaged,
     by_index,
     in_order,
     in_random_order,
+    normalised,
     project_conflicts,
     sequential,
     simultaneous,
     undecoupled,
 )
 from anysubset.gradients.rows import gramian
+from anysubset.gradients.rules import RULES
 
 # Every rule that decouples: all but the plain sum.
 DECOUPLING_RULES = ["sequential", "index", "averaged", "simultaneous"]
@@ -53,8 +54,8 @@ ONE_AGAINST_TWO = rows((1, 0), (-2, 1), (-2, -1))  # T2
 
 
 def test_the_table_holds_the_five_rules_by_name():
-    assert list(RULES) == [*DECOUPLING_RULES, "none"]
-    assert list(RULES.values()) == [sequential, by_index, averaged, simultaneous, undecoupled]
+    assert list(RULES) == [*DECOUPLING_RULES, "normalised", "none"]
+    assert list(RULES.values()) == [sequential, by_index, averaged, simultaneous, normalised, undecoupled]
 
 
 # ------------------------------------------------------------------------------------------- two cases, by hand
@@ -293,7 +294,7 @@ def test_a_reference_at_the_floor_is_passed_over_and_one_above_it_serves(rule):
 # --------------------------------------------------------------------------------------- bounds of what is valid
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"normalised"}))
 def test_gradients_without_conflict_have_weight_one(name: str):
     # T18.
     disjoint = torch.diag(torch.tensor([1.0, 20.0, 1e-3], dtype=torch.float64))
@@ -380,12 +381,14 @@ def jacobians(draw: st.DrawFn, cases: range = range(1, 7), least: int = -8) -> T
 
 
 names = st.sampled_from(sorted(RULES))
+# Of the rules that leave each gradient its length.
+plain_names = st.sampled_from(sorted(set(RULES) - {"normalised"}))
 seeds = st.integers(0, 2**31)
 quick = settings(deadline=None, max_examples=60)
 
 
 @quick
-@given(jacobians(), names, seeds)
+@given(jacobians(), plain_names, seeds)
 def test_no_weight_is_below_one(jacobian: Tensor, name: str, seed: int):
     assert bool((RULES[name](gramian(jacobian), seeded(seed)) >= 1).all())
 
@@ -414,7 +417,7 @@ def test_a_common_rotation_changes_nothing(jacobian: Tensor, name: str, seed: in
 
 
 @quick
-@given(jacobians(least=0), names, seeds)
+@given(jacobians(least=0), plain_names, seeds)
 def test_without_conflict_every_weight_is_exactly_one(jacobian: Tensor, name: str, seed: int):
     # Entries of one sign only: no inner product is negative.
     assert RULES[name](gramian(jacobian), seeded(seed)).tolist() == [1.0] * len(jacobian)
@@ -452,3 +455,26 @@ def test_new_names_for_the_cases_permute_the_weights(jacobian: Tensor, seed: int
     renamed_orders = [[places.index(j) for j in orders[place]] for place in places]
     renamed = project_conflicts(gramian(jacobian[places]), renamed_orders)
     close(renamed, weights[places])
+
+
+# -------------------------------------------------------------------------------------------- gradients of one length
+
+
+def test_normalised_rows_are_projected_at_their_mean_length():
+    # T1: (10, 0) and (-.6, .8) at the mean length 5.5 are (5.5, 0) and (-3.3, 4.4), cosine -.6: weights 1.6 each, so
+    # the sum is 1.6 * (2.2, 4.4). On the rows themselves: 1.6 * 5.5 / 10 = .88 and 1.6 * 5.5 / 1 = 8.8.
+    jacobian = rows((10, 0), (-0.6, 0.8))
+    weights = normalised(gramian(jacobian), seeded())
+    close(weights, torch.tensor([0.88, 8.8], dtype=torch.float64))
+    close(weights @ jacobian, torch.tensor([3.52, 7.04], dtype=torch.float64))
+
+
+def test_normalised_rows_of_one_length_are_those_of_the_paper():
+    jacobian = rows((3, 0), (-1.8, 2.4), (-1.8, -2.4))
+    close(normalised(gramian(jacobian), seeded(3)), sequential(gramian(jacobian), seeded(3)))
+
+
+def test_rounding_noise_is_not_stretched():
+    # Its length is 1e-25 of the longest: left as it is. The mean length is that of the other two, 1 and 3.
+    found = normalised(gramian(rows((1, 0), (0, 3), (0, 1e-25))), seeded())
+    close(found, torch.tensor([2, 2 / 3, 1], dtype=torch.float64))

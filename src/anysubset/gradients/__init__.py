@@ -3,14 +3,15 @@
 from anysubset.gradients.decoupling import GMD, Decoupling, NonFiniteGradientError
 from anysubset.gradients.jacobian import Stored
 from anysubset.gradients.projection import (
-    RULES,
     averaged,
     by_index,
+    normalised,
     project_conflicts,
     sequential,
     simultaneous,
     undecoupled,
 )
+from anysubset.gradients.rules import RULES, rule_named, torchjd_rule
 from anysubset.gradients.streaming import Streamed
 
 __all__ = [
@@ -22,8 +23,11 @@ __all__ = [
     "Streamed",
     "averaged",
     "by_index",
+    "normalised",
     "project_conflicts",
+    "rule_named",
     "sequential",
     "simultaneous",
+    "torchjd_rule",
     "undecoupled",
 ]

@@ -100,15 +100,21 @@ def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floo
     return weights if torch.isfinite(products).all() else torch.full_like(weights, torch.nan)
 
 
+def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """`sequential` on gradients scaled to their mean length: a long gradient counts no more than a short one.
+
+    A common factor of the losses scales the update as under every rule. What is shorter than the floor is left as
+    it is: stretched, rounding noise would count as much as a gradient.
+    """
+    products = gramian.to("cpu", torch.float64)
+    lengths = products.diagonal().sqrt()
+    usable = lengths > floor * lengths.max()
+    if not usable.any():
+        return sequential(products, generator, floor)
+    scales = torch.where(usable, lengths[usable].mean() / lengths.where(usable, torch.ones(())), 1.0)
+    return scales * sequential(products * scales[:, None] * scales, generator, floor)
+
+
 def undecoupled(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """Every weight is 1: the plain sum of the case gradients, the ablation of every other rule."""
     return project_conflicts(gramian, [()] * len(gramian), floor)
-
-
-RULES: dict[str, Rule] = {
-    "sequential": sequential,
-    "index": by_index,
-    "averaged": averaged,
-    "simultaneous": simultaneous,
-    "none": undecoupled,
-}

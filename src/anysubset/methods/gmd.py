@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from anysubset.errors import unknown
-from anysubset.gradients import GMD, RULES, Decoupling
+from anysubset.gradients import GMD, Decoupling, rule_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.methods.method import Loss, names
 from anysubset.modalities import Scenario, case_sampler
@@ -24,7 +24,7 @@ class GradientDecoupling(DynamicSharingMethod):
         task: what the data ask for.
         generator: draws the cases and the orders of projection.
         cases: `all`, `missing=R`, `random=K` or `one`; by default all up to four modalities, else `random=5`.
-        rule: how conflicts are removed; see `anysubset.gradients.projection`.
+        rule: how conflicts are removed; see `anysubset.gradients.rules`.
         reduction: `mean` or `sum` of the projected gradients.
         conflict: where conflict is measured: on the `shared` parameters, or on `all`.
         floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
@@ -42,15 +42,13 @@ class GradientDecoupling(DynamicSharingMethod):
         floor: float = 1e-8,
     ) -> None:
         super().__init__(task, generator)
-        if rule not in RULES:
-            raise unknown("rule", rule, RULES)
         if conflict not in ("shared", "all"):
             raise unknown("conflict", conflict, ["shared", "all"])
         measured = self.network.parameters() if conflict == "all" else self.network.shared_parameters()
         self.sampler = case_sampler(task.modalities, cases or default_cases(task.modalities))
         self.gmd = GMD(
             measured,
-            rule=partial(RULES[rule], floor=floor),
+            rule=partial(rule_named(rule), floor=floor),
             reduction=reduction,
             private=self.network.parameters(),
             generator=self.generator,
