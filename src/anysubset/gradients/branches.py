@@ -6,7 +6,7 @@ computed a second time, so that the activations of one branch are all that is ev
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,16 +21,18 @@ class Branch(ABC):
     """A part of a model.
 
     output: a leaf, to be used in place of what the branch computes.
+    alone: whether no graph leads into the branch, so that nothing else is differentiated through what it is made from.
     """
 
     output: Tensor
+    alone = False
 
     @abstractmethod
     def root(self) -> Tensor:
         """What the branch computes, with its graph."""
 
     @abstractmethod
-    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> list[Gradients]:
+    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
         """For each gradient that arrives at the output, the gradients of the ends."""
 
 
@@ -38,17 +40,18 @@ class Batched(Branch):
     """Every case in one backward pass, by autograd's vmap: few large operations in place of many small ones."""
 
     def __init__(self, root: Tensor) -> None:
-        self.kept = root
+        self.kept = root.clone() if root.is_leaf else root  # A leaf is no part of a graph.
         self.output = root.detach().requires_grad_()
 
     def root(self) -> Tensor:
         """The graph was kept."""
         return self.kept
 
-    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> list[Gradients]:
+    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
         """One pass; needs len(arriving) times the memory of a gradient while it runs."""
         together = gradients_of(root, ends, torch.stack(list(arriving)), batched=True)
-        return [[None if some is None else some[place] for some in together] for place in range(len(arriving))]
+        for place in range(len(arriving)):
+            yield [None if some is None else some[place] for some in together]
 
 
 class Recomputed(Branch):
@@ -57,6 +60,7 @@ class Recomputed(Branch):
     def __init__(self, function: Callable[..., Tensor], *arguments: Any) -> None:
         self.function = function
         self.arguments = arguments
+        self.alone = not any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
         self.chance = torch.get_rng_state()
         self.devices, self.states = get_device_states(*arguments)
         self.autocast = {
@@ -77,6 +81,7 @@ class Recomputed(Branch):
             set_device_states(self.devices, self.states)
             return self.function(*self.arguments)
 
-    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> list[Gradients]:
+    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
         """One pass after the other."""
-        return [gradients_of(root, ends, gradient) for gradient in arriving]
+        for gradient in arriving:
+            yield gradients_of(root, ends, gradient)

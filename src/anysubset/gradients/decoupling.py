@@ -76,7 +76,7 @@ class GMD:
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
             lets NaN reach every `.grad`, so that a loss scaler skips the step, "skip" touches no `.grad` and counts
-            the step in `skipped`.
+            the step in `skipped`. What is seen are losses and gradients over the shared parameters.
         private: all other parameters, or simply all; needed where there are several processes, and only there.
         jacobian: how the rows are kept, made from the shared parameters; by default all of them (`Stored`), over all
             processes where there are several (`Replicated`, or `Sharded` under FSDP2).
@@ -228,7 +228,8 @@ class GMD:
         """`function(*arguments)`, one modality's branch, without its activations: it is computed again in `backward`.
 
         No more than one branch has its activations in memory at a time, for one more forward pass a step. What is
-        drawn in it, such as dropout, is drawn alike both times; running statistics are updated twice.
+        drawn in it, such as dropout, is drawn alike both times; running statistics are updated twice. Activations of
+        private parts at the beginning of a branch stay, since they are differentiated last.
         """
         return self.branch(Recomputed(function, *arguments)) if torch.is_grad_enabled() else function(*arguments)
 

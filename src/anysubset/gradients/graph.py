@@ -17,6 +17,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 # Where differentiation ends: leaves, and edges to private parts.
 Ends = Sequence[Tensor | GradientEdge]
 Gradients = Sequence[Tensor | None]
+# Where a node passes its gradients on to: other nodes, each with the number of its output.
+Ways = list[tuple[Node, int]]
 
 
 def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[GradientEdge]:
@@ -29,61 +31,65 @@ def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[Gra
     """
     starts = [get_gradient_edge(root).node for root in roots]
     ends = {get_gradient_edge(parameter).node for parameter in shared}
-    order = downward(starts, ends)
+    links = downward(starts, ends)
+    upward = list(reversed(links))
     above = set(starts) - ends
-    for node in reversed(order):
-        if node not in ends and any(child in ends or child in above for child in children(node)):
+    for node in upward:
+        if node not in ends and any(child in ends or child in above for child, _ in links[node]):
             above.add(node)
     while True:
         edges = {
             (child, place): None
-            for node in order
+            for node, ways in links.items()
             if node in above
-            for child, place in node.next_functions
-            if child is not None and child not in above and child not in ends
+            for child, place in ways
+            if child not in above and child not in ends
         }
+        if not edges:
+            return []
         heads = {child for child, _ in edges}
         below: set[Node] = set()
-        for node in order:
+        for node, ways in links.items():
             if node in heads or node in below:
-                below.update(children(node))
+                below.update(child for child, _ in ways)
         nested = heads & below
         if not nested:
             return [GradientEdge(node, place) for node, place in edges]
         # What leads from one of these edges to another one is differentiated with the shared part.
         leading: set[Node] = set()
-        for node in reversed(order):
-            if node not in above and any(child in nested or child in leading for child in children(node)):
+        for node in upward:
+            if node not in above and any(child in nested or child in leading for child, _ in links[node]):
                 leading.add(node)
         above |= leading
 
 
-def children(node: Node) -> list[Node]:
-    """The nodes that a node passes gradients to."""
-    return [child for child, _ in node.next_functions if child is not None]
+def downward(starts: Sequence[Node], ends: set[Node]) -> dict[Node, Ways]:
+    """Every node that the starts lead to, down to the ends, each before all that it leads to; with where it leads."""
 
+    def ways(node: Node) -> Ways:
+        return [] if node in ends else [(child, place) for child, place in node.next_functions if child is not None]
 
-def downward(starts: Sequence[Node], ends: set[Node]) -> list[Node]:
-    """Every node that the starts lead to, down to the ends, each before all that it leads to."""
+    links: dict[Node, Ways] = {}
     order: list[Node] = []
-    seen = set(starts)
-    waiting = [(node, iter(children(node) if node not in ends else ())) for node in dict.fromkeys(starts)]
-    while waiting:
-        node, rest = waiting[-1]
-        child = next((child for child in rest if child not in seen), None)
-        if child is None:
-            order.append(node)
-            waiting.pop()
-        else:
-            seen.add(child)
-            waiting.append((child, iter(children(child) if child not in ends else ())))
-    return order[::-1]
+    for start in starts:
+        waiting = [] if start in links else [(start, iter(links.setdefault(start, ways(start))))]
+        while waiting:
+            node, rest = waiting[-1]
+            for child, _ in rest:
+                if child not in links:
+                    links[child] = ways(child)
+                    waiting.append((child, iter(links[child])))
+                    break
+            else:
+                order.append(node)
+                waiting.pop()
+    return {node: links[node] for node in reversed(order)}
 
 
 def leaves(roots: Iterable[Tensor]) -> list[Tensor]:
     """The leaves that some tensors were computed from, and could send gradients to."""
-    order = downward([get_gradient_edge(root).node for root in roots], set())
-    return [node.variable for node in order if hasattr(node, "variable")]
+    nodes = downward([get_gradient_edge(root).node for root in roots], set())
+    return [node.variable for node in nodes if hasattr(node, "variable")]
 
 
 class Nothing(torch.autograd.Function):
@@ -118,8 +124,9 @@ def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None, batch
 def release(roots: Sequence[Tensor], ends: Ends) -> None:
     """Frees what the graph of the roots keeps for a backward pass, down to the ends.
 
-    A pass with nothing in it: autograd visits each node, computes nothing, and lets go of what the node had saved.
-    Hooks on tensors see None in it; those of leaves are spared, and one that cannot take it ends the pass early.
+    A pass with nothing in it: autograd visits each node and lets go of what the node had saved. Torch's own operations
+    compute nothing then; compiled and checkpointed parts, and functions that ask for zeros, do once more what they do.
+    Hooks on tensors see None; those of leaves are spared, and one that cannot take it ends the pass early.
     """
     quiet = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
     if quiet:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from anysubset.gradients.branches import Branch
-from anysubset.gradients.graph import Ends, gradients_of, private_edges, release
+from anysubset.gradients.branches import Batched, Branch
+from anysubset.gradients.graph import gradients_of, private_edges, release
 from anysubset.gradients.rows import gramian, spans, weighted_sum, widest
 
 
@@ -83,28 +83,40 @@ class Stored(Jacobian):
     """
 
     def __init__(self, shared: Sequence[Tensor], dtype: torch.dtype | None = None) -> None:
-        self.dtype = dtype or widest(shared)
+        self.dtype = dtype
         self.spans = list(spans(shared))
-        self.buffer = torch.empty(0, self.spans[-1][-1], dtype=self.dtype, device=shared[0].device)
+        self.columns = self.spans[-1][-1]
+        self.buffer = torch.empty(0, self.columns)
         super().__init__(shared)
 
     def clear(self) -> None:
         """The buffer stays, for the next step."""
         super().clear()
         self.used = 0
+        self.fresh: set[int] = set()
         self.reached = [False] * len(self.shared)
         self.crossings: list[Crossing] = []
 
     def rows(self) -> Tensor:
-        """(k, P): the summed rows, a view of the buffer; new ones are 0."""
+        """(k, P): the summed rows, a view of the buffer; what was not written to yet is not set."""
         k = len(self.cases)
+        if not self.used:  # A model may have been moved or cast since.
+            self.buffer = self.buffer.to(self.shared[0].device, self.dtype or widest(self.shared))
         if k > len(self.buffer):
-            grown = self.buffer.new_empty(k, self.buffer.shape[1])
+            grown = self.buffer.new_empty(k, self.columns)
             grown[: self.used] = self.buffer[: self.used]
             self.buffer = grown
-        self.buffer[self.used : k].zero_()
+        self.fresh.update(range(self.used, k))
         self.used = k
         return self.buffer[:k]
+
+    def all_rows(self) -> Tensor:
+        """(k, P): the same, with zeros where nothing was written."""
+        rows = self.rows()
+        for place in self.fresh:
+            rows[place].zero_()
+        self.fresh.clear()
+        return rows
 
     def take(
         self, places: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
@@ -113,50 +125,92 @@ class Stored(Jacobian):
         rows = self.rows()
         outputs = [branch.output for branch in branches]
         arrived: list[dict[int, Tensor]] = [{} for _ in branches]
+        kept = list(losses)
         crossing = Crossing(private_edges(losses, [*self.shared, *outputs]))
-        ends: Ends = [*self.shared, *outputs, *crossing.edges]
+        spent: list[Tensor | GradientEdge] = [*self.shared, *outputs, *crossing.edges]
         for place, loss, count in zip(places, losses, counts, strict=True):
             # One loss at a time: a case reaches the branches of its own modalities only, and pays for no others.
-            seed = torch.full_like(loss, count)
-            gradients = gradients_of(loss, ends, seed)
-            self.write(rows[place], gradients[: len(self.shared)])
-            for found, gradient in zip(arrived, gradients[len(self.shared) :], strict=False):
-                if gradient is not None:
-                    found[place] = gradient
-            crossing.note(place, gradients[len(self.shared) + len(outputs) :])
+            gradients = gradients_of(loss, spent, torch.full_like(loss, count))
+            self.note(place, rows, gradients, arrived, crossing)
             del gradients
         self.crossings.append(crossing)
-        release(losses, ends)
-        for branch, found in zip(branches, arrived, strict=True):
-            if found:
-                self.descend(branch, found, rows)
-                found.clear()
+        if all(branch.alone for branch in branches):
+            release(kept, spent)
+            kept.clear()
+        # Branches that were cut later may have been computed from earlier ones.
+        for number, branch in reversed(list(enumerate(branches))):
+            if arrived[number]:
+                root = branch.root()
+                if root.requires_grad:
+                    self.descend(root, branch, arrived[number], outputs[:number], arrived[:number], rows)
+                    if isinstance(branch, Batched):
+                        kept.append(root)
+                        spent += self.crossings[-1].edges
+                del root  # With its graph, before the next branch is computed.
+                arrived[number].clear()
+        # Not sooner: parts of the graph may be under several branches.
+        if kept:
+            release(kept, spent)
 
-    def descend(self, branch: Branch, arrived: Mapping[int, Tensor], rows: Tensor) -> None:
-        """The part of the rows that comes through one branch, given what arrives at its output."""
-        root = branch.root()
-        crossing = Crossing(private_edges([root], self.shared))
-        ends: Ends = [*self.shared, *crossing.edges]
+    def descend(
+        self,
+        root: Tensor,
+        branch: Branch,
+        arrived: Mapping[int, Tensor],
+        outputs: Sequence[Tensor],
+        passed: Sequence[dict[int, Tensor]],
+        rows: Tensor,
+    ) -> None:
+        """The part of the rows that comes through one branch, given what arrives at its output.
+
+        outputs: of the branches that it may have been computed from. passed: where to note what arrives at those.
+        """
+        crossing = Crossing(private_edges([root], [*self.shared, *outputs]))
+        ends: list[Tensor | GradientEdge] = [*self.shared, *outputs, *crossing.edges]
         for place, gradients in zip(arrived, branch.rows(root, ends, list(arrived.values())), strict=True):
-            self.write(rows[place], gradients[: len(self.shared)])
-            crossing.note(place, gradients[len(self.shared) :])
+            self.note(place, rows, gradients, passed, crossing)
         self.crossings.append(crossing)
-        release([root], ends)
 
-    def write(self, row: Tensor, gradients: Sequence[Tensor | None]) -> None:
-        """Adds gradients to a row."""
-        for at, ((_, first, last), gradient) in enumerate(zip(self.spans, gradients, strict=True)):
+    def note(
+        self,
+        place: int,
+        rows: Tensor,
+        gradients: Sequence[Tensor | None],
+        arrived: Sequence[dict[int, Tensor]],
+        crossing: "Crossing",
+    ) -> None:
+        """What one case sends to shared parameters, to branches, and across edges; in this order."""
+        self.write(rows, place, gradients[: len(self.shared)])
+        beyond = len(self.shared) + len(arrived)
+        for found, gradient in zip(arrived, gradients[len(self.shared) : beyond], strict=True):
             if gradient is not None:
-                row[first:last].add_(gradient.flatten())
-                self.reached[at] = True
+                found[place] = found[place] + gradient if place in found else gradient
+        crossing.note(place, gradients[beyond:])
+
+    def write(self, rows: Tensor, place: int, gradients: Sequence[Tensor | None]) -> None:
+        """Adds gradients to a row."""
+        row = rows[place]
+        if place in self.fresh:
+            self.fresh.remove(place)
+            row[self.spans[-1][-1] :].zero_()
+            for (_, first, last), gradient in zip(self.spans, gradients, strict=True):
+                if gradient is None:
+                    row[first:last].zero_()
+                else:
+                    row[first:last].copy_(flat(gradient))
+        else:
+            for (_, first, last), gradient in zip(self.spans, gradients, strict=True):
+                if gradient is not None:
+                    row[first:last].add_(flat(gradient))
+        self.reached = [was or gradient is not None for was, gradient in zip(self.reached, gradients, strict=True)]
 
     def products(self) -> Tensor:
         """A block of columns at a time, in float64."""
-        return gramian(self.rows())
+        return gramian(self.all_rows())
 
     def fill(self, weights: Sequence[float]) -> None:
         """Shared parameters from the rows, private ones from what crossed their edges."""
-        self.fill_shared(weighted_sum(self.rows(), torch.tensor(weights, dtype=torch.float64)))
+        self.fill_shared(weighted_sum(self.all_rows(), torch.tensor(weights, dtype=torch.float64)))
         self.fill_private(weights)
 
     def fill_shared(self, total: Tensor) -> None:
@@ -173,6 +227,11 @@ class Stored(Jacobian):
         mixed = [pair for crossing in self.crossings for pair in crossing.mix(weights)]
         if mixed:
             torch.autograd.backward([edge for edge, _ in mixed], [gradient for _, gradient in mixed])
+
+
+def flat(gradient: Tensor) -> Tensor:
+    """(n,), dense."""
+    return (gradient.to_dense() if gradient.is_sparse else gradient).flatten()
 
 
 class Crossing:
@@ -194,8 +253,9 @@ class Crossing:
         for edge, sent in zip(self.edges, self.sent, strict=True):
             if sent:
                 some = next(iter(sent.values()))
-                # Half precision would overflow where large weights meet.
-                total = torch.zeros_like(some, dtype=torch.promote_types(some.dtype, torch.float32))
+                # Half precision would overflow where large weights meet, and single where huge ones do.
+                wide = torch.float64 if max(map(abs, weights)) > 1e30 else torch.float32
+                total = torch.zeros_like(some, dtype=torch.promote_types(some.dtype, wide))
                 for place, gradient in sent.items():
                     total.add_(gradient, alpha=weights[place])
                 mixed.append((edge, total.to(some.dtype)))

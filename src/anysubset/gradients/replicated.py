@@ -15,8 +15,12 @@ from torch import Tensor
 from anysubset.gradients.branches import Branch
 from anysubset.gradients.graph import leaves
 from anysubset.gradients.jacobian import Stored
-from anysubset.gradients.rows import gramian, weighted_sum
+from anysubset.gradients.rows import gramian, weighted_sum, widest
 from anysubset.gradients.wrappers import refuse_wrappers
+
+# Newer names of the same.
+REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class Replicated(Stored):
@@ -44,9 +48,9 @@ class Replicated(Stored):
         self.private = [parameter for parameter in self.private if all(parameter is not other for other in shared)]
         self.looked = False  # At the modules, which takes long: once, when training begins and all is set up.
         super().__init__(shared, dtype)
-        # So many columns that each process has as many.
-        padded = -(-self.spans[-1][-1] // dist.get_world_size(group)) * dist.get_world_size(group)
-        self.buffer = self.buffer.new_empty(0, padded)
+        world = dist.get_world_size(group)
+        self.columns = -(-self.columns // world) * world  # Each process has as many.
+        self.buffer = torch.empty(0, self.columns)
 
     def clear(self) -> None:
         """The columns of this process go."""
@@ -72,15 +76,15 @@ class Replicated(Stored):
     def products(self) -> Tensor:
         """Rows to columns of mean rows, then the Gramian."""
         self.agree()
-        rows = self.rows()
+        rows = self.all_rows()
         self.part = rows.new_empty(len(rows), rows.shape[1] // dist.get_world_size(self.group))
         for row, part in zip(rows, self.part, strict=True):
-            dist.reduce_scatter_tensor(part, row, group=self.group)
+            REDUCE_SCATTER(part, row, group=self.group)
         return self.sum(gramian(self.part))
 
     def agree(self) -> None:
         """Counts, losses and reached parameters of all processes, once it is sure that their cases are the same."""
-        same_cases(self.cases, self.buffer.device, self.group)
+        same_cases(self.cases, self.shared[0].device, self.group)
         k = len(self.cases)
         facts = torch.cat(
             [
@@ -96,7 +100,7 @@ class Replicated(Stored):
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Over the processes; CPU in and out."""
-        total = numbers.to(self.buffer.device)
+        total = numbers.to(self.shared[0].device)
         dist.all_reduce(total, group=self.group)
         return total.cpu()
 
@@ -105,8 +109,8 @@ class Replicated(Stored):
         if self.part is None:
             raise ValueError("The products come before the weights.")
         mine = weighted_sum(self.part, torch.tensor(weights, dtype=torch.float64))
-        total = mine.new_empty(self.buffer.shape[1])
-        dist.all_gather_into_tensor(total, mine, group=self.group)
+        total = mine.new_empty(self.columns)
+        ALL_GATHER(total, mine, group=self.group)
         self.fill_shared(total)
         before = [parameter.grad for parameter in self.private]
         for parameter in self.private:
@@ -123,7 +127,7 @@ class Replicated(Stored):
         used = [parameter for parameter, count in zip(self.private, found.tolist(), strict=True) if count > 0]
         if used:
             fresh = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-            flat = torch.cat([gradient.flatten().to(self.dtype) for gradient in fresh])
+            flat = torch.cat([gradient.flatten().to(widest(used)) for gradient in fresh])
             dist.all_reduce(flat, group=self.group)
             for parameter, part in zip(used, flat.split([p.numel() for p in used]), strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)
