@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 2**14  # Columns of the rows that are held in float64 at once.
+BLOCK = 2**15  # Columns of the rows that are held in float64 at once.
+STRIP = 3  # Rows whose products are formed together: few, since half of the square need not be formed at all.
+MODERATE = 8.0  # Weights this unequal lose no more than a digit to cancellation.
 
 
 def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor], columns: slice = slice(None)) -> Tensor:
@@ -54,16 +56,27 @@ def gramian(rows: Tensor, block: int = BLOCK) -> Tensor:
     Products are formed and summed in float64, a block of columns at a time, so that neither half precision nor
     TF32 nor a long sum can change a sign, and so that no second copy of the rows exists.
     """
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
+    k = len(rows)
+    total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
+    exact = torch.empty(k, min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
     for columns in rows.split(block, dim=1):
         part = exact[:, : columns.shape[1]].copy_(columns)
-        total.addmm_(part, part.T)
-    return total.cpu()
+        for low in range(0, k, STRIP):
+            # Up to the diagonal: the rest is the same.
+            high = min(low + STRIP, k)
+            total[low:high, :high].addmm_(part[low:high], part[:high].T)
+    return torch.tril(total).add_(torch.tril(total, -1).T).cpu()
 
 
 def weighted_sum(rows: Tensor, weights: Tensor, block: int = BLOCK) -> Tensor:
-    """(P,): sum_j w_j g_j in the dtype of the rows, formed in float64 so that huge weights and rows may cancel."""
+    """(P,): sum_j w_j g_j, in the dtype of the rows.
+
+    Unequal weights mean that long rows cancel, which their own precision would spoil: the sum is then formed in
+    float64.
+    """
+    sizes = weights.abs()
+    if rows.dtype == torch.float32 and sizes.max() <= MODERATE * sizes.min():
+        return weights.to(rows.device, rows.dtype) @ rows
     total = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
     weights = weights.to(rows.device, torch.float64)
