@@ -1,0 +1,93 @@
+"""GMD in a loop with Lightning Fabric, on one device or several.
+
+Fabric starts the processes, deals out the samples, and gives device, autocast and clipping. It sets up the optimizer
+and the loader, but not the model: its wrapper may be DDP, which would average what each process had decoupled on its
+own, and that is not the decoupled gradient of the batch. GMD sums over the processes itself, given all parameters.
+`gmd.backward(losses)` stands where `fabric.backward(loss)` would, which takes one loss.
+"""
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from anysubset import GMD, Batch, DynamicSharing, collate, scenario_name, scenarios
+
+MODALITIES = ("text", "audio")
+Sample = tuple[dict[str, Tensor], Tensor, str]
+
+
+class Backbone(nn.Sequential):
+    """Shared by the modalities: it makes no difference between them."""
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        """(n, width) to (n, width)."""
+        return super().forward(x)
+
+
+def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> list[Sample]:
+    """Text says nearly all about the target, audio says it in noise."""
+    samples = []
+    for number in range(count):
+        hidden, noise = torch.randn(2, 4, generator=generator)
+        inputs = {"text": hidden + 0.1 * noise, "audio": hidden + noise.flip(0)}
+        # What is missing has no key; a recording that would have nothing keeps everything.
+        kept = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
+        samples.append((kept or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
+    return samples
+
+
+def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """For each case the mean loss of the samples that have all of it, and how many those are: maybe none."""
+    features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
+    losses, counts = {}, {}
+    for case in scenarios(MODALITIES):
+        answers, rows = model.answers(features, case)
+        counts[scenario_name(case)] = len(rows)
+        if len(rows):
+            losses[scenario_name(case)] = functional.mse_loss(answers.float(), batch.target[rows])
+    return losses, counts
+
+
+@torch.no_grad()
+def errors(model: DynamicSharing, complete: Batch) -> dict[str, float]:
+    """The mean squared error in each scenario, all on the same samples."""
+    return {case: loss.item() for case, loss in case_losses(model, complete)[0].items()}
+
+
+def main(
+    epochs: int = 15, devices: int = 1, precision: str = "bf16-mixed", accelerator: str = "auto"
+) -> dict[str, dict[str, float]]:
+    """The error in each scenario on complete samples, before and after."""
+    if precision == "16-mixed":
+        raise ValueError("Only `fabric.backward` scales losses for fp16; choose bf16-mixed or 32-true.")
+    fabric = lightning.Fabric(accelerator=accelerator, devices=devices, precision=precision)
+    fabric.launch()
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    train, test = draw(512, generator, missing=0.4), collate(draw(512, generator)).to(fabric.device)
+    stems = {name: nn.Linear(4, 16) for name in MODALITIES}
+    backbone = Backbone(nn.GELU(), nn.Linear(16, 16), nn.GELU())
+    model = DynamicSharing(MODALITIES, backbone, nn.Linear(16, 1), stems).to(fabric.device)
+    # After `launch` and `to`, so that GMD knows the processes and the device.
+    gmd = GMD(model.shared_parameters(), private=model.parameters())
+    optimizer = fabric.setup_optimizers(torch.optim.Adam(model.parameters(), lr=1e-2))
+    loader = fabric.setup_dataloaders(DataLoader(train, batch_size=64, shuffle=True, collate_fn=collate))
+    before = errors(model, test)
+    for _ in range(epochs):
+        for batch in loader:
+            with fabric.autocast():
+                losses, counts = case_losses(model, batch)
+            optimizer.zero_grad()
+            gmd.backward(losses, counts)
+            fabric.clip_gradients(model, optimizer, max_norm=1.0)
+            optimizer.step()
+    after = errors(model, test)
+    for case in before:
+        fabric.print(f"{case:12} {before[case]:.3f} -> {after[case]:.3f}")
+    return {"before": before, "after": after}
+
+
+if __name__ == "__main__":
+    main()

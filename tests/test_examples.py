@@ -1,0 +1,250 @@
+"""The examples train, and what they claim holds; those whose package is not installed are skipped."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from anysubset import GMD, collate
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# torch 2.13 deprecates a check that Lightning 2.6 makes for every batch of its validation loop.
+lightnings_own = pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated")
+# Lightning would have more workers read the data, where there are many cores: 512 samples in memory need none.
+no_workers = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+def example(name: str, package: str | None = None) -> ModuleType:
+    if package:
+        pytest.importorskip(package, reason=f"{package} is not installed.")
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_learned(errors: dict[str, dict[str, float]], cases: int) -> None:
+    before, after = errors["before"], errors["after"]
+    assert len(before) == len(after) == cases
+    for case in before:
+        assert after[case] < 0.85 * before[case], case
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def grads(model: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in model.parameters()]
+
+
+def test_every_example_is_listed_and_tested():
+    found = {path.name for path in EXAMPLES.glob("*.py")}
+    assert found >= {"bare_loop.py", "own_model.py", "lightning_module.py", "fabric_loop.py", "accelerate_loop.py"}
+    listed, tested = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
+    for name in found:
+        assert f"[{name}]({name})" in listed
+        assert f'example("{name.removesuffix(".py")}"' in tested
+
+
+# --------------------------------------------------------------------------------------------- bare_loop.py
+
+
+def test_a_bare_loop_learns_every_scenario():
+    assert_learned(example("bare_loop").main(steps=60), cases=7)
+
+
+def test_the_data_have_holes_and_no_fillers():
+    samples = example("bare_loop").draw(200, seeded(), missing=0.4)
+    sizes = [len(inputs) for inputs, _, _ in samples]
+    assert {*sizes} == {1, 2, 3}
+    assert all(x.all() for inputs, _, _ in samples for x in inputs.values())
+
+
+def test_the_accumulated_step_is_the_joint_one():
+    loop = example("bare_loop")
+    # Who lacks text is far below the others, so that there is a conflict.
+    samples = [
+        ({name: x.double() for name, x in inputs.items()}, target.double() + (5 if "text" in inputs else -5), id_)
+        for inputs, target, id_ in loop.draw(33, seeded(), missing=0.6)
+    ]
+    torch.manual_seed(0)
+    model = loop.make_model().double()
+    # Of unequal size; the first has nobody for the cases of several modalities.
+    samples.sort(key=lambda sample: len(sample[0]))
+    parts = [collate(samples[:6]), collate(samples[6:20]), collate(samples[20:])]
+    counts = [loop.case_losses(model, part)[1] for part in parts]
+    assert 0 in counts[0].values()
+    assert len({count for part in counts for count in part.values()}) > 3
+    accumulated = loop.fill(model, GMD(model.shared_parameters()), parts)
+    from_parts = grads(model)
+    model.zero_grad()
+    joint = loop.fill(model, GMD(model.shared_parameters()), [collate(samples)])
+    assert min(joint.cosines.values()) < 0
+    assert accumulated.weights == pytest.approx(joint.weights)
+    assert_close(from_parts, grads(model))
+
+
+# --------------------------------------------------------------------------------------------- own_model.py
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_a_model_of_ones_own_learns_every_scenario(bfloat16: bool):
+    assert_learned(example("own_model").main(steps=150, bfloat16=bfloat16), cases=3)
+
+
+def test_the_model_runs_in_bfloat16_and_decides_nearly_alike():
+    own = example("own_model")
+    torch.manual_seed(0)
+    model, (tables, ill) = own.Model(), own.draw(64, seeded(), missing=0.5)
+    found = []
+    for bfloat16 in (False, True):
+        losses = own.case_losses(model, tables, ill, list(range(64)), bfloat16)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        found.append(GMD(model.trunk.parameters()).backward(losses).products)
+    assert not found[0].equal(found[1])
+    assert_close(found[1], found[0], rtol=0.05, atol=1e-3)
+
+
+def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
+    own = example("own_model")
+    torch.manual_seed(0)
+    model, (tables, ill) = own.Model().double(), own.draw(64, seeded(), missing=0.5)
+    tables = {name: {who: x.double() for who, x in table.items()} for name, table in tables.items()}
+
+    def losses() -> dict[str, Tensor]:
+        return own.case_losses(model, tables, ill.double(), list(range(64)))
+
+    # Blood alone is to be got wrong here, so that there is a conflict.
+    step = GMD(model.trunk.parameters()).backward({case: -x if case == "blood" else x for case, x in losses().items()})
+    assert max(step.weights.values()) > 1
+    decoupled = grads(model)
+    model.zero_grad()
+    weighted = [step.weights[case] * (-x if case == "blood" else x) for case, x in losses().items()]
+    torch.stack(weighted).mean().backward()
+    # In the model the losses are taken in float32.
+    assert_close(decoupled, grads(model), rtol=1e-4, atol=1e-7)
+
+
+# -------------------------------------------------------------------------------------- lightning_module.py
+
+
+@lightnings_own
+@no_workers
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_lightning_module_learns_every_scenario(precision: str):
+    module = example("lightning_module", package="lightning")
+    assert_learned(module.main(epochs=5, accelerator="cpu", precision=precision), cases=3)
+
+
+def test_a_lightning_module_refuses_what_it_cannot_do():
+    module = example("lightning_module", package="lightning")
+    for world_size, precision in [(2, "32-true"), (1, "16-mixed")]:
+        model = module.Decoupled()
+        model._trainer = type("Trainer", (), {"world_size": world_size, "precision": precision})()
+        with pytest.raises(ValueError, match="devices=1, and any precision but 16-mixed"):
+            model.configure_optimizers()
+
+
+def test_the_orders_of_projection_go_on_from_a_checkpoint():
+    module = example("lightning_module", package="lightning")
+    model, resumed, checkpoint = module.Decoupled(), module.Decoupled(), {}
+    torch.randperm(9, generator=model.generator)
+    model.on_save_checkpoint(checkpoint)
+    resumed.on_load_checkpoint(checkpoint)
+    assert torch.randperm(9, generator=resumed.generator).equal(torch.randperm(9, generator=model.generator))
+
+
+# ------------------------------------------------------------------------------------------- fabric_loop.py
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fabric_loop_learns_every_scenario(precision: str):
+    loop = example("fabric_loop", package="lightning")
+    assert_learned(loop.main(epochs=5, precision=precision, accelerator="cpu"), cases=3)
+
+
+def test_a_fabric_loop_refuses_fp16():
+    loop = example("fabric_loop", package="lightning")
+    with pytest.raises(ValueError, match="bf16-mixed or 32-true"):
+        loop.main(precision="16-mixed")
+
+
+# --------------------------------------------------------------------------------------- accelerate_loop.py
+
+
+@pytest.fixture
+def on_cpu() -> Iterator[None]:
+    """Accelerate keeps its settings for the whole process."""
+    state = pytest.importorskip("accelerate.state", reason="accelerate is not installed.")
+    yield
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+    state.GradientState._reset_state()
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_an_accelerate_loop_learns_every_scenario_whatever_the_accumulation():
+    from accelerate import Accelerator
+
+    loop = example("accelerate_loop", package="accelerate")
+    accumulated = loop.main(epochs=5, accelerator=Accelerator(cpu=True, gradient_accumulation_steps=4))
+    assert_learned(accumulated, cases=3)
+    # The Fabric loop draws the same batches, and takes the 64 samples of a step at once.
+    joint = example("fabric_loop", package="lightning").main(epochs=5, precision="32-true", accelerator="cpu")
+    assert accumulated["before"] == joint["before"]
+    assert accumulated["after"] == pytest.approx(joint["after"], rel=1e-4)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale():
+    from accelerate import Accelerator
+
+    loop = example("accelerate_loop", package="accelerate")
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    # Accelerate allows fp16 on a GPU only; these are the settings that it would make there.
+    accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    assert_learned(loop.main(epochs=5, accelerator=accelerator), cases=3)
+    assert 1 < accelerator.scaler.get_scale() < 2.0**24
+
+
+TWO_PROCESSES = """
+import importlib.util, sys
+from accelerate import Accelerator
+spec = importlib.util.spec_from_file_location("loop", sys.argv[1])
+loop = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(loop)
+loaded = loop.DataLoader
+# In order, so that both ways see the same samples in a step.
+loop.DataLoader = lambda data, shuffle, **options: loaded(data, **options)
+loop.main(2, Accelerator(cpu=True, gradient_accumulation_steps=int(sys.argv[2])))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path):
+    example("accelerate_loop", package="accelerate")
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # 8 micro-batches a step in one process, 4 in each of two.
+    one, two = (
+        subprocess.run(
+            [sys.executable, *launcher, str(tmp_path / "run.py"), str(EXAMPLES / "accelerate_loop.py"), parts],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for launcher, parts in [([], "8"), (torchrun, "4")]
+    )
+    assert one.count("->") == 3
+    assert two == one
