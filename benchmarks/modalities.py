@@ -1,0 +1,147 @@
+"""What a step of GMD costs as modalities are added: all cases, and five random ones.
+
+    python benchmarks/modalities.py --figure modalities.svg
+
+All 2^M - 1 cases need M 2^(M-1) branch backward passes; k random ones about kM/2. Counted in FLOPs of whole steps,
+relative to a plain backward pass of the same cases, so the figures are the same on every machine.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+from contenders import plain, stored
+from engine import environment
+from measures import flops_of, fresh
+from problems import Problem, SequenceBackbone
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn import functional
+
+from anysubset import DynamicSharing, scenarios
+from anysubset.modalities import Scenario, draw_cases
+
+Row = dict[str, Any]
+
+WIDTH, LAYERS, STEPS, BATCH = 32, 1, 50, 16  # Many tokens a parameter, as in a real network: rows cost little.
+
+
+def problem_of(names: Scenario, cases: list[Scenario], seed: int) -> Problem:
+    """A small transformer that all modalities share, without private parts."""
+    torch.manual_seed(seed)
+    network = DynamicSharing(names, SequenceBackbone(WIDTH, LAYERS), nn.Linear(WIDTH, 1))
+    inputs = {name: torch.randn(BATCH, STEPS, WIDTH) for name in names}
+    return Problem(network, inputs, torch.randn(BATCH, 1), cases, functional.l1_loss)
+
+
+def cost(names: Scenario, cases: list[Scenario], seed: int) -> Row:
+    """Branch backward passes, and FLOPs relative to a plain mean loss over the same cases."""
+    problem = problem_of(names, cases, seed)
+    gmd, base = (flops_of(fresh(problem.network, make(problem.network, problem))) for make in (stored, plain))
+    return {"branches": sum(len(case) for case in cases), "flops": gmd, "plain_flops": base, "ratio": gmd / base}
+
+
+def measure(most: int, k: int, draws: int, seed: int) -> list[Row]:
+    """A row for each number of modalities from 2 to `most`."""
+    rows = []
+    for count in range(2, most + 1):
+        print(f"{count} modalities ...", file=sys.stderr, flush=True)
+        names = tuple(f"m{place}" for place in range(count))
+        possible = 2**count - 1
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [cost(names, draw_cases(names, min(k, possible), generator), seed) for _ in range(draws)]
+        rows.append(
+            {
+                "modalities": count,
+                "all": {"cases": possible, **cost(names, scenarios(names), seed)},
+                "random": {
+                    "cases": min(k, possible),
+                    "expected_branches": min(k, possible) * count * 2 ** (count - 1) / possible,
+                    "branches": statistics.mean(one["branches"] for one in drawn),
+                    "ratio": statistics.mean(one["ratio"] for one in drawn),
+                    "draws": drawn,
+                },
+            }
+        )
+    return rows
+
+
+def show(rows: Sequence[Row], k: int, console: Console) -> None:
+    """A row a number of modalities."""
+    shown = Table(title="a step of GMD as modalities are added; FLOPs relative to a plain mean loss")
+    for column in ("M", "all: cases", "branch backwards", "FLOPs, x plain"):
+        shown.add_column(column, justify="right")
+    for column in (f"{k} random: branch backwards", "expected", "FLOPs, x plain"):
+        shown.add_column(column, justify="right")
+    for row in rows:
+        every, some = row["all"], row["random"]
+        shown.add_row(
+            str(row["modalities"]),
+            str(every["cases"]),
+            str(every["branches"]),
+            f"{every['ratio']:.2f}",
+            f"{some['branches']:.1f}",
+            f"{some['expected_branches']:.1f}",
+            f"{some['ratio']:.2f}",
+        )
+    console.print(shown)
+
+
+def draw(rows: Sequence[Row], k: int, path: Path) -> None:
+    """Left the branch backward passes, right the FLOPs, both against the number of modalities."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise SystemExit("--figure needs matplotlib, which is not installed: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    counts = [row["modalities"] for row in rows]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    left.plot(counts, [row["all"]["branches"] for row in rows], "o", color="C0", label="all cases")
+    left.plot(counts, [m * 2 ** (m - 1) for m in counts], "-", color="C0", label=r"$M\,2^{M-1}$")
+    left.plot(counts, [row["random"]["branches"] for row in rows], "s", color="C1", label=f"{k} random cases")
+    left.plot(counts, [k * m / 2 for m in counts], "--", color="C1", label=f"{k}M/2")
+    left.set(title="branch backward passes a step", xlabel="modalities M", yscale="log", xticks=counts)
+    right.plot(counts, [row["all"]["ratio"] for row in rows], "o-", color="C0", label="all cases")
+    right.plot(counts, [row["random"]["ratio"] for row in rows], "s--", color="C1", label=f"{k} random cases")
+    right.set(title="FLOPs of a step, x plain mean loss", xlabel="modalities M", yscale="log", xticks=counts)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=200)
+
+
+def make_parser() -> jsonargparse.ArgumentParser:
+    """The options of the command."""
+    parser = jsonargparse.ArgumentParser(description="What a step of GMD costs as modalities are added.")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    parser.add_argument("--figure", type=Path, help="draw them, as .png or .svg (needs matplotlib)")
+    parser.add_argument("--most", type=int, default=8, help="modalities, from 2 to this many")
+    parser.add_argument("--k", type=int, default=5, help="random cases")
+    parser.add_argument("--draws", type=int, default=8, help="of k random cases, averaged")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, show, write, draw."""
+    given = make_parser().parse_args(arguments)
+    rows = measure(given.most, given.k, given.draws, given.seed)
+    show(rows, given.k, Console(width=None if sys.stdout.isatty() else 130, highlight=False))
+    if given.output:
+        settings = {"k": given.k, "draws": given.draws, "seed": given.seed}
+        measured = {"environment": environment(torch.device("cpu")), "settings": settings, "rows": rows}
+        given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if given.figure:
+        draw(rows, given.k, given.figure)
+
+
+if __name__ == "__main__":
+    main()

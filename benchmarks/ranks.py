@@ -1,0 +1,147 @@
+"""What a step of GMD would cost on 8 to 1024 GPUs: a model, not a measurement.
+
+    python benchmarks/ranks.py [--k 15] [--rate 200e12] [--within 400e9] [--between 50e9] [--output FILE.json]
+
+Assumptions. The BraTS network at width 0.5, one 128 x 128 x 128 patch of four contrasts a rank, its FLOPs counted on
+tensors without memory. Every rank computes at `rate` FLOP/s. Collectives are rings, or trees for what is small: a rank
+sends (W - 1) / W of the bytes of a reduce-scatter or all-gather, at `within` bytes/s on one node of `node` GPUs and at
+`between` across nodes, and each of log2(W) hops takes `latency` seconds. Nothing overlaps: neither rows with backward
+passes nor collectives with each other, so these are upper limits of what communication adds.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import log2
+from pathlib import Path
+
+import jsonargparse
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from anysubset.models.unet import UNet
+
+MODALITIES = ("flair", "t2", "t1ce", "t1")
+CASES = {5: 10.67, 15: 32.0}  # Branch backwards: the mean over draws of five cases, and all fifteen.
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step on one rank; bytes and seconds."""
+
+    layout: str
+    ranks: int
+    rows_held: float
+    sent: float
+    sent_plain: float
+    compute: float
+    communication: float
+    communication_plain: float
+
+    @property
+    def ratio(self) -> float:
+        """Against a step of the plain mean loss, which takes 12 units of compute where k cases take 4 + 2 n."""
+        return (self.compute + self.communication) / (self.compute * self.plain_share + self.communication_plain)
+
+    plain_share: float = 1.0
+
+
+def costs(
+    k: int, parameters: int, forward: float, rate: float, within: float, between: float, latency: float, node: int
+) -> Iterator[Cost]:
+    """Replicated and sharded, for 8 to 1024 ranks."""
+    branches = CASES[k]
+    compute = (4 + 2 * branches) * forward / rate
+    for ranks in (8, 16, 32, 64, 128, 256, 512, 1024):
+        speed = within if ranks <= node else between
+        hops = latency * log2(ranks)
+        vector = FLOAT * parameters * (ranks - 1) / ranks  # Sent in one reduce-scatter or all-gather of P numbers.
+        small = 2 * 8 * k * k
+        sent = (k + 1) * vector + small
+        yield Cost(
+            layout="replicated",
+            ranks=ranks,
+            rows_held=FLOAT * k * parameters * (1 + 1 / ranks),
+            sent=sent,
+            sent_plain=2 * vector,
+            compute=compute,
+            communication=sent / speed + (k + 2) * hops,
+            communication_plain=2 * vector / speed + hops,
+            plain_share=12 / (4 + 2 * branches),
+        )
+        # FSDP2: parameters are gathered once forward and once in each of the k backward passes, rows are reduced.
+        sent = (1 + 2 * k) * vector + small
+        yield Cost(
+            layout="FSDP2",
+            ranks=ranks,
+            rows_held=FLOAT * k * parameters / ranks,
+            sent=sent,
+            sent_plain=3 * vector,
+            compute=compute,
+            communication=sent / speed + (2 * k + 2) * hops,
+            communication_plain=3 * vector / speed + 3 * hops,
+            plain_share=12 / (4 + 2 * branches),
+        )
+
+
+def backbone() -> tuple[int, float]:
+    """Parameters of the network, and FLOPs of its forward pass on one contrast."""
+    with torch.device("meta"):
+        network = UNet(MODALITIES, dimensions=3, width=0.5)
+        patch = torch.empty(1, 1, 128, 128, 128)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(patch, MODALITIES[0])
+    return sum(parameter.numel() for parameter in network.parameters()), float(counter.get_total_flops())
+
+
+def main(
+    k: int = 15,
+    rate: float = 200e12,
+    within: float = 400e9,
+    between: float = 50e9,
+    latency: float = 10e-6,
+    node: int = 8,
+    output: Path | None = None,
+) -> None:
+    """Print the table.
+
+    Args:
+        k: cases of a step, 5 or 15.
+        rate: FLOP/s that a rank reaches.
+        within: bytes/s that a rank sends on its node.
+        between: bytes/s that a rank sends to other nodes.
+        latency: seconds a hop.
+        node: GPUs a node.
+        output: also write JSON.
+    """
+    parameters, forward = backbone()
+    found = list(costs(k, parameters, forward, rate, within, between, latency, node))
+    console = Console(width=110)
+    console.print(
+        f"P = {parameters:,}, k = {k}, forward of one contrast {forward / 1e9:.0f} GFLOP, {rate / 1e12:.0f} TFLOP/s, "
+        f"{within / 1e9:.0f} and {between / 1e9:.0f} GB/s, {latency * 1e6:.0f} us a hop"
+    )
+    table = Table(
+        "layout", "ranks", "rows held, MB", "sent, MB", "of plain", "compute, ms", "exchange, ms", "step/plain"
+    )
+    for cost in found:
+        table.add_row(
+            cost.layout,
+            str(cost.ranks),
+            f"{cost.rows_held / 1e6:.1f}",
+            f"{cost.sent / 1e6:.0f}",
+            f"{cost.sent / cost.sent_plain:.1f}",
+            f"{1e3 * cost.compute:.1f}",
+            f"{1e3 * cost.communication:.2f}",
+            f"{cost.ratio:.2f}",
+        )
+    console.print(table)
+    if output is not None:
+        output.write_text(json.dumps([asdict(cost) | {"ratio": cost.ratio} for cost in found], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    jsonargparse.CLI(main, as_positional=False)
