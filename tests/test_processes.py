@@ -87,7 +87,7 @@ def test_alone_nothing_is_shared():
     assert processes.gathered(iter("ab")) == ["a", "b"]
     assert processes.somewhere(True, torch.device("cpu"))
     assert not processes.somewhere(False, torch.device("cpu"))
-    # A case that nobody is eligible for has no share.
-    assert processes.shares({"a": 3}, ["a", "b"], torch.device("cpu")) == {"a": 1.0}
+    # A case that nobody is eligible for is no case of the step.
+    assert processes.totals({"a": 3, "b": 0}, torch.device("cpu")) == {"a": 3}
     processes.join("cpu")
     assert processes.world() == 1

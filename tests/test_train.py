@@ -12,11 +12,12 @@ import torch
 from anysubset import checkpoint
 from anysubset import train as training
 from anysubset.data import create_dataset
+from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings
 from anysubset.methods import METHODS, create_method
 from anysubset.runs import Run
 from anysubset.scores import Score
-from anysubset.train import Progress, learning_rate, train, train_step
+from anysubset.train import Progress, lay_out, learning_rate, train, train_step
 
 Show = Callable[[Iterable[int], int], Iterable[int]]
 
@@ -272,9 +273,74 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
         for step, batch in enumerate(batches, start=1):
             if batch.ids == ("phantom_002",):
                 continue
-            assert train_step(method, batch, optimizer, run, step) is False
+            assert train_step(method, [batch], optimizer, run, step) is False
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert not optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("name", ["gmd", "sharing", "ensemble"])
+def test_a_batch_in_parts_is_the_same_batch(name, make_experiment, tmp_path):
+    # The phantoms have holes, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
+    settings = {"method.name": name, "model.pool": "sample", "train.batch": 5, "train.steps": 3}
+    logs = []
+    for parts in (1, 2):
+        go(make_experiment({**settings, "train.micro_batches": parts}), tmp_path / str(parts))
+        logs.append([line for line in log_of(tmp_path / str(parts)) if "losses" in line])
+    whole, divided = logs
+    assert len(whole) == 3
+    for one, other in zip(divided, whole, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
+        assert one["eligible"] == other["eligible"]
+    assert any(count % 2 for line in whole for count in line["eligible"].values())
+
+
+def test_a_batch_of_two_cannot_be_taken_in_three_parts(make_experiment, tmp_path):
+    with pytest.raises(InputError, match=r"A batch of 2 cannot be shared in 3 parts\."):
+        go(make_experiment({"train.micro_batches": 3}), tmp_path / "run")
+
+
+def test_the_decoupled_gradient_is_clipped(make_experiment, tmp_path, monkeypatch):
+    norms = []
+    step_of = torch.optim.Adam.step
+
+    def watched(self, *given):
+        norms.append(
+            torch.cat([p.grad.flatten() for g in self.param_groups for p in g["params"] if p.grad is not None]).norm()
+        )
+        return step_of(self, *given)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    go(make_experiment({"train.steps": 1}), tmp_path / "free")
+    limit = norms[0].item() / 2
+    go(make_experiment({"train.steps": 1, "train.clip": limit}), tmp_path / "clipped")
+    assert norms[1].item() == pytest.approx(limit, rel=1e-4)
+
+
+def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tmp_path):
+    found = []
+    for last in (False, True):
+        go(make_experiment({"train.steps": 2, "train.channels_last": last}), tmp_path / str(last))
+        found.append([line for line in log_of(tmp_path / str(last)) if "losses" in line])
+    for one, other in zip(*found, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
+    experiment = make_experiment()
+    method = create_method("gmd", create_dataset(experiment.data, experiment.model).task, {})
+    lay_out(method, TrainSettings(channels_last=True))
+    weight = method.network.backbone.encoder[0].second.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_backbone_learns_the_same(make_experiment, tmp_path):
+    found = []
+    for compiled in (False, True):
+        go(make_experiment({"train.steps": 2, "train.compile": compiled}), tmp_path / str(compiled))
+        found.append([line for line in log_of(tmp_path / str(compiled)) if "losses" in line])
+    assert len(found[1]) == 2
+    for one, other in zip(*found, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
 
 
 # -------------------------------------------------------------------------------------------- validation

@@ -103,12 +103,17 @@ class TrainSettings:
 
     Args:
         steps: optimizer steps.
-        batch: patches a step.
+        batch: samples a step, over all processes.
+        micro_batches: parts in which each process takes its share of a batch, one after the other, to save memory;
+            their gradients are added up before anything is projected.
+        clip: largest norm of the gradient of a step, clipped after decoupling; 0 for none.
         lr: learning rate of Adam at its highest.
         weight_decay: L2, added to the gradient.
         schedule: "poly" (power 0.9), "cosine" or "constant".
         warmup: steps over which the learning rate rises from 0.
         precision: "float32", or "bfloat16" for autocast.
+        compile: whether torch.compile is applied to the backbone.
+        channels_last: whether weights and features are laid out with channels last, which suits some GPUs.
         validate_every: steps between validations on all scenarios; the last step is always validated.
         checkpoint_every: steps between checkpoints; a kill loses at most these.
         log_every: steps between lines of metrics.
@@ -117,20 +122,26 @@ class TrainSettings:
 
     steps: int = 1000
     batch: int = 4
+    micro_batches: int = 1
+    clip: float = 0.0
     lr: float = 8e-4
     weight_decay: float = 1e-5
     schedule: str = "poly"
     warmup: int = 0
     precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
     validate_every: int = 200
     checkpoint_every: int = 50
     log_every: int = 10
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "checkpoint_every", "log_every"):
+        for name in ("steps", "batch", "micro_batches", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.clip < math.inf:
+            raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
         if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
             raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
         for name, choices in (

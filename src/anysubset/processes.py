@@ -75,22 +75,19 @@ def somewhere(fact: bool, device: torch.device) -> bool:
     return bool(flag.item())
 
 
-def shares(counts: Mapping[str, int], names: Sequence[str], device: torch.device) -> dict[str, float]:
-    """For each name that some process counts samples for, this process's part of them.
+def totals(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
+    """Summed by name over the processes; names whose sum is 0 are left out.
 
     Raises:
         InputError: if the processes have different names.
     """
     if not several():
-        return {name: 1.0 for name in names if counts.get(name)}
-    if len({tuple(each) for each in gathered([tuple(names)])}) > 1:
-        raise InputError(f"The processes drew different cases; this one {', '.join(names)}: their seeds differ.")
-    mine = torch.tensor([float(counts.get(name, 0)) for name in names], dtype=torch.float64, device=device)
-    total = mine.clone()
+        return {name: count for name, count in counts.items() if count}
+    if len(set(gathered([tuple(counts)]))) > 1:
+        raise InputError(f"The processes drew different cases; this one {', '.join(counts)}: their seeds differ.")
+    total = torch.tensor(list(counts.values()), dtype=torch.int64, device=device)
     dist.all_reduce(total)
-    return {
-        name: part / whole for name, part, whole in zip(names, mine.tolist(), total.tolist(), strict=True) if whole > 0
-    }
+    return {name: count for name, count in zip(counts, total.tolist(), strict=True) if count}
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:

@@ -8,7 +8,7 @@ Under `torchrun` each process takes its share of every batch; one of them writes
 
 import math
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -19,8 +19,9 @@ from anysubset import checkpoint, processes
 from anysubset.data.volumes import Volumes
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings
-from anysubset.methods.method import Loss, Method
-from anysubset.modalities import Batch, Scenario, scenario_name
+from anysubset.methods.method import Method
+from anysubset.modalities import Batch, eligible, scenario_name
+from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
 from anysubset.scores import means, overall
 
@@ -61,6 +62,7 @@ def train(
     settings, seed = run.experiment.train, run.experiment.seed
     dataset.prepare("train")
     dataset.prepare("val")
+    lay_out(method, settings)
     optimizer = torch.optim.Adam(method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
     run.begin(progress.step)
@@ -68,10 +70,11 @@ def train(
         return progress
     method.train()
     device = next(method.parameters()).device
-    batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps)
+    parts = settings.micro_batches
+    batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps, parts)
     with interruption() as stopped:
         for step in show(range(progress.step + 1, settings.steps + 1), progress.step):
-            took = train_step(method, next(batches), optimizer, run, step)
+            took = train_step(method, [next(batches) for _ in range(parts)], optimizer, run, step)
             progress.step = step
             progress.skipped += not took
             if step % settings.validate_every == 0 or step == settings.steps:
@@ -85,41 +88,64 @@ def train(
     return progress
 
 
-def train_step(method: Method, batch: Batch, optimizer: torch.optim.Optimizer, run: Run, step: int) -> bool:
+def lay_out(method: Method, settings: TrainSettings) -> None:
+    """Memory format and compilation, which change speed, and bits, but neither names nor shapes of parameters."""
+    if settings.channels_last:
+        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # Of images, and of volumes.
+        for parameter in method.parameters():
+            if parameter.ndim in layouts:
+                parameter.data = parameter.data.to(memory_format=layouts[parameter.ndim])
+    if settings.compile:
+        # Buffers given away in one backward pass are missing in the next one of the same graph.
+        torch._functorch.config.donated_buffer = False
+        for module in method.modules():
+            if isinstance(module, DynamicSharing):
+                module.backbone.compile()
+
+
+def train_step(method: Method, parts: Sequence[Batch], optimizer: torch.optim.Optimizer, run: Run, step: int) -> bool:
     """One step of the optimizer; False where no sample of the batch is eligible for any case, and none was taken."""
     settings = run.experiment.train
     device = next(method.parameters()).device
     rate = settings.lr * learning_rate(settings, step - 1)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        cases = method.cases()
-        losses = method.losses(batch.to(device), cases)
-    if not processes.somewhere(bool(losses), device):
+    cases = method.cases()
+    counts = {scenario_name(case): sum(len(eligible(part.inputs, case)) for part in parts) for case in cases}
+    totals = processes.totals(counts, device)
+    if not totals:
         return False
-    decoupling = method.backward(losses, cases)
+    optimizer.zero_grad(set_to_none=True)
+    found: list[tuple[str, float, int]] = []
+    for part in parts:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            losses = method.losses(part.to(device), cases)
+        method.accumulate(losses, totals)
+        if step % settings.log_every == 0:
+            found += [(name, loss.value.item(), loss.eligible) for name, loss in losses.items()]
+    decoupling = method.finish()
+    if settings.clip:
+        torch.nn.utils.clip_grad_norm_(method.parameters(), settings.clip)
     optimizer.step()
     if step % settings.log_every == 0:
-        values, eligible = means_of(losses, cases)
+        values = means_of(processes.gathered(found), totals)
         curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
-        run.log(step, {"lr": rate, "losses": values, "eligible": eligible}, curves)
+        run.log(step, {"lr": rate, "losses": values, "eligible": totals}, curves)
         if decoupling is not None:
             run.decoupling.add(step, decoupling)
     return True
 
 
-def means_of(losses: Mapping[str, Loss], cases: Iterable[Scenario]) -> tuple[dict[str, float], dict[str, int]]:
-    """By case, the mean loss over the eligible samples of all processes, and their number."""
-    found = processes.gathered((name, loss.value.item(), loss.eligible) for name, loss in losses.items())
-    values: dict[str, float] = {}
-    eligible: dict[str, int] = {}
-    for case in map(scenario_name, cases):
-        parts = [(value, count) for name, value, count in found if name == case]
-        if parts:
-            eligible[case] = sum(count for _, count in parts)
-            values[case] = sum(value * count for value, count in parts) / eligible[case]
-    return values, eligible
+def means_of(found: Sequence[tuple[str, float, int]], totals: Mapping[str, int]) -> dict[str, float]:
+    """By name, the mean loss over all eligible samples, from losses and counts of parts.
+
+    >>> means_of([("t1", 1.0, 3), ("t1", 5.0, 1)], {"t1": 4})
+    {'t1': 2.0}
+    """
+    return {
+        name: sum(value * count for other, value, count in found if other == name) / total
+        for name, total in totals.items()
+    }
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

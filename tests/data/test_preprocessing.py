@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from anysubset.data.preprocessing import (
     around,
     canonical_affine,
     from_canonical,
+    head,
     paste,
     prepare,
     to_canonical,
@@ -99,6 +101,43 @@ def test_a_background_that_is_not_zero_becomes_zero_when_all_corners_share_it():
 def test_a_contrast_that_is_the_same_everywhere_is_refused():
     with pytest.raises(InputError, match=r"'case'.*t1 has no foreground"):
         prepare(patient({"t1": np.full(SHAPE, 7.0), "flair": block((1, 1, 1), (4, 4, 4))}), TASK)
+
+
+# ------------------------------------------------------------------------------------------- heads in noisy air
+
+
+def noisy_head() -> np.ndarray:
+    """A bright shell with a dark ventricle, in air that is anything from 0 to 2, with a bright speck far away."""
+    volume = np.random.default_rng(0).integers(0, 3, SHAPE).astype(float)
+    volume[1:6, 1:6, 1:5] = 20
+    volume[1:6, 1:6, 1:5:2] = 30
+    volume[3, 3, 1:5] = 1
+    volume[7, 6, 5] = 25
+    return volume
+
+
+def test_the_head_is_the_largest_bright_part_with_what_it_surrounds():
+    expected = np.zeros(SHAPE, dtype=bool)
+    expected[1:6, 1:6, 1:5] = True
+    assert (head(noisy_head()) == expected).all()
+
+
+def test_noise_in_the_air_counts_neither_for_the_score_nor_as_foreground():
+    noisy, quiet = noisy_head(), np.where(head(noisy_head()), noisy_head(), 0)
+    found = prepare(patient({"t1": noisy}), replace(TASK, skull_stripped=False))
+    assert found.boxes["t1"] == Box((1, 1, 1), (6, 6, 5))
+    assert_close(found.image, prepare(patient({"t1": quiet}), TASK).image)
+    # By hand: of four slices of 25 voxels two hold 30 and two 20, but for 1 in the middle of each.
+    values = np.array([30] * 48 + [20] * 48 + [1] * 4)
+    expected = (1 - values.mean()) / values.std()
+    assert found.image[0, 2, 2, 0].item() == pytest.approx(expected, abs=1e-5)
+    # Taken for skull-stripped, the air would be foreground.
+    assert prepare(patient({"t1": noisy}), TASK).boxes["t1"] == Box((0, 0, 0), SHAPE)
+
+
+def test_a_volume_without_a_head_is_refused():
+    with pytest.raises(InputError, match=r"'case'.*t1 has no foreground"):
+        prepare(patient({"t1": np.full(SHAPE, 7.0)}), replace(TASK, skull_stripped=False))
 
 
 # ---------------------------------------------------------------------------------------------------- crop

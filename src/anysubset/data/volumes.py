@@ -167,16 +167,22 @@ class Volumes:
 
     # --------------------------------------------------------------------------------------------- training
 
-    def training_batches(self, split: str, batch: int, seed: int, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps `first` up to, not including, `last`; of several processes each has its share."""
-        if batch < processes.world():
-            raise InputError(f"A batch of {batch} cannot be shared by {processes.world()} processes.")
+    def training_batches(
+        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1
+    ) -> Iterator[Batch]:
+        """The batches of steps `first` up to, not including, `last`; of several processes each has its share.
+
+        parts: micro-batches that each share comes in, one after the other.
+        """
+        if batch < processes.world() * parts:
+            shared = f" by {processes.world()} processes" * processes.several() + f" in {parts} parts" * (parts > 1)
+            raise InputError(f"A batch of {batch} cannot be shared{shared}.")
         self.prepare(split)
         dataset = Patches(self, split, seed)
-        order = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
+        shares = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
         yield from DataLoader(
             dataset,
-            batch_sampler=order,
+            batch_sampler=[mine[part::parts] for mine in shares for part in range(parts)],
             collate_fn=collate,
             num_workers=self.data.workers,
             generator=torch.Generator(),  # Else it draws from torch's own, and a resumed run once more.

@@ -4,7 +4,7 @@ Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustnes
 the shared parameters, conflicting components removed, the rest averaged.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from anysubset.errors import unknown
 from anysubset.gradients import GMD, Decoupling, rule_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
-from anysubset.methods.method import Loss, names
+from anysubset.methods.method import Loss
 from anysubset.modalities import Scenario, case_sampler
 from anysubset.task import Task
 
@@ -58,8 +58,12 @@ class GradientDecoupling(DynamicSharingMethod):
         """As the sampler draws them."""
         return self.sampler(self.generator)
 
-    def backward(self, losses: Mapping[str, Loss], cases: Sequence[Scenario] | None = None) -> Decoupling:
-        """The decoupled gradient, with the weights, cosines and norms of the step."""
-        counts: dict[Hashable, float] = dict.fromkeys(names(cases or ()), 0)
+    def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
+        """The rows of one part of a batch."""
+        counts: dict[Hashable, float] = dict.fromkeys(totals, 0)
         counts.update((name, loss.eligible) for name, loss in losses.items())
-        return self.gmd.backward({name: loss.value for name, loss in losses.items()}, counts)
+        self.gmd.accumulate({name: loss.value for name, loss in losses.items()}, counts)
+
+    def finish(self) -> Decoupling:
+        """The decoupled gradient, with the weights, cosines and norms of the step."""
+        return self.gmd.decouple()

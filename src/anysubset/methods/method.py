@@ -47,17 +47,22 @@ class Method(nn.Module, ABC):
         cases: those of this step; drawn here when they are not given.
         """
 
-    def backward(self, losses: Mapping[str, Loss], cases: Sequence[Scenario] | None = None) -> Decoupling | None:
-        """Add gradients to `.grad`: by default those of the mean (see `averaged`) of the losses.
+    def backward(self, losses: Mapping[str, Loss]) -> Decoupling | None:
+        """Add gradients to `.grad`, of a batch that is whole and in one process."""
+        self.accumulate(losses, {name: loss.eligible for name, loss in losses.items()})
+        return self.finish()
 
-        cases: those of this step, whether or not a sample here is eligible; needed with several processes only.
+    def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
+        """Take the gradients of one part of a batch: by default of the mean (see `averaged`) of the losses.
+
+        totals: by name, the eligible samples in all parts of the batch and in all processes; of names that have any.
         """
-        counts = {name: loss.eligible for name, loss in losses.items()}
-        device = next(self.parameters()).device
-        shares = processes.shares(counts, list(losses) if cases is None else names(cases), device)
         if losses:
-            total = torch.stack([shares[name] * loss.value for name, loss in losses.items()]).sum()
-            (total / len(shares) if self.averaged else total).backward()
+            shares = [loss.eligible / totals[name] * loss.value for name, loss in losses.items()]
+            (torch.stack(shares).sum() / (len(totals) if self.averaged else 1)).backward()
+
+    def finish(self) -> Decoupling | None:
+        """When all parts have been seen: `.grad` is that of the batch, in every process."""
         processes.sum_gradients(self.parameters())
         return None
 
