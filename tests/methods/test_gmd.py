@@ -211,3 +211,25 @@ def test_a_wrong_option_is_told_with_what_would_do(task: Segmentation, option: s
     with pytest.raises(InputError) as caught:
         GradientDecoupling(task, **{option: value})
     assert said in str(caught.value)
+
+
+def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(task: Segmentation, make_batch: MakeBatch):
+    found, saved = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        method = GradientDecoupling(task, seeded(), recompute=recompute)
+        kept: list[int] = []
+
+        def pack(x: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            losses = method.losses(make_batch(HOLES))
+        saved.append(sum(kept))
+        decided = method.backward(losses)
+        found.append((decided.weights, {name: parameter.grad for name, parameter in method.named_parameters()}))
+    (weights, gradients), (again, recomputed) = found
+    assert again == pytest.approx(weights, rel=1e-5)
+    assert_close(recomputed, gradients, rtol=1e-4, atol=1e-6)
+    assert saved[1] < saved[0] / 5

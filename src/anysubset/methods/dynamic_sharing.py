@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anysubset.methods.method import Loss, Method, fuse_scenarios
-from anysubset.modalities import Batch, Inputs, Scenario, keep, scenario_name
+from anysubset.modalities import Batch, Inputs, Observed, Scenario, keep, scenario_name
 from anysubset.task import Carry, Task, at_once
 
 
@@ -22,7 +22,7 @@ class DynamicSharingMethod(Method):
         cases = self.cases() if cases is None else cases
         cases = [case for case in cases if all(name in batch.inputs for name in case)]
         needed = [name for name in self.task.modalities if any(name in case for case in cases)]
-        features = self.network.features(keep(batch.inputs, needed))
+        features = self.features(keep(batch.inputs, needed))
         losses = {}
         for case in cases:
             answers, rows = self.network.answers(features, case)
@@ -30,6 +30,10 @@ class DynamicSharingMethod(Method):
                 target = batch.target if len(rows) == len(batch.target) else batch.target[rows]
                 losses[scenario_name(case)] = Loss(self.task.loss(answers, target), len(rows))
         return losses
+
+    def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
+        """Of every modality that is there, for training."""
+        return self.network.features(inputs)
 
     def predict(self, inputs: Inputs) -> Tensor:
         """The fused answer."""

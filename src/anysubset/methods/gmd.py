@@ -13,7 +13,7 @@ from anysubset.errors import unknown
 from anysubset.gradients import GMD, Decoupling, rule_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.methods.method import Loss
-from anysubset.modalities import Scenario, case_sampler
+from anysubset.modalities import Observed, Scenario, case_sampler
 from anysubset.task import Task
 
 
@@ -27,6 +27,7 @@ class GradientDecoupling(DynamicSharingMethod):
         rule: how conflicts are removed; see `anysubset.gradients.rules`.
         reduction: `mean` or `sum` of the projected gradients.
         conflict: where conflict is measured: on the `shared` parameters, or on `all`.
+        recompute: whether to hold the activations of one modality at a time only, for one more forward pass a step.
         floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
     """
 
@@ -39,6 +40,7 @@ class GradientDecoupling(DynamicSharingMethod):
         rule: str = "sequential",
         reduction: str = "mean",
         conflict: str = "shared",
+        recompute: bool = False,
         floor: float = 1e-8,
     ) -> None:
         super().__init__(task, generator)
@@ -46,6 +48,7 @@ class GradientDecoupling(DynamicSharingMethod):
             raise unknown("conflict", conflict, ["shared", "all"])
         measured = self.network.parameters() if conflict == "all" else self.network.shared_parameters()
         self.sampler = case_sampler(task.modalities, cases or default_cases(task.modalities))
+        self.recompute = recompute
         self.gmd = GMD(
             measured,
             rule=partial(rule_named(rule), floor=floor),
@@ -57,6 +60,15 @@ class GradientDecoupling(DynamicSharingMethod):
     def cases(self) -> list[Scenario]:
         """As the sampler draws them."""
         return self.sampler(self.generator)
+
+    def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
+        """With a graph, or to be computed once more when it is needed."""
+        if not self.recompute:
+            return super().features(inputs)
+        return {
+            name: Observed(self.gmd.recomputed(self.network.encode, name, observed.values), observed.rows)
+            for name, observed in inputs.items()
+        }
 
     def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
         """The rows of one part of a batch."""
