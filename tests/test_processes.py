@@ -45,15 +45,21 @@ def test_two_processes_train_and_score_as_one_does(make_experiment, tmp_path: Pa
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [*launch, str(script), str(tmp_path / "tiny.yaml"), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("6 steps; validation Dice") == 1  # One speaks.
     assert "A batch of 1 cannot be shared by 2 processes." in done.stderr
+
+    if method == "gmd":  # As the documentation has it; without "--", torchrun would take --run for its own option.
+        command = ["-m", "anysubset", "--", "fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "command")]
+        subprocess.run([*launch, *command], env=environment, check=True, capture_output=True)
+        assert_alike(log(tmp_path / "command"), log(tmp_path / "whole"))
 
     assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "single")]) == 0
     assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped"), "--resume"]) == 0
