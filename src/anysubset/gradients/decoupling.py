@@ -171,7 +171,7 @@ class GMD:
 
     def decoupled(self, jacobian: Jacobian) -> Decoupling:
         """Gramian, weights, `.grad`."""
-        summed, values = jacobian.products(), jacobian.values
+        summed, values = jacobian.products(), jacobian.values.cpu()
         seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
         if not seen:
             raise ValueError("There is no case to decouple: losses is empty.")

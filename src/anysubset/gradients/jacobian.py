@@ -50,11 +50,13 @@ class Jacobian(ABC):
             if case not in self.cases:
                 self.cases.append(case)
                 self.counts.append(0.0)
+        for loss in losses.values():
+            self.values = self.values.to(loss.device)  # And stay there: nobody waits for a GPU before the Gramian.
         self.values = torch.cat([self.values, self.values.new_zeros(len(self.cases) - len(self.values))])
         places = [self.cases.index(case) for case in losses]
         for place, (case, loss) in zip(places, losses.items(), strict=True):
             self.counts[place] += counts[case]
-            self.values[place] += counts[case] * loss.detach().to("cpu", torch.float64).squeeze()
+            self.values[place] += counts[case] * loss.detach().double().squeeze()
         # A loss that is itself a parameter needs a graph above it.
         roots = [loss.clone() if loss.is_leaf else loss for loss in losses.values()]
         self.take(places, roots, [counts[case] for case in losses], branches)
@@ -124,6 +126,7 @@ class Stored(Jacobian):
         """One backward pass a case through what the cases share above the branches, then branch by branch."""
         rows = self.rows()
         outputs = [branch.output for branch in branches]
+        self.admit(losses, outputs)
         arrived: list[dict[int, Tensor]] = [{} for _ in branches]
         kept = list(losses)
         crossing = Crossing(private_edges(losses, [*self.shared, *outputs]))
@@ -152,6 +155,9 @@ class Stored(Jacobian):
         if kept:
             release(kept, spent)
 
+    def admit(self, roots: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Refuses what some tensors, above the outputs of branches, must not be computed from: here, nothing."""
+
     def descend(
         self,
         root: Tensor,
@@ -165,6 +171,7 @@ class Stored(Jacobian):
 
         outputs: of the branches that it may have been computed from. passed: where to note what arrives at those.
         """
+        self.admit([root], outputs)
         crossing = Crossing(private_edges([root], [*self.shared, *outputs]))
         ends: list[Tensor | GradientEdge] = [*self.shared, *outputs, *crossing.edges]
         for place, gradients in zip(arrived, branch.rows(root, ends, list(arrived.values())), strict=True):

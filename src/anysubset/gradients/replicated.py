@@ -65,13 +65,16 @@ class Replicated(Stored):
             refuse_wrappers([*self.shared, *self.private])
             self.looked = True
         if losses:
-            known = {*map(id, self.shared), *map(id, self.private), *(id(branch.output) for branch in branches)}
-            if any(id(leaf) not in known for leaf in leaves(losses)):
-                raise ValueError(
-                    "The losses reach a parameter that is neither shared nor private: with several processes, GMD must "
-                    "be given all of them, GMD(shared, private=model.parameters())."
-                )
             super().take(places, losses, counts, branches)
+
+    def admit(self, roots: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Refuses parameters that the other processes do not know of."""
+        known = {*map(id, self.shared), *map(id, self.private), *map(id, outputs)}
+        if any(id(leaf) not in known for leaf in leaves(roots)):
+            raise ValueError(
+                "The losses reach a parameter that is neither shared nor private: with several processes, GMD must be "
+                "given all of them, GMD(shared, private=model.parameters())."
+            )
 
     def products(self) -> Tensor:
         """Rows to columns of mean rows, then the Gramian."""
@@ -89,7 +92,7 @@ class Replicated(Stored):
         facts = torch.cat(
             [
                 torch.tensor(self.counts, dtype=torch.float64),
-                self.values,
+                self.values.cpu(),
                 torch.tensor(self.reached, dtype=torch.float64),
             ]
         )

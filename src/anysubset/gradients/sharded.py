@@ -103,7 +103,7 @@ class Sharded(Jacobian):
     def products(self) -> Tensor:
         """Over the shards of all processes."""
         count = len(self.cases)
-        facts = self.sum(torch.cat([torch.tensor(self.counts, dtype=torch.float64), self.values]))
+        facts = self.sum(torch.cat([torch.tensor(self.counts, dtype=torch.float64), self.values.cpu()]))
         self.counts, self.values = facts[:count].tolist(), facts[count:]
         return self.sum(gramian(self.buffer[:count, : self.width]))
 
