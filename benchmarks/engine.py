@@ -124,7 +124,7 @@ def run(
             model, inputs, target = brats(size, batch or 1, seed)
             what = {"patch": size, "batch": batch or 1}
         else:
-            shape = {"width": width or (40 if quick else 64), "layers": 2 if quick else 3, "steps": 10 if quick else 50}
+            shape = {"width": width or (40 if quick else 128), "layers": 2 if quick else 4, "steps": 10 if quick else 50}
             model, inputs, target = sequences(**shape, batch=batch or (4 if quick else 16), seed=seed)
             what = {**shape, "batch": batch or (4 if quick else 16)}
         model = model.to(on)
@@ -270,7 +270,7 @@ def make_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=[], help="contenders whose names contain one of these, and plain")
     parser.add_argument("--patch", type=int, help="edge of the BraTS patch: 32, or 16 with --quick")
     parser.add_argument("--batch", type=int, help="1 patch, or 16 sequences")
-    parser.add_argument("--width", type=int, help="of the sequence network: 64, or 40 with --quick")
+    parser.add_argument("--width", type=int, help="of the sequence network: 128, or 40 with --quick")
     return parser
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from anysubset.gradients.graph import Ends, Gradients, gradients_of
+from anysubset.gradients.graph import Ends, Gradients, batched_gradients_of, gradients_of
 
 
 class Branch(ABC):
@@ -49,7 +49,7 @@ class Batched(Branch):
 
     def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
         """One pass; needs len(arriving) times the memory of a gradient while it runs."""
-        together = gradients_of(root, ends, torch.stack(list(arriving)), batched=True)
+        together = batched_gradients_of(root, ends, torch.stack(list(arriving)))
         for place in range(len(arriving)):
             yield [None if some is None else some[place] for some in together]
 

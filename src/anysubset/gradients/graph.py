@@ -105,20 +105,30 @@ class Nothing(torch.autograd.Function):
         return (None,) * ctx.count
 
 
-def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None, batched: bool = False) -> Gradients:
-    """The gradients of the ends, None where nothing arrives; the graph is kept.
-
-    batched: whether `arriving` holds several gradients, to be passed down together.
-    """
+def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None) -> Gradients:
+    """The gradients of the ends, None where nothing arrives; the graph is kept."""
     found: Gradients = torch.autograd.grad(
         root,
         ends,  # type: ignore[arg-type]  # Tensors and edges may be mixed.
         arriving,
         retain_graph=True,
         allow_unused=True,
-        is_grads_batched=batched,
     )
     return found
+
+
+def batched_gradients_of(root: Tensor, ends: Ends, arriving: Tensor) -> Gradients:
+    """The same for several gradients that arrive, (n, ...), at once: each end has (n, ...), or None."""
+    nodes = downward([get_gradient_edge(root).node], set())
+    edges = [end if isinstance(end, GradientEdge) else get_gradient_edge(end) for end in ends]
+    reached = [place for place, edge in enumerate(edges) if edge.node in nodes]
+    some = [ends[place] for place in reached]
+    # Not `is_grads_batched`, which knows fewer rules and does convolutions one by one.
+    found = torch.vmap(lambda gradient: tuple(gradients_of(root, some, gradient)))(arriving)
+    gradients: list[Tensor | None] = [None] * len(ends)
+    for place, gradient in zip(reached, found, strict=True):
+        gradients[place] = gradient
+    return gradients
 
 
 def release(roots: Sequence[Tensor], ends: Ends) -> None:
