@@ -85,7 +85,7 @@ def text_of(path: Path) -> str:
         raise InputError(f"{path} cannot be read as text ({error}).") from None
 
 
-def checked(path: Path, splits: Mapping[str, list[str]]) -> Splits:
+def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
     """The splits, if each has an id and no id comes twice."""
     owner: dict[str, str] = {}
     for name, ids in splits.items():

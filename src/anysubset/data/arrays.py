@@ -1,0 +1,191 @@
+"""Tables in `.npz` and `.safetensors` files: one array a modality, and what belongs to it.
+
+    <modality>            (samples, features), (samples, time, features) or (samples, channels, height, width)
+    <modality>_lengths    (samples,), for sequences: how many of the steps are real; or
+    <modality>_valid      (samples, time) bool: which are
+    <modality>_present    (samples,) bool: who has it; without it, everyone
+    y                     (samples,): floats to predict, or classes
+    id, group, split      (samples,) text, all optional; a blank split is none
+
+In safetensors files, id, group, split and the order of the modalities are lists in JSON, in the header's metadata.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from anysubset.data.columns import Array, Column, Options, assemble
+from anysubset.data.labels import splits_of, target_of, text
+from anysubset.data.steps import from_lengths, real_steps, to_the_front
+from anysubset.data.tables import Table
+from anysubset.errors import InputError, one_line
+from anysubset.files import whole
+from anysubset.modalities import Observed
+
+EXTRAS = ("_lengths", "_valid", "_present")
+ABOUT = ("id", "group", "split")
+ORDER = "modalities"  # In safetensors, which sorts its tensors.
+
+
+def read_npz(path: Path, options: Options) -> Table:
+    """The table of an `.npz` file; objects are never unpickled."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise InputError("an array holds Python objects: save text and numbers as arrays of their own.") from None
+        raise InputError(f"cannot be read: damaged, or no arrays ({one_line(error)}).") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise InputError(f"cannot be read: damaged, or no arrays ({one_line(error)}).") from None
+    return from_arrays("npz file", arrays, options)
+
+
+def read_safetensors(path: Path, options: Options) -> Table:
+    """The table of a `.safetensors` file."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
+            known = (*ABOUT, ORDER)
+            about = {name: json.loads(content) for name, content in (stored.metadata() or {}).items() if name in known}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"cannot be read: damaged, or no safetensors file ({one_line(error)}).") from None
+    names = dict.fromkeys([*about.pop(ORDER, []), *tensors])
+    tensors = {name: tensors[name] for name in names if name in tensors}
+    arrays = {name: (x.float() if x.dtype == torch.bfloat16 else x).numpy() for name, x in tensors.items()}
+    return from_arrays("safetensors file", arrays | {name: np.asarray(lines) for name, lines in about.items()}, options)
+
+
+def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> Table:
+    """The table that arrays by name hold."""
+    options.only(layout, "modalities", "target", "kind", "column", "id", "group", "split", "images", "padding")
+    names = {kind: getattr(options, kind) or kind for kind in ABOUT}
+    for kind in ABOUT:
+        if getattr(options, kind) is not None and getattr(options, kind) not in arrays:
+            raise InputError(f"has no array {getattr(options, kind)!r}; it holds: {', '.join(arrays)}.")
+    label = options.target or "y"
+    if label not in arrays:
+        raise InputError(f"has no array {label!r}; name the target with target=. It holds: {', '.join(arrays)}.")
+    target = target_of(arrays[label], label, options.kind, options.column)
+    about = {kind: lines_of(arrays[name], name, len(target)) for kind, name in names.items() if name in arrays}
+    ids = about.get("id") or [str(number) for number in range(len(target))]
+    columns = {
+        name: column_of(arrays, stored, len(target), name in options.images, options)
+        for name, stored in (options.modalities or modalities_in(arrays, {label, *names.values()})).items()
+    }
+    splits = splits_of(ids, about["split"]) if "split" in about else None
+    return assemble(layout, ids, columns, target, options, about.get("group"), splits)
+
+
+def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str]:
+    """All arrays but those that say something else, each under its own name."""
+    found = {}
+    for name in arrays:
+        if name in taken or any(name.endswith(extra) and name.removesuffix(extra) in arrays for extra in EXTRAS):
+            continue
+        if arrays[name].ndim < 2:
+            shape = arrays[name].shape
+            raise InputError(f"array {name!r} of shape {shape} is no modality: name those that are with modalities=.")
+        found[name] = name
+    return found
+
+
+def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool, options: Options) -> Column:
+    """One modality, with what the arrays beside it say of it."""
+    if name not in arrays:
+        raise InputError(f"has no array {name!r}; it holds: {', '.join(arrays)}.")
+    values = arrays[name]
+    lengths, valid, present = (arrays.get(name + extra) for extra in EXTRAS)
+    if len(values) != samples or (present is not None and present.shape != (samples,)):
+        at_fault = name if len(values) != samples else name + "_present"
+        raise InputError(f"{at_fault} has the shape {arrays[at_fault].shape}, and the target {samples} samples.")
+    there = None if present is None else present.astype(bool)
+    if values.ndim == 1:
+        values = values[:, None]
+    if image:
+        return Column(values[:, None] if values.ndim == 3 else values, there)
+    if values.ndim != 3 and lengths is None and valid is None:
+        return Column(values, there)
+    if values.ndim not in (2, 3) or (values.ndim == 2 and values.dtype.kind not in "iu"):
+        raise InputError(f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, features).")
+    side = "none"
+    if valid is not None:
+        if valid.shape != values.shape[:2]:
+            raise InputError(f"{name}_valid has the shape {valid.shape} beside {name} with {values.shape}.")
+        steps, side = valid.astype(bool), "end"
+    elif lengths is not None:
+        steps, side = from_lengths(lengths, samples, values.shape[1], f"{name}_lengths"), "end"
+    else:
+        side = options.padding or "none"
+        steps = real_steps(values, side)
+    if side == "front":
+        values, steps = to_the_front(values, steps)
+    tokens = np.iinfo(np.int64).max if values.ndim == 2 else None
+    return Column(values, there, steps, "none" if steps.all() else side, tokens)
+
+
+def lines_of(array: Array, name: str, samples: int) -> list[str]:
+    """Text, one a sample."""
+    if array.shape != (samples,):
+        raise InputError(f"{name} has the shape {array.shape}, and the target {samples} samples.")
+    return [text(entry) for entry in array.tolist()]
+
+
+# -------------------------------------------------------------------------------------------------- writing
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Writes a table to an `.npz` or `.safetensors` file, from which `read_table` reads the same.
+
+    The file appears whole or not at all. What the table knows of the file it came from is not written.
+
+    Raises:
+        InputError: if the path has another ending, or a modality has a name that means something else.
+    """
+    arrays = arrays_of(table)
+    split = {sample: name for name, ids in (table.splits or {}).items() for sample in ids}
+    lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
+    lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
+    if path.suffix == ".npz":
+        with whole(path) as temporary:
+            np.savez(
+                temporary, allow_pickle=False, **arrays, **{name: np.asarray(each) for name, each in lines.items()}
+            )
+    elif path.suffix == ".safetensors":
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        with whole(path) as temporary:
+            about = {**lines, ORDER: list(table.inputs)}
+            save_file(tensors, temporary, {name: json.dumps(each) for name, each in about.items()})
+    else:
+        raise InputError(f"A table is written to a file .npz or .safetensors, not {path.name!r}.")
+
+
+def arrays_of(table: Table) -> dict[str, Array]:
+    """The arrays of a table by name, with an entry for every sample: zeros where a modality is missing."""
+    arrays: dict[str, Array] = {"y": table.target.numpy()}
+    for name, observed in table.inputs.items():
+        if name in (*arrays, *ABOUT) or any(name.endswith(extra) for extra in EXTRAS):
+            raise InputError(f"A modality cannot be called {name!r} in a file: the name means something else.")
+        arrays[name] = spread(observed, observed.values.numpy(), len(table))
+        if len(observed.rows) < len(table):
+            arrays[f"{name}_present"] = spread(observed, np.ones(len(observed.rows), bool), len(table))
+        if observed.valid is not None:
+            valid = spread(observed, observed.valid.numpy(), len(table))
+            lengths = valid.sum(axis=1)
+            gaps = not np.array_equal(valid, np.arange(valid.shape[1]) < lengths[:, None])
+            arrays[f"{name}_valid" if gaps else f"{name}_lengths"] = valid if gaps else lengths
+    return arrays
+
+
+def spread(observed: Observed, values: Array, samples: int) -> Array:
+    """An entry for every sample, from those of the samples that have a modality."""
+    result = np.zeros((samples, *values.shape[1:]), values.dtype)
+    result[observed.rows.numpy()] = values
+    return result

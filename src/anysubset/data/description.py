@@ -1,0 +1,120 @@
+"""What a table holds, before anyone trains on it: plain numbers, names and lines, which JSON can hold."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anysubset.data.formats import read_table
+from anysubset.data.tables import Table, shown, torn_groups
+from anysubset.errors import InputError
+from anysubset.modalities import Observed
+
+Report = dict[str, Any]
+
+
+def inspect_table(path: Path | str, **options: Any) -> Report:
+    """The description of a file or folder, with `path`, `faults` and, where NaN or infinite values are the only fault,
+    everything else as it is with those at 0.
+
+    The options are those of `read_table`. A file that cannot be read has `path` and `faults` alone.
+    """
+    faults: list[str] = []
+    for clean in dict.fromkeys([options.pop("clean", None), "zero"]):
+        try:
+            return {"path": str(path), "faults": faults, **describe(read_table(path, clean=clean, **options))}
+        except InputError as error:
+            # With the same line twice, cleaning did not help.
+            faults += [str(error)] if str(error) not in faults else []
+    return {"path": str(path), "faults": faults}
+
+
+def describe(table: Table) -> Report:
+    """A report that JSON can hold.
+
+    layout: of the file, or None. samples. groups: how many, or None. modalities: see `describe_modality`. scenarios:
+    `text+audio` to samples that have just these. target: see `describe_target`. splits: name to samples, groups and
+    target. notes: lines.
+    """
+    origin = table.origin
+    notes = list(origin.notes) if origin else []
+    torn = torn_groups(table)
+    line = f"{len(torn)} groups have samples in two splits: {shown(torn)}."
+    return {
+        "layout": origin.layout if origin else None,
+        "samples": len(table),
+        "groups": None if table.groups is None else len(set(table.groups)),
+        "modalities": {name: describe_modality(table, name, observed) for name, observed in table.inputs.items()},
+        "scenarios": scenarios_of(table),
+        "target": describe_target(table.target),
+        "splits": {name: describe_split(table.split(name)) for name in table.splits or {}},
+        "notes": notes + ([line] if torn and line not in notes else []),
+    }
+
+
+def describe_modality(table: Table, name: str, observed: Observed) -> Report:
+    """samples: that have it. shape: of one. minimum, maximum, mean, deviation: over real steps. constant: features that
+    never change. all_zero: samples that hold zeros alone. lengths: least, mean and greatest, for sequences. padding:
+    where the file had it. cleaned: NaN and infinite values that became 0.
+    """
+    origin = table.origin
+    values = observed.values if observed.valid is None else observed.values[observed.valid]
+    numbers = values.to(torch.float64)
+    spread = numbers.flatten(1) if numbers.ndim > 1 else numbers[:, None]
+    report: Report = {
+        "samples": len(observed.rows),
+        "shape": " x ".join(map(str, observed.values.shape[1:])),
+        "minimum": float(numbers.min()),
+        "maximum": float(numbers.max()),
+        "mean": float(numbers.mean()),
+        "deviation": float(numbers.std(correction=0)),
+        "constant": int((spread.amin(dim=0) == spread.amax(dim=0)).sum()),
+        "all_zero": int((observed.values == 0).flatten(1).all(dim=1).sum()),
+        "cleaned": origin.cleaned.get(name, 0) if origin else 0,
+    }
+    if observed.valid is not None:
+        lengths = observed.valid.sum(dim=1)
+        mean = float(lengths.to(torch.float64).mean())
+        report["lengths"] = {"least": int(lengths.min()), "mean": mean, "greatest": int(lengths.max())}
+        report["padding"] = origin.padding.get(name) if origin else None
+    return report
+
+
+def scenarios_of(table: Table) -> dict[str, int]:
+    """How many samples have just these modalities, by their names joined; the most frequent first."""
+    present: list[list[str]] = [[] for _ in table.ids]
+    for name, observed in table.inputs.items():
+        for row in observed.rows.tolist():
+            present[row].append(name)
+    return dict(Counter("+".join(names) for names in present).most_common())
+
+
+def describe_target(target: Tensor) -> Report:
+    """For classes, counts and majority, the share of the largest. For regression, range, mean and median, how many are
+    negative, zero and positive, and majority, the share of the larger sign among those that are not zero, or None.
+    """
+    if not target.is_floating_point():
+        counts = Counter(target.tolist())
+        report: Report = {"kind": "classes", "counts": {str(each): counts[each] for each in sorted(counts)}}
+        return report | {"majority": max(counts.values()) / len(target)}
+    numbers = target.to(torch.float64)
+    negative, positive = int((target < 0).sum()), int((target > 0).sum())
+    return {
+        "kind": "regression",
+        "minimum": float(numbers.min()),
+        "maximum": float(numbers.max()),
+        "mean": float(numbers.mean()),
+        "median": float(numbers.quantile(0.5)),
+        "negative": negative,
+        "zero": len(target) - negative - positive,
+        "positive": positive,
+        "majority": max(negative, positive) / (negative + positive) if negative + positive else None,
+    }
+
+
+def describe_split(table: Table) -> Report:
+    """What a split holds: samples, groups and the target's report."""
+    groups = None if table.groups is None else len(set(table.groups))
+    return {"samples": len(table), "groups": groups, "target": describe_target(table.target)}

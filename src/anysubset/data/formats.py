@@ -1,0 +1,116 @@
+"""Feature files of every known format, read as one table: `read_table` looks at what a path holds, not at its name."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from anysubset.data.arrays import read_npz, read_safetensors
+from anysubset.data.columns import Options
+from anysubset.data.pickles import from_pickle
+from anysubset.data.sdk import read_sdk
+from anysubset.data.sheets import read_csv, read_csv_folder, read_parquet
+from anysubset.data.tables import Table
+from anysubset.data.unpickling import unpickle
+from anysubset.data.utterances import from_conversations, is_conversations
+from anysubset.errors import InputError
+
+KNOWN = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
+
+
+def read_table(
+    path: Path | str,
+    *,
+    modalities: Mapping[str, str] | Sequence[str] | None = None,
+    target: str | None = None,
+    kind: str | None = None,
+    column: int | None = None,
+    id: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    images: Sequence[str] = (),
+    padding: str | None = None,
+    words: str | None = None,
+    clean: str | None = None,
+    empty: str | None = None,
+) -> Table:
+    """The table that a file or a folder holds.
+
+    Known are our own `.npz`, `.safetensors`, `.csv` and Parquet tables (`arrays.py`, `sheets.py`), the pickles of MMSA,
+    MulT, MFM, GMC, MultiBench and MAG-BERT (`pickles.py`), GCNet's utterances (`utterances.py`) and folders of `.csd`
+    files of the CMU SDK (`sdk.py`). Samples stay in the order of the file. Ids of the public layouts become
+    `video/segment`, and their videos are the groups. Splits called `valid` or `dev` become `val`.
+
+    Args:
+        path: the file or folder.
+        modalities: which to read, in the order wanted; a mapping also says what each is called in the file, such as
+            {"text": "text_bert"} for MMSA's token ids, {"audio": "COVAREP.csd"}, or {"text": "features/deberta"} for
+            GCNet's folders. Default: all there are.
+        target: the name of the target; default `y`, or the layout's own.
+        kind: `regression` or `classes`; default: floats are for regression, whole numbers are classes.
+        column: which column of a target with several, such as an emotion.
+        id, group, split: the names of these, where they have others. For `.csd`, split is a file of folds by video.
+        images: modalities (samples, height, width) that are images of one channel, not sequences.
+        padding: `front`, `end` or `none`: where rows of zeros are padding, where the file has no lengths.
+        words: the `.csd` file to whose words the others are aligned; default: not aligned.
+        clean: `zero` sets NaN and infinite values to 0, and `Table.origin` counts them; default: they are refused.
+        empty: `drop` leaves out samples without any modality, and says so in `Table.origin`; default: refused.
+
+    Raises:
+        InputError: in one line that starts with the path, if the file is damaged, of no known layout, holds code, or
+            makes no sound table; or if an option means nothing for its layout.
+    """
+    path = Path(path)
+    names = modalities if modalities is None or isinstance(modalities, Mapping) else {name: name for name in modalities}
+    options = Options(names, target, kind, column, id, group, split, tuple(images), padding, words, clean, empty)
+    try:
+        return dispatched(path, options)
+    except InputError as error:
+        line = str(error)
+        raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None
+
+
+def dispatched(path: Path, options: Options) -> Table:
+    """The table, by the reader for what the path holds."""
+    if path.is_dir():
+        if any(path.glob("*.csd")):
+            return read_sdk(path, options)
+        if any(path.glob("*.csv")):
+            return read_csv_folder(path, options)
+        raise InputError("is a folder without .csv or .csd files.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}.") from None
+    if start.startswith(b"PK"):
+        refuse_torch(path)
+        return read_npz(path, options)
+    if start.startswith(b"\x89HDF"):
+        raise InputError("is one HDF5 file: give the folder that it lies in, with the labels beside it.")
+    if start.startswith(b"PAR1"):
+        return read_parquet(path, options)
+    if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
+        return read_safetensors(path, options)
+    # Protocols from 2 on have a mark; those before it begin as text does.
+    if start.startswith(b"\x80") or path.suffix.lower() in (".pkl", ".pickle", ".p"):
+        content = unpickle(path)
+        return (
+            from_conversations(path, content, options) if is_conversations(content) else from_pickle(content, options)
+        )
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return read_csv(path, options)
+    raise InputError(f"is of no known format. Known: {KNOWN}.")
+
+
+def refuse_torch(path: Path) -> None:
+    """Refuses what `torch.save` writes: pickled objects of a program, such as GMC's `.dt` files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return  # The reader of arrays says what is wrong with it.
+    if any(name.endswith("/data.pkl") for name in names):
+        raise InputError(
+            "was refused: it holds objects saved by torch, as GMC's .dt files do, and reading those runs code of the "
+            "program they came from. Give the .pkl they were made from, or save their arrays with numpy.savez."
+        )

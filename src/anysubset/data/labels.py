@@ -1,0 +1,109 @@
+"""Targets, ids and splits, in all the shapes and spellings that files have for them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anysubset.data.splits import Splits, checked
+from anysubset.data.tables import VALIDATION
+from anysubset.errors import InputError, one_line
+
+Array = NDArray[Any]
+
+
+def samples_in(raw: Any, what: str) -> int:
+    """How many entries a list or an array has."""
+    if not isinstance(raw, list | tuple | np.ndarray) or (isinstance(raw, np.ndarray) and raw.ndim == 0):
+        raise InputError(f"{what} must be a list or an array with an entry a sample, not {type(raw).__name__}.")
+    return len(raw)
+
+
+def numbers(raw: Any, what: str) -> Array:
+    """Numbers from lists, arrays of any type, or arrays of objects that hold numbers."""
+    try:
+        array = np.asarray(raw)
+        if array.dtype == object:
+            array = np.asarray([np.asarray(entry).reshape(-1) for entry in array.reshape(-1)]).reshape(len(array), -1)
+    except ValueError as error:
+        raise InputError(f"{what} are not an array of numbers ({one_line(error)}).") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what} hold {array.dtype}, not numbers.")
+    return array
+
+
+def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
+    """The same numbers as int64, if they are whole."""
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(np.int64)
+    if not (whole == array).all():
+        raise InputError(f"{what} are not whole numbers.")
+    return whole
+
+
+def target_of(raw: Any, what: str, kind: str | None = None, column: int | None = None) -> Tensor:
+    """A target (samples,) from labels (samples,), (samples, 1), (samples, 1, 1), lists or arrays of objects.
+
+    Labels with several columns need a column. Without a kind (`regression`, `classes`), whole numbers are classes.
+    """
+    array = numbers(raw, what)
+    if not array.size or array.ndim == 0:
+        raise InputError(f"{what} of shape {array.shape} hold no number a sample.")
+    array = array.reshape(len(array), -1)
+    if array.shape[1] > 1:
+        if column is None or not 0 <= column < array.shape[1]:
+            raise InputError(f"{what} have {array.shape[1]} columns: choose one with column=0 to {array.shape[1] - 1}.")
+        array = array[:, column : column + 1]
+    flat = array.reshape(-1)
+    kind = kind or ("regression" if flat.dtype.kind == "f" else "classes")
+    if not np.isfinite(flat).all():
+        raise InputError(f"{what} are NaN or infinite for {int((~np.isfinite(flat)).sum())} samples.")
+    if kind == "classes":
+        return torch.from_numpy(whole_numbers(flat, what))
+    with np.errstate(over="ignore", under="ignore"):
+        result = flat.astype(np.float32)
+    if not np.array_equal(result == 0, flat == 0) or not np.isfinite(result).all():
+        raise InputError(f"{what} hold numbers beyond what float32 can tell from 0 or infinity.")
+    return torch.from_numpy(result) + 0  # -0.0 + 0 is 0.
+
+
+def text(raw: Any) -> str:
+    """Text from text, bytes or a number."""
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+
+
+def sample_id(raw: Any) -> str:
+    """The one form of an id, `video/segment`, from the spellings of the public files.
+
+    >>> sample_id("abc$_$3"), sample_id(b"abc[3]"), sample_id([b"abc", b"1.5", b"2.75"]), sample_id("abc")
+    ('abc/3', 'abc/3', 'abc/1.5-2.75', 'abc')
+    """
+    if isinstance(raw, list | tuple | np.ndarray):
+        first, *rest = [text(part) for part in np.asarray(raw).reshape(-1).tolist()] or [""]
+        return f"{first}/{'-'.join(rest)}" if rest else sample_id(first)
+    name = text(raw)
+    if name.endswith("]") and "[" in name:
+        name = "/".join(name[:-1].rsplit("[", 1))
+    return name.replace("$_$", "/")
+
+
+def videos_of(ids: Sequence[str]) -> list[str] | None:
+    """The groups of ids `video/segment`, or None if some id has no such form."""
+    return [each.rpartition("/")[0] for each in ids] if all("/" in each.strip("/") for each in ids) else None
+
+
+def split_name(name: str) -> str:
+    """`val` for every name of the validation split."""
+    return "val" if name.lower() in VALIDATION else name
+
+
+def splits_of(ids: Sequence[str], names: Sequence[str]) -> Splits:
+    """Splits from one name a sample, in which an empty one is none."""
+    parts: dict[str, list[str]] = {}
+    for each, name in zip(ids, names, strict=True):
+        if name:
+            parts.setdefault(split_name(name), []).append(each)
+    return checked("The file", parts)

@@ -1,0 +1,185 @@
+"""Tables from the computational sequences of the CMU Multimodal SDK: `.csd` files, which are HDF5.
+
+    /<root>/data/<video>/features    (n, ...)
+    /<root>/data/<video>/intervals   (n, 2) in seconds
+    /<root>/metadata/<key>           (1,), text in JSON
+
+A sample is an interval of the label file, `video/0`, `video/1`, ... in its order; its steps are the frames that overlap
+the interval, or, aligned, the words that do, with the mean of the frames that overlap each. Files that the SDK has
+aligned already have `video[k]` in place of a video.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anysubset.data.columns import Array, Column, Options, assemble, ragged
+from anysubset.data.labels import sample_id, target_of, text
+from anysubset.data.splits import Splits, checked, read_splits
+from anysubset.data.tables import Table
+from anysubset.errors import InputError, one_line
+
+PAUSE = "sp"
+TURN = re.compile(r"(.+)\[(\d+)\]")
+METADATA = ("root name", "computational sequence description", "dimension names")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One file: by video, intervals (n, 2) in seconds and features (n, ...), and what is to be said of it."""
+
+    name: str
+    intervals: dict[str, Array]
+    features: dict[str, Array]
+    notes: tuple[str, ...]
+
+
+def read_sdk(folder: Path, options: Options) -> Table:
+    """The table of a folder of `.csd` files, of which `options` says which is what.
+
+    Raises:
+        InputError: also if h5py is not installed.
+    """
+    options.only("folder of .csd files", "modalities", "target", "kind", "column", "words", "split")
+    if not options.modalities or not options.target:
+        here = ", ".join(sorted(path.name for path in folder.glob("*.csd")))
+        raise InputError(
+            f"holds {here}: say which is what, as in modalities={{'text': 'words.csd'}}, target='labels.csd'."
+        )
+    labels = read_csd(folder / options.target)
+    streams = {name: read_csd(folder / file) for name, file in options.modalities.items()}
+    words = read_csd(folder / options.words) if options.words else None
+    notes = [line for stream in (labels, *streams.values(), *([words] if words else [])) for line in stream.notes]
+    for name, stream in streams.items():
+        if any(features.dtype.kind not in "biuf" for features in stream.features.values()):
+            raise InputError(f"{stream.name} holds words, not features of {name!r}: give it as words={stream.name!r}.")
+    aligned = all(TURN.fullmatch(video) for video in labels.intervals)
+    videos = sorted(labels.intervals, key=in_turn)
+    places = [(video, row) for video in videos for row in range(len(labels.intervals[video]))]
+    ids = [sample_id(video) if aligned else f"{video}/{row}" for video, row in places]
+    rows = [labels.features[video].reshape(len(labels.intervals[video]), -1) for video in videos]
+    if len({each.shape[1] for each in rows}) != 1:
+        raise InputError(f"{options.target} has no labels, or labels of different widths.")
+    # Sentiment stands first, emotions follow.
+    column = 0 if options.column is None else options.column
+    target = target_of(np.concatenate(rows), options.target, options.kind or "regression", column)
+    columns = {}
+    for name, stream in streams.items():
+        if aligned:
+            columns[name] = ragged([flat(stream, video) for video, _ in places], name)
+        elif words is None:
+            found = [within(stream, video, *labels.intervals[video][row]) for video, row in places]
+            columns[name] = ragged(found, name)
+        else:
+            columns[name] = by_words(
+                name, stream, words, [(video, *labels.intervals[video][row]) for video, row in places]
+            )
+    groups = [each.rpartition("/")[0] for each in ids]
+    splits = folds(folder / options.split, ids, groups) if options.split else None
+    layout = f"CMU SDK, {'aligned' if aligned or words is not None else 'unaligned'}"
+    return assemble(layout, ids, columns, target, options, groups, splits, notes)
+
+
+def in_turn(video: str) -> tuple[str, int]:
+    """What sorts `video[k]` by video and then by k as a number: `[10]` comes after `[9]`."""
+    turn = TURN.fullmatch(video)
+    return (turn[1], int(turn[2])) if turn else (video, 0)
+
+
+def folds(path: Path, ids: list[str], videos: list[str]) -> Splits:
+    """Splits of samples, from a file with splits of videos."""
+    parts = read_splits(path)
+    owner = {video: name for name, part in parts.items() for video in part}
+    return checked("The folds", {
+        name: [each for each, video in zip(ids, videos, strict=True) if owner.get(video) == name] for name in parts
+    })  # fmt: skip
+
+
+def read_csd(path: Path) -> Stream:
+    """One computational sequence, read whole; the file is closed again."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"{path.name} is HDF5, which needs h5py: pip install h5py.") from None
+    if not path.is_file():
+        raise InputError(f"{path.name} is not there.")
+    try:
+        with h5py.File(path, "r") as file:
+            roots = list(file)
+            if len(roots) != 1 or "data" not in file[roots[0]]:
+                raise InputError(f"{path.name} is no computational sequence: no single key with data below it.")
+            entries = file[roots[0]]["data"]
+            intervals = {text(video): np.asarray(entries[video]["intervals"]) for video in entries}
+            features = {text(video): np.asarray(entries[video]["features"]) for video in entries}
+            known = list(file[roots[0]].get("metadata", ()))
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path.name} cannot be read: damaged, or no .csd file ({one_line(error)}).") from None
+    for video in features:
+        check_intervals(path.name, video, intervals[video], features[video])
+    lacking = [key for key in METADATA if key not in known]
+    notes = (f"{path.name} lacks metadata: {', '.join(lacking)}.",) if lacking else ()
+    # Slightly negative starts occur, and mean 0.
+    return Stream(path.name, {video: np.maximum(each, 0) for video, each in intervals.items()}, features, notes)
+
+
+def check_intervals(name: str, video: str, intervals: Array, features: Array) -> None:
+    """Refuses intervals that do not go with the features, or run backwards."""
+    if intervals.ndim != 2 or intervals.shape[1] != 2 or len(intervals) != len(features):
+        shapes = f"{intervals.shape} and {features.shape}"
+        raise InputError(f"{name}: intervals and features of {video!r} have the shapes {shapes}.")
+    if not (np.isfinite(intervals).all() and (intervals[:, 0] <= intervals[:, 1]).all()):
+        raise InputError(f"{name}: intervals of {video!r} end before they start, or are NaN.")
+
+
+def flat(stream: Stream, video: str) -> Array | None:
+    """All steps of a video, (steps, features), or None if the stream lacks it."""
+    features = stream.features.get(video)
+    return None if features is None else features.reshape(len(features), -1)
+
+
+def overlapping(intervals: Array, start: float, end: float) -> Array:
+    """Which intervals share more than a border with one, (n,) bool; those without length count where they start."""
+    points = (intervals[:, 0] == intervals[:, 1]) & (intervals[:, 0] >= start) & (intervals[:, 0] < end)
+    return np.asarray(((intervals[:, 0] < end) & (intervals[:, 1] > start)) | points)
+
+
+def within(stream: Stream, video: str, start: float, end: float) -> Array | None:
+    """The frames of a video that overlap an interval, (steps, features); None if the stream lacks the video."""
+    features = flat(stream, video)
+    return None if features is None else features[overlapping(stream.intervals[video], start, end)]
+
+
+def by_words(name: str, stream: Stream, words: Stream, samples: list[tuple[Any, ...]]) -> Column:
+    """A step for each word of each sample but pauses: the mean of the frames that overlap it, if there are any."""
+    sequences: list[Array | None] = []
+    steps: list[Array] = []
+    for video, start, end in samples:
+        spoken = words_within(words, video, start, end)
+        found = [within(stream, video, max(start, first), min(end, last)) for first, last in spoken]
+        there = np.array([frames is not None and len(frames) > 0 for frames in found], dtype=bool)
+        with np.errstate(invalid="ignore"):  # Frames may hold both infinities; they are counted later.
+            means = [frames.mean(axis=0) for frames in found if frames is not None and len(frames)]
+        sequence = np.zeros((len(found), *means[0].shape)) if means else None
+        if sequence is not None:
+            sequence[there] = means
+        sequences.append(sequence)
+        steps.append(there)
+    return ragged(sequences, name, steps)
+
+
+def words_within(words: Stream, video: str, start: float, end: float) -> Array:
+    """The intervals of the words, (n, 2), that overlap one of a video; none if it has no words."""
+    if video not in words.intervals:
+        return np.zeros((0, 2))
+    spoken = overlapping(words.intervals[video], start, end)
+    features = words.features[video]
+    if features.dtype.kind in "SUO":
+        spoken &= np.array(
+            [text(word) != PAUSE for word in features.reshape(len(features), -1)[:, 0].tolist()], dtype=bool
+        )
+    return words.intervals[video][spoken]

@@ -1,0 +1,58 @@
+"""Features with mean 0 and standard deviation 1, by the training samples and their real steps alone.
+
+Padding must not enter the statistics, and where the columns of a feature set differ by orders of magnitude, as those of
+COVAREP do, averaging over time is no normalisation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from anysubset.data.tables import Table
+from anysubset.errors import InputError
+
+Statistics = dict[str, tuple[Tensor, Tensor]]
+
+
+def statistics(table: Table) -> Statistics:
+    """By modality, mean and population standard deviation (features,) float64 over samples and real steps.
+
+    Of images, (channels, 1, 1) over samples and pixels. Token ids have none.
+    """
+    found = {}
+    for name, observed in table.inputs.items():
+        if observed.values.is_floating_point():
+            values = observed.values if observed.valid is None else observed.values[observed.valid]
+            image = values.ndim == 4
+            variance, mean = torch.var_mean(values.to(torch.float64), dim=(0, 2, 3) if image else (0,), correction=0)
+            shape = (-1, 1, 1) if image else (-1,)
+            found[name] = (mean.reshape(shape), variance.sqrt().reshape(shape))
+    return found
+
+
+def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
+    """The table with each feature less its mean, over its deviation; one whose deviation is 0 becomes 0.
+
+    Steps that are not real stay 0.
+
+    Raises:
+        InputError: if a modality has no statistics, or those of another width.
+    """
+    inputs = dict(table.inputs)
+    for name, observed in table.inputs.items():
+        if not observed.values.is_floating_point():
+            continue
+        if name not in by:
+            raise InputError(f"{name} has no statistics: no sample that they were made from has it.")
+        mean, deviation = by[name]
+        width = observed.values.shape[1 if observed.values.ndim == 4 else -1]
+        if len(mean) != width:
+            raise InputError(f"{name} has {width} features and statistics of {len(mean)}.")
+        scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+        values = ((observed.values.to(torch.float64) - mean) * scale).to(torch.float32)
+        if observed.valid is not None:
+            values[~observed.valid] = 0
+        inputs[name] = replace(observed, values=values)
+    return replace(table, inputs=inputs)

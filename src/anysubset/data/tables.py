@@ -1,0 +1,251 @@
+"""A table in memory: samples with a target, some of which lack some modalities. Every feature file becomes one.
+
+Missing means not there: a modality's values are those of the samples that have it. The layouts of the files are those
+that `read_table` of `formats.py` knows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from anysubset.data.splits import USUAL, Splits, checked
+from anysubset.errors import InputError, unknown
+from anysubset.modalities import Batch, Observed
+
+VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the split `val`.
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the file was like that a table came from.
+
+    layout: such as `MulT pickle, aligned`. padding: by modality, where the file had its padding: `front`, `end` or
+    `none`. cleaned: by modality, how many NaN or infinite values became 0, as was asked for. all_zero: by modality, how
+    many samples have it and hold nothing but zeros, as where a detector failed. notes: lines for whoever reads.
+    """
+
+    layout: str
+    padding: Mapping[str, str] = field(default_factory=dict)
+    cleaned: Mapping[str, int] = field(default_factory=dict)
+    all_zero: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Samples with a target, some of which lack some modalities.
+
+    ids: one a sample, unique, in the order of the file.
+    inputs: by modality, the samples that have it: `Observed` with rows (n,), the places of those samples, and values
+        (n, features), (n, time, features), (n, channels, height, width) float32, or (n, time) int64 for token ids.
+        Sequences have valid (n, time): which steps are real. What follows the last real step is padding, and every
+        step that is not real holds 0.
+    target: (samples,) float32 for regression, or int64 for classes from 0.
+    groups: one a sample, such as the video it was cut from; or None.
+    splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
+    origin: what the file was like; or None.
+
+    Raises:
+        InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality at all.
+    """
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Observed]
+    target: Tensor
+    groups: tuple[str, ...] | None = None
+    splits: Splits | None = None
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        check_ids(self.ids)
+        check_target(self.target, len(self.ids))
+        if self.groups is not None and len(self.groups) != len(self.ids):
+            raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
+        if self.splits is not None:
+            check_splits(self.splits, self.ids)
+        for name, observed in self.inputs.items():
+            check_observed(name, observed, len(self.ids))
+        check_present(self.ids, self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that some sample has."""
+        return tuple(self.inputs)
+
+    @property
+    def regression(self) -> bool:
+        """Whether the target is a number, not a class."""
+        return self.target.is_floating_point()
+
+    def select(self, ids: Iterable[str]) -> "Table":
+        """Some samples, in the order that is asked for. A modality that none of them has, has no key.
+
+        Raises:
+            InputError: if there is no such sample, an id comes twice, or none is asked for.
+        """
+        ids = tuple(ids)
+        place = {sample: number for number, sample in enumerate(self.ids)}
+        for sample in ids:
+            if sample not in place:
+                raise unknown("sample", sample, self.ids[:5])
+        check_ids(ids)
+        chosen = torch.tensor([place[sample] for sample in ids])
+        inputs = {name: taken(observed, chosen, len(self)) for name, observed in self.inputs.items()}
+        kept = set(ids)
+        splits = {name: tuple(each for each in split if each in kept) for name, split in (self.splits or {}).items()}
+        return replace(
+            self,
+            ids=ids,
+            inputs={name: observed for name, observed in inputs.items() if len(observed.rows)},
+            target=self.target[chosen],
+            groups=None if self.groups is None else tuple(self.groups[number] for number in chosen.tolist()),
+            splits=None if self.splits is None else {name: split for name, split in splits.items() if split},
+        )
+
+    def split(self, name: str) -> "Table":
+        """The samples of a split.
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        if name not in (self.splits or {}):
+            raise unknown("split", name, self.splits or {})
+        return self.select((self.splits or {})[name])
+
+    def batch(self) -> Batch:
+        """All the samples as one batch."""
+        return Batch(self.inputs, self.target, self.ids)
+
+
+def taken(observed: Observed, chosen: Tensor, samples: int) -> Observed:
+    """Those of the chosen samples, (k,) places, that have a modality."""
+    where = torch.full((samples,), -1)
+    where[observed.rows] = torch.arange(len(observed.rows))
+    found = where[chosen]
+    rows = torch.nonzero(found >= 0).flatten()
+    entries = found[rows]
+    return Observed(observed.values[entries], rows, None if observed.valid is None else observed.valid[entries])
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first three of some names, and how many there are if there are more."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def check_ids(ids: tuple[str, ...]) -> None:
+    """Refuses a table without samples, and ids that come twice."""
+    if not ids:
+        raise InputError("A table needs at least one sample.")
+    if len(set(ids)) < len(ids):
+        twice = [sample for sample, count in Counter(ids).items() if count > 1]
+        raise InputError(f"Ids must be unique; these come more than once: {shown(twice)}.")
+
+
+def check_target(target: Tensor, samples: int) -> None:
+    """Refuses a target that is not one finite number or one class a sample."""
+    if target.shape != (samples,):
+        raise InputError(f"{samples} samples came with a target of shape {tuple(target.shape)}: give one number each.")
+    if target.dtype not in (torch.float32, torch.int64):
+        raise InputError(f"A target is float32 (regression) or int64 (classes), not {target.dtype}.")
+    if not torch.isfinite(target).all():
+        raise InputError(f"The target is NaN or infinite for {int((~torch.isfinite(target)).sum())} samples.")
+    if target.dtype == torch.int64 and target.min() < 0:
+        raise InputError(f"Classes count from 0; the least is {int(target.min())}. Store numbers to predict as floats.")
+
+
+def check_splits(splits: Splits, ids: tuple[str, ...]) -> None:
+    """Refuses empty splits, ids in two splits, ids that no sample has, and other names of the split `val`."""
+    known = set(ids)
+    for name, split in checked("The table", {name: list(split) for name, split in splits.items()}).items():
+        if name in VALIDATION:
+            raise InputError(f"Call the split {name!r} 'val'; the usual names are {', '.join(USUAL)}.")
+        if not known.issuperset(split):
+            absent = [each for each in split if each not in known]
+            raise InputError(f"Split {name!r} names ids that no sample has: {shown(absent)}.")
+
+
+def check_observed(name: str, observed: Observed, samples: int) -> None:
+    """Refuses a modality whose shapes, places or values are not those of a table."""
+    values, valid = observed.values, observed.valid
+    tokens = values.ndim == 2 and values.dtype == torch.int64
+    if not tokens and (values.dtype != torch.float32 or values.ndim not in (2, 3, 4)):
+        raise InputError(
+            f"{name} is {values.dtype} of {values.ndim} dimensions; a modality is float32 (n, features), (n, time, "
+            "features) or (n, channels, height, width), or int64 (n, time) for token ids."
+        )
+    if not values.numel():
+        raise InputError(f"{name} has the shape {tuple(values.shape)}, which holds nothing.")
+    if observed.rows[0] < 0 or observed.rows[-1] >= samples:
+        raise InputError(f"{name} has places outside the table's {samples} samples.")
+    if not torch.isfinite(values).all():
+        raise InputError(f"{name} has {int((~torch.isfinite(values)).sum())} NaN or infinite values.")
+    if (tokens or values.ndim == 3) != (valid is not None):
+        raise InputError(f"{name}: sequences say which steps are real, and nothing else does.")
+    if valid is not None:
+        if valid.shape != values.shape[:2] or valid.dtype != torch.bool:
+            raise InputError(
+                f"{name}: valid is {valid.dtype} {tuple(valid.shape)}, not bool {tuple(values.shape[:2])}."
+            )
+        if not valid.any(dim=1).all():
+            raise InputError(
+                f"{name} has {int((~valid.any(dim=1)).sum())} samples without a real step: leave them out."
+            )
+        if values[~valid].any():
+            raise InputError(f"{name} has values other than 0 in steps that are not real.")
+
+
+def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
+    """Refuses samples that have no modality."""
+    empty = torch.ones(len(ids), dtype=torch.bool)
+    for observed in inputs.values():
+        empty[observed.rows] = False
+    if empty.any():
+        lacking = [ids[number] for number in torch.nonzero(empty).flatten().tolist()]
+        raise InputError(f"Samples need at least one modality; these have none: {shown(lacking)}.")
+
+
+def torn_groups(table: Table) -> list[str]:
+    """The groups with samples in two splits, sorted: what is learned of them in one is known in the other."""
+    owners: dict[str, set[str]] = {}
+    group = dict(zip(table.ids, table.groups or (), strict=False))
+    for name, split in (table.splits or {}).items() if group else ():
+        for sample in split:
+            owners.setdefault(group[sample], set()).add(name)
+    return sorted(name for name, splits in owners.items() if len(splits) > 1)
+
+
+def differences(first: Table, second: Table) -> list[str]:
+    """What two tables do not share to the bit, by name; empty if they hold the same. Their origins are not compared."""
+    found = [
+        name for name in ("ids", "modalities", "groups", "splits") if getattr(first, name) != getattr(second, name)
+    ]
+    found += [] if same(first.target, second.target) else ["target"]
+    for name in dict.fromkeys([*first.inputs, *second.inputs]):
+        if name not in first.inputs or name not in second.inputs:
+            found.append(name)
+            continue
+        one, other = first.inputs[name], second.inputs[name]
+        parts = {
+            "values": (one.values, other.values),
+            "rows": (one.rows, other.rows),
+            "valid": (one.valid, other.valid),
+        }
+        found += [f"{name}.{part}" for part, (a, b) in parts.items() if not same(a, b)]
+    return found
+
+
+def same(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two tensors have one type, one shape and the same entries."""
+    if first is None or second is None:
+        return first is second
+    return first.dtype == second.dtype and first.shape == second.shape and torch.equal(first, second)

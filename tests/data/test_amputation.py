@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from anysubset.data.amputation import (
+    presence,
+    remove,
+    remove_at_random,
+    remove_by_rates,
+    remove_monotone,
+    restrict,
+)
+from anysubset.data.tables import Table, differences
+from anysubset.errors import InputError
+from anysubset.modalities import Observed
+
+NAMES = ("text", "audio", "vision")
+
+
+def table(samples: int, holes: bool = False) -> Table:
+    """Samples with three modalities; with holes, every second one lacks audio. Text is a sequence."""
+    valid = torch.tensor([[True, False]]).repeat(samples, 1)
+    rows = torch.arange(0, samples, 2 if holes else 1)
+    inputs = {
+        "text": Observed(
+            torch.arange(samples).float()[:, None, None] * valid[:, :, None], torch.arange(samples), valid
+        ),
+        "audio": Observed(rows[:, None].float(), rows),
+        "vision": Observed(torch.ones(samples, 2), torch.arange(samples)),
+    }
+    return Table(tuple(map(str, range(samples))), inputs, torch.zeros(samples))
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def shares(thinned: Table) -> dict[str, float]:
+    """By modalities, the share of the samples that have just these."""
+    present = ["+".join(names) for names in presence(thinned).values()]
+    return {name: present.count(name) / len(present) for name in set(present)}
+
+
+WAYS = {
+    "at random": lambda given, **more: remove_at_random(given, 0.5, generator(), **more),
+    "by rates": lambda given, **more: remove_by_rates(given, {"text": 0.9, "audio": 0.5}, generator(), **more),
+    "monotone": lambda given, **more: remove_monotone(given, 0.5, generator(), **more),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_left_is_what_was_there(way):
+    whole, thinned = table(200, holes=True), WAYS[way](table(200, holes=True))
+    before, after = presence(whole), presence(thinned)
+    assert all(names and set(names) <= set(before[sample]) for sample, names in after.items())
+    assert after != before
+    text = thinned.inputs["text"]
+    assert torch.equal(text.values[:, 0, 0], text.rows.float())
+    assert text.valid is not None
+    assert text.valid.shape == (len(text.rows), 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_seed_gives_one_set_of_holes(way):
+    assert differences(WAYS[way](table(50)), WAYS[way](table(50))) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_some_samples_may_be_spared(way):
+    after = presence(WAYS[way](table(50), ids=[str(number) for number in range(25)]))
+    assert all(after[str(number)] == NAMES for number in range(25, 50))
+    assert any(after[str(number)] != NAMES for number in range(25))
+    with pytest.raises(InputError, match="Unknown sample 'x'"):
+        WAYS[way](table(50), ids=["x"])
+
+
+@pytest.mark.parametrize(
+    ("rate", "everything", "pair", "single"),
+    [(0.3, 0.3025, 0.165, 0.0675), (0.5, 0.0625, 0.125, 0.1875), (0.7, 0, 0, 1 / 3), (0, 1, 0, 0)],
+)
+def test_random_missing_has_the_shares_of_its_rate(rate, everything, pair, single):
+    found = shares(remove_at_random(table(20000), rate, generator()))
+    assert found.get("text+audio+vision", 0) == pytest.approx(everything, abs=0.01)
+    for name in ("text+audio", "text+vision", "audio+vision"):
+        assert found.get(name, 0) == pytest.approx(pair, abs=0.01)
+    for name in NAMES:
+        assert found.get(name, 0) == pytest.approx(single, abs=0.01)
+
+
+def test_the_realised_rate_is_the_rate():
+    thinned = remove_at_random(table(10000), 0.3, generator())
+    assert 1 - sum(len(names) for names in presence(thinned).values()) / 30000 == pytest.approx(0.3, abs=0.01)
+
+
+def test_rates_that_leave_nothing_are_drawn_again():
+    found = shares(remove_by_rates(table(20000), dict.fromkeys(NAMES, 0.3), generator()))
+    # (1 - .3)^3 = .343 of 1 - .3^3 = .973.
+    assert found["text+audio+vision"] == pytest.approx(0.352518, abs=0.01)
+    assert found["text+audio"] == pytest.approx(0.151079, abs=0.01)
+    assert found["vision"] == pytest.approx(0.064748, abs=0.01)
+
+
+def test_a_rate_of_1_removes_a_modality_whole():
+    thinned = remove_by_rates(table(10), {"audio": 1.0}, generator())
+    assert thinned.modalities == ("text", "vision")
+    with pytest.raises(InputError, match=r"leave no modality to 0, 1, 2, \.\.\. \(10 in all\)"):
+        remove_by_rates(table(10), dict.fromkeys(NAMES, 1.0), generator())
+
+
+def test_monotone_loses_all_that_follows():
+    found = shares(remove_monotone(table(20000), 0.5, generator(), order=["vision", "text", "audio"]))
+    assert found["vision"] == pytest.approx(0.5, abs=0.01)
+    assert found["text+vision"] == pytest.approx(0.25, abs=0.01)
+    assert found["text+audio+vision"] == pytest.approx(0.25, abs=0.01)
+    assert len(found) == 3
+    with pytest.raises(InputError, match="must name each"):
+        remove_monotone(table(3), 0.5, generator(), order=["text"])
+
+
+def test_monotone_starts_where_a_sample_does():
+    found = presence(remove_monotone(table(10, holes=True), 1.0, generator(), order=["audio", "text", "vision"]))
+    assert [found["0"], found["1"]] == [("audio",), ("text",)]
+
+
+def test_a_modality_is_removed_whole_or_for_some():
+    assert remove(table(4), ["audio"]).modalities == ("text", "vision")
+    some = presence(remove(table(4), ["audio", "text"], ids=["1", "3"]))
+    assert some == {"0": NAMES, "1": ("vision",), "2": NAMES, "3": ("vision",)}
+    with pytest.raises(InputError, match="these would have none: 0"):
+        remove(table(4), NAMES, ids=["0"])
+    with pytest.raises(InputError, match="Unknown modality 'sound'"):
+        remove(table(4), ["sound"])
+
+
+def test_holes_are_saved_and_made_again():
+    thinned = remove_at_random(table(20), 0.5, generator())
+    saved = json.loads(json.dumps(presence(thinned)))
+    assert differences(restrict(table(20), saved), thinned) == []
+    for wrong, line in (({"x": NAMES}, "Unknown sample"), ({"1": ["x"]}, "Unknown modality"), ({"1": []}, "none: 1")):
+        with pytest.raises(InputError, match=line):
+            restrict(table(2), wrong)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_rates_are_probabilities(rate):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        remove_at_random(table(2), rate, generator())

@@ -1,0 +1,174 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anysubset.data.arrays import write_table
+from anysubset.data.formats import read_table
+from anysubset.data.tables import differences
+from anysubset.errors import InputError
+
+SHEET = """id,y,group,split,text_0,text_1,text_10,audio.0
+v/1,0.5,v,train,1,2,3,
+v/2,-1,v,valid,4,5,6.25,7
+w/1,2.0,w,,,,,8e0
+"""
+
+
+def saved(folder: Path, content: str = SHEET, name: str = "table.csv") -> Path:
+    """A file with this text."""
+    (folder / name).write_text(content, encoding="utf-8")
+    return folder / name
+
+
+def fault(path: Path, **options) -> str:
+    """The one line that a file is refused with, which starts with its path."""
+    with pytest.raises(InputError) as caught:
+        read_table(path, **options)
+    line = str(caught.value)
+    assert line.startswith(str(path))
+    assert "\n" not in line
+    return line
+
+
+def test_one_sheet(tmp_path):
+    table = read_table(saved(tmp_path))
+    assert (table.ids, table.groups) == (("v/1", "v/2", "w/1"), ("v", "v", "w"))
+    assert table.splits == {"train": ("v/1",), "val": ("v/2",)}
+    assert table.target.tolist() == [0.5, -1.0, 2.0]
+    text, audio = table.inputs["text"], table.inputs["audio"]
+    assert (text.rows.tolist(), text.values.tolist()) == ([0, 1], [[1, 2, 3], [4, 5, 6.25]])
+    assert (audio.rows.tolist(), audio.values.tolist()) == ([1, 2], [[7], [8]])
+
+
+def test_features_are_sorted_by_number(tmp_path):
+    table = read_table(saved(tmp_path, "y,x_10,x_9,x_1\n1,3,2,1\n0,6,5,4\n"))
+    assert table.inputs["x"].values.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert table.ids == ("0", "1")
+    assert not table.regression
+
+
+def test_other_marks_between_cells(tmp_path):
+    for mark in ";\t":
+        content = SHEET.replace(",", mark)
+        assert differences(read_table(saved(tmp_path, content)), read_table(saved(tmp_path, SHEET))) == []
+
+
+def test_other_names(tmp_path):
+    path = saved(tmp_path, "who,label,words_0,age\na,1,2,50\n")
+    table = read_table(path, id="who", target="label", modalities={"text": "words"})
+    assert (table.ids, table.modalities) == (("a",), ("text",))
+
+
+FAULTS = {
+    "text is blank in some cells of v/2": SHEET.replace("4,5,6.25", "4,,6.25"),
+    "Column 'text_1' holds 'five', which is no number": SHEET.replace(",5,", ",five,"),
+    "NaN or infinite values: text 1 (in 1 samples)": SHEET.replace(",5,", ",nan,"),
+    "The target 'y' is blank for v/2": SHEET.replace("v/2,-1", "v/2,"),
+    "Column 'y' holds 'good'": SHEET.replace("v/2,-1", "v/2,good"),
+    "more than once: v/1": SHEET.replace("v/2", "v/1"),
+    "1 rows without an id": SHEET.replace("v/2", ""),
+    "these have none: v/1": SHEET.replace("train,1,2,3", "train,,,"),
+    "has a row of 7 cells below 8 columns: 'v/2'": SHEET.replace(",4,5,", ",4,"),
+    "columns without a name, or with the same": SHEET.replace("text_1,", "text_0,"),
+    "has columns of no modality: age": SHEET.replace("audio.0", "age"),
+    "no column 'y'": SHEET.replace("id,y", "id,label"),
+    "holds no rows": SHEET.splitlines()[0],
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+def test_faults_are_one_clear_line(tmp_path, line):
+    assert line in fault(saved(tmp_path, FAULTS[line]))
+
+
+def test_names_that_are_not_there(tmp_path):
+    path = saved(tmp_path)
+    assert "no columns vision_0" in fault(path, modalities=["vision"])
+    assert "no column 'fold'" in fault(path, split="fold")
+
+
+def test_a_sheet_and_an_npz_file_hold_the_same(tmp_path):
+    table = read_table(saved(tmp_path))
+    write_table(table, tmp_path / "table.npz")
+    assert differences(read_table(tmp_path / "table.npz"), table) == []
+
+
+# ------------------------------------------------------------------------------------------------- folders
+
+
+def folder(tmp_path: Path) -> Path:
+    """The same samples, with one file a modality and one for the rest, each in another order."""
+    saved(tmp_path, "id,y,group,split\nv/1,0.5,v,train\nv/2,-1,v,valid\nw/1,2.0,w,\n", "about.csv")
+    saved(tmp_path, "id,loudness\nw/1,8\nv/2,7\n", "audio.csv")
+    saved(tmp_path, "id,b,a,c\nv/2,4,5,6.25\nw/1,,,\nv/1,1,2,3\n", "text.csv")
+    return tmp_path
+
+
+def test_a_folder_of_sheets_holds_the_same_as_one(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "many").mkdir()
+    one = read_table(saved(tmp_path / "one"), modalities=["text", "audio"])
+    assert differences(read_table(folder(tmp_path / "many"), modalities=["text", "audio"]), one) == []
+    assert read_table(tmp_path / "many").modalities == ("audio", "text")
+
+
+def test_faults_of_folders(tmp_path):
+    folder(tmp_path)
+    assert "no vision.csv" in fault(tmp_path, modalities=["vision"])
+    saved(tmp_path, "name,loudness\nw/1,8\n", "audio.csv")
+    assert "audio.csv has no column 'id'" in fault(tmp_path)
+    saved(tmp_path, "id,loudness\nw/1,8\nw/1,7\n", "audio.csv")
+    assert "audio.csv has ids that come more than once: w/1" in fault(tmp_path)
+    saved(tmp_path, "id,loudness,y\nw/1,8,3\n", "audio.csv")
+    assert "'y' for 'w/1'" in fault(tmp_path)
+    saved(tmp_path, "id,loudness\nx/1,8\n", "audio.csv")
+    assert "The target 'y' is blank for x/1" in fault(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- Parquet
+
+
+def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 and more")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "needs pyarrow" in fault(tmp_path / "table.parquet")
+
+
+def parquet(path: Path, columns: dict) -> Path:
+    """A Parquet file, where pyarrow is installed."""
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.table(columns), path)
+    return path
+
+
+def test_a_parquet_file_holds_the_same_as_a_sheet(tmp_path):
+    expected = read_table(saved(tmp_path))
+    about = {"id": ["v/1", "v/2", "w/1"], "y": [0.5, -1.0, 2.0], "group": ["v", "v", "w"]}
+    about["split"] = ["train", "valid", None]
+    cells = {"text_0": [1, 4, None], "text_1": [2, 5, None], "text_10": [3, 6.25, None], "audio_0": [None, 7, 8]}
+    assert differences(read_table(parquet(tmp_path / "table.parquet", about | cells)), expected) == []
+    lists = {"text": [[1, 2, 3], [4, 5, 6.25], None], "audio": [None, [7.0], [8.0]]}
+    assert differences(read_table(parquet(tmp_path / "table.parquet", about | lists)), expected) == []
+
+
+def test_parquet_sequences_are_as_long_as_they_are(tmp_path):
+    steps = [[[1.0, 2.0]], None, [[3.0, 4.0], [5.0, 6.0]]]
+    path = parquet(tmp_path / "x.parquet", {"y": [0, 1, 1], "text": steps, "audio_0": [1.0, 2.0, 3.0]})
+    text = read_table(path).inputs["text"]
+    assert text.rows.tolist() == [0, 2]
+    assert text.values.tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]]
+    assert text.valid is not None
+    assert np.array_equal(text.valid, [[True, False], [True, True]])
+
+
+def test_faults_of_parquet_files(tmp_path):
+    path = parquet(tmp_path / "x.parquet", {"y": [0, 1], "text": [[[1.0], [2.0, 3.0]], [[1.0]]]})
+    assert "text of '0' is no list of numbers" in fault(path)
+    parquet(path, {"y": [0, 1], "text": [[1.0], [2.0, 3.0]]})
+    assert "text differs in its number of features" in fault(path)
+    parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")]})
+    assert "NaN or infinite values: text 1" in fault(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "cannot be read: damaged" in fault(path)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from anysubset.data.standardisation import standardised, statistics
+from anysubset.data.tables import Table
+from anysubset.errors import InputError
+from anysubset.modalities import Observed
+
+
+def table(values, valid=None) -> Table:
+    """Samples with one modality."""
+    inputs = {"x": Observed(torch.as_tensor(values), torch.arange(len(values)), valid)}
+    return Table(tuple(map(str, range(len(values)))), inputs, torch.zeros(len(values)))
+
+
+def test_padding_stays_out_of_the_statistics():
+    # 1 and 3 are real, and a third step is padding; (4 - 2) / 1 = 2.
+    train = table([[[1.0], [3.0], [0.0]]], torch.tensor([[True, True, False]]))
+    test = table([[[4.0], [0.0]]], torch.tensor([[True, False]]))
+    by = statistics(train)
+    assert [each.tolist() for each in by["x"]] == [[2.0], [1.0]]
+    assert standardised(test, by).inputs["x"].values.tolist() == [[[2.0], [0.0]]]
+
+
+def test_columns_of_other_magnitudes_become_alike_and_constant_ones_0():
+    train = table([[1e6, 1e-6, 5.0], [3e6, 3e-6, 5.0]])
+    found = standardised(train, statistics(train)).inputs["x"].values
+    torch.testing.assert_close(found, torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]]))
+
+
+def test_images_by_channel():
+    train = table(torch.arange(16.0).reshape(2, 2, 2, 2))
+    found = standardised(train, statistics(train)).inputs["x"].values
+    torch.testing.assert_close(found.mean(dim=(0, 2, 3)), torch.zeros(2))
+    torch.testing.assert_close(found.std(dim=(0, 2, 3), correction=0), torch.ones(2))
+
+
+def test_token_ids_stay_as_they_are():
+    tokens = table([[101, 0]], torch.tensor([[True, False]]))
+    assert statistics(tokens) == {}
+    assert standardised(tokens, {}).inputs["x"].values.tolist() == [[101, 0]]
+
+
+def test_faults_are_one_clear_line():
+    with pytest.raises(InputError, match="x has no statistics"):
+        standardised(table([[1.0]]), {})
+    with pytest.raises(InputError, match="x has 2 features and statistics of 1"):
+        standardised(table([[1.0, 2.0]]), statistics(table([[1.0]])))

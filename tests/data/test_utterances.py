@@ -1,0 +1,101 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anysubset.data.formats import read_table
+from anysubset.data.tables import differences
+from anysubset.errors import InputError
+
+FOLDERS = {"audio": "features/wav2vec", "text": "features/deberta"}
+VIDEOS = {"_a-1": ["_a-1_1", "_a-1_2", "_a-1_10"], "b": ["b_1"], "c": ["c_1"]}
+LABELS = {"_a-1": [np.float64(0.5), np.float64(-1), np.float64(0)], "b": np.array([2.0]), "c": [1.5]}
+SPLITS = ({"_a-1"}, {"b"}, {"c"})
+
+
+def conversations(tmp_path: Path, labels: dict = LABELS, splits: tuple = SPLITS) -> Path:
+    """GCNet's layout: vectors, rows, frames and folders of frames; `b_1` has no audio, `c_1` no frame of it."""
+    speakers = {video: ["A"] * len(each) for video, each in VIDEOS.items()}
+    sentences = {video: ["words"] * len(each) for video, each in VIDEOS.items()}
+    content = [VIDEOS, labels, speakers, sentences, *splits]
+    (tmp_path / "labels.pkl").write_bytes(pickle.dumps(content))
+    audio, text = (tmp_path / folder for folder in FOLDERS.values())
+    (audio / "_a-1_10").mkdir(parents=True)
+    (audio / "c_1").mkdir()
+    text.mkdir(parents=True)
+    np.save(audio / "_a-1_1.npy", np.array([1, 2], np.float32))
+    np.save(audio / "_a-1_2.npy", np.array([[3, 4]], np.float32))
+    np.save(audio / "_a-1_10" / "0.npy", np.array([5, 6], np.float32))
+    np.save(audio / "_a-1_10" / "1.npy", np.array([6, 8], np.float32))
+    for name in (each for video in VIDEOS.values() for each in video):
+        np.save(text / f"{name}.npy", np.array([[1, 0, 0], [0, 1, 2]], np.float32))
+    return tmp_path / "labels.pkl"
+
+
+def fault(path: Path, **options) -> str:
+    """The one line that a file is refused with, which starts with its path."""
+    with pytest.raises(InputError) as caught:
+        read_table(path, **options)
+    line = str(caught.value)
+    assert line.startswith(str(path))
+    assert "\n" not in line
+    return line
+
+
+def test_utterances(tmp_path):
+    table = read_table(conversations(tmp_path), modalities=FOLDERS)
+    # In the order of the conversation: 10 comes after 2.
+    assert table.ids == ("_a-1/1", "_a-1/2", "_a-1/10", "b/1", "c/1")
+    assert table.groups == ("_a-1", "_a-1", "_a-1", "b", "c")
+    assert table.splits == {"train": table.ids[:3], "val": ("b/1",), "test": ("c/1",)}
+    assert table.target.tolist() == [0.5, -1, 0, 2, 1.5]
+    audio, text = table.inputs["audio"], table.inputs["text"]
+    assert audio.rows.tolist() == [0, 1, 2]  # No file and no frame are missing, not zeros.
+    assert audio.values.tolist() == [[1, 2], [3, 4], [5.5, 7]]
+    assert text.values.tolist() == [[0.5, 0.5, 1]] * 5
+
+
+def test_a_sheet_holds_the_same(tmp_path):
+    table = read_table(conversations(tmp_path), modalities={"audio": FOLDERS["audio"], "text": FOLDERS["text"]})
+    lines = ["id,y,group,split,audio_0,audio_1,text_0,text_1,text_2"]
+    audio = ["1,2", "3,4", "5.5,7", ",", ","]
+    for row, name in enumerate(table.ids):
+        split = ["train", "train", "train", "val", "test"][row]
+        lines.append(f"{name},{table.target[row]},{name.split('/')[0]},{split},{audio[row]},.5,.5,1")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    assert differences(read_table(tmp_path / "table.csv"), table) == []
+
+
+def test_classes(tmp_path):
+    labels = {"_a-1": [0, 1, 2], "b": [3], "c": [0]}
+    assert read_table(conversations(tmp_path, labels), modalities=FOLDERS).target.tolist() == [0, 1, 2, 3, 0]
+
+
+def test_faults_are_one_clear_line(tmp_path):
+    path = conversations(tmp_path)
+    audio = tmp_path / FOLDERS["audio"]
+    assert "holds labels alone" in fault(path)
+    assert "features/none of vision is not there" in fault(path, modalities={"vision": "features/none"})
+    np.save(audio / "b_1.npy", np.ones(3))
+    assert "audio differs in its number of features" in fault(path, modalities=FOLDERS)
+    np.save(audio / "b_1.npy", np.ones((1, 1, 2)))
+    assert "more than one dimension" in fault(path, modalities=FOLDERS)
+    np.save(audio / "b_1.npy", np.array([1, np.nan]))
+    assert "NaN or infinite values: audio 1" in fault(path, modalities=FOLDERS)
+    (audio / "b_1.npy").write_bytes(b"\x93NUMPY")
+    assert "b_1.npy cannot be read" in fault(path, modalities=FOLDERS)
+    (audio / "b_1.npy").unlink()
+    assert "these have none: b/1, c/1" in fault(path, modalities={"audio": FOLDERS["audio"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"labels": LABELS | {"b": [1, 2]}}, "video 'b' has 1 utterances and 2 labels"),
+        ({"splits": ({"_a-1"}, {"b"}, {"b", "c"})}, "video 'b' is in two splits: 'val' and 'test'"),
+        ({"splits": ({"_a-1"}, set(), {"b", "c"})}, "empty split: 'val'"),
+    ],
+)
+def test_faulty_labels(tmp_path, changes, line):
+    assert line in fault(conversations(tmp_path, **changes), modalities=FOLDERS)
