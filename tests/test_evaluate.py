@@ -61,9 +61,11 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     passes: Counter[str] = Counter()
     encode = DynamicSharing.encode
 
-    def counted(self: DynamicSharing, modality: str, x: torch.Tensor) -> torch.Tensor:
+    def counted(
+        self: DynamicSharing, modality: str, x: torch.Tensor, valid: torch.Tensor | None = None
+    ) -> torch.Tensor:
         passes[modality] += len(x)
-        return encode(self, modality, x)
+        return encode(self, modality, x, valid)
 
     monkeypatch.setattr(DynamicSharing, "encode", counted)
     return passes
@@ -75,7 +77,7 @@ def test_every_modality_goes_through_the_network_once_for_all_fifteen_scenarios(
     volumes = dataset(phantoms, (16, 16, 16))
     method = fresh(name, volumes)
     passes = count_passes(monkeypatch)
-    scores = evaluate(method, volumes, "test", distances=False)
+    scores = evaluate(method, volumes, "test", thorough=False)
     assert len({score.scenario for score in scores}) == 15
     # Two patients: M = 4 passes each, where a scenario at a time would take 4 * 2^3 = 32.
     assert passes == dict.fromkeys(NAMES, 2)
@@ -86,7 +88,7 @@ def test_every_slice_goes_through_a_network_of_slices_once(phantoms, monkeypatch
     (sample,) = volumes.samples("val")
     depth = sample.inputs["t1"].shape[-1]
     passes = count_passes(monkeypatch)
-    evaluate(fresh("gmd", volumes), volumes, "val", distances=False)
+    evaluate(fresh("gmd", volumes), volumes, "val", thorough=False)
     assert depth > 8
     assert passes == dict.fromkeys(NAMES, depth)
 
@@ -101,7 +103,7 @@ def test_scores_are_those_of_each_scenario_predicted_alone_from_its_files(phanto
     with_holes(root, phantoms)
     volumes = dataset(root, patch)
     method = fresh(name, volumes).eval()
-    found = table(evaluate(method, volumes, "all", distances=False))
+    found = table(evaluate(method, volumes, "all", thorough=False))
     expected = {}
     for patient in find_patients(root):
         target = volumes.task.target(torch.from_numpy(prepared_label(root, patient.id)))
@@ -150,7 +152,7 @@ def test_fused_answers_are_those_of_the_fused_network(phantoms, name):
 
 def test_patients_are_scored_only_where_they_are_eligible(phantoms):
     volumes = dataset(phantoms, (16, 16))
-    scores = evaluate(fresh("gmd", volumes), volumes, "train", distances=False)
+    scores = evaluate(fresh("gmd", volumes), volumes, "train", thorough=False)
     seen: dict[str, set[tuple[str, ...]]] = {}
     for score in scores:
         seen.setdefault(score.sample, set()).add(score.scenario)
@@ -188,7 +190,7 @@ def test_scenarios_stand_in_the_order_of_the_paper():
 
 def test_distances_are_left_out_on_request(phantoms):
     volumes = dataset(phantoms, (16, 16))
-    scores = evaluate(fresh("gmd", volumes), volumes, "val", asked=[("t1",)], distances=False)
+    scores = evaluate(fresh("gmd", volumes), volumes, "val", asked=[("t1",)], thorough=False)
     assert [score.metric for score in scores] == ["dice"] * 3
 
 
@@ -199,7 +201,7 @@ def test_the_method_is_scored_in_evaluation_mode_and_left_as_it_was(phantoms, mo
     modes = []
     method.network.backbone.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    evaluate(method, volumes, "val", distances=False)
+    evaluate(method, volumes, "val", thorough=False)
     assert set(modes) == {False}
     assert method.training is mode
     assert all(parameter.grad is None for parameter in method.parameters())
@@ -212,8 +214,8 @@ def test_samples_pass_through_the_progress_bar(phantoms):
 
     def progress(samples):
         for sample in samples:
-            seen.append(sample.id)
+            seen.extend(sample.ids)
             yield sample
 
-    evaluate(fresh("gmd", volumes), volumes, "test", asked=[("t1",)], distances=False, progress=progress)
+    evaluate(fresh("gmd", volumes), volumes, "test", asked=[("t1",)], thorough=False, progress=progress)
     assert seen == ["phantom_006", "phantom_007"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anysubset.errors import InputError
-from anysubset.experiment import Experiment, read_experiment, write_experiment
+from anysubset.experiment import Experiment, TrainSettings, read_experiment, write_experiment
 from anysubset.gradients import Decoupling
 from anysubset.runs import DecouplingLog, Run, check_same
 
@@ -131,14 +131,21 @@ def test_where_the_data_lie_and_how_they_are_read_may_differ(tmp_path):
     assert read_experiment(tmp_path / "experiment.yaml") == Experiment()
 
 
-def test_a_setting_that_is_new_or_gone_is_a_difference():
+def test_a_setting_that_came_later_has_its_default_in_an_older_run():
     settings = Experiment().flat()
     check_same(Experiment(), settings, Path("x"))
-    gone = {name: value for name, value in settings.items() if name != "train.lr"}
+    older = {name: value for name, value in settings.items() if name != "train.lr"}
+    check_same(Experiment(), older, Path("x"))
+    other = Experiment(train=TrainSettings(lr=0.5))
     with pytest.raises(InputError, match=r"x belongs to another experiment: train\.lr differ"):
-        check_same(Experiment(), gone, Path("x"))
+        check_same(other, older, Path("x"))
+    with pytest.raises(InputError, match=r"another experiment: train\.lr differ"):
+        check_same(Experiment(), other.flat(), Path("x"))
+
+
+def test_a_setting_that_is_not_known_is_a_difference():
     with pytest.raises(InputError, match=r"another experiment: train\.momentum differ"):
-        check_same(Experiment(), {**settings, "train.momentum": 0.9}, Path("x"))
+        check_same(Experiment(), {**Experiment().flat(), "train.momentum": 0.9}, Path("x"))
 
 
 def test_a_damaged_experiment_file_is_refused(tmp_path):

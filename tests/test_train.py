@@ -351,8 +351,8 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     given = iter([0.2, 0.6, 0.4, 0.6])
     weights = {}
 
-    def scores(method, dataset, split, *, distances):
-        assert (split, distances) == ("val", False)
+    def scores(method, dataset, split, *, thorough):
+        assert (split, thorough) == ("val", False)
         value = next(given)
         weights[len(weights) + 1] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         return [Score(("t1",), "phantom_005", "dice", "WT", value), Score(("t2",), "phantom_005", "dice", "WT", 0.0)]
@@ -370,7 +370,7 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     assert ["(best)" in line for line in told] == [True, True, False, False]
     assert "step 2: validation Dice 30.0, mean of 2 scenarios (best)" in told
     tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/best.safetensors")
-    assert (facts["step"], facts["validation_mean"], facts["validation_patients"]) == (2, 0.3, 1)
+    assert (facts["step"], facts["validation_mean"], facts["validation_samples"]) == (2, 0.3, 1)
     assert facts["validation"] == done.validation
     assert all(torch.equal(weights[2][name], tensor) for name, tensor in tensors.items())
     assert any(not torch.equal(weights[4][name], tensor) for name, tensor in tensors.items())

@@ -337,6 +337,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     from anysubset import processes
     from anysubset.data import create_dataset
     from anysubset.runs import Run
+    from anysubset.scores import shown
     from anysubset.train import train
 
     experiment = experiment.anchored()
@@ -352,10 +353,12 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     parameters = sum(parameter.numel() for parameter in method.parameters())
     with Run(folder, experiment, resume) as run:
         say(f"{folder}: {experiment.method['name']}, {parameters:,} parameters, on {device}")
-        say(f"{dataset.complete('train')} of {len(dataset.ids('train'))} training patients have every modality")
+        complete = dataset.present("train").count(dataset.task.modalities)
+        say(f"{complete} of {len(dataset.ids('train'))} training patients have every modality")
         done = train(method, dataset, run, show=track_steps, report=say)
+    assert done.best is not None  # The last step is always validated.
     say(
-        f"{folder}: {done.step} steps; validation Dice {100 * done.best:.1f} at step {done.best_step}, "
+        f"{folder}: {done.step} steps; validation {shown(dataset.selection[0], done.best)} at step {done.best_step}, "
         f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} patients"
     )
     if done.skipped:
@@ -409,7 +412,7 @@ def score_run(
         method,
         dataset,
         split,
-        distances=distances,
+        thorough=distances,
         progress=lambda samples: track(samples, "Scoring", len(processes.share(dataset.ids(split)))),
     )
     facts = {

@@ -143,9 +143,11 @@ def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path
     Raises:
         InputError: if they are not; names those that differ.
     """
-    mine = experiment.flat()
-    names = sorted({*mine, *settings} - set(INCIDENTAL))
-    different = [name for name in names if mine.get(name) != settings.get(name)]
+    # A setting that a file does not know of came later, and its default does what was done before.
+    defaults = Experiment().flat()
+    mine, theirs = {**defaults, **experiment.flat()}, {**defaults, **settings}
+    names = sorted({*mine, *theirs} - set(INCIDENTAL))
+    different = [name for name in names if mine.get(name) != theirs.get(name)]
     if different:
         raise InputError(
             f"{source} belongs to another experiment: {', '.join(different)} differ. "

@@ -26,6 +26,18 @@ class Score:
     value: float
 
 
+SHARES = {"dice": "Dice"}  # Metrics from 0 to 1 that are shown in per cent, under this name.
+
+
+def shown(metric: str, value: float) -> str:
+    """A metric and its value, as people write them.
+
+    >>> shown("dice", 0.7654), shown("mae", 0.7654)
+    ('Dice 76.5', 'mae 0.765')
+    """
+    return f"{SHARES[metric]} {100 * value:.1f}" if metric in SHARES else f"{metric} {value:.3f}"
+
+
 def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, float]]:
     """Of one metric, the mean over the samples, by scenario and region, in the order of the scores."""
     values: dict[Scenario, dict[str, list[float]]] = {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anysubset.errors import InputError
 from anysubset.losses import cross_entropy, soft_dice
+from anysubset.modalities import Inputs, as_observed
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
 from anysubset.task import Function, Task
@@ -81,14 +82,14 @@ class Segmentation(Task):
             loss = loss + self.cross_entropy * cross_entropy(answer, target)
         return loss
 
-    def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
+    def carry(self, function: Function, inputs: Inputs) -> Tensor:
         """(1, 1, X, Y, Z) a modality -> (1, regions, X, Y, Z): windows of the patch's size, Gaussian weights."""
         names = tuple(inputs)
 
         def on_channels(window: Tensor) -> Tensor:
             return function(dict(zip(names, window.split(1, dim=1), strict=True)))
 
-        stacked = torch.cat(list(inputs.values()), dim=1)
+        stacked = torch.cat([observed.values for observed in as_observed(inputs).values()], dim=1)
         if len(self.patch) == 3:
             return self.windows(on_channels, stacked)
         # The slices of a volume are the batch of a 2-D network; a few at a time, to bound memory.

@@ -1,21 +1,21 @@
 """What a dataset asks for: which modalities, which network, which loss, how to answer, how to score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario
+from anysubset.modalities import Inputs, Scenario
 from anysubset.models.sharing import DynamicSharing
 
-Function = Callable[[Mapping[str, Tensor]], Tensor]
+Function = Callable[[Inputs], Tensor]
 # How a function of some modalities is carried over a sample that may be too large to go at once.
-Carry = Callable[[Function, Mapping[str, Tensor]], Tensor]
+Carry = Callable[[Function, Inputs], Tensor]
 
 
-def at_once(function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
+def at_once(function: Function, inputs: Inputs) -> Tensor:
     """The plainest way: the whole sample in one call."""
     return function(inputs)
 
@@ -48,5 +48,5 @@ class Task(ABC):
         """One number: how wrong the answers of a batch are."""
 
     @abstractmethod
-    def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
+    def carry(self, function: Function, inputs: Inputs) -> Tensor:
         """A function of training-sized inputs, carried over one whole sample, (1, ...) a modality."""

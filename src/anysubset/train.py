@@ -16,14 +16,14 @@ from types import FrameType
 import torch
 
 from anysubset import checkpoint, processes
-from anysubset.data.volumes import Volumes
+from anysubset.data.dataset import Dataset
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings
 from anysubset.methods.method import Method
 from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
-from anysubset.scores import means, overall
+from anysubset.scores import means, overall, shown
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Progress:
 
     step: int = 0
     skipped: int = 0
-    best: float = -math.inf
+    best: float | None = None
     best_step: int = 0
     finished: bool = False
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Progress:
 
 def train(
     method: Method,
-    dataset: Volumes,
+    dataset: Dataset,
     run: Run,
     *,
     show: Callable[[Iterable[int], int], Iterable[int]] = lambda steps, done: steps,
@@ -164,26 +164,29 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return rise * falls[settings.schedule]
 
 
-def validate(method: Method, dataset: Volumes, run: Run, progress: Progress, report: Callable[[str], None]) -> None:
-    """Dice of every scenario on the validation split; the weights are kept if no earlier ones were better."""
-    found = means(evaluate(method, dataset, "val", distances=False), "dice")
+def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, report: Callable[[str], None]) -> None:
+    """The dataset's own measure in every scenario of the validation split; the best weights are kept."""
+    metric, more_is_better = dataset.selection
+    found = means(evaluate(method, dataset, "val", thorough=False), metric)
     score = overall(found)
     scenarios = {scenario_name(scenario): regions for scenario, regions in found.items()}
-    run.log(progress.step, {"validation": score, "scenarios": scenarios}, {"validation/dice": score})
-    better = score > progress.best
+    run.log(progress.step, {"validation": score, "scenarios": scenarios}, {f"validation/{metric}": score})
+    best = progress.best
+    better = best is None or (score > best if more_is_better else score < best)
     if better:
         progress.best, progress.best_step, progress.validation = score, progress.step, scenarios
         facts = {
             "experiment": run.experiment.flat(),
             "step": progress.step,
+            "metric": metric,
             "validation": scenarios,
             "validation_mean": score,
-            "validation_patients": len(dataset.ids("val")),
+            "validation_samples": len(dataset.ids("val")),
         }
         if run.writes:
             checkpoint.save(run.best, method.state_dict(), facts)
     report(
-        f"step {progress.step}: validation Dice {100 * score:.1f}, mean of {len(found)} scenarios" + " (best)" * better
+        f"step {progress.step}: validation {shown(metric, score)}, mean of {len(found)} scenarios" + " (best)" * better
     )
 
 

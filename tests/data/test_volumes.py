@@ -145,13 +145,13 @@ def test_a_scenario_sees_only_the_foreground_of_its_own_modalities(tmp_path):
     patient(tmp_path, "b", {"t1ce": (1, 9)})
     first, second, third, last = dataset(tmp_path).samples("all")
     # By hand: flair, t2 and both share one foreground; t1 has its own; together they reach from 2 to 9.
-    assert (first.id, first.scenarios) == ("a", [("flair",), ("t2",), ("flair", "t2")])
+    assert (first.ids[0], first.scenarios) == ("a", [("flair",), ("t2",), ("flair", "t2")])
     assert first.box == Box((2, 2, 2), (6, 6, 6))
-    assert (second.id, second.scenarios) == ("a", [("t1",)])
+    assert (second.ids[0], second.scenarios) == ("a", [("t1",)])
     assert second.box == Box((4, 4, 4), (9, 9, 9))
-    assert (third.id, third.scenarios) == ("a", [("flair", "t1"), ("t2", "t1"), ("flair", "t2", "t1")])
+    assert (third.ids[0], third.scenarios) == ("a", [("flair", "t1"), ("t2", "t1"), ("flair", "t2", "t1")])
     assert third.box == Box((2, 2, 2), (9, 9, 9))
-    assert (last.id, last.scenarios) == ("b", [("t1ce",)])
+    assert (last.ids[0], last.scenarios) == ("b", [("t1ce",)])
     assert {name: tuple(x.shape) for name, x in first.inputs.items()} == dict.fromkeys(("flair", "t2"), (1, 1, 4, 4, 4))
     assert {name: tuple(x.shape) for name, x in second.inputs.items()} == {"t1": (1, 1, 5, 5, 5)}
     assert {name: tuple(x.shape) for name, x in third.inputs.items()} == dict.fromkeys(
@@ -177,7 +177,7 @@ def test_a_sample_is_what_it_would_be_if_the_other_files_were_not_there(tmp_path
             (alone / "a" / f"a_{name}.nii.gz").unlink()
         # Another patient has the modalities that the set must have.
         patient(alone, "b", dict.fromkeys(NAMES, (1, 9)))
-        found = [each for each in dataset(alone).samples("all") if scenario in each.scenarios and each.id == "a"]
+        found = [each for each in dataset(alone).samples("all") if scenario in each.scenarios and each.ids == ("a",)]
         (expected,) = found
         assert whole.box == expected.box
         assert list(whole.inputs) == list(scenario)
@@ -197,7 +197,7 @@ def test_only_the_scenarios_that_are_asked_for_and_eligible_come(phantoms):
     asked = [("t2",), ("flair", "t2"), ("t2", "t1")]
     seen = {}
     for sample in dataset(phantoms).samples("train", asked):
-        seen.setdefault(sample.id, []).extend(sample.scenarios)
+        seen.setdefault(sample.ids[0], []).extend(sample.scenarios)
     assert seen == {case: [scenario for scenario in asked if set(scenario) <= present] for case, present in HAS.items()}
 
 
@@ -356,7 +356,9 @@ def test_reading_is_told_once(phantoms):
 def test_complete_patients_are_counted(tmp_path):
     patient(tmp_path, "a", dict.fromkeys(NAMES, (2, 8)))
     patient(tmp_path, "b", dict.fromkeys(NAMES[1:], (2, 8)))
-    assert dataset(tmp_path).complete("all") == 1
+    found = dataset(tmp_path)
+    assert found.present("all") == [tuple(NAMES), tuple(NAMES[1:])]
+    assert found.present("all").count(found.task.modalities) == 1
 
 
 def test_splits_lie_beside_a_manifest(tmp_path):

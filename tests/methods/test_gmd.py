@@ -213,6 +213,23 @@ def test_a_wrong_option_is_told_with_what_would_do(task: Segmentation, option: s
     assert said in str(caught.value)
 
 
+def test_batched_branches_give_the_same_gradients(task: Segmentation, make_batch: MakeBatch):
+    found = []
+    for batched in (False, True):
+        torch.manual_seed(0)
+        method = GradientDecoupling(task, seeded(), batched=batched)
+        decided = method.backward(method.losses(make_batch(HOLES)))
+        found.append((decided.weights, {name: parameter.grad for name, parameter in method.named_parameters()}))
+    (weights, gradients), (again, together) = found
+    assert again == pytest.approx(weights, rel=1e-5)
+    assert_close(together, gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_branches_cannot_be_batched_and_recomputed(task: Segmentation):
+    with pytest.raises(InputError, match="either batched or recomputed"):
+        GradientDecoupling(task, batched=True, recompute=True)
+
+
 def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(task: Segmentation, make_batch: MakeBatch):
     found, saved = [], []
     for recompute in (False, True):

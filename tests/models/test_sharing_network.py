@@ -242,3 +242,50 @@ def test_each_modality_is_computed_once():
     for scenario in scenarios(BRATS):
         net.answers(features, scenario)
     assert backbone.seen == dict.fromkeys(BRATS, 1)
+
+
+# ------------------------------------------------------------------------------------------- sequences and heads
+
+
+class Recording(nn.Module):
+    """Gives back its input, and remembers what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[object, ...]] = []
+
+    def forward(self, x: Tensor, *more: object) -> Tensor:
+        self.seen.append(more)
+        return x
+
+
+def test_valid_steps_go_to_the_stem_or_to_the_backbone_where_there_is_none():
+    x, valid = torch.ones(2, 3, 1), torch.ones(2, 3, dtype=torch.bool)
+    stem, backbone = Recording(), Recording()
+    net = DynamicSharing(("text", "audio", "t1"), backbone, nn.Identity(), {"text": stem})
+    inputs = {name: Observed(x, torch.arange(2), valid) for name in ("text", "audio")}
+    net.features({**inputs, "t1": Observed(x, torch.arange(2))})
+    assert stem.seen == [(valid,)]
+    assert backbone.seen == [("text",), ("audio", valid), ("t1",)]
+    net.answer_one("audio", x, valid)
+    net.answer_one("audio", x)
+    assert backbone.seen[3:] == [("audio", valid), ("audio",)]
+
+
+def test_features_are_fused_whatever_was_valid():
+    # What comes out of the network has one entry a sample, and no steps any more.
+    x = torch.ones(2, 3, 1)
+    net = DynamicSharing(("text",), Recording(), nn.Identity())
+    assert net.features({"text": Observed(x, torch.arange(2), x[..., 0] > 0)})["text"].valid is None
+
+
+def test_a_head_that_is_not_known_to_be_affine_is_taken_not_to_be():
+    class Squared(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).square()
+
+    affine = [nn.Identity(), nn.Linear(1, 1), nn.Conv2d(1, 1, 1), nn.Conv3d(1, 1, 1)]
+    others = [Squared(1, 1), nn.Sequential(nn.Linear(1, 1), nn.ReLU()), nn.ReLU()]
+    assert all(DynamicSharing(["t1"], nn.Identity(), head).affine for head in affine)
+    assert not any(DynamicSharing(["t1"], nn.Identity(), head).affine for head in others)
+    assert small().affine

@@ -14,17 +14,21 @@ import torch
 from monai.data import get_track_meta, set_track_meta
 from monai.transforms import Compose
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from anysubset import checkpoint, processes
 from anysubset.data.augmentation import patches
+from anysubset.data.dataset import Dataset, Sample
 from anysubset.data.patients import Patient, find_patients
 from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
 from anysubset.data.reading import read_patient
 from anysubset.data.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.metrics import dice, hd95
 from anysubset.modalities import Batch, Scenario, collate, scenarios
+from anysubset.scores import Score
 from anysubset.segmentation import Segmentation
 
 PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.
@@ -41,26 +45,39 @@ class VolumeSet:
 
 
 @dataclass(frozen=True)
-class Sample:
+class WholeVolume(Sample):
     """One whole patient, as seen in some scenarios.
 
     inputs: (1, 1, x, y, z) a modality, cropped to `box`, the foreground of what these scenarios see.
     target: (regions, X, Y, Z) bool, of the whole volume.
     """
 
-    id: str
+    ids: tuple[str, ...]
     inputs: dict[str, Tensor]
     scenarios: list[Scenario]
     target: Tensor
     box: Box
     spacing: tuple[float, ...]
+    regions: tuple[str, ...]
 
     def whole(self, answer: Tensor) -> Tensor:
         """(1, regions, x, y, z) logits -> (regions, X, Y, Z) bool."""
         return paste(answer[0] > 0, self.box, self.target.shape[1:])
 
+    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
+        """Hard Dice on the whole volume; `thorough` adds HD95 in mm, which takes longer than the network does."""
+        predicted = self.whole(answer)
+        values = {"dice": dice(predicted, self.target)}
+        if thorough:
+            values["hd95"] = hd95(predicted, self.target, self.spacing)
+        return [
+            Score(scenario, self.ids[0], metric, region, value)
+            for metric, numbers in values.items()
+            for region, value in zip(self.regions, numbers.tolist(), strict=True)
+        ]
 
-class Volumes:
+
+class Volumes(Dataset):
     """Patients, their splits, and the task that they set.
 
     Args:
@@ -69,11 +86,15 @@ class Volumes:
         report: told in one line what is being read.
     """
 
+    selection = ("dice", True)
+    task: Segmentation
+
     def __init__(
         self, data: DataSettings, task: Segmentation, report: Callable[[str], None] = lambda line: None
     ) -> None:
         self.task = task
         self.data = data
+        self.root = data.root
         self.report = report
         self.patients = {patient.id: patient for patient in find_patients(Path(data.root))}
         self.splits = self.read_splits()
@@ -103,25 +124,10 @@ class Volumes:
             if name not in names:
                 raise unknown("modality", name, names)
 
-    def complete(self, split: str) -> int:
-        """How many patients of a split have every modality."""
-        return sum(set(self.task.modalities) <= set(self.patients[case].sources) for case in self.ids(split))
-
-    def split_hash(self, split: str) -> str:
-        """A fingerprint of the ids of a split, for the record."""
-        return hashlib.sha256("\n".join(self.ids(split)).encode()).hexdigest()[:16]
-
-    def ids(self, split: str) -> tuple[str, ...]:
-        """The patients of a split.
-
-        Raises:
-            InputError: if there is no such split, or nobody is in it.
-        """
-        if split not in self.splits:
-            raise unknown("split", split, self.splits)
-        if not self.splits[split]:
-            raise InputError(f"Split {split!r} of {self.data.root} is empty.")
-        return self.splits[split]
+    def present(self, split: str) -> list[Scenario]:
+        """For each patient of a split, the contrasts that there are files of."""
+        found = [set(self.task.modalities) & set(self.patients[case].sources) for case in self.ids(split)]
+        return [tuple(name for name in self.task.modalities if name in names) for names in found]
 
     # ------------------------------------------------------------------------------------------ preparation
 
@@ -192,7 +198,7 @@ class Volumes:
 
     def samples(
         self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
-    ) -> Iterator[Sample]:
+    ) -> Iterator[WholeVolume]:
         """Every patient of a split (or some, by id), whole, with the scenarios that it is eligible for.
 
         A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
@@ -207,7 +213,7 @@ class Volumes:
                     box = around(patient.boxes[name] for name in scenario)
                     boxes.setdefault(box, []).append(scenario)
             for box, seen in boxes.items():
-                yield sample(patient, box, seen)
+                yield sample(patient, box, seen, tuple(self.task.regions))
 
 
 def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet) -> Segmentation:
@@ -233,7 +239,7 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
     )
 
 
-def sample(patient: Prepared, box: Box, seen: list[Scenario]) -> Sample:
+def sample(patient: Prepared, box: Box, seen: list[Scenario], regions: tuple[str, ...]) -> WholeVolume:
     """A patient cropped to a box within its foreground."""
     if patient.target is None:
         raise InputError(f"Patient {patient.id!r} has no label.")
@@ -242,14 +248,14 @@ def sample(patient: Prepared, box: Box, seen: list[Scenario]) -> Sample:
     inputs = {
         name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
     }
-    return Sample(patient.id, inputs, seen, patient.target, box, patient.spacing)
+    return WholeVolume((patient.id,), inputs, seen, patient.target, box, patient.spacing, regions)
 
 
 Key = tuple[int, int]
 Item = tuple[dict[str, Tensor], Tensor, str]
 
 
-class Patches(Dataset[Item]):
+class Patches(TorchDataset[Item]):
     """Augmented patches; a key is (place of the patient, number of the draw)."""
 
     def __init__(self, volumes: Volumes, split: str, seed: int) -> None:

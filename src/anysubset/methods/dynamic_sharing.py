@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysubset.methods.method import Loss, Method, fuse_scenarios
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, keep, scenario_name
@@ -41,10 +41,16 @@ class DynamicSharingMethod(Method):
         return answer
 
     def predict_scenarios(
-        self, inputs: Mapping[str, Tensor], scenarios: Iterable[Scenario], carry: Carry = at_once
+        self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """Each modality goes through the network once; the affine head lets the answers be fused."""
-        return fuse_scenarios(self.network.answer_one, inputs, scenarios, carry)
+        """Each modality goes through the network once; an affine head lets its answers be fused, not its features."""
+        network = self.network
+        alone = network.answer_one if network.affine else network.encode
+
+        def branch(name: str, seen: Observed) -> Tensor:
+            return alone(name, seen.values, seen.valid)
+
+        return fuse_scenarios(branch, inputs, scenarios, carry, nn.Identity() if network.affine else network.head)
 
 
 def default_cases(modalities: Scenario) -> str:

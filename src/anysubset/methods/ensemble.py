@@ -4,6 +4,7 @@ The plainest row of every table: nothing is shared, so nothing can conflict.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -42,18 +43,18 @@ class Ensemble(Method):
         return fusion.mean_of_present(self.opinions(as_observed(inputs)))
 
     def predict_scenarios(
-        self, inputs: Mapping[str, Tensor], scenarios: Iterable[Scenario], carry: Carry = at_once
+        self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
         """Each expert is asked once."""
         return fuse_scenarios(self.opinion, inputs, scenarios, carry)
 
     def opinions(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """The answers of each expert that has anything to look at."""
-        return {name: Observed(self.opinion(name, observed.values), observed.rows) for name, observed in inputs.items()}
+        return {name: Observed(self.opinion(name, observed), observed.rows) for name, observed in inputs.items()}
 
-    def opinion(self, modality: str, x: Tensor) -> Tensor:
+    def opinion(self, modality: str, seen: Observed) -> Tensor:
         """One expert's answer."""
         if modality not in self.experts:
             raise unknown("modality", modality, self.task.modalities)
-        answer: Tensor = self.experts[modality]({modality: x})
+        answer: Tensor = self.experts[modality]({modality: replace(seen, rows=torch.arange(len(seen.rows)))})
         return answer

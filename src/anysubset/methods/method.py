@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from anysubset import processes
+from anysubset.errors import InputError
 from anysubset.gradients import Decoupling
-from anysubset.modalities import Batch, Inputs, Scenario, keep, scenario_name
+from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed, keep, scenario_name
 from anysubset.models import fusion
 from anysubset.task import Carry, Task, at_once
 
@@ -71,7 +72,7 @@ class Method(nn.Module, ABC):
         """(batch, ...): the answer of each sample from what it has; plain tensors are what every sample has."""
 
     def predict_scenarios(
-        self, inputs: Mapping[str, Tensor], scenarios: Iterable[Scenario], carry: Carry = at_once
+        self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
         """The answer of one whole sample, (1, ...) a modality, in each scenario; by default one after the other."""
         for scenario in scenarios:
@@ -84,18 +85,25 @@ def names(cases: Iterable[Scenario]) -> list[str]:
 
 
 def fuse_scenarios(
-    answer: Callable[[str, Tensor], Tensor],
-    inputs: Mapping[str, Tensor],
+    branch: Callable[[str, Observed], Tensor],
+    inputs: Inputs,
     scenarios: Iterable[Scenario],
     carry: Carry,
+    head: Callable[[Tensor], Tensor] = lambda fused: fused,
 ) -> Iterator[tuple[Scenario, Tensor]]:
-    """All scenarios of a method whose answer is the mean of one answer a modality: M passes, not M 2^(M-1)."""
+    """All scenarios of a method that fuses by the mean: M passes, not M 2^(M-1).
+
+    branch: of a modality's name and input, what is averaged: its answer, or features.
+    head: from the mean to the answer; by default the mean is the answer.
+    """
     scenarios = list(scenarios)
     needed = {name for scenario in scenarios for name in scenario}
+    if len({tuple(seen.rows.tolist()) for name, seen in as_observed(inputs).items() if name in needed}) > 1:
+        raise InputError("Samples whose scenarios are answered together must have the same modalities.")
     alone = {
-        name: carry(lambda present, name=name: answer(name, present[name]), {name: inputs[name]})  # type: ignore[misc]
+        name: carry(lambda present, name=name: branch(name, as_observed(present)[name]), {name: inputs[name]})  # type: ignore[misc]
         for name in inputs
         if name in needed
     }
     for scenario in scenarios:
-        yield scenario, fusion.mean(keep(alone, scenario))
+        yield scenario, head(fusion.mean(keep(alone, scenario)))

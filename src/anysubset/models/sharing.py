@@ -15,6 +15,9 @@ from anysubset.errors import unknown
 from anysubset.modalities import Inputs, Observed, Scenario, as_observed, eligible
 from anysubset.models import fusion
 
+# Heads that give the same before the mean as after it. A subclass may do anything, so it does not count.
+AFFINE = (nn.Identity, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 class DynamicSharing(nn.Module):
     """One network for any subset of its modalities.
@@ -22,7 +25,7 @@ class DynamicSharing(nn.Module):
     Args:
         modalities: in the task's order.
         backbone: called as `backbone(x, modality)`; shared, but for what it keys by modality.
-        head: from fused features to the answer; affine, so that it may be moved across the mean.
+        head: from fused features to the answer; `affine` says whether it may be moved across the mean.
         stems: one module a modality, applied before the backbone (the paper's f_m); None for none.
     """
 
@@ -39,17 +42,32 @@ class DynamicSharing(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def encode(self, modality: str, x: Tensor) -> Tensor:
-        """(n, features, ...): h_m of the samples that have the modality."""
+    @property
+    def affine(self) -> bool:
+        """Whether the answer of the mean is the mean of the answers; if not, features alone may be averaged."""
+        return type(self.head) in AFFINE
+
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(n, features, ...): h_m of the samples that have the modality.
+
+        valid: (n, time) for sequences, see `Observed`; the stem takes it, or the backbone where there is no stem.
+        """
         if modality not in self.modalities:
             raise unknown("modality", modality, self.modalities)
-        stemmed = self.stems[modality](x) if modality in self.stems else x
-        features: Tensor = self.backbone(stemmed, modality)
+        padding = () if valid is None else (valid,)
+        features: Tensor
+        if modality in self.stems:
+            features = self.backbone(self.stems[modality](x, *padding), modality)
+        else:
+            features = self.backbone(x, modality, *padding)
         return features
 
     def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """h_m of every modality that is there, each computed once."""
-        return {name: Observed(self.encode(name, observed.values), observed.rows) for name, observed in inputs.items()}
+        return {
+            name: Observed(self.encode(name, observed.values, observed.valid), observed.rows)
+            for name, observed in inputs.items()
+        }
 
     def answers(self, features: Mapping[str, Observed], scenario: Scenario) -> tuple[Tensor, Tensor]:
         """The answers of the samples that are eligible for a scenario, and their places in the batch."""
@@ -59,9 +77,9 @@ class DynamicSharing(nn.Module):
         present = {name: at(features[name], rows) for name in scenario}
         return self.head(fusion.mean(present)), rows
 
-    def answer_one(self, modality: str, x: Tensor) -> Tensor:
-        """The answer of one modality alone; the mean of these is the fused answer, the head being affine."""
-        answer: Tensor = self.head(self.encode(modality, x))
+    def answer_one(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The answer of one modality alone; if the head is affine, the mean of these is the fused answer."""
+        answer: Tensor = self.head(self.encode(modality, x, valid))
         return answer
 
     def forward(self, inputs: Inputs) -> Tensor:

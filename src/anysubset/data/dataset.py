@@ -1,0 +1,86 @@
+"""What training and evaluation know of data, whatever they are: splits, batches, and samples that can be scored."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from anysubset.errors import InputError, unknown
+from anysubset.modalities import Batch, Inputs, Scenario
+from anysubset.scores import Score
+from anysubset.task import Task
+
+
+class Sample(ABC):
+    """What is predicted at once, with the scenarios that it is eligible for.
+
+    inputs: by modality, what is there. ids: of what is in it.
+    """
+
+    inputs: Inputs
+    scenarios: Sequence[Scenario]
+    ids: tuple[str, ...]
+
+    @abstractmethod
+    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
+        """What can be said of one answer; `thorough` also says what takes long to compute."""
+
+
+class Dataset(ABC):
+    """Samples, their splits, and the task that they set.
+
+    splits: ids by split. root: where they are, for messages.
+    """
+
+    task: Task
+    splits: Mapping[str, tuple[str, ...]]
+    root: str
+    selection: tuple[str, bool]  # The metric by which weights are chosen, and whether more of it is better.
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """The samples of a split.
+
+        Raises:
+            InputError: if there is no such split, or nobody is in it.
+        """
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        if not self.splits[split]:
+            raise InputError(f"Split {split!r} of {self.root} is empty.")
+        return self.splits[split]
+
+    def split_hash(self, split: str) -> str:
+        """A fingerprint of the ids of a split, for the record."""
+        return hashlib.sha256("\n".join(self.ids(split)).encode()).hexdigest()[:16]
+
+    @abstractmethod
+    def check_modalities(self) -> None:
+        """For training: each of the task's modalities is some sample's, or it is misspelt."""
+
+    @abstractmethod
+    def present(self, split: str) -> list[Scenario]:
+        """For each sample of a split, what it has of the task's modalities."""
+
+    @abstractmethod
+    def prepare(self, split: str) -> None:
+        """Reads and checks every sample of a split; at once if that was done before."""
+
+    @abstractmethod
+    def training_batches(
+        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1
+    ) -> Iterator[Batch]:
+        """The batches of steps `first` up to, not including, `last`; of several processes each has its share.
+
+        parts: micro-batches that each share comes in, one after the other.
+        """
+
+    @abstractmethod
+    def samples(
+        self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
+    ) -> Iterator[Sample]:
+        """Every sample of a split (or some, by id), with the scenarios that it is eligible for."""
+
+    def over_set(self, scores: Sequence[Score]) -> list[Score]:
+        """Metrics that need all samples of a scenario at once; by default none."""
+        return []

@@ -1,0 +1,177 @@
+"""Private encoders, one a modality: from a sequence, a vector or an image to what the shared backbone takes.
+
+Sequences come padded, with `valid` (n, time), which says which steps are real. A padded step is set to 0 before
+anything is computed, so that what lies there cannot reach an answer or a gradient, even if it is NaN.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError
+
+FIELDS = 4  # Of an image, along each of its axes.
+
+
+class Steps(NamedTuple):
+    """A sequence inside the network.
+
+    values: (n, time, width), finite everywhere.
+    valid: (n, time) bool: which of them are real.
+    """
+
+    values: Tensor
+    valid: Tensor
+
+
+class SequenceEncoder(nn.Module):
+    """Convolution over time, a learned token in front, sinusoidal positions, layer norm.
+
+    Args:
+        size: features a step.
+        width: features a step in the network; even, and at least 4.
+        stride: of the convolution; 2 or 3 for long sequences that were not aligned.
+    """
+
+    def __init__(self, size: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.size = size
+        self.stride = stride
+        self.convolution = nn.Conv1d(size, width, kernel_size=3, stride=stride, padding=1)
+        self.token = nn.Parameter(torch.randn(width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Steps:
+        """(n, time, size) -> the token and ceil(time / stride) steps."""
+        x, valid = zero_padded(x, valid, self.size)
+        x = self.convolution(x.transpose(1, 2)).transpose(1, 2)
+        valid = strided(valid, self.stride)
+        x = torch.cat([self.token.to(x).expand(len(x), 1, -1), x], dim=1)
+        # Places count real steps from 1, so that padding changes no position; the token's is 0.
+        places = functional.pad(valid.cumsum(dim=1), (1, 0))
+        table = sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2])
+        return Steps(self.norm(x + table.to(x)[places]), functional.pad(valid, (1, 0), value=True))
+
+
+class FlatGRU(nn.Module):
+    """All states of a GRU side by side, then linear: the encoder of GMC (Poklukar et al. 2022).
+
+    Args:
+        size: features a step.
+        width: of the result.
+        steps: how many states there are; a shorter sequence is padded in front, a longer one is refused.
+        hidden: size of a state.
+    """
+
+    def __init__(self, size: int, width: int = 60, steps: int = 50, hidden: int = 30) -> None:
+        super().__init__()
+        self.size = size
+        self.steps = steps
+        self.gru = nn.GRU(size, hidden, batch_first=True)
+        self.linear = nn.Linear(steps * hidden, width)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(n, time, size) -> (n, width)."""
+        if x.shape[1] > self.steps:
+            raise InputError(f"This encoder takes sequences of up to {self.steps} steps; these have {x.shape[1]}.")
+        x = front_padded(*zero_padded(x, valid, self.size))
+        states, _ = self.gru(functional.pad(x, (0, 0, self.steps - x.shape[1], 0)))
+        code: Tensor = self.linear(states.flatten(1))
+        return code
+
+
+class VectorEncoder(nn.Sequential):
+    """Linear, ReLU, dropout, linear; on a sequence, of the mean over its real steps."""
+
+    def __init__(self, size: int, width: int = 128, dropout: float = 0.5) -> None:
+        super().__init__(nn.Linear(size, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
+        self.size = size
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(n, size) or (n, time, size) -> (n, width)."""
+        if x.ndim == 3:
+            x = masked_mean(*zero_padded(x, valid, self.size))
+        expect(x, "n", self.size)
+        features: Tensor = super().forward(x)
+        return features
+
+
+class ImageEncoder(nn.Module):
+    """Twice: convolution, group norm, ReLU, halved; then the means of 4 x 4 fields side by side, and linear.
+
+    For images and spectrograms of any size.
+    """
+
+    def __init__(self, channels: int, width: int = 128) -> None:
+        super().__init__()
+        self.channels = channels
+        sizes = [channels, 32, 64]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3, padding=1) for before, after in itertools.pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(8, after) for after in sizes[1:])
+        self.linear = nn.Linear(sizes[-1] * FIELDS**2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, height, width of the image) -> (n, width)."""
+        expect(x, "n", self.channels, "height", "width")
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = functional.max_pool2d(functional.relu(norm(convolution(x))), 2, ceil_mode=True)
+        features: Tensor = self.linear(functional.adaptive_avg_pool2d(x, FIELDS).flatten(1))
+        return features
+
+
+# ------------------------------------------------------------------------------------------- padding and places
+
+
+def zero_padded(x: Tensor, valid: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+    """(n, time, size) with 0 at every padded step, and which steps are real: all, where nothing is said."""
+    expect(x, "n", "time", size)
+    if valid is None:
+        return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    if valid.shape != x.shape[:2]:
+        raise InputError(f"Sequences of shape {tuple(x.shape)} came with valid steps of shape {tuple(valid.shape)}.")
+    # A choice, not a product: NaN times 0 is NaN.
+    return x.where(valid[..., None], 0), valid
+
+
+def front_padded(x: Tensor, valid: Tensor) -> Tensor:
+    """(n, time, size) with the real steps moved to the end, in their order."""
+    order = valid.to(torch.int8).argsort(dim=1, stable=True)
+    return x.gather(1, order[..., None].expand_as(x))
+
+
+def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
+    """(n, time, size) with 0 at every padded step -> (n, size): the mean over the real ones."""
+    counts = valid.sum(dim=1, keepdim=True)
+    if not counts.all():
+        raise InputError("A sequence has no real step; leave its modality out of the sample.")
+    return x.sum(dim=1) / counts
+
+
+def strided(valid: Tensor, stride: int) -> Tensor:
+    """(n, time) -> (n, ceil(time / stride)): whether any of the `stride` steps that an output stands for is real."""
+    # Not the convolution's whole view: that would make the step after the last one real as well, but only where a
+    # longer sequence of the same batch has left room for it.
+    after = -(-valid.shape[1] // stride)
+    whole = functional.pad(valid, (0, after * stride - valid.shape[1]))
+    return whole.view(-1, after, stride).any(dim=2)
+
+
+def sinusoids(places: Tensor, width: int) -> Tensor:
+    """(...) whole numbers p -> (..., width): [sin(p w_i), cos(p w_i)], w_i = 10000^(-i / (width/2 - 1))."""
+    half = width // 2
+    rates = 10000.0 ** (-torch.arange(half, device=places.device) / (half - 1))
+    angles = places[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def expect(x: Tensor, *shape: str | int) -> None:
+    """Refuses what does not have this shape; a word stands for any size."""
+    found = tuple(x.shape)
+    if len(found) != len(shape) or any(isinstance(a, int) and a != b for a, b in zip(shape, found, strict=True)):
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"This encoder takes inputs of shape ({wanted}), not {found}.")

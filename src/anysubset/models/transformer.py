@@ -1,0 +1,93 @@
+"""A transformer whose layers are shared by all modalities and whose norms have one affine pair a modality.
+
+The backbone of Dynamic Sharing for text, audio and vision (Figure 1 of the paper, which leaves the layers open):
+norm first, not causal, padded steps masked; the state of the token in front is the answer.
+"""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError
+from anysubset.models.encoders import Steps
+from anysubset.models.norms import ModalityLayerNorm
+
+
+class Attention(nn.Module):
+    """Multi-head attention of the first steps of a sequence over all its real steps."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, queries: int) -> Tensor:
+        """(n, time, width), (n, time) -> (n, queries, width)."""
+        query = self.split(self.query(x[:, :queries]))
+        key, value = (self.split(part) for part in self.key_value(x).chunk(2, dim=-1))
+        # Written out: the fused kernel of torch cannot be differentiated for several cases at once.
+        scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
+        weights = scores.masked_fill(~valid[:, None, None], float("-inf")).softmax(dim=-1)
+        mixed: Tensor = self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2))
+        return mixed
+
+    def split(self, x: Tensor) -> Tensor:
+        """(n, steps, width) -> (n, heads, steps, width / heads)."""
+        n, steps, width = x.shape
+        return x.reshape(n, steps, self.heads, width // self.heads).transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + two linear layers with GELU between, of norm(x)."""
+
+    def __init__(self, width: int, heads: int, dropout: float, modalities: Iterable[str]) -> None:
+        super().__init__()
+        names = tuple(modalities)
+        self.attention_norm = ModalityLayerNorm(width, names)
+        self.attention = Attention(width, heads, dropout)
+        self.norm = ModalityLayerNorm(width, names)
+        self.first = nn.Linear(width, 4 * width)
+        self.second = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, modality: str, queries: int) -> Tensor:
+        """(n, time, width), (n, time) -> (n, queries, width): the new states of the first steps."""
+        mixed = self.attention(self.attention_norm(x, modality), valid, queries)
+        x = x[:, :queries] + self.dropout(mixed)
+        inner = self.dropout(functional.gelu(self.first(self.norm(x, modality))))
+        added: Tensor = self.dropout(self.second(inner))
+        return x + added
+
+
+class Transformer(nn.Module):
+    """The steps of one modality in, the state of its first step, (n, width), out.
+
+    Args:
+        modalities: the names that have norm affines of their own.
+        width: features a step.
+        layers: how many.
+        heads: of attention; they share out the width.
+        dropout: of attention weights, of the inner layer and of what is added to the states.
+    """
+
+    def __init__(
+        self, modalities: Iterable[str], width: int = 64, layers: int = 4, heads: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        names = tuple(modalities)
+        if width < 4 or width % 2 or width % heads:
+            raise InputError(f"The width must be even, at least 4, and a multiple of the {heads} heads, not {width}.")
+        self.layers = nn.ModuleList(Layer(width, heads, dropout, names) for _ in range(layers))
+        self.norm = ModalityLayerNorm(width, names)
+
+    def forward(self, steps: Steps, modality: str) -> Tensor:
+        """Of the last layer no state but the first step's is looked at, so no other is computed."""
+        x, valid = steps
+        for place, layer in enumerate(self.layers, start=1):
+            x = layer(x, valid, modality, x.shape[1] if place < len(self.layers) else 1)
+        state: Tensor = self.norm(x[:, 0], modality)
+        return state

@@ -1,0 +1,191 @@
+"""The prediction task: a number or a class for each sample, from any subset of sequences, vectors and images."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError, unknown
+from anysubset.modalities import Inputs
+from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
+from anysubset.models.heads import HEADS
+from anysubset.models.sharing import DynamicSharing
+from anysubset.models.transformer import Transformer
+from anysubset.models.vectors import ResidualMLP, UnitProjection
+from anysubset.task import Function, Task
+
+KINDS = ("sequence", "vector", "image")
+ERRORS = {"l1": functional.l1_loss, "mse": functional.mse_loss}
+ATTENTION_HEADS = 4
+ENCODER_DROPOUT = 0.5  # Of `utterance`.
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the input of one modality looks like.
+
+    kind: `sequence` (n, time, size), `vector` (n, size) or `image` (n, size, height, width).
+    size: features of a step, entries of a vector, channels of an image.
+    stride: of the convolution over a sequence, to shorten a long one.
+    """
+
+    kind: str
+    size: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of input", self.kind, KINDS)
+        if self.size < 1 or self.stride < 1:
+            raise InputError(f"An input has a size and a stride of at least 1, not {self.size} and {self.stride}.")
+        if self.stride > 1 and self.kind != "sequence":
+            raise InputError(f"A stride is for sequences; this input is of kind {self.kind!r}.")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Networks that go together, and their defaults; a layer or dropout of None is not to be chosen."""
+
+    kinds: tuple[str, ...]
+    width: int
+    layers: int | None
+    dropout: float | None
+    head: str
+
+
+PRESETS = {
+    # A transformer over steps: Figure 1 of the paper, which leaves the layers open.
+    "ds-transformer": Preset(("sequence",), 64, 4, 0.2, "norm"),
+    # The parts of GMC (Poklukar et al. 2022), which the paper's sentiment experiments grew out of.
+    "gmc": Preset(("sequence",), 60, None, None, "residual"),
+    # One vector a modality for each utterance, from networks that were trained elsewhere.
+    "utterance": Preset(("vector",), 128, 2, 0.3, "norm"),
+    # Tables, images, spectrograms, and sequences by their mean.
+    "vectors": Preset(KINDS, 128, 2, 0.3, "norm"),
+}
+
+
+@dataclass(frozen=True)
+class Prediction(Task):
+    """A number (regression) or a class for each sample.
+
+    streams: modality -> what its input looks like.
+    classes: their names, by number; none for regression.
+    limits: the least and the greatest number that a target may be, for those who check or score; answers are free.
+    error: of regression, `l1` or `mse`; classes are learned by cross entropy.
+    preset: which encoders, backbone and head; one of `PRESETS`.
+    width, layers, dropout, head: as the preset has them, unless given. `head` is one of `norm`, `linear`, `residual`.
+    steps: of `gmc`, the length of a sequence.
+    """
+
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    error: str = "l1"
+    preset: str = "ds-transformer"
+    width: int | None = None
+    layers: int | None = None
+    dropout: float | None = None
+    head: str | None = None
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_inputs()
+        self.check_outputs()
+        self.check_sizes()
+
+    def check_inputs(self) -> None:
+        """Every modality has a stream that the preset can take."""
+        if self.preset not in PRESETS:
+            raise unknown("preset", self.preset, PRESETS)
+        for name in self.streams:
+            if name not in self.modalities:
+                raise unknown("modality", name, self.modalities)
+        kinds = PRESETS[self.preset].kinds
+        for name in self.modalities:
+            if name not in self.streams:
+                raise InputError(f"Modality {name!r} needs a stream that says what its input looks like.")
+            if self.streams[name].kind not in kinds:
+                fitting = [preset for preset, has in PRESETS.items() if self.streams[name].kind in has.kinds]
+                raise InputError(
+                    f"Preset {self.preset!r} takes inputs of kind {' or '.join(kinds)}; {name!r} is of kind "
+                    f"{self.streams[name].kind}, which is for: {', '.join(fitting)}."
+                )
+            if self.streams[name].stride > 1 and self.preset != "ds-transformer":
+                raise InputError(f"A stride, as {name!r} has, is for preset 'ds-transformer', not {self.preset!r}.")
+
+    def check_outputs(self) -> None:
+        """Classes or a range, not both."""
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise InputError(f"Classes are two or more, each named once, not {list(self.classes)}.")
+        if self.limits is not None:
+            if self.classes:
+                raise InputError("Limits are for regression; leave them out where there are classes.")
+            if not self.limits[0] < self.limits[1]:
+                raise InputError(f"Limits are the least and the greatest target, not {list(self.limits)}.")
+        if self.error not in ERRORS:
+            raise unknown("error", self.error, ERRORS)
+
+    def check_sizes(self) -> None:
+        """Of the network."""
+        preset = PRESETS[self.preset]
+        for name in ("layers", "dropout"):
+            if getattr(self, name) is not None and getattr(preset, name) is None:
+                raise InputError(f"Preset {self.preset!r} has no {name} to choose.")
+        for name in ("width", "layers", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"The network needs {name} of at least 1, not {value}.")
+        if self.preset == "gmc" and self.width is not None and self.width % 2:
+            raise InputError(f"The width of preset 'gmc' is even, twice that of a state, not {self.width}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"Dropout is a share from 0 to below 1, not {self.dropout}.")
+        if self.head is not None and self.head not in HEADS:
+            raise unknown("head", self.head, HEADS)
+
+    def network(self, modalities: Iterable[str]) -> DynamicSharing:
+        """Dynamic Sharing on the preset's networks."""
+        names = tuple(modalities)
+        preset = PRESETS[self.preset]
+        width = self.width or preset.width
+        layers = self.layers or preset.layers or 0
+        dropout = (preset.dropout or 0.0) if self.dropout is None else self.dropout
+        backbone: nn.Module
+        if self.preset == "ds-transformer":
+            backbone = Transformer(names, width, layers, ATTENTION_HEADS, dropout)
+        elif self.preset == "gmc":
+            backbone = UnitProjection(width)
+        else:
+            backbone = ResidualMLP(names, width, layers, dropout)
+        stems = {name: self.encoder(self.streams[name], width, dropout) for name in names}
+        head = HEADS[self.head or preset.head](width, len(self.classes) or 1)
+        return DynamicSharing(names, backbone, head, stems)
+
+    def encoder(self, stream: Stream, width: int, dropout: float) -> nn.Module:
+        """What a modality has of its own, beside norm affines."""
+        if self.preset == "ds-transformer":
+            return SequenceEncoder(stream.size, width, stream.stride)
+        if self.preset == "gmc":
+            return FlatGRU(stream.size, width, self.steps, hidden=width // 2)
+        if stream.kind == "image":
+            return ImageEncoder(stream.size, width)
+        return VectorEncoder(stream.size, width, ENCODER_DROPOUT if self.preset == "utterance" else dropout)
+
+    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Of (n, outputs) and (n,): cross entropy with the numbers of the classes, else the error of the number."""
+        if target.shape != answer.shape[:1]:
+            raise InputError(f"A target is one number a sample, {len(answer)} here, not {tuple(target.shape)}.")
+        target = target.to(answer.device)
+        if self.classes:
+            return functional.cross_entropy(answer, target)
+        return ERRORS[self.error](answer[:, 0], target)
+
+    def decision(self, answer: Tensor) -> Tensor:
+        """(n, outputs) -> (n,): the likeliest class by its number, or the number that is predicted."""
+        return answer.argmax(dim=1) if self.classes else answer[:, 0]
+
+    def carry(self, function: Function, inputs: Inputs) -> Tensor:
+        """A sample goes at once."""
+        return function(inputs)

@@ -1,0 +1,73 @@
+"""All scenarios from one pass a modality: answers are fused where the head is affine, features where it is not."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from anysubset.errors import InputError
+from anysubset.methods.dynamic_sharing import default_cases
+from anysubset.methods.full import Full
+from anysubset.modalities import Observed, keep, scenarios
+from anysubset.prediction import Prediction, Stream
+
+NAMES = ("a", "b", "c")
+
+
+def method_with(head: str) -> Full:
+    torch.manual_seed(0)
+    task = Prediction(NAMES, {name: Stream("vector", 2) for name in NAMES}, preset="utterance", width=4, head=head)
+    return Full(task).double().eval()
+
+
+def sample() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(1, 2, generator=generator, dtype=torch.float64) for name in NAMES}
+
+
+@pytest.mark.parametrize("head", ["linear", "norm", "residual"])
+@torch.no_grad()
+def test_every_scenario_is_answered_after_one_pass_a_modality(head: str):
+    method, inputs = method_with(head), sample()
+    passes: Counter[str] = Counter()
+    method.network.backbone.register_forward_hook(lambda module, given, found: passes.update([given[1]]))
+    found = dict(method.predict_scenarios(inputs, scenarios(NAMES)))
+    assert passes == dict.fromkeys(NAMES, 1)
+    assert len(found) == 7
+    for scenario, answer in found.items():
+        assert_close(answer, method.predict(keep(inputs, scenario)), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_an_affine_head_comes_before_the_mean_and_another_after_it():
+    # What is carried over a large sample is as small as it can be: answers if they may be fused, else features.
+    for head, carried, answered in (("linear", {(1, 1)}, 3), ("norm", {(1, 4)}, 7)):
+        method = method_with(head)
+        calls: list[nn.Module] = []
+        sizes = set()
+        method.network.head.register_forward_hook(lambda module, given, found, calls=calls: calls.append(module))
+
+        def carry(function, inputs, sizes=sizes):
+            answer = function(inputs)
+            sizes.add(tuple(answer.shape))
+            return answer
+
+        assert len(list(method.predict_scenarios(sample(), scenarios(NAMES), carry))) == 7
+        assert sizes == carried
+        assert len(calls) == answered
+
+
+def test_the_default_cases_are_all_up_to_four_modalities():
+    assert default_cases(("a", "b", "c", "d")) == "all"
+    assert default_cases(("a", "b", "c", "d", "e")) == "random=5"
+
+
+def test_samples_that_differ_in_what_they_have_are_not_averaged():
+    inputs = {
+        "a": Observed(torch.randn(2, 2, dtype=torch.float64), torch.tensor([0, 1])),
+        "b": Observed(torch.randn(2, 2, dtype=torch.float64), torch.tensor([1, 2])),
+    }
+    with pytest.raises(InputError, match="must have the same modalities"):
+        list(method_with("norm").predict_scenarios(inputs, [("a", "b")]))
