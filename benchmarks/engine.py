@@ -45,10 +45,15 @@ def conflicting_rows(size: int, seed: int, device: torch.device) -> Tensor:
     return torch.stack([directions[some].mean(dim=0) for some in members]).to(device)
 
 
-def measure_projection(size: int, repeats: int, seed: int, device: torch.device) -> Measured:
-    """Projection and combination of 15 rows, with nothing else of the step."""
-    rows = conflicting_rows(size, seed, device)
-    k = len(rows)
+def opposed_rows(size: int, seed: int, device: torch.device) -> Tensor:
+    """(15, size): rows that sum to 0, so that every pair conflicts."""
+    rows = torch.randn(15, size, generator=torch.Generator().manual_seed(seed))
+    return (rows - rows.mean(dim=0)).to(device)
+
+
+def measure_projection(rows: Tensor, repeats: int, device: torch.device) -> Measured:
+    """Projection and combination of some rows, with nothing else of the step."""
+    k, size = rows.shape
     orders = orders_of(k)
 
     def ours() -> Tensor:
@@ -117,14 +122,18 @@ def run(
     if only:  # The plain step is what the others are compared with.
         contenders = [one for one in contenders if not one.projects or any(part in one.name for part in only)]
     experiments = []
-    for name in ("brats", "sequences") if network == "both" else (network,):
+    for name in {"both": ("brats", "sequences"), "none": ()}.get(network, (network,)):
         torch.manual_seed(seed)
         if name == "brats":
             size = patch or (16 if quick else 32)
             model, inputs, target = brats(size, batch or 1, seed)
             what = {"patch": size, "batch": batch or 1}
         else:
-            shape = {"width": width or (40 if quick else 128), "layers": 2 if quick else 4, "steps": 10 if quick else 50}
+            shape = {
+                "width": width or (40 if quick else 128),
+                "layers": 2 if quick else 4,
+                "steps": 10 if quick else 50,
+            }
             model, inputs, target = sequences(**shape, batch=batch or (4 if quick else 16), seed=seed)
             what = {**shape, "batch": batch or (4 if quick else 16)}
         model = model.to(on)
@@ -154,14 +163,16 @@ def run(
                 }
             )
     print("projection alone ...", file=sys.stderr, flush=True)
-    projection = measure_projection(100_000 if quick else 3_245_235, repeats, seed, on)
+    size = 100_000 if quick else 3_245_235
+    made = (conflicting_rows(size, seed, on), opposed_rows(size, seed, on))
+    projections = [measure_projection(rows, repeats, on) for rows in made]
     return {
         "environment": environment(on),
         "settings": settings,
         "orders": ORDERS,
         "not_importable": [contender.name for contender in CONTENDERS if not available(contender)],
         "experiments": experiments,
-        "projection": projection,
+        "projections": projections,
     }
 
 
@@ -219,12 +230,12 @@ def show(measured: Measured, console: Console) -> None:
         for result in experiment["results"]:
             if "failed" in result:
                 console.print(f"{result['contender']} failed: {result['failed']}", markup=False)
-    projection = measured["projection"]
-    title = (
-        f"projection and combination alone: {projection['cases']} rows of {projection['columns']:,}, "
-        f"{projection['conflicts']} of {projection['pairs']} pairs conflict"
-    )
-    console.print(table(title, projection["results"], "x ours"))
+    for projection in measured["projections"]:
+        title = (
+            f"projection and combination alone: {projection['cases']} rows of {projection['columns']:,}, "
+            f"{projection['conflicts']} of {projection['pairs']} pairs conflict"
+        )
+        console.print(table(title, projection["results"], "x ours"))
     if measured["not_importable"]:
         console.print(f"Cannot be imported here, left out: {', '.join(measured['not_importable'])}.")
     about = measured["environment"]
@@ -259,7 +270,7 @@ def make_parser() -> jsonargparse.ArgumentParser:
     """The options of the command."""
     parser = jsonargparse.ArgumentParser(description="What an exact step of GMD costs, beside other programs for it.")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
-    parser.add_argument("--network", choices=["brats", "sequences", "both"], default="both")
+    parser.add_argument("--network", choices=["brats", "sequences", "both", "none"], default="both")
     parser.add_argument("--quick", action="store_true", help="small networks and inputs, for a first look")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16 by autocast")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 BLOCK = 2**15  # Columns of the rows that are held in float64 at once.
 STRIP = 3  # Rows whose products are formed together: few, since half of the square need not be formed at all.
+LANES = 4  # Parts of a block whose products are formed side by side: a thin product alone would keep one core busy.
 MODERATE = 8.0  # Weights this unequal lose no more than a digit to cancellation.
 
 
@@ -61,10 +62,12 @@ def gramian(rows: Tensor, block: int = BLOCK) -> Tensor:
     exact = torch.empty(k, min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
     for columns in rows.split(block, dim=1):
         part = exact[:, : columns.shape[1]].copy_(columns)
+        lanes = LANES if columns.shape[1] % LANES == 0 else 1
+        side_by_side = part.view(k, lanes, columns.shape[1] // lanes).transpose(0, 1)
         for low in range(0, k, STRIP):
             # Up to the diagonal: the rest is the same.
             high = min(low + STRIP, k)
-            total[low:high, :high].addmm_(part[low:high], part[:high].T)
+            total[low:high, :high] += torch.bmm(side_by_side[:, low:high], side_by_side[:, :high].mT).sum(dim=0)
     return torch.tril(total).add_(torch.tril(total, -1).T).cpu()
 
 
