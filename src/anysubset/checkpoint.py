@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
@@ -20,7 +20,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     """Written whole or not at all: a kill leaves the old file or the new one."""
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with whole(path) as temporary:
-        save_file(stored, temporary, metadata={"facts": json.dumps(facts)})
+        # Not `save_file`, which begins under a name of its own that a kill would leave behind.
+        temporary.write_bytes(serialised(stored, metadata={"facts": json.dumps(facts)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

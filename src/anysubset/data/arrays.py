@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 
 from anysubset.data.columns import Array, Column, Options, assemble
 from anysubset.data.labels import splits_of, target_of, text
@@ -162,7 +162,8 @@ def write_table(table: Table, path: Path) -> None:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         with whole(path) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
-            save_file(tensors, temporary, {name: json.dumps(each) for name, each in about.items()})
+            # Not `save_file`, which begins under a name of its own that a kill would leave behind.
+            temporary.write_bytes(serialised(tensors, {name: json.dumps(each) for name, each in about.items()}))
     else:
         raise InputError(f"A table is written to a file .npz or .safetensors, not {path.name!r}.")
 
