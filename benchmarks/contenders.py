@@ -173,7 +173,7 @@ def batched(network: DynamicSharing, problem: Problem) -> Step:
 
     def step() -> None:
         gmd.generator.manual_seed(ORDERS)
-        gmd.backward(problem.losses(network, lambda name, x: gmd.batched(network.encode(name, x))))
+        gmd.backward(problem.losses(network, lambda *given: gmd.batched(network.encode(*given))))
 
     return step
 
@@ -184,7 +184,7 @@ def recomputed(network: DynamicSharing, problem: Problem) -> Step:
 
     def step() -> None:
         gmd.generator.manual_seed(ORDERS)
-        gmd.backward(problem.losses(network, lambda name, x: gmd.recomputed(network.encode, name, x)))
+        gmd.backward(problem.losses(network, lambda *given: gmd.recomputed(network.encode, *given)))
 
     return step
 

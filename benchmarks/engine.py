@@ -12,6 +12,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -137,10 +138,13 @@ def run(
             model, inputs, target = sequences(**shape, batch=batch or (4 if quick else 16), seed=seed)
             what = {**shape, "batch": batch or (4 if quick else 16)}
         model = model.to(on)
-        inputs = {key: x.to(on) for key, x in inputs.items()}
+        inputs = {key: some.to(on) for key, some in inputs.items()}
         if channels_last and name == "brats":
             model = model.to(memory_format=torch.channels_last_3d)
-            inputs = {key: x.to(memory_format=torch.channels_last_3d) for key, x in inputs.items()}
+            inputs = {
+                key: replace(some, values=some.values.to(memory_format=torch.channels_last_3d))
+                for key, some in inputs.items()
+            }
         draws = {
             "random=5": draw_cases(model.modalities, 5, torch.Generator().manual_seed(seed)),
             "all": scenarios(model.modalities),

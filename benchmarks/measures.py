@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,7 +133,7 @@ def exact_gradients(problem: Problem) -> Callable[[Contender], Tensor]:
     network = copy.deepcopy(problem.network).double()
     shared = network.shared_parameters()
     private = others(network, shared)
-    inputs = {name: x.double() for name, x in problem.inputs.items()}
+    inputs = {name: replace(some, values=some.values.double()) for name, some in problem.inputs.items()}
     exact = Problem(network, inputs, problem.target.double(), problem.cases, problem.loss)
     rows, rest = [], []
     for loss in exact.losses(network).values():

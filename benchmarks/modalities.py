@@ -18,25 +18,42 @@ import torch
 from contenders import plain, stored
 from engine import environment
 from measures import flops_of, fresh
-from problems import Problem, SequenceBackbone
+from problems import Problem
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset import DynamicSharing, scenarios
-from anysubset.modalities import Scenario, draw_cases
+from anysubset.modalities import Scenario, as_observed, draw_cases
 
 Row = dict[str, Any]
 
 WIDTH, LAYERS, STEPS, BATCH = 32, 1, 50, 16  # Many tokens a parameter, as in a real network: rows cost little.
 
 
+class Backbone(nn.Module):
+    """(n, time, width) of any modality -> (n, width): a transformer that all modalities share, and the mean over time.
+
+    Nothing is dropped out: every contender must see the same gradients.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int = 4) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, modality: str) -> Tensor:
+        """The modality makes no difference here."""
+        encoded: Tensor = self.layers(x)
+        return encoded.mean(dim=1)
+
+
 def problem_of(names: Scenario, cases: list[Scenario], seed: int) -> Problem:
     """A small transformer that all modalities share, without private parts."""
     torch.manual_seed(seed)
-    network = DynamicSharing(names, SequenceBackbone(WIDTH, LAYERS), nn.Linear(WIDTH, 1))
-    inputs = {name: torch.randn(BATCH, STEPS, WIDTH) for name in names}
+    network = DynamicSharing(names, Backbone(WIDTH, LAYERS), nn.Linear(WIDTH, 1))
+    inputs = as_observed({name: torch.randn(BATCH, STEPS, WIDTH) for name in names})
     return Problem(network, inputs, torch.randn(BATCH, 1), cases, functional.l1_loss)
 
 

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from anysubset import DynamicSharing, UNet, scenario_name
 from anysubset.modalities import Observed, Scenario, as_observed
+from anysubset.prediction import Prediction, Stream
 
-Encode = Callable[[str, Tensor], Tensor]
+Encode = Callable[[str, Tensor, Tensor | None], Tensor]
 
 CONTRASTS = ("flair", "t2", "t1ce", "t1")
 STREAMS = ("text", "audio", "vision")
@@ -24,7 +25,7 @@ class Problem:
     """
 
     network: DynamicSharing
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Observed]
     target: Tensor
     cases: list[Scenario]
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -35,8 +36,10 @@ class Problem:
         encode = encode or network.encode
         with torch.autocast(self.target.device.type, torch.bfloat16, enabled=self.half):
             needed = [name for name in network.modalities if any(name in case for case in self.cases)]
-            observed = as_observed({name: self.inputs[name] for name in needed})
-            features = {name: Observed(encode(name, some.values), some.rows) for name, some in observed.items()}
+            observed = {name: self.inputs[name] for name in needed}
+            features = {
+                name: Observed(encode(name, some.values, some.valid), some.rows) for name, some in observed.items()
+            }
             answers = {scenario_name(case): network.answers(features, case)[0] for case in self.cases}
             return {case: self.loss(answer, self.target) for case, answer in answers.items()}
 
@@ -49,36 +52,7 @@ def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (2 * overlap + 1) / (chances.sum(axes) + target.sum(axes) + 1)).mean()
 
 
-class OverTime(nn.Module):
-    """(n, time, before) -> (n, time, after): a convolution along time."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv1d(before, after, kernel_size=3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Channels last in, channels last out."""
-        return self.convolution(x.transpose(1, 2)).transpose(1, 2)
-
-
-class SequenceBackbone(nn.Module):
-    """(n, time, width) of any modality -> (n, width): a transformer that all modalities share, and the mean over time.
-
-    Nothing is dropped out: every contender must see the same gradients.
-    """
-
-    def __init__(self, width: int, layers: int, heads: int = 4) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-
-    def forward(self, x: Tensor, modality: str) -> Tensor:
-        """The modality makes no difference here."""
-        encoded: Tensor = self.layers(x)
-        return encoded.mean(dim=1)
-
-
-def brats(size: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Tensor], Tensor]:
+def brats(size: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
     """The network of the paper's BraTS experiments (3,245,235 parameters), one patch, and blobs for regions."""
     generator = torch.Generator().manual_seed(seed)
     backbone = UNet(CONTRASTS, dimensions=3, width=0.5)
@@ -90,20 +64,23 @@ def brats(size: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, T
         name: (-1) ** place * target[:, :1] + torch.randn(batch, 1, size, size, size, generator=generator)
         for place, name in enumerate(CONTRASTS)
     }
-    return network, inputs, target.float()
+    return network, as_observed(inputs), target.float()
 
 
 def sequences(
     width: int, layers: int, steps: int, batch: int, seed: int
-) -> tuple[DynamicSharing, dict[str, Tensor], Tensor]:
-    """Text, audio and vision: an encoder for each, one transformer for all, a score a sample."""
+) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
+    """Text, audio and vision: the network that the library has for them, `ds-transformer`, and a score a sample.
+
+    Nothing is dropped out: every contender must see the same gradients.
+    """
     generator = torch.Generator().manual_seed(seed)
-    stems: dict[str, nn.Module] = {
-        "text": nn.Linear(300, width),
-        "audio": OverTime(74, width),
-        "vision": OverTime(35, width),
-    }
-    network = DynamicSharing(STREAMS, SequenceBackbone(width, layers), nn.Linear(width, 1), stems)
     sizes = {"text": 300, "audio": 74, "vision": 35}
-    inputs = {name: torch.randn(batch, steps, size, generator=generator) for name, size in sizes.items()}
-    return network, inputs, 3 * torch.randn(batch, 1, generator=generator)
+    streams = {name: Stream("sequence", size) for name, size in sizes.items()}
+    network = Prediction(STREAMS, streams=streams, width=width, layers=layers, dropout=0.0).network(STREAMS)
+    valid = torch.ones(batch, steps, dtype=torch.bool)
+    inputs = {
+        name: Observed(torch.randn(batch, steps, size, generator=generator), torch.arange(batch), valid)
+        for name, size in sizes.items()
+    }
+    return network, inputs, torch.randn(batch, 1, generator=generator)

@@ -398,6 +398,17 @@ def test_a_case_without_samples_is_no_case():
         assert s.grad.tolist() == [1, 0.5]
 
 
+def test_the_loss_of_an_empty_batch_takes_no_part():
+    s, x = nn.Parameter(torch.ones(2, dtype=torch.float64)), torch.zeros(0, 2, dtype=torch.float64)
+    for engine in (Stored, Streamed):
+        s.grad = None
+        empty = (x * s).mean()  # NaN: a mean of nothing.
+        step = GMD([s], jacobian=engine).backward({"a": 3 * s[0], "b": empty}, {"a": 2, "b": 0})
+        assert step.weights == {"a": 1}
+        assert s.grad is not None
+        assert s.grad.tolist() == [3, 0]
+
+
 def test_streaming_refuses_a_second_micro_batch_and_is_ready_for_a_new_step():
     s = nn.Parameter(torch.zeros(2))
     gmd = GMD([s], jacobian=Streamed)
@@ -409,7 +420,11 @@ def test_streaming_refuses_a_second_micro_batch_and_is_ready_for_a_new_step():
 
 @pytest.mark.parametrize(
     ("counts", "message"),
-    [({"a": 0}, "'a' has a loss, so its count must be above 0"), ({"a": 1, "b": 2}, "'b' counts 2 samples but has no")],
+    [
+        ({}, "'a' has a loss, so it needs a count, 0 or more, not None"),
+        ({"a": -1}, "0 or more, not -1"),
+        ({"a": 1, "b": 2}, "'b' counts 2 samples but has no"),
+    ],
 )
 def test_counts_that_do_not_fit_the_losses_are_refused(counts: dict[str, int], message: str):
     s = nn.Parameter(torch.zeros(2))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -223,6 +224,20 @@ def test_batched_branches_give_the_same_gradients(task: Segmentation, make_batch
     (weights, gradients), (again, together) = found
     assert again == pytest.approx(weights, rel=1e-5)
     assert_close(together, gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_branches_are_batched_by_default_where_that_is_faster():
+    def method(dimensions: int, **options: Any) -> GradientDecoupling:
+        task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16,) * dimensions, width=0.25)
+        return GradientDecoupling(task, **options)
+
+    assert [method(dimensions).together for dimensions in (2, 3)] == [False, True]
+    assert [method(3, batched=asked).together for asked in (False, True)] == [False, True]
+    assert not method(3, recompute=True).together
+    assert not method(3).to("meta").together
+    compiled = method(3)
+    compiled.network.backbone._compiled_call_impl = print  # As `compile()` sets it, which takes long.
+    assert not compiled.together
 
 
 def test_branches_cannot_be_batched_and_recomputed(task: Segmentation):

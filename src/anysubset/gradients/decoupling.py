@@ -148,6 +148,8 @@ class GMD:
         Args:
             losses: one scalar a case, a mean over the eligible samples of the micro-batch.
             counts: how many samples those were, 0 for a case of this step that has none here; 1 each by default.
+                Such a case needs no loss, but under FSDP2: there it needs that of an empty batch, so that all
+                processes run the same branches.
         """
         branches, self.branches = self.branches, []
         counts = dict.fromkeys(losses, 1) if counts is None else counts
@@ -254,15 +256,15 @@ def fitting(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jacobian:
 
 
 def check(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:
-    """Each loss is one number with a graph and has a count above 0, and every other count is 0."""
+    """Each loss is one number with a graph and has a count, and every other count is 0."""
     for case, loss in losses.items():
         if loss.numel() != 1 or not loss.requires_grad:
             raise ValueError(
                 f"The loss of case {case!r} must be one number with a graph; it has shape "
                 f"{tuple(loss.shape)} and requires_grad={loss.requires_grad}."
             )
-        if not counts.get(case, 0) > 0:
-            raise ValueError(f"Case {case!r} has a loss, so its count must be above 0, not {counts.get(case, 0)}.")
+        if not counts.get(case, -1) >= 0:
+            raise ValueError(f"Case {case!r} has a loss, so it needs a count, 0 or more, not {counts.get(case)}.")
     for case, count in counts.items():
         if count != 0 and case not in losses:
             raise ValueError(f"Case {case!r} counts {count} samples but has no loss.")

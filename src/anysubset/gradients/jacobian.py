@@ -27,7 +27,10 @@ class Jacobian(ABC):
     cases: names, in the order of the rows.
     counts: how many eligible samples each row has seen.
     values: (k,) float64, count times loss, summed; not finite where some loss was not.
+    in_step: whether processes must differentiate the same cases in step, those without samples included.
     """
+
+    in_step = False
 
     def __init__(self, shared: Sequence[Tensor]) -> None:
         self.shared = list(shared)
@@ -44,7 +47,8 @@ class Jacobian(ABC):
     ) -> None:
         """Takes the rows of one micro-batch; frees the graph but for private parts, which `fill` needs.
 
-        losses: of the cases that have eligible samples here. counts: of every case of the step, 0 where there is none.
+        losses: of the cases that have eligible samples here, maybe of others too. counts: of every case of the step, 0
+            where there is none.
         """
         for case in counts:
             if case not in self.cases:
@@ -53,10 +57,13 @@ class Jacobian(ABC):
         for loss in losses.values():
             self.values = self.values.to(loss.device)  # And stay there: nobody waits for a GPU before the Gramian.
         self.values = torch.cat([self.values, self.values.new_zeros(len(self.cases) - len(self.values))])
+        if not self.in_step:
+            losses = {case: loss for case, loss in losses.items() if counts[case]}
         places = [self.cases.index(case) for case in losses]
         for place, (case, loss) in zip(places, losses.items(), strict=True):
             self.counts[place] += counts[case]
-            self.values[place] += counts[case] * loss.detach().double().squeeze()
+            if counts[case]:  # The mean over no samples is NaN, and means nothing.
+                self.values[place] += counts[case] * loss.detach().double().squeeze()
         # A loss that is itself a parameter needs a graph above it.
         roots = [loss.clone() if loss.is_leaf else loss for loss in losses.values()]
         self.take(places, roots, [counts[case] for case in losses], branches)

@@ -21,14 +21,16 @@ from anysubset.gradients.wrappers import refuse_wrappers
 class Sharded(Jacobian):
     """Rows of shards, over shared and private parameters alike; the Gramian is that of the shared ones.
 
-    FSDP2 exchanges parameters and gradients as the backward pass goes, so every process must run the same branches:
-    each needs an eligible sample for every case of a step, though not equally many.
+    FSDP2 exchanges parameters and gradients as the backward pass goes, so every process must run the same branches: one
+    without samples for a case passes the loss of an empty batch, and 0 for its count.
 
     Args:
         shared: DTensors, each once, in the same order on every process.
         private: all other parameters, in the same order on every process; shared ones among them do no harm.
         dtype: of the rows.
     """
+
+    in_step = True
 
     def __init__(
         self, shared: Sequence[Tensor], private: Iterable[Tensor] = (), dtype: torch.dtype | None = None
@@ -89,8 +91,8 @@ class Sharded(Jacobian):
         missing = self.sum(torch.tensor([float(len(self.cases) - here)]))
         if missing.item():
             raise ValueError(
-                "A process has no eligible sample for some case of this step. Under FSDP2 every process must run the "
-                "same branches: use larger or fuller local batches, or a replicated model."
+                "A process has no loss for some case of this step. Under FSDP2 every process must run the same "
+                "branches: where no sample is eligible, pass the loss of an empty batch, and 0 for its count."
             )
 
     def write(self, row: Tensor) -> None:

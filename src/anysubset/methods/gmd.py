@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from functools import partial
 
 import torch
+from torch import nn
 
 from anysubset.errors import InputError, unknown
 from anysubset.gradients import GMD, Decoupling, rule_named
@@ -27,8 +28,8 @@ class GradientDecoupling(DynamicSharingMethod):
         rule: how conflicts are removed; see `anysubset.gradients.rules`.
         reduction: `mean` or `sum` of the projected gradients.
         conflict: where conflict is measured: on the `shared` parameters, or on `all`.
-        batched: whether the cases are differentiated together, modality by modality: faster, most of all for small
-            inputs, and takes as many times the memory of a backward pass through one modality.
+        batched: whether the cases are differentiated together, modality by modality, which takes as many times the
+            memory of a backward pass through one modality; by default for volumes on the CPU, where it is faster.
         recompute: whether to hold the activations of one modality at a time only, for one more forward pass a step.
         floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
     """
@@ -42,7 +43,7 @@ class GradientDecoupling(DynamicSharingMethod):
         rule: str = "sequential",
         reduction: str = "mean",
         conflict: str = "shared",
-        batched: bool = False,
+        batched: bool | None = None,
         recompute: bool = False,
         floor: float = 1e-8,
     ) -> None:
@@ -71,17 +72,28 @@ class GradientDecoupling(DynamicSharingMethod):
 
     def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """With a graph, or to be computed once more when it is needed."""
-        if not self.recompute:
-            features = super().features(inputs)
-            if not self.batched:
-                return features
+        if self.recompute:
+            return {
+                name: Observed(self.gmd.recomputed(self.network.encode, name, seen.values, seen.valid), seen.rows)
+                for name, seen in inputs.items()
+            }
+        features = super().features(inputs)
+        if self.together:
             return {name: Observed(self.gmd.batched(seen.values), seen.rows) for name, seen in features.items()}
-        return {
-            name: Observed(
-                self.gmd.recomputed(self.network.encode, name, observed.values, observed.valid), observed.rows
-            )
-            for name, observed in inputs.items()
-        }
+        return features
+
+    @property
+    def together(self) -> bool:
+        """Whether branches are batched: as was asked for, or else where that is faster.
+
+        Torch's convolutions over volumes are slow on the CPU for few samples, and three times faster for all cases at
+        once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
+        """
+        if self.batched is not None:
+            return self.batched
+        volumes = [module for module in self.network.backbone.modules() if isinstance(module, nn.Conv3d)]
+        compiled = self.network.backbone._compiled_call_impl is not None  # Such a backward pass is not torch's to map.
+        return bool(volumes) and volumes[0].weight.device.type == "cpu" and not compiled and not self.recompute
 
     def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
         """The rows of one part of a batch."""
