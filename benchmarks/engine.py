@@ -23,7 +23,7 @@ import jsonargparse
 import torch
 from contenders import CONTENDERS, ORDERS, Contender, libmtl, orders_of, projected
 from measures import Measured, conflicts, interleaved, measure, peak_bytes, spread
-from problems import CONTRASTS, Problem, brats, sequences, soft_dice
+from problems import CONTRASTS, Problem, brats, recurrent, sequences, soft_dice
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -33,6 +33,8 @@ from anysubset import scenario_name, scenarios
 from anysubset.gradients import sequential
 from anysubset.gradients.rows import gramian, weighted_sum
 from anysubset.modalities import draw_cases
+
+NETWORKS = ("brats", "sequences", "recurrent")
 
 # ------------------------------------------------------------------------------------------- projection alone
 
@@ -96,7 +98,7 @@ def measure_projection(rows: Tensor, repeats: int, device: torch.device) -> Meas
 
 
 def run(
-    network: str = "both",
+    network: str = "all",
     quick: bool = False,
     device: str = "cpu",
     precision: str = "float32",
@@ -106,6 +108,7 @@ def run(
     seed: int = 0,
     only: Sequence[str] = (),
     patch: int | None = None,
+    dimensions: int = 3,
     batch: int | None = None,
     width: int | None = None,
 ) -> Measured:
@@ -123,20 +126,19 @@ def run(
     if only:  # The plain step is what the others are compared with.
         contenders = [one for one in contenders if not one.projects or any(part in one.name for part in only)]
     experiments = []
-    for name in {"both": ("brats", "sequences"), "none": ()}.get(network, (network,)):
+    for name in {"all": NETWORKS, "none": ()}.get(network, (network,)):
         torch.manual_seed(seed)
         if name == "brats":
             size = patch or (16 if quick else 32)
-            model, inputs, target = brats(size, batch or 1, seed)
-            what = {"patch": size, "batch": batch or 1}
+            model, inputs, target = brats(size, batch or 1, seed, dimensions)
+            what = {"patch": size, "dimensions": dimensions, "batch": batch or 1}
         else:
-            shape = {
-                "width": width or (40 if quick else 128),
-                "layers": 2 if quick else 4,
-                "steps": 10 if quick else 50,
-            }
-            model, inputs, target = sequences(**shape, batch=batch or (4 if quick else 16), seed=seed)
-            what = {**shape, "batch": batch or (4 if quick else 16)}
+            what = {"steps": 10 if quick else 50, "batch": batch or (4 if quick else 16)}
+            if name == "sequences":
+                what = {"width": width or (40 if quick else 128), "layers": 2 if quick else 4, **what}
+            else:
+                what = {"width": width or 60, **what}
+            model, inputs, target = {"sequences": sequences, "recurrent": recurrent}[name](**what, seed=seed)
         model = model.to(on)
         inputs = {key: some.to(on) for key, some in inputs.items()}
         if channels_last and name == "brats":
@@ -274,7 +276,7 @@ def make_parser() -> jsonargparse.ArgumentParser:
     """The options of the command."""
     parser = jsonargparse.ArgumentParser(description="What an exact step of GMD costs, beside other programs for it.")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
-    parser.add_argument("--network", choices=["brats", "sequences", "both", "none"], default="both")
+    parser.add_argument("--network", choices=[*NETWORKS, "all", "none"], default="all")
     parser.add_argument("--quick", action="store_true", help="small networks and inputs, for a first look")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16 by autocast")
@@ -284,8 +286,9 @@ def make_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[], help="contenders whose names contain one of these, and plain")
     parser.add_argument("--patch", type=int, help="edge of the BraTS patch: 32, or 16 with --quick")
+    parser.add_argument("--dimensions", type=int, choices=[2, 3], default=3, help="of the BraTS patch")
     parser.add_argument("--batch", type=int, help="1 patch, or 16 sequences")
-    parser.add_argument("--width", type=int, help="of the sequence network: 128, or 40 with --quick")
+    parser.add_argument("--width", type=int, help="of sequences: 128, or 40 with --quick; recurrent: 60")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""The two networks of the benchmarks, with made-up data: what every contender is given."""
+"""The networks of the benchmarks, with made-up data: what every contender is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,19 +52,20 @@ def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (2 * overlap + 1) / (chances.sum(axes) + target.sum(axes) + 1)).mean()
 
 
-def brats(size: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
-    """The network of the paper's BraTS experiments (3,245,235 parameters), one patch, and blobs for regions."""
+def brats(size: int, batch: int, seed: int, dimensions: int = 3) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
+    """The network of the paper's BraTS experiments (3,245,235 parameters), or that for slices; blobs for regions."""
     generator = torch.Generator().manual_seed(seed)
-    backbone = UNet(CONTRASTS, dimensions=3, width=0.5)
-    network = DynamicSharing(CONTRASTS, backbone, nn.Conv3d(backbone.features, 3, 1))
-    shape = (batch, 3, size // 4, size // 4, size // 4)
-    target = functional.interpolate(torch.rand(shape, generator=generator), size=(size,) * 3, mode="trilinear") > 0.55
+    backbone = UNet(CONTRASTS, dimensions=dimensions, width=0.5)
+    head = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions](backbone.features, 3, 1)
+    coarse = torch.rand((batch, 3, *(size // 4,) * dimensions), generator=generator)
+    smooth = {2: "bilinear", 3: "trilinear"}[dimensions]
+    target = functional.interpolate(coarse, size=(size,) * dimensions, mode=smooth) > 0.55
     # Each contrast shows the first region and noise of its own, in its own sign.
     inputs = {
-        name: (-1) ** place * target[:, :1] + torch.randn(batch, 1, size, size, size, generator=generator)
+        name: (-1) ** place * target[:, :1] + torch.randn((batch, 1, *(size,) * dimensions), generator=generator)
         for place, name in enumerate(CONTRASTS)
     }
-    return network, as_observed(inputs), target.float()
+    return DynamicSharing(CONTRASTS, backbone, head), as_observed(inputs), target.float()
 
 
 def sequences(
@@ -72,15 +73,28 @@ def sequences(
 ) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
     """Text, audio and vision: the network that the library has for them, `ds-transformer`, and a score a sample.
 
-    Nothing is dropped out: every contender must see the same gradients.
+    Its encoders are light, a convolution each. Nothing is dropped out: every contender must see the same gradients.
     """
-    generator = torch.Generator().manual_seed(seed)
     sizes = {"text": 300, "audio": 74, "vision": 35}
     streams = {name: Stream("sequence", size) for name, size in sizes.items()}
-    network = Prediction(STREAMS, streams=streams, width=width, layers=layers, dropout=0.0).network(STREAMS)
+    task = Prediction(STREAMS, streams=streams, width=width, layers=layers, dropout=0.0)
+    return task.network(STREAMS), *made_up(sizes, steps, batch, seed)
+
+
+def recurrent(width: int, steps: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
+    """The library's `gmc`, whose parts the paper's sentiment experiments grew out of: heavy encoders, little shared."""
+    sizes = {"text": 300, "audio": 74, "vision": 35}
+    streams = {name: Stream("sequence", size) for name, size in sizes.items()}
+    task = Prediction(STREAMS, streams=streams, preset="gmc", width=width, steps=steps)
+    return task.network(STREAMS), *made_up(sizes, steps, batch, seed)
+
+
+def made_up(sizes: Mapping[str, int], steps: int, batch: int, seed: int) -> tuple[dict[str, Observed], Tensor]:
+    """Noise, every step real, and a score a sample."""
+    generator = torch.Generator().manual_seed(seed)
     valid = torch.ones(batch, steps, dtype=torch.bool)
     inputs = {
         name: Observed(torch.randn(batch, steps, size, generator=generator), torch.arange(batch), valid)
         for name, size in sizes.items()
     }
-    return network, inputs, torch.randn(batch, 1, generator=generator)
+    return inputs, torch.randn(batch, 1, generator=generator)
