@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,5 +57,93 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_experiment: MakeExper
 
     place = tmp_path_factory.mktemp("trained")
     write_experiment(make_experiment(), place / "tiny.yaml")
+    assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
+    return place / "tiny"
+
+
+# ----------------------------------------------------------------------------------------------------- features
+
+TINY_FEATURES = {
+    "data.name": "mosi",
+    "model.width": 8,
+    "model.layers": 1,
+    "train.steps": 4,
+    "train.batch": 4,
+    "train.lr": 1e-3,
+    "train.validate_every": 2,
+    "train.checkpoint_every": 1,
+    "train.log_every": 1,
+    "train.device": "cpu",
+}
+
+
+def make_arrays(filler: float = 0.0) -> dict[str, np.ndarray]:
+    """14 utterances, 8 to train on, 3 for validation and 3 for the test; `filler` stands where a modality is missing.
+
+    text: not of 1 and 2, 1 to 4 steps. audio: not of 0 and 2, gaps between steps. vision: not of 0, 1, 3 and 13.
+    """
+    generator = np.random.default_rng(7)
+    y = np.array([-2.0, 0.5, 3.0, -0.4, 1.0, -1.5, 0.0, 2.5, -3.0, 0.0, 1.5, 1.0, -1.0, 2.0], np.float32)
+    arrays: dict[str, np.ndarray] = {"y": y, "id": np.array([f"v{number // 2}/{number % 2}" for number in range(14)])}
+    arrays["group"] = np.array([f"v{number // 2}" for number in range(14)])
+    arrays["split"] = np.array(["train"] * 8 + ["val"] * 3 + ["test"] * 3)
+    lacking = {"text": [1, 2], "audio": [0, 2], "vision": [0, 1, 3, 13]}
+    for name, (time, size) in {"text": (4, 3), "audio": (5, 2), "vision": (3, 2)}.items():
+        values = generator.normal(size=(14, time, size)).astype(np.float32) + y[:, None, None]
+        present = np.ones(14, bool)
+        present[lacking[name]] = False
+        valid = np.arange(time) < generator.integers(1, time + 1, 14)[:, None]
+        if name == "audio":
+            valid = generator.random((14, time)) < 0.6
+            valid[:, 1] = True
+        values[~valid | ~present[:, None]] = filler
+        arrays |= {name: values, f"{name}_present": present}
+        arrays |= {f"{name}_valid": valid} if name == "audio" else {f"{name}_lengths": valid.sum(axis=1)}
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def feature_arrays() -> Callable[..., dict[str, np.ndarray]]:
+    """`feature_arrays(filler)`: the arrays of a tiny file of utterances."""
+    return make_arrays
+
+
+@pytest.fixture
+def rewritten(tmp_path: Path) -> Callable[..., Path]:
+    """`rewritten(text=..)`: the utterances in a file of their own, but for some arrays; None leaves one out."""
+
+    def write(**changes: np.ndarray | None) -> Path:
+        path = tmp_path / "rewritten.npz"
+        np.savez(path, **{name: each for name, each in {**make_arrays(), **changes}.items() if each is not None})
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def utterances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of `make_arrays`. Not to be written to."""
+    path = tmp_path_factory.mktemp("features") / "utterances.npz"
+    np.savez(path, **make_arrays())
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_features(utterances: Path) -> MakeExperiment:
+    """A tiny experiment on these utterances, but for dotted overrides."""
+
+    def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
+        return read_experiment(None, {**TINY_FEATURES, "data.root": str(utterances), **(overrides or {})})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_features(tmp_path_factory: pytest.TempPathFactory, make_features: MakeExperiment) -> Path:
+    """The run folder of four steps of GMD on the utterances; `tiny.yaml` lies beside it. Not to be written to."""
+    from anysubset.cli import main
+
+    place = tmp_path_factory.mktemp("trained_features")
+    write_experiment(make_features(), place / "tiny.yaml")
     assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
     return place / "tiny"

@@ -11,6 +11,7 @@ from anysubset.experiment import (
     DataSettings,
     Experiment,
     ModelSettings,
+    ReadingSettings,
     TrainSettings,
     flatten,
     read_experiment,
@@ -29,14 +30,44 @@ EVERYTHING = Experiment(
         cache="/tmp/cache",
         workers=2,
         augment=AugmentSettings(flip=0.0, affine=1.0, intensity=0.2, foreground=0.25),
+        folds=4,
+        fold=3,
+        holes="holes.json",
+        reading=ReadingSettings(
+            modalities={"t1": "t one", "t2": "t two"},
+            target="labels",
+            kind="classes",
+            column=0,
+            id="name",
+            group="video",
+            split="part",
+            images=["t1"],
+            padding="front",
+            words="words.csd",
+            clean="zero",
+            empty="drop",
+        ),
     ),
-    model=ModelSettings(patch=[16, 16], width=0.25, stem=True, pool="sample", cross_entropy=0.5, overlap=0.25),
+    model=ModelSettings(
+        patch=[16, 16],
+        width=0.25,
+        stem=True,
+        pool="sample",
+        cross_entropy=0.5,
+        overlap=0.25,
+        preset="gmc",
+        layers=3,
+        dropout=0.0,
+        head="linear",
+        error="mse",
+    ),
     method={"name": "gmd", "cases": "random=2", "floor": 1e-8},
     train=TrainSettings(
         steps=7,
         batch=2,
         micro_batches=2,
         clip=0.5,
+        optimizer="adamw",
         lr=1e-5,
         weight_decay=0.0,
         schedule="cosine",
@@ -251,6 +282,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("train.lr", float("nan")),
         ("train.weight_decay", -0.1),
         ("train.warmup", -1),
+        ("data.folds", 2),
+        ("data.fold", 1),
+        ("data.fold", -1),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, value):
@@ -262,6 +296,7 @@ def test_numbers_out_of_range_are_refused(name, value):
     [
         ("train.schedule", "cosin", "cosine"),
         ("train.precision", "float16", "bfloat16"),
+        ("train.optimizer", "adamx", "adam"),
         ("train.device", "gpu", None),
         ("train.device", "cuda:x", "cuda"),
     ],
@@ -282,9 +317,10 @@ def test_devices_by_name(device):
 # -------------------------------------------------------------------------------------------------- other views
 
 
-def test_at_another_place_only_root_and_splits_differ():
+def test_at_another_place_only_root_differs_and_what_names_the_ids_of_this_one():
     moved = EVERYTHING.at("/elsewhere")
-    assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, root="/elsewhere", splits=None))
+    elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "holes": None}
+    assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, **elsewhere))
     assert EVERYTHING.at(None) is EVERYTHING
 
 
@@ -293,6 +329,7 @@ def test_flat_names_are_dotted_and_regions_are_one_setting():
     assert flat["data.augment.flip"] == 0.0
     assert flat["train.device"] == "cuda:1"
     assert flat["data.regions"] == {"no": [1], "WT": [1, 2]}
+    assert flat["data.reading.modalities"] == {"t1": "t one", "t2": "t two"}
     assert flatten({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {"a.b.c": 1, "a.d": 2, "e": 3}
     assert set(INCIDENTAL) <= set(flat)
 

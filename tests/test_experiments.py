@@ -7,23 +7,39 @@ import pytest
 import anysubset
 from anysubset.cli import new_method
 from anysubset.data import create_task
-from anysubset.experiment import read_experiment
+from anysubset.data.signature import Signature
+from anysubset.experiment import Experiment, read_experiment
+from anysubset.prediction import Prediction, Stream
+from anysubset.segmentation import Segmentation
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 
 
 def test_there_are_experiments():
-    assert {"brats_gmd.yaml", "lgg_gmd.yaml"} <= {path.name for path in FILES}
+    assert {"brats_gmd.yaml", "lgg_gmd.yaml", "mosi_gmd.yaml", "table_gmd.yaml"} <= {path.name for path in FILES}
+
+
+def task_of(experiment: Experiment) -> Segmentation | Prediction:
+    """The task on features of the sizes of MOSI, where it is one on features; these are known from a file only."""
+    kind = "vector" if experiment.model.preset == "vectors" else "sequence"
+    streams = {"text": Stream(kind, 300), "audio": Stream(kind, 5), "vision": Stream(kind, 20)}
+    return create_task(experiment.data, experiment.model, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
 
 
 @pytest.mark.parametrize("path", [*FILES, Path(anysubset.__file__).with_name("demo.yaml")], ids=lambda path: path.name)
 def test_an_experiment_describes_a_task_and_a_method(path: Path):
     experiment = read_experiment(path)
-    task = create_task(experiment.data, experiment.model)
+    task = task_of(experiment)
     assert set(new_method(experiment, task).network.modalities) == set(task.modalities)
 
 
 def test_the_brats_experiment_has_the_network_of_the_paper():
     experiment = read_experiment(FILES[[path.name for path in FILES].index("brats_gmd.yaml")])
-    method = new_method(experiment, create_task(experiment.data, experiment.model))
+    method = new_method(experiment, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 3_245_235
+
+
+def test_the_mosi_experiment_has_the_network_of_the_reference():
+    experiment = read_experiment(FILES[[path.name for path in FILES].index("mosi_gmd.yaml")])
+    method = new_method(experiment, task_of(experiment))
+    assert sum(parameter.numel() for parameter in method.parameters()) == 265_729

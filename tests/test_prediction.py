@@ -414,6 +414,8 @@ def test_regression_is_learned_by_its_error_by_hand():
     # Errors 2 and 1/2: (2 + 1/2) / 2 and (4 + 1/4) / 2.
     assert small("gmc").loss(answer, target).item() == 1.25
     assert small("gmc", error="mse").loss(answer, target).item() == 2.125
+    assert small("gmc").losses(answer, target).tolist() == [2.0, 0.5]
+    assert small("gmc", error="mse").losses(answer, target).tolist() == [4.0, 0.25]
     assert small("gmc").decision(answer).tolist() == [1.0, -2.0]
 
 
@@ -423,6 +425,7 @@ def test_classes_are_learned_by_cross_entropy_by_hand():
     # Probabilities of the targets: 1/2, 3/4.
     expected = (math.log(2) + math.log(4 / 3)) / 2
     assert_close(task.loss(answer, torch.tensor([0, 1])), torch.tensor(expected))
+    assert_close(task.losses(answer, torch.tensor([0, 1])), torch.tensor([math.log(2), math.log(4 / 3)]))
     assert task.decision(torch.tensor([[0.0, 1.0], [5.0, 1.0]])).tolist() == [1, 0]
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset import checkpoint
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment, write_experiment
 from anysubset.gradients import Decoupling
-from anysubset.runs import DecouplingLog, Run, check_same
+from anysubset.runs import DecouplingLog, Run, check_same, features_of
 
 HOLD = """
 import sys, time
@@ -321,3 +322,58 @@ def test_decoupling_is_read_up_to_the_checkpoint_and_goes_on(tmp_path):
 def test_where_nothing_was_decoupled_there_is_no_file(tmp_path):
     DecouplingLog(tmp_path / "decoupling.npz", 0).save()
     assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------- what is known of the data
+
+
+KNOWN = ({"text.mean": torch.tensor([1.0, 2.0], dtype=torch.float64)}, {"classes": ("no", "yes"), "limits": None})
+
+
+def test_what_a_run_must_know_is_written_when_it_begins_and_compared_when_it_goes_on(tmp_path):
+    with Run(tmp_path / "run", Experiment()) as run:
+        assert not features_of(run.path).exists()
+        run.begin(0, KNOWN)
+    tensors, facts = checkpoint.load(features_of(tmp_path / "run"))
+    assert tensors["text.mean"].tolist() == [1.0, 2.0]
+    assert facts == {"classes": ["no", "yes"], "limits": None}
+    before = features_of(tmp_path / "run").read_bytes()
+    # Another number of threads may add up in another order.
+    close = {"text.mean": KNOWN[0]["text.mean"] * (1 + 1e-15)}
+    for knowledge in (KNOWN, (close, KNOWN[1])):
+        with Run(tmp_path / "run", Experiment(), resume=True) as run:
+            run.begin(0, knowledge)
+    assert features_of(tmp_path / "run").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts", "named"),
+    [
+        ({"text.mean": KNOWN[0]["text.mean"] * (1 + 1e-6)}, KNOWN[1], "text.mean"),
+        ({"text.mean": torch.tensor([1.0], dtype=torch.float64)}, KNOWN[1], "text.mean"),
+        ({**KNOWN[0], "audio.mean": torch.zeros(1)}, KNOWN[1], "audio.mean"),
+        (KNOWN[0], {**KNOWN[1], "limits": [-3, 3]}, "limits"),
+        ({}, {}, "classes, text.mean"),
+    ],
+)
+def test_a_run_on_other_features_is_refused_with_what_differs(tmp_path, tensors, facts, named):
+    with Run(tmp_path / "run", Experiment()) as run:
+        run.begin(0, KNOWN)
+    with Run(tmp_path / "run", Experiment(), resume=True) as run, pytest.raises(InputError) as caught:
+        run.begin(0, (tensors, facts))
+    assert f"was written for other training data: {named} differ." in str(caught.value)
+
+
+def test_what_a_killed_process_knew_is_forgotten_where_the_run_had_not_begun(tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoint.save(features_of(tmp_path / "run"), {}, {"classes": ["old"]})
+    with Run(tmp_path / "run", Experiment()) as run:
+        run.begin(0, KNOWN)
+    assert checkpoint.load(features_of(tmp_path / "run"))[1]["classes"] == ["no", "yes"]
+
+
+def test_no_width_is_the_width_that_was_the_default(tmp_path):
+    check_same(with_settings(model_width=0.5), Experiment().flat(), tmp_path)
+    check_same(Experiment(), {**Experiment().flat(), "model.width": 0.5}, tmp_path)
+    with pytest.raises(InputError, match=r"model\.width differ"):
+        check_same(Experiment(), {**Experiment().flat(), "model.width": 0.25}, tmp_path)

@@ -106,6 +106,20 @@ def test_the_optimizer_takes_the_rate_of_the_schedule(make_experiment, tmp_path)
     assert [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line] == pytest.approx([0.01, 0.005])
 
 
+def test_adamw_takes_its_decay_from_the_weights_and_not_through_the_gradient(make_experiment, tmp_path):
+    weights = {}
+    for name in ("adam", "adamw"):
+        settings = {"train.optimizer": name, "train.lr": 0.01, "train.weight_decay": 10.0, "train.steps": 1}
+        go(make_experiment({**settings, "train.schedule": "constant"}), tmp_path / name)
+        weights[name], _ = checkpoint.load(tmp_path / name / "checkpoints/best.safetensors")
+    ones = [key for key, value in weights["adam"].items() if "norm.weight" in key]
+    assert len(ones) > 5
+    for key in ones:
+        # By hand, from 1: Adam's first step is 0.01 whatever the gradient; AdamW's comes on top of a tenth less.
+        assert ((weights["adam"][key] - 1).abs() <= 0.0101).all()
+        assert ((weights["adamw"][key] - 0.9).abs() <= 0.0101).all()
+
+
 # -------------------------------------------------------------------------------------- stop and go on
 
 

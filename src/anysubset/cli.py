@@ -4,38 +4,56 @@ A command imports what it needs when it runs, so that `anysubset --help` loads n
 """
 
 import json
-import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonargparse
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiment import Experiment, add_settings, flatten, read_experiment
+from anysubset.experiment import Experiment, ReadingSettings, add_settings, flatten, read_experiment
+from anysubset.terminal import (
+    say,
+    show_feature_scores,
+    show_holes,
+    show_random_missing,
+    show_support,
+    show_table,
+    show_volume_scores,
+    show_volumes,
+    track,
+    track_samples,
+    track_steps,
+)
 
 if TYPE_CHECKING:
+    from anysubset.data.features import Features
+    from anysubset.data.holes import Present
+    from anysubset.data.signature import Signature
     from anysubset.data.volumes import Volumes
     from anysubset.methods import Method
+    from anysubset.prediction import Prediction
     from anysubset.report.table import Means
     from anysubset.scores import Score
     from anysubset.segmentation import Segmentation
 
 Given = dict[str, Any]
-Item = TypeVar("Item")
 
-# Where nobody looks at a terminal, lines are as wide as the widest table needs.
-console = Console(
-    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100,
-    highlight=False,
-    quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, the first one speaks.
-)
+
+class Opened(NamedTuple):
+    """A trained run: its experiment, its task, the method with the best weights, the facts of that checkpoint, and what
+    it knows of its features, if they are features.
+    """
+
+    experiment: Experiment
+    task: "Segmentation | Prediction"
+    method: "Method"
+    facts: Given
+    signature: "Signature | None"
 
 
 # ------------------------------------------------------------------------------------------------- the parser
@@ -126,6 +144,7 @@ def demo(given: Given) -> None:
     Goes on where it was stopped when it is called again.
     """
     from anysubset.data.phantom import write_phantoms
+    from anysubset.data.volumes import Volumes
     from anysubset.scores import means
 
     folder = Path(given.get("output", "runs/demo"))
@@ -142,9 +161,10 @@ def demo(given: Given) -> None:
         experiment = read_experiment(Path(__file__).with_name("demo.yaml"), overrides)
         say()
         train_run(experiment, folder / method, resume=True)
-        scores, dataset = score_run(folder / method, "test", None, distances=False)
+        scores, _, dataset = score_run(folder / method, "test", None, distances=False)
         tables[method] = means(scores, "dice")
-    show_scenarios(tables, dataset, "test", "training on complete input (full) against GMD")
+    assert isinstance(dataset, Volumes)
+    show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
         "Rows without t1ce: what happens when it goes missing.\n"
@@ -155,27 +175,65 @@ def demo(given: Given) -> None:
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of `inspect`."""
-    parser.add_argument("path", type=Path, help="Folder of patients, one patient, Decathlon folder, or CSV manifest.")
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table of features.",
+    )
+    parser.add_class_arguments(ReadingSettings, "reading")
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
     parser.add_argument("--write", type=Path, help="Write a dataset file: the `data` section of an experiment.")
 
 
 def inspect(given: Given) -> None:
-    """Show what is there: patients, modalities, scenarios, shapes, labels, splits and faults."""
+    """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
+    from anysubset.data.description import inspect_table
     from anysubset.data.inspection import inspect_volumes
 
-    path = Path(given["path"])
+    path, reading = Path(given["path"]), given.get("reading", {})
+    features = bool(reading) or holds_features(path)
     target = Path(given["write"]) if given.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
         if file.exists():
             raise InputError(f"{file} is there already; choose another name.")
-    report = inspect_volumes(path)
+    report = inspect_table(path, **reading) if features else inspect_volumes(path)
+    if features and "samples" not in report:
+        raise InputError(report["faults"][0])
     if given.get("json"):
         print(json.dumps(report, indent=2))
+    elif features:
+        show_table(report)
     else:
-        show_inspection(report)
-    if target is not None:
+        show_volumes(report)
+    if target is not None and features:
+        write_features(report, path, reading, target)
+    elif target is not None:
         write_dataset(report, path, target)
+
+
+def holds_features(path: Path) -> bool:
+    """Whether a path is a table of features: a file that names no volumes, or a folder of tables."""
+    if path.is_dir():
+        folders = any(each.is_dir() for each in path.iterdir())
+        return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
+    if not path.is_file() or ".nii" in path.name:
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() != ".csv" or b".nii" not in file.read(100_000)
+
+
+def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:
+    """The `data` section of an experiment on a table, with folds where its file has no splits."""
+    import yaml
+
+    settings: Given = {"name": "features", "root": str(path), "modalities": list(report["modalities"])}
+    if "train" not in report["splits"]:
+        settings["folds"] = 5
+        print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
+    if reading:
+        settings["reading"] = reading
+    target.write_text(yaml.safe_dump({"data": settings}, sort_keys=False), encoding="utf-8")
+    print(f"Wrote {target}", file=sys.stderr)
 
 
 def write_dataset(report: Given, path: Path, target: Path) -> None:
@@ -195,6 +253,79 @@ def write_dataset(report: Given, path: Path, target: Path) -> None:
         print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     print(f"Wrote {target}", file=sys.stderr)
+
+
+def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `ampute`."""
+    parser.add_argument("path", type=Path, help="Folder of patients, or table of features; neither is changed.")
+    parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.holes.")
+    parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
+    parser.add_argument("--rates", type=dict[str, float], help="Probability by modality: --rates.text 0.5 ...")
+    parser.add_argument("--absent", type=str, nargs="+", help="Modalities that go altogether.")
+    parser.add_argument("--monotone", type=float, help="Probability that a modality goes with all that follow it.")
+    parser.add_argument("--split", default="train", help="Whose modalities go: a split, or `all`.")
+    parser.add_argument("--splits", type=Path, help="File of splits; by default the data's own.")
+    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
+    parser.add_class_arguments(ReadingSettings, "reading")
+
+
+def ampute(given: Given) -> None:
+    """Take modalities away, at random or whole: writes which ones stay with whom.
+
+    Every sample keeps one at least. `fit` reads the file as data.holes and never looks at what is not in it.
+    """
+    from anysubset.data.holes import write_holes
+    from anysubset.data.presence import of_patients, of_table
+
+    path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
+    split, seed = given.get("split", "train"), given.get("seed", 0)
+    if output.exists() or not output.parent.is_dir():
+        fault = "is there already; choose another name" if output.exists() else "lies in a folder that is not there"
+        raise InputError(f"{output} {fault}.")
+    if seed < 0:
+        raise InputError(f"The seed must be 0 or more, not {seed}.")
+    splits = Path(given["splits"]) if given.get("splits") else None
+    features = bool(reading) or holds_features(path)
+    found = of_table(path, splits, **reading) if features else of_patients(path, splits)
+    before = found.of(split)
+    after, how = thinned(before, found.modalities, given, seed)
+    had, have = (sum(map(len, each.values())) for each in (before, after))
+    about = {"how": how, "seed": seed, "split": split, "missing": round(1 - have / had, 4)}
+    write_holes(output, after, about)
+    show_holes(before, after, found.modalities)
+    say(f"{had - have} of {had} modalities are taken away ({1 - have / had:.1%}): {how}; split {split!r}, seed {seed}")
+    say(f"Wrote {output}; use it with --data.holes {output}")
+
+
+def thinned(before: "Present", modalities: Sequence[str], given: Given, seed: int) -> tuple["Present", str]:
+    """What one way of removal leaves, and the way in words.
+
+    Raises:
+        InputError: if not exactly one way is asked for.
+    """
+    import numpy as np
+
+    from anysubset.data import amputation
+
+    ways = [name for name in ("rate", "rates", "absent", "monotone") if given.get(name) is not None]
+    if len(ways) != 1:
+        raise InputError(
+            "Say in one way what goes: --rate R, --rates.MODALITY R, --absent MODALITY or --monotone R; "
+            f"{' and '.join(f'--{way}' for way in ways) or 'none'} came."
+        )
+    value, generator = given[ways[0]], np.random.default_rng(seed)
+    if ways == ["rate"]:
+        return amputation.remove_at_random(before, value, generator), f"rate {value} at random, one always stays"
+    if ways == ["rates"]:
+        words = ", ".join(f"{name} {rate}" for name, rate in value.items())
+        return amputation.remove_by_rates(
+            before, value, generator
+        ), f"at random by modality ({words}), one always stays"
+    if ways == ["absent"]:
+        return amputation.remove(before, value), f"without {', '.join(value)}"
+    order = [name for name in modalities if any(name in names for names in before.values())]
+    words = f"monotone with rate {value} in the order {', '.join(order)}"
+    return amputation.remove_monotone(before, value, generator, order), words
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -223,47 +354,93 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of `evaluate`."""
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--split", default="test", help="A name in the dataset's splits, or `all`.")
-    parser.add_argument("--data.root", help="Patients of another place; by default those of the experiment.")
+    parser.add_argument("--data.root", help="Samples of another place; by default those of the experiment.")
+    parser.add_argument("--rates", type=float, nargs="+", help="Score random missing at these rates, too: 0.1 0.2 ...")
+    parser.add_argument("--seed", type=int, default=0, help="Of what is missing at random, for every method the same.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def evaluate(given: Given) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
+    from anysubset.data.features import Features
     from anysubset.report.table import scenario_table
     from anysubset.scores import means
 
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")
-    scores, dataset = score_run(run, split, root, device=given.get("device", "auto"))
-    show_scenarios({run.name: means(scores, "dice")}, dataset, split, str(run))
-    say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
+    rates, seed = given.get("rates", []), given.get("seed", 0)
+    scores, drawn, dataset = score_run(run, split, root, device=given.get("device", "auto"), rates=rates, seed=seed)
+    if isinstance(dataset, Features):
+        show_feature_scores(scores, dataset, split, str(run))
+    else:
+        show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
+        say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
+    if drawn:
+        show_random_missing(drawn, dataset.headline if isinstance(dataset, Features) else ())
+        say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'holes'}); in no mean above.")
     say(f"Scores: {run / 'scores.csv'}")
 
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of `predict`."""
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("case", nargs="+", type=Path, help="Folder of one patient, or of several.")
-    parser.add_argument("--output", type=Path, help="Folder for masks; by default `predictions` in the run folder.")
+    parser.add_argument("case", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
+    parser.add_argument("--output", type=Path, help="Folder for answers; by default `predictions` in the run folder.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def predict(given: Given) -> None:
-    """Write a mask for each patient from whatever files there are, in the files' own grid."""
-    from anysubset.data.patients import find_patients
-    from anysubset.predict import predict as predict_patient
+    """Answer from whatever there is.
 
+    For each patient a mask in the files' own grid; for a table of features a row for each sample.
+    """
     run = Path(given["run"])
     folder = Path(given.get("output") or run / "predictions")
-    patients = [patient for case in given["case"] for patient in find_patients(Path(case))]
+    opened = open_run(run, given.get("device", "auto"))
+    cases = [Path(case) for case in given["case"]]
+    if opened.signature is None:
+        predict_masks(opened, cases, folder)
+    elif len(cases) > 1:
+        raise InputError(f"Give one table of features, not {len(cases)}; their answers would replace each other.")
+    else:
+        predict_answers(opened, cases[0], folder)
+
+
+def predict_masks(opened: Opened, cases: Sequence[Path], folder: Path) -> None:
+    """A mask and a JSON for each patient."""
+    from anysubset.data.patients import find_patients
+    from anysubset.predict import predict as predict_patient
+    from anysubset.segmentation import Segmentation
+
+    patients = [patient for case in cases for patient in find_patients(case)]
     for name, count in Counter(patient.id for patient in patients).items():
         if count > 1:
             raise InputError(f"{count} patients are called {name!r}; their masks would replace each other.")
-    _, task, method, facts = open_run(run, given.get("device", "auto"))
+    task = opened.task
+    assert isinstance(task, Segmentation)
     folder.mkdir(parents=True, exist_ok=True)
     for patient in track(patients, "Predicting"):
-        path = predict_patient(method, task, patient, folder, facts)
+        path = predict_patient(opened.method, task, patient, folder, opened.facts)
         say(f"{path}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
+
+
+def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
+    """One table of answers, and a JSON, for a table of features."""
+    from anysubset.answers import answer
+    from anysubset.data import create_dataset
+    from anysubset.data.features import Features
+    from anysubset.modalities import scenario_name
+
+    experiment = opened.experiment.at(str(table))
+    dataset = create_dataset(experiment.data, experiment.model, say, opened.signature, unlabelled=True)
+    assert isinstance(dataset, Features)
+    dataset.prepare("all")
+    folder.mkdir(parents=True, exist_ok=True)
+    path, used = answer(opened.method, dataset, folder, opened.facts)
+    for scenario, count in used.items():
+        say(f"{path}  {count} from {', '.join(scenario)}")
+        if scenario_name(scenario) not in opened.facts["validation"]:
+            say(f"note: no validation sample has {', '.join(scenario)}; nothing is known of these answers")
 
 
 def no_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -284,11 +461,15 @@ def methods(given: Given) -> None:
 def datasets(given: Given) -> None:
     """List the datasets that are known by name."""
     from anysubset.data import DATASETS
+    from anysubset.data.features import FeatureSet
 
-    table = Table("dataset", "modalities", "regions", "what it is")
+    table = Table("dataset", "modalities", "regions or range", "what it is")
     for name, known in DATASETS.items():
-        regions = "  ".join(f"{region} {list(labels)}" for region, labels in known.regions)
-        table.add_row(name, " ".join(known.modalities) or "-", regions or "-", known.summary)
+        if isinstance(known, FeatureSet):
+            asked = "" if known.limits is None else f"{known.limits[0]:g} to {known.limits[1]:g}"
+        else:
+            asked = "  ".join(f"{region} {list(labels)}" for region, labels in known.regions)
+        table.add_row(name, " ".join(known.modalities) or "-", asked or "-", known.summary)
     say(table)
 
 
@@ -318,6 +499,7 @@ def doctor(given: Given) -> None:
 COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], None]]] = {
     "demo": (demo_options, demo),
     "inspect": (inspect_options, inspect),
+    "ampute": (ampute_options, ampute),
     "fit": (fit_options, fit),
     "evaluate": (evaluate_options, evaluate),
     "predict": (predict_options, predict),
@@ -353,19 +535,18 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     parameters = sum(parameter.numel() for parameter in method.parameters())
     with Run(folder, experiment, resume) as run:
         say(f"{folder}: {experiment.method['name']}, {parameters:,} parameters, on {device}")
-        complete = dataset.present("train").count(dataset.task.modalities)
-        say(f"{complete} of {len(dataset.ids('train'))} training patients have every modality")
+        show_support(dataset)
         done = train(method, dataset, run, show=track_steps, report=say)
     assert done.best is not None  # The last step is always validated.
     say(
         f"{folder}: {done.step} steps; validation {shown(dataset.selection[0], done.best)} at step {done.best_step}, "
-        f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} patients"
+        f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} {dataset.noun}"
     )
     if done.skipped:
         say(f"{done.skipped} steps were passed over: no sample of their batch was eligible for any case")
 
 
-def new_method(experiment: Experiment, task: "Segmentation", generator: Any = None) -> "Method":
+def new_method(experiment: Experiment, task: "Segmentation | Prediction", generator: Any = None) -> "Method":
     """The experiment's method, freshly initialised."""
     from anysubset.methods import create_method
 
@@ -373,59 +554,74 @@ def new_method(experiment: Experiment, task: "Segmentation", generator: Any = No
     return create_method(experiment.method["name"], task, options, generator)
 
 
-def open_run(folder: Path, device: str) -> tuple[Experiment, "Segmentation", "Method", Given]:
-    """A trained run: its experiment, task, method with the best weights, and the facts of that checkpoint.
+def open_run(folder: Path, device: str) -> Opened:
+    """A trained run.
 
     Raises:
         InputError: if the folder is no run, or holds a checkpoint of another experiment.
     """
     from anysubset import checkpoint
-    from anysubset.data import create_task
-    from anysubset.runs import best_of, check_same
+    from anysubset.data import create_task, signature_in
+    from anysubset.runs import best_of, check_same, features_of
 
     if not (folder / "experiment.yaml").is_file():
         raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")
     experiment = read_experiment(folder / "experiment.yaml")
     tensors, facts = checkpoint.load(best_of(folder))
     check_same(experiment, facts["experiment"], best_of(folder))
-    task = create_task(experiment.data, experiment.model)
+    signature = signature_in(features_of(folder), experiment.data)
+    task = create_task(experiment.data, experiment.model, signature)
     method = new_method(experiment, task)
     checkpoint.put(tensors, method, best_of(folder))
-    return experiment, task, method.to(device_of(device)), facts
+    return Opened(experiment, task, method.to(device_of(device)), facts, signature)
 
 
 def score_run(
-    folder: Path, split: str, root: str | None, *, distances: bool = True, device: str = "auto"
-) -> tuple[list["Score"], "Volumes"]:
-    """Score a run on a split, into its `scores.csv`."""
+    folder: Path,
+    split: str,
+    root: str | None,
+    *,
+    distances: bool = True,
+    device: str = "auto",
+    rates: Sequence[float] = (),
+    seed: int = 0,
+) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
+    """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
     from anysubset import processes
     from anysubset.data import create_dataset
+    from anysubset.data.features import Features
     from anysubset.evaluate import evaluate as evaluate_method
+    from anysubset.random_missing import draw_masks, under_masks, write_masks
     from anysubset.scores import write_scores
 
     processes.join(device_of(device).type)
-    experiment, _, method, _ = open_run(folder, device)
-    experiment = experiment.at(root)
-    dataset = create_dataset(experiment.data, experiment.model, say)
+    opened = open_run(folder, device)
+    experiment = opened.experiment.at(root)
+    dataset = create_dataset(experiment.data, experiment.model, say, opened.signature)
+    if root is None and isinstance(dataset, Features):
+        dataset.check_trained()
+    masks = draw_masks(dataset, split, rates, seed)
     dataset.prepare(split)
     found = evaluate_method(
-        method,
+        opened.method,
         dataset,
         split,
         thorough=distances,
-        progress=lambda samples: track(samples, "Scoring", len(processes.share(dataset.ids(split)))),
+        progress=lambda samples: track_samples(samples, "Scoring", len(processes.share(dataset.ids(split)))),
     )
     facts = {
         "run": folder.name,
         "method": experiment.method["name"],
         "seed": experiment.seed,
-        # Patients of another place must not replace the scores of the experiment's own.
+        # Samples of another place must not replace the scores of the experiment's own.
         "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
         "split": split,
     }
+    drawn = under_masks(found, masks, dataset)
     if processes.rank() == 0:
-        write_scores(folder / "scores.csv", found, dataset.task.modalities, facts)
-    return found, dataset
+        write_masks(folder / "holes", masks, dataset, split, seed)
+        write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
+    return found, drawn, dataset
 
 
 def device_of(name: str) -> Any:
@@ -443,90 +639,3 @@ def device_of(name: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Device {name!r} is not there: {str(error).splitlines()[0]}") from error
     return torch.device(name)
-
-
-# ----------------------------------------------------------------------------------------- on the terminal
-
-
-def say(line: Any = "") -> None:
-    """A line or a table; lines are never broken, so that a path can be copied."""
-    console.print(line, soft_wrap=isinstance(line, str))
-
-
-def show_scenarios(tables: dict[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
-    """The scenario table, and the protocol that it stands under."""
-    from anysubset.report.table import scenario_table
-
-    patients = len(dataset.ids(split))
-    title = f"Dice in %, {title}; split {split!r}, {patients} patients"
-    say()
-    say(scenario_table(tables, dataset.task.modalities, title))
-    say(
-        "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0. Weights chosen on "
-        f"validation. Split {dataset.split_hash(split)}."
-    )
-
-
-def show_inspection(report: Given) -> None:
-    """What `inspect_volumes` found, as tables."""
-    total = report["patients"]
-    say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
-    table = Table("modality", "patients", "missing")
-    for name, count in report["modalities"].items():
-        table.add_row(name, str(count), str(total - count) if count < total else "")
-    say(table)
-    table = Table("scenario", "patients")
-    for name, count in report["scenarios"].items():
-        table.add_row(name, str(count))
-    say(table)
-    for label, key in (
-        ("shapes", "shapes"),
-        ("spacings in mm", "spacings"),
-        ("orientations", "orientations"),
-        ("voxels by label", "labels"),
-        ("splits", "splits"),
-    ):
-        found = [f"{name}: {count}" for name, count in report[key].items()]
-        more = f", and {len(found) - 8} more" if len(found) > 8 else ""
-        say(f"{label}: {', '.join(found[:8]) or 'none'}{more}")
-    for patient, names in report["missing"].items():
-        say(f"missing: {patient} has no {', '.join(names)}")
-    for note in report["notes"]:
-        say(f"note: {note}")
-    for lines in report["faults"].values():
-        for line in lines:
-            say(f"fault: {line}")
-    for line in report["split_faults"]:
-        say(f"fault: {line}")
-
-
-def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterable[Item]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    if not console.is_terminal:
-        yield from items
-        return
-    with progress_bar() as bar:
-        yield from bar.track(items, total=total, description=label)
-
-
-def track_steps(steps: Iterable[int], done: int) -> Iterable[int]:
-    """A progress bar of the training on a terminal; elsewhere a line every tenth of the way."""
-    steps = list(steps)
-    total = done + len(steps)
-    if console.is_terminal:
-        with progress_bar() as bar:
-            task = bar.add_task("Training", total=total, completed=done)
-            for step in steps:
-                yield step
-                bar.update(task, completed=step)
-        return
-    for step in steps:
-        yield step
-        if step % max(1, total // 10) == 0:
-            say(f"step {step} of {total}")
-
-
-def progress_bar() -> Progress:
-    """The look of all bars."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)

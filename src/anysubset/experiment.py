@@ -16,10 +16,10 @@ import yaml
 from anysubset.errors import InputError, one_line, unknown
 
 # What may differ between a run and its continuation without changing a bit of the result.
-INCIDENTAL = ("data.root", "data.splits", "data.cache", "data.workers")
+INCIDENTAL = ("data.root", "data.splits", "data.holes", "data.cache", "data.workers")
 
 # Groups whose names are the user's own, or a method's.
-OPEN = ("data.regions", "method")
+OPEN = ("data.regions", "data.reading.modalities", "method")
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,47 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True)
+class ReadingSettings:
+    """How a table of features is read, where its file does not say it itself.
+
+    Args:
+        modalities: name -> what it is called in the file; those that keep their names may be left out.
+        target: the name of the target; `y` by default, or the layout's own.
+        kind: `regression` or `classes`; by default whole numbers are classes.
+        column: which column of a target with several, from 0.
+        id: the name of the ids, where they have another.
+        group: the name of the groups, such as videos, where they have another.
+        split: the name of the splits, where they have another; for `.csd` a file of folds by video.
+        images: modalities (samples, height, width) that are images of one channel, not sequences.
+        padding: `front`, `end` or `none`: where rows of zeros are padding.
+        words: the `.csd` file to whose words the others are aligned.
+        clean: `zero` sets NaN and infinite values to 0; by default they are refused.
+        empty: `drop` leaves out samples without any modality; by default they are refused.
+    """
+
+    modalities: dict[str, str] | None = None
+    target: str | None = None
+    kind: str | None = None
+    column: int | None = None
+    id: str | None = None
+    group: str | None = None
+    split: str | None = None
+    images: list[str] = field(default_factory=list)
+    padding: str | None = None
+    words: str | None = None
+    clean: str | None = None
+    empty: str | None = None
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """Where the data are and what they hold.
 
     Args:
         name: of a dataset that `anysubset datasets` lists; it gives modalities and regions unless they are named.
-        root: folder of patient folders, Medical Decathlon folder, or CSV manifest.
-        splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root.
+        root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of features, the file or folder.
+        splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root, and
+            of features those of the file.
         modalities: in the order of the task.
         regions: name -> label values, outer regions first.
         skull_stripped: whether the air around a head is exactly one value; false finds the head first, so that
@@ -59,6 +93,11 @@ class DataSettings:
         cache: "memory", or a folder in which prepared patients are kept.
         workers: processes that prepare training patches; 0 for none.
         augment: how training patches are varied.
+        folds: of features, draws the splits: that many parts, in which groups stay together and classes are spread.
+        fold: which of the parts is the test, from 0; the next one is for validation.
+        holes: JSON file of the modalities that stay, by id, as `anysubset ampute` writes it.
+        complete_only: drops training samples that lack a modality, of their own or by `holes`.
+        reading: how a table of features is read.
     """
 
     name: str = "volumes"
@@ -70,10 +109,19 @@ class DataSettings:
     cache: str = "memory"
     workers: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    folds: int | None = None
+    fold: int = 0
+    holes: str | None = None
+    complete_only: bool = False
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
+        if self.folds is not None and self.folds < 3:
+            raise InputError(f"data.folds must be at least 3, to train, validate and test, not {self.folds}.")
+        if not 0 <= self.fold < (self.folds or 1):
+            raise InputError(f"data.fold counts from 0 to below data.folds ({self.folds or 1}); it is {self.fold}.")
 
 
 @dataclass(frozen=True)
@@ -82,19 +130,31 @@ class ModelSettings:
 
     Args:
         patch: two sizes for training on slices across the last axis, three for training on volumes.
-        width: scales the channels; 0.5 is the paper's.
+        width: of volumes, scales the channels, by default 0.5 as in the paper; of features, how many a sample or step
+            has in the network, by default the preset's.
         stem: a 1-wide convolution of its own for each modality.
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
         overlap: of neighbouring windows at prediction, as a share of the patch.
+        preset: of features, the networks: `ds-transformer` (the default for sequences alone), `gmc`, `utterance` or
+            `vectors` (the default for all else).
+        layers: of the preset's backbone; by default as the preset has them.
+        dropout: of features; by default as the preset has it.
+        head: of features, `norm`, `linear` or `residual`; by default the preset's.
+        error: of a target of numbers, what is learned to be small: `l1` (the default) or `mse`.
     """
 
     patch: list[int] = field(default_factory=lambda: [96, 96, 96])
-    width: float = 0.5
+    width: float | None = None
     stem: bool = False
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
+    preset: str | None = None
+    layers: int | None = None
+    dropout: float | None = None
+    head: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +167,9 @@ class TrainSettings:
         micro_batches: parts in which each process takes its share of a batch, one after the other, to save memory;
             their gradients are added up before anything is projected.
         clip: largest norm of the gradient of a step, clipped after decoupling; 0 for none.
-        lr: learning rate of Adam at its highest.
-        weight_decay: L2, added to the gradient.
+        optimizer: "adam", or "adamw", whose weight decay does not pass through the gradient.
+        lr: learning rate at its highest.
+        weight_decay: L2, added to the gradient of "adam"; of "adamw", the share of a weight that a rate of 1 removes.
         schedule: "poly" (power 0.9), "cosine" or "constant".
         warmup: steps over which the learning rate rises from 0.
         precision: "float32", or "bfloat16" for autocast.
@@ -124,6 +185,7 @@ class TrainSettings:
     batch: int = 4
     micro_batches: int = 1
     clip: float = 0.0
+    optimizer: str = "adam"
     lr: float = 8e-4
     weight_decay: float = 1e-5
     schedule: str = "poly"
@@ -145,6 +207,7 @@ class TrainSettings:
         if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
             raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
         for name, choices in (
+            ("optimizer", ["adam", "adamw"]),
             ("schedule", ["poly", "cosine", "constant"]),
             ("precision", ["float32", "bfloat16"]),
         ):
@@ -182,14 +245,22 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same experiment with whole paths, so that its run can be used from anywhere."""
-        splits = self.data.splits
-        if splits is not None and Path(splits).exists():
-            splits = str(Path(splits).resolve())
-        return replace(self, data=replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits))
+        splits, holes = (
+            str(Path(path).resolve()) if path is not None and Path(path).exists() else path
+            for path in (self.data.splits, self.data.holes)
+        )
+        root = str(Path(self.data.root).resolve())
+        return replace(self, data=replace(self.data, root=root, splits=splits, holes=holes))
 
     def at(self, root: str | None) -> "Experiment":
         """The same experiment on data at another place; None leaves it where it is."""
-        return self if root is None else replace(self, data=replace(self.data, root=root, splits=None))
+        if root is None:
+            return self
+        # Splits, folds and holes are of the ids that lay where the data were.
+        data = replace(
+            self.data, root=root, splits=None, folds=None, fold=0, holes=None, complete_only=False
+        )
+        return replace(self, data=data)
 
 
 def add_settings(parser: jsonargparse.ArgumentParser) -> None:
@@ -270,6 +341,7 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
     """From nested settings that have passed the parser's checks of names and types."""
     data = dict(settings["data"])
     data["augment"] = AugmentSettings(**data["augment"])
+    data["reading"] = ReadingSettings(**data["reading"])
     method = settings["method"]
     if "name" not in method:
         raise InputError("The method has no name; give one, such as method: {name: gmd}.")
@@ -288,10 +360,10 @@ def write_experiment(experiment: Experiment, path: Path) -> None:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; regions are one setting."""
+    """Nested settings under dotted names; regions are one setting, and so are the modalities of a file."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and prefix + name != "data.regions":
+        if isinstance(value, dict) and prefix + name not in ("data.regions", "data.reading.modalities"):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

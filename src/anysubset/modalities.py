@@ -6,6 +6,7 @@ others, and a modality that nobody in the batch has, has no key.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -52,6 +53,19 @@ def in_order(some: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:
     """Some scenarios, in the order in which `scenarios` lists all."""
     place = {name: index for index, name in enumerate(modalities)}
     return sorted(some, key=lambda scenario: (len(scenario), [place[name] for name in scenario[::-1]]))
+
+
+def support(present: Iterable[Scenario], modalities: Scenario) -> dict[Scenario, int]:
+    """How many samples are eligible for each scenario, from what each of them has.
+
+    >>> support([("a",), ("a", "b")], ("a", "b"))
+    {('a',): 2, ('b',): 1, ('a', 'b'): 1}
+    """
+    having = Counter(frozenset(names) for names in present)
+    return {
+        scenario: sum(count for names, count in having.items() if names.issuperset(scenario))
+        for scenario in scenarios(modalities)
+    }
 
 
 def scenario_name(scenario: Scenario) -> str:

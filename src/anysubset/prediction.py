@@ -182,6 +182,12 @@ class Prediction(Task):
             return functional.cross_entropy(answer, target)
         return ERRORS[self.error](answer[:, 0], target)
 
+    def losses(self, answer: Tensor, target: Tensor) -> Tensor:
+        """Of (n, outputs) and (n,): `loss` of each sample by itself, (n,)."""
+        if self.classes:
+            return functional.cross_entropy(answer, target.to(answer.device), reduction="none")
+        return ERRORS[self.error](answer[:, 0], target.to(answer.device), reduction="none")
+
     def decision(self, answer: Tensor) -> Tensor:
         """(n, outputs) -> (n,): the likeliest class by its number, or the number that is predicted."""
         return answer.argmax(dim=1) if self.classes else answer[:, 0]

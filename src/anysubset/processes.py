@@ -51,6 +51,13 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
     return items[rank() :: world()]
 
 
+def check_shares(batch: int, parts: int = 1) -> None:
+    """Refuses a batch that leaves nothing to some process, or to some part of its share."""
+    if batch < world() * parts:
+        shared = f" by {world()} processes" * several() + f" in {parts} parts" * (parts > 1)
+        raise InputError(f"A batch of {batch} cannot be shared{shared}.")
+
+
 def gathered(items: Iterable[Item]) -> list[Item]:
     """The items of all processes, on each of them."""
     if not several():

@@ -13,10 +13,12 @@ import filelock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
-from anysubset import processes
+from anysubset import checkpoint, processes
+from anysubset.data.dataset import Knowledge
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
 from anysubset.files import clear_parts, whole
@@ -94,16 +96,27 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- logs
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, knowledge: Knowledge = ({}, {})) -> None:
         """Writes what the run is, and forgets what was logged after a step: it is about to be done again.
 
         Until now the folder holds nothing, so that faulty data leave nothing behind.
+
+        knowledge: of the training data, what `features.safetensors` keeps; no such file where there is nothing to.
+
+        Raises:
+            InputError: if the folder knows other things of its training data.
         """
+        tensors, facts = knowledge
+        known = features_of(self.path)
+        if (self.path / "experiment.yaml").exists() and known.exists():
+            check_known(known, tensors, facts)
         self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
         if not self.writes:
             return
         stored = self.path / "experiment.yaml"
         if not stored.exists():
+            if tensors or facts:
+                checkpoint.save(known, tensors, facts)
             (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with whole(stored) as temporary:
                 write_experiment(self.experiment, temporary)
@@ -137,6 +150,32 @@ def best_of(folder: Path) -> Path:
     return folder / "checkpoints" / "best.safetensors"
 
 
+def features_of(folder: Path) -> Path:
+    """Where a run folder keeps what it must know of the features that it was trained on."""
+    return folder / "features.safetensors"
+
+
+def check_known(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """What a file knows of the training data is true of those at hand.
+
+    Raises:
+        InputError: if it is not; names what differs.
+    """
+    known, said = checkpoint.load(path)
+    found: Mapping[str, Any] = json.loads(json.dumps(facts))
+    different = [name for name in sorted({*said, *found}) if said.get(name) != found.get(name)]
+    for name in sorted({*known, *tensors}):
+        here, there = tensors.get(name), known.get(name)
+        # Statistics may differ in their last digits from one number of threads to another.
+        if here is None or there is None or here.shape != there.shape or not torch.allclose(here, there, rtol=1e-9):
+            different.append(name)
+    if different:
+        raise InputError(
+            f"{path} was written for other training data: {', '.join(different)} differ. "
+            "Use the same data, or another run folder."
+        )
+
+
 def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path) -> None:
     """The settings that a file was made with are those of the experiment, but for incidental ones.
 
@@ -147,12 +186,18 @@ def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path
     defaults = Experiment().flat()
     mine, theirs = {**defaults, **experiment.flat()}, {**defaults, **settings}
     names = sorted({*mine, *theirs} - set(INCIDENTAL))
-    different = [name for name in names if mine.get(name) != theirs.get(name)]
+    different = [name for name in names if meant(name, mine) != meant(name, theirs)]
     if different:
         raise InputError(
             f"{source} belongs to another experiment: {', '.join(different)} differ. "
             "Use the same settings, or another run folder."
         )
+
+
+def meant(name: str, settings: Mapping[str, Any]) -> Any:
+    """The value of a setting, as it is meant: a width of 0.5 was the default, and is what none means for volumes."""
+    value = settings.get(name)
+    return None if (name, value) == ("model.width", 0.5) else value
 
 
 class DecouplingLog:

@@ -15,9 +15,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
+ALL = "all"  # In place of an id, for a metric over the set; in place of a region, where there are none.
+
+
 @dataclass(frozen=True)
 class Score:
-    """One number. `sample` is an id, or `all` for a metric over the set."""
+    """One number. `sample` is an id, or `all` for a metric over the set; `region` is `all` where there are none."""
 
     scenario: Scenario
     sample: str
@@ -26,7 +29,18 @@ class Score:
     value: float
 
 
-SHARES = {"dice": "Dice"}  # Metrics from 0 to 1 that are shown in per cent, under this name.
+# Metrics from 0 to 1 that are shown in per cent, under this name.
+SHARES = {
+    "dice": "Dice",
+    "acc2": "Acc-2",
+    "f1": "F1",
+    "acc2_zero": "Acc-2 has-zero",
+    "f1_zero": "F1 has-zero",
+    "acc7": "Acc-7",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+}
 
 
 def shown(metric: str, value: float) -> str:
@@ -38,6 +52,26 @@ def shown(metric: str, value: float) -> str:
     return f"{SHARES[metric]} {100 * value:.1f}" if metric in SHARES else f"{metric} {value:.3f}"
 
 
+def heading(metric: str) -> str:
+    """What stands above a column of a metric.
+
+    >>> heading("acc2"), heading("mae")
+    ('Acc-2 %', 'MAE')
+    """
+    return f"{SHARES[metric]} %" if metric in SHARES else {"mae": "MAE", "corr": "Corr"}.get(metric, metric)
+
+
+def number(metric: str, value: float | None) -> str:
+    """A metric's value in a column of that heading; blank where there is none.
+
+    >>> number("acc2", 0.7654), number("mae", 0.7654), number("corr", None)
+    ('76.5', '0.765', '')
+    """
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if metric in SHARES else f"{value:.3f}"
+
+
 def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, float]]:
     """Of one metric, the mean over the samples, by scenario and region, in the order of the scores."""
     values: dict[Scenario, dict[str, list[float]]] = {}
@@ -47,6 +81,15 @@ def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, floa
     return {
         scenario: {region: fmean(found) for region, found in regions.items()} for scenario, regions in values.items()
     }
+
+
+def over_set(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+    """The metrics over the set, by the name of the scenario; none where every metric is a sample's."""
+    found: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.sample == ALL:
+            found.setdefault(scenario_name(score.scenario), {})[score.metric] = score.value
+    return found
 
 
 def overall(means: Mapping[Scenario, Mapping[str, float]]) -> float:
@@ -84,7 +127,8 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
                 {
                     **facts,
                     "scenario": scenario_name(score.scenario),
-                    "n_missing": len(modalities) - len(score.scenario),
+                    # Blank where it differs from sample to sample, as in `random:0.3`.
+                    "n_missing": "" if set(score.scenario) - set(modalities) else len(modalities) - len(score.scenario),
                     "sample": score.sample,
                     "metric": score.metric,
                     "region": score.region,

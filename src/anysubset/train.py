@@ -23,7 +23,9 @@ from anysubset.methods.method import Method
 from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
-from anysubset.scores import means, overall, shown
+from anysubset.scores import means, over_set, overall, shown
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass
@@ -63,9 +65,9 @@ def train(
     dataset.prepare("train")
     dataset.prepare("val")
     lay_out(method, settings)
-    optimizer = torch.optim.Adam(method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = OPTIMIZERS[settings.optimizer](method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
-    run.begin(progress.step)
+    run.begin(progress.step, dataset.knowledge())
     if progress.finished:
         return progress
     method.train()
@@ -167,7 +169,8 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, report: Callable[[str], None]) -> None:
     """The dataset's own measure in every scenario of the validation split; the best weights are kept."""
     metric, more_is_better = dataset.selection
-    found = means(evaluate(method, dataset, "val", thorough=False), metric)
+    scores = evaluate(method, dataset, "val", thorough=False)
+    found = means(scores, metric)
     score = overall(found)
     scenarios = {scenario_name(scenario): regions for scenario, regions in found.items()}
     run.log(progress.step, {"validation": score, "scenarios": scenarios}, {f"validation/{metric}": score})
@@ -182,6 +185,7 @@ def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, rep
             "validation": scenarios,
             "validation_mean": score,
             "validation_samples": len(dataset.ids("val")),
+            "validation_scores": over_set(scores),
         }
         if run.writes:
             checkpoint.save(run.best, method.state_dict(), facts)

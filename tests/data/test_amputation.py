@@ -1,4 +1,4 @@
-import json
+import itertools
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from anysubset.data.amputation import (
     remove_by_rates,
     remove_monotone,
     restrict,
+    true_rate,
 )
+from anysubset.data.holes import Present
 from anysubset.data.tables import Table, differences
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
@@ -33,29 +35,48 @@ def table(samples: int, holes: bool = False) -> Table:
     return Table(tuple(map(str, range(samples))), inputs, torch.zeros(samples))
 
 
+def whole(samples: int, holes: bool = False) -> Present:
+    return presence(table(samples, holes))
+
+
 def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def shares(thinned: Table) -> dict[str, float]:
+def shares(thinned: Present) -> dict[str, float]:
     """By modalities, the share of the samples that have just these."""
-    present = ["+".join(names) for names in presence(thinned).values()]
+    present = ["+".join(names) for names in thinned.values()]
     return {name: present.count(name) / len(present) for name in set(present)}
 
 
 WAYS = {
     "at random": lambda given, **more: remove_at_random(given, 0.5, generator(), **more),
     "by rates": lambda given, **more: remove_by_rates(given, {"text": 0.9, "audio": 0.5}, generator(), **more),
-    "monotone": lambda given, **more: remove_monotone(given, 0.5, generator(), **more),
+    "monotone": lambda given, **more: remove_monotone(given, 0.5, generator(), NAMES, **more),
 }
+
+
+def test_who_has_what():
+    assert whole(3, holes=True) == {"0": NAMES, "1": ("text", "vision"), "2": NAMES}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_left_is_what_was_there(way):
-    whole, thinned = table(200, holes=True), WAYS[way](table(200, holes=True))
-    before, after = presence(whole), presence(thinned)
+    before = whole(200, holes=True)
+    after = WAYS[way](before)
+    assert list(after) == list(before)
     assert all(names and set(names) <= set(before[sample]) for sample, names in after.items())
     assert after != before
+    # In the order in which a sample's modalities came, whatever the order in which they are drawn.
+    assert all(names == tuple(name for name in NAMES if name in names) for names in after.values())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_table_keeps_what_stays_and_nothing_else(way):
+    given = table(200, holes=True)
+    after = WAYS[way](presence(given))
+    thinned = restrict(given, after)
+    assert presence(thinned) == after
     text = thinned.inputs["text"]
     assert torch.equal(text.values[:, 0, 0], text.rows.float())
     assert text.valid is not None
@@ -64,16 +85,21 @@ def test_what_is_left_is_what_was_there(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_one_seed_gives_one_set_of_holes(way):
-    assert differences(WAYS[way](table(50)), WAYS[way](table(50))) == []
+    assert WAYS[way](whole(50)) == WAYS[way](whole(50))
+    # The order in which a table holds its modalities changes nothing.
+    turned = {sample: names[::-1] for sample, names in whole(50).items()}
+    assert {sample: set(names) for sample, names in WAYS[way](turned).items()} == {
+        sample: set(names) for sample, names in WAYS[way](whole(50)).items()
+    }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_some_samples_may_be_spared(way):
-    after = presence(WAYS[way](table(50), ids=[str(number) for number in range(25)]))
+    after = WAYS[way](whole(50), ids=[str(number) for number in range(25)])
     assert all(after[str(number)] == NAMES for number in range(25, 50))
     assert any(after[str(number)] != NAMES for number in range(25))
     with pytest.raises(InputError, match="Unknown sample 'x'"):
-        WAYS[way](table(50), ids=["x"])
+        WAYS[way](whole(50), ids=["x"])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +107,7 @@ def test_some_samples_may_be_spared(way):
     [(0.3, 0.3025, 0.165, 0.0675), (0.5, 0.0625, 0.125, 0.1875), (0.7, 0, 0, 1 / 3), (0, 1, 0, 0)],
 )
 def test_random_missing_has_the_shares_of_its_rate(rate, everything, pair, single):
-    found = shares(remove_at_random(table(20000), rate, generator()))
+    found = shares(remove_at_random(whole(20000), rate, generator()))
     assert found.get("text+audio+vision", 0) == pytest.approx(everything, abs=0.01)
     for name in ("text+audio", "text+vision", "audio+vision"):
         assert found.get(name, 0) == pytest.approx(pair, abs=0.01)
@@ -90,12 +116,30 @@ def test_random_missing_has_the_shares_of_its_rate(rate, everything, pair, singl
 
 
 def test_the_realised_rate_is_the_rate():
-    thinned = remove_at_random(table(10000), 0.3, generator())
-    assert 1 - sum(len(names) for names in presence(thinned).values()) / 30000 == pytest.approx(0.3, abs=0.01)
+    thinned = remove_at_random(whole(10000), 0.3, generator())
+    assert 1 - sum(len(names) for names in thinned.values()) / 30000 == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_rate_that_cannot_be_met_has_a_true_one():
+    # Three of three: one stays, so that two of three go at most.
+    assert [true_rate(whole(4), rate) for rate in (0, 0.3, 0.5, 0.7, 1)] == pytest.approx([0, 0.3, 0.5, 2 / 3, 2 / 3])
+    # One has three and loses .9 of them, the other two and loses .6: 1.5 of 5. From .5 on it is 1.5 and 1 of 5.
+    assert true_rate(whole(2, holes=True), 0.3) == pytest.approx(0.3)
+    assert true_rate(whole(2, holes=True), 0.5) == pytest.approx(0.5)
+    assert true_rate(whole(2, holes=True), 0.6) == pytest.approx((1.8 + 1) / 5)
+    thinned = remove_at_random(whole(10000, holes=True), 0.6, generator())
+    assert 1 - sum(map(len, thinned.values())) / 25000 == pytest.approx((1.8 + 1) / 5, abs=0.01)
+
+
+def test_what_is_missing_at_a_rate_is_missing_at_every_higher_one():
+    steps = [remove_at_random(whole(200), rate, generator()) for rate in (0.1, 0.3, 0.5, 0.7)]
+    for fuller, thinner in itertools.pairwise(steps):
+        assert fuller != thinner
+        assert all(set(names) <= set(fuller[sample]) for sample, names in thinner.items())
 
 
 def test_rates_that_leave_nothing_are_drawn_again():
-    found = shares(remove_by_rates(table(20000), dict.fromkeys(NAMES, 0.3), generator()))
+    found = shares(remove_by_rates(whole(20000), dict.fromkeys(NAMES, 0.3), generator()))
     # (1 - .3)^3 = .343 of 1 - .3^3 = .973.
     assert found["text+audio+vision"] == pytest.approx(0.352518, abs=0.01)
     assert found["text+audio"] == pytest.approx(0.151079, abs=0.01)
@@ -103,47 +147,52 @@ def test_rates_that_leave_nothing_are_drawn_again():
 
 
 def test_a_rate_of_1_removes_a_modality_whole():
-    thinned = remove_by_rates(table(10), {"audio": 1.0}, generator())
+    thinned = restrict(table(10), remove_by_rates(whole(10), {"audio": 1.0}, generator()))
     assert thinned.modalities == ("text", "vision")
     with pytest.raises(InputError, match=r"leave no modality to 0, 1, 2, \.\.\. \(10 in all\)"):
-        remove_by_rates(table(10), dict.fromkeys(NAMES, 1.0), generator())
+        remove_by_rates(whole(10), dict.fromkeys(NAMES, 1.0), generator())
 
 
 def test_monotone_loses_all_that_follows():
-    found = shares(remove_monotone(table(20000), 0.5, generator(), order=["vision", "text", "audio"]))
+    found = shares(remove_monotone(whole(20000), 0.5, generator(), order=["vision", "text", "audio"]))
     assert found["vision"] == pytest.approx(0.5, abs=0.01)
     assert found["text+vision"] == pytest.approx(0.25, abs=0.01)
     assert found["text+audio+vision"] == pytest.approx(0.25, abs=0.01)
     assert len(found) == 3
     with pytest.raises(InputError, match="must name each"):
-        remove_monotone(table(3), 0.5, generator(), order=["text"])
+        remove_monotone(whole(3), 0.5, generator(), order=["text"])
 
 
 def test_monotone_starts_where_a_sample_does():
-    found = presence(remove_monotone(table(10, holes=True), 1.0, generator(), order=["audio", "text", "vision"]))
+    found = remove_monotone(whole(10, holes=True), 1.0, generator(), order=["audio", "text", "vision"])
     assert [found["0"], found["1"]] == [("audio",), ("text",)]
 
 
 def test_a_modality_is_removed_whole_or_for_some():
-    assert remove(table(4), ["audio"]).modalities == ("text", "vision")
-    some = presence(remove(table(4), ["audio", "text"], ids=["1", "3"]))
+    assert restrict(table(4), remove(whole(4), ["audio"])).modalities == ("text", "vision")
+    some = remove(whole(4), ["audio", "text"], ids=["1", "3"])
     assert some == {"0": NAMES, "1": ("vision",), "2": NAMES, "3": ("vision",)}
     with pytest.raises(InputError, match="these would have none: 0"):
-        remove(table(4), NAMES, ids=["0"])
+        remove(whole(4), NAMES, ids=["0"])
     with pytest.raises(InputError, match="Unknown modality 'sound'"):
-        remove(table(4), ["sound"])
+        remove(whole(4), ["sound"])
 
 
-def test_holes_are_saved_and_made_again():
-    thinned = remove_at_random(table(20), 0.5, generator())
-    saved = json.loads(json.dumps(presence(thinned)))
-    assert differences(restrict(table(20), saved), thinned) == []
-    for wrong, line in (({"x": NAMES}, "Unknown sample"), ({"1": ["x"]}, "Unknown modality"), ({"1": []}, "none: 1")):
+def test_a_table_is_restricted_where_it_is_asked_for():
+    thinned = restrict(table(4, holes=True), {"1": ["text", "audio"], "2": ["audio"]})
+    assert presence(thinned) == {"0": NAMES, "1": ("text",), "2": ("audio",), "3": ("text", "vision")}
+    assert differences(restrict(table(4), {}), table(4)) == []
+    for wrong, line in (
+        ({"x": NAMES}, "Unknown sample 'x'"),
+        ({"1": ["x"]}, "Unknown modality 'x'"),
+        ({"1": []}, "'1' has text, vision and would keep none"),
+        ({"1": ["audio"]}, "'1' has text, vision and would keep audio"),
+    ):
         with pytest.raises(InputError, match=line):
-            restrict(table(2), wrong)
+            restrict(table(2, holes=True), wrong)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_rates_are_probabilities(rate):
     with pytest.raises(InputError, match="between 0 and 1"):
-        remove_at_random(table(2), rate, generator())
+        remove_at_random(whole(2), rate, generator())

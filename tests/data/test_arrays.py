@@ -293,3 +293,29 @@ def test_av_digits():
     table = read_table(TABLES / "av_digits.npz", images=["image", "audio"])
     assert [tuple(each.values.shape[1:]) for each in table.inputs.values()] == [(1, 28, 28), (1, 32, 32)]
     assert len(set(table.groups or ())) == 6
+
+
+# ------------------------------------------------------------------------------ files to be answered from alone
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, ending):
+    wanted = {"vision": "video", "audio": "audio"}
+    write_table(read_table(saved(tmp_path, audio_present=None)), tmp_path / f"whole{ending}")
+    some = read_table(tmp_path / f"whole{ending}", modalities=wanted, absent=True)
+    assert (some.modalities, len(some)) == (("audio",), 3)
+    assert "has no array 'video'" in fault(tmp_path / f"whole{ending}", modalities=wanted)
+    line = fault(tmp_path / f"whole{ending}", modalities={"vision": "video"}, absent=True)
+    assert "has none of video; it has: " in line
+
+
+def test_a_file_without_a_target_is_read_if_that_is_said(tmp_path):
+    path = saved(tmp_path, y=None)
+    assert "has no array 'y'" in fault(path)
+    bare = read_table(path, modalities=["audio", "text"], unlabelled=True)
+    assert bare.target.tolist() == [0, 0, 0]
+    assert (bare.ids, bare.modalities) == (("v/1", "v/2", "w/1"), ("audio", "text"))
+    # A target that is there is not looked at: NaN in it is no fault.
+    with_nan = saved(tmp_path, y=np.array([np.nan, 1, 2]))
+    assert differences(read_table(with_nan, modalities=["audio", "text"], unlabelled=True), bare) == []
+    assert "has no array 'video'" in fault(path, modalities=["video"], unlabelled=True)

@@ -495,3 +495,10 @@ def test_words_are_no_features(tmp_path):
 
 def test_other_lists_are_refused(tmp_path):
     assert "not of ((words" in fault(save(tmp_path / "x.pkl", {"train": [1, 2], "test": [3]}))
+
+
+def test_a_pickle_may_lack_modalities_if_that_is_said(tmp_path):
+    path = save(tmp_path / "mult.pkl", mult(vision=None))
+    with pytest.raises(InputError, match="has no key 'vision'"):
+        read_table(path, modalities=["text", "vision"])
+    assert read_table(path, modalities=["text", "vision"], absent=True).modalities == ("text",)

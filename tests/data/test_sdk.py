@@ -190,3 +190,9 @@ def test_h5py_is_asked_for(tmp_path, monkeypatch):
     sequences(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert "needs h5py" in fault(tmp_path)
+
+
+def test_a_folder_may_lack_the_file_of_a_modality_if_that_is_said(tmp_path):
+    wanted = {**NAMES, "vision": "gone.csd"}
+    assert "gone.csd is not there" in fault(sequences(tmp_path), modalities=wanted)
+    assert read(tmp_path, modalities=wanted, absent=True).modalities == ("text", "audio")

@@ -172,3 +172,21 @@ def test_faults_of_parquet_files(tmp_path):
     assert "NaN or infinite values: text 1" in fault(path)
     path.write_bytes(path.read_bytes()[:-9])
     assert "cannot be read: damaged" in fault(path)
+
+
+def test_a_sheet_may_lack_modalities_and_the_target_if_that_is_said(tmp_path):
+    sheet = saved(tmp_path, SHEET.replace("-1", "").replace(",y,", ",why,"))
+    wanted = {"audio": "audio", "vision": "video"}
+    assert "has no column 'y'" in fault(sheet, modalities=wanted)
+    table = read_table(sheet, modalities=wanted, absent=True, unlabelled=True, empty="drop")
+    assert (table.ids, table.modalities, table.target.tolist()) == (("v/2", "w/1"), ("audio",), [0, 0])
+    assert "has no columns video_0" in fault(sheet, modalities=wanted, unlabelled=True)
+    assert "has none of video; it has: text, audio" in fault(sheet, modalities=["video"], absent=True, unlabelled=True)
+
+
+def test_a_folder_may_lack_the_sheet_of_a_modality_if_that_is_said(tmp_path):
+    saved(tmp_path, "id,x\na,1\nb,2\n", "text.csv")
+    wanted = ["text", "audio"]
+    assert "has no audio.csv" in fault(tmp_path, modalities=wanted, unlabelled=True)
+    table = read_table(tmp_path, modalities=wanted, absent=True, unlabelled=True)
+    assert (table.ids, table.modalities) == (("a", "b"), ("text",))

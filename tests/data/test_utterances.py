@@ -99,3 +99,10 @@ def test_faults_are_one_clear_line(tmp_path):
 )
 def test_faulty_labels(tmp_path, changes, line):
     assert line in fault(conversations(tmp_path, **changes), modalities=FOLDERS)
+
+
+def test_a_folder_of_features_may_be_gone_if_that_is_said(tmp_path):
+    wanted = {**FOLDERS, "vision": "features/manet"}
+    path = conversations(tmp_path)
+    assert "features/manet" in fault(path, modalities=wanted)
+    assert read_table(path, modalities=wanted, absent=True).modalities == ("audio", "text")

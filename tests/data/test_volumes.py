@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from anysubset.data import create_dataset, volumes
+from anysubset.data.holes import write_holes
 from anysubset.data.preprocessing import Box
 from anysubset.data.volumes import Volumes
 from anysubset.errors import InputError
@@ -367,3 +368,51 @@ def test_splits_lie_beside_a_manifest(tmp_path):
     (tmp_path / "mine.json").write_text('{"train": ["a"]}')
     found = dataset(tmp_path / "list.csv", modalities=["t1"], splits="mine.json")
     assert found.ids("train") == ("a",)
+
+
+# --------------------------------------------------------------------------------------------------- holes
+
+
+def test_a_contrast_that_was_removed_is_never_read(tmp_path):
+    for case in ("a", "b"):
+        patient(tmp_path, case, {"t1": (2, 8), "flair": (1, 9), "t2": (1, 9)})
+    # Whoever reads these says that they are damaged.
+    (tmp_path / "a" / "a_t1.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="a_t1"):
+        dataset(tmp_path).prepare("all")
+    write_holes(tmp_path / "holes.json", {"a": ["flair", "t2"]}, {})
+    made = dataset(tmp_path, holes="holes.json")  # Beside the patients.
+    assert made.present("all") == [("flair", "t2"), ("flair", "t2", "t1")]
+    (batch,) = made.training_batches("all", 2, 0, 0, 1)
+    assert {name: [batch.ids[row] for row in seen.rows.tolist()] for name, seen in batch.inputs.items()}["t1"] == ["b"]
+    assert batch.target.any()  # The label of `a` stays.
+    seen = {name for sample in made.samples("all", ids=["a"]) for name in sample.inputs}
+    assert seen == {"flair", "t2"}
+
+
+def test_patients_kept_on_disk_are_prepared_again_for_other_holes(tmp_path):
+    patient(tmp_path / "patients", "a", {"t1": (2, 8), "flair": (1, 9)})
+    kept = str(tmp_path / "kept")
+    dataset(tmp_path / "patients", cache=kept).prepare("all")
+    write_holes(tmp_path / "holes.json", {"a": ["flair"]}, {})
+    made = dataset(tmp_path / "patients", cache=kept, holes=str(tmp_path / "holes.json"))
+    made.prepare("all")
+    assert made.prepared("a").modalities == ("flair",)
+
+
+@pytest.mark.parametrize(
+    ("stay", "words"),
+    [
+        ({"c": ["t1"]}, "Unknown sample 'c'"),
+        ({"a": ["t3"]}, "Unknown modality 't3'"),
+        ({"a": ["t2"]}, "'a' has flair, t1 and would keep t2"),
+    ],
+)
+def test_holes_of_other_patients_are_refused(tmp_path, stay, words):
+    patient(tmp_path, "a", {"t1": (2, 8), "flair": (1, 9)})
+    patient(tmp_path, "b", {"t2": (2, 8)})
+    write_holes(tmp_path / "holes.json", stay, {})
+    with pytest.raises(InputError, match="do not go together: .*" + words):
+        dataset(tmp_path, holes="holes.json")
+    with pytest.raises(InputError, match=r"gone\.json cannot be read"):
+        dataset(tmp_path, holes="gone.json")

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from anysubset.modalities import scenarios
-from anysubset.report.table import Means, scenario_table
+from anysubset.report.table import Means, metric_table, scenario_table
 
 FULL = {
     ("t2",): {"WT": 0.10, "ET": 0.30},
@@ -86,3 +86,29 @@ def test_the_lines_come_in_the_order_of_the_scenarios(count):
     shown = [cells for cells in lines(text) if set(cells[:-1]) <= {"●", "○"}]
     assert [cells[-1] for cells in shown] == [f"{place:.1f}" for place in range(len(every))]
     assert [cells[:-1] for cells in shown] == [["●" if name in each else "○" for name in names] for each in every]
+
+
+def test_metrics_side_by_side_by_hand():
+    values = {
+        ("t2",): {"acc2": 0.5, "mae": 1.0},
+        ("t1",): {"acc2": 0.7, "mae": 2.0, "corr": 0.25},
+        ("t2", "t1"): {"acc2": 0.9, "mae": 0.3, "corr": -0.5},
+    }
+    counts = {("t2",): 4, ("t1",): 3, ("t2", "t1"): 2}
+    constants = {"mean of training": {"acc2": 0.4, "mae": 1.25}, "chance": {"acc2": 0.6}}
+    table = metric_table(values, ("t2", "t1"), "A title", ["acc2", "mae", "corr"], counts, constants)
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(table)
+    text = console.export_text()
+    assert [word in text for word in ("A title", "Acc-2 %", "MAE", "Corr")] == [True] * 4
+    assert [line.split() for line in text.splitlines() if any(c.isdecimal() for c in line)][1:] == [
+        ["●", "○", "4", "50.0", "1.000"],
+        ["○", "●", "3", "70.0", "2.000", "0.250"],
+        ["●", "●", "2", "90.0", "0.300", "-0.500"],
+        # By hand: (50 + 70) / 2, (1 + 2) / 2; t2 alone has no correlation, so no mean that it is in has one.
+        ["1", "missing", "60.0", "1.500"],
+        ["0", "missing", "90.0", "0.300", "-0.500"],
+        ["all", "70.0", "1.100"],
+        ["mean", "of", "training", "40.0", "1.250"],
+        ["chance", "60.0"],
+    ]

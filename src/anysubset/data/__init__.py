@@ -1,14 +1,19 @@
 """The datasets, and the table by which the rest knows them."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
+from anysubset.data.features import INTENSITIES, Features, FeatureSet, features_task
 from anysubset.data.patients import BRATS
+from anysubset.data.signature import Signature, read_signature
 from anysubset.data.volumes import Volumes, VolumeSet, segmentation_task
-from anysubset.errors import unknown
-from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.errors import InputError, unknown
+from anysubset.experiment import DataSettings, ModelSettings, flatten
+from anysubset.prediction import Prediction
 from anysubset.segmentation import Segmentation
 
-DATASETS: dict[str, VolumeSet] = {
+DATASETS: dict[str, VolumeSet | FeatureSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),
     "brats": VolumeSet(
         "BraTS 2018-2021 (Synapse, registration): enhancing tumour is label 4",
@@ -41,10 +46,31 @@ DATASETS: dict[str, VolumeSet] = {
         BRATS,
         (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))),
     ),
+    "features": FeatureSet("any table of features with a number or a class to predict; see data.reading"),
+    "mosi": FeatureSet(
+        "CMU-MOSI, sentiment of spoken reviews, in the files of MMSA, MulT and others",
+        ("text", "audio", "vision"),
+        INTENSITIES,
+    ),
+    "mosei": FeatureSet(
+        "CMU-MOSEI, sentiment of spoken opinions, in the files of MMSA, MulT and others",
+        ("text", "audio", "vision"),
+        INTENSITIES,
+    ),
 }
 
+# Settings that mean nothing for one kind of dataset, since they are for the other.
+FOR_VOLUMES = (
+    *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
+    *("model.patch", "model.stem", "model.pool", "model.cross_entropy", "model.overlap"),
+)
+FOR_FEATURES = (
+    *("data.folds", "data.fold", "data.reading"),
+    *("model.preset", "model.layers", "model.dropout", "model.head", "model.error"),
+)
 
-def described(data: DataSettings) -> VolumeSet:
+
+def described(data: DataSettings) -> VolumeSet | FeatureSet:
     """What is known of the dataset that the settings name.
 
     Raises:
@@ -55,17 +81,67 @@ def described(data: DataSettings) -> VolumeSet:
     return DATASETS[data.name]
 
 
-def create_task(data: DataSettings, model: ModelSettings) -> Segmentation:
-    """The task that the settings describe; needs no data."""
-    return segmentation_task(data, model, described(data))
+def create_task(
+    data: DataSettings, model: ModelSettings, signature: Signature | None = None
+) -> Segmentation | Prediction:
+    """The task that the settings describe; needs no data, but of features their signature.
+
+    Raises:
+        InputError: if there is no such dataset, or a setting means nothing for it.
+    """
+    known = described(data)
+    check_meaning(data, model, known)
+    if isinstance(known, VolumeSet):
+        return segmentation_task(data, model, known)
+    if signature is None:
+        raise InputError(f"What dataset {data.name!r} asks for is in its file: `anysubset fit` reads it.")
+    return features_task(model, signature)
 
 
 def create_dataset(
-    data: DataSettings, model: ModelSettings, report: Callable[[str], None] = lambda line: None
-) -> Volumes:
-    """The dataset that the settings describe; nothing is read yet but names and splits.
+    data: DataSettings,
+    model: ModelSettings,
+    report: Callable[[str], None] = lambda line: None,
+    signature: Signature | None = None,
+    unlabelled: bool = False,
+) -> Volumes | Features:
+    """The dataset that the settings describe: of volumes nothing is read yet but names and splits, of features all.
+
+    Args:
+        data: where it is.
+        model: the network of its task.
+        report: told in one line what is read.
+        signature: of the features that a run was trained on; by default what is there is to be trained on.
+        unlabelled: whether features are to be answered from alone, so that there need not be targets.
 
     Raises:
-        InputError: if there is no such dataset, no patient, or the splits are faulty.
+        InputError: if there is no such dataset, nothing in it, the splits are faulty, or a setting means nothing.
     """
-    return Volumes(data, create_task(data, model), report)
+    known = described(data)
+    check_meaning(data, model, known)
+    if isinstance(known, VolumeSet):
+        return Volumes(data, segmentation_task(data, model, known), report)
+    return Features(data, model, known, signature, report, unlabelled)
+
+
+def signature_in(path: Path, data: DataSettings) -> Signature | None:
+    """What the file of a run says of the features that it was trained on; None for volumes.
+
+    Raises:
+        InputError: if it is needed and not there, or is none of ours.
+    """
+    return read_signature(path) if isinstance(described(data), FeatureSet) else None
+
+
+def check_meaning(data: DataSettings, model: ModelSettings, known: VolumeSet | FeatureSet) -> None:
+    """Refuses settings that are for datasets of the other kind, but at their defaults."""
+    volumes = isinstance(known, VolumeSet)
+    given = flatten({"data": asdict(data), "model": asdict(model)})
+    defaults = flatten({"data": asdict(DataSettings()), "model": asdict(ModelSettings())})
+    for name, value in given.items():
+        foreign = FOR_FEATURES if volumes else FOR_VOLUMES
+        if value != defaults.get(name) and any(name == each or name.startswith(f"{each}.") for each in foreign):
+            kinds = ("volumes", "features") if volumes else ("features", "volumes")
+            raise InputError(
+                f"{name} means nothing for dataset {data.name!r}, which holds {kinds[0]}: it is for {kinds[1]}."
+            )

@@ -71,14 +71,20 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
         if getattr(options, kind) is not None and getattr(options, kind) not in arrays:
             raise InputError(f"has no array {getattr(options, kind)!r}; it holds: {', '.join(arrays)}.")
     label = options.target or "y"
-    if label not in arrays:
+    if label not in arrays and not options.unlabelled:
         raise InputError(f"has no array {label!r}; name the target with target=. It holds: {', '.join(arrays)}.")
-    target = target_of(arrays[label], label, options.kind, options.column)
+    wanted = options.asked(arrays) or modalities_in(arrays, {label, *names.values()})
+    for stored in wanted.values():
+        if stored not in arrays:
+            raise InputError(f"has no array {stored!r}; it holds: {', '.join(arrays)}.")
+    if options.unlabelled:
+        target = torch.zeros(len(arrays[next(iter(wanted.values()))]) if wanted else 0)
+    else:
+        target = target_of(arrays[label], label, options.kind, options.column)
     about = {kind: lines_of(arrays[name], name, len(target)) for kind, name in names.items() if name in arrays}
     ids = about.get("id") or [str(number) for number in range(len(target))]
     columns = {
-        name: column_of(arrays, stored, len(target), name in options.images, options)
-        for name, stored in (options.modalities or modalities_in(arrays, {label, *names.values()})).items()
+        name: column_of(arrays, stored, len(target), name in options.images, options) for name, stored in wanted.items()
     }
     splits = splits_of(ids, about["split"]) if "split" in about else None
     return assemble(layout, ids, columns, target, options, about.get("group"), splits)
@@ -99,8 +105,6 @@ def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str
 
 def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool, options: Options) -> Column:
     """One modality, with what the arrays beside it say of it."""
-    if name not in arrays:
-        raise InputError(f"has no array {name!r}; it holds: {', '.join(arrays)}.")
     values = arrays[name]
     lengths, valid, present = (arrays.get(name + extra) for extra in EXTRAS)
     if len(values) != samples or (present is not None and present.shape != (samples,)):

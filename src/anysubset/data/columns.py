@@ -4,7 +4,7 @@ The readers of the formats find the arrays; what holds for all of them is done h
 infinite values, types, padding that must not leak.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ class Options:
     words: str | None = None
     clean: str | None = None
     empty: str | None = None
+    absent: bool = False
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         choices = {"kind": ("regression", "classes"), "padding": ("front", "end", "none")}
@@ -46,11 +48,25 @@ class Options:
                 raise unknown(name, getattr(self, name), known)
 
     def only(self, layout: str, *known: str) -> None:
-        """Refuses options that mean nothing for a layout; `clean` and `empty` mean something for all."""
+        """Refuses options that mean nothing for a layout; some mean something for all."""
         for option in fields(self):
             given = getattr(self, option.name)
-            if given is not None and given != () and option.name not in (*known, "clean", "empty"):
+            everywhere = ("clean", "empty", "absent", "unlabelled")
+            if given is not None and given != () and option.name not in (*known, *everywhere):
                 raise InputError(f"The option {option.name!r} means nothing for a {layout}.")
+
+    def asked(self, found: Collection[str]) -> Mapping[str, str] | None:
+        """The modalities that were asked for; with `absent`, those of them that the file has; None if none was named.
+
+        found: what there is in the file, by the names that it has there.
+        """
+        if self.modalities is None or not self.absent:
+            return self.modalities
+        there = {name: stored for name, stored in self.modalities.items() if stored in found}
+        if not there:
+            wanted = ", ".join(self.modalities.values())
+            raise InputError(f"has none of {wanted}; it has: {', '.join(map(str, found))}.")
+        return there
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,8 @@ def assemble(
         places = dict(zip(kept, range(len(kept)), strict=True))
         inputs = {name: moved(observed, places) for name, observed in inputs.items()}
         gone = set(ids) - {ids[place] for place in kept}
-        splits = splits and {name: tuple(each for each in split if each not in gone) for name, split in splits.items()}
+        left = {name: tuple(each for each in split if each not in gone) for name, split in (splits or {}).items()}
+        splits = None if splits is None else {name: split for name, split in left.items() if split}
         ids, target = [ids[place] for place in kept], target[kept]
         groups = groups and [groups[place] for place in kept]
     table = Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,9 @@ from anysubset.errors import InputError, unknown
 from anysubset.modalities import Batch, Inputs, Scenario
 from anysubset.scores import Score
 from anysubset.task import Task
+
+# Tensors and facts that JSON can hold, by name.
+Knowledge = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
 class Sample(ABC):
@@ -30,12 +34,13 @@ class Sample(ABC):
 class Dataset(ABC):
     """Samples, their splits, and the task that they set.
 
-    splits: ids by split. root: where they are, for messages.
+    splits: ids by split. root: where they are, for messages. noun: what samples are called there.
     """
 
     task: Task
     splits: Mapping[str, tuple[str, ...]]
     root: str
+    noun: str = "samples"
     selection: tuple[str, bool]  # The metric by which weights are chosen, and whether more of it is better.
 
     def ids(self, split: str) -> tuple[str, ...]:
@@ -80,6 +85,10 @@ class Dataset(ABC):
         self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
     ) -> Iterator[Sample]:
         """Every sample of a split (or some, by id), with the scenarios that it is eligible for."""
+
+    def knowledge(self) -> Knowledge:
+        """What a run must know of its training data to answer without them, beside weights; by default nothing."""
+        return {}, {}
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
         """Metrics that need all samples of a scenario at once; by default none."""

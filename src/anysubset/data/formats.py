@@ -32,6 +32,8 @@ def read_table(
     words: str | None = None,
     clean: str | None = None,
     empty: str | None = None,
+    absent: bool = False,
+    unlabelled: bool = False,
 ) -> Table:
     """The table that a file or a folder holds.
 
@@ -54,6 +56,9 @@ def read_table(
         words: the `.csd` file to whose words the others are aligned; default: not aligned.
         clean: `zero` sets NaN and infinite values to 0, and `Table.origin` counts them; default: they are refused.
         empty: `drop` leaves out samples without any modality, and says so in `Table.origin`; default: refused.
+        absent: whether the file may lack modalities that were asked for, all but one: then no sample has them.
+        unlabelled: whether the target is not looked at and need not be there, where samples can be told without it: in
+            our own tables. It is 0 in theirs.
 
     Raises:
         InputError: in one line that starts with the path, if the file is damaged, of no known layout, holds code, or
@@ -61,7 +66,8 @@ def read_table(
     """
     path = Path(path)
     names = modalities if modalities is None or isinstance(modalities, Mapping) else {name: name for name in modalities}
-    options = Options(names, target, kind, column, id, group, split, tuple(images), padding, words, clean, empty)
+    told = (target, kind, column, id, group, split, tuple(images), padding, words, clean, empty, absent, unlabelled)
+    options = Options(names, *told)
     try:
         return dispatched(path, options)
     except InputError as error:

@@ -138,7 +138,7 @@ def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
     here = SENTIMENT if numeric else SENTIMENT[1:]
     notes = [] if numeric else ["text is words here, not features, and was left out."]
     columns = {}
-    for name, key in (options.modalities or {name: name for name in here}).items():
+    for name, key in (options.asked(here) or {name: name for name in here}).items():
         if key not in here:
             raise InputError(f"has no features {key!r}; it has: {', '.join(here)}.")
         columns[name] = ragged([matrix(stream[key], key) for stream in streams], key)
@@ -166,7 +166,7 @@ def matrix(raw: Any, what: str) -> Array:
 
 def modalities_of(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Mapping[str, str]:
     """By modality the key of its array, as asked for, or those that are there of text, audio and vision."""
-    keys = options.modalities or {name: name for name in SENTIMENT if name in parts["train"]}
+    keys = options.asked(parts["train"]) or {name: name for name in SENTIMENT if name in parts["train"]}
     for key in keys.values():
         if key not in parts["train"]:
             raise InputError(f"has no key {key!r}; it has: {', '.join(map(str, parts['train']))}.")

@@ -50,7 +50,8 @@ def read_sdk(folder: Path, options: Options) -> Table:
             f"holds {here}: say which is what, as in modalities={{'text': 'words.csd'}}, target='labels.csd'."
         )
     labels = read_csd(folder / options.target)
-    streams = {name: read_csd(folder / file) for name, file in options.modalities.items()}
+    files = options.asked([path.name for path in folder.glob("*.csd")])
+    streams = {name: read_csd(folder / file) for name, file in (files or {}).items()}
     words = read_csd(folder / options.words) if options.words else None
     notes = [line for stream in (labels, *streams.values(), *([words] if words else [])) for line in stream.notes]
     for name, stream in streams.items():

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from anysubset.data.columns import Array, Column, Options, assemble, ragged
 from anysubset.data.labels import splits_of, target_of, text
@@ -58,7 +60,7 @@ def read_csv_folder(path: Path, options: Options) -> Table:
                 full[row] = full[row] if cell is None else cell
             if not known:
                 columns.setdefault(name, []).append(key)
-    wanted = options.modalities or {name: name for name in columns}
+    wanted = options.asked(columns) or {name: name for name in columns}
     for stem in wanted.values():
         if stem not in columns:
             raise InputError(
@@ -129,7 +131,7 @@ def from_cells(layout: str, cells: Cells, options: Options) -> Table:
     if strangers and options.modalities is None:
         line = "call features <modality>_<number>, or name those to read with modalities="
         raise InputError(f"has columns of no modality: {shown(strangers)}; {line}.")
-    wanted = options.modalities or {name: name for name in found}
+    wanted = options.asked(found) or {name: name for name in found}
     for prefix in wanted.values():
         if prefix not in found:
             raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(found)}.")
@@ -142,18 +144,23 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
     """The table of cells by column, when it is known which columns are a modality's."""
     about = about_of(options)
     check_named(cells, options)
-    samples = len(cells[about["y"]])
+    samples = len(next(iter(cells.values())))
     ids = [text(each) for each in cells.get(about["id"], range(samples))]
     if about["id"] in cells:
         blank_or_twice(cells[about["id"]], "The file")
-    without = [each for each, label in zip(ids, cells[about["y"]], strict=True) if label is None]
-    if without:
-        raise InputError(f"The target {about['y']!r} is blank for {shown(without)}.")
-    target = target_of(label_numbers(cells[about["y"]], about["y"]), about["y"], options.kind)
+    target = torch.zeros(samples) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
     groups = [text(each or "") for each in cells[about["group"]]] if about["group"] in cells else None
     splits = splits_of(ids, [text(each or "") for each in cells[about["split"]]]) if about["split"] in cells else None
     found = {name: features(name, [cells[column] for column in some], some, ids) for name, some in columns.items()}
     return assemble(layout, ids, found, target, options, groups, splits)
+
+
+def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Tensor:
+    """The target, of which no cell may be blank."""
+    without = [each for each, label in zip(ids, cells, strict=True) if label is None]
+    if without:
+        raise InputError(f"The target {column!r} is blank for {shown(without)}.")
+    return target_of(label_numbers(cells, column), column, options.kind)
 
 
 def check_named(cells: Cells, options: Options) -> None:
@@ -161,7 +168,7 @@ def check_named(cells: Cells, options: Options) -> None:
     for name in (options.id, options.group, options.split):
         if name is not None and name not in cells:
             raise InputError(f"has no column {name!r}; its columns: {', '.join(list(cells)[:8])}.")
-    if (options.target or "y") not in cells:
+    if (options.target or "y") not in cells and not options.unlabelled:
         raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
 
 

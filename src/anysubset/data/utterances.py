@@ -53,7 +53,8 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
         name: [each for each, (video, _) in zip(ids, names, strict=True) if owner.get(video) == name] for name in USUAL
     }
     columns = {}
-    for name, folder in options.modalities.items():
+    folders = [folder for folder in options.modalities.values() if (path.parent / folder).is_dir()]
+    for name, folder in (options.asked(folders) or {}).items():
         place = path.parent / folder
         if not place.is_dir():
             raise InputError(f"the feature folder {place} of {name} is not there.")

@@ -6,7 +6,7 @@ on its place in the run alone, not on what was drawn before: a resumed run, and 
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from anysubset import checkpoint, processes
 from anysubset.data.augmentation import patches
 from anysubset.data.dataset import Dataset, Sample
+from anysubset.data.holes import read_holes, restricted
 from anysubset.data.patients import Patient, find_patients
 from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
 from anysubset.data.reading import read_patient
@@ -31,6 +32,7 @@ from anysubset.modalities import Batch, Scenario, collate, scenarios
 from anysubset.scores import Score
 from anysubset.segmentation import Segmentation
 
+WIDTH = 0.5  # The paper's.
 PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.
 
 
@@ -87,6 +89,7 @@ class Volumes(Dataset):
     """
 
     selection = ("dice", True)
+    noun = "patients"
     task: Segmentation
 
     def __init__(
@@ -96,22 +99,54 @@ class Volumes(Dataset):
         self.data = data
         self.root = data.root
         self.report = report
-        self.patients = {patient.id: patient for patient in find_patients(Path(data.root))}
+        self.patients = self.find_patients()
         self.splits = self.read_splits()
         self.ready: dict[str, Prepared | Path] = {}
 
+    def find_patients(self) -> dict[str, Patient]:
+        """Patients by id, with the files that the file of holes leaves them; a label always stays."""
+        patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
+        if self.data.holes is None:
+            return patients
+        path = self.place_of(self.data.holes)
+        stay = read_holes(path)
+        try:
+            left = restricted({case: tuple(patient.sources) for case, patient in patients.items()}, stay)
+        except InputError as error:
+            raise InputError(f"{path} and {self.data.root} do not go together: {error}") from None
+        return {
+            case: replace(patient, sources={name: patient.sources[name] for name in left[case]})
+            for case, patient in patients.items()
+        }
+
     def read_splits(self) -> dict[str, tuple[str, ...]]:
-        """Ids by split. Without a file of splits every patient is in the split `all`."""
-        root = Path(self.data.root)
+        """Ids by split. Without a file of splits every patient is in the split `all`.
+
+        Raises:
+            InputError: if they name what is not there, or no training patient is complete who has to be.
+        """
         if self.data.splits is None:
-            found = find_splits(root)
+            found = find_splits(Path(self.data.root))
         else:
-            named = Path(self.data.splits)
-            beside = (root if root.is_dir() else root.parent) / named
-            found = read_splits(named if named.exists() else beside)
+            found = read_splits(self.place_of(self.data.splits))
         if found is not None:
             check_splits(found, self.patients)
-        return {**(found or {}), "all": tuple(self.patients)}
+        splits = {**(found or {}), "all": tuple(self.patients)}
+        if self.data.complete_only and "train" in splits:
+            wanted, train = set(self.task.modalities), splits["train"]
+            splits["train"] = tuple(case for case in train if wanted <= set(self.patients[case].sources))
+            if not splits["train"]:
+                raise InputError(
+                    f"None of {len(train)} training patients has every modality; data.complete_only leaves none."
+                )
+            kept = f"{len(splits['train'])} of {len(train)}"
+            self.report(f"Training patients that lack a modality are dropped: {kept} stay")
+        return splits
+
+    def place_of(self, name: str) -> Path:
+        """A file or folder that the settings name, from here or from where the patients are."""
+        root = Path(self.data.root)
+        return Path(name) if Path(name).exists() else (root if root.is_dir() else root.parent) / name
 
     def check_modalities(self) -> None:
         """For training: each of the task's modalities is somebody's, or it is misspelt.
@@ -180,9 +215,7 @@ class Volumes(Dataset):
 
         parts: micro-batches that each share comes in, one after the other.
         """
-        if batch < processes.world() * parts:
-            shared = f" by {processes.world()} processes" * processes.several() + f" in {parts} parts" * (parts > 1)
-            raise InputError(f"A batch of {batch} cannot be shared{shared}.")
+        processes.check_shares(batch, parts)
         self.prepare(split)
         dataset = Patches(self, split, seed)
         shares = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
@@ -231,7 +264,7 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
         regions=regions,
         skull_stripped=known.skull_stripped if data.skull_stripped is None else data.skull_stripped,
         patch=tuple(model.patch),
-        width=model.width,
+        width=WIDTH if model.width is None else model.width,
         stem=model.stem,
         pool=model.pool,
         cross_entropy=model.cross_entropy,

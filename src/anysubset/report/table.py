@@ -1,12 +1,13 @@
 """Scores as tables for a terminal, in the paper's column order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from anysubset.modalities import Scenario
-from anysubset.scores import by_number_missing, overall
+from anysubset.scores import by_number_missing, heading, number, overall
 
 Means = Mapping[Scenario, Mapping[str, float]]
 
@@ -46,6 +47,61 @@ def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, 
     table.add_section()
     table.add_row("all", *gap, *cells([across(means) for means in runs.values()], scale))
     return table
+
+
+def metric_table(
+    values: Means,
+    modalities: Scenario,
+    title: str,
+    metrics: Sequence[str],
+    counts: Mapping[Scenario, int],
+    constants: Mapping[str, Mapping[str, float]],
+) -> Table:
+    """A row a scenario, a dot for each present modality, how many samples have them, and metrics side by side.
+
+    Below them the means by number missing and over all scenarios, and what constants score. A metric that is not
+    defined in some scenario is blank there, and in every mean that it would enter.
+
+    Args:
+        values: by scenario, the metrics over the set.
+        modalities: in the order of the columns.
+        title: above the table.
+        metrics: those that are shown, in this order.
+        counts: by scenario, the samples that were scored.
+        constants: by name, the metrics of answers without looking.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in modalities:
+        table.add_column(name, justify="center")
+    for name in ("n", *map(heading, metrics)):
+        table.add_column(name, justify="right")
+    size = 1
+    for scenario, found in values.items():
+        if len(scenario) > size:
+            table.add_section()
+            size = len(scenario)
+        dots = ["●" if name in scenario else "○" for name in modalities]
+        table.add_row("", *dots, str(counts[scenario]), *(number(metric, found.get(metric)) for metric in metrics))
+    groups: dict[str, list[Mapping[str, float]]] = {}
+    for scenario in sorted(values, key=len):
+        groups.setdefault(f"{len(modalities) - len(scenario)} missing", []).append(values[scenario])
+    groups["all"] = list(values.values())
+    gap = [""] * (len(modalities) + 1)
+    for name, group in groups.items():
+        if name in ("all", next(iter(groups))):
+            table.add_section()
+        table.add_row(name, *gap, *(number(metric, mean_of(metric, group)) for metric in metrics))
+    table.add_section()
+    for name, found in constants.items():
+        table.add_row(name, *gap, *(number(metric, found.get(metric)) for metric in metrics))
+    return table
+
+
+def mean_of(metric: str, group: Sequence[Mapping[str, float]]) -> float | None:
+    """Over scenarios; none where the metric is not defined in all of them."""
+    found = [values[metric] for values in group if metric in values]
+    return fmean(found) if len(found) == len(group) else None
 
 
 def columns_of(regions: list[str]) -> list[str]:

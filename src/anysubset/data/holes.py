@@ -1,0 +1,87 @@
+"""The file of holes: which modalities stay with whom, so that one set of holes serves every method and every run.
+
+    {"how": "each modality missing with probability 0.3", "seed": 0, "present": {"id": ["text", "vision"], ...}}
+
+Samples, of a table or patients of a folder alike, that are not named keep what they have. Whatever stands beside
+`present` is for whoever reads.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from anysubset.errors import InputError, one_line, unknown
+from anysubset.files import whole
+from anysubset.modalities import Scenario
+
+Present = dict[str, Scenario]  # By id, the modalities that are there.
+
+
+def read_holes(path: Path) -> Present:
+    """By id, the modalities that stay, in the order of the file.
+
+    Raises:
+        InputError: if the file is not of this layout, an id or a modality comes twice, or a sample keeps none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({one_line(error)}).") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no file of holes: {one_line(error)}.") from None
+    present = content.get("present") if isinstance(content, dict) else None
+    if not isinstance(present, dict) or not present:
+        raise InputError(f'{path} is no file of holes: it must be {{"present": {{"id": ["modality", ...], ...}}}}.')
+    for sample, names in present.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: what {sample!r} keeps is no list of modalities in quotes.")
+        if not names or len(set(names)) < len(names):
+            fault = f"names a modality of {sample!r} twice" if names else f"leaves no modality to {sample!r}"
+            raise InputError(f"{path} {fault}; list each modality that stays, one at least.")
+    return {sample: tuple(names) for sample, names in present.items()}
+
+
+def write_holes(path: Path, present: Mapping[str, Collection[str]], about: Mapping[str, object]) -> None:
+    """Writes the modalities that stay by id; `about` says how they were drawn. Whole or not at all."""
+    lines = ",\n".join(f"  {json.dumps(sample)}: {json.dumps(list(names))}" for sample, names in present.items())
+    facts = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n " for name, value in about.items())
+    with whole(path) as temporary:
+        temporary.write_text(f'{{{facts}"present": {{\n{lines}\n }}}}\n', encoding="utf-8")
+
+
+def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[str]]) -> Present:
+    """Of what is there, what stays; samples that are not named keep what they have.
+
+    >>> restricted({"1": ("text", "audio"), "2": ("audio",)}, {"1": ["audio", "text"], "2": ["audio", "text"]})
+    {'1': ('text', 'audio'), '2': ('audio',)}
+    >>> restricted({"1": ("text", "audio"), "2": ("audio",)}, {"1": ["audio"]})
+    {'1': ('audio',), '2': ('audio',)}
+
+    Raises:
+        InputError: if an id or a modality is unknown, or a sample would have none left.
+    """
+    known = dict.fromkeys(name for names in present.values() for name in names)
+    for sample, names in stay.items():
+        if sample not in present:
+            raise unknown("sample", sample, list(present)[:5])
+        for name in names:
+            if name not in known:
+                raise unknown("modality", name, known)
+        if not set(names) & set(present[sample]):
+            raise InputError(
+                f"Samples keep at least one modality; {sample!r} has {', '.join(present[sample])} "
+                f"and would keep {', '.join(names) or 'none'}."
+            )
+    return {
+        sample: tuple(name for name in names if sample not in stay or name in stay[sample])
+        for sample, names in present.items()
+    }
+
+
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, in which no name may come twice: JSON itself would keep the last and lose the others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found

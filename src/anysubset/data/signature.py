@@ -1,0 +1,174 @@
+"""What a run knows of the features that it was trained on: enough to answer from another file, of other samples.
+
+Kept in the run folder as `features.safetensors`: tensors `<modality>.mean` and `<modality>.deviation`, and facts.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from anysubset import checkpoint
+from anysubset.data.amputation import presence
+from anysubset.data.dataset import Knowledge
+from anysubset.data.standardisation import Statistics, statistics
+from anysubset.data.tables import Table
+from anysubset.errors import InputError
+from anysubset.modalities import Observed, Scenario
+from anysubset.prediction import Stream
+from anysubset.set_metrics import constant_intensities, majority_class
+
+KINDS = {2: "vector", 3: "sequence", 4: "image"}
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """Streams, answers and scale of the features of a training split.
+
+    streams: by modality, in the order of the task.
+    classes: their names, by number; none for regression.
+    limits: the least and the greatest number that a target may be, or None.
+    statistics: by modality, mean and deviation over the training samples; see `standardised`.
+    constants: what to answer without looking, by name; a number of a class for classes.
+    fingerprints: of what was trained on.
+    """
+
+    streams: Mapping[str, Stream]
+    classes: tuple[str, ...]
+    limits: tuple[float, float] | None
+    statistics: Statistics
+    constants: Mapping[str, float]
+    fingerprints: Mapping[str, str]
+
+    @property
+    def modalities(self) -> Scenario:
+        """In the order of the task."""
+        return tuple(self.streams)
+
+    def knowledge(self) -> Knowledge:
+        """As a run folder keeps it."""
+        tensors: dict[str, Tensor] = {}
+        for name, (mean, deviation) in self.statistics.items():
+            tensors |= {f"{name}.mean": mean, f"{name}.deviation": deviation}
+        facts: dict[str, Any] = {
+            "modalities": list(self.streams),
+            "streams": {name: {"kind": each.kind, "size": each.size} for name, each in self.streams.items()},
+            "classes": list(self.classes),
+            "limits": None if self.limits is None else list(self.limits),
+            "constants": dict(self.constants),
+            "fingerprints": dict(self.fingerprints),
+        }
+        return tensors, facts
+
+    def check(self, table: Table) -> None:
+        """What is there of a table can be answered from.
+
+        Raises:
+            InputError: if a modality has another kind or size than the one that was trained on.
+        """
+        for name, observed in table.inputs.items():
+            found, trained = stream_of(name, observed), self.streams[name]
+            if found != trained:
+                raise InputError(
+                    f"{name} is of kind {found.kind} and size {found.size}; the run was trained on kind "
+                    f"{trained.kind} and size {trained.size}."
+                )
+
+    def check_target(self, table: Table) -> None:
+        """The targets of a table are such as the run was trained on.
+
+        Raises:
+            InputError: if they are not.
+        """
+        if table.regression == bool(self.classes):
+            kinds = ("numbers", "classes") if table.regression else ("classes", "numbers")
+            raise InputError(f"The targets are {kinds[0]}, and the run was trained on {kinds[1]}.")
+        least, greatest = float(table.target.min()), float(table.target.max())
+        if self.classes and greatest >= len(self.classes):
+            raise InputError(f"Class {int(greatest)} is not among the {len(self.classes)} that were there in training.")
+        if self.limits is not None and not self.limits[0] <= least <= greatest <= self.limits[1]:
+            raise InputError(
+                f"Targets go from {least:g} to {greatest:g}, beyond {self.limits[0]:g} to {self.limits[1]:g}; "
+                "for numbers of another range, use data.name features."
+            )
+
+
+def signature_of(
+    table: Table, modalities: Sequence[str], limits: tuple[float, float] | None, splits: Sequence[str]
+) -> Signature:
+    """What is to be known of a table before training on its split `train`.
+
+    Args:
+        table: with that split.
+        modalities: in the order of the task.
+        limits: of a target of numbers, if there are any.
+        splits: those whose ids are to be the same when the training goes on.
+
+    Raises:
+        InputError: if no training sample has one of the modalities, or holds what no network here takes.
+    """
+    train = table.split("train")
+    for name in modalities:
+        if name not in train.inputs:
+            raise InputError(f"No training sample has {name!r}: leave it out of data.modalities.")
+    classes = () if table.regression else tuple(str(number) for number in range(int(table.target.max()) + 1))
+    if len(classes) == 1:
+        raise InputError("Every sample is of class 0; there is nothing to tell apart.")
+    found = presence(table)
+    fingerprints = {name: fingerprint(table.split(name).ids) for name in splits}
+    fingerprints["present"] = fingerprint(f"{each} {' '.join(found[each])}" for each in train.ids)
+    return Signature(
+        streams={name: stream_of(name, train.inputs[name]) for name in modalities},
+        classes=classes,
+        limits=limits,
+        statistics=statistics(train),
+        constants=constants_of(train),
+        fingerprints=fingerprints,
+    )
+
+
+def read_signature(path: Path) -> Signature:
+    """What a run folder keeps.
+
+    Raises:
+        InputError: if there is no such file, or it is none of ours.
+    """
+    tensors, facts = checkpoint.load(path)
+    try:
+        return Signature(
+            streams={name: Stream(**facts["streams"][name]) for name in facts["modalities"]},
+            classes=tuple(facts["classes"]),
+            limits=None if facts["limits"] is None else (facts["limits"][0], facts["limits"][1]),
+            statistics={name: (tensors[f"{name}.mean"], tensors[f"{name}.deviation"]) for name in facts["modalities"]},
+            constants=facts["constants"],
+            fingerprints=facts["fingerprints"],
+        )
+    except (KeyError, TypeError, IndexError):
+        raise InputError(f"{path} does not say what features a run was trained on.") from None
+
+
+def stream_of(name: str, observed: Observed) -> Stream:
+    """What the input of a modality looks like.
+
+    Raises:
+        InputError: for token ids, which no network here takes.
+    """
+    values = observed.values
+    if not values.is_floating_point():
+        raise InputError(f"{name} holds token ids, which no preset takes: give the features of a language model.")
+    return Stream(KINDS[values.ndim], values.shape[1 if values.ndim == 4 else -1])
+
+
+def constants_of(train: Table) -> dict[str, float]:
+    """`majority` of classes; `majority` of the signs, `mean` and `median` of numbers."""
+    if train.regression:
+        return constant_intensities(train.target)
+    return {"majority": majority_class(train.target)}
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """Changes with any of the lines, and with their order."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

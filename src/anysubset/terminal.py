@@ -1,0 +1,267 @@
+"""What people see on the terminal: lines, tables of scores and of what was found, and progress."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from anysubset.data.dataset import Dataset, Sample
+    from anysubset.data.features import Features
+    from anysubset.data.volumes import Volumes
+    from anysubset.report.table import Means
+    from anysubset.scores import Score
+
+Item = TypeVar("Item")
+MOST = 15  # Scenarios that fit into a line.
+
+# Where nobody looks at a terminal, lines are as wide as the widest table needs.
+console = Console(
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100,
+    highlight=False,
+    quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, the first one speaks.
+)
+
+
+def say(line: Any = "") -> None:
+    """A line or a table; lines are never broken, so that a path can be copied."""
+    console.print(line, soft_wrap=isinstance(line, str), markup=False)
+
+
+# ----------------------------------------------------------------------------------------------------- scores
+
+
+def show_volume_scores(tables: dict[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
+    """The scenario table of Dice, and the protocol that it stands under."""
+    from anysubset.report.table import scenario_table
+
+    title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
+    say()
+    say(scenario_table(tables, dataset.task.modalities, title))
+    say(
+        "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0. Weights chosen on "
+        f"validation. Split {dataset.split_hash(split)}."
+    )
+
+
+def show_feature_scores(scores: Sequence["Score"], dataset: "Features", split: str, title: str) -> None:
+    """The headline metrics of every scenario side by side, constants below, and the protocol that they stand under."""
+    from anysubset.modalities import scenario_name, support
+    from anysubset.report.table import metric_table
+    from anysubset.scores import over_set
+
+    names, found = dataset.task.modalities, over_set(scores)
+    eligible = {scenario: count for scenario, count in support(dataset.present(split), names).items() if count}
+    values = {scenario: found[scenario_name(scenario)] for scenario in eligible}
+    title = f"{title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
+    say()
+    say(metric_table(values, names, title, dataset.headline, eligible, dataset.constants(split)))
+    say(
+        f"{dataset.protocol} A scenario is scored on the samples that have its modalities (n). Weights chosen on "
+        f"validation, by the mean loss over the scenarios. Split {dataset.split_hash(split)}."
+    )
+
+
+def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> None:
+    """A row a rate; columns are the headline metrics over the set, or the Dice of each region where there are none."""
+    from anysubset.scores import heading, means, number, over_set
+
+    if headline:
+        found = over_set(drawn)
+        rows = {
+            name: {heading(each): number(each, values.get(each)) for each in headline} for name, values in found.items()
+        }
+    else:
+        found = {name: regions for (name,), regions in means(drawn, "dice").items()}
+        rows = {
+            name: {f"Dice {region} %": number("dice", value) for region, value in regions.items()}
+            for name, regions in found.items()
+        }
+    table = Table("rate", *next(iter(rows.values())))
+    for name, cells in rows.items():
+        table.add_row(name, *cells.values())
+    say(table)
+
+
+def show_support(dataset: "Dataset") -> None:
+    """How many training samples support each scenario; those that nobody supports are named."""
+    from anysubset.modalities import MOST as LISTED
+    from anysubset.modalities import scenario_name, support
+
+    names = dataset.task.modalities
+    present = dataset.present("train")
+    say(f"{present.count(names)} of {len(present)} training {dataset.noun} have every modality")
+    if len(names) > LISTED:
+        return
+    counts = support(present, names)
+    if len(counts) <= MOST:
+        by_scenario = ", ".join(f"{scenario_name(scenario)} {count}" for scenario, count in counts.items())
+        say(f"training {dataset.noun} by scenario: {by_scenario}")
+    else:
+        least = min(counts, key=lambda scenario: counts[scenario])
+        say(
+            f"training {dataset.noun} by scenario: {len(counts)} scenarios, with {counts[least]} "
+            f"({scenario_name(least)}) to {max(counts.values())} each"
+        )
+    alone = [scenario for scenario, count in counts.items() if not count]
+    if alone:
+        shown = ", ".join(map(scenario_name, alone[:5])) + (", ..." if len(alone) > 5 else "")
+        say(f"no training {dataset.noun} for {len(alone)} scenarios, which are learned from others alone: {shown}")
+
+
+# ------------------------------------------------------------------------------------------- what was found
+
+
+def show_volumes(report: Mapping[str, Any]) -> None:
+    """What `inspect_volumes` found, as tables."""
+    total = report["patients"]
+    say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
+    table = Table("modality", "patients", "missing")
+    for name, count in report["modalities"].items():
+        table.add_row(name, str(count), str(total - count) if count < total else "")
+    say(table)
+    table = Table("scenario", "patients")
+    for name, count in report["scenarios"].items():
+        table.add_row(name, str(count))
+    say(table)
+    for label, key in (
+        ("shapes", "shapes"),
+        ("spacings in mm", "spacings"),
+        ("orientations", "orientations"),
+        ("voxels by label", "labels"),
+        ("splits", "splits"),
+    ):
+        found = [f"{name}: {count}" for name, count in report[key].items()]
+        more = f", and {len(found) - 8} more" if len(found) > 8 else ""
+        say(f"{label}: {', '.join(found[:8]) or 'none'}{more}")
+    for patient, names in report["missing"].items():
+        say(f"missing: {patient} has no {', '.join(names)}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    for lines in report["faults"].values():
+        for line in lines:
+            say(f"fault: {line}")
+    for line in report["split_faults"]:
+        say(f"fault: {line}")
+
+
+def show_table(report: Mapping[str, Any]) -> None:
+    """What `inspect_table` found, as tables."""
+    if "samples" not in report:
+        for line in report["faults"]:
+            say(f"fault: {line}")
+        return
+    groups = "" if report["groups"] is None else f" in {report['groups']} groups"
+    say(f"{report['path']}: {report['layout']}, {report['samples']} samples{groups}")
+    table = Table("modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero")
+    for name, found in report["modalities"].items():
+        lengths = found.get("lengths")
+        table.add_row(
+            name,
+            str(found["samples"]),
+            str(report["samples"] - found["samples"] or ""),
+            found["shape"],
+            found.get("padding") or "",
+            f"{lengths['least']}-{lengths['greatest']}" if lengths else "",
+            f"{found['minimum']:.4g}",
+            f"{found['maximum']:.4g}",
+            str(found["all_zero"] or ""),
+        )
+    say(table)
+    for name, found in report["modalities"].items():
+        lines = {"NaN or infinite": found["cleaned"], "features that never change": found["constant"]}
+        said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
+        if said:
+            say(f"{name}: {said}")
+    table = Table("scenario", "samples")
+    for name, count in report["scenarios"].items():
+        table.add_row(name, str(count))
+    say(table)
+    say(f"target: {target_line(report['target'])}")
+    for name, found in report["splits"].items():
+        groups = "" if found["groups"] is None else f" in {found['groups']} groups"
+        say(f"split {name}: {found['samples']} samples{groups}; {target_line(found['target'])}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    for line in report["faults"]:
+        say(f"fault: {line}")
+
+
+def show_holes(
+    before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], modalities: Sequence[str]
+) -> None:
+    """How many samples have just these modalities, before and after some were taken away."""
+    from anysubset.modalities import in_order, scenario_name
+
+    counts = [
+        Counter(tuple(name for name in modalities if name in names) for names in each.values())
+        for each in (before, after)
+    ]
+    table = Table("scenario", "before", "after")
+    for scenario in in_order({*counts[0], *counts[1]}, tuple(modalities)):
+        table.add_row(scenario_name(scenario), *(str(count[scenario] or "") for count in counts))
+    say(table)
+
+
+def target_line(target: Mapping[str, Any]) -> str:
+    """How a target is spread."""
+    majority = "" if target["majority"] is None else f", majority {100 * target['majority']:.1f} %"
+    if target["kind"] == "classes":
+        found = [f"{name}: {count}" for name, count in target["counts"].items()]
+        more = f", and {len(found) - 12} more" if len(found) > 12 else ""
+        return f"classes {', '.join(found[:12])}{more}{majority}"
+    signs = f"{target['negative']} negative, {target['zero']} zero, {target['positive']} positive"
+    spread = f"numbers from {target['minimum']:.4g} to {target['maximum']:.4g}, mean {target['mean']:.4g}"
+    return f"{spread}, median {target['median']:.4g}; {signs}{majority} of the signs"
+
+
+# -------------------------------------------------------------------------------------------------- progress
+
+
+def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterable[Item]:
+    """A progress bar on a terminal; elsewhere nothing."""
+    if not console.is_terminal:
+        yield from items
+        return
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=label)
+
+
+def track_samples(samples: Iterable["Sample"], label: str, total: int) -> Iterable["Sample"]:
+    """A progress bar, on a terminal, of samples that come alone or in blocks; `total` counts them by id."""
+    if not console.is_terminal:
+        yield from samples
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(label, total=total)
+        for sample in samples:
+            yield sample
+            bar.advance(task, len(sample.ids))
+
+
+def track_steps(steps: Iterable[int], done: int) -> Iterable[int]:
+    """A progress bar of the training on a terminal; elsewhere a line every tenth of the way."""
+    steps = list(steps)
+    total = done + len(steps)
+    if console.is_terminal:
+        with progress_bar() as bar:
+            task = bar.add_task("Training", total=total, completed=done)
+            for step in steps:
+                yield step
+                bar.update(task, completed=step)
+        return
+    for step in steps:
+        yield step
+        if step % max(1, total // 10) == 0:
+            say(f"step {step} of {total}")
+
+
+def progress_bar() -> Progress:
+    """The look of all bars."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)

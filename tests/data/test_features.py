@@ -1,0 +1,422 @@
+"""Features: the file, its splits, batches and blocks; what stands in a missing place must never matter."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from anysubset.data import create_dataset, create_task
+from anysubset.data.features import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
+from anysubset.data.signature import Signature, read_signature
+from anysubset.data.tables import Table
+from anysubset.errors import InputError
+from anysubset.evaluate import evaluate
+from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings
+from anysubset.methods import METHODS, create_method
+from anysubset.modalities import Observed, scenarios
+from anysubset.prediction import Prediction, Stream
+from anysubset.scores import means
+
+NAMES = ("text", "audio", "vision")
+
+
+def features(path: Path, name: str = "mosi", model: ModelSettings | None = None, **settings: object) -> Features:
+    """The dataset of a file."""
+    made = create_dataset(DataSettings(name, str(path), **settings), model or ModelSettings(width=8, layers=1))
+    assert isinstance(made, Features)
+    return made
+
+
+def fault(path: Path, *arguments: object, **settings: object) -> str:
+    """The one line that a file or a setting is refused with."""
+    with pytest.raises(InputError) as caught:
+        features(path, *arguments, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def vectors(folder: Path, samples: int = 30, **more: object) -> Path:
+    """Two vectors a sample and a class of three; no splits."""
+    generator = np.random.default_rng(0)
+    y = np.arange(samples) % 3
+    arrays = {"one": generator.normal(size=(samples, 4)) + y[:, None], "two": generator.normal(size=(samples, 2))}
+    np.savez(folder / "vectors.npz", y=y, **arrays, **more)
+    return folder / "vectors.npz"
+
+
+# ----------------------------------------------------------------------------------------------------- the file
+
+
+def test_a_file_says_what_the_task_is(utterances, tmp_path):
+    dataset = features(utterances)
+    assert dataset.task.modalities == NAMES
+    assert dataset.task.streams == {
+        "text": Stream("sequence", 3),
+        "audio": Stream("sequence", 2),
+        "vision": Stream("sequence", 2),
+    }
+    assert (dataset.task.preset, dataset.task.limits, dataset.task.classes) == ("ds-transformer", (-3.0, 3.0), ())
+    assert {name: len(dataset.ids(name)) for name in dataset.splits} == {"train": 8, "val": 3, "test": 3, "all": 14}
+    classes = features(vectors(tmp_path), "features", ModelSettings(), folds=3)
+    assert (classes.task.preset, classes.task.classes, classes.task.limits) == ("vectors", ("0", "1", "2"), None)
+    assert classes.task.modalities == ("one", "two")
+    assert classes.headline == ("accuracy", "macro_f1", "weighted_f1")
+
+
+def test_modalities_are_named_ordered_and_renamed(feature_arrays, tmp_path):
+    arrays = feature_arrays()
+    renamed = {f"video{name[6:]}": each for name, each in arrays.items() if name.startswith("vision")}
+    path = tmp_path / "renamed.npz"
+    np.savez(path, **{name: each for name, each in arrays.items() if not name.startswith("vision")}, **renamed)
+    reading = ReadingSettings(modalities={"vision": "video"})
+    assert features(path, reading=reading).task.modalities == NAMES
+    # v0/1 has audio alone.
+    assert "Samples need at least one modality" in fault(path, modalities=["vision", "text"], reading=reading)
+    reading = ReadingSettings(modalities={"vision": "video"}, empty="drop")
+    some = features(path, modalities=["vision", "text"], reading=reading)
+    assert (some.task.modalities, len(some.ids("all"))) == (("vision", "text"), 13)
+    assert "has no array 'vision'" in fault(path)
+    reading = ReadingSettings(modalities={"visoin": "video"})
+    assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(path, reading=reading)
+
+
+def test_what_is_present_is_what_the_file_has(utterances):
+    # By hand: see `make_arrays`.
+    expected = [("text",), ("audio",), ("vision",), ("text", "audio"), *[NAMES] * 4]
+    assert features(utterances).present("train") == expected
+    assert features(utterances).present("test") == [NAMES, NAMES, ("text", "audio")]
+
+
+def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_path):
+    arrays = {
+        "y": np.array([0.0, 1.0, 2.0], np.float32),
+        "text": np.array([[[1.0], [99.0]], [[3.0], [99.0]], [[4.0], [5.0]]], np.float32),
+        "text_lengths": np.array([1, 1, 2]),
+        "split": np.array(["train", "train", "val"]),
+    }
+    np.savez(tmp_path / "b3.npz", **arrays)
+    dataset = features(tmp_path / "b3.npz", modalities=["text"])
+    # By hand, B3 of our reference: of 1 and 3 the mean is 2 and the deviation 1, so 4 becomes 2 and 5 becomes 3.
+    (mean, deviation) = dataset.signature.statistics["text"]
+    assert (mean.item(), deviation.item()) == (2.0, 1.0)
+    (block,) = dataset.samples("val")
+    assert block.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
+
+
+def test_holes_are_made_before_anything_is_learned(utterances, tmp_path):
+    (tmp_path / "holes.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v3/1": ["audio", "vision"]}}))
+    dataset = features(utterances, holes=str(tmp_path / "holes.json"))
+    present = dict(zip(dataset.ids("train"), dataset.present("train"), strict=True))
+    assert (present["v2/0"], present["v3/1"], present["v2/1"]) == (("text",), ("audio", "vision"), NAMES)
+    whole = features(utterances)
+    for name in NAMES:
+        assert not torch.equal(dataset.signature.statistics[name][0], whole.signature.statistics[name][0])
+    assert dataset.signature.fingerprints["present"] != whole.signature.fingerprints["present"]
+
+
+def test_a_modality_that_no_training_sample_has_is_refused(rewritten):
+    # Whoever is tested has one that was never learned. v1/0 has nothing else.
+    path = rewritten(vision_present=np.array([False] * 8 + [True] * 6))
+    assert "No training sample has 'vision'" in fault(path, reading=ReadingSettings(empty="drop"))
+
+
+# --------------------------------------------------------------------------------------------------- the splits
+
+
+def test_a_missing_validation_split_is_drawn_and_said(tmp_path):
+    groups = np.repeat([f"g{number}" for number in range(12)], 5)
+    split = np.array(["train"] * 50 + ["test"] * 10)
+    path = vectors(tmp_path, 60, group=groups, split=split)
+    lines: list[str] = []
+    made = create_dataset(DataSettings("features", str(path)), ModelSettings(), lines.append)
+    assert isinstance(made, Features)
+    # By hand: five folds of ten groups of five are two groups each.
+    assert {name: len(ids) for name, ids in made.splits.items()} == {"train": 40, "val": 10, "test": 10, "all": 60}
+    group = dict(zip(made.table.ids, made.table.groups or (), strict=True))
+    assert not {group[each] for each in made.ids("val")} & {group[each] for each in made.ids("train")}
+    assert "No split 'val': drawn from 'train' with groups kept together: train 40, test 10, val 10" in lines
+    assert made.ids("test") == tuple(str(number) for number in range(50, 60))
+    assert features(path, "features", ModelSettings()).splits == made.splits
+
+
+def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
+    path = vectors(tmp_path)
+    parts = [features(path, "features", ModelSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
+    assert sorted(sample for part in parts for sample in part) == sorted(map(str, range(30)))
+    # By hand: ten samples of each class are 3 or 4 in each of three folds.
+    for part in parts:
+        assert set(Counter(int(sample) % 3 for sample in part).values()) <= {3, 4}
+
+
+def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path):
+    everyone = features(utterances).ids("all")
+    splits = {"train": everyone[4:8], "val": everyone[:3], "test": everyone[8:]}
+    (utterances.parent / "mine.json").write_text(json.dumps(splits))
+    try:
+        assert features(utterances, splits="mine.json").ids("train") == everyone[4:8]
+        assert "one of data.splits and data.folds" in fault(utterances, splits="mine.json", folds=3)
+    finally:
+        (utterances.parent / "mine.json").unlink()
+
+
+def test_a_file_without_splits_says_what_would_do(tmp_path):
+    line = fault(vectors(tmp_path), "features", ModelSettings())
+    assert "no split 'train'" in line
+    assert "data.folds 5" in line
+
+
+# -------------------------------------------------------------------------------------------------- the batches
+
+
+def test_tours_visit_everybody_once_and_begin_anywhere():
+    tours = places(8, 3, 0, 24)
+    assert [sorted(tours[start : start + 8]) for start in (0, 8, 16)] == [list(range(8))] * 3
+    assert tours[:8] != tours[8:16]
+    assert places(8, 3, 5, 19) == tours[5:19]
+    assert places(8, 4, 0, 8) != tours[:8]
+    # The order of the first tour is that of volumes: of the seed, 0 and the number of the tour.
+    assert tours[:8] == np.random.default_rng([3, 0, 0]).permutation(8).tolist()
+
+
+def test_batches_hold_who_has_what(utterances):
+    dataset = features(utterances)
+    batches = list(dataset.training_batches("train", 4, 0, 0, 4))
+    assert len(batches) == 4
+    ids = [sample for batch in batches for sample in batch.ids]
+    assert Counter(ids) == Counter(dict.fromkeys(dataset.ids("train"), 2))
+    present = dict(zip(dataset.ids("train"), dataset.present("train"), strict=True))
+    ready = dataset.ready["train"]
+    for batch in batches:
+        for name in NAMES:
+            having = [row for row, sample in enumerate(batch.ids) if name in present[sample]]
+            assert (name in batch.inputs) == bool(having)
+            assert batch.inputs[name].rows.tolist() == having
+        assert batch.target.tolist() == [float(ready.target[ready.ids.index(sample)]) for sample in batch.ids]
+
+
+def test_a_modality_that_nobody_in_a_batch_has_has_no_key(utterances):
+    dataset = features(utterances)
+    dataset.prepare("train")
+    assert list(batch_of(dataset.ready["train"], [0]).inputs) == ["text"]
+    assert list(batch_of(dataset.ready["train"], [2, 1]).inputs) == ["audio", "vision"]
+
+
+def test_a_resumed_run_sees_the_same_batches_and_parts_are_a_batch(utterances):
+    dataset = features(utterances)
+    whole = list(dataset.training_batches("train", 4, 5, 0, 6))
+    later = list(dataset.training_batches("train", 4, 5, 4, 6))
+    assert [batch.ids for batch in later] == [batch.ids for batch in whole[4:]]
+    parts = list(dataset.training_batches("train", 4, 5, 0, 6, parts=2))
+    assert [sorted(one.ids + other.ids) for one, other in zip(parts[::2], parts[1::2], strict=True)] == [
+        sorted(batch.ids) for batch in whole
+    ]
+    with pytest.raises(InputError, match="A batch of 1 cannot be shared in 2 parts"):
+        next(iter(dataset.training_batches("train", 1, 5, 0, 1, parts=2)))
+
+
+def test_padding_that_all_share_is_cut_and_no_step_that_is_real():
+    valid = torch.tensor([[True, False, False, False], [False, True, False, False]])
+    values = torch.arange(8.0).reshape(2, 4, 1)
+    cut = trimmed(Observed(values, torch.arange(2), valid))
+    assert cut.values.flatten().tolist() == [0, 1, 4, 5]
+    assert cut.valid is not None
+    assert cut.valid.tolist() == [[True, False], [False, True]]
+
+
+# ----------------------------------------------------------------------------------------------------- poison
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_stands_in_a_missing_place_cannot_change_a_bit(feature_arrays, tmp_path, name):
+    def gradients(filler: float) -> dict[str, torch.Tensor]:
+        np.savez(tmp_path / f"{filler}.npz", **feature_arrays(filler))
+        dataset = features(tmp_path / f"{filler}.npz")
+        torch.manual_seed(0)
+        method = create_method(name, dataset.task, {}, torch.Generator().manual_seed(0))
+        found = {}
+        for batch in dataset.training_batches("train", 8, 0, 0, 1):
+            method.backward(method.losses(batch))
+        method.eval()
+        with torch.no_grad():
+            for block in dataset.samples("test"):
+                found |= dict(method.predict_scenarios(block.inputs, block.scenarios))
+        return found | {name: each.grad for name, each in method.named_parameters() if each.grad is not None}
+
+    clean, poisoned = gradients(0.0), gradients(float("nan"))
+    assert set(clean) == set(poisoned)
+    assert len(clean) > 10
+    for each, value in clean.items():
+        assert torch.equal(value, poisoned[each])
+        assert value.isfinite().all()
+
+
+# -------------------------------------------------------------------------------------------------- the scores
+
+
+def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utterances):
+    dataset = features(utterances)
+    blocks = list(dataset.samples("all"))
+    assert sorted(sample for block in blocks for sample in block.ids) == sorted(dataset.ids("all"))
+    for block in blocks:
+        assert set(block.scenarios) == set(scenarios(tuple(block.inputs)))
+        assert all(len(observed.rows) == len(block.ids) for observed in block.inputs.values())
+    asked = list(dataset.samples("all", [("audio", "vision")]))
+    # By hand: ten have all three, and nobody has just these two; v6/1 lacks vision.
+    assert sum(len(block.ids) for block in asked) == 9
+    assert [block.ids for block in dataset.samples("test", ids=["v6/1", "v6/0"])] == [("v6/1",), ("v6/0",)]
+
+
+def test_blocks_are_bounded(tmp_path):
+    count = 2 * BLOCK + 3
+    dataset = features(vectors(tmp_path, count), "features", ModelSettings(), folds=3)
+    assert [len(block.ids) for block in dataset.samples("all")] == [BLOCK, BLOCK, 3]
+
+
+def test_a_block_says_what_was_answered_and_how_wrong_it_was():
+    stream = {"text": Stream("vector", 1)}
+    number = Block(("a", "b"), {}, [], torch.tensor([1.0, -2.0]), Prediction(("text",), stream, preset="vectors"))
+    found = number.scores(("text",), torch.tensor([[1.5], [1.0]]), thorough=True)
+    assert {(each.sample, each.metric): each.value for each in found} == {
+        ("a", "prediction"): 1.5,
+        ("b", "prediction"): 1.0,
+        ("a", "error"): 0.5,
+        ("b", "error"): 3.0,
+        ("a", "loss"): 0.5,
+        ("b", "loss"): 3.0,
+    }
+    task = Prediction(("text",), stream, classes=("no", "yes"), preset="vectors")
+    classes = Block(("a", "b"), {}, [], torch.tensor([0, 0]), task)
+    found = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
+    values = {(each.sample, each.metric): each.value for each in found}
+    assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
+    # By hand: chances 1/2, and 1/4 of the class that is true.
+    assert values["a", "loss"] == pytest.approx(np.log(2))
+    assert values["b", "loss"] == pytest.approx(np.log(4))
+
+
+def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
+    dataset = features(utterances)
+    torch.manual_seed(0)
+    method = create_method("sharing", dataset.task, {}).eval()
+    scores = evaluate(method, dataset, "train")
+    found = means(scores, "loss")
+    (batch,) = dataset.training_batches("train", 8, 0, 0, 1)
+    expected = {name: loss.value.item() for name, loss in method.losses(batch).items()}
+    assert len(expected) == 7
+    assert {"+".join(scenario): row["all"] for scenario, row in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
+    dataset = features(utterances)
+    torch.manual_seed(0)
+    scores = evaluate(create_method("sharing", dataset.task, {}), dataset, "test")
+    errors = {scenario: row["all"] for scenario, row in means(scores, "error").items()}
+    over = {score.scenario: score.value for score in scores if (score.sample, score.metric) == ("all", "mae")}
+    assert over == pytest.approx(errors)
+    assert list(over) == scenarios(NAMES)
+    counts = Counter(score.scenario for score in scores if score.metric == "error")
+    # v6/1 has no vision.
+    assert [counts[scenario] for scenario in scenarios(NAMES)] == [3, 3, 2, 3, 2, 2, 2]
+
+
+def test_constants_are_learned_from_training_and_chance_from_the_split_itself(utterances):
+    dataset = features(utterances)
+    found = dataset.constants("test")
+    # By hand: training y = -2 .5 3 -.4 1 -1.5 0 2.5 has four above and three below 0, mean 3.1 / 8, median .25.
+    assert dataset.signature.constants == pytest.approx({"majority": 1.0, "mean": 0.3875, "median": 0.25}, abs=1e-6)
+    # The test y = 1, -1, 2: positive is right for two of three, and .3875 is off by .6125, 1.3875 and 1.6125.
+    assert found["majority of training"]["acc2"] == found["chance"]["acc2"] == pytest.approx(2 / 3)
+    assert found["mean of training"]["mae"] == pytest.approx((0.6125 + 1.3875 + 1.6125) / 3)
+    assert "corr" not in found["mean of training"]
+
+
+def test_constants_of_classes(tmp_path):
+    dataset = features(vectors(tmp_path), "features", ModelSettings(), folds=3)
+    assert set(dataset.constants("test")) == {"majority of training", "chance"}
+    assert 0.25 < dataset.constants("test")["chance"]["accuracy"] < 0.5
+
+
+def test_numbers_without_limits_have_no_signs():
+    task = Prediction(("text",), {"text": Stream("vector", 1)}, preset="vectors")
+    assert set(set_scores(task, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))) == {"mae", "corr"}
+
+
+# ------------------------------------------------------------------------------------------------- the signature
+
+
+def test_a_signature_is_read_back_as_it_was(trained_features, utterances):
+    made, kept = features(utterances).signature, read_signature(trained_features / "features.safetensors")
+    for name in ("streams", "classes", "limits", "constants", "fingerprints", "modalities"):
+        assert getattr(kept, name) == getattr(made, name)
+    for name in NAMES:
+        assert_close(kept.statistics[name], made.statistics[name], rtol=0, atol=0)
+
+
+def test_a_file_of_another_kind_is_refused():
+    signature = Signature({"text": Stream("sequence", 3)}, ("0", "1"), None, {}, {}, {})
+    table = Table(("a",), {"text": Observed(torch.ones(1, 3), torch.tensor([0]))}, torch.tensor([2]))
+    with pytest.raises(InputError, match="kind vector and size 3; the run was trained on kind sequence"):
+        signature.check(table)
+    with pytest.raises(InputError, match="Class 2 is not among the 2"):
+        signature.check_target(table)
+
+
+def test_a_task_on_features_needs_their_signature():
+    with pytest.raises(InputError, match="`anysubset fit` reads it"):
+        create_task(DataSettings("mosi"), ModelSettings())
+
+
+# ----------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (ModelSettings(patch=[16, 16]), ("model.patch", "it is for volumes")),
+        (ModelSettings(stem=True), ("model.stem",)),
+        (ModelSettings(width=0.5), ("model.width is a whole number",)),
+        (ModelSettings(preset="gcm"), ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
+        (ModelSettings(preset="utterance"), ("'utterance' takes inputs of kind vector", "ds-transformer")),
+        (ModelSettings(preset="gmc", layers=2), ("has no layers",)),
+        (ModelSettings(head="linaer"), ("Unknown head 'linaer'",)),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(utterances, model, words):
+    line = fault(utterances, "mosi", model)
+    assert [word for word in words if word not in line] == []
+
+
+def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path):
+    assert "data.workers means nothing for dataset 'mosi'" in fault(utterances, workers=2)
+    with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
+        create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
+    with pytest.raises(InputError, match=r"model.preset means nothing .* it is for features"):
+        create_dataset(DataSettings("phantom", str(phantoms)), ModelSettings(preset="gmc"))
+    with pytest.raises(InputError, match="cross entropy"):
+        features(vectors(tmp_path), "features", ModelSettings(error="mse"), folds=3)
+
+
+def test_gmc_refuses_longer_sequences_at_once(rewritten):
+    values = np.ones((14, 51, 3), np.float32)
+    path = rewritten(text=values, text_lengths=np.full(14, 51))
+    assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(path, "mosi", ModelSettings(preset="gmc"))
+
+
+def test_targets_beyond_the_limits_are_refused(feature_arrays, rewritten):
+    y = feature_arrays()["y"].copy()
+    y[3] = 4
+    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(rewritten(y=y))
+
+
+def test_token_ids_are_refused(rewritten):
+    tokens = np.ones((14, 4), np.int64)
+    assert "text holds token ids" in fault(rewritten(text=tokens))
+
+
+def test_present_in_keeps_the_order_of_the_task(utterances):
+    table = features(utterances).table
+    assert present_in(table, ("vision", "audio", "text"))[4] == ("vision", "audio", "text")

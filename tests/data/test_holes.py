@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from anysubset.data.holes import read_holes, restricted, write_holes
+from anysubset.errors import InputError
+
+STAY = {"b/1": ("text", "vision"), 'quoted "a"': ("audio",)}
+
+
+def fault(action, *arguments) -> str:
+    """The one line that wrong input is refused with."""
+    with pytest.raises(InputError) as caught:
+        action(*arguments)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "holes.json"
+    write_holes(path, STAY, {"how": "by hand", "rate": 0.5})
+    assert read_holes(path) == STAY
+    assert list(read_holes(path)) == list(STAY)
+    content = json.loads(path.read_text())
+    assert content == {
+        "how": "by hand",
+        "rate": 0.5,
+        "present": {sample: list(names) for sample, names in STAY.items()},
+    }
+    # A sample a line, so that two files can be compared by eye.
+    assert '  "b/1": ["text", "vision"],\n' in path.read_text()
+    write_holes(path, {"c": ("text",)}, {})
+    assert read_holes(path) == {"c": ("text",)}
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "holes.json"
+    write_holes(path, STAY, {})
+
+    def full(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("anysubset.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_holes(path, {"c": ("text",)}, {})
+    assert read_holes(path) == STAY
+    assert [found.name for found in tmp_path.iterdir()] == ["holes.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is no file of holes: Expecting value"),
+        ("{'present': {}}", "is no file of holes"),
+        ("[" * 100000, "is no file of holes"),
+        ("3", 'it must be {"present"'),
+        ({"a": ["text"]}, 'it must be {"present"'),
+        ({"present": {}}, 'it must be {"present"'),
+        ({"present": ["a"]}, 'it must be {"present"'),
+        ({"present": {"a": "text"}}, "what 'a' keeps is no list"),
+        ({"present": {"a": [1]}}, "what 'a' keeps is no list"),
+        ({"present": {"a": ["text"], "b": []}}, "leaves no modality to 'b'"),
+        ({"present": {"a": ["text", "text"]}}, "names a modality of 'a' twice"),
+        ('{"present": {"a": ["text"], "a": ["audio"]}}', "it names 'a' twice"),
+    ],
+)
+def test_files_of_another_shape(tmp_path, content, words):
+    path = tmp_path / "holes.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    line = fault(read_holes, path)
+    assert line.startswith(f"{path}")
+    assert words in line
+
+
+def test_files_that_are_no_text(tmp_path):
+    assert "gone.json cannot be read as text" in fault(read_holes, tmp_path / "gone.json")
+    assert "cannot be read as text" in fault(read_holes, tmp_path)
+    Path(tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    assert "bytes.json cannot be read as text" in fault(read_holes, tmp_path / "bytes.json")
+
+
+def test_what_is_left_is_what_is_there_and_stays():
+    present = {"a": ("text", "audio"), "b": ("vision",), "c": ("text", "vision")}
+    assert restricted(present, {}) == present
+    # Naming what a sample never had gives it nothing.
+    assert restricted(present, {"a": ("vision", "audio"), "b": ("text", "vision")}) == present | {"a": ("audio",)}
+
+
+def test_holes_of_other_data():
+    present = {"a": ("text", "audio"), "b": ("vision",)}
+    assert "Unknown sample 'd'" in fault(restricted, present, {"d": ("text",)})
+    assert "Unknown modality 'sound'" in fault(restricted, present, {"a": ("text", "sound")})
+    assert "'b' has vision and would keep text, audio." in fault(restricted, present, {"b": ("text", "audio")})

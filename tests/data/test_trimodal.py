@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anysubset.data.amputation import presence
+from anysubset.data.arrays import write_table
+from anysubset.data.formats import read_table
+from anysubset.data.standardisation import standardised, statistics
+from anysubset.data.tables import Table, differences, torn_groups
+from anysubset.data.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES, PER_VIDEO, trimodal
+from anysubset.errors import InputError
+from anysubset.methods.gmd import GradientDecoupling
+from anysubset.prediction import Prediction, Stream
+
+SMALL = {"text": 12, "audio": 5, "vision": 8}
+
+
+@pytest.fixture(scope="module")
+def many() -> Table:
+    """Enough to see shares and correlations."""
+    return trimodal({"train": 1600, "val": 16, "test": 800}, SMALL, steps=8, missing_rate=0.3)
+
+
+def probe(table: Table, name: str) -> tuple[Tensor, Tensor]:
+    """Test targets, and what ridge regression on one modality's mean over real steps says of them."""
+    parts = []
+    for split in (table.split("train"), table.split("test")):
+        observed = split.inputs[name]
+        assert observed.valid is not None
+        mean = observed.values.sum(dim=1) / observed.valid.sum(dim=1, keepdim=True)
+        parts.append((mean.double(), split.target[observed.rows].double()))
+    (x, y), (x_test, y_test) = parts
+    x, x_test = (torch.cat([each, torch.ones(len(each), 1)], dim=1) for each in (x, x_test))
+    weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(x.shape[1]), x.T @ y)
+    return y_test, x_test @ weights
+
+
+def test_text_tells_much_audio_less_and_vision_little(many):
+    found = {}
+    for name in MODALITIES:
+        target, answer = probe(many, name)
+        found[name] = float(np.corrcoef(target, answer)[0, 1])
+    assert found == pytest.approx(CORRELATION, abs=0.12)
+    assert found["text"] > found["audio"] + 0.2
+    assert found["audio"] > found["vision"] + 0.1
+    assert found["vision"] > 0.1
+
+
+def test_text_tells_most_with_as_many_features_as_usual():
+    table = trimodal()
+    assert {name: observed.values.shape[2] for name, observed in table.inputs.items()} == FEATURES
+    found = {name: float(np.corrcoef(*probe(table, name))[0, 1]) for name in MODALITIES}
+    assert found["text"] > max(found["audio"], found["vision"]) + 0.1
+
+
+def test_the_target_is_a_sentiment_and_one_in_ten_is_neutral(many):
+    assert many.regression
+    assert many.target.abs().max() == 3
+    assert (many.target == 0).float().mean() == pytest.approx(0.1, abs=0.02)
+    # No side is favoured.
+    assert (many.target > 0).float().mean() == pytest.approx(0.45, abs=0.03)
+
+
+def test_lengths_are_ragged(many):
+    lengths = {name: observed.valid.sum(dim=1) for name, observed in many.inputs.items()}
+    for each in lengths.values():
+        assert (int(each.min()), int(each.max())) == (3, 8)
+    test = {name: each[many.inputs[name].rows >= 1616] for name, each in lengths.items()}
+    assert not torch.equal(test["text"], test["audio"])
+
+
+def test_holes_are_real_as_frequent_as_asked_for_and_know_the_sentiment(many):
+    train = presence(many.split("train"))
+    for name in MODALITIES:
+        missing = 1 - sum(name in names for names in train.values()) / len(train)
+        assert missing == pytest.approx(0.3, abs=0.03)
+    target = dict(zip(many.ids, many.target.tolist(), strict=True))
+    for name, lean in INFORMED.items():
+        for sign in (-1, 1):
+            rows = [sample for sample in train if target[sample] * sign > 0]
+            missing = sum(name not in train[sample] for sample in rows) / len(rows)
+            # By hand: .3 (1 + lean) where positive, .3 (1 - lean) where negative.
+            assert missing == pytest.approx(0.3 * (1 + lean * sign), abs=0.05)
+    assert set(presence(many.split("val")).values()) == set(presence(many.split("test")).values()) == {MODALITIES}
+
+
+def test_videos_stay_whole(many):
+    assert torn_groups(many) == []
+    assert many.groups is not None
+    assert [many.groups.count(name) for name in dict.fromkeys(many.groups)][:3] == [PER_VIDEO] * 3
+    assert many.ids[9] == "train_001/1"
+    assert many.groups[9] == "train_001"
+    assert {name: len(ids) for name, ids in (many.splits or {}).items()} == {"train": 1600, "val": 16, "test": 800}
+
+
+def test_one_seed_gives_one_table():
+    made = [trimodal({"train": 12, "test": 4}, SMALL, 5, seed=seed) for seed in (0, 0, 1)]
+    assert differences(made[0], made[1]) == []
+    assert {"target", "text.values"} <= set(differences(made[0], made[2]))
+    # What comes later changes nothing of what came before; complete samples are the same with and without holes.
+    longer = trimodal({"train": 20, "test": 4}, SMALL, 5)
+    assert differences(longer.select(made[0].ids), made[0].select(made[0].ids)) == []
+    whole = trimodal({"train": 12, "test": 4}, SMALL, 5, missing_rate=0)
+    complete = [sample for sample, names in presence(made[0]).items() if names == MODALITIES]
+    assert 0 < len(complete) < 16
+    assert differences(whole.select(complete), made[0].select(complete)) == []
+
+
+def test_a_table_is_written_and_read(tmp_path):
+    table = trimodal({"train": 12, "val": 2, "test": 4}, SMALL, 5)
+    write_table(table, tmp_path / "made.npz")
+    assert differences(read_table(tmp_path / "made.npz"), table) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
+    """Of the default network, where its first answers lie about the middle of the targets."""
+    cosines = {}
+    for rate in (0.3, 0.0):
+        train = trimodal({"train": 160}, SMALL, steps=6, missing_rate=rate, seed=seed)
+        train = standardised(train, statistics(train))
+        torch.manual_seed(seed)
+        task = Prediction(MODALITIES, streams={name: Stream("sequence", SMALL[name]) for name in MODALITIES}, dropout=0)
+        method = GradientDecoupling(task, torch.Generator().manual_seed(seed), cases="all")
+        batch = train.batch()
+        # A fresh network's answers lie anywhere; while they lie far from all targets, all cases agree on the way back.
+        with torch.no_grad():
+            last = [layer for layer in method.network.head.modules() if isinstance(layer, nn.Linear)][-1]
+            last.bias -= method.predict(batch.inputs).mean()
+        cosines[rate] = method.backward(method.losses(batch)).cosines["audio", "vision"]
+    assert cosines[0.3] < -0.5
+    assert cosines[0.0] > cosines[0.3] + 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"counts": {}}, "The counts are"),
+        ({"counts": {"train": 0}}, "at least one utterance"),
+        ({"features": {"text": 3}}, "The features are"),
+        ({"features": {**SMALL, "audio": 0}}, "at least one"),
+        ({"steps": 2}, "Give 3 or more"),
+        ({"missing_rate": 0.6}, "Give 0 to 0.5"),
+        ({"missing_rate": float("nan")}, "Give 0 to 0.5"),
+        ({"missing_splits": ["training"]}, "Unknown split 'training'. Did you mean 'train'"),
+        ({"seed": -1}, "The seed is -1"),
+    ],
+)
+def test_wrong_input(given, words):
+    with pytest.raises(InputError, match=words):
+        trimodal(**given)

@@ -1,0 +1,115 @@
+"""`predict` on a table: an answer for every sample from what it has, and what such an answer is worth."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anysubset import checkpoint
+from anysubset.cli import main, open_run
+from anysubset.modalities import Observed
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def facts_of(folder: Path) -> dict:
+    return json.loads((folder / "predictions.json").read_text())
+
+
+def predict(run: Path, table: Path, folder: Path) -> list[dict[str, str]]:
+    assert main(["predict", str(run), str(table), "--output", str(folder)]) == 0
+    return table_of(folder)
+
+
+def test_every_sample_is_answered_from_what_it_has(trained_features, utterances, tmp_path, capsys):
+    rows = predict(trained_features, utterances, tmp_path)
+    assert [row["id"] for row in rows] == [f"v{number // 2}/{number % 2}" for number in range(14)]
+    # By hand: see `make_arrays`.
+    used = ["text", "audio", "vision", "text+audio", *["text+audio+vision"] * 9, "text+audio"]
+    assert [row["used"] for row in rows] == used
+    facts = facts_of(tmp_path)
+    assert {name: each["samples"] for name, each in facts["used"].items()} == {
+        "text": 1,
+        "audio": 1,
+        "vision": 1,
+        "text+audio": 2,
+        "text+audio+vision": 9,
+    }
+    _, known = checkpoint.load(trained_features / "checkpoints/best.safetensors")
+    worth = facts["used"]["audio"]["validation"]
+    assert worth["loss"] == known["validation"]["audio"]["all"] > 0
+    assert worth["mae"] == pytest.approx(worth["loss"])  # The loss of this task is L1.
+    assert (facts["samples"], facts["validation_samples"], facts["classes"]) == (14, 3, [])
+    assert "2 from text, audio" in capsys.readouterr().out
+
+
+def test_an_answer_is_that_of_the_network_on_standardised_features(trained_features, utterances, tmp_path):
+    answers = {row["id"]: float(row["answer"]) for row in predict(trained_features, utterances, tmp_path)}
+    opened = open_run(trained_features, "cpu")
+    assert opened.signature is not None
+    arrays = np.load(utterances)
+    # v5/0 by itself, standardised by hand.
+    inputs = {}
+    for name in ("text", "audio", "vision"):
+        mean, deviation = opened.signature.statistics[name]
+        lengths = f"{name}_lengths"
+        time = arrays[name].shape[1]
+        valid = np.arange(time) < arrays[lengths][10] if lengths in arrays else arrays["audio_valid"][10]
+        values = ((torch.from_numpy(arrays[name][10]).double() - mean) / deviation).float()
+        inputs[name] = Observed(values[None], torch.tensor([0]), torch.from_numpy(valid)[None])
+    opened.method.eval()
+    with torch.no_grad():
+        found = opened.method.predict(inputs)
+    assert answers["v5/0"] == pytest.approx(found.item(), abs=1e-5)
+
+
+def test_a_file_may_lack_modalities_and_targets(trained_features, rewritten: Callable[..., Path], tmp_path):
+    path = rewritten(y=None, split=None, group=None, vision=None, vision_lengths=None, vision_present=None)
+    with np.load(path) as stored:
+        kept = {name: stored[name][3:] for name in stored.files}
+    np.savez(path, **kept, extra=np.zeros(11))  # An array of another kind is no fault, since nobody asks for it.
+    rows = predict(trained_features, path, tmp_path / "answers")
+    assert [row["used"] for row in rows] == ["text+audio"] * 11
+
+
+def test_vectors_are_no_sequences(trained_features, utterances, tmp_path):
+    # A .csv table holds vectors, and the run was trained on sequences: refused in a line, and nothing is written.
+    (tmp_path / "sheet.csv").write_text("id,text_0,text_1,text_2\na,1,2,3\n")
+    assert main(["predict", str(trained_features), str(tmp_path / "sheet.csv"), "--output", str(tmp_path / "o")]) == 2
+    assert not (tmp_path / "o").exists()
+
+
+def test_classes_have_their_chances(tmp_path):
+    generator = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    split = np.array(["train"] * 18 + ["val"] * 6 + ["test"] * 6)
+    one = generator.normal(size=(30, 4)) + y[:, None]
+    np.savez(tmp_path / "table.npz", y=y, split=split, one=one, two=generator.normal(size=(30, 2)))
+    (tmp_path / "tiny.yaml").write_text(
+        f"data: {{name: features, root: {tmp_path / 'table.npz'}}}\nmodel: {{width: 8}}\n"
+        "train: {steps: 3, batch: 6, device: cpu}\n"
+    )
+    assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "run")]) == 0
+    # Without targets, in a sheet: blank cells are a modality that is missing.
+    lines = ["id,one_0,one_1,one_2,one_3,two_0,two_1", "a,0,0,0,0,1,1", "b,2,2,2,2,,", "c,,,,,0.5,0.5"]
+    (tmp_path / "sheet.csv").write_text("\n".join(lines) + "\n")
+    rows = predict(tmp_path / "run", tmp_path / "sheet.csv", tmp_path / "answers")
+    assert list(rows[0]) == ["id", "used", "answer", "chance_0", "chance_1", "chance_2"]
+    assert [(row["id"], row["used"]) for row in rows] == [("a", "one+two"), ("b", "one"), ("c", "two")]
+    for row in rows:
+        chances = [float(row[f"chance_{name}"]) for name in "012"]
+        assert sum(chances) == pytest.approx(1)
+        assert row["answer"] == str(int(np.argmax(chances)))
+    assert set(facts_of(tmp_path / "answers")["used"]["one"]["validation"]) == {
+        "loss",
+        "accuracy",
+        "macro_f1",
+        "weighted_f1",
+    }

@@ -1,0 +1,392 @@
+"""The command line on feature tables: fit, resume, evaluate, inspect, and wrong input of every kind."""
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from anysubset import checkpoint, cli
+from anysubset import train as training
+from anysubset.experiment import read_experiment, write_experiment
+from anysubset.methods import METHODS
+from anysubset.modalities import scenario_name, scenarios
+
+NAMES = ("text", "audio", "vision")
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "tables"
+
+
+@pytest.fixture
+def told(capsys):
+    """Runs a command that succeeds, and gives what it says."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that is refused, and gives the one line."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        line = capsys.readouterr().err
+        assert code == 2
+        assert line.startswith("anysubset: ")
+        assert line.count("\n") == 1
+        return line
+
+    return command
+
+
+@pytest.fixture
+def run(trained_features: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, to write to."""
+    return Path(shutil.copytree(trained_features, tmp_path / "run"))
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------------------------------------- fit
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_is_scored_on_a_table_with_holes(told, trained_features, tmp_path, name):
+    out = told("fit", trained_features.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
+    # By hand, from `make_arrays`: of 8, text is there 6 times, audio 6, vision 5; four have all.
+    assert "4 of 8 training samples have every modality" in out
+    counts = "text 6, audio 6, vision 5, text+audio 5, text+vision 4, audio+vision 4, text+audio+vision 4"
+    assert f"training samples by scenario: {counts}" in out
+    assert "mean of 7 scenarios on 3 samples" in out
+    out = told("evaluate", tmp_path / "run")
+    assert len([line for line in out.splitlines() if "●" in line]) == 7
+    assert len(rows(tmp_path / "run")) > 7
+
+
+def test_fit_keeps_what_it_must_know_of_the_features(trained_features):
+    tensors, facts = checkpoint.load(trained_features / "features.safetensors")
+    assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
+    assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
+    _, known = checkpoint.load(trained_features / "checkpoints/best.safetensors")
+    assert set(known["validation_scores"]) == {scenario_name(each) for each in scenarios(NAMES)}
+    assert (known["metric"], "mae" in known["validation_scores"]["text"]) == ("loss", True)
+
+
+def test_scenarios_that_nobody_supports_are_named(told, trained_features, rewritten, tmp_path):
+    # Nobody in training has text and vision at once.
+    text = np.array([True, False, False, True, True, True, True, False] + [True] * 6)
+    vision = np.array([False, False, True, False, False, False, False, True] + [True] * 6)
+    path = rewritten(text_present=text, vision_present=vision)
+    out = told("fit", trained_features.with_name("tiny.yaml"), "--run", tmp_path / "run", "--data.root", path)
+    assert "no training samples for 2 scenarios, which are learned from others alone: text+vision, text+audio+v" in out
+
+
+def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, monkeypatch):
+    settings = {"method.cases": "random=2", "method.name": "gmd", "train.steps": 6, "train.optimizer": "adamw"}
+    write_experiment(make_features({**settings, "train.batch": 3, "train.micro_batches": 2}), tmp_path / "tiny.yaml")
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
+    step_of = training.train_step
+
+    def until_the_fourth(method, parts, optimizer, run, step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return step_of(method, parts, optimizer, run, step)
+
+    monkeypatch.setattr(training, "train_step", until_the_fourth)
+    assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
+    monkeypatch.undo()
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
+    for name in ("best", "latest"):
+        whole, _ = checkpoint.load(tmp_path / f"whole/checkpoints/{name}.safetensors")
+        resumed, _ = checkpoint.load(tmp_path / f"stopped/checkpoints/{name}.safetensors")
+        assert set(whole) == set(resumed)
+        assert all(torch.equal(whole[each], resumed[each]) for each in whole)
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "stopped/metrics.jsonl").read_bytes()
+
+
+def test_a_run_is_not_resumed_on_other_features(refused, feature_arrays, run, tmp_path):
+    arrays = feature_arrays()
+    arrays["text"][5] += 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    experiment = tmp_path / "tiny.yaml"
+    shutil.copy(run / "experiment.yaml", experiment)
+    line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
+    assert "was written for other training data: text.deviation, text.mean differ" in line
+    # Another split: one sample of the training set is for validation now.
+    split = np.array(["train"] * 7 + ["val"] * 4 + ["test"] * 3)
+    np.savez(tmp_path / "other.npz", **{**feature_arrays(), "split": split})
+    line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
+    assert "fingerprints" in line
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_an_old_run_of_volumes_is_resumed_without_its_width(told, trained, make_experiment, tmp_path):
+    # Until features came, the default width was 0.5, and stood so in every run folder.
+    experiment = make_experiment({"model.width": 0.5, "train.steps": 1})
+    write_experiment(experiment, tmp_path / "old.yaml")
+    told("fit", tmp_path / "old.yaml", "--run", tmp_path / "run")
+    settings = yaml.safe_load((tmp_path / "old.yaml").read_text())
+    del settings["model"]["width"]
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump(settings))
+    assert "1 steps" in told("fit", tmp_path / "new.yaml", "--run", tmp_path / "run", "--resume")
+
+
+# ---------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
+    out = told("evaluate", run)
+    for words in ("Acc-2 %", "Acc-7 %", "MAE", "Corr", "split 'test', 3 samples", "mean of training", "chance"):
+        assert words in " ".join(out.split())
+    found = rows(run)
+    assert {row["metric"] for row in found} == {
+        *("prediction", "loss", "error"),
+        *("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
+    }
+    assert {row["region"] for row in found} == {"all"}
+    values = {(row["scenario"], row["sample"], row["metric"]): float(row["value"]) for row in found}
+    # By hand: three test samples, v6/1 has no vision; the targets are 1, -1 and 2.
+    assert ("vision", "v6/1", "prediction") not in values
+    predicted = {each: values["text+audio", each, "prediction"] for each in ("v5/1", "v6/0", "v6/1")}
+    mae = np.mean([abs(predicted["v5/1"] - 1), abs(predicted["v6/0"] + 1), abs(predicted["v6/1"] - 2)])
+    assert values["text+audio", "all", "mae"] == pytest.approx(mae)
+    right = [predicted["v5/1"] > 0, predicted["v6/0"] <= 0, predicted["v6/1"] > 0]
+    assert values["text+audio", "all", "acc2"] == pytest.approx(np.mean(right))
+    # The first lines: text alone, on all three, and vision alone on two.
+    lines = [line.split() for line in out.splitlines() if "●" in line]
+    assert lines[0][:4] == ["●", "○", "○", "3"]
+    assert lines[2][:4] == ["○", "○", "●", "2"]
+    assert lines[0][4] == f"{100 * values['text', 'all', 'acc2']:.1f}"
+    assert lines[0][7] == f"{values['text', 'all', 'mae']:.3f}"
+
+
+def test_evaluate_on_another_file_that_lacks_a_modality(told, run, rewritten):
+    path = rewritten(
+        **dict.fromkeys(("text", "text_lengths", "text_present", "split", "group")),
+        audio_present=np.ones(14, bool),
+    )
+    out = told("evaluate", run, "--data.root", path, "--split", "all")
+    lines = [line.split()[:4] for line in out.splitlines() if "●" in line]
+    assert lines == [["○", "●", "○", "14"], ["○", "○", "●", "10"], ["○", "●", "●", "10"]]
+    assert {row["dataset"] for row in rows(run)} == {str(path)}
+
+
+def test_evaluate_refuses_its_own_data_in_another_split(refused, make_features, feature_arrays, tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **feature_arrays())
+    write_experiment(make_features({"data.root": str(path), "train.steps": 1}), tmp_path / "tiny.yaml")
+    assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "run")]) == 0
+    split = np.array(["test"] * 3 + ["val"] * 3 + ["train"] * 8)
+    np.savez(path, **{**feature_arrays(), "split": split})
+    line = refused("evaluate", tmp_path / "run")
+    assert "Split 'train'" in line
+    assert "not the one that the run was trained on" in line
+
+
+# ----------------------------------------------------------------------------------------------- inspect
+
+
+def test_inspect_tells_features_from_volumes(told, utterances):
+    report = json.loads(told("inspect", utterances, "--json"))
+    assert (report["samples"], report["groups"], report["faults"]) == (14, 7, [])
+    assert {name: each["samples"] for name, each in report["modalities"].items()} == {
+        "text": 12,
+        "audio": 12,
+        "vision": 10,
+    }
+    out = told("inspect", utterances)
+    for words in ("npz file, 14 samples in 7 groups", "text+audio+vision", "split val: 3 samples", "majority"):
+        assert words in out
+
+
+def test_inspect_counts_what_is_not_finite(told, feature_arrays, tmp_path):
+    arrays = feature_arrays()
+    arrays["text"][5, 0, :2] = np.nan, np.inf
+    np.savez(tmp_path / "faulty.npz", **arrays)
+    out = told("inspect", tmp_path / "faulty.npz")
+    assert "text: 2 NaN or infinite" in out
+    assert "fault: " in out
+    assert "clean='zero'" in out
+
+
+def test_inspect_reads_a_folder_of_sheets_and_a_manifest_of_patients_each_as_what_it_is(told, refused, tmp_path):
+    folder = tmp_path / "sheets"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("id,y\na,1\nb,0\n")
+    (folder / "text.csv").write_text("id,f1,f2\na,0.5,1\nb,1,2\n")
+    assert json.loads(told("inspect", folder, "--json"))["modalities"]["text"]["shape"] == "2"
+    (tmp_path / "patients.csv").write_text("id,t1\np1,gone_t1.nii.gz\n")
+    assert "gone_t1.nii.gz" in refused("inspect", tmp_path / "patients.csv")
+
+
+def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path):
+    path = rewritten(split=None, group=None)
+    command = ["inspect", str(path), "--write", str(tmp_path / "data.yaml"), "--reading.kind", "regression"]
+    assert cli.main(command) == 0
+    assert "folds are drawn" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["data"] == {
+        "name": "features",
+        "root": str(path),
+        "modalities": list(NAMES),
+        "folds": 5,
+        "reading": {"kind": "regression"},
+    }
+    # 14 samples are too few of each third for five folds.
+    tiny = ["--model.width", 8, "--train.steps", 1, "--train.device", "cpu", "--data.folds", 3]
+    told("fit", tmp_path / "data.yaml", "--run", tmp_path / "run", *tiny)
+    assert read_experiment(tmp_path / "run/experiment.yaml").data.folds == 3
+    assert "MAE" in told("evaluate", tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------------------- faults
+
+
+class Evil:
+    """Would run a command, if anybody let it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+def damaged(place: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(place, **arrays())
+    place.write_bytes(place.read_bytes()[:-300])
+
+
+def with_nan(place: Path, arrays: Callable[..., dict]) -> None:
+    found = arrays()
+    found["vision"][5, 0, 0] = np.nan
+    np.savez(place, **found)
+
+
+def nothing_present(place: Path, arrays: Callable[..., dict]) -> None:
+    found = arrays()
+    for name in NAMES:
+        found[f"{name}_present"][4] = False
+    np.savez(place, **found)
+
+
+def twice(place: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(place, **arrays())
+    ids = arrays()["id"].tolist()
+    place.with_name("splits.json").write_text(json.dumps({"train": ids[:8], "val": ids[7:9], "test": ids[9:]}))
+
+
+def evil(place: Path, arrays: Callable[..., dict]) -> None:
+    place.write_bytes(pickle.dumps({"train": Evil(place.with_name("touched"))}))
+
+
+def good(place: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(place, **arrays())
+
+
+FAULTS = [
+    ("NaN", with_nan, [], ("vision 1 (in 1 samples)", "clean='zero'")),
+    ("a sample without any modality", nothing_present, [], ("at least one modality", "v2/0")),
+    ("an id in two splits", twice, ["--data.splits", "splits.json"], ("'v3/1' in two splits",)),
+    ("a malicious pickle", evil, [], ("refused", "system")),
+    ("a truncated file", damaged, [], ("cannot be read", "damaged")),
+    ("no file", lambda place, arrays: None, [], ("cannot be read", "No such file")),
+    ("an unknown modality", good, ["--data.modalities", "[text,adio]"], ("no array 'adio'", "audio")),
+    ("an unknown preset", good, ["--model.preset", "gcm"], ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
+    ("a preset for vectors", good, ["--model.preset", "utterance"], ("kind vector", "is of kind sequence")),
+    ("a setting for volumes", good, ["--model.patch", "[8,8]"], ("model.patch", "it is for volumes")),
+    ("too many folds", good, ["--data.folds", "9"], ("folds",)),
+    ("an option of another layout", good, ["--data.reading.words", "w.csd"], ("'words' means nothing",)),
+    ("no such holes", good, ["--data.holes", "gone.json"], ("gone.json",)),
+]
+
+
+@pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[each[0] for each in FAULTS])
+def test_wrong_features_are_refused_before_a_folder_is_made(
+    refused, trained_features, feature_arrays, tmp_path, name, breaks, options, words
+):
+    place = tmp_path / "table.npz"
+    breaks(place, feature_arrays)
+    experiment = trained_features.with_name("tiny.yaml")
+    line = refused("fit", experiment, "--run", tmp_path / "new", "--data.root", place, *options)
+    assert [word for word in words if word not in line] == []
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_run_without_what_it_must_know_says_so(refused, run, utterances):
+    (run / "features.safetensors").unlink()
+    assert "features.safetensors" in refused("evaluate", run)
+    (run / "features.safetensors").write_bytes(b"no")
+    assert "features.safetensors" in refused("predict", run, utterances, "--output", run / "new")
+    assert not (run / "new").exists()
+
+
+def test_one_table_at_a_time(refused, run, utterances):
+    assert "Give one table of features, not 2" in refused("predict", run, utterances, utterances)
+
+
+# -------------------------------------------------------------------------------------------- several processes
+
+
+def test_two_processes_train_and_score_as_one_does(told, make_features, tmp_path):
+    write_experiment(make_features({"train.steps": 4}), tmp_path / "tiny.yaml")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = ["-m", "anysubset", "--", "fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "two")]
+    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "one")
+    one, two = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    )
+    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
+    for single, shared in zip(one, two, strict=True):
+        if "losses" not in single:
+            assert shared["validation"] == pytest.approx(single["validation"], rel=0.05)
+            continue
+        assert shared["eligible"] == single["eligible"]
+        if single["step"] == 1:
+            assert set(shared["losses"]) == set(single["losses"])
+
+
+# --------------------------------------------------------------------------------------------------- real data
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real tables are not here")
+@pytest.mark.parametrize(
+    ("name", "options", "metric"),
+    [
+        ("mosi", ["--data.name=mosi", "--data.reading.modalities={vision: video}", "--data.folds=5"], "Acc-2 %"),
+        ("rosmap", [], "accuracy %"),
+        ("handwritten", ["--data.folds=5", "--data.modalities=[pix,fou,mor]"], "accuracy %"),
+        ("av_digits", ["--data.reading.images=[image,audio]"], "accuracy %"),
+    ],
+)
+def test_real_tables_train_and_are_scored(told, tmp_path, name, options, metric):
+    (tmp_path / "tiny.yaml").write_text(
+        "data: {name: features}\nmodel: {width: 16}\ntrain: {steps: 2, batch: 16, device: cpu}\n"
+    )
+    root = f"--data.root={SHARED / f'{name}.npz'}"
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run", root, *options)
+    assert metric in told("evaluate", tmp_path / "run")
