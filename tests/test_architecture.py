@@ -19,6 +19,8 @@ ROOT = Path(anysubset.__file__).parent
 LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
     ("errors", "files"),
+    ("devices",),
+    ("children",),
     ("processes",),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "set_metrics", "gradients.projection", "gradients.rows"),
@@ -56,11 +58,16 @@ LAYERS = (
     # Runs.
     ("runs",),
     ("evaluate", "predict", "answers", "random_missing"),
-    ("train",),
-    ("report", "report.*"),
+    ("train", "sweep"),
+    ("report", "report.grid", "report.published", "report.results", "report.robustness", "report.statistics"),
+    ("report.comparison",),
+    ("report.differences",),
+    ("report.side_by_side",),
+    ("report.*",),
     ("terminal",),
-    # The two tables, and the only file that joins the others.
+    # The two tables, and what joins the others: for scikit-learn, and the command line.
     ("data", "methods"),
+    ("estimators",),
     ("cli",),
     ("__main__",),
 )
@@ -208,8 +215,8 @@ def test_only_the_command_line_imports_the_command_line():
     assert {name for name, found in OURS.items() if "cli" in found} == {"__main__"}
 
 
-def test_only_the_command_line_imports_the_tables():
-    assert {name for name, found in OURS.items() if found & {"data", "methods"}} == {"cli"}
+def test_only_the_command_line_and_the_estimators_import_the_tables():
+    assert {name for name, found in OURS.items() if found & {"data", "methods"}} == {"cli", "estimators"}
 
 
 # ------------------------------------------------------------------------------------- the names of the package

@@ -361,6 +361,18 @@ def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypat
     assert "(best)" not in again
 
 
+def test_demo_of_sentiment_ends_with_both_methods_in_every_scenario(told, tmp_path):
+    out = told("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")
+    lines = table_lines(out)
+    assert len(lines) == 7
+    # Three dots, how many samples, then three metrics for each of the two methods.
+    assert {len(line.split()) for line in lines} == {3 + 1 + 6}
+    for name in ("full", "gmd"):
+        assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
+    assert f"Next: anysubset predict {tmp_path / 'demo/gmd'} {tmp_path / 'demo/utterances.npz'}" in out
+    assert table_lines(told("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")) == lines
+
+
 def test_a_run_can_be_used_from_another_place(told, phantoms, tmp_path, monkeypatch):
     for case in ("phantom_002", "phantom_005", "phantom_006"):
         shutil.copytree(phantoms / case, tmp_path / "mine" / case)

@@ -33,6 +33,7 @@ EVERYTHING = Experiment(
         folds=4,
         fold=3,
         holes="holes.json",
+        complete_only=True,
         reading=ReadingSettings(
             modalities={"t1": "t one", "t2": "t two"},
             target="labels",
@@ -319,7 +320,7 @@ def test_devices_by_name(device):
 
 def test_at_another_place_only_root_differs_and_what_names_the_ids_of_this_one():
     moved = EVERYTHING.at("/elsewhere")
-    elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "holes": None}
+    elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "holes": None, "complete_only": False}
     assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, **elsewhere))
     assert EVERYTHING.at(None) is EVERYTHING
 

@@ -8,11 +8,14 @@ import anysubset
 from anysubset.cli import new_method
 from anysubset.data import create_task
 from anysubset.data.signature import Signature
-from anysubset.experiment import Experiment, read_experiment
+from anysubset.experiment import Experiment, read_experiment, settings_in
 from anysubset.prediction import Prediction, Stream
 from anysubset.segmentation import Segmentation
+from anysubset.sweep import read_sweep
 
-FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+YAML = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+SWEEPS = [path for path in YAML if "vary" in settings_in(path)]
+FILES = [path for path in YAML if path not in SWEEPS]
 
 
 def test_there_are_experiments():
@@ -26,11 +29,23 @@ def task_of(experiment: Experiment) -> Segmentation | Prediction:
     return create_task(experiment.data, experiment.model, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
 
 
-@pytest.mark.parametrize("path", [*FILES, Path(anysubset.__file__).with_name("demo.yaml")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*FILES, *Path(anysubset.__file__).parent.glob("demo*.yaml")], ids=lambda path: path.name
+)
 def test_an_experiment_describes_a_task_and_a_method(path: Path):
     experiment = read_experiment(path)
     task = task_of(experiment)
     assert set(new_method(experiment, task).network.modalities) == set(task.modalities)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_a_sweep_describes_experiments(path: Path):
+    runs = read_sweep(path, Path("out")).runs
+    assert len({str(run.experiment) for run in runs}) == len(runs) > 1
+
+
+def test_the_sweep_of_tables_is_there():
+    assert "tables.yaml" in [path.name for path in SWEEPS]
 
 
 def test_the_brats_experiment_has_the_network_of_the_paper():

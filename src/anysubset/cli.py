@@ -4,16 +4,19 @@ A command imports what it needs when it runs, so that `anysubset --help` loads n
 """
 
 import json
+import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonargparse
 from rich.table import Table
 
+from anysubset.devices import device_of
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiment import Experiment, ReadingSettings, add_settings, flatten, read_experiment
 from anysubset.terminal import (
@@ -21,6 +24,7 @@ from anysubset.terminal import (
     show_feature_scores,
     show_holes,
     show_random_missing,
+    show_results,
     show_support,
     show_table,
     show_volume_scores,
@@ -37,9 +41,9 @@ if TYPE_CHECKING:
     from anysubset.data.volumes import Volumes
     from anysubset.methods import Method
     from anysubset.prediction import Prediction
-    from anysubset.report.table import Means
     from anysubset.scores import Score
     from anysubset.segmentation import Segmentation
+    from anysubset.sweep import Planned
 
 Given = dict[str, Any]
 
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser, commands = make_parser()
         given = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
         name = given.pop("command")
-        COMMANDS[name][1](given.get(name) or {})
+        return COMMANDS[name][1](given.get(name) or {}) or 0
     except InputError as error:
         print(f"anysubset: {error}", file=sys.stderr)
         return 2
@@ -75,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    return 0
 
 
 def parse(
@@ -133,37 +136,36 @@ def version() -> str:
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of `demo`."""
-    parser.add_argument("--output", type=Path, default="runs/demo", help="Folder of the patients and the two runs.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the patients and of both runs.")
+    parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="What to show.")
+    parser.add_argument("--output", type=Path, help="Folder of the data and the two runs; by default runs/demo...")
+    parser.add_argument("--seed", type=int, default=0, help="Of the data and of both runs.")
     parser.add_argument("--train.steps", type=int, help="Optimizer steps of each run.")
 
 
 def demo(given: Given) -> None:
-    """Make phantom patients, train on complete input and with GMD, and compare them in every scenario.
+    """Make a set, train on complete input and with GMD, and compare them in every scenario.
 
-    Goes on where it was stopped when it is called again.
+    Phantom patients with tumours, or utterances of text, audio and vision. Goes on where it was stopped when it is
+    called again.
     """
+    sentiment = given.get("task") == "sentiment"
+    folder = Path(given.get("output") or ("runs/demo_sentiment" if sentiment else "runs/demo"))
+    (demo_sentiment if sentiment else demo_segmentation)(folder, given.get("seed", 0), given.get("train", {}))
+
+
+def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
+    """Phantom patients; the table of Dice of both methods."""
     from anysubset.data.phantom import write_phantoms
     from anysubset.data.volumes import Volumes
     from anysubset.scores import means
 
-    folder = Path(given.get("output", "runs/demo"))
-    seed = given.get("seed", 0)
     patients = folder / "patients"
     if not patients.exists():
         say(f"Making phantom patients in {patients}: enhancing tumour shows almost only in t1ce")
         write_phantoms(patients, counts={"train": 24, "val": 4, "test": 12}, size=(48, 48, 32), seed=seed)
-    tables: dict[str, Means] = {}
-    for method in ("full", "gmd"):
-        overrides: Given = {"seed": seed, "data.root": str(patients), "method.name": method}
-        if given.get("train"):
-            overrides["train.steps"] = given["train"]["steps"]
-        experiment = read_experiment(Path(__file__).with_name("demo.yaml"), overrides)
-        say()
-        train_run(experiment, folder / method, resume=True)
-        scores, _, dataset = score_run(folder / method, "test", None, distances=False)
-        tables[method] = means(scores, "dice")
+    found, dataset = demo_runs("segmentation", folder, patients, seed, settings)
     assert isinstance(dataset, Volumes)
+    tables = {method: means(scores, "dice") for method, scores in found.items()}
     show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
@@ -171,6 +173,43 @@ def demo(given: Given) -> None:
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; patients: {patients}\n"
         f"Next: anysubset predict {folder / 'gmd'} {next(iter(dataset.patients.values())).sources['t1'].path.parent}"
     )
+
+
+def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
+    """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
+    from anysubset.data.arrays import write_table
+    from anysubset.data.features import Features
+    from anysubset.data.trimodal import trimodal
+
+    table = folder / "utterances.npz"
+    if not table.exists():
+        say(f"Making utterances in {table}: text says most, and half of all modalities are missing in training")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
+    found, dataset = demo_runs("sentiment", folder, table, seed, settings)
+    assert isinstance(dataset, Features)
+    title = "training on complete input (full) against GMD"
+    show_feature_scores(found, dataset, "test", title, ("acc2", "mae", "corr"))
+    say(
+        "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
+        f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
+        f"Next: anysubset predict {folder / 'gmd'} {table}"
+    )
+
+
+def demo_runs(
+    task: str, folder: Path, root: Path, seed: int, settings: Given
+) -> tuple[dict[str, list["Score"]], "Volumes | Features"]:
+    """Trains both methods, and scores them on the test split."""
+    found = {}
+    for method in ("full", "gmd"):
+        overrides = {"seed": seed, "data.root": str(root), "method.name": method}
+        overrides |= {f"train.{name}": value for name, value in settings.items()}
+        experiment = read_experiment(Path(__file__).with_name(f"demo_{task}.yaml"), overrides)
+        say()
+        train_run(experiment, folder / method, resume=True)
+        found[method], _, dataset = score_run(folder / method, "test", None, distances=False)
+    return found, dataset
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -371,7 +410,7 @@ def evaluate(given: Given) -> None:
     rates, seed = given.get("rates", []), given.get("seed", 0)
     scores, drawn, dataset = score_run(run, split, root, device=given.get("device", "auto"), rates=rates, seed=seed)
     if isinstance(dataset, Features):
-        show_feature_scores(scores, dataset, split, str(run))
+        show_feature_scores({run.name: scores}, dataset, split, str(run))
     else:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
         say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
@@ -379,6 +418,141 @@ def evaluate(given: Given) -> None:
         show_random_missing(drawn, dataset.headline if isinstance(dataset, Features) else ())
         say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'holes'}); in no mean above.")
     say(f"Scores: {run / 'scores.csv'}")
+
+
+def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `sweep`."""
+    parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and what is varied in it.")
+    parser.add_argument("--output", type=Path, help="Folder of all runs; by default runs/ and the name of the file.")
+    parser.add_argument("--data.root", type=Path, help="Folder in which the file's relative data.root are looked up.")
+    parser.add_argument("--jobs", type=int, help="Runs at once, which share the cores; by default one a core, up to 4.")
+
+
+def sweep(given: Given) -> int:
+    """Train and score every combination that a file asks for, several at once: a table, and sweep.csv.
+
+    What is done is skipped, and what was stopped goes on, when it is called again. Exit code 1 if a run failed.
+    """
+    import filelock
+
+    from anysubset.sweep import check_folder, lacking, read_sweep, result_of, write_results
+
+    path = Path(given["sweep"])
+    output = Path(given.get("output") or Path("runs") / path.stem).resolve()
+    root = given.get("data", {}).get("root")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = given.get("jobs", min(cores, 4))
+    if jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {jobs}.")
+    plan = read_sweep(path, output, None if root is None else Path(root))
+    for run in plan.runs:
+        check_folder(run)
+    waiting = [run for run in plan.runs if lacking(run, plan.splits) != []]
+    say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
+    draw_holes(waiting)
+    check_runs(waiting, plan.splits)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(output / ".lock", timeout=0):
+            failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
+            lines = [result_of(run, plan.splits) for run in plan.runs]
+            write_results(output / "sweep.csv", lines)
+    except filelock.Timeout:
+        raise InputError(f"{output} is in use by another sweep.") from None
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoints")
+        return 130
+    show_results(lines, plan.splits)
+    say(f"Table: {output / 'sweep.csv'}")
+    for name, fault in failed.items():
+        say(f"failed: {name}: {fault}")
+    return 1 if failed else 0
+
+
+def draw_holes(runs: Sequence["Planned"]) -> None:
+    """The files of holes that runs need and that are not there yet."""
+    from anysubset.data import create_dataset
+    from anysubset.data.holes import write_holes
+
+    for run in runs:
+        data, seed = run.experiment.data, run.holes.get("seed", 0)
+        if not run.holes or data.holes is None or Path(data.holes).exists():
+            continue
+        dataset = create_dataset(replace(data, holes=None, complete_only=False), run.experiment.model)
+        split = run.holes["split"]
+        found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
+        before = {sample: names for sample, names in found.items() if names}
+        after, how = thinned(before, dataset.task.modalities, run.holes, seed)
+        share = 1 - sum(map(len, after.values())) / sum(map(len, before.values()))
+        Path(data.holes).parent.mkdir(parents=True, exist_ok=True)
+        write_holes(Path(data.holes), after, {"how": how, "seed": seed, "split": split, "missing": round(share, 4)})
+        say(f"Wrote {data.holes}: {how}; {share:.1%} of split {split!r} are taken away")
+
+
+def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
+    """What can be found wrong before anything is trained: data, splits, devices, and options of methods.
+
+    Raises:
+        InputError: with the name of the run.
+    """
+    from anysubset.data import create_dataset
+
+    tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.
+    for run in runs:
+        experiment = run.experiment
+        try:
+            device_of(experiment.train.device)
+            described = repr((experiment.data, experiment.model))
+            if described not in tasks:
+                dataset = create_dataset(experiment.data, experiment.model)
+                dataset.check_modalities()
+                for name in ("train", "val", *splits):
+                    dataset.ids(name)
+                tasks[described] = dataset.task
+            new_method(experiment, tasks[described])
+        except InputError as error:
+            raise InputError(f"Run {run.name}: {error}") from None
+
+
+def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
+    """Trains and scores runs, several at once; by name, why those failed that did."""
+    from anysubset.children import Job, last_line, run_jobs
+    from anysubset.scores import shown
+    from anysubset.sweep import result_of
+
+    works, names = {}, {run.name: run for run in runs}
+    for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        works[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
+    failed = {}
+    ends = run_jobs(works, jobs, threads, PRELOAD)
+    for number, (name, code) in enumerate(track(ends, "Running", len(works)), start=1):
+        if code:
+            line = last_line(works[name].log)
+            failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {works[name].log})"
+            say(f"[{number}/{len(works)}] {name} failed: {failed[name]}")
+        else:
+            found = result_of(names[name], splits)
+            chosen = shown(found["metric"], found["validation"])
+            say(f"[{number}/{len(works)}] {name}: validation {chosen} at step {found['step']}")
+    return failed
+
+
+# What takes seconds to import, and what those import when they are used first.
+PRELOAD = (
+    *("anysubset.data", "anysubset.methods", "anysubset.train", "anysubset.evaluate", "anysubset.random_missing"),
+    *("torch._dynamo", "sklearn.metrics", "sklearn.model_selection", "anysubset.report.table"),
+)
+
+
+def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
+    """One run of a sweep, in a process of its own: trained to its end, and scored where it is not yet."""
+    from anysubset.sweep import lacking
+
+    if lacking(run, splits) is None:
+        train_run(run.experiment, run.folder, resume=True)
+    for split in lacking(run, splits) or []:
+        evaluate({"run": run.folder, "split": split, "device": run.experiment.train.device})
 
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -443,6 +617,58 @@ def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
             say(f"note: no validation sample has {', '.join(scenario)}; nothing is known of these answers")
 
 
+def compare_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `compare`."""
+    parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
+    parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
+    parser.add_argument("--region", help="One region; by default the mean over all.")
+    parser.add_argument("--reference", help="Method that the others are compared with.")
+    parser.add_argument("--split", default="test", help="Split that was scored.")
+    parser.add_argument("--groups", type=Path, help="CSV file with columns id and group: samples that hang together.")
+    parser.add_argument("--paper", type=int, help="Number of a table of the paper, 1 to 5, in its layout.")
+    parser.add_argument("--published", action="store_true", help="The paper's printed numbers beside ours.")
+    parser.add_argument("--format", default="terminal", help="terminal, markdown or latex.")
+    parser.add_argument("--output", type=Path, help="File to write; by default the terminal.")
+
+
+def compare(given: Given) -> None:
+    """Put methods and seeds side by side in every scenario.
+
+    Means, intervals and tests against a reference, from the scores of runs alone.
+    """
+    from anysubset.files import whole
+    from anysubset.report.grid import FORMATS
+    from anysubset.report.paper import paper_grids
+    from anysubset.report.results import find_runs, put_together, read_results
+    from anysubset.report.side_by_side import grids
+
+    output = Path(given["output"]) if given.get("output") else None
+    form = given.get("format", "terminal")
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"{output} lies in a folder that is not there.")
+    if given.get("published") and given.get("paper") is None:
+        raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
+    folders, unscored = find_runs([Path(run) for run in given["run"]])
+    for folder in unscored:
+        print(f"anysubset: {folder} is left out: it has no scores yet", file=sys.stderr)
+    results = [result for folder in folders for result in read_results(folder, given.get("split", "test"))]
+    groups = put_together(results)
+    if given.get("paper") is not None:
+        found = paper_grids(given["paper"], groups, given.get("published", False))
+    else:
+        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups")}
+        found = [grid for group in groups for grid in grids(group, **asked)]
+    text = "\n".join(FORMATS[form](grid) for grid in found)
+    if output is None:
+        say(text)
+        return
+    with whole(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    say(f"Wrote {output}")
+
+
 def no_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of a command that has none."""
 
@@ -496,13 +722,15 @@ def doctor(given: Given) -> None:
         raise RuntimeError("GMD gives wrong weights on this machine.")
 
 
-COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], None]]] = {
+COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], int | None]]] = {
     "demo": (demo_options, demo),
     "inspect": (inspect_options, inspect),
     "ampute": (ampute_options, ampute),
     "fit": (fit_options, fit),
     "evaluate": (evaluate_options, evaluate),
+    "sweep": (sweep_options, sweep),
     "predict": (predict_options, predict),
+    "compare": (compare_options, compare),
     "methods": (no_options, methods),
     "datasets": (no_options, datasets),
     "doctor": (no_options, doctor),
@@ -622,20 +850,3 @@ def score_run(
         write_masks(folder / "holes", masks, dataset, split, seed)
         write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
     return found, drawn, dataset
-
-
-def device_of(name: str) -> Any:
-    """The device that a setting means.
-
-    Raises:
-        InputError: if it is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {name!r} is not there: {str(error).splitlines()[0]}") from error
-    return torch.device(name)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -257,15 +258,21 @@ class Experiment:
         if root is None:
             return self
         # Splits, folds and holes are of the ids that lay where the data were.
-        data = replace(
-            self.data, root=root, splits=None, folds=None, fold=0, holes=None, complete_only=False
-        )
+        data = replace(self.data, root=root, splits=None, folds=None, fold=0, holes=None, complete_only=False)
         return replace(self, data=data)
 
 
 def add_settings(parser: jsonargparse.ArgumentParser) -> None:
     """Every setting as an option with a dotted name."""
     parser.add_class_arguments(Experiment, fail_untyped=False)
+
+
+@cache
+def settings_parser() -> jsonargparse.ArgumentParser:
+    """Of the settings alone; made once, since that takes longer than to use it."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    return parser
 
 
 def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -284,10 +291,8 @@ def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = Non
     for name, value in (overrides or {}).items():
         override(settings, name, value)
     check_names(settings)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    add_settings(parser)
     try:
-        parsed = parser.parse_object(settings)
+        parsed = settings_parser().parse_object(settings)
     except (jsonargparse.ArgumentError, TypeError) as error:
         place = f" in {path}" if path is not None else ""
         raise InputError(f"A setting{place} cannot be read: {one_line(error)}") from error

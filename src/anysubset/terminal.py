@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -36,7 +37,7 @@ def say(line: Any = "") -> None:
 # ----------------------------------------------------------------------------------------------------- scores
 
 
-def show_volume_scores(tables: dict[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
+def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
     """The scenario table of Dice, and the protocol that it stands under."""
     from anysubset.report.table import scenario_table
 
@@ -49,18 +50,27 @@ def show_volume_scores(tables: dict[str, "Means"], dataset: "Volumes", split: st
     )
 
 
-def show_feature_scores(scores: Sequence["Score"], dataset: "Features", split: str, title: str) -> None:
-    """The headline metrics of every scenario side by side, constants below, and the protocol that they stand under."""
+def show_feature_scores(
+    runs: Mapping[str, Sequence["Score"]],
+    dataset: "Features",
+    split: str,
+    title: str,
+    metrics: Sequence[str] = (),
+) -> None:
+    """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
     from anysubset.modalities import scenario_name, support
     from anysubset.report.table import metric_table
     from anysubset.scores import over_set
 
-    names, found = dataset.task.modalities, over_set(scores)
+    names = dataset.task.modalities
     eligible = {scenario: count for scenario, count in support(dataset.present(split), names).items() if count}
-    values = {scenario: found[scenario_name(scenario)] for scenario in eligible}
+    values = {}
+    for run, scores in runs.items():
+        found = over_set(scores)
+        values[run] = {scenario: found[scenario_name(scenario)] for scenario in eligible}
     title = f"{title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
-    say(metric_table(values, names, title, dataset.headline, eligible, dataset.constants(split)))
+    say(metric_table(values, names, title, metrics or dataset.headline, eligible, dataset.constants(split)))
     say(
         f"{dataset.protocol} A scenario is scored on the samples that have its modalities (n). Weights chosen on "
         f"validation, by the mean loss over the scenarios. Split {dataset.split_hash(split)}."
@@ -85,6 +95,26 @@ def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> No
     table = Table("rate", *next(iter(rows.values())))
     for name, cells in rows.items():
         table.add_row(name, *cells.values())
+    say(table)
+
+
+def show_results(lines: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
+    """A row a run of a sweep: how it was chosen on validation, and means over the scenarios of each split."""
+    from anysubset.scores import heading, number, shown
+
+    listed = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
+    asked = [(split, metric) for split in splits for metric in listed]
+    found = [(split, metric) for split, metric in asked if any(f"{split} {metric}" in line for line in lines)]
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("run", "validation"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("at step", justify="right")
+    for split, metric in found:
+        table.add_column(f"{split}\n{heading(metric)}", justify="right", min_width=6)
+    for line in lines:
+        chosen = shown(line["metric"], line["validation"]) if "metric" in line else "-"
+        cells = [number(metric, line.get(f"{split} {metric}")) for split, metric in found]
+        table.add_row(line["run"], chosen, str(line.get("step", "")), *cells)
     say(table)
 
 

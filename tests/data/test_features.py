@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from anysubset.data import create_dataset, create_task
 from anysubset.data.features import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
 from anysubset.data.signature import Signature, read_signature
+from anysubset.data.standardisation import statistics
 from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
@@ -116,6 +117,32 @@ def test_holes_are_made_before_anything_is_learned(utterances, tmp_path):
     for name in NAMES:
         assert not torch.equal(dataset.signature.statistics[name][0], whole.signature.statistics[name][0])
     assert dataset.signature.fingerprints["present"] != whole.signature.fingerprints["present"]
+
+
+def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_path):
+    whole, dropped = features(utterances), features(utterances, complete_only=True)
+    # By hand, from `make_arrays`: 0, 1, 2 and 3 of the training samples lack something; test sample 13 does, too.
+    assert dropped.ids("train") == ("v2/0", "v2/1", "v3/0", "v3/1")
+    assert dropped.present("train") == [NAMES] * 4
+    assert (dropped.ids("val"), dropped.ids("test")) == (whole.ids("val"), whole.ids("test"))
+    train = dropped.table.select(dropped.ids("train"))
+    assert torch.equal(dropped.signature.statistics["text"][0], statistics(train)["text"][0])
+    # What was taken away is lacking.
+    (tmp_path / "holes.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v5/1": ["text"]}}))
+    thin = features(utterances, complete_only=True, holes=str(tmp_path / "holes.json"))
+    assert thin.ids("train") == ("v2/1", "v3/0", "v3/1")
+    assert thin.ids("test") == whole.ids("test")
+    (tmp_path / "all.json").write_text(json.dumps({"present": {each: ["text"] for each in dropped.ids("train")}}))
+    assert "None of 8 training samples has every modality" in fault(
+        utterances, complete_only=True, holes=str(tmp_path / "all.json")
+    )
+
+
+def test_the_validation_split_does_not_depend_on_what_is_dropped(rewritten):
+    path = rewritten(split=np.array(["train"] * 11 + ["test"] * 3))
+    whole, dropped = features(path), features(path, complete_only=True)
+    assert dropped.ids("val") == whole.ids("val")
+    assert set(dropped.ids("train")) < set(whole.ids("train"))
 
 
 def test_a_modality_that_no_training_sample_has_is_refused(rewritten):

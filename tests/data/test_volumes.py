@@ -390,6 +390,21 @@ def test_a_contrast_that_was_removed_is_never_read(tmp_path):
     assert seen == {"flair", "t2"}
 
 
+def test_training_patients_that_lack_a_contrast_can_be_dropped(tmp_path):
+    for case, names in {"a": ("t1", "flair"), "b": ("t1",), "c": ("t1", "flair"), "d": ("flair",)}.items():
+        patient(tmp_path, case, dict.fromkeys(names, (2, 8)))
+    (tmp_path / "splits.json").write_text('{"train": ["a", "b", "c"], "test": ["d"]}')
+    made = dataset(tmp_path, modalities=["flair", "t1"], complete_only=True)
+    assert (made.ids("train"), made.ids("test"), len(made.ids("all"))) == (("a", "c"), ("d",), 4)
+    assert dataset(tmp_path, modalities=["t1"], complete_only=True).ids("train") == ("a", "b", "c")
+    # What was taken away is lacking.
+    write_holes(tmp_path / "holes.json", {"a": ["flair"]}, {})
+    assert dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, holes="holes.json").ids("train") == ("c",)
+    write_holes(tmp_path / "holes.json", {"a": ["flair"], "c": ["t1"]}, {})
+    with pytest.raises(InputError, match="None of 3 training patients has every modality"):
+        dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, holes="holes.json")
+
+
 def test_patients_kept_on_disk_are_prepared_again_for_other_holes(tmp_path):
     patient(tmp_path / "patients", "a", {"t1": (2, 8), "flair": (1, 9)})
     kept = str(tmp_path / "kept")

@@ -96,7 +96,7 @@ def test_metrics_side_by_side_by_hand():
     }
     counts = {("t2",): 4, ("t1",): 3, ("t2", "t1"): 2}
     constants = {"mean of training": {"acc2": 0.4, "mae": 1.25}, "chance": {"acc2": 0.6}}
-    table = metric_table(values, ("t2", "t1"), "A title", ["acc2", "mae", "corr"], counts, constants)
+    table = metric_table({"gmd": values}, ("t2", "t1"), "A title", ["acc2", "mae", "corr"], counts, constants)
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(table)
     text = console.export_text()
@@ -112,3 +112,18 @@ def test_metrics_side_by_side_by_hand():
         ["mean", "of", "training", "40.0", "1.250"],
         ["chance", "60.0"],
     ]
+
+
+def test_metrics_of_two_runs_side_by_side():
+    first = {("t1",): {"mae": 1.0}, ("t2",): {"mae": 2.0}}
+    second = {("t1",): {"mae": 0.5}, ("t2",): {"mae": 0.7}}
+    counts = {("t1",): 4, ("t2",): 3}
+    table = metric_table({"full": first, "gmd": second}, ("t1", "t2"), "", ["mae"], counts, {"mean": {"mae": 3.0}})
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(table)
+    found = [line.split() for line in console.export_text().splitlines()]
+    assert ["full", "gmd"] in found
+    assert ["●", "○", "4", "1.000", "0.500"] in found
+    # (1 + 2) / 2 and (.5 + .7) / 2; a constant stands below both.
+    assert ["all", "1.500", "0.600"] in found
+    assert ["mean", "3.000", "3.000"] in found

@@ -43,6 +43,7 @@ def trimodal(
     steps: int = 20,
     missing_rate: float = 0.3,
     missing_splits: Sequence[str] = ("train",),
+    informed: Mapping[str, float] = INFORMED,
     seed: int = 0,
 ) -> Table:
     """A table of utterances, eight to a video; target: sentiment, regression; groups: videos; splits: as counted.
@@ -55,6 +56,9 @@ def trimodal(
         counts: utterances by split; default 480 to train, 80 for val, 160 for test.
         features: by modality, how many a step has.
         steps: the most that a modality of an utterance has.
+        missing_rate, missing_splits: how often a modality is missing, and where.
+        informed: by modality, how much likelier it is missing where the sentiment is positive, and how much less likely
+            where it is negative; empty for holes completely at random, and no conflict by design.
     """
     counts = {"train": 480, "val": 80, "test": 160} if counts is None else counts
     refuse_wrong_input(counts, features, steps, missing_rate, missing_splits, seed)
@@ -74,7 +78,7 @@ def trimodal(
             sequences = {
                 name: show(generator, name, sentiment, directions[name], habits[name], steps) for name in MODALITIES
             }
-            lost = draw_lost(generator, sentiment, missing_rate if split in missing_splits else 0.0)
+            lost = draw_lost(generator, sentiment, missing_rate if split in missing_splits else 0.0, informed)
             for name in MODALITIES:
                 if name not in lost:
                     shown[name].append((len(ids), sequences[name]))
@@ -110,10 +114,12 @@ def show(
     return shown
 
 
-def draw_lost(generator: np.random.Generator, sentiment: float, rate: float) -> set[str]:
+def draw_lost(generator: np.random.Generator, sentiment: float, rate: float, informed: Mapping[str, float]) -> set[str]:
     """The modalities that are missing."""
     draws = dict(zip(MODALITIES, generator.random(len(MODALITIES)).tolist(), strict=True))
-    lost = {name for name in MODALITIES if draws[name] < rate * (1 + INFORMED[name] * float(np.sign(sentiment)))}
+    lost = {
+        name for name in MODALITIES if draws[name] < rate * (1 + informed.get(name, 0.0) * float(np.sign(sentiment)))
+    }
     return lost - {"text"} if len(lost) == len(MODALITIES) else lost
 
 

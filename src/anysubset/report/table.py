@@ -50,7 +50,7 @@ def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, 
 
 
 def metric_table(
-    values: Means,
+    runs: Mapping[str, Means],
     modalities: Scenario,
     title: str,
     metrics: Sequence[str],
@@ -63,10 +63,10 @@ def metric_table(
     defined in some scenario is blank there, and in every mean that it would enter.
 
     Args:
-        values: by scenario, the metrics over the set.
+        runs: by name, and by scenario, the metrics over the set; all with the same scenarios.
         modalities: in the order of the columns.
         title: above the table.
-        metrics: those that are shown, in this order.
+        metrics: those that are shown, in this order, for each run.
         counts: by scenario, the samples that were scored.
         constants: by name, the metrics of answers without looking.
     """
@@ -74,27 +74,36 @@ def metric_table(
     table.add_column("", no_wrap=True)
     for name in modalities:
         table.add_column(name, justify="center")
-    for name in ("n", *map(heading, metrics)):
-        table.add_column(name, justify="right")
+    table.add_column("n", justify="right")
+    for run in runs:
+        for metric in metrics:
+            table.add_column(f"{run}\n{heading(metric)}" if len(runs) > 1 else heading(metric), justify="right")
+    first = next(iter(runs.values()))
     size = 1
-    for scenario, found in values.items():
+    for scenario in first:
         if len(scenario) > size:
             table.add_section()
             size = len(scenario)
         dots = ["●" if name in scenario else "○" for name in modalities]
-        table.add_row("", *dots, str(counts[scenario]), *(number(metric, found.get(metric)) for metric in metrics))
-    groups: dict[str, list[Mapping[str, float]]] = {}
-    for scenario in sorted(values, key=len):
-        groups.setdefault(f"{len(modalities) - len(scenario)} missing", []).append(values[scenario])
-    groups["all"] = list(values.values())
+        found = [number(metric, values[scenario].get(metric)) for values in runs.values() for metric in metrics]
+        table.add_row("", *dots, str(counts[scenario]), *found)
+    groups: dict[str, list[Scenario]] = {}
+    for scenario in sorted(first, key=len):
+        groups.setdefault(f"{len(modalities) - len(scenario)} missing", []).append(scenario)
+    groups["all"] = list(first)
     gap = [""] * (len(modalities) + 1)
     for name, group in groups.items():
         if name in ("all", next(iter(groups))):
             table.add_section()
-        table.add_row(name, *gap, *(number(metric, mean_of(metric, group)) for metric in metrics))
+        found = [
+            number(metric, mean_of(metric, [values[scenario] for scenario in group]))
+            for values in runs.values()
+            for metric in metrics
+        ]
+        table.add_row(name, *gap, *found)
     table.add_section()
-    for name, found in constants.items():
-        table.add_row(name, *gap, *(number(metric, found.get(metric)) for metric in metrics))
+    for name, constant in constants.items():
+        table.add_row(name, *gap, *(number(metric, constant.get(metric)) for _ in runs for metric in metrics))
     return table
 
 

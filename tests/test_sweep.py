@@ -1,0 +1,398 @@
+"""Sweeps: what a file asks for, what is done already, and all of it by one command."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+import torch
+import yaml
+
+from anysubset import checkpoint, cli
+from anysubset import train as training
+from anysubset.data.holes import read_holes
+from anysubset.errors import InputError
+from anysubset.experiment import write_experiment
+from anysubset.scores import COLUMNS
+from anysubset.sweep import Planned, lacking, mean_scores, read_sweep
+
+VARY: dict[str, Any] = {"method": {"gmd": {}, "full": {"method.name": "full"}}, "seed": [0, 1]}
+
+
+def plan(folder: Path, **parts: Any) -> list[Planned]:
+    """The runs of a file; by default of inline settings."""
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"settings": {"train.steps": 3}, **parts}, sort_keys=False))
+    return list(read_sweep(path, folder / "out", parts.get("root")).runs)
+
+
+def fault(folder: Path, text: str) -> str:
+    path = folder / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_sweep(path, folder / "out")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------- the file
+
+
+def test_every_combination_is_a_run_in_the_order_of_the_file(tmp_path):
+    runs = plan(tmp_path, vary={**VARY, "rate": {"fast": {"train.lr": 0.1, "train": {"clip": 1}}}})
+    assert [run.name for run in runs] == ["gmd/0/fast", "gmd/1/fast", "full/0/fast", "full/1/fast"]
+    assert runs[2].folder == tmp_path / "out/full/0/fast"
+    assert runs[2].variants == {"method": "full", "seed": "0", "rate": "fast"}
+    experiment = runs[3].experiment
+    assert (experiment.method, experiment.seed, experiment.train.steps) == ({"name": "full"}, 1, 3)
+    assert (experiment.train.lr, experiment.train.clip) == (0.1, 1)
+
+
+def test_what_comes_later_wins(tmp_path):
+    (tmp_path / "base.yaml").write_text("train: {steps: 1, batch: 1, lr: 0.1}\nseed: 5\n")
+    (tmp_path / "other.yaml").write_text("train: {steps: 7}\n")
+    (run, other) = plan(
+        tmp_path,
+        base="base.yaml",
+        settings={"train.batch": 2, "train": {"steps": 2}},
+        vary={"first": {"a": {"train.steps": 3}, "b": {"base": "other.yaml"}}, "train.clip": [1]},
+    )
+    train = run.experiment.train
+    assert (train.steps, train.batch, train.lr, train.clip, run.experiment.seed) == (3, 2, 0.1, 1, 5)
+    # A variant's base begins again.
+    assert (other.experiment.train.steps, other.experiment.train.batch, other.experiment.seed) == (7, 4, 0)
+
+
+def test_combinations_that_are_skipped_are_no_runs(tmp_path):
+    skip = [{"method": "gmd", "seed": 1}, {"method": "full", "seed": 0}]
+    assert [run.name for run in plan(tmp_path, vary=VARY, skip=skip)] == ["gmd/0", "full/1"]
+    assert [run.name for run in plan(tmp_path, vary=VARY, skip=[{"seed": 0}])] == ["gmd/1", "full/1"]
+
+
+def test_another_method_starts_from_its_own_options(tmp_path):
+    variants = {"same": {"method.name": "gmd"}, "full": {"method.name": "full"}, "few": {"method.cases": "random=2"}}
+    runs = plan(tmp_path, settings={"method": {"name": "gmd", "cases": "all"}}, vary={"method": variants})
+    assert [run.experiment.method for run in runs] == [
+        {"name": "gmd", "cases": "all"},
+        {"name": "full"},
+        {"name": "gmd", "cases": "random=2"},
+    ]
+
+
+def test_relative_data_are_looked_up_in_the_folder_that_is_given(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"settings": {}, "vary": {"data.root": ["a.npz"], "seed": [0]}}))
+    (run,) = read_sweep(path, tmp_path).runs
+    assert run.experiment.data.root == "a.npz"
+    (run,) = read_sweep(path, tmp_path, Path("/data")).runs
+    assert run.experiment.data.root == "/data/a.npz"
+    path.write_text(yaml.safe_dump({"settings": {"data.root": "/else/a.npz"}, "vary": {"seed": [0]}}))
+    (run,) = read_sweep(path, tmp_path, Path("/data")).runs
+    assert run.experiment.data.root == "/else/a.npz"
+
+
+def test_holes_are_the_same_for_every_method_and_differ_with_what_decides_them(tmp_path):
+    vary = {
+        "rate": {"none": {"holes.seed": 4}, "thin": {"holes": {"rate": 0.3}}, "thinner": {"holes.rate": 0.5}},
+        "method": {"gmd": {}, "whole": {"method.name": "full", "data.complete_only": True}},
+        "fold": {"a": {"data.fold": 0}, "b": {"data.fold": 1}},
+    }
+    runs = plan(tmp_path, settings={"data.folds": 5, "data.root": "some/digits.npz"}, vary=vary)
+    assert [run.holes for run in runs[::4]] == [
+        {},
+        {"rate": 0.3, "split": "train", "seed": 0},
+        {"rate": 0.5, "split": "train", "seed": 0},
+    ]
+    files = [run.experiment.data.holes for run in runs]
+    assert files[:4] == [None] * 4
+    assert files[4:6] == files[6:8]
+    assert files[8:10] == files[10:]
+    assert len(set(files[4:])) == 4
+    assert str(files[4]).startswith(str(tmp_path / "out/holes/digits-rate0.3-seed0-"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("settings: {}\nvary: {seed: [0]}\nskip: {seed: 0}", "skip is a list of combinations, such as [{method"),
+        ("settings: {}\nvary: {seed: [0]}\nskip: [{sed: 0}]", "Unknown axis in skip of"),
+        ("settings: {}\nvary: {seed: [0]}\nskip: [{seed: 1}]", "Unknown variant of seed in skip of"),
+        ("[1]", "holds no sweep"),
+        ("{a: b", "cannot be read"),
+        ("{vary: {seed: [0]}}", "run 0: No experiment to start from"),
+        ("{base: gone.yaml, vary: {seed: [0]}}", "There is no experiment file"),
+        ("{settings: 3, vary: {seed: [0]}}", "`settings` is a mapping"),
+        ("{settings: {}}", "varies nothing"),
+        ("{setings: {}, vary: {seed: [0]}}", "Did you mean 'settings'?"),
+        ("{settings: {}, vary: {sead: [0]}}", "run 0: Unknown setting 'sead'. Did you mean 'seed'?"),
+        ("{settings: {}, vary: {m: {a: {train.stepz: 1}}}}", "run a: Unknown setting 'train.stepz'"),
+        ("{settings: {}, vary: {train.steps: [0]}}", "train.steps must be at least 1"),
+        ("{settings: {}, vary: {train.steps: [few]}}", "run few: A setting cannot be read"),
+        ("{settings: {method.name: gmd}, vary: {method: [full]}}", "method is a group of settings (method.name)"),
+        ("{settings: {}, vary: {seed: [0, 0]}}", "axis 'seed': 0 comes twice"),
+        ("{settings: {}, vary: {seed: []}}", "axis 'seed' is a list of values, or variants"),
+        ("{settings: {}, vary: {seed: 3}}", "axis 'seed' is a list of values, or variants"),
+        ("settings: {}\nvary:\n  a:\n    b: {seed: 0}\n    b: {seed: 1}\n", "'b' comes twice in line 4"),
+        ("{settings: {}, vary: {a: {b: 1}}}", "variant 'b' is a mapping of settings"),
+        ("{settings: {}, vary: {a: {../b: {}}}}", "'../b' names a folder"),
+        ("{settings: {}, vary: {data.root: [a/b.npz]}}", "'a/b.npz' names a folder"),
+        ("{settings: {}, vary: {a: {holes: {}}}}", "can be called 'holes'"),
+        ("{settings: {}, vary: {seed: [0]}, evaluate: test}", "`evaluate` is a list of splits"),
+        ("{settings: {}, vary: {seed: [0]}, evaluate: [test, test]}", "each once"),
+        ("{settings: {}, vary: {holes.rat: [0.1]}}", "Unknown setting 'holes.rat'. Did you mean 'holes.rate'"),
+        ("{settings: {}, vary: {holes.rate: [much]}}", "holes.rate is a share from 0 to 1, not 'much'"),
+        ("{settings: {}, vary: {holes: [0.3]}}", "Unknown setting 'holes'"),
+        ("{settings: {holes.rate: 0.1, holes.seed: -1}, vary: {seed: [0]}}", "holes.seed is 0 or more, not -1"),
+        ("{settings: {holes.rate: 0.1, holes.absent: [t1]}, vary: {seed: [0]}}", "holes.rate and holes.absent came"),
+        ("{settings: {holes.rate: 0.1, data.holes: a}, vary: {seed: [0]}}", "set one of data.holes and holes"),
+    ],
+)
+def test_a_faulty_file_is_refused_in_one_line(tmp_path, text, words):
+    assert words in fault(tmp_path, text)
+
+
+def test_names_of_settings_that_are_no_mapping_of_holes_are_refused(tmp_path):
+    assert "Unknown setting" in fault(tmp_path, "{settings: {holes: 3}, vary: {seed: [0]}}")
+
+
+# ------------------------------------------------------------------------------------------------- the means
+
+
+def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
+    rows = [
+        ("a", "all", "acc2", 0.2), ("a+b", "all", "acc2", 0.6), ("a", "1", "acc2", 9),
+        ("a", "all", "corr", 0.5),
+        ("a", "1", "dice", 0.1), ("a", "2", "dice", 0.3), ("a+b", "1", "dice", 0.8),
+        ("a", "1", "prediction", 3), ("a+b", "1", "prediction", 3),
+        ("random:0.3", "all", "acc2", 0.9),
+    ]  # fmt: skip
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for scenario, sample, metric, value in rows:
+            facts = {"scenario": scenario, "sample": sample, "metric": metric, "value": value}
+            for split, dataset in (("test", "mosi"), ("val", "mosi"), ("test", "/elsewhere")):
+                shift = 0 if (split, dataset) == ("test", "mosi") else 10
+                writer.writerow({**facts, "split": split, "dataset": dataset, "value": value + shift})
+    found = mean_scores(tmp_path / "scores.csv", "mosi", ["test"])
+    # By hand: (.2 + .6) / 2, and ((.1 + .3) / 2 + .8) / 2; corr is not defined in every scenario.
+    assert found == {"test acc2": pytest.approx(0.4), "test dice": pytest.approx(0.5)}
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def tiny(make_features, tmp_path) -> Path:
+    """A sweep of two methods with two seeds on tiny utterances; every run takes 3 steps."""
+    write_experiment(make_features({"train.steps": 3}), tmp_path / "tiny.yaml")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"base": "tiny.yaml", "vary": VARY}, sort_keys=False))
+    return path
+
+
+def changed(path: Path, **parts: Any) -> Path:
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **parts}, sort_keys=False))
+    return path
+
+
+def swept(path: Path, *options: object) -> int:
+    return cli.main(["sweep", str(path), "--output", str(path.parent / "out"), *map(str, options)])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with (path.parent / "out/sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_bits(one: Path, other: Path) -> None:
+    for name in ("best", "latest"):
+        mine, theirs = (checkpoint.load(run / f"checkpoints/{name}.safetensors")[0] for run in (one, other))
+        assert set(mine) == set(theirs)
+        assert all(torch.equal(mine[each], theirs[each]) for each in mine)
+
+
+def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, tmp_path, capsys, monkeypatch):
+    # One run was stopped before, and another was trained to its end but not scored.
+    step_of = training.train_step
+
+    def until_the_second(method, parts, optimizer, run, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return step_of(method, parts, optimizer, run, step)
+
+    fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
+    monkeypatch.setattr(training, "train_step", until_the_second)
+    assert cli.main([*fit, str(tmp_path / "out/gmd/1"), "--seed", "1"]) == 130
+    monkeypatch.undo()
+    assert cli.main([*fit, str(tmp_path / "whole"), "--seed", "1"]) == 0
+    assert cli.main([*fit, str(tmp_path / "out/full/0"), "--method.name", "full"]) == 0
+    trained = (tmp_path / "out/full/0/checkpoints/latest.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+
+    assert swept(tiny, "--jobs", 2) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "4 runs, 0 of them done" in out
+    assert len([line for line in out.splitlines() if line.startswith("[")]) == 4
+    assert (tmp_path / "out/full/0/checkpoints/latest.safetensors").stat().st_mtime_ns == trained
+    same_bits(tmp_path / "out/gmd/1", tmp_path / "whole")
+    lines = table(tiny)
+    assert [line["run"] for line in lines] == ["gmd/0", "gmd/1", "full/0", "full/1"]
+    assert [(line["method"], line["method.name"], line["seed"]) for line in lines][2] == ("full", "full", "0")
+    with (tmp_path / "out/gmd/1/scores.csv").open(newline="") as file:
+        errors = [float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "mae"]
+    assert len(errors) == 7
+    assert float(lines[1]["test mae"]) == pytest.approx(sum(errors) / 7)
+    shown = next(line.split() for line in out.splitlines() if line.split()[:1] == ["gmd/1"])
+    assert shown[:4] == ["gmd/1", "loss", f"{float(lines[1]['validation']):.3f}", lines[1]["step"]]
+    assert shown[-2:] == [f"{float(lines[1][f'test {name}']):.3f}" for name in ("mae", "corr")]
+    assert float(lines[1]["validation"]) == pytest.approx(facts(tmp_path / "whole")["validation_mean"])
+    assert "3 steps; validation loss" in (tmp_path / "out/gmd/0/log.txt").read_text()
+
+    # What is done is left alone; what is wanted beyond it is done.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.name != "sweep.csv"}
+    assert swept(tiny) == 0
+    assert "4 runs, 4 of them done" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert swept(changed(tiny, evaluate=["test", "val"], vary={**VARY, "seed": [0]})) == 0
+    assert "2 runs, 0 of them done" in capsys.readouterr().out
+    assert float(table(tiny)[0]["val loss"]) == pytest.approx(float(table(tiny)[0]["validation"]))
+
+
+def facts(run: Path) -> dict[str, Any]:
+    return checkpoint.load(run / "checkpoints/best.safetensors")[1]
+
+
+def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, trained_features):
+    (run,) = read_sweep(changed(tiny, vary={"seed": [0]}), tmp_path / "out").runs
+    assert lacking(run, ["test"]) is None
+    shutil.copytree(trained_features, run.folder)
+    assert lacking(run, ["test"]) == ["test"]
+    assert cli.main(["evaluate", str(run.folder)]) == 0
+    assert lacking(run, ["test"]) == []
+    assert lacking(run, ["test", "val"]) == ["val"]
+    latest = (run.folder / "checkpoints/latest.safetensors").stat().st_mtime_ns
+    os.utime(run.folder / "scores.csv", ns=(latest - 1, latest - 1))
+    assert lacking(run, ["test"]) == ["test"]
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, capsys):
+    changed(tiny, vary={**VARY, "seed": [0]})
+    (tmp_path / "out/gmd/0").mkdir(parents=True)
+    with filelock.FileLock(tmp_path / "out/gmd/0/.lock"):
+        assert swept(tiny) == 1
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: gmd/0: anysubset: Run folder ")
+    assert "is in use by another process" in line
+    unfinished, done = table(tiny)
+    assert (unfinished["run"], unfinished["validation"]) == ("gmd/0", "")
+    assert float(done["test mae"]) > 0
+    assert swept(tiny) == 0
+    assert all(float(line["test mae"]) > 0 for line in table(tiny))
+
+
+def test_holes_are_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
+    variants = {
+        "without": {"holes.absent": ["vision"], "holes.split": "test"},
+        "whole": {"data.complete_only": True, "holes.rate": 0.4},
+    }
+    assert swept(changed(tiny, vary={"holes": variants})) == 0
+    assert "without vision" in capsys.readouterr().out
+    absent, thin = sorted((tmp_path / "out/holes").iterdir())
+    # Of the test samples, 13 has no vision of its own.
+    left = json.loads(absent.read_text())["present"]
+    assert left == {name: ["text", "audio"] for name in ("v5/1", "v6/0", "v6/1")}
+    assert len(read_holes(thin)) == 8
+    first, second = table(tiny)
+    # Only text, audio and both are scored, and what is dropped is not trained on.
+    with (tmp_path / "out/without/scores.csv").open(newline="") as file:
+        assert {row["scenario"] for row in csv.DictReader(file)} == {"text", "audio", "text+audio"}
+    assert (first["run"], second["run"]) == ("without", "whole")
+    whole = sum(len(names) == 3 for names in read_holes(thin).values())
+    assert f"{whole} of {whole} training samples have every modality" in (tmp_path / "out/whole/log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"vary": {"m": {"a": {}, "b": {"data.name": "mosey"}}}},
+            "Run b: Unknown dataset 'mosey'. Did you mean 'mosei'",
+        ),
+        ({"vary": {"m": {"a": {}, "b": {"data.root": "gone.npz"}}}}, "gone.npz"),
+        ({"vary": {"m": {"a": {}, "b": {"method.name": "gmt"}}}}, "Run b: Unknown method 'gmt'"),
+        ({"vary": {"m": {"a": {}, "b": {"method.rules": 1}}}}, "Run b: Unknown option of method 'gmd' 'rules'"),
+        ({"vary": {"m": {"a": {}, "b": {"train.device": "cuda:9"}}}}, "Run b: Device 'cuda:9' is not there"),
+        ({"vary": {"seed": [0]}, "evaluate": ["tset"]}, "Run 0: Unknown split 'tset'. Did you mean 'test'"),
+    ],
+)
+def test_what_can_be_found_wrong_is_found_before_anything_starts(tiny, tmp_path, capsys, parts, words):
+    assert swept(changed(tiny, **parts)) == 2
+    line = capsys.readouterr().err
+    assert words in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_settings_is_refused_before_anything_starts(tiny, tmp_path, capsys, utterances):
+    fit = ["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "out/full/1"), "--method.name", "full"]
+    assert cli.main([*fit, "--seed", "2"]) == 0
+    capsys.readouterr()
+    assert swept(tiny) == 2
+    assert "out/full/1/experiment.yaml belongs to another experiment: seed differ" in capsys.readouterr().err
+    assert not (tmp_path / "out/gmd").exists()
+    # The name of the file says which data they are.
+    shutil.rmtree(tmp_path / "out")
+    assert cli.main([*fit, "--seed", "1"]) == 0
+    shutil.copy(utterances, tmp_path / "other.npz")
+    changed(tiny, settings={"data.root": str(tmp_path / "other.npz")})
+    assert swept(tiny) == 2
+    assert "belongs to another experiment: data.root is" in capsys.readouterr().err
+    (tmp_path / "moved").mkdir()
+    moved = shutil.copy(utterances, tmp_path / "moved")
+    changed(tiny, settings={"data.root": str(moved)}, vary={**VARY, "seed": [1]})
+    assert swept(tiny) == 0
+
+
+def test_a_sweep_of_another_process_is_not_disturbed(tiny, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out/.lock"):
+        assert swept(tiny) == 2
+    assert "is in use by another sweep" in capsys.readouterr().err
+    assert swept(tiny, "--jobs", 0) == 2
+    assert "--jobs must be at least 1" in capsys.readouterr().err
+    assert cli.main(["sweep", str(tmp_path / "gone.yaml")]) == 2
+    assert "There is no file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_sweep_takes_its_runs_along_and_goes_on(tiny, tmp_path, number, code):
+    changed(tiny, settings={"train.steps": 60, "train.validate_every": 30}, vary={"seed": [0, 1]})
+    command = [sys.executable, "-m", "anysubset", "sweep", str(tiny), "--output", str(tmp_path / "out"), "--jobs", "2"]
+    latest = [tmp_path / f"out/{seed}/checkpoints/latest.safetensors" for seed in (0, 1)]
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE) as process:
+        while not all(path.exists() for path in latest):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == code
+    for seed in (0, 1):
+        with filelock.FileLock(tmp_path / f"out/{seed}/.lock", timeout=10):
+            facts = checkpoint.load(latest[seed])[1]
+            assert not facts["finished"]
+    assert swept(tiny) == 0
+    fit = ["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "whole")]
+    assert cli.main([*fit, "--train.steps", "60", "--train.validate_every", "30"]) == 0
+    same_bits(tmp_path / "out/0", tmp_path / "whole")
