@@ -60,6 +60,7 @@ LAYERS = (
     ("evaluate", "predict", "answers", "random_missing"),
     ("train", "sweep"),
     ("report", "report.grid", "report.published", "report.results", "report.robustness", "report.statistics"),
+    ("report.targets",),
     ("report.comparison",),
     ("report.differences",),
     ("report.side_by_side",),

@@ -1,0 +1,119 @@
+"""A table as text, before it is decided for whom: the terminal, Markdown or LaTeX."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+PRESENT, MISSING = "●", "○"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of cells.
+
+    title: above it.
+    head: one cell a column.
+    rows: as many cells each.
+    rules: numbers of rows, from 0, that a line is drawn above.
+    notes: below it, a line each.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    rules: Sequence[int] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def dots(scenario: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    """A cell a modality: whether it is present."""
+    return [PRESENT if name in scenario else MISSING for name in modalities]
+
+
+def numeric(grid: Grid, column: int) -> bool:
+    """Whether a column holds no words but its head, so that it is set to the right."""
+    cells = [row[column] for row in grid.rows]
+    return not any(cell[:1].isalpha() for cell in cells) and any(any(each.isdigit() for each in cell) for cell in cells)
+
+
+def as_text(grid: Grid) -> str:
+    """For a terminal; as wide as it must be."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column, name in enumerate(grid.head):
+        table.add_column(name, justify="right" if numeric(grid, column) else "left", no_wrap=True)
+    for number, row in enumerate(grid.rows):
+        if number and number in grid.rules:
+            table.add_section()
+        table.add_row(*row)
+    # Wider than any table, so that nothing is cut off; a table takes what it needs.
+    console = Console(file=io.StringIO(), record=True, width=10_000, highlight=False, markup=False)
+    console.print(table)
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    return "\n".join([grid.title, *lines, *grid.notes]) + "\n"
+
+
+def as_markdown(grid: Grid) -> str:
+    """A pipe table; lines between rows are lost."""
+    bars = ["---:" if numeric(grid, column) else "---" for column in range(len(grid.head))]
+    rows = [grid.head, bars, *grid.rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    notes = ["", *(f"- {note}" for note in grid.notes)] if grid.notes else []
+    return "\n".join([f"**{grid.title}**", "", *lines, *notes]) + "\n"
+
+
+LATEX: Mapping[str, str] = {
+    **{each: f"\\{each}" for each in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    PRESENT: r"$\bullet$",
+    MISSING: r"$\circ$",
+    "✓": r"$\checkmark$",
+    "Δ": r"$\Delta$",
+}
+
+
+def as_latex(grid: Grid) -> str:
+    """A `table` for the packages booktabs and amssymb, with the notes below it."""
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(map(latex, cells)) + r" \\"
+
+    columns = "".join("r" if numeric(grid, column) else "l" for column in range(len(grid.head)))
+    body = []
+    for number, row in enumerate(grid.rows):
+        body += [r"\midrule"] if number and number in grid.rules else []
+        body.append(line(row))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{latex(grid.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            line(grid.head),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {latex(note)}" for note in grid.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def latex(text: str) -> str:
+    """With what means something to LaTeX written so that it means itself.
+
+    >>> latex("50 % of a_b")
+    '50 \\\\% of a\\\\_b'
+    """
+    return "".join(LATEX.get(each, each) for each in text.replace("\n", " "))
+
+
+FORMATS: dict[str, Callable[[Grid], str]] = {"terminal": as_text, "markdown": as_markdown, "latex": as_latex}

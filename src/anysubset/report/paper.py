@@ -1,0 +1,293 @@
+"""Our runs in the layout of the paper's tables 1 to 5, the printed numbers below them where that is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from anysubset.errors import InputError, unknown
+from anysubset.modalities import Scenario, scenarios
+from anysubset.report import published, robustness
+from anysubset.report.comparison import Comparison
+from anysubset.report.grid import Grid
+from anysubset.report.results import Together
+from anysubset.report.side_by_side import protocol
+from anysubset.scores import heading
+
+# The paper's names, in the order of its columns.
+BRATS = {"flair": "Fl.", "t2": "T2", "t1ce": "T1c", "t1": "T1"}
+TRIMODAL = {"text": "l", "audio": "a", "vision": "v"}
+# The columns of table 4; not the order of `scenarios`.
+COLUMNS_4: tuple[Scenario, ...] = (
+    ("text",),
+    ("audio",),
+    ("vision",),
+    ("audio", "vision"),
+    ("text", "audio"),
+    ("text", "vision"),
+    ("text", "audio", "vision"),
+)
+# Table 3, by DS and GMD: the method that it is here.
+ABLATION = {(False, False): "ensemble", (True, False): "sharing", (True, True): "gmd"}
+TICK = "✓"
+
+
+def paper_grids(table: int, groups: Sequence[Together], printed: bool) -> list[Grid]:
+    """A table of the paper for each dataset.
+
+    Args:
+        table: its number, 1 to 5.
+        groups: the runs.
+        printed: whether the paper's numbers stand there, too.
+
+    Raises:
+        InputError: if there is no such table, or a dataset has not what it shows.
+    """
+    if table not in TABLES:
+        raise unknown("table", table, map(str, TABLES))
+    return [TABLES[table](group, printed) for group in groups]
+
+
+def table_1(group: Together, printed: bool) -> Grid:
+    """Flair, T2 and T1 alone and together, and what that gains over the best of them; of TC."""
+    needs(1, group, "dice", tuple(BRATS), regions=("TC",))
+    comparison = Comparison(group, "dice", "TC")
+    together = tuple(name for name in comparison.modalities if name != "t1ce")
+    columns = [("flair",), ("t2",), ("t1",), together]
+    rows = []
+    for method in comparison.methods:
+        values = percent(comparison, method)
+        rows.append(
+            [method, *(cell(values.get(each)) for each in columns), f"{robustness.gain(values, together):+.1f}"]
+        )
+    head = ["Method", "Flair", "T2", "T1", "Flair,T2,T1", "Δ"]
+    if not printed:
+        return grid(1, comparison, head, rows)
+    for name, numbers in published.TABLE_1.items():
+        *alone, whole, delta = numbers
+        found = None if whole is None else whole - max(each for each in alone if each is not None)
+        rows.append([shown(name), *map(cell, [*alone, whole]), change(found), change(delta)])
+    return grid(1, comparison, [*head, "Δ printed"], rows, [len(comparison.methods)])
+
+
+def table_2(group: Together, printed: bool) -> Grid:
+    """Every scenario and their mean, of every region and method."""
+    needs(2, group, "dice")
+    if printed:
+        needs(2, group, "dice", tuple(BRATS), regions=("WT", "TC", "ET"))
+    regions = group.first.regions("dice")
+    names = tuple(BRATS) if set(group.first.modalities) == set(BRATS) else group.first.modalities
+    columns = scenarios(names)
+    rows: list[list[str]] = []
+    rules = []
+    for region in regions:
+        rules.append(len(rows))
+        comparison = Comparison(group, "dice", region)
+        for method in comparison.methods:
+            values = by_set(percent(comparison, method))
+            cells = [values.get(frozenset(each)) for each in columns]
+            rows.append([region, method, *map(cell, [*cells, average(cells)])])
+        for (task, method), numbers in published.TABLE_2.items():
+            if printed and task == region:
+                *found, mean = numbers
+                rows.append([region, shown(method), *map(cell, [*found, average(found), mean])])
+    head = [
+        "Task",
+        "Methods",
+        *(column_2(each, names) for each in columns),
+        "Avg.",
+        *(["Avg. printed"] if printed else []),
+    ]
+    return grid(2, Comparison(group, "dice"), head, rows, rules)
+
+
+def column_2(scenario: Scenario, names: Scenario) -> str:
+    """As the paper heads it: what is present, or what alone is not; the last modality first."""
+    known = {name: BRATS.get(name, name) for name in names}
+    absent = [known[name] for name in names if name not in scenario]
+    if not absent:
+        return "Full"
+    if len(absent) == 1 and len(names) > 3:
+        return f"~{absent[0]}"
+    return ",".join(known[name] for name in scenario[::-1])
+
+
+def table_3(group: Together, printed: bool) -> Grid:
+    """By number missing, without and with DS and GMD; of ET, or of the mean over the regions where there is no ET."""
+    needs(3, group, "dice")
+    region = "ET" if "ET" in group.first.regions("dice") else None
+    comparison = Comparison(group, "dice", region)
+    numbers = range(len(comparison.modalities) - 1, -1, -1)
+    rows = []
+    for (sharing, gmd), name in ABLATION.items():
+        for method in group.of_method(name):
+            means = robustness.by_missing(percent(comparison, method), comparison.modalities)
+            cells = [means.get(number) for number in numbers]
+            rows.append([method, tick(sharing), tick(gmd), *map(cell, [*cells, average(cells)])])
+    if not rows:
+        raise InputError(
+            f"Table 3 shows {', '.join(ABLATION.values())}, none of which has a run of {group.first.dataset}."
+        )
+    head = ["Methods", "DS", "GMD", *(f"{number} missing" for number in numbers), "Avg."]
+    rules = [len(rows)]
+    if printed:
+        needs(3, group, "dice", tuple(BRATS), regions=("ET",))
+        rows += [
+            [shown(""), tick(sharing), tick(gmd), *map(cell, found)]
+            for (sharing, gmd), found in published.TABLE_3.items()
+        ]
+    notes = ["Avg.: of the four columns, as in the paper; `compare` without --paper has the mean of all scenarios."]
+    return grid(3, comparison, head, rows, rules, notes)
+
+
+def table_4(group: Together, printed: bool) -> Grid:
+    """Text, audio and vision in every scenario, by the accuracy of the sign."""
+    needs(4, group, "acc2", tuple(TRIMODAL))
+    comparison = Comparison(group, "acc2")
+    name = comparison.group.first.dataset.upper()
+    rows = []
+    for method in comparison.methods:
+        values = by_set(percent(comparison, method))
+        cells = [values.get(frozenset(each)) for each in COLUMNS_4]
+        rows.append([name, method, *map(cell, [*cells, average(cells)])])
+    rules = [len(rows)]
+    if "chance" in comparison.constants:
+        rows.append([name, "chance", *[cell(100 * comparison.constants["chance"])] * 8])
+    head = ["", "Meth.", *(",".join(TRIMODAL[each] for each in column) for column in COLUMNS_4), "Avg."]
+    head[head.index("l,a,v")] = "Full"
+    if not printed:
+        return grid(4, comparison, head, rows, rules)
+    found = [(method, numbers) for (task, method), numbers in published.TABLE_4.items() if task == name]
+    if not found:
+        raise InputError(f"Table 4 prints MOSI and MOSEI, and has no numbers of {comparison.group.first.dataset}.")
+    rules.append(len(rows))
+    for method, (*cells, mean) in found:
+        rows.append([name, shown(method), *map(cell, [*cells, average(cells), mean])])
+    return grid(4, comparison, [*head, "Avg. printed"], rows, rules)
+
+
+def table_5(group: Together, printed: bool) -> Grid:
+    """GMD by the cases that it is trained on: those that lack 1, 2, .. modalities, or all; means of all scenarios."""
+    needs(5, group, "dice")
+    modalities = group.first.modalities
+    columns = [*(f"missing={number}" for number in range(1, len(modalities))), "all"]
+    methods: dict[str, str] = {}
+    for method in group.of_method("gmd"):
+        cases = cases_of(group, method)
+        if cases in methods:
+            raise InputError(f"{methods[cases]!r} and {method!r} both train on cases {cases}; leave one out.")
+        methods[cases] = method
+    if not set(methods) & set(columns):
+        raise InputError(f"Table 5 shows gmd with method.cases {' or '.join(columns)}, of which there is no run.")
+    regions = group.first.regions("dice")
+    found = [
+        [means_over(Comparison(group, "dice", region), methods.get(cases)) for cases in columns] for region in regions
+    ]
+    found.append([average([row[place] for row in found]) for place in range(len(columns))])
+    names = [*regions, "Average"]
+    rows = [[name, "ours", *map(cell, values)] for name, values in zip(names, found, strict=True)]
+    rules = [len(rows)]
+    if printed:
+        needs(5, group, "dice", tuple(BRATS), regions=("WT", "TC", "ET"))
+        rows += [[name, "printed", *map(cell, numbers)] for name, numbers in published.TABLE_5.items()]
+    head = ["Task", "", *(each.replace("=", " ") for each in columns[:-1]), "all cases"]
+    return grid(5, Comparison(group, "dice"), head, rows, rules)
+
+
+TABLES: dict[int, Callable[[Together, bool], Grid]] = {
+    1: table_1,
+    2: table_2,
+    3: table_3,
+    4: table_4,
+    5: table_5,
+}
+
+
+# ---------------------------------------------------------------------------------------------- what they share
+
+
+def grid(
+    table: int,
+    comparison: Comparison,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    rules: Sequence[int] = (),
+    notes: Sequence[str] = (),
+) -> Grid:
+    """With the protocol of our runs below, and what must be known of printed numbers where there are any.
+
+    Our rows are blank in the last columns, where these are for printed numbers alone.
+    """
+    rows = [[*row, *[""] * (len(head) - len(row))] for row in rows]
+    beside = any("printed" in each for row in [head, *rows] for each in row)
+    said = [*notes, *protocol(comparison)]
+    if beside:
+        said += [f"Printed: the paper's numbers, under another protocol than ours of {comparison.group.first.dataset}."]
+        said += published.CAVEATS[table]
+    first, of = comparison.group.first, f" of {comparison.region}" if comparison.region else ""
+    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(first.everybody)}"
+    return Grid(f"Table {table} of the paper, of {first.dataset}: {shows}", head, rows, rules, said)
+
+
+def needs(
+    table: int, group: Together, metric: str, modalities: Scenario | None = None, regions: Sequence[str] = ()
+) -> None:
+    """Refuses a dataset that has not what a table shows."""
+    first = group.first
+    if metric not in first.metrics:
+        raise InputError(f"Table {table} shows {metric}; {first.dataset} has {', '.join(first.metrics)}.")
+    if modalities is not None and set(first.modalities) != set(modalities):
+        raise InputError(
+            f"Table {table} is of {', '.join(modalities)}; {first.dataset} has {', '.join(first.modalities)}."
+        )
+    for region in regions:
+        if region not in first.regions(metric):
+            raise InputError(
+                f"Table {table} is of region {region}; {first.dataset} has {', '.join(first.regions(metric))}."
+            )
+
+
+def percent(comparison: Comparison, method: str) -> dict[Scenario, float]:
+    """The mean over the seeds, by scenario, in per cent."""
+    return {scenario: 100 * value for scenario, value in comparison.over_seeds(method).items()}
+
+
+def by_set(values: Mapping[Scenario, float]) -> dict[frozenset[str], float]:
+    """Whatever the order of the task."""
+    return {frozenset(scenario): value for scenario, value in values.items()}
+
+
+def means_over(comparison: Comparison, method: str | None) -> float | None:
+    """The mean of all scenarios in per cent; none without such a method."""
+    return None if method is None else average(list(percent(comparison, method).values()))
+
+
+def average(found: Sequence[float | None]) -> float | None:
+    """None where one is not there."""
+    known = [each for each in found if each is not None]
+    return fmean(known) if known and len(known) == len(found) else None
+
+
+def cases_of(group: Together, label: str) -> str:
+    """The cases of a run of gmd; those that it has by default are all of up to four modalities, and five beyond."""
+    result = next(iter(group.results[label].values()))
+    usual = "all" if len(result.modalities) <= 4 else "random=5"
+    return str(result.settings.get("method.cases") or usual)
+
+
+def shown(name: str) -> str:
+    """A row of the paper's."""
+    return f"{name} (printed)".strip()
+
+
+def cell(value: float | None) -> str:
+    """One digit after the point, or a dash."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def change(value: float | None) -> str:
+    """With its sign."""
+    return "-" if value is None else f"{value:+.1f}"
+
+
+def tick(there: bool) -> str:
+    """A mark, or nothing."""
+    return TICK if there else ""

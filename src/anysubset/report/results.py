@@ -1,0 +1,358 @@
+"""What runs scored: `scores.csv` of run folders, put together by dataset and method.
+
+Needs neither the data nor the weights. Rows of random missing are another protocol, and are left out.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from anysubset.errors import InputError, unknown
+from anysubset.experiment import read_experiment
+from anysubset.modalities import Scenario, in_order
+from anysubset.scores import ALL, read_rows
+
+BySample = Mapping[Scenario, Mapping[str, float]]
+
+# Metrics of which less is better.
+LESS_IS_BETTER = ("hd95", "loss", "error", "mae")
+# Metrics over the set that are the mean of a metric of the samples.
+MEAN_OF = {"mae": "error", "accuracy": "correct"}
+# Metrics that are asked for first, the first one that there is.
+USUAL = ("dice", "acc2", "accuracy", "mae")
+# Settings that say where and how often, not what; holes are told with the dataset.
+PLACES = (
+    "seed", "data.root", "data.splits", "data.holes", "data.cache", "data.workers", "train.device",
+    "train.checkpoint_every", "train.log_every",
+)  # fmt: skip
+# Names of datasets that stand for whatever somebody has.
+GENERIC = ("volumes", "features")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one run scored on one split of one dataset.
+
+    folder: of the run. method, seed, split: as in `scores.csv`.
+    dataset: as there, with the file where anybody's data are called so, and with holes that were made in it.
+    modalities: in the order of the task.
+    samples: by metric and region, the value of every sample that is eligible, by scenario.
+    over_set: by metric, the value over the set, by scenario.
+    settings: of the experiment by dotted name; none where the folder has no experiment.
+    chosen_by: the metric that chose the weights on validation, or "" where that is not known.
+    known: what the run knows of its features; empty for volumes.
+    """
+
+    folder: Path
+    method: str
+    seed: int
+    dataset: str
+    split: str
+    modalities: Scenario
+    samples: Mapping[tuple[str, str], BySample]
+    over_set: Mapping[str, Mapping[Scenario, float]]
+    settings: Mapping[str, Any]
+    chosen_by: str
+    known: Mapping[str, Any]
+
+    @cached_property
+    def scenarios(self) -> list[Scenario]:
+        """Those that were scored, in the order of the table."""
+        found = {scenario for values in self.samples.values() for scenario in values}
+        return in_order(found, self.modalities)
+
+    @cached_property
+    def ids(self) -> Mapping[Scenario, frozenset[str]]:
+        """Who was scored in which scenario."""
+        found: dict[Scenario, set[str]] = {scenario: set() for scenario in self.scenarios}
+        for values in self.samples.values():
+            for scenario, by_id in values.items():
+                found[scenario] |= set(by_id)
+        return {scenario: frozenset(ids) for scenario, ids in found.items()}
+
+    @property
+    def everybody(self) -> list[str]:
+        """The ids, sorted."""
+        return sorted(set().union(*self.ids.values()))
+
+    @property
+    def metrics(self) -> list[str]:
+        """What can be compared, the usual ones first."""
+        found = {metric for metric, _ in self.samples if metric not in ("prediction", "error", "correct")}
+        found |= set(self.over_set)
+        return sorted(found, key=lambda metric: (USUAL.index(metric) if metric in USUAL else len(USUAL), metric))
+
+    def regions(self, metric: str) -> list[str]:
+        """Of a metric of the samples, in the order of the scores; `all` where there are none."""
+        return [region for each, region in self.samples if each == metric]
+
+    def of_samples(self, metric: str, region: str | None = None) -> BySample | None:
+        """By scenario and sample, in a region or the mean over them; None where no sample has the metric by itself."""
+        name = MEAN_OF.get(metric, metric)
+        regions = [region] if region is not None else self.regions(name)
+        found = [self.samples[name, each] for each in regions if (name, each) in self.samples]
+        if not found or len(found) < len(regions):
+            return None
+        return {
+            scenario: {sample: fmean(each[scenario][sample] for each in found) for sample in found[0][scenario]}
+            for scenario in found[0]
+        }
+
+    def values(self, metric: str, region: str | None = None) -> dict[Scenario, float]:
+        """By scenario; those in which the metric is not defined have no key.
+
+        Raises:
+            InputError: if there is no such metric or region.
+        """
+        if metric not in self.metrics:
+            raise unknown("metric", metric, self.metrics)
+        if region is not None and region not in self.regions(MEAN_OF.get(metric, metric)):
+            raise unknown("region", region, self.regions(MEAN_OF.get(metric, metric)))
+        if metric in self.over_set:
+            found: Mapping[Scenario, float] = self.over_set[metric]
+        else:
+            by_sample = self.of_samples(metric, region) or {}
+            found = {scenario: fmean(values.values()) for scenario, values in by_sample.items()}
+        return {scenario: found[scenario] for scenario in self.scenarios if scenario in found}
+
+
+# ------------------------------------------------------------------------------------------------ reading runs
+
+
+def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Run folders, given themselves or anywhere below a folder: those with scores, and those without.
+
+    Raises:
+        InputError: if a folder is not there, is a run without scores, or holds no run with scores.
+    """
+    scored: list[Path] = []
+    unscored: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"There is no run folder {path}.")
+        if (path / "scores.csv").is_file():
+            scored.append(path)
+            continue
+        if (path / "experiment.yaml").is_file():
+            raise InputError(f"{path} has no scores yet: anysubset evaluate {path}")
+        below = sorted(each.parent for each in path.rglob("scores.csv"))
+        if not below:
+            raise InputError(f"{path} holds no run with scores; `anysubset evaluate` makes them.")
+        scored += below
+        unscored += sorted(each.parent for each in path.rglob("experiment.yaml") if each.parent not in below)
+    once = {path.resolve(): path for path in reversed(scored)}
+    return [path for path in dict.fromkeys(scored) if once[path.resolve()] == path], unscored
+
+
+def read_results(folder: Path, split: str) -> list[Result]:
+    """One for each dataset that a run was scored on, on this split.
+
+    Raises:
+        InputError: if there is none, or a file is damaged.
+    """
+    path = folder / "scores.csv"
+    rows = read_rows(path)
+    for row in rows:
+        if None in row or None in row.values():
+            raise InputError(f"{path} is damaged: {list(row.values())} is no row of it.")
+    # Blank where it differs from sample to sample, which is random missing.
+    rows = [row for row in rows if row["n_missing"]]
+    chosen = [row for row in rows if row["split"] == split]
+    if not chosen:
+        splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
+        raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
+    settings = read_experiment(folder / "experiment.yaml").flat() if (folder / "experiment.yaml").is_file() else {}
+    best = facts_of(folder / "checkpoints" / "best.safetensors")
+    known = facts_of(folder / "features.safetensors")
+    # A stable sort: the order of regions and samples stays that of the file.
+    chosen.sort(key=lambda row: row["dataset"])
+    return [
+        result_of(folder, name, list(part), settings, str(best.get("metric", "")), known)
+        for name, part in groupby(chosen, key=lambda row: row["dataset"])
+    ]
+
+
+def result_of(
+    folder: Path,
+    dataset: str,
+    rows: Sequence[Mapping[str, str]],
+    settings: Mapping[str, Any],
+    chosen_by: str,
+    known: Mapping[str, Any],
+) -> Result:
+    """From the rows of one dataset and split.
+
+    Raises:
+        InputError: if a row cannot be read, or they are of several methods or seeds.
+    """
+    samples: dict[tuple[str, str], dict[Scenario, dict[str, float]]] = {}
+    over_set: dict[str, dict[Scenario, float]] = {}
+    missing: dict[Scenario, int] = {}
+    for row in rows:
+        scenario = tuple(row["scenario"].split("+"))
+        try:
+            value, missing[scenario] = float(row["value"]), int(row["n_missing"])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"{folder / 'scores.csv'} is damaged: {list(row.values())} is no score.")
+        if row["sample"] == ALL:
+            over_set.setdefault(row["metric"], {})[scenario] = value
+        else:
+            samples.setdefault((row["metric"], row["region"]), {}).setdefault(scenario, {})[row["sample"]] = value
+    makers = {(row["method"], row["seed"]) for row in rows}
+    if len(makers) > 1 or not samples:
+        raise InputError(f"{folder / 'scores.csv'} is damaged: it must hold samples of one method and seed.")
+    ((method, seed),) = makers
+    if dataset in GENERIC and "data.root" in settings:
+        dataset = f"{dataset} {Path(settings['data.root']).name}"
+    if settings.get("data.holes") is not None:
+        dataset += f", holes {how_drawn(Path(settings['data.holes']))}"
+    return Result(
+        folder=folder,
+        method=method,
+        seed=int(seed),
+        dataset=dataset,
+        split=rows[0]["split"],
+        modalities=modalities_of(missing),
+        samples=samples,
+        over_set=over_set,
+        settings=settings,
+        chosen_by=chosen_by,
+        known=known,
+    )
+
+
+def modalities_of(missing: Mapping[Scenario, int]) -> Scenario:
+    """In the order of the task, from scenarios and how many modalities each lacks."""
+    whole = [scenario for scenario, number in missing.items() if number == 0]
+    # Where no sample has them all, the scenarios of one come in the order of the task.
+    return whole[0] if whole else tuple(dict.fromkeys(name for scenario in missing for name in scenario))
+
+
+def how_drawn(path: Path) -> str:
+    """How holes were drawn, whatever the seed; the name of the file where that is not told, or the file is gone."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return f"in {content['split']}: {content['how']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.name
+
+
+def facts_of(path: Path) -> Mapping[str, Any]:
+    """The facts beside the tensors of a file, which are not read; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="np") as stored:
+            facts: Mapping[str, Any] = json.loads((stored.metadata() or {})["facts"])
+    except (SafetensorError, KeyError, ValueError):
+        raise InputError(f"{path} is not a file of anysubset, or is damaged.") from None
+    return facts
+
+
+# ------------------------------------------------------------------------------------------- putting together
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Runs that may stand in one table: by method, as it is called there, and by seed."""
+
+    results: Mapping[str, Mapping[int, Result]]
+
+    @cached_property
+    def first(self) -> Result:
+        """Any of them, for what they have in common."""
+        return next(result for by_seed in self.results.values() for result in by_seed.values())
+
+    @property
+    def every(self) -> list[Result]:
+        """All of them."""
+        return [result for by_seed in self.results.values() for result in by_seed.values()]
+
+    def of_method(self, name: str) -> list[str]:
+        """What runs of a method are called."""
+        return [label for label, by_seed in self.results.items() if next(iter(by_seed.values())).method == name]
+
+
+def put_together(results: Iterable[Result]) -> list[Together]:
+    """Results by dataset, and in each by method and seed.
+
+    Runs of one method whose settings differ are told apart by these.
+
+    Raises:
+        InputError: if runs of one dataset have other samples, splits, modalities, scenarios or regions, or two are of
+            the same method, settings and seed.
+    """
+    by_dataset: dict[str, list[Result]] = {}
+    for result in results:
+        by_dataset.setdefault(result.dataset, []).append(result)
+    return [together(group) for group in by_dataset.values()]
+
+
+def together(group: Sequence[Result]) -> Together:
+    """The results of one dataset."""
+    for other in group[1:]:
+        check_alike(group[0], other)
+    labels = labels_of(group)
+    found: dict[str, dict[int, Result]] = {}
+    for result, label in zip(group, labels, strict=True):
+        by_seed = found.setdefault(label, {})
+        if result.seed in by_seed:
+            raise InputError(
+                f"{by_seed[result.seed].folder} and {result.folder} are both {label} with seed {result.seed}; "
+                "leave one out."
+            )
+        by_seed[result.seed] = result
+    return Together({label: dict(sorted(by_seed.items())) for label, by_seed in found.items()})
+
+
+def check_alike(one: Result, other: Result) -> None:
+    """Refuses two runs of one dataset that cannot stand in one table; names what differs."""
+    fingerprints = [result.known.get("fingerprints", {}) for result in (one, other)]
+    learned = [(each.get("train"), each.get("val")) for each in fingerprints]
+    differing = {
+        "modalities": one.modalities != other.modalities,
+        "regions": regions_of(one) != regions_of(other),
+        "scenarios": one.scenarios != other.scenarios,
+        f"samples of split {one.split!r}": one.ids != other.ids,
+        "splits to train and validate on": learned[0] != learned[1],
+    }
+    names = [name for name, differs in differing.items() if differs]
+    if names:
+        raise InputError(
+            f"{one.folder} and {other.folder} are both of {one.dataset}, but with other {', '.join(names)}; "
+            "compare them apart."
+        )
+
+
+def regions_of(result: Result) -> set[str]:
+    """Of all metrics."""
+    return {region for _, region in result.samples}
+
+
+def labels_of(group: Sequence[Result]) -> list[str]:
+    """What each result is called: its method, and as many settings as it takes to tell runs of that method apart."""
+    labels = [result.method for result in group]
+    known = dict.fromkeys(name for result in group for name in result.settings if name not in PLACES)
+    # Those of the method say most.
+    for name in sorted(known, key=lambda each: not each.startswith("method.")):
+        for label in dict.fromkeys(labels):
+            alike = [place for place, other in enumerate(labels) if other == label]
+            if differ(name, [group[place].settings for place in alike]):
+                for place in alike:
+                    labels[place] += f" {name.removeprefix('method.')}={group[place].settings.get(name)}"
+    return labels
+
+
+def differ(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting has several values."""
+    return len({repr(each.get(name)) for each in settings}) > 1

@@ -1,0 +1,303 @@
+"""The tables of a comparison, and the protocol that they stand under."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+from anysubset.modalities import Scenario, scenario_name
+from anysubset.report import robustness
+from anysubset.report.comparison import Comparison
+from anysubset.report.differences import Difference, compare, read_groups
+from anysubset.report.grid import Grid
+from anysubset.report.results import PLACES, Together, differ
+from anysubset.report.statistics import DRAWS, Interval
+from anysubset.scores import SHARES, number
+
+# In place of a value that is not defined.
+BLANK = ""
+INTERVALS = ("95 % over samples", "95 % over seeds")
+
+
+def grids(
+    group: Together,
+    metric: str | None = None,
+    region: str | None = None,
+    reference: str | None = None,
+    groups: Path | None = None,
+    draws: int = DRAWS,
+) -> list[Grid]:
+    """All tables of runs of one dataset: scores, what modalities are worth, and differences to a reference.
+
+    Args:
+        group: the runs.
+        metric: by default the usual one.
+        region: one of the metric's, or None for their mean.
+        reference: as it is called in the tables, or a method of which there is one; by default `sharing`, `ensemble`
+            or the first one.
+        groups: a file that says which samples hang together, or None where each stands for itself.
+        draws: of the bootstrap.
+    """
+    comparison = Comparison(group, metric or group.first.metrics[0], region)
+    chosen = reference_of(group, reference)
+    together = None if groups is None else read_groups(groups)
+    differences = compare(comparison, chosen, together, draws)
+    tables = [difference_grid(comparison, method, chosen, found) for method, found in differences.items()]
+    if tables:
+        tables[-1] = replace(tables[-1], notes=tested(comparison, chosen, together is not None))
+    return [scores_grid(comparison), robustness_grid(comparison), *tables]
+
+
+def reference_of(group: Together, asked: str | None) -> str:
+    """What the method that others are compared with is called in the tables."""
+    for name in [asked] if asked is not None else ["sharing", "ensemble"]:
+        labels = group.of_method(name)
+        if len(labels) == 1 or (labels and asked is None):
+            return labels[0]
+    return asked or next(iter(group.results))
+
+
+def scores_grid(comparison: Comparison) -> Grid:
+    """A row a scenario, a column a method: mean and standard deviation over its seeds."""
+    rows = [
+        [*line.cells, *(spread(comparison, method, line.scenarios) for method in comparison.methods)]
+        for line in comparison.lines
+    ]
+    rules = rules_of(comparison)
+    gap = [""] * len(comparison.modalities)
+    if comparison.constants:
+        rules.append(len(rows))
+    for name, value in comparison.constants.items():
+        rows.append([name, *gap, *([number(comparison.metric, value)] * len(comparison.methods))])
+    head = ["", *comparison.modalities, *comparison.methods]
+    return Grid(comparison.title, head, rows, rules, protocol(comparison))
+
+
+def rules_of(comparison: Comparison) -> list[int]:
+    """Where another number of modalities begins, and where the means do."""
+    found, lines = [], comparison.lines
+    for place in range(1, len(lines)):
+        before, here = lines[place - 1], lines[place]
+        larger = here.family == "scenario" and len(here.scenarios[0]) > len(before.scenarios[0])
+        if before.family != here.family or larger:
+            found.append(place)
+    return found
+
+
+def spread(comparison: Comparison, method: str, some: Sequence[Scenario]) -> str:
+    """`mean ± deviation` over the seeds, or the one number that there is; blank where a seed has none."""
+    values = list(comparison.by_seed(method, some).values())
+    if len(values) < len(comparison.scores[method]):
+        return BLANK
+    shown = number(comparison.metric, fmean(values))
+    return f"{shown} ± {number(comparison.metric, stdev(values))}" if len(values) > 1 else shown
+
+
+def difference_grid(
+    comparison: Comparison, method: str, reference: str, differences: Sequence[Difference | None]
+) -> Grid:
+    """A row a scenario: a method less the reference, intervals over samples and over seeds, p and verdict."""
+    rows = []
+    for line, found in zip(comparison.lines, differences, strict=True):
+        cells = [BLANK] * 5
+        if found is not None:
+            cells = [
+                signed(comparison.metric, found.mean),
+                between(comparison.metric, found.samples),
+                between(comparison.metric, found.seeds),
+                BLANK if found.p is None else probability(found.p),
+                found.verdict,
+            ]
+        rows.append([*line.cells, *cells])
+    head = ["", *comparison.modalities, "difference", *INTERVALS, "p", "verdict"]
+    title = f"{method} less {reference}: {comparison.title}"
+    return without_blank(Grid(title, head, rows, rules_of(comparison)), INTERVALS)
+
+
+def without_blank(grid: Grid, names: Sequence[str]) -> Grid:
+    """Some columns left out, where nothing stands in them."""
+    kept = [place for place, name in enumerate(grid.head) if name not in names or any(row[place] for row in grid.rows)]
+    return replace(
+        grid, head=[grid.head[place] for place in kept], rows=[[row[place] for place in kept] for row in grid.rows]
+    )
+
+
+def robustness_grid(comparison: Comparison) -> Grid:
+    """A row a method: its worst scenario, what all modalities gain, where more is worse, and what each is worth."""
+    empty, source = empty_score(comparison)
+    names = comparison.modalities if source else ()
+    rows = []
+    for method in comparison.methods:
+        values = comparison.over_seeds(method)
+        # A number that needs a scenario which nobody was scored in is blank.
+        complete = len(values) == 2 ** len(comparison.modalities) - 1
+        row = [method, *worst_in_words(comparison, values)]
+        if complete:
+            row.append(signed(comparison.metric, robustness.gain(values, comparison.modalities, comparison.higher)))
+            row.append(number(comparison.metric, robustness.area(values, comparison.modalities)))
+        else:
+            row += [BLANK, BLANK]
+        if complete and source:
+            worth = robustness.shapley(values, comparison.modalities, empty)
+            row += [signed(comparison.metric, worth[name]) for name in names]
+            row.append(pair_in_words(comparison, robustness.interactions(values, comparison.modalities, empty)))
+        else:
+            row += [BLANK] * (len(names) + bool(source))
+        rows.append([*row, violations_in_words(comparison, values)])
+    head = ["method", "worst", "where", "gain", "area", *names, *(["strongest pair"] if source else [])]
+    notes = [
+        "gain: all modalities against the best one alone, > 0 where they are better. area: under the mean against the "
+        "number missing.",
+        "worse with more: how often one more modality makes it worse, and where most. Of means over the seeds.",
+    ]
+    if source:
+        same, apart = "say the same", "are more together"
+        notes.append(
+            f"Columns of modalities: exact Shapley values, from {number(comparison.metric, empty)} ({source}) without "
+            "any. Strongest pair: Shapley interaction, < 0 where the two "
+            f"{same if comparison.higher else apart}, > 0 where they {apart if comparison.higher else same}."
+        )
+    title = f"What modalities are worth: {comparison.title}"
+    return Grid(title, [*head, "worse with more"], rows, notes=notes)
+
+
+def worst_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> list[str]:
+    """The worst score, and where it is."""
+    if not values:
+        return [BLANK, BLANK]
+    scenario, value = robustness.worst(values, comparison.higher)
+    return [number(comparison.metric, value), scenario_name(scenario)]
+
+
+def violations_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> str:
+    """How many there are, and the largest."""
+    found = robustness.violations(values, comparison.higher)
+    if not found:
+        return "0"
+    change = signed(comparison.metric, -found[0].loss if comparison.higher else found[0].loss)
+    return f"{len(found)}: {found[0].added} to {scenario_name(found[0].scenario)} {change}"
+
+
+def pair_in_words(comparison: Comparison, pairs: Mapping[tuple[str, str], float]) -> str:
+    """The pair that interacts most, either way."""
+    if not pairs:
+        return BLANK  # There is one modality only.
+    pair = max(pairs, key=lambda each: abs(pairs[each]))
+    return f"{scenario_name(pair)} {signed(comparison.metric, pairs[pair])}"
+
+
+def empty_score(comparison: Comparison) -> tuple[float | None, str]:
+    """What is scored without any input, and what that is; no name where it is not known."""
+    for name in ("median of training", "majority of training"):
+        if name in comparison.constants:
+            return comparison.constants[name], f"the {name}"
+    classes = len(comparison.group.first.known.get("classes", ()))
+    if comparison.metric == "accuracy" and classes:
+        return 1 / classes, f"one of {classes} classes"
+    return (0.0, "nothing right") if comparison.metric in ("dice", "corr") else (None, "")
+
+
+def signed(metric: str, value: float) -> str:
+    """A difference, in the units of a column of the metric.
+
+    >>> signed("acc2", 0.0412), signed("mae", -0.02), signed("mae", -0.0001)
+    ('+4.1', '-0.020', '0.000')
+    """
+    shown = f"{100 * value:+.1f}" if metric in SHARES else f"{value:+.3f}"
+    return shown if float(shown) else shown[1:]
+
+
+def between(metric: str, interval: Interval | None) -> str:
+    """`low to high`, or blank."""
+    return BLANK if interval is None else f"{signed(metric, interval.low)} to {signed(metric, interval.high)}"
+
+
+def probability(p: float) -> str:
+    """Three digits, or that it is less."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+# -------------------------------------------------------------------------------------------------- protocol
+
+RULES: dict[str, str] = {
+    "dice": "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0.",
+    "hd95": "HD95 in mm per patient, then the mean; less is better.",
+    "acc2": "Acc-2: the sign (> 0) where the target is not 0.",
+    "f1": "F1: of the signs (> 0) where the target is not 0, weighted by true counts.",
+    "acc2_zero": "Acc-2 has-zero: negative or not (>= 0), all samples.",
+    "f1_zero": "F1 has-zero: negative or not (>= 0), all samples, weighted by true counts.",
+    "acc7": "Acc-7: clipped and rounded, half to even.",
+    "mae": "MAE: mean absolute error, without clipping; less is better.",
+    "corr": "Corr: Pearson's.",
+    "macro_f1": "Macro F1: over the classes of the split.",
+    "weighted_f1": "Weighted F1: by true counts.",
+    "loss": "The loss of each sample; less is better.",
+}
+
+
+def protocol(comparison: Comparison) -> list[str]:
+    """How the numbers came about."""
+    group = comparison.group
+    chosen = {result.chosen_by for result in group.every}
+    rule = f"by the mean {' or '.join(sorted(chosen))} over the scenarios" if all(chosen) else "by a rule not on record"
+    seeds = "; ".join(f"{method} {', '.join(map(str, by_seed))}" for method, by_seed in group.results.items())
+    same = len({tuple(by_seed) for by_seed in group.results.values()}) == 1
+    every = ", ".join(map(str, next(iter(group.results.values()))))
+    notes = [
+        " ".join([RULES.get(comparison.metric, ""), f"Weights chosen on validation, {rule}."]).strip(),
+        f"Mean ± standard deviation over seeds: {every if same else seeds}. {counts(comparison)}",
+    ]
+    apart = differing(comparison)
+    if apart:
+        notes.append(f"Settings that differ: {'; '.join(apart)}.")
+    return notes
+
+
+def counts(comparison: Comparison) -> str:
+    """How many samples a scenario is scored on."""
+    sizes = {len(ids) for ids in comparison.group.first.ids.values()}
+    if len(sizes) == 1:
+        return f"{sizes.pop()} samples in every scenario."
+    return f"A scenario is scored on the samples that have its modalities: {min(sizes)} to {max(sizes)}."
+
+
+def differing(comparison: Comparison) -> list[str]:
+    """Settings, other than of methods, in which the runs of a table differ; so many, and how many more."""
+    settings = [result.settings for result in comparison.group.every]
+    names = dict.fromkeys(name for each in settings for name in each)
+    told = " ".join(comparison.methods)
+    names_apart = [
+        name
+        for name in names
+        if name not in PLACES and not name.startswith("method.") and f" {name}=" not in told and differ(name, settings)
+    ]
+    found = []
+    for name in names_apart:
+        values = {
+            method: " and ".join(sorted({str(result.settings.get(name)) for result in by_seed.values()}))
+            for method, by_seed in comparison.group.results.items()
+        }
+        found.append(f"{name} " + ", ".join(f"{value} ({method})" for method, value in values.items()))
+    return [*found[:5], f"and {len(found) - 5} more"] if len(found) > 5 else found
+
+
+def tested(comparison: Comparison, reference: str, grouped: bool) -> list[str]:
+    """How differences were judged."""
+    unit = "groups" if grouped else "samples"
+    several = any(len(by_seed) > 1 for by_seed in comparison.group.results.values())
+    by_sample = all(comparison.of_samples(result) is not None for result in comparison.group.every)
+    first = (
+        f"Over samples: paired bootstrap over {unit}, {DRAWS:,} draws, of the mean over the seeds; "
+        f"p: Wilcoxon's signed rank over {unit}, corrected by Holm: the scenarios, the numbers missing and the means "
+        "each among themselves, over all methods."
+        if by_sample
+        else "A sample alone has no such metric: p is that of the t test over seeds, corrected by Holm."
+    )
+    second = (
+        "Over seeds: paired by seed, Student's t. A difference is claimed where every interval leaves out 0 and p is "
+        "below .05."
+        if several
+        else "One seed each: nothing is known of other seeds. A difference is claimed where the interval leaves out 0 "
+        "and p is below .05."
+    )
+    return [f"Reference: {reference}. {first}", second]

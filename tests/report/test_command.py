@@ -1,0 +1,105 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anysubset import cli
+
+F, T, FT = ("flair",), ("t1",), ("flair", "t1")
+LOW = {each: {"WT": [0.2, 0.4, 0.3, 0.1]} for each in (F, T, FT)}
+HIGH = {each: {"WT": [0.5, 0.6, 0.7, 0.6]} for each in (F, T, FT)}
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def runs(volumes_run: Write, tmp_path: Path) -> Path:
+    """A folder of runs: two methods, two seeds each."""
+    for seed in (0, 1):
+        volumes_run(f"runs/full{seed}", LOW, "full", seed)
+        volumes_run(f"runs/gmd{seed}", HIGH, "gmd", seed)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def told(capsys):
+    """Runs the command, and gives its exit code, what it says, and what it complains of."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main(["compare", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_a_folder_of_runs_is_compared(told, runs: Path):
+    code, out, err = told(runs)
+    assert (code, err) == (0, "")
+    for line in (
+        "brats: Dice %; split 'test', n 4",
+        "What modalities are worth: brats: Dice %; split 'test', n 4",
+        "gmd less full: brats: Dice %; split 'test', n 4",
+        "Mean ± standard deviation over seeds: 0, 1. 4 samples in every scenario.",
+    ):
+        assert line in out.splitlines()
+    assert "25.0 ± 0.0" in out
+    assert "+35.0" in out
+
+
+def test_datasets_come_one_after_the_other(told, runs: Path, features_run: Write):
+    answers = {F: [1.0, 2.0], T: [2.0, 1.0], FT: [1.5, 1.5]}
+    other = features_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
+    _, out, _ = told(runs, other)
+    assert out.index("brats: Dice %") < out.index("mosi: MAE")
+
+
+def test_runs_without_scores_are_named_and_left_out(told, runs: Path):
+    (runs / "begun").mkdir()
+    (runs / "begun/experiment.yaml").write_text("{}")
+    code, out, err = told(runs)
+    assert (code, err) == (0, f"anysubset: {runs / 'begun'} is left out: it has no scores yet\n")
+    assert "begun" not in out
+
+
+@pytest.mark.parametrize(
+    ("form", "first"), [("markdown", "**brats: Dice"), ("latex", r"\begin{table}"), ("terminal", "brats")]
+)
+def test_a_file_holds_what_the_terminal_would_show(told, runs: Path, tmp_path: Path, form: str, first: str):
+    _, shown, _ = told(runs, "--format", form)
+    path = tmp_path / "table.txt"
+    path.write_text("old")
+    assert told(runs, "--format", form, "--output", path) == (0, f"Wrote {path}\n", "")
+    assert path.read_text(encoding="utf-8") == shown.removesuffix("\n")
+    assert shown.startswith(first)
+
+
+def test_a_table_of_the_paper(told, runs: Path):
+    code, out, _ = told(runs, "--paper", 3)
+    assert code == 0
+    assert out.startswith("Table 3 of the paper, of brats: Dice %; split 'test', n 4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--format", "pdf"], "Unknown format 'pdf'. Choose from: terminal, markdown, latex."),
+        (["--output", "nowhere/table.md"], "nowhere/table.md lies in a folder that is not there."),
+        (["--published"], "--published stands beside a table of the paper: add --paper 1 to 5."),
+        (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
+        (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),
+        (["--reference", "ful"], "Unknown reference 'ful'. Did you mean 'full'? Choose from: full, gmd."),
+        (["--groups", "nowhere.csv"], "There is no file of groups nowhere.csv."),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(told, runs: Path, arguments: list[str], complaint: str):
+    assert told(runs, *arguments) == (2, "", f"anysubset: {complaint}\n")
+
+
+def test_nothing_is_written_where_something_is_wrong(told, runs: Path, tmp_path: Path):
+    path = tmp_path / "table.md"
+    code, _, _ = told(runs, "--paper", 1, "--output", path)
+    assert (code, path.exists()) == (2, False)
+
+
+def test_what_is_no_run_is_refused(told, tmp_path: Path):
+    assert told(tmp_path / "x") == (2, "", f"anysubset: There is no run folder {tmp_path / 'x'}.\n")
