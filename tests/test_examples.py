@@ -49,7 +49,14 @@ def grads(model: nn.Module) -> list[Tensor]:
 
 def test_every_example_is_listed_and_tested():
     found = {path.name for path in EXAMPLES.glob("*.py")}
-    assert found >= {"bare_loop.py", "own_model.py", "lightning_module.py", "fabric_loop.py", "accelerate_loop.py"}
+    assert found >= {
+        "bare_loop.py",
+        "own_model.py",
+        "sklearn_front.py",
+        "lightning_module.py",
+        "fabric_loop.py",
+        "accelerate_loop.py",
+    }
     listed, tested = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
     for name in found:
         assert f"[{name}]({name})" in listed
@@ -133,6 +140,17 @@ def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
     torch.stack(weighted).mean().backward()
     # In the model the losses are taken in float32.
     assert_close(decoupled, grads(model), rtol=1e-4, atol=1e-7)
+
+
+# ------------------------------------------------------------------------------------------ sklearn_front.py
+
+
+def test_the_front_for_scikit_learn_answers_in_every_scenario(capsys: pytest.CaptureFixture[str]):
+    scores = example("sklearn_front").main(steps=40)
+    assert list(scores) == ["blood", "scan", "blood+scan"]
+    assert min(scores.values()) > 0.65
+    assert scores["blood+scan"] > scores["blood"]
+    assert "From a scan alone: " in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------- lightning_module.py

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from anysubset.estimators import AnySubsetClassifier, AnySubsetRegressor
     from anysubset.gradients import GMD, Decoupling
     from anysubset.modalities import Batch, Observed, collate, scenario_name, scenarios
     from anysubset.models.sharing import DynamicSharing
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 # Where each name lives: it is imported when it is first asked for, so that `import anysubset` costs nothing.
 _HOMES = {
+    "AnySubsetClassifier": "anysubset.estimators",
+    "AnySubsetRegressor": "anysubset.estimators",
     "GMD": "anysubset.gradients",
     "Decoupling": "anysubset.gradients",
     "Batch": "anysubset.modalities",
@@ -26,6 +29,8 @@ _HOMES = {
 
 __all__ = [
     "GMD",
+    "AnySubsetClassifier",
+    "AnySubsetRegressor",
     "Batch",
     "Decoupling",
     "DynamicSharing",

@@ -105,6 +105,26 @@ def test_seeds_are_paired(volumes_run: Write):
     assert line.verdict == "no difference shown"
 
 
+def test_samples_of_all_folds_are_drawn_together(volumes_run: Write):
+    folders = []
+    for fold in (0, 1):
+        for method, shift in (("sharing", 0.0), ("gmd", 0.1 + fold / 10)):
+            settings = {"data.folds": 3, "data.fold": fold}
+            folder = volumes_run(f"{method}{fold}", dice(shift, fold, share=fold), method, fold, **settings)
+            path = folder / "scores.csv"
+            path.write_text(path.read_text().replace(",p", f",{fold}p"))
+            folders.append(folder)
+    found = comparison(*folders)
+    line = compare(found, "sharing", draws=200)["gmd"][1]
+    assert line is not None
+    # Twelve samples that gain .1, and twelve others that gain .2.
+    each = np.repeat([0.1, 0.2], IDS)
+    assert line.mean == pytest.approx(0.15)
+    assert line.samples == pytest.approx(bootstrap(each, draws=200))
+    assert line.p is not None
+    assert line.p < 0.001
+
+
 def test_holm_is_over_all_methods(volumes_run: Write):
     two = comparison(volumes_run("a", dice(0), "sharing"), volumes_run("b", dice(0.1, share=1)))
     three = comparison(

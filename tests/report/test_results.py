@@ -1,5 +1,6 @@
 import csv
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,6 +202,42 @@ def test_other_training_samples_are_refused(features_run: Write):
     ]
     with pytest.raises(InputError, match="with other splits to train and validate on"):
         one(*folders)
+
+
+def renamed(folder: Path, letter: str) -> Path:
+    """The same scores, of other samples."""
+    path = folder / "scores.csv"
+    path.write_text(re.sub(r",p(\d)", rf",{letter}\1", path.read_text()))
+    return folder
+
+
+def test_folds_of_a_cross_validation_stand_together(volumes_run: Write):
+    dice = {("t1",): {"WT": [0.5, 0.7]}}
+    folders = []
+    for seed, letter in ((0, "a"), (1, "b")):
+        for method in ("gmd", "full"):
+            settings = {"data.folds": 3, "data.fold": seed}
+            folders.append(renamed(volumes_run(f"{method}{seed}", dice, method, seed, **settings), letter))
+    group = one(*folders)
+    assert {method: list(by_seed) for method, by_seed in group.results.items()} == {"gmd": [0, 1], "full": [0, 1]}
+    assert group.everybody == ["a0", "a1", "b0", "b1"]
+    assert [result.fold for result in group.folds] == [(0, 3), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.folds": 3, "data.fold": 0}, "other samples of split 'test'"),
+        ({"data.folds": 3, "data.fold": 1}, "same seed 0 and other folds"),
+        ({"data.folds": 4, "data.fold": 0}, "other numbers of folds"),
+    ],
+)
+def test_folds_that_do_not_fit_together_are_refused(volumes_run: Write, settings: dict[str, int], message: str):
+    dice = {("t1",): {"WT": [0.5, 0.7]}}
+    first = renamed(volumes_run("first", dice, "gmd", 0, **{"data.folds": 3, "data.fold": 0}), "a")
+    other = renamed(volumes_run("other", dice, "full", 0, **settings), "b")
+    with pytest.raises(InputError, match=message):
+        one(first, other)
 
 
 def test_scores_alone_are_enough(volumes_run: Write):

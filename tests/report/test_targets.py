@@ -107,3 +107,17 @@ def test_no_constants_where_a_target_is_not_known(features_run: Write):
     facts = {"classes": ["0", "1", "2"], "constants": {"majority": 1}}
     group = one(features_run("run", {A: [0.0, 1.0], B: [0.0, 1.0]}, [0.0, 2.0], facts=facts))
     assert constants("accuracy", group, targets(group.every)) == {}
+
+
+def test_constants_of_folds_are_means_of_those_of_each(features_run: Write):
+    # The first fold is right with "0" in one of two, the second in two of two; its chance is 1/2 and 1.
+    folders = []
+    for seed, truth in enumerate(([0.0, 1.0], [0.0, 0.0])):
+        facts = {"classes": ["0", "1"], "constants": {"majority": 0}, "fingerprints": {"train": seed, "val": seed}}
+        settings = {"data.folds": 3, "data.fold": seed}
+        folder = features_run(f"run{seed}", {A: truth, B: truth}, truth, "gmd", seed, facts=facts, **settings)
+        path = folder / "scores.csv"
+        path.write_text(path.read_text().replace(",s0,", f",{seed}s0,").replace(",s1,", f",{seed}s1,"))
+        folders.append(folder)
+    (group,) = put_together(result for folder in folders for result in read_results(folder, "test"))
+    assert constants("accuracy", group, targets(group.every)) == {"majority of training": 0.75, "chance": 0.75}

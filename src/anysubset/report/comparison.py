@@ -104,7 +104,7 @@ class Comparison:
         result = self.group.first
         regions = result.regions(self.metric)
         of = "" if len(regions) < 2 else f" of {self.region}" if self.region else f", mean of {', '.join(regions)}"
-        return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(result.everybody)}"
+        return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(self.group.everybody)}"
 
     def of_samples(self, result: Result) -> BySample | None:
         """The metric of every sample, where a sample has it by itself."""

@@ -70,7 +70,7 @@ def compare(
     """
     if reference not in comparison.methods:
         raise unknown("reference", reference, comparison.methods)
-    ids = comparison.group.first.everybody
+    ids = comparison.group.everybody
     named = None if groups is None else groups_of(ids, groups)
     raw: dict[str, list[Raw | None]] = {}
     for method in comparison.methods:
@@ -143,9 +143,18 @@ def differences_of_samples(comparison: Comparison, method: str, reference: str, 
         found = [table for table in tables if table is not None]
         if len(found) < len(tables):
             return None
-        averages.append(np.mean([matrix(table, ids, comparison.group.first.scenarios) for table in found], axis=0))
+        averages.append(mean_of_known([matrix(table, ids, comparison.group.first.scenarios) for table in found]))
     columns: Numbers = averages[0] - averages[1]
     return columns
+
+
+def mean_of_known(values: Sequence[Numbers]) -> Numbers:
+    """Over the seeds, entry by entry; a sample of a cross-validation has a value in its own fold alone."""
+    stacked = np.stack(values)
+    known = ~np.isnan(stacked)
+    count = known.sum(axis=0)
+    found: Numbers = np.where(count > 0, np.where(known, stacked, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return found
 
 
 def matrix(values: BySample, ids: Sequence[str], columns: Sequence[Scenario]) -> Numbers:

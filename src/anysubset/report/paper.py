@@ -223,7 +223,7 @@ def grid(
         said += [f"Printed: the paper's numbers, under another protocol than ours of {comparison.group.first.dataset}."]
         said += published.CAVEATS[table]
     first, of = comparison.group.first, f" of {comparison.region}" if comparison.region else ""
-    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(first.everybody)}"
+    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(comparison.group.everybody)}"
     return Grid(f"Table {table} of the paper, of {first.dataset}: {shows}", head, rows, rules, said)
 
 

@@ -30,7 +30,7 @@ MEAN_OF = {"mae": "error", "accuracy": "correct"}
 USUAL = ("dice", "acc2", "accuracy", "mae")
 # Settings that say where and how often, not what; holes are told with the dataset.
 PLACES = (
-    "seed", "data.root", "data.splits", "data.holes", "data.cache", "data.workers", "train.device",
+    "seed", "data.fold", "data.root", "data.splits", "data.holes", "data.cache", "data.workers", "train.device",
     "train.checkpoint_every", "train.log_every",
 )  # fmt: skip
 # Names of datasets that stand for whatever somebody has.
@@ -82,6 +82,12 @@ class Result:
     def everybody(self) -> list[str]:
         """The ids, sorted."""
         return sorted(set().union(*self.ids.values()))
+
+    @property
+    def fold(self) -> tuple[int, int] | None:
+        """Of a cross-validation: which fold, of how many."""
+        count = self.settings.get("data.folds")
+        return None if count is None else (self.settings["data.fold"], count)
 
     @property
     def metrics(self) -> list[str]:
@@ -278,6 +284,16 @@ class Together:
         """All of them."""
         return [result for by_seed in self.results.values() for result in by_seed.values()]
 
+    @cached_property
+    def folds(self) -> list[Result]:
+        """A run of each fold of a cross-validation, and of other data any one."""
+        return list({result.fold: result for result in reversed(self.every)}.values())[::-1]
+
+    @cached_property
+    def everybody(self) -> list[str]:
+        """The ids of all folds, sorted."""
+        return sorted({sample for result in self.folds for sample in result.everybody})
+
     def of_method(self, name: str) -> list[str]:
         """What runs of a method are called."""
         return [label for label, by_seed in self.results.items() if next(iter(by_seed.values())).method == name]
@@ -286,11 +302,12 @@ class Together:
 def put_together(results: Iterable[Result]) -> list[Together]:
     """Results by dataset, and in each by method and seed.
 
-    Runs of one method whose settings differ are told apart by these.
+    Runs of one method whose settings differ are told apart by these. Folds of one cross-validation stand together,
+    each with a seed of its own.
 
     Raises:
-        InputError: if runs of one dataset have other samples, splits, modalities, scenarios or regions, or two are of
-            the same method, settings and seed.
+        InputError: if runs of one dataset and fold have other samples, splits, modalities, scenarios or regions, two
+            are of the same method, settings and seed, or of one seed but other folds.
     """
     by_dataset: dict[str, list[Result]] = {}
     for result in results:
@@ -300,8 +317,17 @@ def put_together(results: Iterable[Result]) -> list[Together]:
 
 def together(group: Sequence[Result]) -> Together:
     """The results of one dataset."""
-    for other in group[1:]:
+    of_fold: dict[tuple[int, int] | None, Result] = {}
+    of_seed: dict[int, Result] = {}
+    for other in group:
         check_alike(group[0], other)
+        check_alike(of_fold.setdefault(other.fold, other), other)
+        same = of_seed.setdefault(other.seed, other)
+        if same.fold != other.fold:
+            raise InputError(
+                f"{same.folder} and {other.folder} have the same seed {other.seed} and other folds; methods are "
+                "compared seed by seed, so give each fold a seed of its own."
+            )
     labels = labels_of(group)
     found: dict[str, dict[int, Result]] = {}
     for result, label in zip(group, labels, strict=True):
@@ -319,13 +345,16 @@ def check_alike(one: Result, other: Result) -> None:
     """Refuses two runs of one dataset that cannot stand in one table; names what differs."""
     fingerprints = [result.known.get("fingerprints", {}) for result in (one, other)]
     learned = [(each.get("train"), each.get("val")) for each in fingerprints]
+    folds = [result.settings.get("data.folds") for result in (one, other)]
     differing = {
         "modalities": one.modalities != other.modalities,
         "regions": regions_of(one) != regions_of(other),
         "scenarios": one.scenarios != other.scenarios,
-        f"samples of split {one.split!r}": one.ids != other.ids,
-        "splits to train and validate on": learned[0] != learned[1],
+        "numbers of folds": folds[0] != folds[1],
     }
+    if one.fold == other.fold:
+        differing[f"samples of split {one.split!r}"] = one.ids != other.ids
+        differing["splits to train and validate on"] = learned[0] != learned[1]
     names = [name for name, differs in differing.items() if differs]
     if names:
         raise InputError(

@@ -245,7 +245,7 @@ def protocol(comparison: Comparison) -> list[str]:
     every = ", ".join(map(str, next(iter(group.results.values()))))
     notes = [
         " ".join([RULES.get(comparison.metric, ""), f"Weights chosen on validation, {rule}."]).strip(),
-        f"Mean ± standard deviation over seeds: {every if same else seeds}. {counts(comparison)}",
+        f"Mean ± standard deviation over seeds{folds(comparison)}: {every if same else seeds}. {counts(comparison)}",
     ]
     apart = differing(comparison)
     if apart:
@@ -253,9 +253,15 @@ def protocol(comparison: Comparison) -> list[str]:
     return notes
 
 
+def folds(comparison: Comparison) -> str:
+    """How many of a cross-validation there are, each with a seed of its own."""
+    found = [result.fold for result in comparison.group.folds if result.fold is not None]
+    return f", {len(found)} of {found[0][1]} folds" if found else ""
+
+
 def counts(comparison: Comparison) -> str:
     """How many samples a scenario is scored on."""
-    sizes = {len(ids) for ids in comparison.group.first.ids.values()}
+    sizes = {len(ids) for result in comparison.group.folds for ids in result.ids.values()}
     if len(sizes) == 1:
         return f"{sizes.pop()} samples in every scenario."
     return f"A scenario is scored on the samples that have its modalities: {min(sizes)} to {max(sizes)}."

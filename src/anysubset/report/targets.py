@@ -83,15 +83,23 @@ def signs_right(result: Result, metric: str, target: Mapping[str, float]) -> ByS
 def constants(metric: str, group: Together, target: Mapping[str, float]) -> dict[str, float]:
     """What answers without looking score, by name: those learned in training, and `chance` on the very split.
 
+    Of folds the mean.
     Empty for volumes, for other metrics than `acc2`, `acc2_zero`, `accuracy` and `mae`, where no run knows its
     constants, and where not every target is known.
     """
-    learned = group.first.known.get("constants", {})
-    if not learned or set(target) < set(group.first.everybody):
+    if not all(result.known.get("constants") for result in group.folds) or set(target) < set(group.everybody):
         return {}
-    truth = [target[sample] for sample in group.first.everybody]
+    by_fold = [constants_of(metric, result, target) for result in group.folds]
+    return {
+        name: fmean(found[name] for found in by_fold) for name in by_fold[0] if all(name in found for found in by_fold)
+    }
+
+
+def constants_of(metric: str, result: Result, target: Mapping[str, float]) -> dict[str, float]:
+    """On the samples of one run."""
+    truth = [target[sample] for sample in result.everybody]
     found = {}
-    for name, answer in learned.items():
+    for name, answer in result.known["constants"].items():
         score = constant_score(metric, float(answer), truth)
         # The majority of signs is 1 or -1, which is a sign and no number.
         if score is not None and (metric != "mae" or name != "majority"):

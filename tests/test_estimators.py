@@ -1,0 +1,570 @@
+"""The front for scikit-learn, by scikit-learn's own checks and by data whose answers are known."""
+
+# ruff: noqa: N803, N806 (X is scikit-learn's name)
+
+import copy
+import pickle
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch.testing import assert_close
+
+from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
+from anysubset.data.tables import Table
+from anysubset.errors import InputError
+from anysubset.methods import METHODS
+from anysubset.modalities import Observed
+
+SMALL = {
+    "steps": 30,
+    "width": 16,
+    "layers": 1,
+    "dropout": 0.0,
+    "lr": 2e-2,
+    "batch": 32,
+    "device": "cpu",
+    "random_state": 0,
+}
+CHECKED = {**SMALL, "steps": 20, "width": 8, "lr": 3e-2, "batch": 64, "random_state": None}  # scikit-learn sets it.
+GROUPS = {"blood": [0, 1, 2], "scan": slice(3, 5)}
+N = 60
+
+
+@parametrize_with_checks(
+    [
+        AnySubsetClassifier(**CHECKED),
+        AnySubsetRegressor(**CHECKED),
+    ],
+    # None is expected to fail. NaN is refused here, as `allow_nan` says, since without `modalities` a row of NaN is a
+    # sample without anything; check_array_api_input skips itself where SCIPY_ARRAY_API is not set.
+    expected_failed_checks=lambda estimator: {},
+)
+def test_the_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]):
+    check(estimator)
+
+
+# ---------------------------------------------------------------------------------------------------- the data
+
+
+def separable(samples: int = N) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Every modality shows the class, `ill` or `well`, in its first feature: 2 or -2, and noise."""
+    generator = np.random.default_rng(0)
+    sign = np.where(np.arange(samples) % 2 == 0, 2.0, -2.0)
+    blood, scan = generator.normal(size=(samples, 3)) * 0.3, generator.normal(size=(samples, 2)) * 0.3
+    blood[:, 0] += sign
+    scan[:, 0] += sign
+    return {"blood": blood, "scan": scan}, np.where(sign > 0, "ill", "well")
+
+
+def with_holes(samples: int = N) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Samples 0, 3, 6, .. lack blood, 1, 4, 7, .. scan: rows of NaN."""
+    X, y = separable(samples)
+    X["blood"][0::3] = np.nan
+    X["scan"][1::3] = np.nan
+    return X, y
+
+
+def side_by_side(X: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([X["blood"], X["scan"]], axis=1)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> AnySubsetClassifier:
+    """Trained on a dict with holes. Not to be changed."""
+    return AnySubsetClassifier(**SMALL).fit(*with_holes())
+
+
+@pytest.fixture(scope="module")
+def grouped() -> AnySubsetClassifier:
+    """Trained on the same samples in one array. Not to be changed."""
+    X, y = with_holes()
+    return AnySubsetClassifier(modalities=GROUPS, **SMALL).fit(side_by_side(X), y)
+
+
+def same_weights(one: Any, other: Any) -> bool:
+    return one.weights_.keys() == other.weights_.keys() and all(
+        torch.equal(weight, other.weights_[name]) for name, weight in one.weights_.items()
+    )
+
+
+# ---------------------------------------------------------------------------------------- what they learn and say
+
+
+def test_every_scenario_of_separable_data_is_learned_through_holes(classifier: AnySubsetClassifier):
+    assert list(classifier.classes_) == ["ill", "well"]
+    assert classifier.modalities_ == ("blood", "scan")
+    assert not hasattr(classifier, "n_features_in_")
+    X, y = separable()
+    assert classifier.scenario_scores(X, y) == {"blood": 1.0, "scan": 1.0, "blood+scan": 1.0}
+    # Samples that lack a modality are scored in the scenarios that are left to them: 40 of 60 have blood.
+    X["scan"][:] = np.nan
+    assert classifier.scenario_scores(X, y) == {"blood": 1.0}
+    assert classifier.score(X, y) == 1.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_answers_without_a_modality(method: str):
+    X, y = separable()
+    model = AnySubsetClassifier(method=method, **SMALL).fit(X, y)
+    assert len(METHODS) >= 5
+    assert model.predict_proba({"scan": X["scan"]}).shape == (N, 2)
+    assert model.score(X, y) == 1.0
+
+
+def test_numbers_are_learned_in_any_unit():
+    X, _ = separable()
+    y = 1000 * X["blood"][:, 0] + 1e5
+    model = AnySubsetRegressor(**SMALL).fit(X, y)
+    assert abs(model.predict(X).mean() - 1e5) < 500
+    assert model.score(X, y) > 0.9
+    assert model.scenario_scores(X, y)["blood"] > 0.9
+
+
+def test_constant_numbers_are_answered():
+    X, y = separable()[0], np.full(N, 7.0)
+    assert AnySubsetRegressor(**SMALL).fit(X, y).predict(X) == pytest.approx(y, abs=0.5)
+
+
+def test_scores_of_scenarios_are_those_of_the_samples_that_have_all_of_it(classifier: AnySubsetClassifier):
+    X, y = with_holes()
+    y = np.roll(y, 1)  # Half wrong, so that each scenario has a score of its own.
+    y[:9] = "ill"
+    scores = classifier.scenario_scores(X, y)
+    have = {name: ~np.isnan(X[name]).all(axis=1) for name in X}
+    for names in (("blood",), ("scan",), ("blood", "scan")):
+        some = np.logical_and.reduce([have[name] for name in names])
+        given = {name: X[name][some] for name in names}
+        assert scores["+".join(names)] == accuracy_score(y[some], classifier.predict(given))
+    assert len(set(scores.values())) > 1
+
+
+def test_r2_takes_two_samples():
+    X, _ = separable()
+    y = X["blood"][:, 0]
+    model = AnySubsetRegressor(**SMALL).fit(X, y)
+    X["scan"][1:] = np.nan
+    scores = model.scenario_scores(X, y)
+    assert list(scores) == ["blood"]
+    assert scores["blood"] == pytest.approx(r2_score(y, model.predict({"blood": X["blood"]})))
+
+
+def test_a_modality_that_is_absent_is_one_whose_rows_are_nan(classifier: AnySubsetClassifier):
+    X, _ = separable()
+    alone = classifier.predict_proba({"scan": X["scan"]})
+    np.testing.assert_array_equal(
+        alone, classifier.predict_proba({"blood": np.full_like(X["blood"], np.nan), "scan": X["scan"]})
+    )
+    assert abs(alone - classifier.predict_proba(X)).max() > 1e-6
+    assert alone.sum(axis=1) == pytest.approx(1)
+    np.testing.assert_array_equal(classifier.classes_[alone.argmax(axis=1)], classifier.predict({"scan": X["scan"]}))
+
+
+def test_all_ways_to_say_who_has_what_train_the_same_weights(
+    classifier: AnySubsetClassifier, grouped: AnySubsetClassifier
+):
+    X, y = with_holes()
+    assert same_weights(classifier, grouped)
+    placed = {name: (x[~np.isnan(x).all(axis=1)], np.flatnonzero(~np.isnan(x).all(axis=1))) for name, x in X.items()}
+    assert 0 < len(placed["blood"][1]) < N
+    assert same_weights(classifier, AnySubsetClassifier(**SMALL).fit(placed, y))
+    listed = {name: x.tolist() for name, x in X.items()}
+    assert same_weights(classifier, AnySubsetClassifier(**SMALL).fit(listed, y))
+    expected = classifier.predict_proba(X)
+    np.testing.assert_array_equal(expected, classifier.predict_proba(placed))
+    np.testing.assert_array_equal(expected, grouped.predict_proba(side_by_side(X)))
+    np.testing.assert_array_equal(expected, grouped.predict_proba(X))
+
+
+def test_garbage_in_a_missing_slot_cannot_matter(classifier: AnySubsetClassifier):
+    X, y = with_holes()
+    for garbage in (np.inf, 1e300, -7.0):
+        poisoned = {
+            name: np.ma.masked_array(np.where(np.isnan(x), garbage, x), mask=np.isnan(x)) for name, x in X.items()
+        }
+        assert np.ma.getdata(poisoned["blood"])[0, 0] == garbage
+        model = AnySubsetClassifier(**SMALL).fit(poisoned, y)
+        assert same_weights(classifier, model)
+        np.testing.assert_array_equal(classifier.predict_proba(X), model.predict_proba(poisoned))
+    wide = np.ma.concatenate([poisoned["blood"], poisoned["scan"]], axis=1)
+    assert same_weights(classifier, AnySubsetClassifier(modalities=GROUPS, **SMALL).fit(wide, y))
+
+
+def test_sequences_end_where_nan_begins_and_images_are_taken():
+    generator = np.random.default_rng(1)
+    sign = np.where(np.arange(24) % 2 == 0, 1.0, -1.0)
+    X = {
+        "audio": generator.normal(size=(24, 4, 2)) + sign[:, None, None],
+        "frame": generator.normal(size=(24, 1, 5, 5)) + sign[:, None, None, None],
+    }
+    X["audio"][::2, 2:] = np.nan
+    X["frame"][5] = np.nan
+    model = AnySubsetClassifier(**SMALL).fit(X, sign)
+    assert {name: stream.kind for name, stream in model.task_.streams.items()} == {
+        "audio": "sequence",
+        "frame": "image",
+    }
+    padded = {**X, "audio": np.pad(X["audio"], ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)}
+    np.testing.assert_allclose(model.predict_proba(padded), model.predict_proba(X), rtol=1e-12)
+    sequences = AnySubsetClassifier(**SMALL).fit({"audio": X["audio"]}, sign)
+    assert sequences.task_.preset == "ds-transformer"
+    assert sequences.predict({"audio": X["audio"][:3, :1]}).shape == (3,)
+
+
+# --------------------------------------------------------------------------------------- as scikit-learn has them
+
+
+def test_a_clone_has_the_parameters_and_learns_the_same(classifier: AnySubsetClassifier):
+    copied = clone(classifier)
+    assert copied.get_params() == classifier.get_params()
+    with pytest.raises(NotFittedError):
+        copied.predict(with_holes()[0])
+    assert same_weights(classifier, copied.fit(*with_holes()))
+    assert not same_weights(classifier, copied.set_params(random_state=1).fit(*with_holes()))
+    with pytest.raises(ValueError, match="Invalid parameter 'depth'"):
+        copied.set_params(depth=3)
+
+
+def test_a_trained_one_is_pickled_and_copied(classifier: AnySubsetClassifier):
+    X, _ = with_holes()
+    for twin in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
+        np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
+
+
+def test_a_parameter_that_is_set_later_does_not_change_what_was_learned(classifier: AnySubsetClassifier):
+    X, _ = with_holes()
+    twin = copy.deepcopy(classifier).set_params(method="ensemble", width=8)
+    np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
+
+
+def test_a_grid_is_searched_on_one_array():
+    X, y = with_holes()
+    search = GridSearchCV(
+        AnySubsetClassifier(modalities=GROUPS, **{**SMALL, "steps": 10}),
+        {"method": ["gmd", "ensemble"], "width": [8, np.int64(16)]},
+        cv=2,
+        error_score="raise",
+    )
+    search.fit(side_by_side(X), y)
+    assert len(search.cv_results_["params"]) == 4
+    assert search.best_score_ > 0.9
+    assert search.best_estimator_.n_features_in_ == 5
+
+
+def test_training_anew_forgets_what_was_learned_before():
+    X, y = with_holes()
+    model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(separable()[0]["blood"], y)
+    assert model.modalities_ == ("features",)
+    assert model.n_features_in_ == 3
+    model.fit(X, y)
+    assert model.modalities_ == ("blood", "scan")
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_a_training_that_is_refused_leaves_nothing_learned(classifier: AnySubsetClassifier):
+    X, y = separable()
+    for model in (AnySubsetClassifier(**SMALL), copy.deepcopy(classifier)):
+        with pytest.raises(InputError, match="blood is NaN in part"):
+            model.fit({**X, "blood": spoiled(np.nan)}, y)
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+
+
+def test_training_draws_from_no_generator_of_others_and_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+    inside = estimators.train
+    monkeypatch.setattr(estimators, "train", lambda *given: (seen.append(list(tmp_path.iterdir())), inside(*given))[1])
+    before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_holes())
+    model.predict(with_holes()[0])
+    assert_close(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpys)  # noqa: NPY002
+    assert len(seen[0]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- validation
+
+
+def tiny(target: list[int] | list[float]) -> Table:
+    values = torch.ones(len(target), 1)
+    inputs = {"a": Observed(values, torch.arange(len(target)))}
+    numbers = torch.tensor(target, dtype=torch.float32 if isinstance(target[0], float) else torch.int64)
+    return Table(tuple(map(str, range(len(target)))), inputs, numbers)
+
+
+def test_a_share_of_every_class_is_held_out():
+    # By hand: a quarter of 8, and of 4; of 2 one; a class of one is trained on.
+    target = [0] * 8 + [1] * 4 + [2] * 2 + [3]
+    splits = estimators.held_out(tiny(target), 0.25, seed=0)
+    assert np.bincount([target[int(sample)] for sample in splits["val"]], minlength=4).tolist() == [2, 1, 1, 0]
+    assert sorted([*splits["train"], *splits["val"]], key=int) == [str(number) for number in range(15)]
+    assert splits != estimators.held_out(tiny(target), 0.25, seed=1)
+    assert estimators.held_out(tiny(target), 0.0, seed=0) == {"train": tuple(map(str, range(15)))}
+
+
+def test_a_share_of_every_third_of_the_numbers_is_held_out():
+    target = [float(number) for number in range(12)]
+    held = estimators.held_out(tiny(target), 0.25, seed=0)["val"]
+    assert sorted(int(sample) // 4 for sample in held) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_the_best_weights_on_validation_are_kept_or_the_last_ones(fraction: float, monkeypatch: pytest.MonkeyPatch):
+    trained = {}
+    inside = estimators.train
+
+    def spy(method: Any, dataset: Any, run: Any) -> Any:
+        trained["progress"] = inside(method, dataset, run)
+        trained["last"] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        return trained["progress"]
+
+    monkeypatch.setattr(estimators, "train", spy)
+    X, _ = separable()
+    y = np.random.default_rng(3).integers(0, 2, N)  # Nothing but noise to learn: the sooner, the better.
+    model = AnySubsetClassifier(validation_fraction=fraction, **{**SMALL, "lr": 0.1}).fit(X, y)
+    last = all(torch.equal(trained["last"][name], weight) for name, weight in model.weights_.items())
+    assert last == (fraction == 0)
+    assert (trained["progress"].best_step == SMALL["steps"]) == (fraction == 0)
+
+
+# ------------------------------------------------------------------------------------------------- faults
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    return {name: part for name, part in {**separable()[0], **parts}.items() if part is not None}
+
+
+def spoiled(value: float) -> np.ndarray:
+    blood = separable()[0]["blood"]
+    blood[2, 1] = value
+    return blood
+
+
+PARAMETERS = [
+    ({"steps": 1.5}, "steps is a whole number, not 1.5"),
+    ({"steps": 0}, "train.steps must be at least 1, not 0"),
+    ({"lr": "fast"}, "lr is a number, not 'fast'"),
+    ({"lr": -1.0}, "train.lr must be positive"),
+    ({"batch": True}, "batch is a whole number, not True"),
+    ({"width": "wide"}, "width is a whole number or None, not 'wide'"),
+    ({"method": "gdm"}, "Unknown method 'gdm'. Did you mean 'gmd'?"),
+    ({"method": "full", "rule": "index"}, "Unknown option of method 'full' 'rule'"),
+    ({"cases": "some"}, "Unknown cases 'some'"),
+    ({"preset": "gmc"}, "Preset 'gmc' takes inputs of kind sequence"),
+    ({"validation_fraction": 1.0}, "validation_fraction is a share from 0 to below 1, not 1.0"),
+    ({"device": "cuda:99"}, "Device 'cuda:99' is not there"),
+    ({"modalities": GROUPS}, "a dict names its modalities"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "message"), PARAMETERS, ids=[message for _, message in PARAMETERS])
+def test_a_wrong_parameter_is_refused_in_one_line(parameters: dict[str, Any], message: str):
+    X, y = separable()
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        AnySubsetClassifier(**{**SMALL, **parameters}).fit(X, y)
+    assert "\n" not in str(refused.value)
+
+
+TRAINING = [
+    ({}, "X is an empty dict"),
+    ({3: np.ones((N, 2))}, "Modalities are named by text, not by 3"),
+    (changed(scan=np.ones((N - 1, 2))), "Modalities differ in their number of samples: blood 60, scan 59"),
+    (changed(scan=None, blood=np.ones((4, 2))), "X has 4 samples, and y 60"),
+    (changed(scan=np.ones(N)), "scan has the shape (60,): give (n, features)"),
+    (changed(scan=np.ones((N, 0))), "scan has the shape (60, 0)"),
+    (changed(scan=np.full((N, 2), "a")), "scan holds <U1, not numbers"),
+    (changed(scan=[["a", None]] * N), "scan cannot be read as an array of numbers"),
+    (changed(scan=[[1.0], [1.0, 2.0]]), "scan cannot be read as an array of numbers"),
+    (changed(scan=np.ones((N, 2)) * 1j), "scan holds complex128, not numbers"),
+    (changed(blood=spoiled(np.nan)), "blood is NaN in part, or infinite, in 1 samples (1 values): fill those"),
+    (changed(blood=spoiled(np.inf)), "blood is NaN in part, or infinite, in 1 samples (1 values): fill those"),
+    (changed(blood=spoiled(1e300)), "blood has values beyond what float32 can hold"),
+    (changed(scan=np.full((N, 2), np.nan)), "No sample has 'scan': leave it out"),
+    (changed(scan=(np.ones((2, 2)), [0])), "scan has 2 samples: give as many whole numbers, their places in X"),
+    (changed(scan=(np.ones((2, 2)), [1, 0])), "scan: places of samples ascend from 0, each once"),
+    (changed(scan=(np.ones((2, 2)), [0, 60])), "X has a sample at place 60, counted from 0, and 60 samples in all"),
+    (changed(scan=(np.ones((2, 2)), [0, 1], 3)), "scan is a tuple of 3"),
+    ({"t1-ce": np.ones((N, 2))}, "Modality 't1-ce' is not a plain name"),
+    (changed(blood=None, scan=(np.ones((2, 2)), [0, 5])), "Samples need at least one modality; these have none: 1, 2"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), TRAINING, ids=[message for _, message in TRAINING])
+def test_what_cannot_be_trained_on_is_refused_in_one_line(given: dict[Any, Any], message: str):
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        AnySubsetClassifier(**SMALL).fit(given, separable()[1])
+    assert "\n" not in str(refused.value)
+
+
+TARGETS = [
+    (None, "requires y to be passed"),
+    ([], "There are 0 samples"),
+    (np.full(N, "ill"), "All 60 samples are of 1 class"),
+    (np.linspace(0, 1, N), "Unknown label type: continuous"),
+    (np.ones((N, 2)), "y should be a 1d array"),
+    (np.full(N, np.nan), "NaN"),
+    (["ill", "well"], "X has 60 samples, and y 2"),
+]
+
+
+@pytest.mark.parametrize(("y", "message"), TARGETS, ids=[message for _, message in TARGETS])
+def test_a_wrong_target_is_refused_in_one_line(y: Any, message: str):
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        AnySubsetClassifier(**SMALL).fit(separable()[0], y)
+    assert "\n" not in str(refused.value)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimators.processes, "world", lambda: 2)
+    with pytest.raises(InputError, match="Estimators train in one process"):
+        AnySubsetClassifier(**SMALL).fit(*separable())
+
+
+def test_too_few_samples_to_validate_on_are_refused():
+    X = {"a": np.array([[1.0], [2.0]])}
+    with pytest.raises(InputError, match=r"2 samples cannot be shared out .* set validation_fraction to 0"):
+        AnySubsetClassifier(**SMALL).fit(X, [0, 1])
+    assert AnySubsetClassifier(validation_fraction=0, **SMALL).fit(X, [0, 1]).predict(X).tolist() == [0, 1]
+    scarce = {"a": np.ones((4, 1)), "b": (np.ones((1, 1)), [0])}
+    drawn = [seed for seed in range(8) if "0" in estimators.held_out(tiny([0, 0, 1, 1]), 0.5, seed)["val"]]
+    assert 0 < len(drawn) < 8
+    lost = 0
+    for seed in range(8):
+        try:
+            AnySubsetClassifier(validation_fraction=0.5, **{**SMALL, "steps": 1, "random_state": seed}).fit(
+                scarce, [0, 0, 1, 1]
+            )
+        except InputError as refused:
+            assert str(refused) == "Only validation samples have 'b': set validation_fraction to 0."  # noqa: PT017
+            lost += 1
+    assert 0 < lost < 8
+
+
+COLUMNS = [
+    ([], "modalities maps names to columns"),
+    ({}, "modalities maps names to columns"),
+    ({0: [0]}, "Modalities are named by text, not by 0"),
+    ({"blood": [0, 1], "scan": [1, 2]}, "Column 1 is named twice, by 'blood' and 'scan'"),
+    ({"blood": [0, 0]}, "Column 0 is named twice, by 'blood' and 'blood'"),
+    ({"blood": [4, 5]}, "Modality 'blood' has columns [4, 5], and X those from 0 to 4"),
+    ({"blood": [-1]}, "Modality 'blood' has columns [-1], and X those from 0 to 4"),
+    ({"blood": slice(9, 12)}, "Modality 'blood' has no columns slice(9, 12, None) in an array of 5"),
+    ({"blood": ["age"]}, "names of columns are for frames"),
+    ({"blood": [0.5]}, "give numbers or a slice"),
+    ({"blood": [[0], [1, 2]]}, "give numbers or a slice"),
+    ({"blood": 3}, "give numbers or a slice"),
+    ({"blood": [0, 1], "scan": [2, 3]}, "scan is NaN in part, or infinite, in 20 samples (20 values)"),
+]
+
+
+@pytest.mark.parametrize(("modalities", "message"), COLUMNS, ids=[message for _, message in COLUMNS])
+def test_wrong_columns_are_refused_in_one_line(modalities: Any, message: str):
+    X, y = separable()
+    X["scan"][::3] = np.nan
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        AnySubsetClassifier(modalities=modalities, **SMALL).fit(side_by_side(X), y)
+    assert "\n" not in str(refused.value)
+
+
+ANSWERING = [
+    ({"lung": np.ones((2, 3))}, "Unknown modality 'lung'"),
+    ({"blood": np.ones((2, 4))}, "blood is of kind vector and size 4; the run was trained on kind vector and size 3"),
+    ({"blood": np.ones((2, 5, 3))}, "blood is of kind sequence and size 3"),
+    ({"blood": np.full((2, 3), np.nan)}, "Samples need at least one modality; these have none: 0, 1"),
+    ({"blood": np.ones((0, 3))}, "at least one sample"),
+    (np.ones((2, 3)), "The training was on a dict of modalities: give a dict"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), ANSWERING, ids=[message for _, message in ANSWERING])
+def test_what_cannot_be_answered_from_is_refused_in_one_line(given: Any, message: str, classifier: AnySubsetClassifier):
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        classifier.predict(given)
+    assert "\n" not in str(refused.value)
+
+
+def test_nan_in_one_modality_is_refused_with_what_would_do():
+    X, y = separable()
+    with pytest.raises(
+        InputError, match=r"^features is NaN .* or group the columns with modalities=, so that"
+    ) as refused:
+        AnySubsetClassifier(**SMALL).fit(np.where(X["blood"] > 2, np.nan, X["blood"]), y)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_array_of_another_width_is_refused_in_one_line(grouped: AnySubsetClassifier):
+    with pytest.raises(
+        InputError, match=r"X has 4 features, but AnySubsetClassifier is expecting 5 features"
+    ) as refused:
+        grouped.predict(np.ones((2, 4)))
+    assert "\n" not in str(refused.value)
+
+
+# ------------------------------------------------------------------------------------------------- frames
+
+
+def frame(X: dict[str, np.ndarray]) -> Any:
+    """Columns b0 b1 b2 and s0 s1, and two that are none of theirs."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    columns = {f"{name[0]}{number}": x[:, number] for name, x in X.items() for number in range(x.shape[1])}
+    length = len(next(iter(columns.values())))
+    return pandas.DataFrame({"who": [f"p{number}" for number in range(length)], **columns, "note": None})
+
+
+NAMED = {"blood": ["b0", "b1", "b2"], "scan": ["s0", "s1"]}
+
+
+def test_a_frame_trains_the_same_weights(classifier: AnySubsetClassifier):
+    X, y = with_holes()
+    model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)
+    assert same_weights(classifier, model)
+    assert list(model.feature_names_in_) == ["b0", "b1", "b2", "s0", "s1"]
+    assert model.n_features_in_ == 5
+    np.testing.assert_array_equal(model.predict_proba(frame(X)), classifier.predict_proba(X))
+    by_place = AnySubsetClassifier(modalities={"blood": slice(1, 4), "scan": [4, 5]}, **SMALL).fit(frame(X), y)
+    assert same_weights(classifier, by_place)
+    shuffled = frame(X)[["s1", "b2", "s0", "b0", "b1"]]
+    np.testing.assert_array_equal(model.predict_proba(shuffled), classifier.predict_proba(X))
+
+
+def test_a_frame_without_the_columns_of_a_modality_is_answered_from(classifier: AnySubsetClassifier):
+    X, y = with_holes()
+    model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)
+    complete, _ = separable()
+    np.testing.assert_array_equal(
+        model.predict_proba(frame({"scan": complete["scan"]})), classifier.predict_proba({"scan": complete["scan"]})
+    )
+    with pytest.raises(InputError, match=r"X has some columns of 'blood', but not 'b1': give all of them or none"):
+        model.predict(frame(complete).drop(columns="b1"))
+    with pytest.raises(InputError, match="X has no columns of any modality"):
+        model.predict(frame(complete)[["who"]])
+
+
+def test_a_column_that_a_frame_lacks_is_refused_in_training():
+    X, y = separable()
+    with pytest.raises(InputError, match=r"Unknown column 'b3'\. Did you mean"):
+        AnySubsetClassifier(modalities={**NAMED, "blood": ["b0", "b3"]}, **SMALL).fit(frame(X), y)
+    with pytest.raises(InputError, match="Column 'b0' is named twice, by 'blood' and 'scan'"):
+        AnySubsetClassifier(modalities={**NAMED, "scan": ["s0", "b0"]}, **SMALL).fit(frame(X), y)
+
+
+def test_a_frame_without_groups_is_one_modality_with_its_names():
+    X, y = separable()
+    table = frame({"blood": X["blood"]})[["b0", "b1", "b2"]]
+    model = AnySubsetClassifier(**SMALL).fit(table, y)
+    assert list(model.feature_names_in_) == ["b0", "b1", "b2"]
+    assert model.score(table, y) == 1.0
