@@ -244,6 +244,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
     command = ["inspect", str(path), "--write", str(tmp_path / "data.yaml"), "--reading.kind", "regression"]
     assert cli.main(command) == 0
     assert "folds are drawn" in capsys.readouterr().err
+    assert read_experiment(tmp_path / "data.yaml").train.batch == 64
     assert yaml.safe_load((tmp_path / "data.yaml").read_text())["data"] == {
         "name": "features",
         "root": str(path),

@@ -21,6 +21,7 @@ from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiment import Experiment, ReadingSettings, add_settings, flatten, read_experiment
 from anysubset.terminal import (
     say,
+    show_diagnosis,
     show_feature_scores,
     show_holes,
     show_random_missing,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from anysubset.data.volumes import Volumes
     from anysubset.methods import Method
     from anysubset.prediction import Prediction
+    from anysubset.report.pictures import Gallery
+    from anysubset.report.results import Together
     from anysubset.scores import Score
     from anysubset.segmentation import Segmentation
     from anysubset.sweep import Planned
@@ -171,6 +174,7 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
         "Rows without t1ce: what happens when it goes missing.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; patients: {patients}\n"
+        f"Report: {folder / 'report.html'}\n"
         f"Next: anysubset predict {folder / 'gmd'} {next(iter(dataset.patients.values())).sources['t1'].path.parent}"
     )
 
@@ -193,6 +197,7 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
+        f"Report: {folder / 'report.html'}\n"
         f"Next: anysubset predict {folder / 'gmd'} {table}"
     )
 
@@ -200,7 +205,7 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
 def demo_runs(
     task: str, folder: Path, root: Path, seed: int, settings: Given
 ) -> tuple[dict[str, list["Score"]], "Volumes | Features"]:
-    """Trains both methods, and scores them on the test split."""
+    """Trains both methods, scores them on the test split, and writes their report."""
     found = {}
     for method in ("full", "gmd"):
         overrides = {"seed": seed, "data.root": str(root), "method.name": method}
@@ -209,6 +214,8 @@ def demo_runs(
         say()
         train_run(experiment, folder / method, resume=True)
         found[method], _, dataset = score_run(folder / method, "test", None, distances=False)
+    folders = [folder / method for method in found]
+    write_page(folders, folder / "report.html", "test", {"reference": "full"}, images=task == "segmentation")
     return found, dataset
 
 
@@ -262,8 +269,14 @@ def holds_features(path: Path) -> bool:
 
 
 def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:
-    """The `data` section of an experiment on a table, with folds where its file has no splits."""
+    """An experiment on a table, with folds where its file has no splits, and a training that suits small tables.
+
+    The defaults of `train` are for volumes.
+    """
     import yaml
+
+    train = {"steps": 500, "batch": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}
+    train |= {"warmup": 20, "clip": 1.0, "validate_every": 25}
 
     settings: Given = {"name": "features", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
@@ -271,7 +284,7 @@ def write_features(report: Given, path: Path, reading: Given, target: Path) -> N
         print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
     if reading:
         settings["reading"] = reading
-    target.write_text(yaml.safe_dump({"data": settings}, sort_keys=False), encoding="utf-8")
+    target.write_text(yaml.safe_dump({"data": settings, "train": train}, sort_keys=False), encoding="utf-8")
     print(f"Wrote {target}", file=sys.stderr)
 
 
@@ -292,6 +305,32 @@ def write_dataset(report: Given, path: Path, target: Path) -> None:
         print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     print(f"Wrote {target}", file=sys.stderr)
+
+
+def convert_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `convert`."""
+    parser.add_argument("table", type=Path, help="Table of features, a file or a folder; it is not changed.")
+    parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
+    parser.add_class_arguments(ReadingSettings, "reading")
+
+
+def convert(given: Given) -> None:
+    """Write a table of any known format as our own: a file that is read fast, and with no settings.
+
+    What `reading` chose, cleaned or dropped is so in the new file.
+    """
+    from anysubset.data.arrays import check_ending, write_table
+    from anysubset.data.features import described, notes_of, sizes
+    from anysubset.data.formats import read_table
+
+    path, output = Path(given["table"]), Path(given["output"])
+    check_ending(output)
+    check_free(output)
+    table = read_table(path, **given.get("reading", {}))
+    write_table(table, output)
+    for note in notes_of(table):
+        say(f"note: {note}")
+    say(f"Wrote {output}: {described(table)}; {sizes(table.splits) if table.splits else 'no splits'}")
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -318,9 +357,7 @@ def ampute(given: Given) -> None:
 
     path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
     split, seed = given.get("split", "train"), given.get("seed", 0)
-    if output.exists() or not output.parent.is_dir():
-        fault = "is there already; choose another name" if output.exists() else "lies in a folder that is not there"
-        raise InputError(f"{output} {fault}.")
+    check_free(output)
     if seed < 0:
         raise InputError(f"The seed must be 0 or more, not {seed}.")
     splits = Path(given["splits"]) if given.get("splits") else None
@@ -669,6 +706,85 @@ def compare(given: Given) -> None:
     say(f"Wrote {output}")
 
 
+def report_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `report`."""
+    parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
+    parser.add_argument("--output", type=Path, help="File to write; by default report.html in the one folder given.")
+    parser.add_argument("--reference", help="Method that the others are compared with.")
+    parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
+    parser.add_argument("--region", help="One region; by default the mean over all.")
+    parser.add_argument("--split", default="test", help="Split that was scored.")
+    parser.add_argument("--images", action="store_true", help="Draw slices of volumes; needs the patients.")
+
+
+def report(given: Given) -> None:
+    """Put everything that runs tell on one page: scores, tests, conflict, protocol, cost.
+
+    A single HTML file that needs no network; from the folders of runs alone, but for --images.
+    """
+    from anysubset.report.results import find_runs
+
+    paths = [Path(run) for run in given["run"]]
+    output = Path(given["output"]) if given.get("output") else paths[0] / "report.html"
+    if len(paths) > 1 and not given.get("output"):
+        raise InputError("Several folders were given: say with --output which file to write.")
+    if not output.parent.is_dir():
+        raise InputError(f"{output} lies in a folder that is not there.")
+    folders, unscored = find_runs(paths)
+    for folder in unscored:
+        print(f"anysubset: {folder} is left out: it has no scores yet", file=sys.stderr)
+    asked: Given = {name: given.get(name) for name in ("metric", "region", "reference")}
+    write_page(folders, output, given.get("split", "test"), asked, given.get("images", False))
+    say(f"Wrote {output}")
+
+
+def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `diagnose`."""
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--split", default="val", help="Whose samples to look at: a name in the dataset's splits.")
+    parser.add_argument("--batches", type=int, default=10, help="How many, drawn as in training.")
+    parser.add_argument("--cases", default="all", help="all, missing=R or random=K: whose gradients are taken.")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+
+
+def diagnose(given: Given) -> None:
+    """Show which cases conflict: gradients of the trained model, and what training logged.
+
+    Nothing is trained; every number goes into the run's diagnosis.json.
+    """
+    import torch
+
+    from anysubset.data import create_dataset
+    from anysubset.data.features import Features
+    from anysubset.diagnose import check_shared
+    from anysubset.diagnose import diagnose as look
+    from anysubset.files import whole
+    from anysubset.modalities import case_sampler
+    from anysubset.report.diagnostics import diagnosis, history_of
+
+    run, split, batches = Path(given["run"]), given.get("split", "val"), given.get("batches", 10)
+    if batches < 1:
+        raise InputError(f"--batches must be at least 1, not {batches}.")
+    opened = open_run(run, given.get("device", "auto"))
+    check_shared(opened.method)
+    experiment = opened.experiment
+    sampler = case_sampler(opened.task.modalities, given.get("cases", "all"))
+    dataset = create_dataset(experiment.data, experiment.model, say, opened.signature)
+    if isinstance(dataset, Features):
+        dataset.check_trained()
+    ids, parts = dataset.ids(split), experiment.train.micro_batches
+    drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts)
+    grouped = ([next(drawn) for _ in range(parts)] for _ in range(batches))
+    cases = sampler(torch.Generator().manual_seed(experiment.seed))
+    seen = look(opened.method, track(grouped, "Looking", batches), cases)
+    facts = {"run": run.name, "method": experiment.method["name"], "seed": experiment.seed, "split": split}
+    found = {**facts, "step": opened.facts["step"], **diagnosis(run, history_of(seen.arrays()))}
+    with whole(run / "diagnosis.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    show_diagnosis(found, f"{run}; split {split!r}, {len(ids)} {dataset.noun}, {batches} batches")
+    say(f"Every number: {run / 'diagnosis.json'}")
+
+
 def no_options(parser: jsonargparse.ArgumentParser) -> None:
     """Of a command that has none."""
 
@@ -725,12 +841,15 @@ def doctor(given: Given) -> None:
 COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], int | None]]] = {
     "demo": (demo_options, demo),
     "inspect": (inspect_options, inspect),
+    "convert": (convert_options, convert),
     "ampute": (ampute_options, ampute),
     "fit": (fit_options, fit),
     "evaluate": (evaluate_options, evaluate),
     "sweep": (sweep_options, sweep),
     "predict": (predict_options, predict),
     "compare": (compare_options, compare),
+    "report": (report_options, report),
+    "diagnose": (diagnose_options, diagnose),
     "methods": (no_options, methods),
     "datasets": (no_options, datasets),
     "doctor": (no_options, doctor),
@@ -738,6 +857,13 @@ COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callabl
 
 
 # ---------------------------------------------------------------------------------------- what commands share
+
+
+def check_free(output: Path) -> None:
+    """Refuses to write where something is, or into a folder that is not there."""
+    if output.exists() or not output.parent.is_dir():
+        fault = "is there already; choose another name" if output.exists() else "lies in a folder that is not there"
+        raise InputError(f"{output} {fault}.")
 
 
 def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
@@ -816,6 +942,7 @@ def score_run(
 ) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
     """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
     from anysubset import processes
+    from anysubset.availability import write_availability
     from anysubset.data import create_dataset
     from anysubset.data.features import Features
     from anysubset.evaluate import evaluate as evaluate_method
@@ -847,6 +974,53 @@ def score_run(
     }
     drawn = under_masks(found, masks, dataset)
     if processes.rank() == 0:
+        if root is None:
+            write_availability(folder / "splits.json", dataset)
         write_masks(folder / "holes", masks, dataset, split, seed)
         write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
     return found, drawn, dataset
+
+
+def write_page(folders: Sequence[Path], output: Path, split: str, asked: Given, images: bool) -> None:
+    """The report of runs.
+
+    asked: `metric`, `region` and `reference`, or None for the usual ones. images: whether to draw slices of volumes.
+    """
+    from anysubset.files import whole
+    from anysubset.report.page import page
+    from anysubset.report.results import put_together, read_results
+
+    groups = put_together([result for folder in folders for result in read_results(folder, split)])
+    galleries = {group.first.dataset: gallery_of(group, split) for group in groups} if images else {}
+    text = page(groups, galleries=galleries, **asked)
+    with whole(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def gallery_of(group: "Together", split: str) -> "Gallery | str":
+    """Slices of the runs of one dataset, from their patients; or why there are none."""
+    from anysubset.data import create_dataset
+    from anysubset.data.volumes import Volumes
+    from anysubset.report.comparison import Comparison
+    from anysubset.report.pictures import gallery, wanted
+    from anysubset.slices import slices
+
+    if "dice" not in group.first.metrics:
+        return "These samples are no volumes."
+    comparison = Comparison(group, "dice")
+    chosen = wanted(comparison)
+    if chosen is None:
+        return "No patient has every contrast, so none can be shown in all of these scenarios."
+    cuts = {}
+    for method in chosen.methods:
+        result = next(iter(group.results[method].values()))
+        opened = open_run(result.folder, "auto")
+        data = opened.experiment.data
+        if not Path(data.root).exists():
+            return f"The patients are not at hand: there is no {data.root}."
+        dataset = create_dataset(data, opened.experiment.model)
+        assert isinstance(dataset, Volumes)
+        patients, some = [each for _, each in chosen.patients], [each for _, each in chosen.scenarios]
+        for patient, scenario, cut in slices(opened.method, dataset, split, patients, some):
+            cuts[method, patient, scenario] = cut
+    return gallery(comparison, chosen, cuts)

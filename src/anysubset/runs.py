@@ -200,57 +200,81 @@ def meant(name: str, settings: Mapping[str, Any]) -> Any:
     return None if (name, value) == ("model.width", 0.5) else value
 
 
-class DecouplingLog:
-    """`decoupling.npz`: what decoupling saw and decided, labelled by case however the cases are drawn.
+class Decouplings:
+    """What decoupling saw and decided in many steps, labelled by case however the cases are drawn."""
 
-    Arrays, for T logged steps of at most k cases, padded with -1 and NaN: `step` (T,), `cases` (C,) the names,
-    `case` (T, k) places in `cases`, `weights` (T, k), `norms` (T, k), `cosines` (T, k, k).
+    def __init__(self) -> None:
+        self.cases: list[str] = []
+        self.entries: list[tuple[int, list[int], dict[str, NDArray[np.float64]]]] = []
+
+    def add(self, step: int, decoupling: Decoupling) -> None:
+        """One step."""
+        names = [str(case) for case in decoupling.cases]
+        self.cases += [name for name in names if name not in self.cases]
+        found = {
+            "weights": decoupling.decided,
+            "norms": decoupling.products.diagonal().sqrt(),
+            "cosines": decoupling.cosine_matrix,
+            "products": decoupling.products,
+            "copies": torch.full_like(decoupling.products, torch.nan)
+            if decoupling.copies is None
+            else decoupling.copies,
+        }
+        places = [self.cases.index(name) for name in names]
+        self.entries.append((step, places, {name: value.numpy() for name, value in found.items()}))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Of T steps of at most k cases, padded with -1 and NaN, by name.
+
+        `step` (T,), `cases` (C,) the names, `case` (T, k) places in `cases`, `weights` (T, k), `norms` (T, k),
+        `cosines` (T, k, k), `products` (T, k, k) the Gramian, `copies` (T, k, k) as in `Decoupling`, NaN where the rule
+        gives weights alone.
+        """
+        length, k = len(self.entries), max((len(places) for _, places, _ in self.entries), default=0)
+        arrays: dict[str, NDArray[Any]] = {
+            "step": np.array([step for step, *_ in self.entries], dtype=np.int64),
+            "cases": np.array(self.cases, dtype=np.str_),
+            "case": np.full((length, k), -1),
+            **{name: np.full((length, k), np.nan) for name in ("weights", "norms")},
+            **{name: np.full((length, k, k), np.nan) for name in ("cosines", "products", "copies")},
+        }
+        for row, (_, places, found) in enumerate(self.entries):
+            arrays["case"][row, : len(places)] = places
+            for name, value in found.items():
+                arrays[name][row][tuple(slice(size) for size in value.shape)] = value
+        return arrays
+
+
+class DecouplingLog(Decouplings):
+    """`decoupling.npz`, which holds the `arrays` of the steps that were logged; older files lack some of them.
+
+    Args:
+        path: of the file; what is in it is gone on with.
+        until: the last step of the file that still counts.
     """
 
     def __init__(self, path: Path, until: int) -> None:
+        super().__init__()
         self.path = path
-        self.cases: list[str] = []
-        self.entries: list[tuple[int, list[int], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
         if not path.exists():
             return
-        with np.load(path) as stored:
-            self.cases = stored["cases"].tolist()
-            for row, step in enumerate(stored["step"].tolist()):
-                if step <= until:
-                    case = [place for place in stored["case"][row].tolist() if place >= 0]
-                    k = len(case)
-                    cosines = stored["cosines"][row][:k, :k]
-                    self.entries.append((step, case, stored["weights"][row][:k], stored["norms"][row][:k], cosines))
-
-    def add(self, step: int, decoupling: Decoupling) -> None:
-        """Kept in memory until `save`."""
-        names = [str(case) for case in decoupling.cases]
-        self.cases += [name for name in names if name not in self.cases]
-        case = [self.cases.index(name) for name in names]
-        norms = decoupling.products.diagonal().sqrt().numpy()
-        self.entries.append((step, case, decoupling.decided.numpy(), norms, decoupling.cosine_matrix.numpy()))
+        with np.load(path) as file:
+            stored = {name: file[name] for name in file.files}
+        self.cases = stored.pop("cases").tolist()
+        steps, case = stored.pop("step").tolist(), stored.pop("case")
+        for row, step in enumerate(steps):
+            if step <= until:
+                places = [place for place in case[row].tolist() if place >= 0]
+                k = slice(len(places))
+                found = {name: values[row][(k,) * (values.ndim - 1)] for name, values in stored.items()}
+                self.entries.append((step, places, found))
 
     def save(self) -> None:
         """Writes the file, whole or not at all; nothing where nothing was decoupled."""
-        if not self.entries:
-            return
-        length, k = len(self.entries), max(len(case) for _, case, *_ in self.entries)
-        arrays: dict[str, NDArray[Any]] = {
-            "step": np.array([step for step, *_ in self.entries]),
-            "cases": np.array(self.cases),
-            "case": np.full((length, k), -1),
-            "weights": np.full((length, k), np.nan),
-            "norms": np.full((length, k), np.nan),
-            "cosines": np.full((length, k, k), np.nan),
-        }
-        for row, (_, case, weights, norms, cosines) in enumerate(self.entries):
-            n = len(case)
-            arrays["case"][row, :n] = case
-            arrays["weights"][row, :n] = weights
-            arrays["norms"][row, :n] = norms
-            arrays["cosines"][row, :n, :n] = cosines
-        with whole(self.path) as temporary:
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        if self.entries:
+            with whole(self.path) as temporary:
+                # Not compressed, which would save a third of the room and take ten times as long, at every checkpoint.
+                np.savez(temporary, **self.arrays())  # type: ignore[arg-type]
 
 
 def environment() -> dict[str, Any]:

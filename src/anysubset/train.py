@@ -131,10 +131,14 @@ def train_step(method: Method, parts: Sequence[Batch], optimizer: torch.optim.Op
     optimizer.step()
     if step % settings.log_every == 0:
         values = means_of(processes.gathered(found), totals)
+        said = {"lr": rate, "losses": values, "eligible": totals}
         curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
-        run.log(step, {"lr": rate, "losses": values, "eligible": totals}, curves)
         if decoupling is not None:
             run.decoupling.add(step, decoupling)
+            said |= {"conflicting": decoupling.conflicting, "weights": decoupling.weights}
+            curves |= {f"weight/{case}": weight for case, weight in decoupling.weights.items()}
+            curves |= {} if decoupling.conflicting is None else {"conflicting pairs": decoupling.conflicting}
+        run.log(step, said, curves)
     return True
 
 

@@ -508,3 +508,43 @@ def test_rules_are_functions_one_may_pass_on():
     assert at_once.weights == pytest.approx({"opposed": 5, "left": 1.4, "right": 1.4}, abs=1e-12)
     without_floor = GMD([s], rule=partial(by_index, floor=0)).backward(losses_of(s, ONE_AGAINST_TWO))
     assert torch.equal(without_floor.decided, in_turn.decided)
+
+
+# ------------------------------------------------------------------------------------------------- looking at conflict
+
+
+def test_looking_decides_as_a_step_does_and_fills_nothing():
+    s = parameter(0, 0)
+    seen: list[Decoupling] = []
+    gmd = GMD([s], callback=seen.append)
+    gmd.accumulate(losses_of(s, STRONG_AND_WEAK))
+    step = gmd.look()
+    assert (s.grad, seen) == (None, [])
+    assert step.weights == pytest.approx({"strong": 1.06, "weak": 7})
+    # What was seen is forgotten.
+    again = gmd.backward(losses_of(s, STRONG_AND_WEAK))
+    assert again.weights == step.weights
+    assert len(seen) == 1
+
+
+def test_the_step_says_what_became_of_each_gradient():
+    s = parameter(0, 0)
+    step = GMD([s]).backward(losses_of(s, STRONG_AND_WEAK))
+    assert step.copies is not None
+    # T1: g1' = g1 + 6 g2, g2' = .06 g1 + g2.
+    close(step.copies, torch.tensor([[1, 6], [0.06, 1]], dtype=torch.float64))
+    assert GMD([s], rule=by_index).backward(losses_of(s, STRONG_AND_WEAK)).copies is None
+
+
+@pytest.mark.parametrize(
+    ("gradients", "share"),
+    [
+        (STRONG_AND_WEAK, 1),
+        (ONE_AGAINST_TWO, 2 / 3),  # The two get along: 4 - 1.
+        ({"a": (1, 0), "b": (0, 1)}, 0),
+        ({"a": (1, 0)}, None),
+    ],
+)
+def test_the_share_of_conflicting_pairs(gradients: Mapping[str, tuple[float, ...]], share: float | None):
+    s = parameter(0, 0)
+    assert GMD([s]).backward(losses_of(s, gradients)).conflicting == share

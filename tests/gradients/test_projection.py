@@ -17,12 +17,13 @@ from anysubset.gradients.projection import (
     in_random_order,
     normalised,
     project_conflicts,
+    project_each,
     sequential,
     simultaneous,
     undecoupled,
 )
 from anysubset.gradients.rows import gramian
-from anysubset.gradients.rules import RULES
+from anysubset.gradients.rules import COPIES, RULES
 
 # Every rule that decouples: all but the plain sum.
 DECOUPLING_RULES = ["sequential", "index", "averaged", "simultaneous"]
@@ -478,3 +479,41 @@ def test_rounding_noise_is_not_stretched():
     # Its length is 1e-25 of the longest: left as it is. The mean length is that of the other two, 1 and 3.
     found = normalised(gramian(rows((1, 0), (0, 3), (0, 1e-25))), seeded())
     close(found, torch.tensor([2, 2 / 3, 1], dtype=torch.float64))
+
+
+# --------------------------------------------------------------------------------------------------------- copies
+
+
+def test_the_copies_of_two_cases_by_hand():
+    # T0: g1' = g1 + 1/2 g2 = (1/2, 1/2), g2' = g1 + g2 = (0, 1).
+    copies = project_each(gramian(OPPOSED_PAIR), in_order(2))
+    assert copies.tolist() == [[1, 0.5], [1, 1]]
+    close(copies @ OPPOSED_PAIR, rows((0.5, 0.5), (0, 1)))
+    # Their inner products need no gradient: |g1'|^2 = 1/2, |g2'|^2 = 1, g1'.g2' = 1/2, so that 135 degrees become 45.
+    close(copies @ gramian(OPPOSED_PAIR) @ copies.T, rows((0.5, 0.5), (0.5, 1)))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_weights_are_the_sum_of_the_copies(name: str):
+    assert list(COPIES) == list(RULES)
+    jacobian = torch.randn(6, 4, generator=seeded(5), dtype=torch.float64)
+    generator, again = seeded(), seeded()
+    copies = COPIES[name](gramian(jacobian), generator)
+    assert copies.shape == (6, 6)
+    assert torch.equal(RULES[name](gramian(jacobian), again), torch.from_numpy(copies.numpy().sum(axis=0)))
+    assert torch.equal(generator.get_state(), again.get_state())
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"none"}))
+def test_the_copies_of_a_pair_no_longer_conflict(name: str):
+    products = gramian(OPPOSED_PAIR)
+    copies = COPIES[name](products, seeded())
+    assert (copies @ products @ copies.T)[0, 1] > 0
+    assert products[0, 1] < 0
+    # Nor do they lean on the gradients that they conflicted with.
+    close((copies @ products).diagonal(offset=1), torch.zeros(1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_gramian_that_is_not_finite_has_no_copies(name: str):
+    assert COPIES[name](gramian(rows((1, 0), (torch.inf, 0))), seeded()).isnan().all()

@@ -7,11 +7,12 @@ from anysubset.gradients.projection import (
     by_index,
     normalised,
     project_conflicts,
+    project_each,
     sequential,
     simultaneous,
     undecoupled,
 )
-from anysubset.gradients.rules import RULES, rule_named, torchjd_rule
+from anysubset.gradients.rules import RULES, copies_named, rule_named, torchjd_rule
 from anysubset.gradients.streaming import Streamed
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "Streamed",
     "averaged",
     "by_index",
+    "copies_named",
     "normalised",
     "project_conflicts",
+    "project_each",
     "rule_named",
     "sequential",
     "simultaneous",

@@ -18,7 +18,7 @@ from torch import Tensor
 from anysubset.errors import unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.jacobian import Jacobian, Stored
-from anysubset.gradients.projection import Rule, sequential
+from anysubset.gradients.projection import Rule, sequential_copies, summed
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -32,11 +32,14 @@ class Decoupling:
     cases: the names of the k losses, in the order of the rows of `products`.
     products: (k, k) float64, the Gramian over the shared parameters.
     decided: (k,) float64, the weights w of the sum: the update direction is sum_j w_j g_j.
+    copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original ones; None where the
+        rule gives weights alone.
     """
 
     cases: tuple[Hashable, ...]
     products: Tensor
     decided: Tensor
+    copies: Tensor | None = None
 
     @property
     def weights(self) -> dict[Hashable, float]:
@@ -66,13 +69,20 @@ class Decoupling:
             if i != j
         }
 
+    @property
+    def conflicting(self) -> float | None:
+        """The share of the pairs of cases that conflict: eq. (5) is negative. None where there is no pair."""
+        k = len(self.cases)
+        return int((self.products < 0).sum()) / (k * (k - 1)) if k > 1 else None
+
 
 class GMD:
     """Fills `.grad` like `loss.backward()`, with the conflicts between the cases removed.
 
     Args:
         shared: the parameters on which conflict is measured: those that the modalities share.
-        rule: Gramian -> weights; see `anysubset.gradients.projection`.
+        rule: Gramian -> weights, or copies, which show what became of each gradient; by default the copies of
+            `sequential`. See `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
             lets NaN reach every `.grad`, so that a loss scaler skips the step, "skip" touches no `.grad` and counts
@@ -94,7 +104,7 @@ class GMD:
         self,
         shared: Iterable[Tensor],
         *,
-        rule: Rule = sequential,
+        rule: Rule = sequential_copies,
         reduction: str = "mean",
         on_nonfinite: str = "raise",
         private: Iterable[Tensor] = (),
@@ -171,14 +181,40 @@ class GMD:
         finally:
             self.jacobian.clear()
 
+    def look(self) -> Decoupling:
+        """What `decouple` would decide of what was accumulated, which is forgotten; no `.grad` is touched.
+
+        An order is drawn as in a step; no callback is called.
+        """
+        try:
+            return self.decide(self.jacobian)[0]
+        finally:
+            self.jacobian.clear()
+
     def decoupled(self, jacobian: Jacobian) -> Decoupling:
         """Gramian, weights, `.grad`."""
-        summed, values = jacobian.products(), jacobian.values.cpu()
+        step, seen, broken = self.decide(jacobian)
+        if broken and self.on_nonfinite == "skip":
+            self.skipped += 1
+        else:
+            divided = len(seen) if self.reduction == "mean" else 1
+            counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
+            shares = [0.0] * len(jacobian.cases)
+            for place, share in zip(seen, (step.decided / counts).tolist(), strict=True):
+                shares[place] = share / divided
+            self.fill(shares, divided)
+        if self.callback is not None:
+            self.callback(step)
+        return step
+
+    def decide(self, jacobian: Jacobian) -> tuple[Decoupling, list[int], bool]:
+        """Gramian and weights; the places of the cases that have samples; whether one of them is not finite."""
+        products, values = jacobian.products(), jacobian.values.cpu()
         seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
         if not seen:
             raise ValueError("There is no case to decouple: losses is empty.")
         counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
-        products = summed[seen][:, seen] / counts[:, None] / counts
+        products = products[seen][:, seen] / counts[:, None] / counts
         cases = tuple(jacobian.cases[place] for place in seen)
         broken = [
             case
@@ -188,20 +224,11 @@ class GMD:
         if broken and self.on_nonfinite == "raise":
             names = ", ".join(str(case) for case in broken)
             raise NonFiniteGradientError(f"The loss or the gradient of these cases is inf or NaN: {names}.")
-        weights = self.rule(products, self.generator)
+        found = self.rule(products, self.generator)
         if broken:
-            weights = torch.full_like(weights, torch.nan)
-        if broken and self.on_nonfinite == "skip":
-            self.skipped += 1
-        else:
-            shares = [0.0] * len(jacobian.cases)
-            for place, share in zip(seen, (weights / counts).tolist(), strict=True):
-                shares[place] = share / (len(seen) if self.reduction == "mean" else 1)
-            self.fill(shares, len(seen) if self.reduction == "mean" else 1)
-        step = Decoupling(cases, products, weights)
-        if self.callback is not None:
-            self.callback(step)
-        return step
+            found = torch.full_like(found, torch.nan)
+        copies = found if found.ndim == 2 else None
+        return Decoupling(cases, products, found if copies is None else summed(copies), copies), seen, bool(broken)
 
     def fill(self, shares: list[float], divided: int) -> None:
         """`.grad`; of summed parameters without the division that the shares hold."""

@@ -7,6 +7,10 @@ Robustness"; the sequential form is that of Yu et al., "Gradient Surgery for Mul
 
 Every rule has one signature, `rule(gramian, generator, floor) -> weights`: a (k, k) float64 tensor on the CPU
 in, a (k,) float64 tensor out. A Gramian that is not finite gives weights that are all NaN.
+
+Beside each stands, as `..._copies`, what it makes of each gradient: a (k, k) tensor W whose row i holds the projected
+copy of gradient i, in coordinates of the original ones. The weights are the sum of its rows, and the copies have the
+inner products W G W^T, where G is the Gramian.
 """
 
 from collections.abc import Sequence
@@ -20,13 +24,13 @@ FLOOR = 1e-8
 
 
 class Rule(Protocol):
-    """Gramian -> weights."""
+    """Gramian -> weights, or copies."""
 
     def __call__(self, gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-        """(k, k) -> (k,)."""
+        """(k, k) -> (k,) weights, or (k, k) copies."""
 
 
-def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
+def project_each(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
     """Project each gradient, in turn, off every original one that it conflicts with.
 
     Args:
@@ -35,14 +39,15 @@ def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: f
         floor: a reference shorter than this share of the longest gradient is passed over; 0 for none.
 
     Returns:
-        (k,) weights: the sum of the projected gradients is `weights @ jacobian`. None is below 1.
+        (k, k) copies: the projected gradients are `copies @ jacobian`.
 
-    >>> project_conflicts(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), in_order(2))  # rows (1, 0) and (-1, 1)
-    tensor([2.0000, 1.5000], dtype=torch.float64)
+    >>> project_each(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), in_order(2))  # rows (1, 0) and (-1, 1)
+    tensor([[1.0000, 0.5000],
+            [1.0000, 1.0000]], dtype=torch.float64)
     """
     products = gramian.to("cpu", torch.float64)
     if not torch.isfinite(products).all():
-        return torch.full((len(products),), torch.nan, dtype=torch.float64)
+        return torch.full_like(products, torch.nan)
     too_short = floor**2 * products.diagonal().max()
     references = [j for j in range(len(products)) if products[j, j] > too_short]
     # Row i holds the working copy of gradient i, in coordinates of the original gradients.
@@ -55,7 +60,21 @@ def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: f
             along = copies[i] @ inner[:, j]
             if along < 0:
                 copies[i, j] -= along / inner[j, j]
-    return torch.from_numpy(copies.sum(axis=0))
+    return torch.from_numpy(copies)
+
+
+def summed(copies: Tensor) -> Tensor:
+    """(k,) weights: the sum of the projected gradients is `weights @ jacobian`."""
+    return torch.from_numpy(copies.numpy().sum(axis=0))
+
+
+def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
+    """The weights of the sum of what `project_each` gives; none is below 1.
+
+    >>> project_conflicts(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), in_order(2))  # rows (1, 0) and (-1, 1)
+    tensor([2.0000, 1.5000], dtype=torch.float64)
+    """
+    return summed(project_each(gramian, orders, floor))
 
 
 def in_order(k: int) -> list[list[int]]:
@@ -68,22 +87,72 @@ def in_random_order(k: int, generator: torch.Generator | None) -> list[list[int]
     return [[j for j in torch.randperm(k, generator=generator).tolist() if j != i] for i in range(k)]
 
 
+# ---------------------------------------------------------------------------------------------- what becomes of each
+
+
+def sequential_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """Of `sequential`."""
+    return project_each(gramian, in_random_order(len(gramian), generator), floor)
+
+
+def copies_by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """Of `by_index`."""
+    return project_each(gramian, in_order(len(gramian)), floor)
+
+
+def averaged_copies(
+    gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
+) -> Tensor:
+    """Of `averaged`: the mean copy of each gradient."""
+    draws = [sequential_copies(gramian, generator, floor) for _ in range(permutations)]
+    return torch.stack(draws).mean(dim=0)
+
+
+def simultaneous_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """Of `simultaneous`."""
+    products = gramian.to("cpu", torch.float64)
+    squares = products.diagonal()
+    conflicts = products.clamp(max=0.0)  # A square is never a conflict.
+    usable = squares > floor**2 * squares.max()
+    shares = torch.where(usable, conflicts / squares.where(usable, torch.ones(())), 0.0)
+    copies = torch.eye(len(products), dtype=torch.float64) - shares
+    return copies if torch.isfinite(products).all() else torch.full_like(copies, torch.nan)
+
+
+def normalised_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """Of `normalised`: of the scaled gradients, in coordinates of those that are not."""
+    products = gramian.to("cpu", torch.float64)
+    lengths = products.diagonal().sqrt()
+    usable = lengths > floor * lengths.max()
+    if not usable.any():
+        return sequential_copies(products, generator, floor)
+    scales = torch.where(usable, lengths[usable].mean() / lengths.where(usable, torch.ones(())), 1.0)
+    return scales * sequential_copies(products * scales[:, None] * scales, generator, floor)
+
+
+def undecoupled_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
+    """Of `undecoupled`: the gradients as they are."""
+    return project_each(gramian, [()] * len(gramian), floor)
+
+
+# ------------------------------------------------------------------------------------------------------- the weights
+
+
 def sequential(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """The paper's rule, and the default: one after the other, in a fresh random order for each case."""
-    return project_conflicts(gramian, in_random_order(len(gramian), generator), floor)
+    return summed(sequential_copies(gramian, generator, floor))
 
 
 def by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """One after the other, in the order of the cases: nothing is drawn."""
-    return project_conflicts(gramian, in_order(len(gramian)), floor)
+    return summed(copies_by_index(gramian, generator, floor))
 
 
 def averaged(
     gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
 ) -> Tensor:
     """The mean of `sequential` over several draws of the orders: less noise from the order."""
-    draws = [sequential(gramian, generator, floor) for _ in range(permutations)]
-    return torch.stack(draws).mean(dim=0)
+    return summed(averaged_copies(gramian, generator, floor, permutations))
 
 
 def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
@@ -91,13 +160,7 @@ def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floo
 
     The same as `sequential` for two cases; removes too much where several references are nearly parallel.
     """
-    products = gramian.to("cpu", torch.float64)
-    squares = products.diagonal()
-    conflicts = products.clamp(max=0.0)  # A square is never a conflict.
-    usable = squares > floor**2 * squares.max()
-    shares = torch.where(usable, conflicts / squares.where(usable, torch.ones(())), 0.0)
-    weights = 1.0 - shares.sum(dim=0)
-    return weights if torch.isfinite(products).all() else torch.full_like(weights, torch.nan)
+    return summed(simultaneous_copies(gramian, generator, floor))
 
 
 def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
@@ -106,15 +169,9 @@ def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor:
     A common factor of the losses scales the update as under every rule. What is shorter than the floor is left as
     it is: stretched, rounding noise would count as much as a gradient.
     """
-    products = gramian.to("cpu", torch.float64)
-    lengths = products.diagonal().sqrt()
-    usable = lengths > floor * lengths.max()
-    if not usable.any():
-        return sequential(products, generator, floor)
-    scales = torch.where(usable, lengths[usable].mean() / lengths.where(usable, torch.ones(())), 1.0)
-    return scales * sequential(products * scales[:, None] * scales, generator, floor)
+    return summed(normalised_copies(gramian, generator, floor))
 
 
 def undecoupled(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """Every weight is 1: the plain sum of the case gradients, the ablation of every other rule."""
-    return project_conflicts(gramian, [()] * len(gramian), floor)
+    return summed(undecoupled_copies(gramian, generator, floor))

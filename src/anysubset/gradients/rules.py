@@ -8,11 +8,17 @@ from anysubset.gradients.projection import (
     FLOOR,
     Rule,
     averaged,
+    averaged_copies,
     by_index,
+    copies_by_index,
     normalised,
+    normalised_copies,
     sequential,
+    sequential_copies,
     simultaneous,
+    simultaneous_copies,
     undecoupled,
+    undecoupled_copies,
 )
 
 RULES: dict[str, Rule] = {
@@ -22,6 +28,15 @@ RULES: dict[str, Rule] = {
     "simultaneous": simultaneous,
     "normalised": normalised,
     "none": undecoupled,
+}
+# The same rules by what they make of each gradient.
+COPIES: dict[str, Rule] = {
+    "sequential": sequential_copies,
+    "index": copies_by_index,
+    "averaged": averaged_copies,
+    "simultaneous": simultaneous_copies,
+    "normalised": normalised_copies,
+    "none": undecoupled_copies,
 }
 TORCHJD = "torchjd="
 
@@ -37,6 +52,11 @@ def rule_named(name: str) -> Rule:
     if name not in RULES:
         raise unknown("rule", name, [*RULES, f"{TORCHJD}NAME"])
     return RULES[name]
+
+
+def copies_named(name: str) -> Rule:
+    """The rule that `rule_named` gives, by what it makes of each gradient; of TorchJD's there are weights alone."""
+    return COPIES[name] if name in COPIES else rule_named(name)
 
 
 def torchjd_rule(name: str) -> Rule:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from anysubset.gradients import GMD
 from anysubset.methods.method import Loss, Method, fuse_scenarios
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, keep, scenario_name
 from anysubset.task import Carry, Task, at_once
@@ -34,6 +35,10 @@ class DynamicSharingMethod(Method):
     def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """Of every modality that is there, for training."""
         return self.network.features(inputs)
+
+    def measuring(self) -> GMD:
+        """On the parameters that the modalities share, with the paper's rule."""
+        return GMD(self.network.shared_parameters())
 
     def predict(self, inputs: Inputs) -> Tensor:
         """The fused answer."""

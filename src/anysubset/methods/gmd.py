@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anysubset.errors import InputError, unknown
-from anysubset.gradients import GMD, Decoupling, rule_named
+from anysubset.gradients import GMD, Decoupling, copies_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.methods.method import Loss
 from anysubset.modalities import Observed, Scenario, case_sampler
@@ -60,7 +60,7 @@ class GradientDecoupling(DynamicSharingMethod):
         self.recompute = recompute
         self.gmd = GMD(
             measured,
-            rule=partial(rule_named(rule), floor=floor),
+            rule=partial(copies_named(rule), floor=floor),
             reduction=reduction,
             private=self.network.parameters(),
             generator=self.generator,
@@ -100,6 +100,10 @@ class GradientDecoupling(DynamicSharingMethod):
         counts: dict[Hashable, float] = dict.fromkeys(totals, 0)
         counts.update((name, loss.eligible) for name, loss in losses.items())
         self.gmd.accumulate({name: loss.value for name, loss in losses.items()}, counts)
+
+    def measuring(self) -> GMD:
+        """The very one that decouples."""
+        return self.gmd
 
     def finish(self) -> Decoupling:
         """The decoupled gradient, with the weights, cosines and norms of the step."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anysubset import processes
 from anysubset.errors import InputError
-from anysubset.gradients import Decoupling
+from anysubset.gradients import GMD, Decoupling
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed, keep, scenario_name
 from anysubset.models import fusion
 from anysubset.task import Carry, Task, at_once
@@ -65,6 +65,10 @@ class Method(nn.Module, ABC):
     def finish(self) -> Decoupling | None:
         """When all parts have been seen: `.grad` is that of the batch, in every process."""
         processes.sum_gradients(self.parameters())
+        return None
+
+    def measuring(self) -> GMD | None:
+        """What takes the rows of this method's losses, to look at their conflicts; None where nothing is shared."""
         return None
 
     @abstractmethod

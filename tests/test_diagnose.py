@@ -1,0 +1,217 @@
+import json
+import shutil
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from anysubset import checkpoint, cli
+from anysubset.data import create_dataset
+from anysubset.diagnose import diagnose
+from anysubset.errors import InputError
+from anysubset.experiment import write_experiment
+from anysubset.methods import METHODS, Method, create_method
+from anysubset.methods.dynamic_sharing import DynamicSharingMethod
+from anysubset.modalities import Batch, scenario_name, scenarios
+
+SHARING = [name for name, method in METHODS.items() if issubclass(method, DynamicSharingMethod)]
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(capsys) -> Told:
+    """Runs a command that succeeds, and gives what it says."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys) -> Told:
+    """Runs a command that is refused, and gives the one line."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        line = capsys.readouterr().err
+        assert code == 2
+        assert line.count("\n") == 1
+        return line
+
+    return command
+
+
+@pytest.fixture
+def run(trained_features: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, to write to."""
+    return Path(shutil.copytree(trained_features, tmp_path / "run"))
+
+
+def opened(make_features, name: str, **options: object) -> tuple[Method, list[Batch]]:
+    """A method with grads left over from before, and two batches of six training samples."""
+    experiment = make_features()
+    dataset = create_dataset(experiment.data, experiment.model)
+    torch.manual_seed(0)
+    method = create_method(name, dataset.task, options)
+    for parameter in method.parameters():
+        parameter.grad = torch.full_like(parameter, 7)
+    return method, list(dataset.training_batches("train", 6, 0, 0, 2))
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    grads = {f"grad.{name}": parameter.grad.clone() for name, parameter in method.named_parameters()}
+    weights = {name: value.clone() for name, value in method.state_dict().items()}
+    return {**weights, **grads, "chance": method.generator.get_state(), "global": torch.get_rng_state()}
+
+
+# ---------------------------------------------------------------------------------------------------- the rows
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_features, name):
+    method, batches = opened(make_features, name)
+    cases = scenarios(method.task.modalities)
+    before = state_of(method)
+    seen = diagnose(method, [[batch] for batch in batches], cases)
+    after = state_of(method)
+    assert len(before) > 20
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert method.training
+    assert [step for step, *_ in seen.entries] == [1, 2]
+    # The yardstick: one backward pass a case.
+    shared = method.network.shared_parameters()
+    method.eval()
+    for batch, (_, places, found) in zip(batches, seen.entries, strict=True):
+        assert [seen.cases[place] for place in places] == [scenario_name(case) for case in cases]
+        rows = []
+        for case in cases:
+            # Straight through the network, without the branches that `gmd` cuts.
+            answers, eligible = method.network.answers(
+                method.network.features({n: batch.inputs[n] for n in case}), case
+            )
+            loss = method.task.loss(answers, batch.target[eligible])
+            grads = torch.autograd.grad(loss, shared, allow_unused=True, materialize_grads=True)
+            rows.append(torch.cat([each.flatten() for each in grads]).double())
+        jacobian = torch.stack(rows)
+        np.testing.assert_allclose(found["products"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
+
+
+def test_conflict_is_measured_where_the_method_measures_it(make_features):
+    norms = {}
+    for conflict in ("shared", "all"):
+        method, batches = opened(make_features, "gmd", conflict=conflict)
+        (entry,) = diagnose(method, [batches[:1]], scenarios(method.task.modalities)).entries
+        norms[conflict] = entry[2]["norms"]
+    assert (norms["all"] > norms["shared"]).all()
+
+
+def test_a_batch_in_parts_is_one_batch(make_features):
+    method, batches = opened(make_features, "sharing")
+    cases = scenarios(method.task.modalities)
+    (together,) = diagnose(method, [batches], cases).entries
+    apart = diagnose(method, [[batch] for batch in batches], cases).entries
+    assert together[1] == apart[0][1]
+    # A row is the mean over the samples of both, and no longer than the longer of the two.
+    assert (together[2]["norms"] <= np.maximum(apart[0][2]["norms"], apart[1][2]["norms"]) + 1e-9).all()
+
+
+def test_batches_without_eligible_samples_are_passed_over(make_features):
+    method, batches = opened(make_features, "sharing")
+    text = Batch({"text": batches[0].inputs["text"]}, batches[0].target, batches[0].ids)
+    seen = diagnose(method, [[text], [batches[1]]], [("audio",), ("vision",)])
+    assert [step for step, *_ in seen.entries] == [2]
+    with pytest.raises(InputError, match="No sample of these batches is eligible"):
+        diagnose(method, [[text]], [("audio",)])
+
+
+def test_where_nothing_is_shared_nothing_can_be_said(make_features):
+    assert set(METHODS) - set(SHARING) == {"ensemble"}
+    method, batches = opened(make_features, "ensemble")
+    with pytest.raises(InputError, match="Ensemble shares no parameters between the modalities"):
+        diagnose(method, [batches], [("text",)])
+
+
+# -------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_run_is_diagnosed(told, run):
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    out = told("diagnose", run, "--batches", 3)
+    step = checkpoint.load(run / "checkpoints" / "best.safetensors")[1]["step"]
+    assert f"Gradients of the weights of step {step}; {run}; split 'val', 3 samples, 3 batches" in out
+    assert "of the pairs of cases conflict, the mean over batches" in out
+    assert "Conflicting pairs in training, first, middle and last third: " in out
+    assert "1st third" in out
+    found = json.loads((run / "diagnosis.json").read_text())
+    assert (found["method"], found["split"], found["seed"], found["now"]["steps"]) == ("gmd", "val", 0, 3)
+    cases = [scenario_name(case) for case in scenarios(("text", "audio", "vision"))]
+    assert sorted(found["now"]["cases"]) == sorted(cases) == sorted(found["training"]["weights"])
+    assert {frozenset(pair["cases"]) for pair in found["now"]["pairs"]} == set(map(frozenset, combinations(cases, 2)))
+    assert list(found["learning"]) == ["text", "audio", "vision"]
+    for path, content in files.items():
+        assert path.read_bytes() == content
+    # Once more is the same.
+    told("diagnose", run, "--batches", 3)
+    assert json.loads((run / "diagnosis.json").read_text()) == found
+
+
+def test_volumes_are_diagnosed(told, trained, tmp_path):
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    out = told("diagnose", folder, "--split", "train", "--batches", 2)
+    assert "split 'train', 5 patients, 2 batches" in out
+    found = json.loads((folder / "diagnosis.json").read_text())
+    assert found["now"]["norms"]["t2"] > 0
+    assert found["training"]["steps"] == 4
+
+
+@pytest.mark.parametrize("name", ["sharing", "dropout", "full"])
+def test_methods_that_take_no_rows_are_diagnosed_too(told, make_features, tmp_path, name):
+    write_experiment(make_features({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    out = told("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
+    assert "Training logged no conflicts" in out
+    found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    assert (found["now"]["cases"], found["training"]) == (["text", "audio", "vision"], None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batches", 0), "--batches must be at least 1, not 0."),
+        (("--split", "tset"), "Unknown split 'tset'. Did you mean 'test'?"),
+        (("--cases", "al"), "Unknown cases 'al'. Did you mean 'all'?"),
+        (("--batchs", 1), "Unknown option of `diagnose` '--batchs'"),
+    ],
+)
+def test_wrong_input_is_told_in_a_line_and_leaves_nothing(refused, run, options, words):
+    assert words in refused("diagnose", run, *options)
+    assert not (run / "diagnosis.json").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
+    assert "is no run folder" in refused("diagnose", tmp_path)
+
+
+def test_an_ensemble_is_refused_before_its_data_are_read(refused, told, make_features, tmp_path):
+    settings = {"method.name": "ensemble", "train.steps": 1, "train.validate_every": 1}
+    write_experiment(make_features(settings), tmp_path / "tiny.yaml")
+    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    line = refused("diagnose", tmp_path / "run", "--split", "none")
+    assert "Ensemble shares no parameters between the modalities" in line
+    assert not (tmp_path / "run" / "diagnosis.json").exists()
+
+
+def test_a_damaged_log_is_told_and_nothing_is_written(refused, run):
+    (run / "decoupling.npz").write_bytes(b"half")
+    assert "decoupling.npz is damaged" in refused("diagnose", run)
+    assert not (run / "diagnosis.json").exists()
