@@ -33,7 +33,7 @@ LAYERS = (
     ("gradients",),
     # Networks.
     ("models", "models.unet", "models.fusion", "models.norms", "models.heads", "models.encoders"),
-    ("models.sharing", "models.transformer", "models.vectors"),
+    ("models.bert", "models.sharing", "models.transformer", "models.vectors"),
     # What a dataset asks for.
     ("task",),
     ("segmentation", "prediction"),

@@ -353,6 +353,8 @@ def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypat
         assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name}
     assert "split 'test', 2 patients" in " ".join(out.split())
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out
+    assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
+    assert "<img" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
 
     # Called again it trains nothing, and shows the same table.
     again = told("demo", "--train.steps", 2, "--output", tmp_path / "demo")
@@ -370,6 +372,8 @@ def test_demo_of_sentiment_ends_with_both_methods_in_every_scenario(told, tmp_pa
     for name in ("full", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'} {tmp_path / 'demo/utterances.npz'}" in out
+    assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
+    assert "c-verdict" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert table_lines(told("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")) == lines
 
 

@@ -204,6 +204,18 @@ def test_other_training_samples_are_refused(features_run: Write):
         one(*folders)
 
 
+def test_those_that_drop_incomplete_samples_may_train_on_fewer(features_run: Write):
+    answers = {A: [1.0], B: [1.0], AB: [1.0]}
+    folders = [
+        features_run(
+            str(dropped), answers, [1.0], facts={"fingerprints": {"train": str(dropped), "val": "v", "present": "p"}},
+            **{"data.complete_only": dropped},
+        )
+        for dropped in (False, True)
+    ]  # fmt: skip
+    assert list(one(*folders).results) == ["gmd data.complete_only=False", "gmd data.complete_only=True"]
+
+
 def renamed(folder: Path, letter: str) -> Path:
     """The same scores, of other samples."""
     path = folder / "scores.csv"

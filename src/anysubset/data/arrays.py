@@ -1,6 +1,7 @@
 """Tables in `.npz` and `.safetensors` files: one array a modality, and what belongs to it.
 
-    <modality>            (samples, features), (samples, time, features) or (samples, channels, height, width)
+    <modality>            (samples, features), (samples, time, features) or (samples, channels, height, width); or, with
+                          lengths, (samples, time) whole numbers: token ids
     <modality>_lengths    (samples,), for sequences: how many of the steps are real; or
     <modality>_valid      (samples, time) bool: which are
     <modality>_present    (samples,) bool: who has it; without it, everyone
@@ -153,6 +154,7 @@ def write_table(table: Table, path: Path) -> None:
     Raises:
         InputError: if the path has another ending, or a modality has a name that means something else.
     """
+    check_ending(path)
     arrays = arrays_of(table)
     split = {sample: name for name, ids in (table.splits or {}).items() for sample in ids}
     lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
@@ -162,13 +164,17 @@ def write_table(table: Table, path: Path) -> None:
             np.savez(
                 temporary, allow_pickle=False, **arrays, **{name: np.asarray(each) for name, each in lines.items()}
             )
-    elif path.suffix == ".safetensors":
+    else:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         with whole(path) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
             # Not `save_file`, which begins under a name of its own that a kill would leave behind.
             temporary.write_bytes(serialised(tensors, {name: json.dumps(each) for name, each in about.items()}))
-    else:
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a path that is no place for a table."""
+    if path.suffix not in (".npz", ".safetensors"):
         raise InputError(f"A table is written to a file .npz or .safetensors, not {path.name!r}.")
 
 

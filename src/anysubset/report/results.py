@@ -344,7 +344,9 @@ def together(group: Sequence[Result]) -> Together:
 def check_alike(one: Result, other: Result) -> None:
     """Refuses two runs of one dataset that cannot stand in one table; names what differs."""
     fingerprints = [result.known.get("fingerprints", {}) for result in (one, other)]
-    learned = [(each.get("train"), each.get("val")) for each in fingerprints]
+    # Whoever drops incomplete samples trains on fewer, by its own setting, and on others where holes are drawn anew.
+    dropped = any(result.settings.get("data.complete_only") for result in (one, other))
+    learned = [(None if dropped else each.get("train"), each.get("val")) for each in fingerprints]
     folds = [result.settings.get("data.folds") for result in (one, other)]
     differing = {
         "modalities": one.modalities != other.modalities,

@@ -1,0 +1,34 @@
+"""Who has what in each split of a dataset, for the record of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from anysubset.data.dataset import Dataset
+from anysubset.files import whole
+from anysubset.modalities import Scenario, scenario_name, scenarios
+
+EVERY = 6  # Modalities of which every scenario is counted.
+
+
+def availability(dataset: Dataset) -> dict[str, Any]:
+    """By split: how many `samples`, the `hash` of their ids, and how many are eligible by scenario.
+
+    Of many modalities, for each alone and for all together.
+    """
+    names = dataset.task.modalities
+    counted: list[Scenario] = scenarios(names) if len(names) <= EVERY else [*((name,) for name in names), names]
+    found = {}
+    for split, ids in dataset.splits.items():
+        if not ids or (split == "all" and len(dataset.splits) > 1):
+            continue
+        present = [set(each) for each in dataset.present(split)]
+        support = {scenario_name(each): sum(have.issuperset(each) for have in present) for each in counted}
+        found[split] = {"samples": len(ids), "hash": dataset.split_hash(split), "scenarios": support}
+    return found
+
+
+def write_availability(path: Path, dataset: Dataset) -> None:
+    """As JSON, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(availability(dataset), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,210 @@
+"""What a reader must know to trust a page of scores: who had what, under which rules, at which cost, and where."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from anysubset.modalities import in_order, scenario_name
+from anysubset.report.comparison import Comparison
+from anysubset.report.folder import Record
+from anysubset.report.results import how_drawn
+from anysubset.report.scoreboard import FEW
+from anysubset.report.side_by_side import RULES, counts, differing, folds
+
+Fact = tuple[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How many samples of a split support a scenario, and which share of the split that is; None where not known."""
+
+    count: int | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Availability:
+    """splits: their names and sizes. rows: a scenario, whether each modality is in it, a bar a split. note: or ""."""
+
+    splits: Sequence[tuple[str, int]]
+    rows: Sequence[tuple[str, Sequence[bool], Sequence[Bar]]]
+    note: str
+
+
+def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Availability:
+    """How many samples of each split have the modalities of each scenario; of many modalities, each alone and all."""
+    result = comparison.group.first
+    splits = {name: dict(found) for name, found in records[result.folder].splits.items()}
+    note = ""
+    if not splits:
+        counted = {scenario_name(scenario): len(ids) for scenario, ids in result.ids.items()}
+        splits = {result.split: {"samples": len(result.everybody), "scenarios": counted}}
+        note = "The run does not say who has what in other splits; scoring it again writes that down."
+    elif any(records[each.folder].splits != records[result.folder].splits for each in comparison.group.every):
+        note = f"Of {result.folder}; other runs had other splits or holes."
+    names = comparison.modalities
+    shown = comparison.group.first.scenarios
+    if len(names) > FEW:
+        shown = in_order({*((name,) for name in names), names}, names)
+    rows = []
+    for scenario in shown:
+        bars = []
+        for found in splits.values():
+            count = found["scenarios"].get(scenario_name(scenario))
+            bars.append(Bar(count, (count or 0) / max(1, found["samples"])))
+        rows.append((scenario_name(scenario), [name in scenario for name in names], bars))
+    return Availability([(name, found["samples"]) for name, found in splits.items()], rows, note)
+
+
+def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> list[Fact]:
+    """How the numbers came about: a name, and a line or more."""
+    group, result = comparison.group, comparison.group.first
+    facts: list[Fact] = [
+        ("Data", [f"{result.dataset}, split {result.split!r}, {len(group.everybody)} samples"]),
+        ("Modalities", [", ".join(comparison.modalities)]),
+        ("Missing in training", missing_in_training(comparison)),
+        ("Missing in the test", [f"Every scenario by itself. {counts(comparison)}"]),
+        ("Rule of the metric", [RULES.get(comparison.metric, "The mean over the samples.")]),
+        ("Weights", chosen(comparison, records)),
+        ("Seeds", seeds(comparison)),
+    ]
+    hashes = fingerprints(comparison, records)
+    facts.append(("Fingerprints of splits", hashes or ["not on record"]))
+    apart = differing(comparison)
+    if apart:
+        facts.append(("Settings that differ", apart))
+    return facts
+
+
+def missing_in_training(comparison: Comparison) -> list[str]:
+    """Holes that were made, and whether incomplete samples were dropped."""
+    settings = [result.settings for result in comparison.group.every]
+    holes = {str(each["data.holes"]) for each in settings if each.get("data.holes") is not None}
+    drawn = sorted({f"Holes {how_drawn(Path(each))}" for each in holes})
+    dropped = sorted(
+        {result.method for result in comparison.group.every if result.settings.get("data.complete_only") is True}
+    )
+    return [
+        *(drawn or ["What the data themselves lack; no holes were made in them."]),
+        *([f"Training samples that lack a modality were dropped: {', '.join(dropped)}"] if dropped else []),
+    ]
+
+
+def chosen(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
+    """By which metric the weights were chosen, and at which step of each run."""
+    metrics = sorted({result.chosen_by for result in comparison.group.every})
+    rule = "Chosen by a rule that is not on record."
+    if all(metrics):
+        rule = f"The best on validation by the mean {' or '.join(metrics)} over the scenarios."
+    steps = []
+    for method, by_seed in comparison.group.results.items():
+        facts = [records[result.folder].chosen for result in by_seed.values()]
+        found = [str(each["step"]) for each in facts if "step" in each]
+        steps += [f"{method} {' '.join(found)}"] if found else []
+    return [rule, *([f"Found at step: {', '.join(steps)}"] if steps else [])]
+
+
+def seeds(comparison: Comparison) -> list[str]:
+    """Of each method, and how many folds of a cross-validation they are."""
+    by_method = {method: ", ".join(map(str, by_seed)) for method, by_seed in comparison.group.results.items()}
+    same = len(set(by_method.values())) == 1
+    told = [next(iter(by_method.values()))] if same else [f"{name}: {each}" for name, each in by_method.items()]
+    return [*told, *([folds(comparison).removeprefix(", ")] if folds(comparison) else [])]
+
+
+def fingerprints(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
+    """The hash of the ids of each split; of features also that of what is present."""
+    found: dict[str, None] = {}
+    for result in comparison.group.every:
+        own = {name: each["hash"] for name, each in records[result.folder].splits.items() if "hash" in each}
+        known = own or result.known.get("fingerprints", {})
+        if known:
+            found[", ".join(f"{name} {value}" for name, value in known.items())] = None
+    lines = list(found)
+    return lines if len(lines) <= 5 else [*lines[:5], f"and {len(lines) - 5} more"]
+
+
+# --------------------------------------------------------------------------------------------- cost and environment
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A row: the method and its cells, in the order of the head."""
+
+    method: str
+    cells: Sequence[str]
+
+
+def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[str], list[Cost]]:
+    """The head and the rows; a column of which nothing is known is left out."""
+    head = ["parameters", "steps", "batch", "time a step", "trained on"]
+    rows = []
+    for by_seed in comparison.group.results.values():
+        own = [records[result.folder] for result in by_seed.values()]
+        settings = [result.settings for result in by_seed.values()]
+        times = [each.seconds for each in own if each.seconds is not None]
+        rows.append(
+            [
+                joined(f"{each.parameters:,}" for each in own if each.parameters is not None),
+                joined(f"{each['train.steps']:,}" for each in settings if "train.steps" in each),
+                joined(str(each["train.batch"]) for each in settings if "train.batch" in each),
+                duration(fmean(times)) if times else "",
+                joined(machine(each) for each in own if each.environment),
+            ]
+        )
+    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    return [head[place] for place in kept], [
+        Cost(method, [row[place] for place in kept]) for method, row in zip(comparison.group.results, rows, strict=True)
+    ]
+
+
+def joined(values: Iterable[str]) -> str:
+    """Each once."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def duration(seconds: float) -> str:
+    """In milliseconds or seconds, two or three digits.
+
+    >>> duration(0.0586), duration(1.2596)
+    ('59 ms', '1.26 s')
+    """
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def machine(record: Record) -> str:
+    """What it was trained on, as far as that is on record."""
+    environment = record.environment
+    if environment.get("devices"):
+        return joined(environment["devices"])
+    threads = environment.get("threads")
+    return f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else "CPU"
+
+
+def environment(records: Iterable[Record]) -> list[Fact]:
+    """What is on record of the machines and programs, each value once."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in record.environment.items():
+            if name == "command":
+                continue
+            shown = value
+            if isinstance(value, dict):
+                shown = ", ".join(f"{package} {version}" for package, version in value.items())
+            elif isinstance(value, list):
+                shown = ", ".join(map(str, value))
+            if shown:
+                found.setdefault(name, {})[str(shown)] = None
+    return [(name, list(values)) for name, values in found.items()]
+
+
+def commands(comparison: Comparison, records: Mapping[Path, Record]) -> list[tuple[str, str, str]]:
+    """Of every run: its folder, what trains it again, and what was typed; the last is "" where that is not known."""
+    found = []
+    for result in comparison.group.every:
+        typed = records[result.folder].environment.get("command", [])
+        again = f"anysubset fit {shlex.quote(str(result.folder / 'experiment.yaml'))} --run NEW_FOLDER"
+        found.append((str(result.folder), again, shlex.join(map(str, typed))))
+    return found

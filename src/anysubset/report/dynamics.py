@@ -1,0 +1,116 @@
+"""How training went, from the logs of runs: conflict between the cases, their weights, and what was learned when."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anysubset.modalities import Scenario
+from anysubset.report import figures
+from anysubset.report.diagnostics import (
+    History,
+    conflicting,
+    learned,
+    mean,
+    mean_cosines,
+    read_history,
+    read_losses,
+)
+
+STILL = 1e-9  # As near to 1 as a weight is that nothing was added to.
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure: its `svg`, the legend below it, and what it is of."""
+
+    svg: str
+    keys: Sequence[figures.Key] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Figures of one method that decouples, of its first seed.
+
+    conflict: in words. worst: the pair of cases with the most negative mean cosine, in words. weights: none where no
+    weight ever left 1.
+    """
+
+    method: str
+    seed: int
+    conflict: str
+    worst: str
+    cosines: Sequence[str]
+    angles: Drawn | None
+    weights: Drawn | None
+
+
+def dynamics(
+    folders: Mapping[str, tuple[int, Path]], modalities: Scenario, name: str
+) -> tuple[list[Dynamics], Drawn | None, Drawn | None]:
+    """Of every method that decouples, the share of conflict of all of them, and what was learned by the first method.
+
+    Args:
+        folders: by method, the seed and the run folder that stand for it.
+        modalities: in the order of the task.
+        name: before every id.
+    """
+    histories = {
+        method: history for method, (_, path) in folders.items() if (history := read_history(path)) is not None
+    }
+    histories = {method: history for method, history in histories.items() if len(history.step)}
+    found = [
+        of_method(method, folders[method][0], history, modalities, f"{name}-{place}")
+        for place, (method, history) in enumerate(histories.items())
+    ]
+    share = None
+    if histories:
+        share = Drawn(
+            figures.conflict_over_steps(histories, list(folders), f"{name}-conflict"),
+            figures.keys(list(histories), list(folders)),
+        )
+    # Methods that decouple say most of who is learned when; of others the first that trains modalities alone.
+    return found, share, speed({**{each: folders[each] for each in histories}, **folders}, f"{name}-learned")
+
+
+def of_method(method: str, seed: int, history: History, modalities: Scenario, name: str) -> Dynamics:
+    """From its log."""
+    angles = figures.before_and_after(history, f"{name}-angles")
+    sides = (figures.Key("var(--muted)", "4 2", "before"), figures.Key("var(--accent)", "none", "after"))
+    matrix = mean_cosines(history)
+    first, second = np.triu_indices(len(matrix), 1)
+    known = [(float(matrix[i, j]), i, j) for i, j in zip(first, second, strict=True) if np.isfinite(matrix[i, j])]
+    worst = ""
+    if known:
+        cosine, i, j = min(known)
+        worst = f"{history.cases[i]} and {history.cases[j]} (mean cosine {cosine:+.2f})"
+    weights = None
+    if (np.abs(history.weights[np.isfinite(history.weights)] - 1) > STILL).any():
+        drawn = figures.weights_over_steps(history, f"{name}-weights")
+        weights = Drawn(drawn, figures.keys(figures.weight_names(history)))
+    return Dynamics(
+        method=method,
+        seed=seed,
+        conflict=f"{100 * float(mean(conflicting(history))):.0f} %",
+        worst=worst,
+        cosines=figures.cosines(history, modalities, f"{name}-cosines"),
+        angles=None if angles is None else Drawn(angles, sides),
+        weights=weights,
+    )
+
+
+def speed(folders: Mapping[str, tuple[int, Path]], name: str) -> Drawn | None:
+    """How much of its loss each modality alone has lost, of the first run that trains them alone."""
+    for method, (seed, path) in folders.items():
+        losses = read_losses(path)
+        if not len(losses.step):
+            continue
+        # Windows of a tenth of training, so that short runs are not one long average.
+        window = max(int(losses.step[-1]) // 10, int(losses.step[0]))
+        found = {each: values for each, values in learned(losses, window).items() if np.isfinite(values).sum() > 1}
+        if len(found) > 1:
+            picture = figures.learning({each: list(values) for each, values in found.items()}, list(losses.step), name)
+            return Drawn(picture, figures.keys(list(found)), f"{method}, seed {seed}")
+    return None

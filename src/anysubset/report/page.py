@@ -1,0 +1,216 @@
+"""One page of runs: a single HTML file, without scripts, that needs nothing else to be read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import anysubset
+from anysubset.report import calibration, figures
+from anysubset.report.cards import (
+    Availability,
+    Cost,
+    Fact,
+    availability,
+    commands,
+    costs,
+    environment,
+    protocol_card,
+)
+from anysubset.report.comparison import Comparison
+from anysubset.report.differences import compare
+from anysubset.report.dynamics import Drawn, Dynamics, dynamics
+from anysubset.report.folder import read_record
+from anysubset.report.pictures import Gallery
+from anysubset.report.results import Together
+from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
+from anysubset.report.side_by_side import reference_of, tested
+from anysubset.report.statistics import DRAWS
+from anysubset.scores import SHARES, heading, number
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A row a scenario: its name, and for each method error, confidence and accuracy in per cent, or ""."""
+
+    methods: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
+    figure: Drawn | None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Everything that a page says of the runs of one dataset; see the template for how."""
+
+    name: str
+    title: str
+    comparison: Comparison
+    reference: str
+    spread: str
+    cards: Sequence[Card]
+    notes: Sequence[str]
+    rows: Sequence[Row]
+    regions: Sequence[tuple[str, Sequence[Row]]]
+    constants: Mapping[str, str]
+    curve: Drawn | None
+    dynamics: Sequence[Dynamics]
+    conflict: Drawn | None
+    learned: Drawn | None
+    worth: Worth
+    shapley: Drawn | None
+    availability: Availability
+    protocol: Sequence[Fact]
+    volumes: bool
+    gallery: Gallery | None
+    why: str
+    calibrated: Calibrated | None
+    cost: tuple[Sequence[str], Sequence[Cost]]
+    environment: Sequence[Fact]
+    commands: Sequence[tuple[str, str, str]]
+
+
+def page(
+    groups: Sequence[Together],
+    *,
+    metric: str | None = None,
+    region: str | None = None,
+    reference: str | None = None,
+    galleries: Mapping[str, Gallery | str] | None = None,
+    draws: int = DRAWS,
+) -> str:
+    """The text of the file.
+
+    Args:
+        groups: the runs, by dataset.
+        metric: by default the usual one of each dataset.
+        region: one of the metric's, or None for their mean.
+        reference: as in `compare`.
+        galleries: pictures of volumes by dataset, or why there are none.
+        draws: of the bootstrap.
+
+    Raises:
+        InputError: if there is no such metric, region or reference, or a run folder is damaged.
+    """
+    chapters = []
+    for place, group in enumerate(groups):
+        comparison = Comparison(group, metric or group.first.metrics[0], region)
+        gallery = (galleries or {}).get(group.first.dataset, "Not in this page: anysubset report --images draws them.")
+        name = f"c{place + 1}" if len(groups) > 1 else "c"
+        chapters.append(chapter(comparison, reference_of(group, reference), name, gallery, draws))
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found = templates.get_template("page.html.jinja").render(chapters=chapters, version=anysubset.__version__)
+    return "".join(f"{line}\n" for line in found.splitlines() if line.strip())
+
+
+def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery | str, draws: int) -> Chapter:
+    """The runs of one dataset."""
+    group = comparison.group
+    differences = compare(comparison, reference, draws=draws)
+    board = Scoreboard(comparison, reference, differences, draws)
+    records = {result.folder: read_record(result.folder) for result in group.every}
+    folders = {
+        method: next((seed, result.folder) for seed, result in found.items()) for method, found in group.results.items()
+    }
+    found, conflict, learned = dynamics(folders, comparison.modalities, name)
+    worth = worth_of(comparison)
+    return Chapter(
+        name=name,
+        title=group.first.dataset,
+        comparison=comparison,
+        reference=reference,
+        spread=board.spread_in_words,
+        cards=board.cards(),
+        notes=tested(comparison, reference, grouped=False) if differences else [],
+        rows=board.rows(),
+        regions=by_region(comparison, reference, draws),
+        constants={each: number(comparison.metric, value) for each, value in comparison.constants.items()},
+        curve=curve(board, name),
+        dynamics=found,
+        conflict=conflict,
+        learned=learned,
+        worth=worth,
+        shapley=shapley(worth, comparison, name),
+        availability=availability(comparison, records),
+        protocol=protocol_card(comparison, records),
+        volumes="dice" in group.first.metrics,
+        gallery=None if isinstance(gallery, str) else gallery,
+        why=gallery if isinstance(gallery, str) else "",
+        calibrated=calibrated(comparison, name),
+        cost=costs(comparison, records),
+        environment=environment(records.values()),
+        commands=commands(comparison, records),
+    )
+
+
+def by_region(comparison: Comparison, reference: str, draws: int) -> list[tuple[str, list[Row]]]:
+    """The map of each region, where the map of all is of their mean; without differences to the reference."""
+    regions = comparison.group.first.regions(comparison.metric)
+    if comparison.region is not None or len(regions) < 2:
+        return []
+    found = []
+    for region in regions:
+        board = Scoreboard(Comparison(comparison.group, comparison.metric, region), reference, {}, draws)
+        found.append((region, board.rows()))
+    return found
+
+
+def unit(metric: str) -> str:
+    """Beside an axis."""
+    return f"{SHARES[metric]}, %" if metric in SHARES else heading(metric)
+
+
+def curve(board: Scoreboard, name: str) -> Drawn | None:
+    """Score against the number missing."""
+    curves = board.curves()
+    if not curves:
+        return None
+    methods = board.comparison.methods
+    drawn = figures.against_missing(curves, methods, unit(board.comparison.metric), f"{name}-missing")
+    return Drawn(drawn, figures.keys(list(curves), methods))
+
+
+def shapley(worth: Worth, comparison: Comparison, name: str) -> Drawn | None:
+    """Bars of what modalities are worth."""
+    if not worth.shapley:
+        return None
+    points = "points of " if scale_of(comparison.metric) == 100 else ""
+    label = f"Shapley value, {points}{SHARES.get(comparison.metric, heading(comparison.metric))}"
+    drawn = figures.worth(worth.shapley, comparison.methods, label, f"{name}-shapley")
+    return Drawn(drawn, figures.keys(list(worth.shapley), comparison.methods))
+
+
+def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
+    """Of methods whose chances are on record; None where there are none."""
+    found = {
+        method: values
+        for method, by_seed in comparison.group.results.items()
+        if (values := calibration.over_seeds(by_seed))
+    }
+    if not found:
+        return None
+    rows = []
+    for scenario in comparison.group.first.scenarios:
+        cells = []
+        for values in found.values():
+            three = values.get(scenario)
+            cells.append(("", "", "") if three is None else tuple(f"{100 * each:.1f}" for each in three))
+        rows.append(("+".join(scenario), cells))
+    bins = {}
+    for method in found:
+        first = next(iter(comparison.group.results[method].values()))
+        whole = calibration.calibrations(first).get(comparison.modalities)
+        if whole is not None:
+            bins[method] = whole.bins
+    drawn = None
+    if bins:
+        picture = figures.reliability(bins, comparison.methods, f"{name}-reliability")
+        drawn = Drawn(picture, figures.keys(list(bins), comparison.methods))
+    return Calibrated(list(found), rows, drawn)  # type: ignore[arg-type]

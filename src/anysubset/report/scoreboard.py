@@ -1,0 +1,319 @@
+"""The scores of a page: verdicts, the map of scenarios, curves against the number missing, worths of modalities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+
+from anysubset.modalities import Scenario, scenario_name
+from anysubset.report import robustness
+from anysubset.report.comparison import Comparison, Line
+from anysubset.report.differences import Difference, matrix
+from anysubset.report.figures import Curve
+from anysubset.report.side_by_side import between, empty_score, probability, signed
+from anysubset.report.statistics import DRAWS, Numbers, percentile_interval, resampled_means
+from anysubset.scores import number
+
+FEW = 5  # Modalities of which every scenario has a row.
+ENDS = 10  # Scenarios shown from either end, where there are more.
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is to be known of a method first; texts.
+
+    spread: of the mean. difference, intervals, p: to the reference, or nothing. tone: of the verdict.
+    """
+
+    method: str
+    place: int
+    mean: str
+    spread: str
+    complete: str
+    worst: str
+    where: str
+    difference: str
+    intervals: Sequence[str]
+    p: str
+    verdict: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score: as text, what it lies between, how good it is from 0 to 1 in its table, and what is claimed of it."""
+
+    text: str
+    spread: str
+    heat: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the map: its name, whether each modality is present (None in a mean), how many samples, the cells."""
+
+    name: str
+    present: Sequence[bool] | None
+    samples: int | None
+    cells: Sequence[Cell]
+    rule: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scoreboard:
+    """Scores with what is known of their spread: over the seeds, or over samples where there is one seed.
+
+    differences: of each method to the reference, in the order of the lines of the comparison.
+    """
+
+    comparison: Comparison
+    reference: str
+    differences: Mapping[str, Sequence[Difference | None]]
+    draws: int = DRAWS
+
+    # ------------------------------------------------------------------------------------------------- spread
+
+    @cached_property
+    def resampled(self) -> dict[str, Numbers]:
+        """(draws, scenarios) of each method with one seed whose metric each sample has by itself."""
+        found = {}
+        for method, by_seed in self.comparison.group.results.items():
+            if len(by_seed) == 1:
+                (result,) = by_seed.values()
+                table = self.comparison.of_samples(result)
+                if table is not None:
+                    columns = self.comparison.group.first.scenarios
+                    found[method] = resampled_means(matrix(table, result.everybody, columns), draws=self.draws)
+        return found
+
+    def limits(self, method: str, some: Sequence[Scenario]) -> tuple[float, float] | None:
+        """Mean less and plus a standard deviation over the seeds; of one seed, 95 % over the samples; else None."""
+        values = list(self.comparison.by_seed(method, some).values())
+        if len(values) > 1:
+            return fmean(values) - stdev(values), fmean(values) + stdev(values)
+        if len(values) == 1 and method in self.resampled:
+            places = [self.comparison.group.first.scenarios.index(scenario) for scenario in some]
+            return percentile_interval(values[0], self.resampled[method][:, places].mean(axis=1))[1:]
+        return None
+
+    def spread(self, method: str, some: Sequence[Scenario]) -> str:
+        """`± deviation`, `low to high`, or nothing."""
+        limits = self.limits(method, some)
+        if limits is None:
+            return ""
+        if len(self.comparison.scores[method]) > 1:
+            return f"± {number(self.comparison.metric, (limits[1] - limits[0]) / 2)}"
+        return " to ".join(number(self.comparison.metric, each) for each in limits)
+
+    @property
+    def spread_in_words(self) -> str:
+        """What stands beside the scores."""
+        seeds = {len(by_seed) for by_seed in self.comparison.scores.values()}
+        if seeds == {1}:
+            return "95 % interval, bootstrap over samples" if self.resampled else "no interval: one seed"
+        mixed = "; with one seed, 95 % interval over samples" if 1 in seeds and self.resampled else ""
+        return f"± one standard deviation over seeds{mixed}"
+
+    # -------------------------------------------------------------------------------------------------- tables
+
+    def score(self, method: str, some: Sequence[Scenario]) -> float | None:
+        """The mean over the seeds; None where a seed has none."""
+        values = self.comparison.by_seed(method, some)
+        return fmean(values.values()) if len(values) == len(self.comparison.scores[method]) else None
+
+    def cards(self) -> list[Card]:
+        """One a method."""
+        comparison = self.comparison
+        metric, every = comparison.metric, comparison.group.first.scenarios
+        found = []
+        for place, method in enumerate(comparison.methods):
+            values = comparison.over_seeds(method)
+            worst, where = "", ""
+            if values:
+                scenario, value = robustness.worst(values, comparison.higher)
+                worst, where = number(metric, value), scenario_name(scenario)
+            difference = self.differences[method][-1] if method in self.differences else None
+            sides = {"samples": difference.samples, "seeds": difference.seeds} if difference else {}
+            intervals = [f"{between(metric, each)} over {over}" for over, each in sides.items() if each is not None]
+            verdict = "reference" if method == self.reference else difference.verdict if difference else ""
+            found.append(
+                Card(
+                    method=method,
+                    place=place,
+                    mean=number(metric, self.score(method, every)),
+                    spread=self.spread(method, every),
+                    complete=number(metric, values.get(comparison.modalities)),
+                    worst=worst,
+                    where=where,
+                    difference="" if difference is None else signed(metric, difference.mean),
+                    intervals=intervals,
+                    p="" if difference is None or difference.p is None else probability(difference.p),
+                    verdict=verdict or "not tested",
+                    tone={"better": "good", "worse": "bad"}.get(verdict, "plain"),
+                )
+            )
+        return found
+
+    def rows(self) -> list[Row]:
+        """Scenarios, then means by number missing and over all; of many modalities the ends alone, after the means."""
+        comparison = self.comparison
+        single = [line for line in comparison.lines if line.family == "scenario"]
+        means = [line for line in comparison.lines if line.family != "scenario"]
+        scale = self.scale([line.scenarios[0] for line in single])
+        if len(comparison.modalities) <= FEW:
+            return [
+                *(self.row(line, scale, rule=self.larger(single, place)) for place, line in enumerate(single)),
+                *(self.row(line, scale, rule=place == 0) for place, line in enumerate(means)),
+            ]
+        best = self.best_first(single)
+        some = best if len(best) <= 2 * ENDS else [*best[:ENDS], *best[-ENDS:]]
+        return [
+            *(self.row(line, scale, rule=False) for line in means),
+            *(self.row(line, scale, rule=place in (0, ENDS)) for place, line in enumerate(some)),
+        ]
+
+    def larger(self, single: Sequence[Line], place: int) -> bool:
+        """Whether a scenario has more modalities than the one before."""
+        return place > 0 and len(single[place].scenarios[0]) > len(single[place - 1].scenarios[0])
+
+    def best_first(self, single: Sequence[Line]) -> list[Line]:
+        """Lines of scenarios by their mean over the methods; those without a score are left out."""
+        scores = {}
+        for line in single:
+            found = [self.score(method, line.scenarios) for method in self.comparison.methods]
+            known = [each for each in found if each is not None]
+            if known:
+                scores[line.scenarios[0]] = fmean(known)
+        chosen = [line for line in single if line.scenarios[0] in scores]
+        return sorted(chosen, key=lambda line: scores[line.scenarios[0]], reverse=self.comparison.higher)
+
+    def scale(self, some: Sequence[Scenario]) -> tuple[float, float]:
+        """The least and the greatest score of a scenario."""
+        found = [self.score(method, [scenario]) for method in self.comparison.methods for scenario in some]
+        known = [each for each in found if each is not None]
+        return (min(known), max(known)) if known else (0.0, 1.0)
+
+    def row(self, line: Line, scale: tuple[float, float], rule: bool) -> Row:
+        """Of the map."""
+        comparison = self.comparison
+        single = line.family == "scenario"
+        present = [name in line.scenarios[0] for name in comparison.modalities] if single else None
+        samples = None
+        if single:
+            samples = sum(len(result.ids.get(line.scenarios[0], ())) for result in comparison.group.folds)
+        cells = []
+        for method in comparison.methods:
+            value = self.score(method, line.scenarios)
+            heat = None
+            if value is not None:
+                low, high = scale
+                heat = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
+                heat = heat if comparison.higher else 1 - heat
+            cells.append(
+                Cell(
+                    number(comparison.metric, value),
+                    self.spread(method, line.scenarios) if value is not None else "",
+                    heat,
+                    self.claimed(method, line),
+                )
+            )
+        name = scenario_name(line.scenarios[0]) if single else line.cells[0]
+        return Row(name, present, samples, cells, rule)
+
+    def claimed(self, method: str, line: Line) -> str:
+        """`better`, `worse`, or nothing."""
+        if method not in self.differences:
+            return ""
+        found = self.differences[method][self.comparison.lines.index(line)]
+        return found.verdict if found is not None and found.verdict in ("better", "worse") else ""
+
+    # ------------------------------------------------------------------------------------------------- figures
+
+    def curves(self) -> dict[str, Curve]:
+        """By method, in per cent where the metric is shown so; methods without every number missing are left out."""
+        scale = scale_of(self.comparison.metric)
+        groups = [line for line in self.comparison.lines if line.family == "missing"]
+        count = len(self.comparison.modalities)
+        found = {}
+        for method in self.comparison.methods:
+            known = [line for line in groups if self.score(method, line.scenarios) is not None]
+            values = self.comparison.over_seeds(method)
+            if not known or not values:
+                continue
+            limits = [self.limits(method, line.scenarios) for line in known]
+            have = [each for each in limits if each is not None]
+            whole = len(have) == len(known)
+            found[method] = Curve(
+                missing=[count - len(line.scenarios[0]) for line in known],
+                score=[scale * (self.score(method, line.scenarios) or 0.0) for line in known],
+                low=[scale * low for low, _ in have] if whole else None,
+                high=[scale * high for _, high in have] if whole else None,
+                scenarios=[(count - len(scenario), scale * value) for scenario, value in values.items()],
+            )
+        return found
+
+
+def scale_of(metric: str) -> float:
+    """100 for what is shown in per cent."""
+    return 100.0 if number(metric, 1.0) == "100.0" else 1.0
+
+
+# ------------------------------------------------------------------------------------------ what modalities are worth
+
+
+@dataclass(frozen=True)
+class Worth:
+    """shapley: by method and modality, in the units of the metric's column. pairs: by pair, a cell a method.
+
+    violations: by method, how many of how many steps make it worse, and the largest in words.
+    empty: the score without any modality, in words; "" where it is not known, and then no value is either.
+    """
+
+    shapley: Mapping[str, Mapping[str, float]]
+    pairs: Mapping[str, Sequence[Cell]]
+    violations: Sequence[tuple[str, str, Sequence[str]]]
+    empty: str
+
+
+def worth_of(comparison: Comparison) -> Worth:
+    """Of each method whose every scenario has a score."""
+    names, metric = comparison.modalities, comparison.metric
+    scale = scale_of(metric)
+    empty, source = empty_score(comparison)
+    whole = {
+        method: values
+        for method in comparison.methods
+        if len(values := comparison.over_seeds(method)) == 2 ** len(names) - 1
+    }
+    shapley: dict[str, dict[str, float]] = {}
+    pairs: dict[str, dict[str, float]] = {}
+    if source:
+        for method, values in whole.items():
+            found = robustness.shapley(values, names, empty)
+            shapley[method] = {name: scale * float(value) for name, value in found.items()}
+            both = robustness.interactions(values, names, empty)
+            pairs[method] = {scenario_name(pair): float(value) for pair, value in both.items()}
+    largest = max((abs(value) for each in pairs.values() for value in each.values()), default=0.0) or 1.0
+    rows = {
+        pair: [Cell(signed(metric, pairs[method][pair]), "", pairs[method][pair] / largest, "") for method in pairs]
+        for pair in next(iter(pairs.values()), {})
+    }
+    violations = []
+    for method in comparison.methods:
+        values = comparison.over_seeds(method)
+        steps = sum(
+            tuple(name for name in scenario if name != added) in values
+            for scenario in values
+            for added in scenario
+            if len(scenario) > 1
+        )
+        worse = robustness.violations(values, comparison.higher)
+        words = [
+            f"{each.added} added to {scenario_name(each.scenario)}: "
+            f"{signed(metric, -each.loss if comparison.higher else each.loss)}"
+            for each in worse[:3]
+        ]
+        violations.append((method, f"{len(worse)} of {steps}", words))
+    told = f"{number(metric, empty)} ({source})" if source else ""
+    return Worth(shapley, rows, violations, told)
