@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset import cli
 from anysubset.data.phantom import write_phantoms
 from anysubset.experiment import Experiment, read_experiment, write_experiment
 
@@ -59,6 +60,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_experiment: MakeExper
     write_experiment(make_experiment(), place / "tiny.yaml")
     assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
     return place / "tiny"
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of one layer, 16 wide, that knows 50 tokens and takes up to 12 of them. Not to be written to."""
+    transformers = pytest.importorskip("transformers", reason="the extra `bert` is not installed")
+    from anysubset.models.bert import quiet
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    folder = tmp_path_factory.mktemp("bert")
+    with torch.random.fork_rng([]), quiet():
+        torch.manual_seed(11)
+        config = transformers.BertConfig(**sizes, vocab_size=50, max_position_embeddings=12)
+        # As it is published: with a layer on top that this project does not use.
+        transformers.BertModel(config).save_pretrained(folder)
+    return folder
 
 
 # ----------------------------------------------------------------------------------------------------- features
@@ -147,3 +164,36 @@ def trained_features(tmp_path_factory: pytest.TempPathFactory, make_features: Ma
     write_experiment(make_features(), place / "tiny.yaml")
     assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
     return place / "tiny"
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that succeeds, and gives what it says."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that is refused, and gives the one line."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        line = capsys.readouterr().err
+        assert code == 2
+        assert line.startswith("anysubset: ")
+        assert line.count("\n") == 1
+        return line
+
+    return command

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from anysubset import checkpoint
-from anysubset.cli import main, open_run
+from anysubset.cli import main
+from anysubset.commands.trained import open_run
 from anysubset.modalities import Observed
 
 

@@ -15,7 +15,7 @@ import anysubset
 ROOT = Path(anysubset.__file__).parent
 
 # From the lowest to the highest: a module imports from lower lines only. A new module needs a place here, but for
-# methods and parts of the report.
+# methods, commands and parts of the report.
 LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
     ("errors", "files"),
@@ -74,6 +74,12 @@ LAYERS = (
     # The two tables, and what joins the others: for scikit-learn, and the command line.
     ("data", "methods"),
     ("estimators",),
+    ("commands.given",),
+    ("commands.trained",),
+    ("commands.inspect", "commands.convert", "commands.fit", "commands.evaluate", "commands.report"),
+    ("commands.ampute",),
+    ("commands.*",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -221,8 +227,14 @@ def test_only_the_command_line_imports_the_command_line():
     assert {name for name, found in OURS.items() if "cli" in found} == {"__main__"}
 
 
-def test_only_the_command_line_and_the_estimators_import_the_tables():
-    assert {name for name, found in OURS.items() if found & {"data", "methods"}} == {"cli", "estimators"}
+def test_only_the_command_line_imports_the_commands():
+    names = {name for name, found in OURS.items() if any(each.split(".")[0] == "commands" for each in found)}
+    assert {name for name in names if name.split(".")[0] != "commands"} == {"cli"}
+
+
+def test_only_commands_and_the_estimators_import_the_tables():
+    names = {name for name, found in OURS.items() if found & {"data", "methods"}}
+    assert {name for name in names if not name.startswith("commands.")} == {"estimators"}
 
 
 # ------------------------------------------------------------------------------------- the names of the package

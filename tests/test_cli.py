@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from anysubset import __version__, checkpoint, cli
+from anysubset.commands.lists import no_options
 from anysubset.data import DATASETS, phantom
 from anysubset.experiment import read_experiment
 from anysubset.methods import METHODS
@@ -22,20 +23,6 @@ NAMES = ("flair", "t2", "t1ce", "t1")
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to write to."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-@pytest.fixture
-def told(capsys):
-    """Runs a command that succeeds, and gives what it says."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (code, err) == (0, "")
-        return out
-
-    return command
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -324,7 +311,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(capsys, monkeypatch):
         """Pressed Ctrl-C."""
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "methods", (cli.no_options, interrupted))
+    monkeypatch.setitem(cli.COMMANDS, "methods", (no_options, interrupted))
     assert cli.main(["methods"]) == 130
     assert "--resume" in capsys.readouterr().err
 

@@ -26,36 +26,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "tables"
 
 
 @pytest.fixture
-def told(capsys):
-    """Runs a command that succeeds, and gives what it says."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (code, err) == (0, "")
-        return out
-
-    return command
-
-
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that is refused, and gives the one line."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        line = capsys.readouterr().err
-        assert code == 2
-        assert line.startswith("anysubset: ")
-        assert line.count("\n") == 1
-        return line
-
-    return command
-
-
-@pytest.fixture
 def run(trained_features: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to write to."""
     return Path(shutil.copytree(trained_features, tmp_path / "run"))

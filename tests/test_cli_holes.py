@@ -15,20 +15,6 @@ from anysubset.data.trimodal import trimodal
 SMALL = {"text": 6, "audio": 3, "vision": 4}
 
 
-@pytest.fixture
-def told(capsys):
-    """Runs a command that succeeds, and gives what it says."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (code, err) == (0, "")
-        return out
-
-    return command
-
-
 @pytest.fixture(scope="session")
 def table(tmp_path_factory) -> Path:
     """40, 8 and 8 utterances with every modality."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anysubset import checkpoint, cli
+from anysubset import checkpoint
 from anysubset.data import create_dataset
 from anysubset.diagnose import diagnose
 from anysubset.errors import InputError
@@ -20,35 +20,6 @@ from anysubset.modalities import Batch, scenario_name, scenarios
 
 SHARING = [name for name, method in METHODS.items() if issubclass(method, DynamicSharingMethod)]
 Told = Callable[..., str]
-
-
-@pytest.fixture
-def told(capsys) -> Told:
-    """Runs a command that succeeds, and gives what it says."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (code, err) == (0, "")
-        return out
-
-    return command
-
-
-@pytest.fixture
-def refused(capsys) -> Told:
-    """Runs a command that is refused, and gives the one line."""
-
-    def command(*arguments: object) -> str:
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        line = capsys.readouterr().err
-        assert code == 2
-        assert line.count("\n") == 1
-        return line
-
-    return command
 
 
 @pytest.fixture

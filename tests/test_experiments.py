@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import anysubset
-from anysubset.cli import new_method
+from anysubset.commands.trained import new_method
 from anysubset.data import create_task
 from anysubset.data.signature import Signature
 from anysubset.experiment import Experiment, read_experiment, settings_in
@@ -30,7 +30,7 @@ def task_of(experiment: Experiment) -> Segmentation | Prediction:
 
 
 @pytest.mark.parametrize(
-    "path", [*FILES, *Path(anysubset.__file__).parent.glob("demo*.yaml")], ids=lambda path: path.name
+    "path", [*FILES, *Path(anysubset.__file__).parent.glob("commands/*.yaml")], ids=lambda path: path.name
 )
 def test_an_experiment_describes_a_task_and_a_method(path: Path):
     experiment = read_experiment(path)

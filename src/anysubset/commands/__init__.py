@@ -1,0 +1,39 @@
+"""The commands, and the table by which the command line knows them.
+
+A command imports what it needs when it runs, so that the table costs nothing.
+"""
+
+from collections.abc import Callable
+
+import jsonargparse
+
+from anysubset.commands.ampute import ampute, ampute_options
+from anysubset.commands.compare import compare, compare_options
+from anysubset.commands.convert import convert, convert_options
+from anysubset.commands.demo import demo, demo_options
+from anysubset.commands.diagnose import diagnose, diagnose_options
+from anysubset.commands.evaluate import evaluate, evaluate_options
+from anysubset.commands.fit import fit, fit_options
+from anysubset.commands.given import Given
+from anysubset.commands.inspect import inspect, inspect_options
+from anysubset.commands.lists import datasets, doctor, methods, no_options
+from anysubset.commands.predict import predict, predict_options
+from anysubset.commands.report import report, report_options
+from anysubset.commands.sweep import sweep, sweep_options
+
+COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], int | None]]] = {
+    "demo": (demo_options, demo),
+    "inspect": (inspect_options, inspect),
+    "convert": (convert_options, convert),
+    "ampute": (ampute_options, ampute),
+    "fit": (fit_options, fit),
+    "evaluate": (evaluate_options, evaluate),
+    "sweep": (sweep_options, sweep),
+    "predict": (predict_options, predict),
+    "compare": (compare_options, compare),
+    "report": (report_options, report),
+    "diagnose": (diagnose_options, diagnose),
+    "methods": (no_options, methods),
+    "datasets": (no_options, datasets),
+    "doctor": (no_options, doctor),
+}

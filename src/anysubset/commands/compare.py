@@ -1,0 +1,62 @@
+"""`anysubset compare`: methods and seeds side by side."""
+
+import sys
+from pathlib import Path
+
+import jsonargparse
+
+from anysubset.commands.given import Given
+from anysubset.errors import InputError, unknown
+from anysubset.terminal import say
+
+
+def compare_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `compare`."""
+    parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
+    parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
+    parser.add_argument("--region", help="One region; by default the mean over all.")
+    parser.add_argument("--reference", help="Method that the others are compared with.")
+    parser.add_argument("--split", default="test", help="Split that was scored.")
+    parser.add_argument("--groups", type=Path, help="CSV file with columns id and group: samples that hang together.")
+    parser.add_argument("--paper", type=int, help="Number of a table of the paper, 1 to 5, in its layout.")
+    parser.add_argument("--published", action="store_true", help="The paper's printed numbers beside ours.")
+    parser.add_argument("--format", default="terminal", help="terminal, markdown or latex.")
+    parser.add_argument("--output", type=Path, help="File to write; by default the terminal.")
+
+
+def compare(given: Given) -> None:
+    """Put methods and seeds side by side in every scenario.
+
+    Means, intervals and tests against a reference, from the scores of runs alone.
+    """
+    from anysubset.files import whole
+    from anysubset.report.grid import FORMATS
+    from anysubset.report.paper import paper_grids
+    from anysubset.report.results import find_runs, put_together, read_results
+    from anysubset.report.side_by_side import grids
+
+    output = Path(given["output"]) if given.get("output") else None
+    form = given.get("format", "terminal")
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"{output} lies in a folder that is not there.")
+    if given.get("published") and given.get("paper") is None:
+        raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
+    folders, unscored = find_runs([Path(run) for run in given["run"]])
+    for folder in unscored:
+        print(f"anysubset: {folder} is left out: it has no scores yet", file=sys.stderr)
+    results = [result for folder in folders for result in read_results(folder, given.get("split", "test"))]
+    groups = put_together(results)
+    if given.get("paper") is not None:
+        found = paper_grids(given["paper"], groups, given.get("published", False))
+    else:
+        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups")}
+        found = [grid for group in groups for grid in grids(group, **asked)]
+    text = "\n".join(FORMATS[form](grid) for grid in found)
+    if output is None:
+        say(text)
+        return
+    with whole(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    say(f"Wrote {output}")

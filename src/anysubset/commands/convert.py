@@ -1,0 +1,43 @@
+"""`anysubset convert`: any table in our own format."""
+
+from pathlib import Path
+
+import jsonargparse
+
+from anysubset.commands.given import Given
+from anysubset.errors import InputError
+from anysubset.experiment import ReadingSettings
+from anysubset.terminal import say
+
+
+def convert_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `convert`."""
+    parser.add_argument("table", type=Path, help="Table of features, a file or a folder; it is not changed.")
+    parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
+    parser.add_class_arguments(ReadingSettings, "reading")
+
+
+def convert(given: Given) -> None:
+    """Write a table of any known format as our own: a file that is read fast, and with no settings.
+
+    What `reading` chose, cleaned or dropped is so in the new file.
+    """
+    from anysubset.data.arrays import check_ending, write_table
+    from anysubset.data.features import described, notes_of, sizes
+    from anysubset.data.formats import read_table
+
+    path, output = Path(given["table"]), Path(given["output"])
+    check_ending(output)
+    check_free(output)
+    table = read_table(path, **given.get("reading", {}))
+    write_table(table, output)
+    for note in notes_of(table):
+        say(f"note: {note}")
+    say(f"Wrote {output}: {described(table)}; {sizes(table.splits) if table.splits else 'no splits'}")
+
+
+def check_free(output: Path) -> None:
+    """Refuses to write where something is, or into a folder that is not there."""
+    if output.exists() or not output.parent.is_dir():
+        fault = "is there already; choose another name" if output.exists() else "lies in a folder that is not there"
+        raise InputError(f"{output} {fault}.")

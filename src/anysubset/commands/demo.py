@@ -1,0 +1,100 @@
+"""`anysubset demo`: the first five minutes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonargparse
+
+from anysubset.commands.evaluate import score_run
+from anysubset.commands.fit import train_run
+from anysubset.commands.given import Given
+from anysubset.commands.report import write_page
+from anysubset.experiment import read_experiment
+from anysubset.terminal import say, show_feature_scores, show_volume_scores
+
+if TYPE_CHECKING:
+    from anysubset.data.features import Features
+    from anysubset.data.volumes import Volumes
+    from anysubset.scores import Score
+
+
+def demo_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `demo`."""
+    parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="What to show.")
+    parser.add_argument("--output", type=Path, help="Folder of the data and the two runs; by default runs/demo...")
+    parser.add_argument("--seed", type=int, default=0, help="Of the data and of both runs.")
+    parser.add_argument("--train.steps", type=int, help="Optimizer steps of each run.")
+
+
+def demo(given: Given) -> None:
+    """Make a set, train on complete input and with GMD, and compare them in every scenario.
+
+    Phantom patients with tumours, or utterances of text, audio and vision. Goes on where it was stopped when it is
+    called again.
+    """
+    sentiment = given.get("task") == "sentiment"
+    folder = Path(given.get("output") or ("runs/demo_sentiment" if sentiment else "runs/demo"))
+    (demo_sentiment if sentiment else demo_segmentation)(folder, given.get("seed", 0), given.get("train", {}))
+
+
+def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
+    """Phantom patients; the table of Dice of both methods."""
+    from anysubset.data.phantom import write_phantoms
+    from anysubset.data.volumes import Volumes
+    from anysubset.scores import means
+
+    patients = folder / "patients"
+    if not patients.exists():
+        say(f"Making phantom patients in {patients}: enhancing tumour shows almost only in t1ce")
+        write_phantoms(patients, counts={"train": 24, "val": 4, "test": 12}, size=(48, 48, 32), seed=seed)
+    found, dataset = demo_runs("segmentation", folder, patients, seed, settings)
+    assert isinstance(dataset, Volumes)
+    tables = {method: means(scores, "dice") for method, scores in found.items()}
+    show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
+    say(
+        "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
+        "Rows without t1ce: what happens when it goes missing.\n"
+        f"Runs: {folder / 'full'} and {folder / 'gmd'}; patients: {patients}\n"
+        f"Report: {folder / 'report.html'}\n"
+        f"Next: anysubset predict {folder / 'gmd'} {next(iter(dataset.patients.values())).sources['t1'].path.parent}"
+    )
+
+
+def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
+    """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
+    from anysubset.data.arrays import write_table
+    from anysubset.data.features import Features
+    from anysubset.data.trimodal import trimodal
+
+    table = folder / "utterances.npz"
+    if not table.exists():
+        say(f"Making utterances in {table}: text says most, and half of all modalities are missing in training")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
+    found, dataset = demo_runs("sentiment", folder, table, seed, settings)
+    assert isinstance(dataset, Features)
+    title = "training on complete input (full) against GMD"
+    show_feature_scores(found, dataset, "test", title, ("acc2", "mae", "corr"))
+    say(
+        "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
+        f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
+        f"Report: {folder / 'report.html'}\n"
+        f"Next: anysubset predict {folder / 'gmd'} {table}"
+    )
+
+
+def demo_runs(
+    task: str, folder: Path, root: Path, seed: int, settings: Given
+) -> tuple[dict[str, list["Score"]], "Volumes | Features"]:
+    """Trains both methods, scores them on the test split, and writes their report."""
+    found = {}
+    for method in ("full", "gmd"):
+        overrides = {"seed": seed, "data.root": str(root), "method.name": method}
+        overrides |= {f"train.{name}": value for name, value in settings.items()}
+        experiment = read_experiment(Path(__file__).with_name(f"demo_{task}.yaml"), overrides)
+        say()
+        train_run(experiment, folder / method, resume=True)
+        found[method], _, dataset = score_run(folder / method, "test", None, distances=False)
+    folders = [folder / method for method in found]
+    write_page(folders, folder / "report.html", "test", {"reference": "full"}, images=task == "segmentation")
+    return found, dataset

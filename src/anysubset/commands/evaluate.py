@@ -1,0 +1,99 @@
+"""`anysubset evaluate`: every scenario on a split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonargparse
+
+from anysubset.commands.given import Given
+from anysubset.commands.trained import open_run
+from anysubset.devices import device_of
+from anysubset.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
+
+if TYPE_CHECKING:
+    from anysubset.data.features import Features
+    from anysubset.data.volumes import Volumes
+    from anysubset.scores import Score
+
+
+def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `evaluate`."""
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("--split", default="test", help="A name in the dataset's splits, or `all`.")
+    parser.add_argument("--data.root", help="Samples of another place; by default those of the experiment.")
+    parser.add_argument("--rates", type=float, nargs="+", help="Score random missing at these rates, too: 0.1 0.2 ...")
+    parser.add_argument("--seed", type=int, default=0, help="Of what is missing at random, for every method the same.")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+
+
+def evaluate(given: Given) -> None:
+    """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
+    from anysubset.data.features import Features
+    from anysubset.report.table import scenario_table
+    from anysubset.scores import means
+
+    run, split = Path(given["run"]), given.get("split", "test")
+    root = given.get("data", {}).get("root")
+    rates, seed = given.get("rates", []), given.get("seed", 0)
+    scores, drawn, dataset = score_run(run, split, root, device=given.get("device", "auto"), rates=rates, seed=seed)
+    if isinstance(dataset, Features):
+        show_feature_scores({run.name: scores}, dataset, split, str(run))
+    else:
+        show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
+        say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
+    if drawn:
+        show_random_missing(drawn, dataset.headline if isinstance(dataset, Features) else ())
+        say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'holes'}); in no mean above.")
+    say(f"Scores: {run / 'scores.csv'}")
+
+
+def score_run(
+    folder: Path,
+    split: str,
+    root: str | None,
+    *,
+    distances: bool = True,
+    device: str = "auto",
+    rates: Sequence[float] = (),
+    seed: int = 0,
+) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
+    """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
+    from anysubset import processes
+    from anysubset.availability import write_availability
+    from anysubset.data import create_dataset
+    from anysubset.data.features import Features
+    from anysubset.evaluate import evaluate as evaluate_method
+    from anysubset.random_missing import draw_masks, under_masks, write_masks
+    from anysubset.scores import write_scores
+
+    processes.join(device_of(device).type)
+    opened = open_run(folder, device)
+    experiment = opened.experiment.at(root)
+    dataset = create_dataset(experiment.data, experiment.model, say, opened.signature)
+    if root is None and isinstance(dataset, Features):
+        dataset.check_trained()
+    masks = draw_masks(dataset, split, rates, seed)
+    dataset.prepare(split)
+    found = evaluate_method(
+        opened.method,
+        dataset,
+        split,
+        thorough=distances,
+        progress=lambda samples: track_samples(samples, "Scoring", len(processes.share(dataset.ids(split)))),
+    )
+    facts = {
+        "run": folder.name,
+        "method": experiment.method["name"],
+        "seed": experiment.seed,
+        # Samples of another place must not replace the scores of the experiment's own.
+        "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
+        "split": split,
+    }
+    drawn = under_masks(found, masks, dataset)
+    if processes.rank() == 0:
+        if root is None:
+            write_availability(folder / "splits.json", dataset)
+        write_masks(folder / "holes", masks, dataset, split, seed)
+        write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
+    return found, drawn, dataset

@@ -1,0 +1,100 @@
+"""`anysubset inspect`: what there is."""
+
+import json
+import sys
+from pathlib import Path
+
+import jsonargparse
+
+from anysubset.commands.given import Given
+from anysubset.errors import InputError
+from anysubset.experiment import ReadingSettings
+from anysubset.terminal import show_table, show_volumes
+
+
+def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `inspect`."""
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table of features.",
+    )
+    parser.add_class_arguments(ReadingSettings, "reading")
+    parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
+    parser.add_argument("--write", type=Path, help="Write a dataset file: the `data` section of an experiment.")
+
+
+def inspect(given: Given) -> None:
+    """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
+    from anysubset.data.description import inspect_table
+    from anysubset.data.inspection import inspect_volumes
+
+    path, reading = Path(given["path"]), given.get("reading", {})
+    features = bool(reading) or holds_features(path)
+    target = Path(given["write"]) if given.get("write") else None
+    for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
+        if file.exists():
+            raise InputError(f"{file} is there already; choose another name.")
+    report = inspect_table(path, **reading) if features else inspect_volumes(path)
+    if features and "samples" not in report:
+        raise InputError(report["faults"][0])
+    if given.get("json"):
+        print(json.dumps(report, indent=2))
+    elif features:
+        show_table(report)
+    else:
+        show_volumes(report)
+    if target is not None and features:
+        write_features(report, path, reading, target)
+    elif target is not None:
+        write_dataset(report, path, target)
+
+
+def holds_features(path: Path) -> bool:
+    """Whether a path is a table of features: a file that names no volumes, or a folder of tables."""
+    if path.is_dir():
+        folders = any(each.is_dir() for each in path.iterdir())
+        return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
+    if not path.is_file() or ".nii" in path.name:
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() != ".csv" or b".nii" not in file.read(100_000)
+
+
+def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:
+    """An experiment on a table, with folds where its file has no splits, and a training that suits small tables.
+
+    The defaults of `train` are for volumes.
+    """
+    import yaml
+
+    train = {"steps": 500, "batch": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}
+    train |= {"warmup": 20, "clip": 1.0, "validate_every": 25}
+
+    settings: Given = {"name": "features", "root": str(path), "modalities": list(report["modalities"])}
+    if "train" not in report["splits"]:
+        settings["folds"] = 5
+        print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
+    if reading:
+        settings["reading"] = reading
+    target.write_text(yaml.safe_dump({"data": settings, "train": train}, sort_keys=False), encoding="utf-8")
+    print(f"Wrote {target}", file=sys.stderr)
+
+
+def write_dataset(report: Given, path: Path, target: Path) -> None:
+    """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
+    import yaml
+
+    from anysubset.data.inspection import dataset_file
+    from anysubset.data.patients import find_patients
+    from anysubset.data.splits import draw_splits
+
+    settings = dataset_file(report, path)
+    if not report["splits"]:
+        usable = [patient.id for patient in find_patients(path) if patient.label and patient.id not in report["faults"]]
+        splits = target.with_suffix(".splits.json")
+        splits.write_text(json.dumps(draw_splits(usable), indent=1) + "\n", encoding="utf-8")
+        settings["data"]["splits"] = str(splits)
+        print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
+    target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    print(f"Wrote {target}", file=sys.stderr)

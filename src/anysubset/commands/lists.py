@@ -1,0 +1,63 @@
+"""`anysubset methods`, `datasets` and `doctor`: what there is here, and what this machine can do."""
+
+import sys
+
+import jsonargparse
+from rich.table import Table
+
+from anysubset.commands.given import Given
+from anysubset.devices import device_of
+from anysubset.terminal import say
+
+
+def no_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of a command that has none."""
+
+
+def methods(given: Given) -> None:
+    """List the methods and their options."""
+    from anysubset.methods import METHODS, method_options
+
+    table = Table("method", "what it is", "options")
+    for name, method in METHODS.items():
+        options = ", ".join(f"{option}={value}" for option, value in method_options(name).items())
+        table.add_row(name, (sys.modules[method.__module__].__doc__ or "").splitlines()[0], options or "-")
+    say(table)
+
+
+def datasets(given: Given) -> None:
+    """List the datasets that are known by name."""
+    from anysubset.data import DATASETS
+    from anysubset.data.features import FeatureSet
+
+    table = Table("dataset", "modalities", "regions or range", "what it is")
+    for name, known in DATASETS.items():
+        if isinstance(known, FeatureSet):
+            asked = "" if known.limits is None else f"{known.limits[0]:g} to {known.limits[1]:g}"
+        else:
+            asked = "  ".join(f"{region} {list(labels)}" for region, labels in known.regions)
+        table.add_row(name, " ".join(known.modalities) or "-", asked or "-", known.summary)
+    say(table)
+
+
+def doctor(given: Given) -> None:
+    """Say what this machine can do, and whether the mathematics gives the right numbers on it."""
+    import torch
+
+    from anysubset.gradients import by_index
+    from anysubset.runs import environment
+
+    table = Table("what", "found")
+    for name, value in environment().items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{package} {number}" for package, number in value.items())
+        table.add_row(name, str(value) if value else "none")
+    table.add_row("training on", str(device_of("auto")))
+    rows = torch.tensor([[10.0, 0.0], [-0.6, 0.8]], dtype=torch.float64)
+    weights = by_index(rows @ rows.T)
+    # By hand: copies (6.4, 4.8) and (0, 0.8), so the sum is 1.06 g_1 + 7 g_2.
+    right = torch.allclose(weights, torch.tensor([1.06, 7.0], dtype=torch.float64))
+    table.add_row("GMD on a pair worked out by hand", "as it should be" if right else f"WRONG: {weights.tolist()}")
+    say(table)
+    if not right:
+        raise RuntimeError("GMD gives wrong weights on this machine.")

@@ -1,0 +1,74 @@
+"""`anysubset predict`: answers from whatever there is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+
+from anysubset.commands.given import Given
+from anysubset.commands.trained import Opened, open_run
+from anysubset.errors import InputError
+from anysubset.terminal import say, track
+
+
+def predict_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `predict`."""
+    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("case", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
+    parser.add_argument("--output", type=Path, help="Folder for answers; by default `predictions` in the run folder.")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+
+
+def predict(given: Given) -> None:
+    """Answer from whatever there is.
+
+    For each patient a mask in the files' own grid; for a table of features a row for each sample.
+    """
+    run = Path(given["run"])
+    folder = Path(given.get("output") or run / "predictions")
+    opened = open_run(run, given.get("device", "auto"))
+    cases = [Path(case) for case in given["case"]]
+    if opened.signature is None:
+        predict_masks(opened, cases, folder)
+    elif len(cases) > 1:
+        raise InputError(f"Give one table of features, not {len(cases)}; their answers would replace each other.")
+    else:
+        predict_answers(opened, cases[0], folder)
+
+
+def predict_masks(opened: Opened, cases: Sequence[Path], folder: Path) -> None:
+    """A mask and a JSON for each patient."""
+    from anysubset.data.patients import find_patients
+    from anysubset.predict import predict as predict_patient
+    from anysubset.segmentation import Segmentation
+
+    patients = [patient for case in cases for patient in find_patients(case)]
+    for name, count in Counter(patient.id for patient in patients).items():
+        if count > 1:
+            raise InputError(f"{count} patients are called {name!r}; their masks would replace each other.")
+    task = opened.task
+    assert isinstance(task, Segmentation)
+    folder.mkdir(parents=True, exist_ok=True)
+    for patient in track(patients, "Predicting"):
+        path = predict_patient(opened.method, task, patient, folder, opened.facts)
+        say(f"{path}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
+
+
+def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
+    """One table of answers, and a JSON, for a table of features."""
+    from anysubset.answers import answer
+    from anysubset.data import create_dataset
+    from anysubset.data.features import Features
+    from anysubset.modalities import scenario_name
+
+    experiment = opened.experiment.at(str(table))
+    dataset = create_dataset(experiment.data, experiment.model, say, opened.signature, unlabelled=True)
+    assert isinstance(dataset, Features)
+    dataset.prepare("all")
+    folder.mkdir(parents=True, exist_ok=True)
+    path, used = answer(opened.method, dataset, folder, opened.facts)
+    for scenario, count in used.items():
+        say(f"{path}  {count} from {', '.join(scenario)}")
+        if scenario_name(scenario) not in opened.facts["validation"]:
+            say(f"note: no validation sample has {', '.join(scenario)}; nothing is known of these answers")

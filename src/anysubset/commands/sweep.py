@@ -1,0 +1,158 @@
+"""`anysubset sweep`: many runs, several at once."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonargparse
+
+from anysubset.commands.ampute import thinned
+from anysubset.commands.evaluate import evaluate
+from anysubset.commands.fit import train_run
+from anysubset.commands.given import Given
+from anysubset.commands.trained import new_method
+from anysubset.devices import device_of
+from anysubset.errors import InputError
+from anysubset.terminal import say, show_results, track
+
+if TYPE_CHECKING:
+    from anysubset.prediction import Prediction
+    from anysubset.segmentation import Segmentation
+    from anysubset.sweep import Planned
+
+
+# What takes seconds to import, and what those import when they are used first.
+PRELOAD = (
+    *("anysubset.data", "anysubset.methods", "anysubset.train", "anysubset.evaluate", "anysubset.random_missing"),
+    *("torch._dynamo", "sklearn.metrics", "sklearn.model_selection", "anysubset.report.table"),
+)
+
+
+def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
+    """Of `sweep`."""
+    parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and what is varied in it.")
+    parser.add_argument("--output", type=Path, help="Folder of all runs; by default runs/ and the name of the file.")
+    parser.add_argument("--data.root", type=Path, help="Folder in which the file's relative data.root are looked up.")
+    parser.add_argument("--jobs", type=int, help="Runs at once, which share the cores; by default one a core, up to 4.")
+
+
+def sweep(given: Given) -> int:
+    """Train and score every combination that a file asks for, several at once: a table, and sweep.csv.
+
+    What is done is skipped, and what was stopped goes on, when it is called again. Exit code 1 if a run failed.
+    """
+    import filelock
+
+    from anysubset.sweep import check_folder, lacking, read_sweep, result_of, write_results
+
+    path = Path(given["sweep"])
+    output = Path(given.get("output") or Path("runs") / path.stem).resolve()
+    root = given.get("data", {}).get("root")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = given.get("jobs", min(cores, 4))
+    if jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {jobs}.")
+    plan = read_sweep(path, output, None if root is None else Path(root))
+    for run in plan.runs:
+        check_folder(run)
+    waiting = [run for run in plan.runs if lacking(run, plan.splits) != []]
+    say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
+    draw_holes(waiting)
+    check_runs(waiting, plan.splits)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(output / ".lock", timeout=0):
+            failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
+            lines = [result_of(run, plan.splits) for run in plan.runs]
+            write_results(output / "sweep.csv", lines)
+    except filelock.Timeout:
+        raise InputError(f"{output} is in use by another sweep.") from None
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoints")
+        return 130
+    show_results(lines, plan.splits)
+    say(f"Table: {output / 'sweep.csv'}")
+    for name, fault in failed.items():
+        say(f"failed: {name}: {fault}")
+    return 1 if failed else 0
+
+
+def draw_holes(runs: Sequence["Planned"]) -> None:
+    """The files of holes that runs need and that are not there yet."""
+    from anysubset.data import create_dataset
+    from anysubset.data.holes import write_holes
+
+    for run in runs:
+        data, seed = run.experiment.data, run.holes.get("seed", 0)
+        if not run.holes or data.holes is None or Path(data.holes).exists():
+            continue
+        dataset = create_dataset(replace(data, holes=None, complete_only=False), run.experiment.model)
+        split = run.holes["split"]
+        found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
+        before = {sample: names for sample, names in found.items() if names}
+        after, how = thinned(before, dataset.task.modalities, run.holes, seed)
+        share = 1 - sum(map(len, after.values())) / sum(map(len, before.values()))
+        Path(data.holes).parent.mkdir(parents=True, exist_ok=True)
+        write_holes(Path(data.holes), after, {"how": how, "seed": seed, "split": split, "missing": round(share, 4)})
+        say(f"Wrote {data.holes}: {how}; {share:.1%} of split {split!r} are taken away")
+
+
+def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
+    """What can be found wrong before anything is trained: data, splits, devices, and options of methods.
+
+    Raises:
+        InputError: with the name of the run.
+    """
+    from anysubset.data import create_dataset
+
+    tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.
+    for run in runs:
+        experiment = run.experiment
+        try:
+            device_of(experiment.train.device)
+            described = repr((experiment.data, experiment.model))
+            if described not in tasks:
+                dataset = create_dataset(experiment.data, experiment.model)
+                dataset.check_modalities()
+                for name in ("train", "val", *splits):
+                    dataset.ids(name)
+                tasks[described] = dataset.task
+            new_method(experiment, tasks[described])
+        except InputError as error:
+            raise InputError(f"Run {run.name}: {error}") from None
+
+
+def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
+    """Trains and scores runs, several at once; by name, why those failed that did."""
+    from anysubset.children import Job, last_line, run_jobs
+    from anysubset.scores import shown
+    from anysubset.sweep import result_of
+
+    works, names = {}, {run.name: run for run in runs}
+    for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        works[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
+    failed = {}
+    ends = run_jobs(works, jobs, threads, PRELOAD)
+    for number, (name, code) in enumerate(track(ends, "Running", len(works)), start=1):
+        if code:
+            line = last_line(works[name].log)
+            failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {works[name].log})"
+            say(f"[{number}/{len(works)}] {name} failed: {failed[name]}")
+        else:
+            found = result_of(names[name], splits)
+            chosen = shown(found["metric"], found["validation"])
+            say(f"[{number}/{len(works)}] {name}: validation {chosen} at step {found['step']}")
+    return failed
+
+
+def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
+    """One run of a sweep, in a process of its own: trained to its end, and scored where it is not yet."""
+    from anysubset.sweep import lacking
+
+    if lacking(run, splits) is None:
+        train_run(run.experiment, run.folder, resume=True)
+    for split in lacking(run, splits) or []:
+        evaluate({"run": run.folder, "split": split, "device": run.experiment.train.device})

@@ -1,0 +1,57 @@
+"""A trained run, opened: what several commands begin with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anysubset.commands.given import Given
+from anysubset.devices import device_of
+from anysubset.errors import InputError
+from anysubset.experiment import Experiment, read_experiment
+
+if TYPE_CHECKING:
+    from anysubset.data.signature import Signature
+    from anysubset.methods import Method
+    from anysubset.prediction import Prediction
+    from anysubset.segmentation import Segmentation
+
+
+class Opened(NamedTuple):
+    """A trained run: its experiment, its task, the method with the best weights, the facts of that checkpoint, and what
+    it knows of its features, if they are features.
+    """
+
+    experiment: Experiment
+    task: "Segmentation | Prediction"
+    method: "Method"
+    facts: Given
+    signature: "Signature | None"
+
+
+def open_run(folder: Path, device: str) -> Opened:
+    """A trained run.
+
+    Raises:
+        InputError: if the folder is no run, or holds a checkpoint of another experiment.
+    """
+    from anysubset import checkpoint
+    from anysubset.data import create_task, signature_in
+    from anysubset.runs import best_of, check_same, features_of
+
+    if not (folder / "experiment.yaml").is_file():
+        raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")
+    experiment = read_experiment(folder / "experiment.yaml")
+    tensors, facts = checkpoint.load(best_of(folder))
+    check_same(experiment, facts["experiment"], best_of(folder))
+    signature = signature_in(features_of(folder), experiment.data)
+    task = create_task(experiment.data, experiment.model, signature)
+    method = new_method(experiment, task)
+    checkpoint.put(tensors, method, best_of(folder))
+    return Opened(experiment, task, method.to(device_of(device)), facts, signature)
+
+
+def new_method(experiment: Experiment, task: "Segmentation | Prediction", generator: Any = None) -> "Method":
+    """The experiment's method, freshly initialised."""
+    from anysubset.methods import create_method
+
+    options = {name: value for name, value in experiment.method.items() if name != "name"}
+    return create_method(experiment.method["name"], task, options, generator)
