@@ -61,6 +61,7 @@ EVERYTHING = Experiment(
         dropout=0.0,
         head="linear",
         error="mse",
+        bert="some where/bert",
     ),
     method={"name": "gmd", "cases": "random=2", "floor": 1e-8},
     train=TrainSettings(
@@ -70,6 +71,7 @@ EVERYTHING = Experiment(
         clip=0.5,
         optimizer="adamw",
         lr=1e-5,
+        bert_lr=1e-6,
         weight_decay=0.0,
         schedule="cosine",
         warmup=3,
@@ -281,6 +283,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("train.log_every", 0),
         ("train.lr", 0.0),
         ("train.lr", float("nan")),
+        ("train.bert_lr", 0.0),
         ("train.weight_decay", -0.1),
         ("train.warmup", -1),
         ("data.folds", 2),
@@ -344,8 +347,11 @@ def test_the_order_of_regions_survives_writing(tmp_path):
 
 def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
     (tmp_path / "drawn.json").write_text("{}")
+    (tmp_path / "bert").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = read_experiment(None, {"data.root": "patients", "data.splits": "drawn.json"}).anchored()
+    given = {"data.root": "patients", "data.splits": "drawn.json", "model.bert": "bert"}
+    found = read_experiment(None, given).anchored()
+    assert found.model.bert == str(tmp_path / "bert")
     assert found.data.root == str(tmp_path / "patients")
     assert found.data.splits == str(tmp_path / "drawn.json")
     # Splits that lie beside the patients are found there, wherever that is.

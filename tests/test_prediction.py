@@ -23,6 +23,7 @@ NAMES = ("text", "audio", "vision")
 SEVEN = scenarios(NAMES)
 COMPLETE: list[Scenario] = [NAMES] * 3
 LENGTHS = (5, 3, 1, 4, 2, 5, 1)
+BERT: dict[str, str] = {}  # Its folder, once the fixture has made it.
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 near = partial(assert_close, rtol=0, atol=1e-6)
@@ -47,6 +48,10 @@ def small(preset: str, **more: Any) -> Prediction:
     if preset == "vectors":
         streams = {"text": Stream("sequence", 3), "audio": Stream("image", 1), "vision": Stream("vector", 4)}
         return Prediction(NAMES, streams, preset=preset, **{"width": 8, "dropout": 0.0, **more})
+    if preset == "bert":
+        streams = {"text": Stream("tokens", 1), "audio": Stream("sequence", 2), "vision": Stream("sequence", 2)}
+        sizes = {"width": 8, "layers": 2, "dropout": 0.0}
+        return Prediction(NAMES, streams, preset=preset, **{**sizes, "bert": BERT["folder"], **more})
     if preset == "gmc":
         return task_of(preset, (3, 2, 2), **{"width": 4, "steps": 6, **more})
     return task_of(preset, (3, 2, 2), **{"width": 8, "dropout": 0.0, **more})
@@ -63,6 +68,9 @@ def batch_of(task: Prediction, presence: list[Scenario], filler: float = 0.0) ->
     generator = torch.Generator().manual_seed(3)
     inputs = {}
     for name, stream in task.streams.items():
+        if stream.kind == "tokens":
+            inputs |= tokens_of(name, presence, filler, generator)
+            continue
         shape = {"sequence": (5, stream.size), "vector": (stream.size,), "image": (stream.size, 6, 6)}[stream.kind]
         values = torch.randn(len(presence), *shape, generator=generator, dtype=torch.float64)
         valid = torch.arange(5) < torch.tensor(LENGTHS[: len(presence)])[:, None]
@@ -77,6 +85,15 @@ def batch_of(task: Prediction, presence: list[Scenario], filler: float = 0.0) ->
     return Batch(inputs, target, tuple(f"s{row}" for row in range(len(presence))))
 
 
+def tokens_of(name: str, presence: list[Scenario], filler: float, generator: torch.Generator) -> dict[str, Observed]:
+    """The same for token ids; where they are padded stands 0, or for other fillers what is no token."""
+    values = torch.randint(1, 50, (len(presence), 5), generator=generator)
+    valid = torch.arange(5) < torch.tensor(LENGTHS[: len(presence)])[:, None]
+    rows = torch.tensor([row for row, scenario in enumerate(presence) if name in scenario])
+    tokens = values.where(valid, 10**9 if filler else 0)
+    return {name: Observed(tokens[rows], rows, valid[rows])} if len(rows) else {}
+
+
 def owned_by(network: nn.Module, modality: str) -> list[str]:
     """The names of parameters that belong to a modality: its encoder and its norm affines."""
     return [name for name, _ in network.named_parameters() if modality in name.split(".")]
@@ -88,11 +105,13 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
 
 @pytest.fixture(params=PRESETS)
 def preset(request: pytest.FixtureRequest) -> str:
+    if request.param == "bert":
+        BERT["folder"] = str(request.getfixturevalue("bert_folder"))
     return request.param
 
 
 def test_the_presets_are_those_that_are_tested_here():
-    assert set(PRESETS) == {"ds-transformer", "gmc", "utterance", "vectors"}
+    assert set(PRESETS) == {"ds-transformer", "gmc", "utterance", "vectors", "bert"}
 
 
 # ---------------------------------------------------------------------------------------------- S7: sizes
@@ -459,7 +478,7 @@ def test_options_change_the_network():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"preset": "bert"}, "Unknown preset 'bert'"),
+        ({"preset": "brt"}, r"Unknown preset 'brt'\. Did you mean 'bert'"),
         ({"streams": {"text": Stream("vector", 3)}}, "Modality 'audio' needs a stream"),
         ({"streams": {"txt": Stream("vector", 3)}}, r"Unknown modality 'txt'\. Did you mean 'text'"),
         ({"classes": ("one",)}, r"two or more, each named once, not \['one'\]"),

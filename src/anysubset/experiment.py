@@ -17,7 +17,7 @@ import yaml
 from anysubset.errors import InputError, one_line, unknown
 
 # What may differ between a run and its continuation without changing a bit of the result.
-INCIDENTAL = ("data.root", "data.splits", "data.holes", "data.cache", "data.workers")
+INCIDENTAL = ("data.root", "data.splits", "data.holes", "data.cache", "data.workers", "model.bert")
 
 # Groups whose names are the user's own, or a method's.
 OPEN = ("data.regions", "data.reading.modalities", "method")
@@ -137,12 +137,14 @@ class ModelSettings:
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
         overlap: of neighbouring windows at prediction, as a share of the patch.
-        preset: of features, the networks: `ds-transformer` (the default for sequences alone), `gmc`, `utterance` or
-            `vectors` (the default for all else).
+        preset: of features, the networks: `ds-transformer` (the default for sequences alone), `bert` (where there are
+            token ids), `gmc`, `utterance` or `vectors` (the default for all else).
         layers: of the preset's backbone; by default as the preset has them.
         dropout: of features; by default as the preset has it.
         head: of features, `norm`, `linear` or `residual`; by default the preset's.
         error: of a target of numbers, what is learned to be small: `l1` (the default) or `mse`.
+        bert: folder that a BERT of Hugging Face's was saved to, for preset `bert`; it is read whenever the run is, and
+            trained along.
     """
 
     patch: list[int] = field(default_factory=lambda: [96, 96, 96])
@@ -156,6 +158,7 @@ class ModelSettings:
     dropout: float | None = None
     head: str | None = None
     error: str | None = None
+    bert: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class TrainSettings:
         clip: largest norm of the gradient of a step, clipped after decoupling; 0 for none.
         optimizer: "adam", or "adamw", whose weight decay does not pass through the gradient.
         lr: learning rate at its highest.
+        bert_lr: that of a BERT's own parameters, where there is one; by default 2e-5.
         weight_decay: L2, added to the gradient of "adam"; of "adamw", the share of a weight that a rate of 1 removes.
         schedule: "poly" (power 0.9), "cosine" or "constant".
         warmup: steps over which the learning rate rises from 0.
@@ -188,6 +192,7 @@ class TrainSettings:
     clip: float = 0.0
     optimizer: str = "adam"
     lr: float = 8e-4
+    bert_lr: float | None = None
     weight_decay: float = 1e-5
     schedule: str = "poly"
     warmup: int = 0
@@ -207,6 +212,8 @@ class TrainSettings:
             raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
         if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
             raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
+        if self.bert_lr is not None and not 0 < self.bert_lr < math.inf:
+            raise InputError(f"train.bert_lr must be positive, not {self.bert_lr}.")
         for name, choices in (
             ("optimizer", ["adam", "adamw"]),
             ("schedule", ["poly", "cosine", "constant"]),
@@ -246,12 +253,12 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same experiment with whole paths, so that its run can be used from anywhere."""
-        splits, holes = (
+        splits, holes, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, self.data.holes)
+            for path in (self.data.splits, self.data.holes, self.model.bert)
         )
-        root = str(Path(self.data.root).resolve())
-        return replace(self, data=replace(self.data, root=root, splits=splits, holes=holes))
+        data = replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits, holes=holes)
+        return replace(self, data=data, model=replace(self.model, bert=bert))
 
     def at(self, root: str | None) -> "Experiment":
         """The same experiment on data at another place; None leaves it where it is."""

@@ -1,4 +1,4 @@
-"""The prediction task: a number or a class for each sample, from any subset of sequences, vectors and images."""
+"""The prediction task: a number or a class for each sample, from any subset of sequences, vectors, images and words."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Inputs
+from anysubset.models.bert import TokenEncoder
 from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
 from anysubset.models.heads import HEADS
 from anysubset.models.sharing import DynamicSharing
@@ -15,7 +16,7 @@ from anysubset.models.transformer import Transformer
 from anysubset.models.vectors import ResidualMLP, UnitProjection
 from anysubset.task import Function, Task
 
-KINDS = ("sequence", "vector", "image")
+KINDS = ("sequence", "vector", "image", "tokens")
 ERRORS = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 ATTENTION_HEADS = 4
 ENCODER_DROPOUT = 0.5  # Of `utterance`.
@@ -25,8 +26,9 @@ ENCODER_DROPOUT = 0.5  # Of `utterance`.
 class Stream:
     """What the input of one modality looks like.
 
-    kind: `sequence` (n, time, size), `vector` (n, size) or `image` (n, size, height, width).
-    size: features of a step, entries of a vector, channels of an image.
+    kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time), whole
+        numbers that stand for words.
+    size: features of a step, entries of a vector, channels of an image; 1 of tokens.
     stride: of the convolution over a sequence, to shorten a long one.
     """
 
@@ -62,8 +64,11 @@ PRESETS = {
     # One vector a modality for each utterance, from networks that were trained elsewhere.
     "utterance": Preset(("vector",), 128, 2, 0.3, "norm"),
     # Tables, images, spectrograms, and sequences by their mean.
-    "vectors": Preset(KINDS, 128, 2, 0.3, "norm"),
+    "vectors": Preset(("sequence", "vector", "image"), 128, 2, 0.3, "norm"),
+    # `ds-transformer` with a BERT of its own for each modality of tokens.
+    "bert": Preset(("sequence", "tokens"), 128, 4, 0.1, "norm"),
 }
+OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Prediction(Task):
     preset: which encoders, backbone and head; one of `PRESETS`.
     width, layers, dropout, head: as the preset has them, unless given. `head` is one of `norm`, `linear`, `residual`.
     steps: of `gmc`, the length of a sequence.
+    bert: of `bert`, the folder that the BERT is in; see `models/bert.py`.
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -89,6 +95,7 @@ class Prediction(Task):
     dropout: float | None = None
     head: str | None = None
     steps: int = 50
+    bert: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,8 +120,15 @@ class Prediction(Task):
                     f"Preset {self.preset!r} takes inputs of kind {' or '.join(kinds)}; {name!r} is of kind "
                     f"{self.streams[name].kind}, which is for: {', '.join(fitting)}."
                 )
-            if self.streams[name].stride > 1 and self.preset != "ds-transformer":
+            if self.streams[name].stride > 1 and self.preset not in OVER_STEPS:
                 raise InputError(f"A stride, as {name!r} has, is for preset 'ds-transformer', not {self.preset!r}.")
+        if self.preset != "bert":
+            if self.bert is not None:
+                raise InputError(f"model.bert is for preset 'bert', not {self.preset!r}.")
+        elif all(self.streams[name].kind != "tokens" for name in self.modalities):
+            raise InputError("Preset 'bert' is for token ids, which no modality holds; 'ds-transformer' needs none.")
+        elif self.bert is None:
+            raise InputError("Token ids need a BERT: set model.bert to the folder that one was saved to.")
 
     def check_outputs(self) -> None:
         """Classes or a range, not both."""
@@ -153,7 +167,7 @@ class Prediction(Task):
         layers = self.layers or preset.layers or 0
         dropout = (preset.dropout or 0.0) if self.dropout is None else self.dropout
         backbone: nn.Module
-        if self.preset == "ds-transformer":
+        if self.preset in OVER_STEPS:
             backbone = Transformer(names, width, layers, ATTENTION_HEADS, dropout)
         elif self.preset == "gmc":
             backbone = UnitProjection(width)
@@ -165,7 +179,10 @@ class Prediction(Task):
 
     def encoder(self, stream: Stream, width: int, dropout: float) -> nn.Module:
         """What a modality has of its own, beside norm affines."""
-        if self.preset == "ds-transformer":
+        if stream.kind == "tokens":
+            assert self.bert is not None
+            return TokenEncoder(self.bert, width)
+        if self.preset in OVER_STEPS:
             return SequenceEncoder(stream.size, width, stream.stride)
         if self.preset == "gmc":
             return FlatGRU(stream.size, width, self.steps, hidden=width // 2)

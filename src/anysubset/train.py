@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import torch
 
 from anysubset import checkpoint, processes
 from anysubset.data.dataset import Dataset
+from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings
 from anysubset.methods.method import Method
 from anysubset.modalities import Batch, eligible, scenario_name
+from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
 from anysubset.scores import means, over_set, overall, shown
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+BERT_LR = 2e-5  # What is trained already moves slowly.
 
 
 @dataclass
@@ -65,7 +69,7 @@ def train(
     dataset.prepare("train")
     dataset.prepare("val")
     lay_out(method, settings)
-    optimizer = OPTIMIZERS[settings.optimizer](method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = new_optimizer(method, settings)
     progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
     run.begin(progress.step, dataset.knowledge())
     if progress.finished:
@@ -90,6 +94,25 @@ def train(
     return progress
 
 
+def new_optimizer(method: Method, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Of all parameters; those of a BERT are a group of their own, with its highest learning rate.
+
+    Raises:
+        InputError: if a rate is set for a BERT, and there is none.
+    """
+    encoders = [module for module in method.modules() if isinstance(module, TokenEncoder)]
+    if settings.bert_lr is not None and not encoders:
+        raise InputError("train.bert_lr is for preset 'bert', and there is no BERT in this network.")
+    trained = {parameter: None for encoder in encoders for parameter in encoder.bert.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [each for each in method.parameters() if each not in trained]}]
+    if trained:
+        groups.append({"params": list(trained), "highest": settings.bert_lr or BERT_LR})
+    made: torch.optim.Optimizer = OPTIMIZERS[settings.optimizer](
+        groups, lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    return made
+
+
 def lay_out(method: Method, settings: TrainSettings) -> None:
     """Memory format and compilation, which change speed, and bits, but neither names nor shapes of parameters."""
     if settings.channels_last:
@@ -109,9 +132,10 @@ def train_step(method: Method, parts: Sequence[Batch], optimizer: torch.optim.Op
     """One step of the optimizer; False where no sample of the batch is eligible for any case, and none was taken."""
     settings = run.experiment.train
     device = next(method.parameters()).device
-    rate = settings.lr * learning_rate(settings, step - 1)
+    share = learning_rate(settings, step - 1)
+    rate = settings.lr * share
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group.get("highest", settings.lr) * share
     cases = method.cases()
     counts = {scenario_name(case): sum(len(eligible(part.inputs, case)) for part in parts) for case in cases}
     totals = processes.totals(counts, device)

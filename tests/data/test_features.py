@@ -439,9 +439,9 @@ def test_targets_beyond_the_limits_are_refused(feature_arrays, rewritten):
     assert "Targets go from -3 to 4, beyond -3 to 3" in fault(rewritten(y=y))
 
 
-def test_token_ids_are_refused(rewritten):
+def test_token_ids_need_a_bert(rewritten):
     tokens = np.ones((14, 4), np.int64)
-    assert "text holds token ids" in fault(rewritten(text=tokens))
+    assert "Token ids need a BERT" in fault(rewritten(text=tokens))
 
 
 def test_present_in_keeps_the_order_of_the_task(utterances):

@@ -66,7 +66,7 @@ FOR_VOLUMES = (
 )
 FOR_FEATURES = (
     *("data.folds", "data.fold", "data.reading"),
-    *("model.preset", "model.layers", "model.dropout", "model.head", "model.error"),
+    *("model.preset", "model.layers", "model.dropout", "model.head", "model.error", "model.bert"),
 )
 
 

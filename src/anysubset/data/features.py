@@ -26,6 +26,7 @@ from anysubset.data.tables import Table, shown, taken, torn_groups
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
+from anysubset.models.bert import sizes_of
 from anysubset.prediction import Prediction
 from anysubset.scores import ALL, Score
 from anysubset.set_metrics import chance, class_scores, intensity_scores, number_scores
@@ -117,6 +118,7 @@ class Features(Dataset):
             self.signature.check_target(self.table)
         self.task = features_task(model, self.signature)
         check_lengths(self.table, self.task)
+        check_tokens(self.table, self.task)
         self.ready: dict[str, Table] = {}
 
     def check_modalities(self) -> None:
@@ -247,7 +249,8 @@ def set_scores(task: Prediction, prediction: Tensor, target: Tensor) -> dict[str
 
 def features_task(model: ModelSettings, signature: Signature) -> Prediction:
     """The task that settings and features describe."""
-    sequences = all(stream.kind == "sequence" for stream in signature.streams.values())
+    kinds = {stream.kind for stream in signature.streams.values()}
+    usual = "bert" if "tokens" in kinds else "ds-transformer" if kinds == {"sequence"} else "vectors"
     if model.width is not None and model.width != int(model.width):
         raise InputError(f"model.width is a whole number for features, not {model.width}.")
     if signature.classes and model.error is not None:
@@ -258,11 +261,12 @@ def features_task(model: ModelSettings, signature: Signature) -> Prediction:
         classes=signature.classes,
         limits=signature.limits,
         error=model.error or "l1",
-        preset=model.preset or ("ds-transformer" if sequences else "vectors"),
+        preset=model.preset or usual,
         width=None if model.width is None else int(model.width),
         layers=model.layers,
         dropout=model.dropout,
         head=model.head,
+        bert=model.bert,
     )
 
 
@@ -274,6 +278,23 @@ def check_lengths(table: Table, task: Prediction) -> None:
                 f"{name} has sequences of {observed.values.shape[1]} steps, and preset 'gmc' takes up to {task.steps}; "
                 "'ds-transformer' takes any."
             )
+
+
+def check_tokens(table: Table, task: Prediction) -> None:
+    """Refuses tokens that the task's BERT does not know, and sequences that are longer than it takes.
+
+    Raises:
+        InputError: also if there is no such BERT.
+    """
+    for name, observed in table.inputs.items():
+        if task.bert is None or observed.valid is None or task.streams[name].kind != "tokens":
+            continue
+        vocabulary, positions, _ = sizes_of(task.bert)
+        greatest, longest = int(observed.values.max()), int(observed.valid.sum(dim=1).max())
+        if not 0 <= int(observed.values.min()) <= greatest < vocabulary:
+            raise InputError(f"{name} has token {greatest}, and the BERT in {task.bert} knows 0 to {vocabulary - 1}.")
+        if longest > positions:
+            raise InputError(f"{name} has {longest} tokens, and the BERT in {task.bert} takes up to {positions}.")
 
 
 # ------------------------------------------------------------------------------------------------ the file

@@ -31,7 +31,7 @@ class Signature:
     streams: by modality, in the order of the task.
     classes: their names, by number; none for regression.
     limits: the least and the greatest number that a target may be, or None.
-    statistics: by modality, mean and deviation over the training samples; see `standardised`.
+    statistics: by modality, but for tokens, mean and deviation over the training samples; see `standardised`.
     constants: what to answer without looking, by name; a number of a class for classes.
     fingerprints: of what was trained on.
     """
@@ -70,7 +70,7 @@ class Signature:
             InputError: if a modality has another kind or size than the one that was trained on.
         """
         for name, observed in table.inputs.items():
-            found, trained = stream_of(name, observed), self.streams[name]
+            found, trained = stream_of(observed), self.streams[name]
             if found != trained:
                 raise InputError(
                     f"{name} is of kind {found.kind} and size {found.size}; the run was trained on kind "
@@ -108,7 +108,7 @@ def signature_of(
         splits: those whose ids are to be the same when the training goes on.
 
     Raises:
-        InputError: if no training sample has one of the modalities, or holds what no network here takes.
+        InputError: if no training sample has one of the modalities.
     """
     train = table.split("train")
     for name in modalities:
@@ -121,7 +121,7 @@ def signature_of(
     fingerprints = {name: fingerprint(table.split(name).ids) for name in splits}
     fingerprints["present"] = fingerprint(f"{each} {' '.join(found[each])}" for each in train.ids)
     return Signature(
-        streams={name: stream_of(name, train.inputs[name]) for name in modalities},
+        streams={name: stream_of(train.inputs[name]) for name in modalities},
         classes=classes,
         limits=limits,
         statistics=statistics(train),
@@ -138,11 +138,12 @@ def read_signature(path: Path) -> Signature:
     """
     tensors, facts = checkpoint.load(path)
     try:
+        measured = [name for name in facts["modalities"] if facts["streams"][name]["kind"] != "tokens"]
         return Signature(
             streams={name: Stream(**facts["streams"][name]) for name in facts["modalities"]},
             classes=tuple(facts["classes"]),
             limits=None if facts["limits"] is None else (facts["limits"][0], facts["limits"][1]),
-            statistics={name: (tensors[f"{name}.mean"], tensors[f"{name}.deviation"]) for name in facts["modalities"]},
+            statistics={name: (tensors[f"{name}.mean"], tensors[f"{name}.deviation"]) for name in measured},
             constants=facts["constants"],
             fingerprints=facts["fingerprints"],
         )
@@ -150,15 +151,11 @@ def read_signature(path: Path) -> Signature:
         raise InputError(f"{path} does not say what features a run was trained on.") from None
 
 
-def stream_of(name: str, observed: Observed) -> Stream:
-    """What the input of a modality looks like.
-
-    Raises:
-        InputError: for token ids, which no network here takes.
-    """
+def stream_of(observed: Observed) -> Stream:
+    """What the input of a modality looks like."""
     values = observed.values
     if not values.is_floating_point():
-        raise InputError(f"{name} holds token ids, which no preset takes: give the features of a language model.")
+        return Stream("tokens", 1)
     return Stream(KINDS[values.ndim], values.shape[1 if values.ndim == 4 else -1])
 
 

@@ -34,13 +34,14 @@ class SequenceEncoder(nn.Module):
         size: features a step.
         width: features a step in the network; even, and at least 4.
         stride: of the convolution; 2 or 3 for long sequences that were not aligned.
+        kernel: how many steps the convolution sees; an odd number.
     """
 
-    def __init__(self, size: int, width: int, stride: int = 1) -> None:
+    def __init__(self, size: int, width: int, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
         self.size = size
         self.stride = stride
-        self.convolution = nn.Conv1d(size, width, kernel_size=3, stride=stride, padding=1)
+        self.convolution = nn.Conv1d(size, width, kernel_size=kernel, stride=stride, padding=kernel // 2)
         self.token = nn.Parameter(torch.randn(width) * 0.02)
         self.norm = nn.LayerNorm(width)
 

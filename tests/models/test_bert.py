@@ -1,0 +1,168 @@
+"""The encoder of token ids, on a BERT of one layer with random weights."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from anysubset.errors import InputError
+from anysubset.models.bert import Sizes, TokenEncoder, read_bert, sizes_of
+from anysubset.models.encoders import sinusoids
+
+TOKENS = torch.tensor([[2, 7, 9, 3, 0], [2, 3, 0, 0, 0], [2, 4, 5, 6, 3]])
+VALID = torch.arange(5) < torch.tensor([[4], [2], [5]])
+
+
+@pytest.fixture
+def encoder(bert_folder: Path) -> TokenEncoder:
+    """8 wide, in double precision and without dropout."""
+    torch.manual_seed(0)
+    return TokenEncoder(str(bert_folder), 8).double().eval()
+
+
+@pytest.fixture
+def copied(bert_folder: Path, tmp_path: Path) -> Path:
+    """The BERT in a folder that may be written to."""
+    return Path(shutil.copytree(bert_folder, tmp_path / "bert"))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# ----------------------------------------------------------------------------------------------------- forward
+
+
+def test_the_last_states_become_steps_with_a_token_in_front(encoder: TokenEncoder):
+    steps = encoder(TOKENS[2:])
+    # The states of the whole sequence, linear, the token before them, and places 0, 1, ... on top.
+    states = encoder.bert(input_ids=TOKENS[2:]).last_hidden_state[0]
+    weight, bias = encoder.steps.convolution.weight[:, :, 0], encoder.steps.convolution.bias
+    x = torch.cat([encoder.steps.token[None], states @ weight.T + bias]) + sinusoids(torch.arange(6), 8)
+    assert_close(steps.values[0], encoder.steps.norm(x))
+    assert steps.valid.tolist() == [[True] * 6]
+
+
+def test_the_states_are_those_that_bert_gives_each_sentence_alone(encoder: TokenEncoder):
+    together = encoder(TOKENS, VALID)
+    assert together.values.shape == (3, 6, 8)
+    for row, length in enumerate((4, 2, 5)):
+        alone = encoder(TOKENS[row : row + 1, :length])
+        assert_close(together.values[row, : length + 1], alone.values[0])
+        assert together.valid[row].tolist() == [True] * (length + 1) + [False] * (5 - length)
+
+
+@pytest.mark.parametrize("filler", [0, 49, -1, 10**9])
+def test_what_stands_in_the_padding_changes_no_bit(encoder: TokenEncoder, filler: int):
+    def learn(tokens: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+        encoder.zero_grad()
+        steps = encoder(tokens, VALID)
+        steps.values[:, 0].sum().backward()
+        steps = encoder(tokens, VALID)
+        steps.values[steps.valid].square().sum().backward()
+        return steps.values.detach(), {name: each.grad for name, each in encoder.named_parameters()}
+
+    values, gradients = learn(TOKENS)
+    poisoned, others = learn(TOKENS.where(VALID, filler))
+    assert torch.equal(values, poisoned)
+    for name, gradient in gradients.items():
+        assert gradient is not None
+        assert torch.equal(gradient, others[name]), name
+
+
+def test_padding_in_front_is_like_padding_at_the_end(encoder: TokenEncoder):
+    front = encoder(torch.tensor([[0, 0, 2, 7, 3]]), torch.tensor([[False, False, True, True, True]]))
+    end = encoder(torch.tensor([[2, 7, 3]]))
+    assert_close(front.values[0, front.valid[0]], end.values[0])
+
+
+def test_what_are_no_tokens_is_refused(encoder: TokenEncoder):
+    with pytest.raises(InputError, match=r"not torch.float32 of shape \(3, 5\)"):
+        encoder(TOKENS.float())
+    with pytest.raises(InputError, match=r"of shape \(3, 5, 2\)"):
+        encoder(TOKENS[:, :, None].expand(3, 5, 2))
+    with pytest.raises(InputError, match=r"\(3, 5\) came with valid steps of shape \(3, 4\)"):
+        encoder(TOKENS, VALID[:, :4])
+
+
+# ----------------------------------------------------------------------------------------------------- the file
+
+
+def test_a_bert_is_read_as_it_was_saved_without_its_top_layer_and_without_a_word(bert_folder: Path, capfd):
+    bert = read_bert(str(bert_folder))
+    # By hand: embeddings of 50 + 12 + 2 with a norm, four linear layers with a norm, two more with a norm.
+    assert count(bert) == 64 * 16 + 32 + 4 * (16 * 16 + 16) + 32 + 2 * (16 * 16 + 16) + 32
+    stored = load_file(bert_folder / "model.safetensors")
+    assert set(stored) - set(bert.state_dict()) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert all(torch.equal(stored[name], value) for name, value in bert.state_dict().items())
+    assert bert.training
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sizes_are_known_without_the_package(bert_folder: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert sizes_of(str(bert_folder)) == Sizes(vocabulary=50, positions=12, width=16)
+
+
+def test_weights_in_half_precision_are_trained_in_float32(copied: Path):
+    path = copied / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path, {"format": "pt"})
+    assert {parameter.dtype for parameter in read_bert(str(copied)).parameters()} == {torch.float32}
+
+
+def test_a_missing_package_is_named(bert_folder: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"needs the package transformers: pip install 'anysubset\[bert\]'"):
+        read_bert(str(bert_folder))
+
+
+def config(**changes: object) -> Callable[[Path], None]:
+    """Writes another configuration; None leaves something out."""
+
+    def write(folder: Path) -> None:
+        found = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps({name: each for name, each in found.items() if each}))
+
+    return write
+
+
+def without_a_layer(folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in stored.items() if "layer.0.output.dense" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "is not there": lambda folder: shutil.rmtree(folder),
+    "has no config.json": lambda folder: (folder / "config.json").unlink(),
+    "does not describe a BERT": lambda folder: (folder / "config.json").write_text("{"),
+    "describe a BERT ('vocab_size')": config(vocab_size=None),
+    "holds a model of type 'roberta'": config(model_type="roberta"),
+    "cannot be read: Error no file named": lambda folder: (folder / "model.safetensors").unlink(),
+    "cannot be read: ": lambda folder: (folder / "model.safetensors").write_bytes(b"damaged"),
+    "lacks 2 weights: encoder.layer.0.output.dense.bias": without_a_layer,
+    " cannot be read: You set": config(vocab_size=60),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_what_is_no_bert_is_refused_in_one_line(copied: Path, said: str, capfd):
+    FAULTS[said](copied)
+    with pytest.raises(InputError) as error:
+        read_bert(str(copied))
+    assert said in str(error.value)
+    assert str(copied) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_name_that_is_no_folder_is_not_looked_for_elsewhere():
+    with pytest.raises(InputError, match="bert-base-uncased is not there"):
+        read_bert("bert-base-uncased")

@@ -1,0 +1,303 @@
+"""The command line on token ids: a pickle with them, a BERT in a folder, and a run that trains both."""
+
+import csv
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from anysubset import checkpoint, cli
+from anysubset import train as training
+from anysubset.data import create_dataset
+from anysubset.data.signature import read_signature
+from anysubset.experiment import read_experiment
+from anysubset.gradients.graph import leaves
+from anysubset.methods import create_method
+from anysubset.modalities import Batch, Observed, scenario_name, scenarios
+from anysubset.prediction import Prediction, Stream
+
+NAMES = ("text", "audio", "vision")
+FIT = {
+    "data.name": "mosi",
+    "data.reading.modalities": {"text": "text_bert", "audio": "audio", "vision": "vision"},
+    "model.width": 8,
+    "model.layers": 1,
+    "train.steps": 2,
+    "train.batch": 4,
+    "train.optimizer": "adamw",
+    "train.lr": 1e-3,
+    "train.validate_every": 1,
+    "train.checkpoint_every": 1,
+    "train.log_every": 1,
+    "train.device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 utterances to train on, 3 for validation and 3 for the test, in MMSA's layout. Not to be written to.
+
+    Sentences of 2 to 5 tokens; 1 has no word, and 2 no sound.
+    """
+    generator = np.random.default_rng(3)
+    lengths = np.array([3, 0, 5, 2, 4, 5, 2, 3, 4, 5, 3, 2, 5, 4])
+    mask = np.arange(5) < lengths[:, None]
+    tokens = np.where(mask, generator.integers(1, 50, mask.shape), 0)
+    sound = {
+        name: generator.normal(size=(14, 6, size)).astype(np.float32) for name, size in (("audio", 3), ("vision", 2))
+    }
+    steps = {f"{name}_lengths": generator.integers(1, 7, 14) for name in sound}
+    steps["audio_lengths"][2] = 0
+    whole = {
+        "text_bert": np.stack([tokens, mask, 0 * tokens], axis=1).astype(np.float32),
+        **sound,
+        **steps,
+        "id": [f"v{number}$_$1" for number in range(14)],
+        "regression_labels": np.clip(generator.normal(size=14), -3, 3),
+    }
+    parts = {"train": slice(0, 8), "valid": slice(8, 11), "test": slice(11, 14)}
+    path = tmp_path_factory.mktemp("mosi") / "mosi.pkl"
+    path.write_bytes(
+        pickle.dumps({part: {key: each[rows] for key, each in whole.items()} for part, rows in parts.items()})
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def settings(mosi: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`settings(name=value, ...)`: a file of the experiment, but for dotted overrides."""
+    from anysubset.experiment import write_experiment
+
+    def write(**overrides: Any) -> Path:
+        given = {**FIT, "data.root": str(mosi), "model.bert": str(bert_folder), **overrides}
+        path = tmp_path_factory.mktemp("settings") / "bert.yaml"
+        write_experiment(read_experiment(None, given), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def trained(settings: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two steps of GMD. Not to be written to."""
+    run = tmp_path_factory.mktemp("trained_bert") / "run"
+    assert cli.main(["fit", str(settings()), "--run", str(run)]) == 0
+    return run
+
+
+def tensors_of(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "checkpoints/latest.safetensors")[0]
+
+
+# -------------------------------------------------------------------------------------------------- from end to end
+
+
+def test_a_bert_is_trained_scored_and_asked(told, trained, mosi, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    assert {name: each.kind for name, each in read_signature(run / "features.safetensors").streams.items()} == {
+        "text": "tokens",
+        "audio": "sequence",
+        "vision": "sequence",
+    }
+    # Token ids have neither mean nor deviation.
+    assert not [name for name in checkpoint.load(run / "features.safetensors")[0] if name.startswith("text")]
+    told("evaluate", run)
+    with (run / "scores.csv").open(newline="") as file:
+        scored = {row["scenario"] for row in csv.DictReader(file) if row["metric"] == "mae"}
+    assert scored == {scenario_name(each) for each in scenarios(NAMES)}
+    out = told("predict", run, mosi, "--output", tmp_path / "answers")
+    assert "12 from text, audio, vision" in out
+    assert "1 from audio, vision" in out
+    assert "1 from text, vision" in out
+
+
+def test_a_converted_table_trains_to_the_same_bits(told, trained, settings, mosi, tmp_path):
+    output = tmp_path / "mosi.npz"
+    names = "--reading.modalities={'text': 'text_bert', 'audio': 'audio', 'vision': 'vision'}"
+    assert "(text 13, audio 13, vision 14)" in told("convert", mosi, names, "--output", output)
+    new = settings(**{"data.root": str(output), "data.reading.modalities": None})
+    told("fit", new, "--run", tmp_path / "run")
+    first, second = tensors_of(trained), tensors_of(tmp_path / "run")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_folder, tmp_path):
+    # Adam's first step moves each weight that has a gradient by its rate, but for decay: here there is none.
+    off = {"train.steps": 1, "train.weight_decay": 0.0, "train.schedule": "constant", "method.name": "full"}
+    for rate, given in ((2e-5, {}), (3e-4, {"train.bert_lr": 3e-4})):
+        run = tmp_path / f"{rate}"
+        told("fit", settings(**off, **given), "--run", run)
+        before = checkpoint.only("bert.", {f"bert.{name}": each for name, each in stored(bert_folder).items()})
+        moved = {
+            name: (value - before[name]).abs().max().item()
+            for name, value in checkpoint.only("method.network.stems.text.bert.", tensors_of(run)).items()
+        }
+        assert moved["encoder.layer.0.output.dense.weight"] == pytest.approx(rate, rel=0.02)
+        assert max(moved.values()) < 1.02 * rate
+        entry = (run / "metrics.jsonl").read_text().splitlines()[0]
+        assert '"lr": 0.001' in entry
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, monkeypatch):
+    longer = settings(**{"train.steps": 4, "train.schedule": "cosine", "train.micro_batches": 2})
+    told("fit", longer, "--run", tmp_path / "whole")
+    step_of = training.train_step
+
+    def until_the_third(method, parts, optimizer, run, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return step_of(method, parts, optimizer, run, step)
+
+    monkeypatch.setattr(training, "train_step", until_the_third)
+    assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130
+    monkeypatch.setattr(training, "train_step", step_of)
+    # BERT may lie elsewhere by now: its weights are in the checkpoint.
+    moved = shutil.copytree(read_experiment(longer).model.bert, tmp_path / "moved")
+    out = told("fit", longer, "--run", tmp_path / "stopped", "--resume", "--model.bert", moved)
+    assert "4 steps" in out
+    first, second = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "stopped")
+    assert any(name.startswith("optimizer.") for name in first)
+    assert set(first) == set(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ------------------------------------------------------------------------------------------------------ the network
+
+
+def task_of(folder: Path, **more: Any) -> Prediction:
+    streams = {"text": Stream("tokens", 1), "audio": Stream("sequence", 74), "vision": Stream("sequence", 35)}
+    return Prediction(NAMES, streams, preset="bert", bert=str(folder), **more)
+
+
+def batch() -> Batch:
+    """Three samples; 1 has no text, and wants what the others do not."""
+    generator = torch.Generator().manual_seed(4)
+    inputs = {name: Observed(torch.randn(3, 4, size, generator=generator), torch.arange(3), torch.ones(3, 4).bool())
+              for name, size in (("audio", 74), ("vision", 35))}  # fmt: skip
+    tokens = torch.tensor([[2, 7, 3, 0], [2, 9, 8, 3]])
+    inputs["text"] = Observed(tokens, torch.tensor([0, 2]), tokens != 0)
+    return Batch(inputs, torch.tensor([1.0, -9.0, 1.0]), ("a", "b", "c"))
+
+
+def test_the_network_has_the_size_of_the_reference(bert_folder):
+    network = task_of(bert_folder).network(NAMES)
+    # P1 with 768/74/35 at d = 128 has 1,136,641, of them 3 x 768 x 128 in the convolution of text, in whose place are
+    # 16 x 128 of a linear layer; and BERT has 2,752.
+    assert sum(each.numel() for each in network.parameters()) == 1_136_641 - 3 * 768 * 128 + 16 * 128 + 2_752
+    # What is shared is as in P1: 791,040 of the backbone and 385 of the head.
+    assert sum(each.numel() for each in network.shared_parameters()) == 791_040 + 385
+
+
+def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
+    torch.manual_seed(0)
+    method = create_method("gmd", task_of(bert_folder, width=8, layers=1, dropout=0.0, error="mse"), {"cases": "all"})
+    bert = method.network.stems["text"].bert.eval()  # Without dropout, which would be drawn again below.
+    parameters = dict(bert.named_parameters())
+    assert not {id(each) for each in method.gmd.shared} & {id(each) for each in parameters.values()}
+    passes: list[int] = []
+
+    def count(module, given, found):
+        found.last_hidden_state.register_hook(lambda gradient: passes.append(1))
+
+    handle = bert.register_forward_hook(count)
+    losses = method.losses(batch())
+    assert len(losses) == len(scenarios(NAMES)) == 7
+    step = method.backward(losses)
+    assert passes == [1]
+    handle.remove()
+    # By hand, with autograd alone: the mean of the cases' losses, each times its weight.
+    again = method.losses(batch())
+    weighted = sum(step.weights[case] * loss.value for case, loss in again.items()) / 7
+    assert {id(each) for each in parameters.values()} <= {id(each) for each in leaves([weighted])}
+    for (name, parameter), right in zip(
+        parameters.items(), torch.autograd.grad(weighted, list(parameters.values())), strict=True
+    ):
+        assert parameter.grad is not None
+        assert_close(parameter.grad, right, rtol=1e-4, atol=1e-7, msg=name)
+    assert max(step.weights.values()) > 1  # Otherwise the weights would not show.
+
+
+def test_without_text_bert_is_not_asked(bert_folder):
+    method = create_method("gmd", task_of(bert_folder, width=8, layers=1), {}).eval()
+    whole = batch().inputs
+    asked: list[int] = []
+    method.network.stems["text"].bert.register_forward_hook(lambda *given: asked.append(1))
+    method.predict({name: whole[name] for name in ("audio", "vision")})
+    assert asked == []
+    method.predict(whole)
+    assert asked == [1]
+
+
+# -------------------------------------------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"model.bert": None}, "Token ids need a BERT: set model.bert"),
+        ({"model.bert": "nowhere"}, "nowhere is not there"),
+        ({"model.preset": "ds-transformer"}, "kind sequence; 'text' is of kind tokens, which is for: bert"),
+        ({"data.modalities": ["vision"], "data.reading.modalities": None}, "model.bert is for preset 'bert'"),
+        ({"data.modalities": ["vision"], "data.reading.modalities": None, "model.preset": "bert"}, "no modality holds"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(refused, settings, tmp_path, overrides, said):
+    assert said in refused("fit", settings(**overrides), "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, bert_folder, tmp_path):
+    small = Path(shutil.copytree(bert_folder, tmp_path / "small"))
+    config = (small / "config.json").read_text()
+    for size, said in (("vocab_size", "text has token"), ("max_position_embeddings", "text has 5 tokens")):
+        known = {"vocab_size": 50, "max_position_embeddings": 12}[size]
+        (small / "config.json").write_text(config.replace(f'"{size}": {known}', f'"{size}": 4'))
+        assert said in refused("fit", settings(**{"model.bert": str(small)}), "--run", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_learning_rate_for_no_bert_is_refused(refused, settings, make_features, tmp_path):
+    experiment = make_features()
+    given = {"data.root": experiment.data.root, "data.reading.modalities": None, "model.bert": None}
+    path = settings(**given, **{"train.bert_lr": 1e-5})
+    assert "train.bert_lr is for preset 'bert'" in refused("fit", path, "--run", tmp_path / "run")
+    assert not (tmp_path / "run/experiment.yaml").exists()
+    assert "must be positive" in refused("fit", settings(), "--run", tmp_path, "--train.bert_lr", "0")
+
+
+def test_a_run_whose_bert_is_gone_says_so(refused, trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    path = run / "experiment.yaml"
+    found = read_experiment(path).model.bert
+    assert found is not None
+    path.write_text(path.read_text().replace(found, "/gone"))
+    assert "/gone is not there" in refused("evaluate", run)
+
+
+def test_other_kinds_of_text_are_refused_by_the_run(refused, trained, utterances, tmp_path):
+    # The file has `text` of floats, which the run reads as `text_bert`; renamed, it is there and does not fit.
+    with np.load(utterances) as arrays:
+        renamed = {name.replace("text", "text_bert"): each for name, each in arrays.items()}
+    renamed["audio"] = np.zeros((14, 5, 3), np.float32)
+    np.savez(tmp_path / "renamed.npz", **renamed)
+    line = refused("predict", trained, tmp_path / "renamed.npz", "--output", tmp_path / "answers")
+    assert "text is of kind sequence and size 3; the run was trained on kind tokens and size 1" in line
+
+
+def test_the_dataset_makes_bert_the_preset_of_tokens(settings):
+    experiment = read_experiment(settings())
+    dataset = create_dataset(experiment.data, experiment.model)
+    assert isinstance(dataset.task, Prediction)
+    assert dataset.task.preset == "bert"
