@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset import cli
+from anysubset import cli, terminal
 from anysubset.data.phantom import write_phantoms
 from anysubset.experiment import Experiment, read_experiment, write_experiment
+
+# Tables are as wide as where nobody looks, whatever the terminal of whoever runs the tests.
+terminal.console.width = 100
 
 # Toy tensors gain nothing from threads, and where other processes keep the cores busy they lose a hundredfold.
 torch.set_num_threads(1)
