@@ -253,6 +253,37 @@ def with_nan(place: Path, arrays: Callable[..., dict]) -> None:
     np.savez(place, **found)
 
 
+def with_infinity(place: Path, arrays: Callable[..., dict]) -> None:
+    found = arrays()
+    found["audio"][5, 0, 0] = -np.inf
+    np.savez(place, **found)
+
+
+def shorter(place: Path, arrays: Callable[..., dict]) -> None:
+    found = arrays()
+    found["vision"] = found["vision"][:-1]
+    np.savez(place, **found)
+
+
+def out_of_range(place: Path, arrays: Callable[..., dict]) -> None:
+    found = arrays()
+    found["y"][3] = 4.5
+    np.savez(place, **found)
+
+
+def truncated_sdk(place: Path, arrays: Callable[..., dict]) -> None:
+    h5py = pytest.importorskip("h5py")
+    folder = place.with_name("sdk")
+    folder.mkdir()
+    for name, step in (("labels", [0.5]), ("vectors", [1.0, 2.0])):
+        with h5py.File(folder / f"{name}.csd", "w") as file:
+            for video in ("v", "w"):
+                file[f"root/data/{video}/intervals"] = np.array([[0.0, 1.0]])
+                file[f"root/data/{video}/features"] = np.array([step], np.float32)
+    path = folder / "vectors.csd"
+    path.write_bytes(path.read_bytes()[:-800])
+
+
 def nothing_present(place: Path, arrays: Callable[..., dict]) -> None:
     found = arrays()
     for name in NAMES:
@@ -274,8 +305,15 @@ def good(place: Path, arrays: Callable[..., dict]) -> None:
     np.savez(place, **arrays())
 
 
+SDK = ["--data.root", "sdk", "--data.modalities", "[text]", "--data.reading.target", "labels.csd"]
+SDK += ["--data.reading.modalities.text", "vectors.csd"]
+
 FAULTS = [
     ("NaN", with_nan, [], ("vision 1 (in 1 samples)", "clean='zero'")),
+    ("an infinite feature", with_infinity, [], ("audio 1 (in 1 samples)", "clean='zero'")),
+    ("a modality of another length", shorter, [], ("vision", "13", "14")),
+    ("a label out of range", out_of_range, ["--data.name", "mosi"], ("to 4.5, beyond -3 to 3",)),
+    ("a truncated HDF5", truncated_sdk, SDK, ("sdk", "vectors.csd", "damaged")),
     ("a sample without any modality", nothing_present, [], ("at least one modality", "v2/0")),
     ("an id in two splits", twice, ["--data.splits", "splits.json"], ("'v3/1' in two splits",)),
     ("a malicious pickle", evil, [], ("refused", "system")),
@@ -293,11 +331,12 @@ FAULTS = [
 
 @pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[each[0] for each in FAULTS])
 def test_wrong_features_are_refused_before_a_folder_is_made(
-    refused, trained_features, feature_arrays, tmp_path, name, breaks, options, words
+    refused, trained_features, feature_arrays, tmp_path, monkeypatch, name, breaks, options, words
 ):
     place = tmp_path / "table.npz"
     breaks(place, feature_arrays)
     experiment = trained_features.with_name("tiny.yaml")
+    monkeypatch.chdir(tmp_path)
     line = refused("fit", experiment, "--run", tmp_path / "new", "--data.root", place, *options)
     assert [word for word in words if word not in line] == []
     assert not (tmp_path / "new").exists()

@@ -357,3 +357,9 @@ def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
     # Splits that lie beside the patients are found there, wherever that is.
     beside = read_experiment(None, {"data.root": "patients", "data.splits": "splits.json"}).anchored()
     assert beside.data.splits == "splits.json"
+
+
+def test_a_part_of_a_group_that_was_written_down_as_nothing_can_be_overridden(tmp_path: Path):
+    write_experiment(read_experiment(None, {"data.name": "features"}), tmp_path / "whole.yaml")
+    found = read_experiment(tmp_path / "whole.yaml", {"data.reading.modalities.text": "words.csd"})
+    assert found.data.reading.modalities == {"text": "words.csd"}

@@ -310,7 +310,9 @@ def override(settings: dict[str, Any], name: str, value: Any) -> None:
     """Sets one nested setting by its dotted name."""
     *groups, last = name.split(".")
     for group in groups:
-        settings = settings.setdefault(group, {})
+        if settings.get(group) is None:  # As where an optional group was written down.
+            settings[group] = {}
+        settings = settings[group]
     settings[last] = value
 
 
