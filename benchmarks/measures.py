@@ -16,9 +16,9 @@ from problems import Problem
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from anysubset import GMD, DynamicSharing
+from anysubset.cost import flops_of
 
 Measured = dict[str, Any]
 
@@ -77,27 +77,6 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
     with tracker:
         step()
     return tracker.peak
-
-
-def flops_of(step: Step) -> int:
-    """Of a step: matrix products, convolutions and attention, as PyTorch counts them; the rest counts nothing."""
-
-    def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
-
-    def attention_backward(
-        gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-    ) -> int:
-        return int(sdpa_backward_flop_count(gradient, query, key, value))
-
-    aten = torch.ops.aten
-    missing_on_cpu = {
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=missing_on_cpu) as counter:
-        step()
-    return int(counter.get_total_flops())
 
 
 def seconds_of(step: Callable[[], Any], device: torch.device) -> float:

@@ -17,7 +17,7 @@ import jsonargparse
 import torch
 from contenders import plain, stored
 from engine import environment
-from measures import flops_of, fresh
+from measures import fresh
 from problems import Problem
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset import DynamicSharing, scenarios
+from anysubset.cost import flops_of
 from anysubset.modalities import Scenario, as_observed, draw_cases
 
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ ROOT = Path(anysubset.__file__).parent
 LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
     ("errors", "files"),
-    ("devices",),
+    ("devices", "cost"),
     ("children",),
     ("processes",),
     # Words and mathematics.
@@ -51,6 +51,7 @@ LAYERS = (
     ("data.dataset",),
     ("data.signature",),
     ("data.volumes", "data.features"),
+    ("data.in_memory",),
     # Methods.
     ("methods.method",),
     ("methods.dynamic_sharing",),
@@ -75,7 +76,7 @@ LAYERS = (
     ("data", "methods"),
     ("estimators",),
     ("commands.given",),
-    ("commands.trained",),
+    ("commands.outputs", "commands.scored", "commands.trained"),
     ("commands.inspect", "commands.convert", "commands.fit", "commands.evaluate", "commands.report"),
     ("commands.ampute",),
     ("commands.*",),

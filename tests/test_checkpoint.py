@@ -120,6 +120,13 @@ def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
     assert left.name.startswith(".part-")
 
 
+def test_facts_are_read_without_the_tensors_and_are_none_without_a_file(tmp_path):
+    path = tmp_path / "c.safetensors"
+    assert checkpoint.facts_of(path) == {}
+    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
+    assert checkpoint.facts_of(path) == {"step": 1}
+
+
 # -------------------------------------------------------------------------------------------- what is refused
 
 
@@ -160,6 +167,8 @@ def test_safetensors_of_others_are_refused(tmp_path, metadata):
     path = tmp_path / "c.safetensors"
     save_file({"x": torch.ones(1)}, path, metadata=metadata)
     assert "not a checkpoint of anysubset" in fault(path)
+    with pytest.raises(InputError, match="is not a file of anysubset, or is damaged"):
+        checkpoint.facts_of(path)
 
 
 @pytest.mark.parametrize("way", ["pickle", "torch.save"])

@@ -45,6 +45,7 @@ def test_fit_writes_a_run_folder(told, trained, tmp_path):
     assert {
         "experiment.yaml",
         "environment.json",
+        "cost.json",
         "metrics.jsonl",
         "decoupling.npz",
         "checkpoints/best.safetensors",
@@ -60,6 +61,10 @@ def test_fit_writes_a_run_folder(told, trained, tmp_path):
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["anysubset"] == __version__
     assert {"torch", "monai", "numpy"} <= set(environment["packages"])
+    cost = json.loads((folder / "cost.json").read_text())
+    assert len(cost["flops"]) == 2
+    assert min(cost["flops"]) > 10**6
+    assert cost["most_bytes"] > 10**8
 
 
 def test_fit_names_the_run_after_the_experiment(told, trained, tmp_path, monkeypatch):
@@ -100,13 +105,13 @@ def test_fit_says_how_many_steps_had_nobody_to_learn_from(told, trained, tmp_pat
 def test_evaluate_writes_every_number_and_shows_every_scenario(told, run):
     out = told("evaluate", run)
     found = rows(run)
-    # By hand: 2 test patients, 15 scenarios, 2 metrics, 3 regions.
-    assert len(found) == 2 * 15 * 2 * 3
+    # By hand: 2 test patients, 15 scenarios, 3 metrics, 3 regions.
+    assert len(found) == 2 * 15 * 3 * 3
     assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in found} == {
         ("run", "gmd", "0", "phantom", "test")
     }
     assert {row["sample"] for row in found} == {"phantom_006", "phantom_007"}
-    assert {row["metric"] for row in found} == {"dice", "hd95"}
+    assert {row["metric"] for row in found} == {"dice", "hd95", "ece"}
     assert {row["region"] for row in found} == {"WT", "TC", "ET"}
     assert list(dict.fromkeys(row["scenario"] for row in found)) == [scenario_name(each) for each in scenarios(NAMES)]
     # A table of Dice, and one of distances.
@@ -126,7 +131,7 @@ def test_evaluate_again_replaces_the_scores_and_keeps_those_of_other_splits(told
     told("evaluate", run, "--device", "cpu")
     assert (run / "scores.csv").read_text() == first
     told("evaluate", run, "--split", "val")
-    assert Counter(row["split"] for row in rows(run)) == {"test": 180, "val": 90}
+    assert Counter(row["split"] for row in rows(run)) == {"test": 270, "val": 135}
 
 
 def test_evaluate_all_scores_patients_where_they_are_eligible(told, run):
@@ -150,8 +155,8 @@ def test_evaluate_on_another_folder_keeps_the_scores_of_the_own_one(told, run, p
     found = rows(run)
     assert found[: len(own)] == own
     new = found[len(own) :]
-    # By hand: 7 scenarios of three contrasts and 15 of four, 2 metrics, 3 regions.
-    assert len(new) == (7 + 15) * 2 * 3
+    # By hand: 7 scenarios of three contrasts and 15 of four, 3 metrics, 3 regions.
+    assert len(new) == (7 + 15) * 3 * 3
     assert {row["sample"] for row in new} == {"phantom_005", "phantom_006"}
     # The same patient with the same contrasts has the same score wherever it lies.
     assert [row["value"] for row in new if row["sample"] == "phantom_006"] == [
@@ -252,7 +257,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, phantoms, tmp_path)
         *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
     )
     told("evaluate", tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 180
+    assert len(rows(tmp_path / "run")) == 270
 
 
 def test_inspect_draws_splits_where_there_are_none(capsys, phantoms, tmp_path):

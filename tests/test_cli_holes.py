@@ -138,8 +138,8 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
     assert found[: len(scenarios)] == scenarios
     assert out.startswith(plain.partition("Scores:")[0])
     drawn = found[len(scenarios) :]
-    # By hand: 2 rates, 2 patients, 2 metrics, 3 regions; of four modalities one stays at .9, which is .75.
-    assert len(drawn) == 2 * 2 * 2 * 3
+    # By hand: 2 rates, 2 patients, 3 metrics, 3 regions; of four modalities one stays at .9, which is .75.
+    assert len(drawn) == 2 * 2 * 3 * 3
     assert {row["scenario"] for row in drawn} == {"random:0.3", "random:0.75"}
     assert {row["n_missing"] for row in drawn} == {""}
     known = {tuple(row[key] for key in ("scenario", "sample", "metric", "region")): row["value"] for row in scenarios}

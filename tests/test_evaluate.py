@@ -175,10 +175,10 @@ def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path
         (scenario, case, metric, region)
         for scenario in (("flair",), ("t2",), ("t1",), ("flair", "t1"))
         for case in ("phantom_006", "phantom_007")
-        for metric in ("dice", "hd95")
+        for metric in ("dice", "hd95", "ece")
         for region in REGIONS
     ]
-    assert all(0 <= score.value <= 1 for score in scores if score.metric == "dice")
+    assert all(0 <= score.value <= 1 for score in scores if score.metric in ("dice", "ece"))
     # By hand: the diagonal of 16 x 16 x 16 voxels of 1 mm is 16 sqrt(3) = 27.7 mm.
     assert all(0 <= score.value <= 27.72 for score in scores if score.metric == "hd95")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import anysubset
-from anysubset.commands.trained import new_method
 from anysubset.data import create_task
 from anysubset.data.signature import Signature
 from anysubset.experiment import Experiment, read_experiment, settings_in
+from anysubset.methods import method_of
 from anysubset.prediction import Prediction, Stream
 from anysubset.segmentation import Segmentation
 from anysubset.sweep import read_sweep
@@ -35,7 +35,7 @@ def task_of(experiment: Experiment) -> Segmentation | Prediction:
 def test_an_experiment_describes_a_task_and_a_method(path: Path):
     experiment = read_experiment(path)
     task = task_of(experiment)
-    assert set(new_method(experiment, task).network.modalities) == set(task.modalities)
+    assert set(method_of(experiment.method, task).network.modalities) == set(task.modalities)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
@@ -50,11 +50,11 @@ def test_the_sweep_of_tables_is_there():
 
 def test_the_brats_experiment_has_the_network_of_the_paper():
     experiment = read_experiment(FILES[[path.name for path in FILES].index("brats_gmd.yaml")])
-    method = new_method(experiment, task_of(experiment))
+    method = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 3_245_235
 
 
 def test_the_mosi_experiment_has_the_network_of_the_reference():
     experiment = read_experiment(FILES[[path.name for path in FILES].index("mosi_gmd.yaml")])
-    method = new_method(experiment, task_of(experiment))
+    method = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 265_729

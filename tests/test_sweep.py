@@ -179,7 +179,9 @@ def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for scenario, sample, metric, value in rows:
-            facts = {"scenario": scenario, "sample": sample, "metric": metric, "value": value}
+            # As `write_scores` has it: of two modalities; blank where it differs from sample to sample.
+            lacking = "" if ":" in scenario else 1 - scenario.count("+")
+            facts = {"scenario": scenario, "n_missing": lacking, "sample": sample, "metric": metric, "value": value}
             for split, dataset in (("test", "mosi"), ("val", "mosi"), ("test", "/elsewhere")):
                 shift = 0 if (split, dataset) == ("test", "mosi") else 10
                 writer.writerow({**facts, "split": split, "dataset": dataset, "value": value + shift})

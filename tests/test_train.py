@@ -19,7 +19,7 @@ from anysubset.data.phantom import write_phantoms
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment
 from anysubset.gradients import Stored, sequential
-from anysubset.methods import METHODS, create_method
+from anysubset.methods import METHODS, create_method, method_of
 from anysubset.runs import Decouplings, Run
 from anysubset.scores import Score
 from anysubset.train import Progress, lay_out, learning_rate, train, train_step
@@ -36,8 +36,7 @@ def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: boo
     dataset = create_dataset(experiment.data, experiment.model)
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
-    options = {name: value for name, value in experiment.method.items() if name != "name"}
-    method = create_method(experiment.method["name"], dataset.task, options, generator)
+    method = method_of(experiment.method, dataset.task, generator)
     with Run(folder, experiment, resume) as run:
         return train(method, dataset, run, show=show)
 
@@ -68,6 +67,8 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert [key for key in tensors if not torch.equal(tensors[key], other_tensors[key])] == []
         assert facts == other_facts
     assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    flops, other_flops = (json.loads((each / "cost.json").read_text())["flops"] for each in (folder, other))
+    assert flops == other_flops
     with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
         names = {"step", "cases", "case", "weights", "norms", "cosines", "products", "copies"}
         assert names == set(stored) == set(other_stored)

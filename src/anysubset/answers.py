@@ -3,16 +3,18 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from anysubset.data.features import Features
+from anysubset.data.features import Block, Features
 from anysubset.files import whole
 from anysubset.methods.method import Method
-from anysubset.modalities import Scenario, scenario_name
+from anysubset.modalities import Observed, Scenario, scenario_name
 from anysubset.scores import ALL
 
 
@@ -34,16 +36,12 @@ def answer(method: Method, dataset: Features, folder: Path, known: Mapping[str, 
     Returns:
         The path of the table, and how many samples each scenario served.
     """
-    device = next(method.parameters()).device
     method.eval()
     task = dataset.task
     rows: dict[str, list[str]] = {}
     used: Counter[Scenario] = Counter()
-    for block in dataset.samples("all", list(dict.fromkeys(dataset.present("all")))):
-        present = max(block.scenarios, key=len)
-        inputs = {name: observed.to(device) for name, observed in block.inputs.items()}
-        ((_, found),) = method.predict_scenarios(inputs, [present], task.carry)
-        found = found.cpu().float()
+    for block, present, found in answered(method, dataset):
+        found = found.float()
         used[present] += len(block.ids)
         chances = found.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
         for sample, decided, shares in zip(block.ids, task.decision(found).tolist(), chances, strict=True):
@@ -71,6 +69,26 @@ def answer(method: Method, dataset: Features, folder: Path, known: Mapping[str, 
     with whole(folder / "predictions.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path, used
+
+
+def answered(method: Method, dataset: Features) -> Iterator[tuple[Block, Scenario, Tensor]]:
+    """All samples, in blocks: what those of a block have, and their (samples, outputs) answers from it, on the CPU."""
+    for block in dataset.samples("all", list(dict.fromkeys(dataset.present("all")))):
+        present = max(block.scenarios, key=len)
+        ((_, found),) = method.predict_scenarios(inputs_of(block, method), [present], dataset.task.carry)
+        yield block, present, found.cpu()
+
+
+def inputs_of(block: Block, method: Method) -> dict[str, Observed]:
+    """What is there of some samples, on the method's device and in its precision; token ids stay whole numbers."""
+    weight = next(method.parameters())
+    moved = {name: observed.to(weight.device) for name, observed in block.inputs.items()}
+    return {
+        name: replace(observed, values=observed.values.to(weight.dtype))
+        if observed.values.is_floating_point()
+        else observed
+        for name, observed in moved.items()
+    }
 
 
 def validated(known: Mapping[str, Any], scenario: str) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from anysubset.data.dataset import Dataset
 from anysubset.files import whole
-from anysubset.modalities import Scenario, scenario_name, scenarios
+from anysubset.modalities import Scenario, scenario_name, scenarios, support
 
 EVERY = 6  # Modalities of which every scenario is counted.
 
@@ -22,9 +22,8 @@ def availability(dataset: Dataset) -> dict[str, Any]:
     for split, ids in dataset.splits.items():
         if not ids or (split == "all" and len(dataset.splits) > 1):
             continue
-        present = [set(each) for each in dataset.present(split)]
-        support = {scenario_name(each): sum(have.issuperset(each) for have in present) for each in counted}
-        found[split] = {"samples": len(ids), "hash": dataset.split_hash(split), "scenarios": support}
+        by_scenario = {scenario_name(each): count for each, count in support(dataset.present(split), counted).items()}
+        found[split] = {"samples": len(ids), "hash": dataset.split_hash(split), "scenarios": by_scenario}
     return found
 
 

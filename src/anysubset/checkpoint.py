@@ -35,10 +35,31 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-            facts = json.loads((stored.metadata() or {})["facts"])
+            facts = facts_in(stored)
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a checkpoint of anysubset, or is damaged.") from error
     return tensors, facts
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """The facts, without the tensors, which are not read; none where there is no such file.
+
+    Raises:
+        InputError: if it is none of ours.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="np") as stored:
+            return facts_in(stored)
+    except (SafetensorError, KeyError, ValueError):
+        raise InputError(f"{path} is not a file of anysubset, or is damaged.") from None
+
+
+def facts_in(stored: Any) -> dict[str, Any]:
+    """The facts in the header of an open file."""
+    facts: dict[str, Any] = json.loads((stored.metadata() or {})["facts"])
+    return facts
 
 
 def put(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:

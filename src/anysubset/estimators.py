@@ -29,24 +29,33 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anysubset import checkpoint, processes
-from anysubset.data.columns import Column, observe
-from anysubset.data.features import Block, Features, check_lengths, features_task
+from anysubset.answers import answered, inputs_of
+from anysubset.data.features import check_lengths, features_task
 from anysubset.data.folds import strata
-from anysubset.data.signature import Signature, signature_of
+from anysubset.data.in_memory import (
+    WHOLLY,
+    Array,
+    Held,
+    check_once,
+    filled,
+    grouped,
+    named,
+    names_in,
+    numbered,
+    observed_in,
+    read_dict,
+)
+from anysubset.data.signature import signature_of
 from anysubset.data.tables import Table
 from anysubset.devices import device_of
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiment import Experiment, ModelSettings, TrainSettings
-from anysubset.methods import Method, create_method
+from anysubset.methods import Method, method_of
 from anysubset.modalities import Observed, Scenario, in_order, scenario_name
-from anysubset.prediction import Prediction
 from anysubset.runs import Run
 from anysubset.train import train
 
-Array = NDArray[Any]
-
 ONLY = "features"  # The one modality of an array whose columns are not grouped.
-WHOLLY = "make all of its values NaN where it is missing."
 GROUPED = "group the columns with modalities=, so that a group may be missing."
 VALIDATIONS = 10  # In a training, where there are samples to validate on.
 
@@ -185,7 +194,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         forked = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(forked), tempfile.TemporaryDirectory(prefix="anysubset-") as folder:
             torch.manual_seed(seed)
-            method = fresh_method(experiment, task, torch.Generator().manual_seed(seed)).to(device)
+            method = method_of(experiment.method, task, torch.Generator().manual_seed(seed)).to(device)
             with Run(Path(folder) / "run", experiment) as run:
                 train(method, held, run)
                 self.weights_, _ = checkpoint.load(run.best)
@@ -233,7 +242,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------- answers
 
-    def held(self, X: Any, samples: int | None = None) -> "Held":
+    def held(self, X: Any, samples: int | None = None) -> Held:
         """Samples to answer for.
 
         Raises:
@@ -256,7 +265,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         In float32 a sample would be answered otherwise, by 1e-7, among others than alone.
         """
         with torch.random.fork_rng([]):  # Its first weights are drawn, and not used.
-            method = fresh_method(self.experiment_, self.task_)
+            method = method_of(self.experiment_.method, self.task_)
         method.load_state_dict(self.weights_)
         return method.eval().double().to(device_of(self.experiment_.train.device))
 
@@ -265,10 +274,8 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         """(n, outputs) float64: the answer of each sample from what it has."""
         held, method = self.held(X), self.trained()
         found = torch.empty(len(held.table), len(self.task_.classes) or 1, dtype=torch.float64)
-        for block in held.samples("all", list(dict.fromkeys(held.present("all")))):
-            present = max(block.scenarios, key=len)
-            ((_, answer),) = method.predict_scenarios(precise(block, method), [present], self.task_.carry)
-            found[[int(sample) for sample in block.ids]] = answer.cpu()
+        for block, _, answer in answered(method, held):
+            found[[int(sample) for sample in block.ids]] = answer
         return found
 
     @torch.no_grad()
@@ -282,7 +289,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         places: dict[Scenario, list[int]] = {}
         answers: dict[Scenario, list[Tensor]] = {}
         for block in held.samples("all"):
-            found = method.predict_scenarios(precise(block, method), block.scenarios, self.task_.carry)
+            found = method.predict_scenarios(inputs_of(block, method), block.scenarios, self.task_.carry)
             for scenario, answer in found:
                 places.setdefault(scenario, []).extend(int(sample) for sample in block.ids)
                 answers.setdefault(scenario, []).append(answer.cpu())
@@ -427,33 +434,6 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         return numbers
 
 
-class Held(Features):
-    """A table in memory: nothing is read, and nothing drawn."""
-
-    def __init__(self, table: Table, signature: Signature, task: Prediction) -> None:
-        self.root = "the data"
-        self.table = table
-        self.signature = signature
-        self.task = task
-        self.splits = {**(table.splits or {}), "all": table.ids}
-        # Without samples to validate on the last step alone is validated, on what was trained on: nothing is chosen.
-        self.splits.setdefault("val", self.splits.get("train", ()))
-        self.ready = {}
-
-
-def fresh_method(experiment: Experiment, task: Prediction, generator: torch.Generator | None = None) -> Method:
-    """The experiment's method; its networks are drawn from torch's global generator."""
-    options = {name: value for name, value in experiment.method.items() if name != "name"}
-    return create_method(experiment.method["name"], task, options, generator)
-
-
-def precise(block: Block, method: Method) -> dict[str, Observed]:
-    """What is there of some samples, in the method's precision and on its device."""
-    weight = next(method.parameters())
-    moved = {name: observed.to(weight.device) for name, observed in block.inputs.items()}
-    return {name: replace(observed, values=observed.values.to(weight.dtype)) for name, observed in moved.items()}
-
-
 def held_out(table: Table, fraction: float, seed: int) -> dict[str, tuple[str, ...]]:
     """Ids to train on and, unless the fraction is 0, to validate on: that share of each class, or third of the targets.
 
@@ -476,155 +456,6 @@ def held_out(table: Table, fraction: float, seed: int) -> dict[str, tuple[str, .
         "train": tuple(sample for number, sample in enumerate(table.ids) if number not in held),
         "val": tuple(sample for number, sample in enumerate(table.ids) if number in held),
     }
-
-
-# ------------------------------------------------------------------------------------------------------- reading
-
-
-def read_dict(given: Mapping[Any, Any], samples: int | None) -> tuple[dict[str, Observed], int]:
-    """Who has what of the modalities of a dict, and how many samples there are.
-
-    samples: how many there are, if that is known; else there is somebody at the last of all places.
-    """
-    if not given:
-        raise InputError("X is an empty dict: give at least one modality, such as {'text': array}.")
-    found: dict[str, Observed] = {}
-    lengths: dict[str, int] = {}
-    last = 0
-    for name, each in given.items():
-        if not isinstance(name, str):
-            raise InputError(f"Modalities are named by text, not by {name!r}.")
-        if not isinstance(each, tuple):
-            found[name] = observed_in(name, array_of(name, each))
-            lengths[name] = len(array_of(name, each))
-            continue
-        found[name], end = placed(name, each)
-        last = max(last, end)
-    if len(set(lengths.values())) > 1:
-        counted = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError(f"Modalities differ in their number of samples: {counted}; mark missing ones by rows of NaN.")
-    count = next(iter(lengths.values()), last if samples is None else samples)
-    if last > count:
-        raise InputError(f"X has a sample at place {last - 1}, counted from 0, and {count} samples in all.")
-    return found, count
-
-
-def placed(name: str, given: tuple[Any, ...]) -> tuple[Observed, int]:
-    """A modality given as (array, rows), and the place after its last."""
-    if len(given) != 2:
-        raise InputError(f"{name} is a tuple of {len(given)}: give an array, or (array, places of its samples).")
-    array, rows = array_of(name, given[0]), np.asarray(given[1])
-    if rows.shape != (len(array),) or rows.dtype.kind not in "iu":
-        raise InputError(f"{name} has {len(array)} samples: give as many whole numbers, their places in X.")
-    if (rows < 0).any() or (np.diff(rows.astype(np.int64)) <= 0).any():
-        raise InputError(f"{name}: places of samples ascend from 0, each once; these are {rows.tolist()[:5]}..")
-    observed = observed_in(name, array)
-    places = torch.from_numpy(rows.astype(np.int64))
-    return replace(observed, rows=places[observed.rows]), int(rows.max(initial=-1)) + 1
-
-
-def array_of(name: str, given: Any) -> Array:
-    """Numbers in 2, 3 or 4 dimensions.
-
-    Raises:
-        InputError: if they are not.
-    """
-    try:
-        array = np.asarray(filled(given))
-        array = array.astype(np.float64) if array.dtype == object else array
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read as an array of numbers: {one_line(error)}") from error
-    if array.ndim not in (2, 3, 4) or not all(array.shape[1:]):
-        raise InputError(
-            f"{name} has the shape {array.shape}: give (n, features), (n, time, features) or (n, channels, height, "
-            "width)."
-        )
-    return array
-
-
-def observed_in(name: str, values: Array, remedy: str = WHOLLY) -> Observed:
-    """Who has a modality: the samples that are not entirely NaN; steps of a sequence that are entirely NaN are padding.
-
-    remedy: what would do, beside filling in.
-
-    Raises:
-        InputError: if what is there is NaN or infinite in some part.
-    """
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    there = ~np.isnan(values)
-    present = np.asarray(there.any(axis=tuple(range(1, values.ndim))))
-    valid = np.asarray(there.any(axis=2)) if values.ndim == 3 else None
-    observed, (count, samples) = observe(name, Column(values, present, valid), len(values))
-    if count:
-        raise InputError(
-            f"{name} is NaN in part, or infinite, in {samples} samples ({count} values): fill those values in, "
-            f"or {remedy}"
-        )
-    return observed
-
-
-def filled(given: Any) -> Any:
-    """The same, with NaN for what is masked."""
-    return np.ma.filled(given.astype(np.float64), np.nan) if isinstance(given, np.ma.MaskedArray) else given
-
-
-def names_in(given: Any) -> list[str] | None:
-    """The names of the columns of a frame; None where there are none, or some are not text."""
-    columns = getattr(given, "columns", None)
-    names = [] if columns is None else list(columns)
-    return names if names and all(isinstance(name, str) for name in names) else None
-
-
-def grouped(modalities: Any) -> Mapping[str, Any]:
-    """The parameter `modalities`.
-
-    Raises:
-        InputError: if it is not a mapping with something in it.
-    """
-    if not isinstance(modalities, Mapping) or not modalities:
-        raise InputError(f"modalities maps names to columns, such as {{'omics': [0, 1]}}; it is {modalities!r}.")
-    for name in modalities:
-        if not isinstance(name, str):
-            raise InputError(f"Modalities are named by text, not by {name!r}.")
-    return modalities
-
-
-def named(modality: str, columns: Any, names: Sequence[str]) -> list[str]:
-    """The names of a modality's columns in a frame."""
-    given = [columns] if isinstance(columns, str) else columns
-    if isinstance(given, slice) or not all(isinstance(each, str) for each in given):
-        return [names[number] for number in numbered(modality, given, len(names)).tolist()]
-    for each in given:
-        if names.count(each) != 1:
-            raise unknown("column", each, names) if each not in names else InputError(f"Two columns are {each!r}.")
-    if not len(given):
-        raise InputError(f"Modality {modality!r} has no columns.")
-    return [str(each) for each in given]
-
-
-def numbered(modality: str, columns: Any, count: int) -> NDArray[np.int64]:
-    """The numbers of a modality's columns among so many."""
-    try:
-        numbers = np.arange(count)[columns] if isinstance(columns, slice) else np.asarray(columns)
-    except ValueError:
-        numbers = np.empty(0)
-    if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
-        text = "names of columns are for frames" if numbers.dtype.kind in "US" else "give numbers or a slice"
-        raise InputError(f"Modality {modality!r} has no columns {columns!r} in an array of {count}: {text}.")
-    if numbers.min() < 0 or numbers.max() >= count:
-        raise InputError(f"Modality {modality!r} has columns {columns!r}, and X those from 0 to {count - 1}.")
-    return numbers.astype(np.int64)
-
-
-def check_once(groups: Mapping[str, Any]) -> None:
-    """Refuses a column that is named twice."""
-    owners: dict[Any, str] = {}
-    for modality, columns in groups.items():
-        for each in np.asarray(columns).tolist():
-            if each in owners:
-                raise InputError(f"Column {each!r} is named twice, by {owners[each]!r} and {modality!r}.")
-            owners[each] = modality
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Scores of a segmentation: hard Dice and the 95th percentile of the surface distance, per case and region."""
+"""Scores of a segmentation: hard Dice, the 95th percentile of the surface distance, and calibration, by region."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from torch import Tensor
+
+BINS = 10  # Of the chance of an answer, equally wide from 0 to 1.
 
 
 def dice(prediction: Tensor, target: Tensor) -> Tensor:
@@ -50,3 +52,25 @@ def hd95(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor
             )
         distances.append(float(distance))
     return torch.tensor(distances)
+
+
+def calibration_error(chances: Tensor, target: Tensor) -> Tensor:
+    """(regions,): expected calibration error over the voxels of each region, from 0 to 1; the less the better.
+
+    The answer of a voxel is what is likelier, inside or outside. Answers are put into ten bins by their chance: how far
+    the mean chance of a bin lies from the share that is right, averaged over the voxels. Voxels outside the head are
+    right without effort: leave them out. Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities
+    using Bayesian binning.
+
+    Args:
+        chances: (regions, ...) float, the chance of being inside.
+        target: (regions, ...) bool.
+    """
+    errors = []
+    for inside, true in zip(chances.flatten(1).double(), target.flatten(1), strict=True):
+        chance = torch.maximum(inside, 1 - inside)
+        right = ((inside > 0.5) == true).double()
+        place = (chance * BINS).long().clamp(max=BINS - 1)
+        gaps = torch.bincount(place, weights=chance - right, minlength=BINS)
+        errors.append(gaps.abs().sum() / len(chance))
+    return torch.stack(errors)

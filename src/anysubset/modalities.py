@@ -55,17 +55,14 @@ def in_order(some: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:
     return sorted(some, key=lambda scenario: (len(scenario), [place[name] for name in scenario[::-1]]))
 
 
-def support(present: Iterable[Scenario], modalities: Scenario) -> dict[Scenario, int]:
-    """How many samples are eligible for each scenario, from what each of them has.
+def support(present: Iterable[Scenario], some: Iterable[Scenario]) -> dict[Scenario, int]:
+    """How many samples are eligible for each of some scenarios, from what each sample has.
 
-    >>> support([("a",), ("a", "b")], ("a", "b"))
+    >>> support([("a",), ("a", "b")], scenarios(["a", "b"]))
     {('a',): 2, ('b',): 1, ('a', 'b'): 1}
     """
     having = Counter(frozenset(names) for names in present)
-    return {
-        scenario: sum(count for names, count in having.items() if names.issuperset(scenario))
-        for scenario in scenarios(modalities)
-    }
+    return {scenario: sum(count for names, count in having.items() if names.issuperset(scenario)) for scenario in some}
 
 
 def scenario_name(scenario: Scenario) -> str:

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
 from anysubset import checkpoint, processes
+from anysubset.cost import CostLog
 from anysubset.data.dataset import Knowledge
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
@@ -111,6 +112,7 @@ class Run:
         if (self.path / "experiment.yaml").exists() and known.exists():
             check_known(known, tensors, facts)
         self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
+        self.cost = CostLog(self.path / "cost.json", step)
         if not self.writes:
             return
         stored = self.path / "experiment.yaml"

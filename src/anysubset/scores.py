@@ -40,6 +40,7 @@ SHARES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
+    "ece": "ECE",
 }
 
 
@@ -127,7 +128,7 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
                 {
                     **facts,
                     "scenario": scenario_name(score.scenario),
-                    # Blank where it differs from sample to sample, as in `random:0.3`.
+                    # Blank where it differs from sample to sample, as in `random:0.3`; see `of_scenarios`.
                     "n_missing": "" if set(score.scenario) - set(modalities) else len(modalities) - len(score.scenario),
                     "sample": score.sample,
                     "metric": score.metric,
@@ -135,6 +136,11 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
                     "value": repr(score.value),
                 }
             )
+
+
+def of_scenarios(rows: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The rows of a `scores.csv` without those of random missing, which are another protocol."""
+    return [row for row in rows if row["n_missing"]]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -311,10 +311,11 @@ def check_folder(run: Planned) -> None:
 
 def lacking(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits that a trained run has no scores on; None where it is not trained to its end."""
+    from anysubset.checkpoint import facts_of
     from anysubset.scores import read_rows
 
     checkpoint = run.folder / "checkpoints" / "latest.safetensors"
-    if not (facts_of(checkpoint) or {}).get("finished"):
+    if not facts_of(checkpoint).get("finished"):
         return None
     scores = run.folder / "scores.csv"
     # Scores that are older than the end of the training are of other weights.
@@ -322,20 +323,6 @@ def lacking(run: Planned, splits: Sequence[str]) -> list[str] | None:
         return list(splits)
     known = {row["split"] for row in read_rows(scores) if row["dataset"] == run.experiment.data.name}
     return [name for name in splits if name not in known]
-
-
-def facts_of(path: Path) -> Settings | None:
-    """What a checkpoint says of itself, without its tensors; None where there is no checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as stored:
-            facts: Settings = json.loads((stored.metadata() or {})["facts"])
-    except (SafetensorError, KeyError, ValueError):
-        raise InputError(f"{path} is not a checkpoint of anysubset, or is damaged.") from None
-    return facts
 
 
 # -------------------------------------------------------------------------------------------------- the results
@@ -348,11 +335,13 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
     metric over the set or, where there is none of that name, over samples and regions; none where it is not defined
     in every scenario.
     """
+    from anysubset.checkpoint import facts_of
+
     said = {"method.name": run.experiment.method["name"], "seed": run.experiment.seed}
     line: Settings = {"run": run.name, **run.variants}
     line |= {name: value for name, value in said.items() if name not in line}
     best = facts_of(run.folder / "checkpoints" / "best.safetensors")
-    if best is not None:
+    if best:
         line |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
     scores = run.folder / "scores.csv"
     if scores.is_file():
@@ -362,13 +351,12 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
 
 def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
     """Means over scenarios, from a `scores.csv`: of every metric of each split."""
-    from anysubset.scores import ALL, read_rows
+    from anysubset.scores import ALL, of_scenarios, read_rows
 
     values: dict[tuple[str, str], dict[str, dict[bool, list[float]]]] = {}
     listed: dict[str, dict[str, None]] = {split: {} for split in splits}
-    for row in read_rows(path):
-        # Random missing, as in `random:0.3`, is no scenario.
-        if row["split"] in listed and row["dataset"] == dataset and ":" not in row["scenario"]:
+    for row in of_scenarios(read_rows(path)):
+        if row["split"] in listed and row["dataset"] == dataset:
             listed[row["split"]][row["scenario"]] = None
             kinds = values.setdefault((row["split"], row["metric"]), {}).setdefault(row["scenario"], {})
             kinds.setdefault(row["sample"] == ALL, []).append(float(row["value"]))

@@ -58,12 +58,13 @@ def show_feature_scores(
     metrics: Sequence[str] = (),
 ) -> None:
     """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
-    from anysubset.modalities import scenario_name, support
+    from anysubset.modalities import scenario_name, scenarios, support
     from anysubset.report.table import metric_table
     from anysubset.scores import over_set
 
     names = dataset.task.modalities
-    eligible = {scenario: count for scenario, count in support(dataset.present(split), names).items() if count}
+    counts = support(dataset.present(split), scenarios(names))
+    eligible = {scenario: count for scenario, count in counts.items() if count}
     values = {}
     for run, scores in runs.items():
         found = over_set(scores)
@@ -171,14 +172,14 @@ def show_diagnosis(found: Mapping[str, Any], title: str) -> None:
 def show_support(dataset: "Dataset") -> None:
     """How many training samples support each scenario; those that nobody supports are named."""
     from anysubset.modalities import MOST as LISTED
-    from anysubset.modalities import scenario_name, support
+    from anysubset.modalities import scenario_name, scenarios, support
 
     names = dataset.task.modalities
     present = dataset.present("train")
     say(f"{present.count(names)} of {len(present)} training {dataset.noun} have every modality")
     if len(names) > LISTED:
         return
-    counts = support(present, names)
+    counts = support(present, scenarios(names))
     if len(counts) <= MOST:
         by_scenario = ", ".join(f"{scenario_name(scenario)} {count}" for scenario, count in counts.items())
         say(f"training {dataset.noun} by scenario: {by_scenario}")

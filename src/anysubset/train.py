@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from anysubset import checkpoint, processes
+from anysubset.cost import flop_counter, most_bytes
 from anysubset.data.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
@@ -30,6 +31,7 @@ from anysubset.scores import means, over_set, overall, shown
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 BERT_LR = 2e-5  # What is trained already moves slowly.
+COUNTED = 10  # Steps whose FLOPs are counted: some, since each may draw other cases; few, since counting takes time.
 
 
 @dataclass
@@ -80,7 +82,13 @@ def train(
     batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps, parts)
     with interruption() as stopped:
         for step in show(range(progress.step + 1, settings.steps + 1), progress.step):
-            took = train_step(method, [next(batches) for _ in range(parts)], optimizer, run, step)
+            given = [next(batches) for _ in range(parts)]
+            if step <= COUNTED and not settings.compile:  # What is compiled cannot be looked into.
+                with flop_counter() as counted:
+                    took = train_step(method, given, optimizer, run, step)
+                run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
+            else:
+                took = train_step(method, given, optimizer, run, step)
             progress.step = step
             progress.skipped += not took
             if step % settings.validate_every == 0 or step == settings.steps:
@@ -230,6 +238,7 @@ def store(run: Run, method: Method, optimizer: torch.optim.Optimizer, progress: 
     if not run.writes:
         return
     run.decoupling.save()
+    run.cost.save(most_bytes(next(method.parameters()).device))
     moments = {
         f"{place}.{name}": value
         for place, values in optimizer.state_dict()["state"].items()

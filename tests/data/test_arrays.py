@@ -37,16 +37,6 @@ def saved(folder: Path, **changes) -> Path:
     return folder / "table.npz"
 
 
-def fault(path: Path, **options) -> str:
-    """The one line that a file is refused with, which starts with its path."""
-    with pytest.raises(InputError) as caught:
-        read_table(path, **options)
-    line = str(caught.value)
-    assert line.startswith(str(path))
-    assert "\n" not in line
-    return line
-
-
 def test_an_npz_file(tmp_path):
     table = read_table(saved(tmp_path))
     assert table.ids == ("v/1", "v/2", "w/1")
@@ -152,18 +142,18 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line):
-    assert line in fault(saved(tmp_path, **FAULTS[line]))
+def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+    assert line in table_fault(saved(tmp_path, **FAULTS[line]))
 
 
-def test_options_must_mean_something(tmp_path):
+def test_options_must_mean_something(tmp_path, table_fault):
     path = saved(tmp_path)
-    assert "no array 'label'" in fault(path, target="label")
-    assert "no array 'folds'" in fault(path, split="folds")
-    assert "no array 'vision'" in fault(path, modalities=["text", "vision"])
+    assert "no array 'label'" in table_fault(path, target="label")
+    assert "no array 'folds'" in table_fault(path, split="folds")
+    assert "no array 'vision'" in table_fault(path, modalities=["text", "vision"])
     with pytest.raises(InputError, match="Unknown clean 'drop'"):
         read_table(path, clean="drop")
-    assert "'words' means nothing" in fault(path, words="words.csd")
+    assert "'words' means nothing" in table_fault(path, words="words.csd")
 
 
 def test_what_is_not_finite_becomes_0_if_asked_and_is_counted(tmp_path):
@@ -195,17 +185,17 @@ def test_groups_in_two_splits_are_named(tmp_path):
     assert table.origin.notes == ("1 groups have samples in two splits: v.",)
 
 
-def test_damage_is_refused(tmp_path):
+def test_damage_is_refused(tmp_path, table_fault):
     path = saved(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "cannot be read: damaged" in fault(path)
+    assert "cannot be read: damaged" in table_fault(path)
     path.write_bytes(whole[:200] + b"damage" + whole[206:])
-    assert "cannot be read: damaged" in fault(path)
+    assert "cannot be read: damaged" in table_fault(path)
     path.write_bytes(b"")
-    assert "no known format" in fault(path)
-    assert "cannot be read: No such file" in fault(tmp_path / "nothing.npz")
-    assert "without .csv or .csd" in fault(tmp_path)
+    assert "no known format" in table_fault(path)
+    assert "cannot be read: No such file" in table_fault(tmp_path / "nothing.npz")
+    assert "without .csv or .csd" in table_fault(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -256,12 +246,12 @@ def test_other_endings_and_names_are_refused(tmp_path):
         write_table(clash, tmp_path / "table.npz")
 
 
-def test_safetensors_that_are_damaged_or_of_bfloat16(tmp_path):
+def test_safetensors_that_are_damaged_or_of_bfloat16(tmp_path, table_fault):
     path = tmp_path / "table.safetensors"
     save_file({"x": torch.ones(2, 2, dtype=torch.bfloat16), "y": torch.zeros(2)}, path)
     assert read_table(path).inputs["x"].values.tolist() == [[1, 1], [1, 1]]
     path.write_bytes(path.read_bytes()[:-3])
-    assert "cannot be read: damaged" in fault(path)
+    assert "cannot be read: damaged" in table_fault(path)
 
 
 # ------------------------------------------------------------------------------------------------ real data
@@ -299,23 +289,23 @@ def test_av_digits():
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, ending):
+def test_a_file_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, ending, table_fault):
     wanted = {"vision": "video", "audio": "audio"}
     write_table(read_table(saved(tmp_path, audio_present=None)), tmp_path / f"whole{ending}")
     some = read_table(tmp_path / f"whole{ending}", modalities=wanted, absent=True)
     assert (some.modalities, len(some)) == (("audio",), 3)
-    assert "has no array 'video'" in fault(tmp_path / f"whole{ending}", modalities=wanted)
-    line = fault(tmp_path / f"whole{ending}", modalities={"vision": "video"}, absent=True)
+    assert "has no array 'video'" in table_fault(tmp_path / f"whole{ending}", modalities=wanted)
+    line = table_fault(tmp_path / f"whole{ending}", modalities={"vision": "video"}, absent=True)
     assert "has none of video; it has: " in line
 
 
-def test_a_file_without_a_target_is_read_if_that_is_said(tmp_path):
+def test_a_file_without_a_target_is_read_if_that_is_said(tmp_path, table_fault):
     path = saved(tmp_path, y=None)
-    assert "has no array 'y'" in fault(path)
+    assert "has no array 'y'" in table_fault(path)
     bare = read_table(path, modalities=["audio", "text"], unlabelled=True)
     assert bare.target.tolist() == [0, 0, 0]
     assert (bare.ids, bare.modalities) == (("v/1", "v/2", "w/1"), ("audio", "text"))
     # A target that is there is not looked at: NaN in it is no fault.
     with_nan = saved(tmp_path, y=np.array([np.nan, 1, 2]))
     assert differences(read_table(with_nan, modalities=["audio", "text"], unlabelled=True), bare) == []
-    assert "has no array 'video'" in fault(path, modalities=["video"], unlabelled=True)
+    assert "has no array 'video'" in table_fault(path, modalities=["video"], unlabelled=True)

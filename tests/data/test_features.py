@@ -32,14 +32,6 @@ def features(path: Path, name: str = "mosi", model: ModelSettings | None = None,
     return made
 
 
-def fault(path: Path, *arguments: object, **settings: object) -> str:
-    """The one line that a file or a setting is refused with."""
-    with pytest.raises(InputError) as caught:
-        features(path, *arguments, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def vectors(folder: Path, samples: int = 30, **more: object) -> Path:
     """Two vectors a sample and a class of three; no splits."""
     generator = np.random.default_rng(0)
@@ -68,7 +60,7 @@ def test_a_file_says_what_the_task_is(utterances, tmp_path):
     assert classes.headline == ("accuracy", "macro_f1", "weighted_f1")
 
 
-def test_modalities_are_named_ordered_and_renamed(feature_arrays, tmp_path):
+def test_modalities_are_named_ordered_and_renamed(feature_arrays, tmp_path, fault):
     arrays = feature_arrays()
     renamed = {f"video{name[6:]}": each for name, each in arrays.items() if name.startswith("vision")}
     path = tmp_path / "renamed.npz"
@@ -76,13 +68,13 @@ def test_modalities_are_named_ordered_and_renamed(feature_arrays, tmp_path):
     reading = ReadingSettings(modalities={"vision": "video"})
     assert features(path, reading=reading).task.modalities == NAMES
     # v0/1 has audio alone.
-    assert "Samples need at least one modality" in fault(path, modalities=["vision", "text"], reading=reading)
+    assert "Samples need at least one modality" in fault(features, path, modalities=["vision", "text"], reading=reading)
     reading = ReadingSettings(modalities={"vision": "video"}, empty="drop")
     some = features(path, modalities=["vision", "text"], reading=reading)
     assert (some.task.modalities, len(some.ids("all"))) == (("vision", "text"), 13)
-    assert "has no array 'vision'" in fault(path)
+    assert "has no array 'vision'" in fault(features, path)
     reading = ReadingSettings(modalities={"visoin": "video"})
-    assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(path, reading=reading)
+    assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(features, path, reading=reading)
 
 
 def test_what_is_present_is_what_the_file_has(utterances):
@@ -119,7 +111,7 @@ def test_holes_are_made_before_anything_is_learned(utterances, tmp_path):
     assert dataset.signature.fingerprints["present"] != whole.signature.fingerprints["present"]
 
 
-def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_path):
+def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_path, fault):
     whole, dropped = features(utterances), features(utterances, complete_only=True)
     # By hand, from `make_arrays`: 0, 1, 2 and 3 of the training samples lack something; test sample 13 does, too.
     assert dropped.ids("train") == ("v2/0", "v2/1", "v3/0", "v3/1")
@@ -134,7 +126,7 @@ def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_pa
     assert thin.ids("test") == whole.ids("test")
     (tmp_path / "all.json").write_text(json.dumps({"present": {each: ["text"] for each in dropped.ids("train")}}))
     assert "None of 8 training samples has every modality" in fault(
-        utterances, complete_only=True, holes=str(tmp_path / "all.json")
+        features, utterances, complete_only=True, holes=str(tmp_path / "all.json")
     )
 
 
@@ -145,10 +137,10 @@ def test_the_validation_split_does_not_depend_on_what_is_dropped(rewritten):
     assert set(dropped.ids("train")) < set(whole.ids("train"))
 
 
-def test_a_modality_that_no_training_sample_has_is_refused(rewritten):
+def test_a_modality_that_no_training_sample_has_is_refused(rewritten, fault):
     # Whoever is tested has one that was never learned. v1/0 has nothing else.
     path = rewritten(vision_present=np.array([False] * 8 + [True] * 6))
-    assert "No training sample has 'vision'" in fault(path, reading=ReadingSettings(empty="drop"))
+    assert "No training sample has 'vision'" in fault(features, path, reading=ReadingSettings(empty="drop"))
 
 
 # --------------------------------------------------------------------------------------------------- the splits
@@ -179,19 +171,19 @@ def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
         assert set(Counter(int(sample) % 3 for sample in part).values()) <= {3, 4}
 
 
-def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path):
+def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path, fault):
     everyone = features(utterances).ids("all")
     splits = {"train": everyone[4:8], "val": everyone[:3], "test": everyone[8:]}
     (utterances.parent / "mine.json").write_text(json.dumps(splits))
     try:
         assert features(utterances, splits="mine.json").ids("train") == everyone[4:8]
-        assert "one of data.splits and data.folds" in fault(utterances, splits="mine.json", folds=3)
+        assert "one of data.splits and data.folds" in fault(features, utterances, splits="mine.json", folds=3)
     finally:
         (utterances.parent / "mine.json").unlink()
 
 
-def test_a_file_without_splits_says_what_would_do(tmp_path):
-    line = fault(vectors(tmp_path), "features", ModelSettings())
+def test_a_file_without_splits_says_what_would_do(tmp_path, fault):
+    line = fault(features, vectors(tmp_path), "features", ModelSettings())
     assert "no split 'train'" in line
     assert "data.folds 5" in line
 
@@ -320,7 +312,8 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
     found = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
     values = {(each.sample, each.metric): each.value for each in found}
     assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
-    # By hand: chances 1/2, and 1/4 of the class that is true.
+    # By hand: chances 1/2, and 1/4 of the class that is true; the answers have 1/2 and 3/4.
+    assert (values["a", "confidence"], values["b", "confidence"]) == (pytest.approx(0.5), pytest.approx(0.75))
     assert values["a", "loss"] == pytest.approx(np.log(2))
     assert values["b", "loss"] == pytest.approx(np.log(4))
 
@@ -412,13 +405,13 @@ def test_a_task_on_features_needs_their_signature():
         (ModelSettings(head="linaer"), ("Unknown head 'linaer'",)),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(utterances, model, words):
-    line = fault(utterances, "mosi", model)
+def test_settings_that_mean_nothing_are_refused(utterances, model, words, fault):
+    line = fault(features, utterances, "mosi", model)
     assert [word for word in words if word not in line] == []
 
 
-def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path):
-    assert "data.workers means nothing for dataset 'mosi'" in fault(utterances, workers=2)
+def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path, fault):
+    assert "data.workers means nothing for dataset 'mosi'" in fault(features, utterances, workers=2)
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
     with pytest.raises(InputError, match=r"model.preset means nothing .* it is for features"):
@@ -427,21 +420,23 @@ def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_p
         features(vectors(tmp_path), "features", ModelSettings(error="mse"), folds=3)
 
 
-def test_gmc_refuses_longer_sequences_at_once(rewritten):
+def test_gmc_refuses_longer_sequences_at_once(rewritten, fault):
     values = np.ones((14, 51, 3), np.float32)
     path = rewritten(text=values, text_lengths=np.full(14, 51))
-    assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(path, "mosi", ModelSettings(preset="gmc"))
+    assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(
+        features, path, "mosi", ModelSettings(preset="gmc")
+    )
 
 
-def test_targets_beyond_the_limits_are_refused(feature_arrays, rewritten):
+def test_targets_beyond_the_limits_are_refused(feature_arrays, rewritten, fault):
     y = feature_arrays()["y"].copy()
     y[3] = 4
-    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(rewritten(y=y))
+    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(features, rewritten(y=y))
 
 
-def test_token_ids_need_a_bert(rewritten):
+def test_token_ids_need_a_bert(rewritten, fault):
     tokens = np.ones((14, 4), np.int64)
-    assert "Token ids need a BERT" in fault(rewritten(text=tokens))
+    assert "Token ids need a BERT" in fault(features, rewritten(text=tokens))
 
 
 def test_present_in_keeps_the_order_of_the_task(utterances):

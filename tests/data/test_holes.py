@@ -4,18 +4,8 @@ from pathlib import Path
 import pytest
 
 from anysubset.data.holes import read_holes, restricted, write_holes
-from anysubset.errors import InputError
 
 STAY = {"b/1": ("text", "vision"), 'quoted "a"': ("audio",)}
-
-
-def fault(action, *arguments) -> str:
-    """The one line that wrong input is refused with."""
-    with pytest.raises(InputError) as caught:
-        action(*arguments)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -66,7 +56,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         ('{"present": {"a": ["text"], "a": ["audio"]}}', "it names 'a' twice"),
     ],
 )
-def test_files_of_another_shape(tmp_path, content, words):
+def test_files_of_another_shape(tmp_path, content, words, fault):
     path = tmp_path / "holes.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     line = fault(read_holes, path)
@@ -74,7 +64,7 @@ def test_files_of_another_shape(tmp_path, content, words):
     assert words in line
 
 
-def test_files_that_are_no_text(tmp_path):
+def test_files_that_are_no_text(tmp_path, fault):
     assert "gone.json cannot be read as text" in fault(read_holes, tmp_path / "gone.json")
     assert "cannot be read as text" in fault(read_holes, tmp_path)
     Path(tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
@@ -88,7 +78,7 @@ def test_what_is_left_is_what_is_there_and_stays():
     assert restricted(present, {"a": ("vision", "audio"), "b": ("text", "vision")}) == present | {"a": ("audio",)}
 
 
-def test_holes_of_other_data():
+def test_holes_of_other_data(fault):
     present = {"a": ("text", "audio"), "b": ("vision",)}
     assert "Unknown sample 'd'" in fault(restricted, present, {"d": ("text",)})
     assert "Unknown modality 'sound'" in fault(restricted, present, {"a": ("text", "sound")})

@@ -10,7 +10,6 @@ import pytest
 
 from anysubset.data.patients import Patient, Source, find_patients
 from anysubset.data.reading import Grid, read_patient, read_volume, write_mask
-from anysubset.errors import InputError
 
 SHAPE = (8, 8, 6)
 LPS = np.diag([-1.0, -1.0, 2.5, 1.0])
@@ -41,20 +40,16 @@ def found(root: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def fault(action, *arguments) -> str:
-    """The one line that wrong input is refused with."""
-    with pytest.raises(InputError) as caught:
-        action(*arguments)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
+@pytest.fixture
+def fault_of(fault):
+    """`fault_of(path)`: what is said of a single file, which must be named."""
 
+    def line_of(path: Path) -> str:
+        line = fault(read_volume, Source(path))
+        assert path.name in line
+        return line
 
-def fault_of(path: Path) -> str:
-    """What is said of a single file, which must be named."""
-    line = fault(read_volume, Source(path))
-    assert path.name in line
-    return line
+    return line_of
 
 
 # --------------------------------------------------------------------------------------------------- finding
@@ -104,7 +99,7 @@ def test_hidden_things_are_ignored(tmp_path):
     assert found(tmp_path) == {"a": {"t1": "a_t1.nii.gz"}}
 
 
-def test_groups_are_descended_once(tmp_path):
+def test_groups_are_descended_once(tmp_path, fault):
     touch(tmp_path, "HGG/a/a_t1.nii.gz", "LGG/b/b_t1.nii.gz", "c/c_t1.nii.gz", "HGG/deep/d/d_t1.nii.gz")
     assert list(found(tmp_path)) == ["a", "b", "c"]
     touch(tmp_path, "LGG/a/a_t1.nii.gz")
@@ -149,7 +144,7 @@ def test_decathlon_with_one_modality_and_channel_names(tmp_path):
     assert list(read_patient(patient).volumes) == ["ct"]
 
 
-def test_decathlon_faults(tmp_path):
+def test_decathlon_faults(tmp_path, fault):
     save(tmp_path / "imagesTr" / "a.nii.gz", np.ones((*SHAPE, 2), np.float32))
     assert "dataset.json" in fault(find_patients, tmp_path)
     for content in ("{", "[]", "{}", '{"modality": {"x": "T1"}}'):
@@ -196,18 +191,18 @@ def test_manifest(tmp_path):
         ([], ["'id'", "(none)"]),
     ],
 )
-def test_manifest_faults(tmp_path, rows, words):
+def test_manifest_faults(tmp_path, rows, words, fault):
     touch(tmp_path, "here.nii")
     line = fault(find_patients, manifest(tmp_path / "set.csv", *rows))
     assert [word for word in words if word not in line] == []
 
 
-def test_manifest_that_is_no_text(tmp_path):
+def test_manifest_that_is_no_text(tmp_path, fault):
     (tmp_path / "set.csv").write_bytes(b"id,t1\n\xff\xfe,\n")
     assert "cannot be read as CSV" in fault(find_patients, tmp_path / "set.csv")
 
 
-def test_two_files_for_one_modality(tmp_path):
+def test_two_files_for_one_modality(tmp_path, fault):
     touch(tmp_path, "a/a_t1.nii.gz", "a/a-t1n.nii.gz")
     line = fault(find_patients, tmp_path)
     assert "'a'" in line
@@ -215,12 +210,12 @@ def test_two_files_for_one_modality(tmp_path):
     assert "a-t1n.nii.gz" in line
 
 
-def test_file_without_a_modality(tmp_path):
+def test_file_without_a_modality(tmp_path, fault):
     touch(tmp_path, "a/a.nii.gz")
     assert "a.nii.gz gives the modality name ''" in fault(find_patients, tmp_path)
 
 
-def test_nothing_there(tmp_path):
+def test_nothing_there(tmp_path, fault):
     assert "does not exist" in fault(find_patients, tmp_path / "gone")
     assert "no patients" in fault(find_patients, tmp_path)
     touch(tmp_path, "a/readme.txt")
@@ -255,7 +250,7 @@ def test_spacing_of_an_oblique_grid():
     assert Grid(SHAPE, affine).spacing == (5.0, 5.0, 2.0)
 
 
-def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path):
+def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path, fault):
     save(tmp_path / "a" / "a_t1.nii.gz")
     save(tmp_path / "a" / "a_t2.nii.gz")
     (tmp_path / "a" / "a_flair.nii.gz").write_text("broken")
@@ -266,7 +261,7 @@ def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path):
     assert "flair, t2, t1" in line
 
 
-def test_patient_with_nothing_but_a_label():
+def test_patient_with_nothing_but_a_label(fault):
     assert "'a' has no contrast" in fault(read_patient, Patient("a", {}, Source(Path("a_seg.nii"))))
 
 
@@ -288,7 +283,7 @@ def test_nifti_2(tmp_path):
     assert isinstance(nib.load(tmp_path / "mask.nii.gz"), nib.Nifti2Image)
 
 
-def test_truncated_files(tmp_path):
+def test_truncated_files(tmp_path, fault_of):
     noise = np.random.default_rng(0).integers(1, 999, SHAPE, dtype=np.int16)
     for name in ("a.nii.gz", "a.nii"):
         path = save(tmp_path / name, noise)
@@ -298,7 +293,7 @@ def test_truncated_files(tmp_path):
             assert "cannot be read" in fault_of(path) or "truncated" in fault_of(path)
 
 
-def test_one_damaged_byte_anywhere_in_the_voxels_is_seen(tmp_path):
+def test_one_damaged_byte_anywhere_in_the_voxels_is_seen(tmp_path, fault_of):
     path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(1, 999, SHAPE, dtype=np.int16))
     whole = path.read_bytes()
     for place in (len(whole) // 2, len(whole) - 10, len(whole) - 6):  # The last is the checksum itself.
@@ -306,7 +301,7 @@ def test_one_damaged_byte_anywhere_in_the_voxels_is_seen(tmp_path):
         assert "cannot be read" in fault_of(path)
 
 
-def test_files_that_are_no_nifti(tmp_path):
+def test_files_that_are_no_nifti(tmp_path, fault_of):
     path = tmp_path / "a.nii.gz"
     path.write_text("not found\n")
     assert "cannot be read" in fault_of(path)
@@ -317,7 +312,7 @@ def test_files_that_are_no_nifti(tmp_path):
     assert "cannot be read" in fault_of(tmp_path / "gone.nii.gz")
 
 
-def test_damaged_headers(tmp_path):
+def test_damaged_headers(tmp_path, fault_of):
     path = save(tmp_path / "a.nii")
     whole = path.read_bytes()
     path.write_bytes(whole[:70] + b"\xff\x7f" + whole[72:])  # The code of a type that does not exist.
@@ -329,17 +324,17 @@ def test_damaged_headers(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 6, 2), (8, 8, 6, 1, 3)])
-def test_not_3d(tmp_path, shape):
+def test_not_3d(tmp_path, shape, fault_of):
     line = fault_of(save(tmp_path / "a.nii.gz", np.ones(shape, np.int16)))
     assert "not 3-D" in line
     assert " x ".join(map(str, shape)) in line
 
 
-def test_not_numbers(tmp_path):
+def test_not_numbers(tmp_path, fault_of):
     assert "complex64" in fault_of(save(tmp_path / "a.nii.gz", np.ones(SHAPE, np.complex64)))
 
 
-def test_values_that_cannot_be_trained_on(tmp_path):
+def test_values_that_cannot_be_trained_on(tmp_path, fault_of):
     values = np.ones(SHAPE)
     values[0, 0, :2] = np.nan
     values[0, 0, 2] = np.inf
@@ -350,7 +345,7 @@ def test_values_that_cannot_be_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("other", ["t2", "seg"])
-def test_shapes_that_differ(tmp_path, other):
+def test_shapes_that_differ(tmp_path, other, fault):
     save(tmp_path / "a" / "a_t1.nii.gz")
     save(tmp_path / "a" / f"a_{other}.nii.gz", np.ones((8, 8, 7), np.uint8))
     line = fault(read_patient, find_patients(tmp_path)[0], ["t1", "t2"])
@@ -359,7 +354,7 @@ def test_shapes_that_differ(tmp_path, other):
 
 
 @pytest.mark.parametrize("other", ["t2", "seg"])
-def test_affines_that_differ(tmp_path, other):
+def test_affines_that_differ(tmp_path, other, fault):
     shifted = LPS.copy()
     shifted[0, 3] = 0.5e-3
     save(tmp_path / "a" / "a_t1.nii.gz")
@@ -373,7 +368,7 @@ def test_affines_that_differ(tmp_path, other):
     assert [word for word in words if word not in line] == []
 
 
-def test_labels_that_nobody_declared(tmp_path):
+def test_labels_that_nobody_declared(tmp_path, fault):
     label = np.zeros(SHAPE)
     label[0, 0, :4] = (1, 3, 4, 7)
     save(tmp_path / "a" / "a_t1.nii.gz")
@@ -469,7 +464,7 @@ def test_real_lgg_patients():
 
 
 @real
-def test_real_brats_patients():
+def test_real_brats_patients(fault):
     full, half = find_patients(SHARED / "brats")
     assert list(full.sources) == ["flair", "t2", "t1ce", "t1"]
     assert list(half.sources) == ["flair", "t1ce"]

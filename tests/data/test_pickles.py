@@ -82,16 +82,6 @@ def expected(tmp_path: Path, aligned: bool = True) -> Table:
     return read_table(tmp_path / "expected.npz")
 
 
-def fault(path: Path, **options) -> str:
-    """The one line that a file is refused with, which starts with its path."""
-    with pytest.raises(InputError) as caught:
-        read_table(path, **options)
-    line = str(caught.value)
-    assert line.startswith(str(path))
-    assert "\n" not in line
-    return line
-
-
 # ---------------------------------------------------------------------------------------------- unpickling
 
 
@@ -106,11 +96,11 @@ class Running:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, protocol):
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, protocol, table_fault):
     marker = tmp_path / "it ran".replace(" ", "_")
     content = mmsa()
     content["train"]["extra"] = [Running(marker)]
-    line = fault(save(tmp_path / "x.pkl", content, protocol))
+    line = table_fault(save(tmp_path / "x.pkl", content, protocol))
     assert "was refused" in line
     assert ".system" in line
     assert not marker.exists()
@@ -128,19 +118,19 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_other_names_are_refused_by_name(tmp_path, name):
+def test_other_names_are_refused_by_name(tmp_path, name, table_fault):
     (tmp_path / "x.pkl").write_bytes(HOSTILE[name])
-    line = fault(tmp_path / "x.pkl")
+    line = table_fault(tmp_path / "x.pkl")
     assert name.replace("builtins.eval", "__builtin__.eval") in line
 
 
-def test_tensors_are_refused(tmp_path):
-    assert "torch._utils" in fault(save(tmp_path / "x.pkl", {"train": torch.ones(2)}))
+def test_tensors_are_refused(tmp_path, table_fault):
+    assert "torch._utils" in table_fault(save(tmp_path / "x.pkl", {"train": torch.ones(2)}))
 
 
-def test_what_torch_saved_is_refused(tmp_path):
+def test_what_torch_saved_is_refused(tmp_path, table_fault):
     torch.save({"train": torch.ones(2)}, tmp_path / "train.dt")
-    assert "GMC's .dt files" in fault(tmp_path / "train.dt")
+    assert "GMC's .dt files" in table_fault(tmp_path / "train.dt")
 
 
 class LyingType:
@@ -158,23 +148,23 @@ class Forged:
         return rebuild, (np.ndarray, (0,), b"b"), (1, (8,), LyingType(), False, b"\x00" * 8)
 
 
-def test_bytes_are_never_taken_for_objects(tmp_path):
-    assert "other content" in fault(save(tmp_path / "x.pkl", {"train": Forged()}))
+def test_bytes_are_never_taken_for_objects(tmp_path, table_fault):
+    assert "other content" in table_fault(save(tmp_path / "x.pkl", {"train": Forged()}))
 
 
-def test_objects_that_are_neither_text_nor_numbers_are_refused(tmp_path):
+def test_objects_that_are_neither_text_nor_numbers_are_refused(tmp_path, table_fault):
     ragged = np.array([np.ones(2), np.ones(3)], dtype=object)
-    assert "array of objects that holds StoredArray" in fault(save(tmp_path / "x.pkl", {"train": ragged}))
+    assert "array of objects that holds StoredArray" in table_fault(save(tmp_path / "x.pkl", {"train": ragged}))
     records = np.zeros(2, dtype=[("a", "f4")])
-    assert "arrays of records" in fault(save(tmp_path / "x.pkl", {"train": records}))
+    assert "arrays of records" in table_fault(save(tmp_path / "x.pkl", {"train": records}))
     dates = np.zeros(2, dtype="M8[s]")
-    assert "dtype 'M8'" in fault(save(tmp_path / "x.pkl", {"train": dates}))
+    assert "dtype 'M8'" in table_fault(save(tmp_path / "x.pkl", {"train": dates}))
 
 
-def test_containers_in_themselves_are_refused(tmp_path):
+def test_containers_in_themselves_are_refused(tmp_path, table_fault):
     endless: list = []
     endless.append(endless)
-    assert "nests containers" in fault(save(tmp_path / "x.pkl", endless))
+    assert "nests containers" in table_fault(save(tmp_path / "x.pkl", endless))
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -219,17 +209,17 @@ def test_arrays_that_python_2_wrote(tmp_path):
     assert text == "é"
 
 
-def test_damage_is_refused(tmp_path):
+def test_damage_is_refused(tmp_path, table_fault):
     whole = pickle.dumps(mmsa())
     (tmp_path / "x.pkl").write_bytes(whole[: len(whole) // 2])
-    assert "cannot be read: damaged" in fault(tmp_path / "x.pkl")
+    assert "cannot be read: damaged" in table_fault(tmp_path / "x.pkl")
     (tmp_path / "x.pkl").write_bytes(b"no pickle at all")
-    assert "cannot be read: damaged" in fault(tmp_path / "x.pkl")
+    assert "cannot be read: damaged" in table_fault(tmp_path / "x.pkl")
 
 
-def test_other_layouts_are_refused(tmp_path):
-    assert "of no known layout; it holds: text, y" in fault(save(tmp_path / "x.pkl", {"text": 1, "y": 2}))
-    assert "of no known layout; it holds: int" in fault(save(tmp_path / "x.pkl", 3))
+def test_other_layouts_are_refused(tmp_path, table_fault):
+    assert "of no known layout; it holds: text, y" in table_fault(save(tmp_path / "x.pkl", {"text": 1, "y": 2}))
+    assert "of no known layout; it holds: int" in table_fault(save(tmp_path / "x.pkl", 3))
 
 
 # ---------------------------------------------------------------------------------------------------- MMSA
@@ -271,12 +261,12 @@ def bert(row: int, place: int, value: float) -> np.ndarray:
     return whole
 
 
-def test_token_ids_that_are_none(tmp_path):
+def test_token_ids_that_are_none(tmp_path, table_fault):
     tokens = {"modalities": {"text": "text_bert", "audio": "audio"}}
     path = tmp_path / "x.pkl"
-    assert "token ids are not whole" in fault(save(path, mmsa(text_bert=bert(0, 0, 1.5))), **tokens)
-    assert "outside the vocabulary, 0 to 30521" in fault(save(path, mmsa(text_bert=bert(0, 0, 30522))), **tokens)
-    assert "outside the vocabulary" in fault(save(path, mmsa(text_bert=bert(0, 0, -1))), **tokens)
+    assert "token ids are not whole" in table_fault(save(path, mmsa(text_bert=bert(0, 0, 1.5))), **tokens)
+    assert "outside the vocabulary, 0 to 30521" in table_fault(save(path, mmsa(text_bert=bert(0, 0, 30522))), **tokens)
+    assert "outside the vocabulary" in table_fault(save(path, mmsa(text_bert=bert(0, 0, -1))), **tokens)
     whole = bert(0, 0, 101)
     whole[1] = 0  # All padding: no text.
     assert read_table(save(path, mmsa(text_bert=whole)), **tokens).inputs["text"].rows.tolist() == [0, 2, 3, 4, 5]
@@ -303,13 +293,13 @@ def test_length_0_is_missing_and_zeros_alone_are_present_and_counted(tmp_path):
     assert table.origin.all_zero == {"vision": 1}
 
 
-def test_infinite_audio_is_refused_or_set_to_0_and_counted(tmp_path):
+def test_infinite_audio_is_refused_or_set_to_0_and_counted(tmp_path, table_fault):
     audio = stream("audio", LENGTHS["audio"], 4)
     audio[0, 0, 0] = audio[0, 1, 2] = -np.inf
     audio[5, 0, 1] = np.nan
     audio[4, 3] = np.inf  # In the padding, where nobody looks.
     path = save(tmp_path / "x.pkl", mmsa(audio=audio))
-    assert "NaN or infinite values: audio 3 (in 2 samples). The option clean='zero'" in fault(path)
+    assert "NaN or infinite values: audio 3 (in 2 samples). The option clean='zero'" in table_fault(path)
     table = read_table(path, clean="zero")
     assert table.origin is not None
     assert table.origin.cleaned == {"audio": 3}
@@ -381,8 +371,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line):
-    assert line in fault(save(tmp_path / "x.pkl", FAULTS[line]))
+def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+    assert line in table_fault(save(tmp_path / "x.pkl", FAULTS[line]))
 
 
 def test_videos_in_two_splits_are_named(tmp_path):
@@ -446,13 +436,13 @@ def test_without_ids_samples_are_numbered(tmp_path):
     assert table.groups is None
 
 
-def test_emotions_in_one_hot_rows(tmp_path):
+def test_emotions_in_one_hot_rows(tmp_path, table_fault):
     happy = np.array([1, 0, 0, 1, 0, 1])
     labels = np.zeros((6, 4, 2))
     labels[:, 0, 0] = labels[:, 1:, 0] = 1
     labels[:, 2] = np.eye(2)[happy]
     path = save(tmp_path / "x.pkl", mult(labels=labels))
-    assert "labels have 4 columns: choose one with column=0 to 3" in fault(path)
+    assert "labels have 4 columns: choose one with column=0 to 3" in table_fault(path)
     assert read_table(path, column=2).target.tolist() == happy.tolist()
 
 
@@ -485,16 +475,16 @@ def test_mag_bert_holds_what_an_npz_file_holds(tmp_path):
     assert differences(read_table(save(tmp_path / "x.pkl", mag(words=False))), expected(tmp_path)) == []
 
 
-def test_words_are_no_features(tmp_path):
+def test_words_are_no_features(tmp_path, table_fault):
     table = read_table(save(tmp_path / "x.pkl", mag()))
     assert table.modalities == ("audio", "vision")
     assert table.origin is not None
     assert table.origin.notes == ("text is words here, not features, and was left out.",)
-    assert "no features 'text'" in fault(tmp_path / "x.pkl", modalities=["text"])
+    assert "no features 'text'" in table_fault(tmp_path / "x.pkl", modalities=["text"])
 
 
-def test_other_lists_are_refused(tmp_path):
-    assert "not of ((words" in fault(save(tmp_path / "x.pkl", {"train": [1, 2], "test": [3]}))
+def test_other_lists_are_refused(tmp_path, table_fault):
+    assert "not of ((words" in table_fault(save(tmp_path / "x.pkl", {"train": [1, 2], "test": [3]}))
 
 
 def test_a_pickle_may_lack_modalities_if_that_is_said(tmp_path):

@@ -24,6 +24,7 @@ VECTORS = {
 # Frames of half a second; none in the second word, none at all for w.
 SOUND = {"v": ([[0.0, 0.5], [0.5, 0.75], [0.75, 1.0], [2.0, 2.5], [2.5, 3.5]], [[9], [1], [2], [4], [8]])}
 NAMES = {"text": "vectors.csd", "audio": "sound.csd"}
+USUAL = {"modalities": NAMES, "target": "labels.csd"}
 
 
 def save(folder: Path, name: str, content: dict, metadata: bool = True) -> Path:
@@ -49,17 +50,13 @@ def sequences(folder: Path, **changes) -> Path:
 
 def read(folder: Path, **options):
     """Their table, unless told otherwise."""
-    return read_table(folder, **({"modalities": NAMES, "target": "labels.csd"} | options))
+    return read_table(folder, **(USUAL | options))
 
 
-def fault(folder: Path, **options) -> str:
-    """The one line that a folder is refused with, which starts with its path."""
-    with pytest.raises(InputError) as caught:
-        read(folder, **options)
-    line = str(caught.value)
-    assert line.startswith(str(folder))
-    assert "\n" not in line
-    return line
+@pytest.fixture
+def folder_fault(table_fault):
+    """`folder_fault(folder, **options)`: the one line that a folder is refused with, which starts with its path."""
+    return lambda folder, **options: table_fault(folder, **(USUAL | options))
 
 
 def valid(table, name: str) -> list:
@@ -121,20 +118,20 @@ def test_what_was_aligned_before_is_taken_as_it_is(tmp_path):
     assert table.inputs["text"].values[1].tolist() == [[1, 10], [2, 10]]
 
 
-def test_folds_by_video(tmp_path):
+def test_folds_by_video(tmp_path, folder_fault):
     sequences(tmp_path)
     (tmp_path / "folds.json").write_text(json.dumps({"train": ["v", "not here"], "test": ["w"]}))
     assert read(tmp_path, split="folds.json").splits == {"train": ("v/0", "v/1"), "test": ("w/0",)}
     (tmp_path / "folds.json").write_text(json.dumps({"train": ["v"], "test": ["w", "v"]}))
-    assert "'v' in two splits" in fault(tmp_path, split="folds.json")
+    assert "'v' in two splits" in folder_fault(tmp_path, split="folds.json")
 
 
-def test_emotions_follow_sentiment(tmp_path):
+def test_emotions_follow_sentiment(tmp_path, folder_fault):
     labels = {"v": (LABELS["v"][0], [[0.5, 1, 0], [-1, 0, 2]]), "w": (LABELS["w"][0], [[2, 0, 3]])}
     sequences(tmp_path, labels=labels)
     assert read(tmp_path).target.tolist() == [0.5, -1, 2]
     assert read(tmp_path, column=2).target.tolist() == [0, 2, 3]
-    assert "column=0 to 2" in fault(tmp_path, column=3)
+    assert "column=0 to 2" in folder_fault(tmp_path, column=3)
 
 
 def test_missing_metadata_are_no_fault(tmp_path):
@@ -152,47 +149,47 @@ def test_files_are_closed_again(tmp_path):
         assert list(file) == ["Root of sound"]
 
 
-def test_truncated_files_are_refused(tmp_path):
+def test_truncated_files_are_refused(tmp_path, folder_fault):
     sequences(tmp_path)
     whole = (tmp_path / "sound.csd").read_bytes()
     (tmp_path / "sound.csd").write_bytes(whole[: len(whole) // 2])
-    assert "sound.csd cannot be read: damaged" in fault(tmp_path)
+    assert "sound.csd cannot be read: damaged" in folder_fault(tmp_path)
     (tmp_path / "sound.csd").write_bytes(b"no HDF5")
-    assert "sound.csd cannot be read: damaged" in fault(tmp_path)
+    assert "sound.csd cannot be read: damaged" in folder_fault(tmp_path)
 
 
-def test_faults_are_one_clear_line(tmp_path):
+def test_faults_are_one_clear_line(tmp_path, folder_fault):
     sequences(tmp_path)
     listed = "labels.csd, sound.csd, vectors.csd, words.csd: say which is what"
-    assert listed in fault(tmp_path, modalities=None)
-    assert listed in fault(tmp_path, target=None)
-    assert "none.csd is not there" in fault(tmp_path, modalities={"vision": "none.csd"})
-    assert "words.csd holds words, not features of 'text'" in fault(tmp_path, modalities={"text": "words.csd"})
-    assert "these have none: w/0" in fault(tmp_path, modalities={"audio": "sound.csd"})
+    assert listed in folder_fault(tmp_path, modalities=None)
+    assert listed in folder_fault(tmp_path, target=None)
+    assert "none.csd is not there" in folder_fault(tmp_path, modalities={"vision": "none.csd"})
+    assert "words.csd holds words, not features of 'text'" in folder_fault(tmp_path, modalities={"text": "words.csd"})
+    assert "these have none: w/0" in folder_fault(tmp_path, modalities={"audio": "sound.csd"})
     assert read(tmp_path, modalities={"audio": "sound.csd"}, empty="drop").ids == ("v/0", "v/1")
-    assert "'images' means nothing" in fault(tmp_path, images=["text"])
+    assert "'images' means nothing" in folder_fault(tmp_path, images=["text"])
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[1], [2]])})
-    assert "sound.csd: intervals and features of 'v' have the shapes (1, 2) and (2, 1)" in fault(tmp_path)
+    assert "sound.csd: intervals and features of 'v' have the shapes (1, 2) and (2, 1)" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[1, 0]], [[1]])})
-    assert "end before they start" in fault(tmp_path)
+    assert "end before they start" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[-np.inf]])})
-    assert "NaN or infinite values: audio 1 (in 1 samples)" in fault(tmp_path)
+    assert "NaN or infinite values: audio 1 (in 1 samples)" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[1]]), "w": ([[0, 1]], [[1, 2]])})
-    assert "audio differs in its number of features" in fault(tmp_path)
+    assert "audio differs in its number of features" in folder_fault(tmp_path)
     with h5py.File(tmp_path / "sound.csd", "w") as file:
         file["one/data/v/features"] = file["two/x"] = np.zeros(1)
-    assert "no computational sequence" in fault(tmp_path)
+    assert "no computational sequence" in folder_fault(tmp_path)
     with pytest.raises(InputError, match="is one HDF5 file: give the folder"):
         read_table(tmp_path / "sound.csd")
 
 
-def test_h5py_is_asked_for(tmp_path, monkeypatch):
+def test_h5py_is_asked_for(tmp_path, monkeypatch, folder_fault):
     sequences(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert "needs h5py" in fault(tmp_path)
+    assert "needs h5py" in folder_fault(tmp_path)
 
 
-def test_a_folder_may_lack_the_file_of_a_modality_if_that_is_said(tmp_path):
+def test_a_folder_may_lack_the_file_of_a_modality_if_that_is_said(tmp_path, folder_fault):
     wanted = {**NAMES, "vision": "gone.csd"}
-    assert "gone.csd is not there" in fault(sequences(tmp_path), modalities=wanted)
+    assert "gone.csd is not there" in folder_fault(sequences(tmp_path), modalities=wanted)
     assert read(tmp_path, modalities=wanted, absent=True).modalities == ("text", "audio")

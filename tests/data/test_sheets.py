@@ -7,7 +7,6 @@ import pytest
 from anysubset.data.arrays import write_table
 from anysubset.data.formats import read_table
 from anysubset.data.tables import differences
-from anysubset.errors import InputError
 
 SHEET = """id,y,group,split,text_0,text_1,text_10,audio.0
 v/1,0.5,v,train,1,2,3,
@@ -20,16 +19,6 @@ def saved(folder: Path, content: str = SHEET, name: str = "table.csv") -> Path:
     """A file with this text."""
     (folder / name).write_text(content, encoding="utf-8")
     return folder / name
-
-
-def fault(path: Path, **options) -> str:
-    """The one line that a file is refused with, which starts with its path."""
-    with pytest.raises(InputError) as caught:
-        read_table(path, **options)
-    line = str(caught.value)
-    assert line.startswith(str(path))
-    assert "\n" not in line
-    return line
 
 
 def test_one_sheet(tmp_path):
@@ -79,14 +68,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line):
-    assert line in fault(saved(tmp_path, FAULTS[line]))
+def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+    assert line in table_fault(saved(tmp_path, FAULTS[line]))
 
 
-def test_names_that_are_not_there(tmp_path):
+def test_names_that_are_not_there(tmp_path, table_fault):
     path = saved(tmp_path)
-    assert "no columns vision_0" in fault(path, modalities=["vision"])
-    assert "no column 'fold'" in fault(path, split="fold")
+    assert "no columns vision_0" in table_fault(path, modalities=["vision"])
+    assert "no column 'fold'" in table_fault(path, split="fold")
 
 
 def test_a_sheet_and_an_npz_file_hold_the_same(tmp_path):
@@ -114,26 +103,26 @@ def test_a_folder_of_sheets_holds_the_same_as_one(tmp_path):
     assert read_table(tmp_path / "many").modalities == ("audio", "text")
 
 
-def test_faults_of_folders(tmp_path):
+def test_faults_of_folders(tmp_path, table_fault):
     folder(tmp_path)
-    assert "no vision.csv" in fault(tmp_path, modalities=["vision"])
+    assert "no vision.csv" in table_fault(tmp_path, modalities=["vision"])
     saved(tmp_path, "name,loudness\nw/1,8\n", "audio.csv")
-    assert "audio.csv has no column 'id'" in fault(tmp_path)
+    assert "audio.csv has no column 'id'" in table_fault(tmp_path)
     saved(tmp_path, "id,loudness\nw/1,8\nw/1,7\n", "audio.csv")
-    assert "audio.csv has ids that come more than once: w/1" in fault(tmp_path)
+    assert "audio.csv has ids that come more than once: w/1" in table_fault(tmp_path)
     saved(tmp_path, "id,loudness,y\nw/1,8,3\n", "audio.csv")
-    assert "'y' for 'w/1'" in fault(tmp_path)
+    assert "'y' for 'w/1'" in table_fault(tmp_path)
     saved(tmp_path, "id,loudness\nx/1,8\n", "audio.csv")
-    assert "The target 'y' is blank for x/1" in fault(tmp_path)
+    assert "The target 'y' is blank for x/1" in table_fault(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- Parquet
 
 
-def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
+def test_parquet_needs_pyarrow(tmp_path, monkeypatch, table_fault):
     (tmp_path / "table.parquet").write_bytes(b"PAR1 and more")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "needs pyarrow" in fault(tmp_path / "table.parquet")
+    assert "needs pyarrow" in table_fault(tmp_path / "table.parquet")
 
 
 def parquet(path: Path, columns: dict) -> Path:
@@ -163,30 +152,32 @@ def test_parquet_sequences_are_as_long_as_they_are(tmp_path):
     assert np.array_equal(text.valid, [[True, False], [True, True]])
 
 
-def test_faults_of_parquet_files(tmp_path):
+def test_faults_of_parquet_files(tmp_path, table_fault):
     path = parquet(tmp_path / "x.parquet", {"y": [0, 1], "text": [[[1.0], [2.0, 3.0]], [[1.0]]]})
-    assert "text of '0' is no list of numbers" in fault(path)
+    assert "text of '0' is no list of numbers" in table_fault(path)
     parquet(path, {"y": [0, 1], "text": [[1.0], [2.0, 3.0]]})
-    assert "text differs in its number of features" in fault(path)
+    assert "text differs in its number of features" in table_fault(path)
     parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")]})
-    assert "NaN or infinite values: text 1" in fault(path)
+    assert "NaN or infinite values: text 1" in table_fault(path)
     path.write_bytes(path.read_bytes()[:-9])
-    assert "cannot be read: damaged" in fault(path)
+    assert "cannot be read: damaged" in table_fault(path)
 
 
-def test_a_sheet_may_lack_modalities_and_the_target_if_that_is_said(tmp_path):
+def test_a_sheet_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, table_fault):
     sheet = saved(tmp_path, SHEET.replace("-1", "").replace(",y,", ",why,"))
     wanted = {"audio": "audio", "vision": "video"}
-    assert "has no column 'y'" in fault(sheet, modalities=wanted)
+    assert "has no column 'y'" in table_fault(sheet, modalities=wanted)
     table = read_table(sheet, modalities=wanted, absent=True, unlabelled=True, empty="drop")
     assert (table.ids, table.modalities, table.target.tolist()) == (("v/2", "w/1"), ("audio",), [0, 0])
-    assert "has no columns video_0" in fault(sheet, modalities=wanted, unlabelled=True)
-    assert "has none of video; it has: text, audio" in fault(sheet, modalities=["video"], absent=True, unlabelled=True)
+    assert "has no columns video_0" in table_fault(sheet, modalities=wanted, unlabelled=True)
+    assert "has none of video; it has: text, audio" in table_fault(
+        sheet, modalities=["video"], absent=True, unlabelled=True
+    )
 
 
-def test_a_folder_may_lack_the_sheet_of_a_modality_if_that_is_said(tmp_path):
+def test_a_folder_may_lack_the_sheet_of_a_modality_if_that_is_said(tmp_path, table_fault):
     saved(tmp_path, "id,x\na,1\nb,2\n", "text.csv")
     wanted = ["text", "audio"]
-    assert "has no audio.csv" in fault(tmp_path, modalities=wanted, unlabelled=True)
+    assert "has no audio.csv" in table_fault(tmp_path, modalities=wanted, unlabelled=True)
     table = read_table(tmp_path, modalities=wanted, absent=True, unlabelled=True)
     assert (table.ids, table.modalities) == (("a", "b"), ("text",))

@@ -9,15 +9,6 @@ from anysubset.errors import InputError
 LGG = Path(__file__).parents[3] / "shared" / "data" / "lgg"
 
 
-def fault(action, *arguments) -> str:
-    """The one line that wrong input is refused with."""
-    with pytest.raises(InputError) as caught:
-        action(*arguments)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
-
-
 def write(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -56,7 +47,7 @@ def test_where_splits_are_found(tmp_path):
     assert find_splits(write(tmp_path / "set.csv", "id,t1")) == {"train": ("d",)}
 
 
-def test_id_in_two_splits(tmp_path):
+def test_id_in_two_splits(tmp_path, fault):
     line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b"], "test": ["b"]}))
     assert "s.json has 'b' in two splits: 'train' and 'test'." in line
     write(tmp_path / "train.txt", "a")
@@ -64,12 +55,12 @@ def test_id_in_two_splits(tmp_path):
     assert "'a' in two splits: 'train' and 'val'" in fault(find_splits, tmp_path)
 
 
-def test_id_twice_in_one_split(tmp_path):
+def test_id_twice_in_one_split(tmp_path, fault):
     line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b", "a"]}))
     assert "'a' twice in split 'train'" in line
 
 
-def test_empty_split(tmp_path):
+def test_empty_split(tmp_path, fault):
     assert "empty split: 'val'" in fault(read_splits, write(tmp_path / "s.json", {"train": ["a"], "val": []}))
     assert "empty split: 'train'" in fault(read_splits, write(tmp_path / "train.txt", "# nobody yet\n"))
 
@@ -87,20 +78,20 @@ def test_empty_split(tmp_path):
         ({"train": {"a": 1}}, "'train' is not a list of ids"),
     ],
 )
-def test_json_of_another_shape(tmp_path, content, words):
+def test_json_of_another_shape(tmp_path, content, words, fault):
     line = fault(read_splits, write(tmp_path / "s.json", content))
     assert "s.json" in line
     assert words in line
 
 
-def test_nothing_to_read(tmp_path):
+def test_nothing_to_read(tmp_path, fault):
     assert "no splits" in fault(read_splits, tmp_path)
     assert "gone.json cannot be read" in fault(read_splits, tmp_path / "gone.json")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     assert "bytes.txt cannot be read" in fault(read_splits, tmp_path / "bytes.txt")
 
 
-def test_ids_that_no_patient_has():
+def test_ids_that_no_patient_has(fault):
     check_splits({"train": ("a",), "test": ("b",)}, ["a", "b", "in no split"])
     line = fault(check_splits, {"train": ("a",), "test": ("p", "b", "q", "r", "s")}, ["a", "b"])
     assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r, ..."

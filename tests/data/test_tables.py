@@ -28,14 +28,6 @@ def table(**changes) -> Table:
     return Table(**(parts | changes))
 
 
-def fault(**changes) -> str:
-    """The one line that a wrong table is refused with."""
-    with pytest.raises(InputError) as caught:
-        table(**changes)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def text(values, valid=((1, 0), (1, 1)), rows=(0, 2)) -> dict[str, Observed]:
     """The inputs with another text."""
     return {**table().inputs, "text": observed(values, list(rows), valid)}
@@ -118,12 +110,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(line: str):
-    assert line in fault(**FAULTS[line])
+def test_faults_are_one_clear_line(line: str, fault):
+    assert line in fault(table, **FAULTS[line])
 
 
-def test_a_table_needs_samples():
-    assert "at least one sample" in fault(ids=(), target=torch.zeros(0), inputs={}, groups=None, splits=None)
+def test_a_table_needs_samples(fault):
+    assert "at least one sample" in fault(table, ids=(), target=torch.zeros(0), inputs={}, groups=None, splits=None)
 
 
 def test_token_ids_and_images_are_modalities():

@@ -6,7 +6,6 @@ import pytest
 
 from anysubset.data.formats import read_table
 from anysubset.data.tables import differences
-from anysubset.errors import InputError
 
 FOLDERS = {"audio": "features/wav2vec", "text": "features/deberta"}
 VIDEOS = {"_a-1": ["_a-1_1", "_a-1_2", "_a-1_10"], "b": ["b_1"], "c": ["c_1"]}
@@ -31,16 +30,6 @@ def conversations(tmp_path: Path, labels: dict = LABELS, splits: tuple = SPLITS)
     for name in (each for video in VIDEOS.values() for each in video):
         np.save(text / f"{name}.npy", np.array([[1, 0, 0], [0, 1, 2]], np.float32))
     return tmp_path / "labels.pkl"
-
-
-def fault(path: Path, **options) -> str:
-    """The one line that a file is refused with, which starts with its path."""
-    with pytest.raises(InputError) as caught:
-        read_table(path, **options)
-    line = str(caught.value)
-    assert line.startswith(str(path))
-    assert "\n" not in line
-    return line
 
 
 def test_utterances(tmp_path):
@@ -72,21 +61,21 @@ def test_classes(tmp_path):
     assert read_table(conversations(tmp_path, labels), modalities=FOLDERS).target.tolist() == [0, 1, 2, 3, 0]
 
 
-def test_faults_are_one_clear_line(tmp_path):
+def test_faults_are_one_clear_line(tmp_path, table_fault):
     path = conversations(tmp_path)
     audio = tmp_path / FOLDERS["audio"]
-    assert "holds labels alone" in fault(path)
-    assert "features/none of vision is not there" in fault(path, modalities={"vision": "features/none"})
+    assert "holds labels alone" in table_fault(path)
+    assert "features/none of vision is not there" in table_fault(path, modalities={"vision": "features/none"})
     np.save(audio / "b_1.npy", np.ones(3))
-    assert "audio differs in its number of features" in fault(path, modalities=FOLDERS)
+    assert "audio differs in its number of features" in table_fault(path, modalities=FOLDERS)
     np.save(audio / "b_1.npy", np.ones((1, 1, 2)))
-    assert "more than one dimension" in fault(path, modalities=FOLDERS)
+    assert "more than one dimension" in table_fault(path, modalities=FOLDERS)
     np.save(audio / "b_1.npy", np.array([1, np.nan]))
-    assert "NaN or infinite values: audio 1" in fault(path, modalities=FOLDERS)
+    assert "NaN or infinite values: audio 1" in table_fault(path, modalities=FOLDERS)
     (audio / "b_1.npy").write_bytes(b"\x93NUMPY")
-    assert "b_1.npy cannot be read" in fault(path, modalities=FOLDERS)
+    assert "b_1.npy cannot be read" in table_fault(path, modalities=FOLDERS)
     (audio / "b_1.npy").unlink()
-    assert "these have none: b/1, c/1" in fault(path, modalities={"audio": FOLDERS["audio"]})
+    assert "these have none: b/1, c/1" in table_fault(path, modalities={"audio": FOLDERS["audio"]})
 
 
 @pytest.mark.parametrize(
@@ -97,12 +86,12 @@ def test_faults_are_one_clear_line(tmp_path):
         ({"splits": ({"_a-1"}, set(), {"b", "c"})}, "empty split: 'val'"),
     ],
 )
-def test_faulty_labels(tmp_path, changes, line):
-    assert line in fault(conversations(tmp_path, **changes), modalities=FOLDERS)
+def test_faulty_labels(tmp_path, changes, line, table_fault):
+    assert line in table_fault(conversations(tmp_path, **changes), modalities=FOLDERS)
 
 
-def test_a_folder_of_features_may_be_gone_if_that_is_said(tmp_path):
+def test_a_folder_of_features_may_be_gone_if_that_is_said(tmp_path, table_fault):
     wanted = {**FOLDERS, "vision": "features/manet"}
     path = conversations(tmp_path)
-    assert "features/manet" in fault(path, modalities=wanted)
+    assert "features/manet" in table_fault(path, modalities=wanted)
     assert read_table(path, modalities=wanted, absent=True).modalities == ("audio", "text")

@@ -1,5 +1,5 @@
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,9 @@ from anysubset.scores import ALL
 A, B = ("a",), ("b",)
 
 
-def result(chances: dict[tuple[str, ...], list[tuple[float, float]]], classes: int = 2) -> Result:
-    """Of samples with a chance of the truth, and whether the answer is right."""
-    losses = {each: {f"s{n}": -math.log(p) for n, (p, _) in enumerate(pairs)} for each, pairs in chances.items()}
+def result(chances: dict[tuple[str, ...], list[tuple[float, float]]]) -> Result:
+    """Of samples with the chance of the answer, and whether it is right."""
+    confidence = {each: {f"s{n}": chance for n, (chance, _) in enumerate(pairs)} for each, pairs in chances.items()}
     marks = {each: {f"s{n}": right for n, (_, right) in enumerate(pairs)} for each, pairs in chances.items()}
     return Result(
         folder=Path("x"),
@@ -22,11 +22,11 @@ def result(chances: dict[tuple[str, ...], list[tuple[float, float]]], classes: i
         dataset="d",
         split="test",
         modalities=("a", "b"),
-        samples={("loss", ALL): losses, ("correct", ALL): marks},
+        samples={("confidence", ALL): confidence, ("correct", ALL): marks},
         over_set={},
         settings={},
         chosen_by="loss",
-        known={"classes": list(range(classes))},
+        known={},
     )
 
 
@@ -42,20 +42,18 @@ def test_the_error_is_the_mean_gap_over_the_answers():
     ]
 
 
-def test_of_two_classes_the_loss_gives_the_chance_of_the_answer():
-    # A truth of chance .2 was answered wrongly, with a chance of .8.
-    found = calibrations(result({A: [(0.9, 1.0), (0.2, 0.0)]}))[A]
+def test_a_scenario_is_made_of_its_samples():
+    found = calibrations(result({A: [(0.9, 1.0), (0.8, 0.0)]}))[A]
     assert found.confidence == pytest.approx(0.85)
     assert found.accuracy == 0.5
     assert found.error == pytest.approx((0.1 + 0.8) / 2)
 
 
 def test_nothing_is_guessed():
-    assert calibrations(result({A: [(0.9, 1.0)]}, classes=3)) == {}
-    # Right with a chance below one half, so the loss is no logarithm of a chance.
-    assert calibrations(result({A: [(0.3, 1.0)]})) == {}
-    assert calibrations(result({A: [(0.7, 0.0)]})) == {}
-    assert over_seeds({0: result({A: [(0.9, 1.0)]}), 1: result({A: [(0.3, 1.0)]})}) == {}
+    known = result({A: [(0.9, 1.0)]})
+    unknown = replace(known, samples={("correct", ALL): known.samples["correct", ALL]})
+    assert calibrations(unknown) == {}
+    assert over_seeds({0: known, 1: unknown}) == {}
 
 
 def test_seeds_are_averaged_where_all_have_the_scenario():
@@ -64,25 +62,39 @@ def test_seeds_are_averaged_where_all_have_the_scenario():
     assert found[A] == (pytest.approx(0.2), pytest.approx(0.8), 1.0)
 
 
-def test_a_page_shows_it_where_there_are_two_classes(features_run: Callable[..., Path], tmp_path: Path):
+def test_a_page_shows_it_of_any_number_of_classes(features_run: Callable[..., Path], tmp_path: Path):
     from anysubset import cli
 
     answers = {A: [0.0, 1.0], B: [0.0, 0.0]}
-    for classes, told in (["no", "yes"], "Expected calibration error"), (["x", "y", "z"], "not on record: they follow"):
-        run = features_run(f"run{len(classes)}", answers, [0.0, 1.0], facts={"classes": classes})
-        path = run / "scores.csv"
-        lines = path.read_text().splitlines()
-        more = [line.replace(",correct,", ",loss,") for line in lines if ",correct," in line]
-        # A chance of 3/4 of what is right, and of 1/4 of what is not.
-        more = [
-            line.removesuffix(",1.0") + f",{-math.log(0.75)}"
-            if line.endswith(",1.0")
-            else line.removesuffix(",0.0") + f",{-math.log(0.25)}"
-            for line in more
-        ]
-        path.write_text("\n".join([*lines, *more]) + "\n")
-        assert cli.main(["report", str(run)]) == 0
-        text = (run / "report.html").read_text(encoding="utf-8")
-        assert told in text
-        # Three of four are right, all with a chance of 3/4; in a both, in b one of two: an error of 25 each.
-        assert ("<td>25.0</td><td>75.0</td><td>50.0</td>" in text) == (len(classes) == 2)
+    right = {A: {"accuracy": 1.0}, B: {"accuracy": 0.5}}
+    run = features_run("run", answers, [0.0, 1.0], over_set=right, facts={"classes": ["x", "y", "z"]})
+    assert cli.main(["report", str(run)]) == 0
+    assert "Chances are not on record" in (run / "report.html").read_text(encoding="utf-8")
+    path = run / "scores.csv"
+    lines = path.read_text().splitlines()
+    chances = [line.rpartition(",")[0].replace(",correct,", ",confidence,") for line in lines if ",correct," in line]
+    path.write_text("\n".join([*lines, *(f"{line},0.75" for line in chances)]) + "\n")
+    assert cli.main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "Expected calibration error" in text
+    # All answers have a chance of 3/4; of a both are right, of b one of two: an error of 25 each.
+    assert "<td>25.0</td><td>75.0</td><td>100.0</td>" in text
+    assert "<td>25.0</td><td>75.0</td><td>50.0</td>" in text
+
+
+def test_a_page_shows_that_of_regions(volumes_run: Callable[..., Path]):
+    from anysubset import cli
+
+    run = volumes_run("run", {A: {"WT": [0.5, 0.7]}, B: {"WT": [0.4, 0.4]}, (*A, *B): {"WT": [0.6, 0.8]}})
+    path = run / "scores.csv"
+    lines = path.read_text().splitlines()
+    # Errors of .1 and .3 in the two patients: 20 % in the mean.
+    errors = [
+        line.rpartition(",")[0].replace(",dice,", ",ece,") + f",{0.1 if place % 2 else 0.3}"
+        for place, line in enumerate(line for line in lines if ",dice," in line)
+    ]
+    path.write_text("\n".join([*lines, *errors]) + "\n")
+    assert cli.main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "Answers are those to voxels within the head" in text
+    assert text.split('id="c-calibration"')[1].split("</section>")[0].count("<td>20.0</td>") == 3

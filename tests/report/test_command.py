@@ -85,6 +85,12 @@ def test_a_table_of_the_paper(told, runs: Path):
         (["--format", "pdf"], "Unknown format 'pdf'. Choose from: terminal, markdown, latex."),
         (["--output", "nowhere/table.md"], "nowhere/table.md lies in a folder that is not there."),
         (["--published"], "--published stands beside a table of the paper: add --paper 1 to 5."),
+        (["--rates.t2", "0.5"], "Unknown modality 't2'. Did you mean 't1'? Choose from: flair, t1."),
+        (["--rates.t1", "1.5"], "The rate of t1 is a probability from 0 to 1, not 1.5."),
+        (
+            ["--rates.t1", "0.5", "--paper", "1"],
+            "--rates is for our own tables; the paper's have no such column: leave out --paper.",
+        ),
         (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),
         (["--reference", "ful"], "Unknown reference 'ful'. Did you mean 'full'? Choose from: full, gmd."),

@@ -251,6 +251,18 @@ def test_the_cost_is_what_the_weights_hold(report, runs):
     assert "Found at step: gmd 70" in path.read_text(encoding="utf-8")
 
 
+def test_flops_and_memory_are_told_where_they_are_on_record(report, runs):
+    full, gmd = runs
+    # A step without eligible samples was not taken: the mean of 3 and 5 GFLOP.
+    (gmd / "cost.json").write_text(json.dumps({"flops": [3 * 10**9, 0, 5 * 10**9], "most_bytes": 3 * 2**29}))
+    rows = read(report(full, gmd)[2]).rows
+    head = next(row for row in rows if "FLOPs a step" in row)
+    assert "most memory" in head
+    (found,) = [row for row in rows if row[0] == "gmd" and "4 GFLOP" in row]
+    assert found[head.index("most memory")] == "1.50 GiB"
+    assert all("FLOP" not in cell for row in rows if row[0] == "full" for cell in row)
+
+
 def test_names_stand_for_themselves(report, volumes_run: Write):
     bad = "<script>alert('&\"$x$')</script>"
     dice = {("<b>",): {"WT": [0.5]}, ("t&2",): {"WT": [0.4]}, ("<b>", "t&2"): {"WT": [0.6]}}

@@ -226,15 +226,15 @@ def test_chances_of_scenarios_at_equal_rates():
 
 def test_the_expected_score_by_hand():
     # a is never missing, b in one of four: 6 / 4 + 9 * 3 / 4.
-    assert expected(TWO, AB, {"a": 0, "b": Fraction(1, 4)}) == Fraction(33, 4)
+    assert expected(TWO, scenario_chances(AB, {"a": 0, "b": Fraction(1, 4)})) == Fraction(33, 4)
     # Both in one of two, never both: a third each.
-    assert expected(TWO, AB, {"a": Fraction(1, 2), "b": Fraction(1, 2)}) == mean(TWO)
+    assert expected(TWO, scenario_chances(AB, {"a": Fraction(1, 2), "b": Fraction(1, 2)})) == mean(TWO)
 
 
 def test_what_cannot_occur_need_not_be_scored():
-    assert expected({("a",): 5.0}, AB, {"a": 0, "b": 1}) == 5.0
+    assert expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 1})) == 5.0
     with pytest.raises(InputError, match=r"no score of a\+b"):
-        expected({("a",): 5.0}, AB, {"a": 0, "b": 0.5})
+        expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 0.5}))
 
 
 @pytest.mark.parametrize(
@@ -247,4 +247,4 @@ def test_what_cannot_occur_need_not_be_scored():
 )
 def test_wrong_rates_are_refused(rates, message):
     with pytest.raises(InputError, match=message):
-        expected(TWO, AB, rates)
+        scenario_chances(AB, rates)

@@ -80,6 +80,25 @@ def test_what_modalities_are_worth_by_hand(volumes_run: Write):
     ]
 
 
+def test_the_score_to_expect_where_modalities_go_missing(volumes_run: Write):
+    worth = grids(group(volumes_run("a", LOW)), rates={"flair": 0.2})[1]
+    # flair is missing in one of five, t1 never: t1 alone 45, both 40.
+    place = list(worth.head).index("expected")
+    assert list(worth.head)[place - 1 : place + 2] == ["area", "expected", "flair"]
+    assert [row[place] for row in worth.rows] == ["41.0"]
+    assert any("samples lack flair with probability 0.2, independently" in note for note in worth.notes)
+    with pytest.raises(InputError, match=r"Unknown modality 'flare'. Did you mean 'flair'"):
+        grids(group(volumes_run("b", LOW)), rates={"flare": 0.25})
+
+
+def test_the_score_to_expect_needs_what_can_occur(volumes_run: Write):
+    some = {F: LOW[F], FT: LOW[FT]}
+    for missing, told in ("t1", "30.0"), ("flair", ""):
+        worth = grids(group(volumes_run(f"without {missing}", some)), rates={missing: 0.5})[1]
+        # flair alone 20 and both 40; t1 alone was not scored.
+        assert worth.rows[0][list(worth.head).index("expected")] == told
+
+
 def test_what_an_error_says_of_modalities(features_run: Write):
     # Errors: flair 2, t1 1, both 1.5; the median 0 of training has 1.
     facts = {"constants": {"majority": 1.0, "mean": 0.5, "median": 0.0}}

@@ -2,19 +2,33 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jsonargparse
 
-from anysubset.commands.convert import check_free
 from anysubset.commands.given import Given
 from anysubset.commands.inspect import holds_features
+from anysubset.commands.outputs import check_free
 from anysubset.errors import InputError
 from anysubset.experiment import ReadingSettings
 from anysubset.terminal import say, show_holes
 
 if TYPE_CHECKING:
     from anysubset.data.holes import Present
+
+
+class Thinned(NamedTuple):
+    """What is left of samples: by id, what stays; how that was chosen, in words; all modalities, before and after."""
+
+    present: "Present"
+    how: str
+    had: int
+    have: int
+
+    @property
+    def missing(self) -> float:
+        """The share that is gone."""
+        return 1 - self.have / self.had
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -36,7 +50,6 @@ def ampute(given: Given) -> None:
 
     Every sample keeps one at least. `fit` reads the file as data.holes and never looks at what is not in it.
     """
-    from anysubset.data.holes import write_holes
     from anysubset.data.presence import of_patients, of_table
 
     path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
@@ -48,13 +61,28 @@ def ampute(given: Given) -> None:
     features = bool(reading) or holds_features(path)
     found = of_table(path, splits, **reading) if features else of_patients(path, splits)
     before = found.of(split)
-    after, how = thinned(before, found.modalities, given, seed)
-    had, have = (sum(map(len, each.values())) for each in (before, after))
-    about = {"how": how, "seed": seed, "split": split, "missing": round(1 - have / had, 4)}
-    write_holes(output, after, about)
-    show_holes(before, after, found.modalities)
-    say(f"{had - have} of {had} modalities are taken away ({1 - have / had:.1%}): {how}; split {split!r}, seed {seed}")
+    after = write_thinned(output, before, found.modalities, given, split, seed)
+    show_holes(before, after.present, found.modalities)
+    gone = f"{after.had - after.have} of {after.had} modalities are taken away ({after.missing:.1%})"
+    say(f"{gone}: {after.how}; split {split!r}, seed {seed}")
     say(f"Wrote {output}; use it with --data.holes {output}")
+
+
+def write_thinned(
+    output: Path, before: "Present", modalities: Sequence[str], given: Given, split: str, seed: int
+) -> Thinned:
+    """Takes modalities of a split away in the one way that is given, and writes the file of holes.
+
+    Raises:
+        InputError: if not exactly one way is given, or a sample would have no modality left.
+    """
+    from anysubset.data.holes import write_holes
+
+    present, how = thinned(before, modalities, given, seed)
+    after = Thinned(present, how, *(sum(map(len, each.values())) for each in (before, present)))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_holes(output, present, {"how": how, "seed": seed, "split": split, "missing": round(after.missing, 4)})
+    return after
 
 
 def thinned(before: "Present", modalities: Sequence[str], given: Given, seed: int) -> tuple["Present", str]:

@@ -1,11 +1,12 @@
 """`anysubset compare`: methods and seeds side by side."""
 
-import sys
 from pathlib import Path
 
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.outputs import check_beside
+from anysubset.commands.scored import scored_runs
 from anysubset.errors import InputError, unknown
 from anysubset.terminal import say
 
@@ -18,6 +19,9 @@ def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="Method that the others are compared with.")
     parser.add_argument("--split", default="test", help="Split that was scored.")
     parser.add_argument("--groups", type=Path, help="CSV file with columns id and group: samples that hang together.")
+    parser.add_argument(
+        "--rates", type=dict[str, float], help="Score to expect where modalities go missing so often: --rates.t1ce 0.3"
+    )
     parser.add_argument("--paper", type=int, help="Number of a table of the paper, 1 to 5, in its layout.")
     parser.add_argument("--published", action="store_true", help="The paper's printed numbers beside ours.")
     parser.add_argument("--format", default="terminal", help="terminal, markdown or latex.")
@@ -32,26 +36,23 @@ def compare(given: Given) -> None:
     from anysubset.files import whole
     from anysubset.report.grid import FORMATS
     from anysubset.report.paper import paper_grids
-    from anysubset.report.results import find_runs, put_together, read_results
     from anysubset.report.side_by_side import grids
 
     output = Path(given["output"]) if given.get("output") else None
     form = given.get("format", "terminal")
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"{output} lies in a folder that is not there.")
+    if output is not None:
+        check_beside(output)
     if given.get("published") and given.get("paper") is None:
         raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
-    folders, unscored = find_runs([Path(run) for run in given["run"]])
-    for folder in unscored:
-        print(f"anysubset: {folder} is left out: it has no scores yet", file=sys.stderr)
-    results = [result for folder in folders for result in read_results(folder, given.get("split", "test"))]
-    groups = put_together(results)
+    if given.get("rates") and given.get("paper") is not None:
+        raise InputError("--rates is for our own tables; the paper's have no such column: leave out --paper.")
+    groups = scored_runs([Path(run) for run in given["run"]], given.get("split", "test"))
     if given.get("paper") is not None:
         found = paper_grids(given["paper"], groups, given.get("published", False))
     else:
-        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups")}
+        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups", "rates")}
         found = [grid for group in groups for grid in grids(group, **asked)]
     text = "\n".join(FORMATS[form](grid) for grid in found)
     if output is None:

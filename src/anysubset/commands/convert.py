@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.errors import InputError
+from anysubset.commands.outputs import check_free
 from anysubset.experiment import ReadingSettings
 from anysubset.terminal import say
 
@@ -34,10 +34,3 @@ def convert(given: Given) -> None:
     for note in notes_of(table):
         say(f"note: {note}")
     say(f"Wrote {output}: {described(table)}; {sizes(table.splits) if table.splits else 'no splits'}")
-
-
-def check_free(output: Path) -> None:
-    """Refuses to write where something is, or into a folder that is not there."""
-    if output.exists() or not output.parent.is_dir():
-        fault = "is there already; choose another name" if output.exists() else "lies in a folder that is not there"
-        raise InputError(f"{output} {fault}.")

@@ -28,7 +28,6 @@ def diagnose(given: Given) -> None:
     import torch
 
     from anysubset.data import create_dataset
-    from anysubset.data.features import Features
     from anysubset.diagnose import check_shared
     from anysubset.diagnose import diagnose as look
     from anysubset.files import whole
@@ -43,8 +42,7 @@ def diagnose(given: Given) -> None:
     experiment = opened.experiment
     sampler = case_sampler(opened.task.modalities, given.get("cases", "all"))
     dataset = create_dataset(experiment.data, experiment.model, say, opened.signature)
-    if isinstance(dataset, Features):
-        dataset.check_trained()
+    dataset.check_trained()
     ids, parts = dataset.ids(split), experiment.train.micro_batches
     drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts)
     grouped = ([next(drawn) for _ in range(parts)] for _ in range(batches))

@@ -43,7 +43,7 @@ def evaluate(given: Given) -> None:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
         say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
     if drawn:
-        show_random_missing(drawn, dataset.headline if isinstance(dataset, Features) else ())
+        show_random_missing(drawn, dataset.headline)
         say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'holes'}); in no mean above.")
     say(f"Scores: {run / 'scores.csv'}")
 
@@ -62,7 +62,6 @@ def score_run(
     from anysubset import processes
     from anysubset.availability import write_availability
     from anysubset.data import create_dataset
-    from anysubset.data.features import Features
     from anysubset.evaluate import evaluate as evaluate_method
     from anysubset.random_missing import draw_masks, under_masks, write_masks
     from anysubset.scores import write_scores
@@ -71,7 +70,7 @@ def score_run(
     opened = open_run(folder, device)
     experiment = opened.experiment.at(root)
     dataset = create_dataset(experiment.data, experiment.model, say, opened.signature)
-    if root is None and isinstance(dataset, Features):
+    if root is None:
         dataset.check_trained()
     masks = draw_masks(dataset, split, rates, seed)
     dataset.prepare(split)

@@ -5,7 +5,6 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.commands.trained import new_method
 from anysubset.devices import device_of
 from anysubset.experiment import Experiment, add_settings, flatten, read_experiment
 from anysubset.terminal import say, show_support, track_steps
@@ -39,6 +38,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
 
     from anysubset import processes
     from anysubset.data import create_dataset
+    from anysubset.methods import method_of
     from anysubset.runs import Run
     from anysubset.scores import shown
     from anysubset.train import train
@@ -52,7 +52,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     dataset.ids("train"), dataset.ids("val")
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
-    method = new_method(experiment, dataset.task, generator).to(device)
+    method = method_of(experiment.method, dataset.task, generator).to(device)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     with Run(folder, experiment, resume) as run:
         say(f"{folder}: {experiment.method['name']}, {parameters:,} parameters, on {device}")

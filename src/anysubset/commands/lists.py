@@ -28,15 +28,10 @@ def methods(given: Given) -> None:
 def datasets(given: Given) -> None:
     """List the datasets that are known by name."""
     from anysubset.data import DATASETS
-    from anysubset.data.features import FeatureSet
 
     table = Table("dataset", "modalities", "regions or range", "what it is")
     for name, known in DATASETS.items():
-        if isinstance(known, FeatureSet):
-            asked = "" if known.limits is None else f"{known.limits[0]:g} to {known.limits[1]:g}"
-        else:
-            asked = "  ".join(f"{region} {list(labels)}" for region, labels in known.regions)
-        table.add_row(name, " ".join(known.modalities) or "-", asked or "-", known.summary)
+        table.add_row(name, " ".join(known.modalities) or "-", known.asked or "-", known.summary)
     say(table)
 
 

@@ -1,6 +1,5 @@
 """`anysubset report`: one page for runs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.outputs import check_beside
+from anysubset.commands.scored import scored_runs
 from anysubset.commands.trained import open_run
 from anysubset.errors import InputError
 from anysubset.terminal import say
@@ -33,32 +34,25 @@ def report(given: Given) -> None:
 
     A single HTML file that needs no network; from the folders of runs alone, but for --images.
     """
-    from anysubset.report.results import find_runs
-
     paths = [Path(run) for run in given["run"]]
     output = Path(given["output"]) if given.get("output") else paths[0] / "report.html"
     if len(paths) > 1 and not given.get("output"):
         raise InputError("Several folders were given: say with --output which file to write.")
-    if not output.parent.is_dir():
-        raise InputError(f"{output} lies in a folder that is not there.")
-    folders, unscored = find_runs(paths)
-    for folder in unscored:
-        print(f"anysubset: {folder} is left out: it has no scores yet", file=sys.stderr)
+    check_beside(output)
     asked: Given = {name: given.get(name) for name in ("metric", "region", "reference")}
-    write_page(folders, output, given.get("split", "test"), asked, given.get("images", False))
+    write_page(paths, output, given.get("split", "test"), asked, given.get("images", False))
     say(f"Wrote {output}")
 
 
-def write_page(folders: Sequence[Path], output: Path, split: str, asked: Given, images: bool) -> None:
-    """The report of runs.
+def write_page(paths: Sequence[Path], output: Path, split: str, asked: Given, images: bool) -> None:
+    """The report of runs, given themselves or anywhere below a folder.
 
     asked: `metric`, `region` and `reference`, or None for the usual ones. images: whether to draw slices of volumes.
     """
     from anysubset.files import whole
     from anysubset.report.page import page
-    from anysubset.report.results import put_together, read_results
 
-    groups = put_together([result for folder in folders for result in read_results(folder, split)])
+    groups = scored_runs(paths, split)
     galleries = {group.first.dataset: gallery_of(group, split) for group in groups} if images else {}
     text = page(groups, galleries=galleries, **asked)
     with whole(output) as temporary:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import jsonargparse
 
-from anysubset.commands.ampute import thinned
+from anysubset.commands.ampute import write_thinned
 from anysubset.commands.evaluate import evaluate
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
-from anysubset.commands.trained import new_method
 from anysubset.devices import device_of
 from anysubset.errors import InputError
 from anysubset.terminal import say, show_results, track
@@ -82,7 +81,6 @@ def sweep(given: Given) -> int:
 def draw_holes(runs: Sequence["Planned"]) -> None:
     """The files of holes that runs need and that are not there yet."""
     from anysubset.data import create_dataset
-    from anysubset.data.holes import write_holes
 
     for run in runs:
         data, seed = run.experiment.data, run.holes.get("seed", 0)
@@ -92,11 +90,8 @@ def draw_holes(runs: Sequence["Planned"]) -> None:
         split = run.holes["split"]
         found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
         before = {sample: names for sample, names in found.items() if names}
-        after, how = thinned(before, dataset.task.modalities, run.holes, seed)
-        share = 1 - sum(map(len, after.values())) / sum(map(len, before.values()))
-        Path(data.holes).parent.mkdir(parents=True, exist_ok=True)
-        write_holes(Path(data.holes), after, {"how": how, "seed": seed, "split": split, "missing": round(share, 4)})
-        say(f"Wrote {data.holes}: {how}; {share:.1%} of split {split!r} are taken away")
+        after = write_thinned(Path(data.holes), before, dataset.task.modalities, run.holes, split, seed)
+        say(f"Wrote {data.holes}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
 
 
 def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
@@ -106,6 +101,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
         InputError: with the name of the run.
     """
     from anysubset.data import create_dataset
+    from anysubset.methods import method_of
 
     tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.
     for run in runs:
@@ -119,7 +115,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
                 for name in ("train", "val", *splits):
                     dataset.ids(name)
                 tasks[described] = dataset.task
-            new_method(experiment, tasks[described])
+            method_of(experiment.method, tasks[described])
         except InputError as error:
             raise InputError(f"Run {run.name}: {error}") from None
 

@@ -1,7 +1,7 @@
 """A trained run, opened: what several commands begin with."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from anysubset.commands.given import Given
 from anysubset.devices import device_of
@@ -35,6 +35,7 @@ def open_run(folder: Path, device: str) -> Opened:
     """
     from anysubset import checkpoint
     from anysubset.data import create_task, signature_in
+    from anysubset.methods import method_of
     from anysubset.runs import best_of, check_same, features_of
 
     if not (folder / "experiment.yaml").is_file():
@@ -44,14 +45,6 @@ def open_run(folder: Path, device: str) -> Opened:
     check_same(experiment, facts["experiment"], best_of(folder))
     signature = signature_in(features_of(folder), experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
-    method = new_method(experiment, task)
+    method = method_of(experiment.method, task)
     checkpoint.put(tensors, method, best_of(folder))
     return Opened(experiment, task, method.to(device_of(device)), facts, signature)
-
-
-def new_method(experiment: Experiment, task: "Segmentation | Prediction", generator: Any = None) -> "Method":
-    """The experiment's method, freshly initialised."""
-    from anysubset.methods import create_method
-
-    options = {name: value for name, value in experiment.method.items() if name != "name"}
-    return create_method(experiment.method["name"], task, options, generator)

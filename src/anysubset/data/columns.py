@@ -17,27 +17,16 @@ from anysubset.data.labels import whole_numbers
 from anysubset.data.splits import Splits
 from anysubset.data.tables import Origin, Table, shown, torn_groups
 from anysubset.errors import InputError, unknown
+from anysubset.experiment import ReadingSettings
 from anysubset.modalities import Observed
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ReadingSettings):
     """What a reader is told beside the path; `read_table` explains each. None: as the layout has it."""
 
-    modalities: Mapping[str, str] | None = None
-    target: str | None = None
-    kind: str | None = None
-    column: int | None = None
-    id: str | None = None
-    group: str | None = None
-    split: str | None = None
-    images: tuple[str, ...] = ()
-    padding: str | None = None
-    words: str | None = None
-    clean: str | None = None
-    empty: str | None = None
     absent: bool = False
     unlabelled: bool = False
 
@@ -52,7 +41,7 @@ class Options:
         for option in fields(self):
             given = getattr(self, option.name)
             everywhere = ("clean", "empty", "absent", "unlabelled")
-            if given is not None and given != () and option.name not in (*known, *everywhere):
+            if given is not None and given != [] and option.name not in (*known, *everywhere):
                 raise InputError(f"The option {option.name!r} means nothing for a {layout}.")
 
     def asked(self, found: Collection[str]) -> Mapping[str, str] | None:

@@ -2,11 +2,13 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from anysubset.data.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Batch, Inputs, Scenario
 from anysubset.scores import Score
@@ -57,11 +59,14 @@ class Dataset(ABC):
 
     def split_hash(self, split: str) -> str:
         """A fingerprint of the ids of a split, for the record."""
-        return hashlib.sha256("\n".join(self.ids(split)).encode()).hexdigest()[:16]
+        return fingerprint(self.ids(split))
 
     @abstractmethod
     def check_modalities(self) -> None:
         """For training: each of the task's modalities is some sample's, or it is misspelt."""
+
+    def check_trained(self) -> None:  # noqa: B027 (where nothing is known, all is well)
+        """For scores under the name of a run's own data: its splits are those that it was trained on, where known."""
 
     @abstractmethod
     def present(self, split: str) -> list[Scenario]:
@@ -93,3 +98,48 @@ class Dataset(ABC):
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
         """Metrics that need all samples of a scenario at once; by default none."""
         return []
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Those of them that are shown first; by default none."""
+        return ()
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """Changes with any of the lines, and with their order."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def place_of(name: str, root: str) -> Path:
+    """A file or folder that the settings name, from here or from where the data are."""
+    beside = Path(root) if Path(root).is_dir() else Path(root).parent
+    return Path(name) if Path(name).exists() else beside / name
+
+
+def complete_only(
+    splits: Splits,
+    present: Mapping[str, Collection[str]],
+    modalities: Scenario,
+    noun: str,
+    report: Callable[[str], None],
+) -> Splits:
+    """The splits, with those training samples alone that have all of these modalities; other splits stay as they are.
+
+    Args:
+        splits: with or without a split `train`.
+        present: by id, what a sample has.
+        modalities: all that it must have.
+        noun: what samples are called.
+        report: told in one line how many stay.
+
+    Raises:
+        InputError: if every training sample lacks one.
+    """
+    if "train" not in splits:
+        return splits
+    train = splits["train"]
+    whole = tuple(sample for sample in train if set(modalities) <= set(present[sample]))
+    if not whole:
+        raise InputError(f"None of {len(train)} training {noun} has every modality; data.complete_only leaves none.")
+    report(f"Training {noun} that lack a modality are dropped: {len(whole)} of {len(train)} stay")
+    return {**splits, "train": whole}

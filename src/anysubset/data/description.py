@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anysubset.data.amputation import presence
 from anysubset.data.formats import read_table
 from anysubset.data.tables import Table, shown, torn_groups
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
+from anysubset.modalities import Observed, scenario_name
 
 Report = dict[str, Any]
 
@@ -84,11 +85,7 @@ def describe_modality(table: Table, name: str, observed: Observed) -> Report:
 
 def scenarios_of(table: Table) -> dict[str, int]:
     """How many samples have just these modalities, by their names joined; the most frequent first."""
-    present: list[list[str]] = [[] for _ in table.ids]
-    for name, observed in table.inputs.items():
-        for row in observed.rows.tolist():
-            present[row].append(name)
-    return dict(Counter("+".join(names) for names in present).most_common())
+    return dict(Counter(map(scenario_name, presence(table).values())).most_common())
 
 
 def describe_target(target: Tensor) -> Report:

@@ -6,7 +6,6 @@ resumed run sees the same.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from anysubset import processes
 from anysubset.data.amputation import presence, restrict
-from anysubset.data.dataset import Dataset, Knowledge, Sample
+from anysubset.data.dataset import Dataset, Knowledge, Sample, complete_only, place_of
 from anysubset.data.folds import folds
 from anysubset.data.formats import read_table
 from anysubset.data.holes import read_holes
-from anysubset.data.signature import Signature, fingerprint, signature_of
+from anysubset.data.signature import Signature, signature_of
 from anysubset.data.splits import Splits, read_splits
 from anysubset.data.standardisation import standardised
 from anysubset.data.tables import Table, shown, taken, torn_groups
@@ -43,6 +42,11 @@ class FeatureSet:
     modalities: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
 
+    @property
+    def asked(self) -> str:
+        """What its task asks for, in a line: the range of the target, where one is known."""
+        return "" if self.limits is None else f"{self.limits[0]:g} to {self.limits[1]:g}"
+
 
 @dataclass(frozen=True)
 class Block(Sample):
@@ -58,12 +62,16 @@ class Block(Sample):
     task: Prediction
 
     def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
-        """A `prediction`, its `loss`, and its `error` (numbers) or whether it is `correct` (classes), each a sample."""
+        """A `prediction` and its `loss`, each a sample; of numbers the `error`, of classes the `confidence`.
+
+        The confidence is the chance of the answer; `correct` is whether that is the truth.
+        """
         answer = answer.cpu().float()
         decided = self.task.decision(answer)
         values = {"prediction": decided, "loss": self.task.losses(answer, self.target)}
         if self.task.classes:
             values["correct"] = decided == self.target
+            values["confidence"] = answer.softmax(dim=1).amax(dim=1)
         else:
             values["error"] = (decided - self.target).abs()
         return [
@@ -105,11 +113,12 @@ class Features(Dataset):
             report(f"note: {note}")
         names = list(table.modalities)
         if data.holes is not None:
-            table = restrict(table, read_holes(place_of(data.holes, data)))
+            table = restrict(table, read_holes(place_of(data.holes, data.root)))
             report(f"Modalities taken away as {data.holes} says: {described(table)}")
         self.table = replace(table, splits=None) if unlabelled else split(table, data, report, signature is None)
-        if data.complete_only and not unlabelled:
-            self.table = complete_only(self.table, tuple(names), report)
+        if data.complete_only and self.table.splits is not None:
+            whole = complete_only(self.table.splits, presence(self.table), tuple(names), self.noun, report)
+            self.table = replace(self.table, splits=whole)
         self.splits = {**(self.table.splits or {}), "all": self.table.ids}
         chosen = [name for name in ("train", "val") if name in self.splits]
         self.signature = signature or signature_of(self.table, names, known.limits, chosen)
@@ -141,7 +150,7 @@ class Features(Dataset):
             InputError: if they are not, so that test samples may have been seen in training.
         """
         for name in ("train", "val"):
-            if fingerprint(self.ids(name)) != self.signature.fingerprints[name]:
+            if self.split_hash(name) != self.signature.fingerprints[name]:
                 raise InputError(
                     f"Split {name!r} of {self.root} is not the one that the run was trained on; "
                     "give data that it never saw with --data.root."
@@ -345,12 +354,6 @@ def notes_of(table: Table) -> list[str]:
     return [*table.origin.notes, *cleaned, *zero]
 
 
-def place_of(name: str, data: DataSettings) -> Path:
-    """A file or folder that the settings name, from here or from where the table is."""
-    root = Path(data.root)
-    return Path(name) if Path(name).exists() else (root if root.is_dir() else root.parent) / name
-
-
 # ------------------------------------------------------------------------------------------------- the splits
 
 
@@ -365,7 +368,7 @@ def split(table: Table, data: DataSettings, report: Callable[[str], None], learn
     if data.splits is not None and data.folds is not None:
         raise InputError("Splits are read or drawn: set one of data.splits and data.folds.")
     if data.splits is not None:
-        return checked(replace(table, splits=read_splits(place_of(data.splits, data))), report)
+        return checked(replace(table, splits=read_splits(place_of(data.splits, data.root))), report)
     if data.folds is not None:
         drawn = folds(table, data.folds)[data.fold]
         report(f"Fold {data.fold} of {data.folds}, drawn{grouped(table)}: {sizes(drawn)}")
@@ -382,23 +385,6 @@ def split(table: Table, data: DataSettings, report: Callable[[str], None], learn
     splits = {**table.splits, "train": train, "val": held}
     report(f"No split 'val': drawn from 'train'{grouped(table)}: {sizes(splits)}")
     return replace(table, splits=splits)
-
-
-def complete_only(table: Table, modalities: Scenario, report: Callable[[str], None]) -> Table:
-    """The table without the training samples that lack one of these modalities; other splits stay as they are.
-
-    Raises:
-        InputError: if every training sample lacks one.
-    """
-    if table.splits is None or "train" not in table.splits:
-        return table
-    found = presence(table)
-    train = table.splits["train"]
-    whole = tuple(sample for sample in train if set(modalities) <= set(found[sample]))
-    if not whole:
-        raise InputError(f"None of {len(train)} training samples has every modality; data.complete_only leaves none.")
-    report(f"Training samples that lack a modality are dropped: {len(whole)} of {len(train)} stay")
-    return replace(table, splits={**table.splits, "train": whole})
 
 
 def checked(table: Table, report: Callable[[str], None]) -> Table:

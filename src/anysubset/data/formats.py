@@ -65,9 +65,9 @@ def read_table(
             makes no sound table; or if an option means nothing for its layout.
     """
     path = Path(path)
-    names = modalities if modalities is None or isinstance(modalities, Mapping) else {name: name for name in modalities}
-    told = (target, kind, column, id, group, split, tuple(images), padding, words, clean, empty, absent, unlabelled)
-    options = Options(names, *told)
+    names = modalities if isinstance(modalities, Mapping) else {name: name for name in modalities or ()}
+    told = (target, kind, column, id, group, split, list(images), padding, words, clean, empty, absent, unlabelled)
+    options = Options(None if modalities is None else dict(names), *told)
     try:
         return dispatched(path, options)
     except InputError as error:

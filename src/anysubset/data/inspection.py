@@ -15,6 +15,7 @@ from anysubset.data.patients import BRATS, Patient, find_patients, in_order
 from anysubset.data.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
 from anysubset.data.splits import check_splits, find_splits
 from anysubset.errors import InputError
+from anysubset.modalities import scenario_name
 
 Report = dict[str, Any]
 
@@ -34,7 +35,7 @@ def inspect_volumes(root: Path) -> Report:
     """
     patients = find_patients(root)
     modalities = in_order({name for patient in patients for name in patient.sources})
-    scenarios = Counter("+".join(patient.sources) for patient in patients if patient.sources)
+    scenarios = Counter(scenario_name(tuple(patient.sources)) for patient in patients if patient.sources)
     report: Report = {
         "root": str(root),
         "patients": len(patients),

@@ -3,8 +3,7 @@
 Kept in the run folder as `features.safetensors`: tensors `<modality>.mean` and `<modality>.deviation`, and facts.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from anysubset import checkpoint
 from anysubset.data.amputation import presence
-from anysubset.data.dataset import Knowledge
+from anysubset.data.dataset import Knowledge, fingerprint
 from anysubset.data.standardisation import Statistics, statistics
 from anysubset.data.tables import Table
 from anysubset.errors import InputError
@@ -164,8 +163,3 @@ def constants_of(train: Table) -> dict[str, float]:
     if train.regression:
         return constant_intensities(train.target)
     return {"majority": majority_class(train.target)}
-
-
-def fingerprint(lines: Iterable[str]) -> str:
-    """Changes with any of the lines, and with their order."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anysubset import checkpoint, processes
 from anysubset.data.augmentation import patches
-from anysubset.data.dataset import Dataset, Sample
+from anysubset.data.dataset import Dataset, Sample, complete_only, place_of
 from anysubset.data.holes import read_holes, restricted
 from anysubset.data.patients import Patient, find_patients
 from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
@@ -27,7 +27,7 @@ from anysubset.data.reading import read_patient
 from anysubset.data.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
-from anysubset.metrics import dice, hd95
+from anysubset.metrics import calibration_error, dice, hd95
 from anysubset.modalities import Batch, Scenario, collate, scenarios
 from anysubset.scores import Score
 from anysubset.segmentation import Segmentation
@@ -44,6 +44,11 @@ class VolumeSet:
     modalities: tuple[str, ...] = ()
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
     skull_stripped: bool = True
+
+    @property
+    def asked(self) -> str:
+        """What its task asks for, in a line: regions, and the labels in each."""
+        return "  ".join(f"{region} {list(labels)}" for region, labels in self.regions)
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,16 @@ class WholeVolume(Sample):
         return paste(answer[0] > 0, self.box, self.target.shape[1:])
 
     def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
-        """Hard Dice on the whole volume; `thorough` adds HD95 in mm, which takes longer than the network does."""
+        """Hard Dice on the whole volume.
+
+        `thorough` adds HD95 in mm, which takes longer than the network does, and `ece`, the calibration error within
+        the box: outside nothing was asked.
+        """
         predicted = self.whole(answer)
         values = {"dice": dice(predicted, self.target)}
         if thorough:
             values["hd95"] = hd95(predicted, self.target, self.spacing)
+            values["ece"] = calibration_error(answer[0].cpu().float().sigmoid(), self.box.of(self.target))
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()
@@ -108,7 +118,7 @@ class Volumes(Dataset):
         patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
         if self.data.holes is None:
             return patients
-        path = self.place_of(self.data.holes)
+        path = place_of(self.data.holes, self.root)
         stay = read_holes(path)
         try:
             left = restricted({case: tuple(patient.sources) for case, patient in patients.items()}, stay)
@@ -128,25 +138,14 @@ class Volumes(Dataset):
         if self.data.splits is None:
             found = find_splits(Path(self.data.root))
         else:
-            found = read_splits(self.place_of(self.data.splits))
+            found = read_splits(place_of(self.data.splits, self.root))
         if found is not None:
             check_splits(found, self.patients)
         splits = {**(found or {}), "all": tuple(self.patients)}
-        if self.data.complete_only and "train" in splits:
-            wanted, train = set(self.task.modalities), splits["train"]
-            splits["train"] = tuple(case for case in train if wanted <= set(self.patients[case].sources))
-            if not splits["train"]:
-                raise InputError(
-                    f"None of {len(train)} training patients has every modality; data.complete_only leaves none."
-                )
-            kept = f"{len(splits['train'])} of {len(train)}"
-            self.report(f"Training patients that lack a modality are dropped: {kept} stay")
-        return splits
-
-    def place_of(self, name: str) -> Path:
-        """A file or folder that the settings name, from here or from where the patients are."""
-        root = Path(self.data.root)
-        return Path(name) if Path(name).exists() else (root if root.is_dir() else root.parent) / name
+        if not self.data.complete_only:
+            return splits
+        present = {case: patient.sources for case, patient in self.patients.items()}
+        return complete_only(splits, present, self.task.modalities, self.noun, self.report)
 
     def check_modalities(self) -> None:
         """For training: each of the task's modalities is somebody's, or it is misspelt.
@@ -161,8 +160,8 @@ class Volumes(Dataset):
 
     def present(self, split: str) -> list[Scenario]:
         """For each patient of a split, the contrasts that there are files of."""
-        found = [set(self.task.modalities) & set(self.patients[case].sources) for case in self.ids(split)]
-        return [tuple(name for name in self.task.modalities if name in names) for names in found]
+        found = [self.patients[case].sources for case in self.ids(split)]
+        return [tuple(name for name in self.task.modalities if name in sources) for sources in found]
 
     # ------------------------------------------------------------------------------------------ preparation
 

@@ -23,7 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "ensemble": Ensemble,
 }
 
-__all__ = ["METHODS", "Loss", "Method", "create_method", "method_options"]
+__all__ = ["METHODS", "Loss", "Method", "create_method", "method_of", "method_options"]
 
 
 def method_options(name: str) -> dict[str, Any]:
@@ -36,6 +36,16 @@ def method_options(name: str) -> dict[str, Any]:
         raise unknown("method", name, METHODS)
     parameters = inspect.signature(METHODS[name].__init__).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def method_of(settings: Mapping[str, Any], task: Task, generator: torch.Generator | None = None) -> Method:
+    """A fresh method from the settings `method` of an experiment: its name and its options.
+
+    Raises:
+        InputError: if the method or one of the options is unknown.
+    """
+    options = {name: value for name, value in settings.items() if name != "name"}
+    return create_method(settings["name"], task, options, generator)
 
 
 def create_method(

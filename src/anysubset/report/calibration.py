@@ -10,7 +10,6 @@ from anysubset.report.results import Result
 from anysubset.scores import ALL
 
 BINS = 10
-CLOSE = 1e-4  # Further apart than float32 puts what is the same.
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,14 @@ class Calibration:
 
 
 def calibrations(result: Result) -> dict[Scenario, Calibration]:
-    """By scenario; empty where chances are not on record.
-
-    A run keeps the loss of each sample, which of classes is the negative logarithm of the chance of the truth. Of two
-    classes that gives the chance of the answer; of more it does not.
-    """
-    losses, marks = result.samples.get(("loss", ALL)), result.samples.get(("correct", ALL))
-    if losses is None or marks is None or len(result.known.get("classes", ())) != 2:
+    """By scenario, of classes; empty where chances are not on record."""
+    confidence, marks = result.samples.get(("confidence", ALL)), result.samples.get(("correct", ALL))
+    if confidence is None or marks is None:
         return {}
-    found = {}
-    for scenario, by_sample in losses.items():
-        pairs = [(math.exp(-loss), marks[scenario][sample]) for sample, loss in by_sample.items()]
-        # Where a loss is not what it is taken for, nothing is better than a guess.
-        if any((chance > 0.5 + CLOSE and not right) or (chance < 0.5 - CLOSE and right) for chance, right in pairs):
-            return {}
-        found[scenario] = calibration([(max(chance, 1 - chance), right) for chance, right in pairs])
-    return found
+    return {
+        scenario: calibration([(chance, marks[scenario][sample]) for sample, chance in by_sample.items()])
+        for scenario, by_sample in confidence.items()
+    }
 
 
 def calibration(pairs: Sequence[tuple[float, float]]) -> Calibration:

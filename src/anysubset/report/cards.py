@@ -1,5 +1,6 @@
 """What a reader must know to trust a page of scores: who had what, under which rules, at which cost, and where."""
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,18 +140,22 @@ class Cost:
 
 def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[str], list[Cost]]:
     """The head and the rows; a column of which nothing is known is left out."""
-    head = ["parameters", "steps", "batch", "time a step", "trained on"]
+    head = ["parameters", "steps", "batch", "FLOPs a step", "time a step", "most memory", "trained on"]
     rows = []
     for by_seed in comparison.group.results.values():
         own = [records[result.folder] for result in by_seed.values()]
         settings = [result.settings for result in by_seed.values()]
         times = [each.seconds for each in own if each.seconds is not None]
+        flops = [each.flops for each in own if each.flops is not None]
+        most = [each.most_bytes for each in own if each.most_bytes is not None]
         rows.append(
             [
                 joined(f"{each.parameters:,}" for each in own if each.parameters is not None),
                 joined(f"{each['train.steps']:,}" for each in settings if "train.steps" in each),
                 joined(str(each["train.batch"]) for each in settings if "train.batch" in each),
+                operations(fmean(flops)) if flops else "",
                 duration(fmean(times)) if times else "",
+                f"{max(most) / 2**30:.2f} GiB" if most else "",
                 joined(machine(each) for each in own if each.environment),
             ]
         )
@@ -172,6 +177,16 @@ def duration(seconds: float) -> str:
     ('59 ms', '1.26 s')
     """
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def operations(flops: float) -> str:
+    """With the prefix that leaves one to three digits before the point.
+
+    >>> operations(0.0), operations(4.08e9), operations(2.5e13)
+    ('0 FLOP', '4.08 GFLOP', '25 TFLOP')
+    """
+    thousands = min(5, max(0, math.floor(math.log10(flops)) // 3)) if flops else 0
+    return f"{flops / 1000**thousands:.3g} {['', 'k', 'M', 'G', 'T', 'P'][thousands]}FLOP"
 
 
 def machine(record: Record) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from anysubset.checkpoint import facts_of
 from anysubset.errors import InputError
-from anysubset.report.results import facts_of
 
 # Statistics that a norm keeps beside its parameters.
 BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)(\.|$)")
@@ -25,6 +25,7 @@ class Record:
 
     splits: by name, `samples`, `hash` and the count of eligible samples by scenario. environment: as it was trained.
     chosen: the facts of the best weights. parameters: how many of them. seconds: of a training step, the median.
+    flops: of a training step, the mean. most_bytes: of memory, that the training took.
     """
 
     folder: Path
@@ -33,6 +34,8 @@ class Record:
     chosen: Mapping[str, Any]
     parameters: int | None
     seconds: float | None
+    flops: float | None
+    most_bytes: int | None
 
 
 def read_record(folder: Path) -> Record:
@@ -42,6 +45,8 @@ def read_record(folder: Path) -> Record:
         InputError: if a file is damaged.
     """
     best = folder / "checkpoints" / "best.safetensors"
+    cost = read_json(folder / "cost.json")
+    counted = [flops for flops in cost.get("flops", []) if flops]  # A step without eligible samples was not taken.
     return Record(
         folder=folder,
         splits=read_splits(folder / "splits.json"),
@@ -49,6 +54,8 @@ def read_record(folder: Path) -> Record:
         chosen=facts_of(best),
         parameters=parameters_in(best),
         seconds=seconds_a_step(folder / "tensorboard"),
+        flops=fmean(counted) if counted else None,
+        most_bytes=cost.get("most_bytes"),
     )
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import anysubset
+from anysubset.modalities import Scenario, scenario_name
 from anysubset.report import calibration, figures
 from anysubset.report.cards import (
     Availability,
@@ -32,10 +34,15 @@ from anysubset.scores import SHARES, heading, number
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A row a scenario: its name, and for each method error, confidence and accuracy in per cent, or ""."""
+    """A row a scenario: its name, and for each method what `columns` says, in per cent, or "".
 
+    of: what the answers are answers to.
+    """
+
+    of: str
     methods: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Sequence[str]]]]
     figure: Drawn | None
 
 
@@ -189,6 +196,11 @@ def shapley(worth: Worth, comparison: Comparison, name: str) -> Drawn | None:
 
 def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
     """Of methods whose chances are on record; None where there are none."""
+    return calibrated_classes(comparison, name) or calibrated_voxels(comparison)
+
+
+def calibrated_classes(comparison: Comparison, name: str) -> Calibrated | None:
+    """Error, confidence and accuracy of answers that are classes."""
     found = {
         method: values
         for method, by_seed in comparison.group.results.items()
@@ -196,13 +208,6 @@ def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
     }
     if not found:
         return None
-    rows = []
-    for scenario in comparison.group.first.scenarios:
-        cells = []
-        for values in found.values():
-            three = values.get(scenario)
-            cells.append(("", "", "") if three is None else tuple(f"{100 * each:.1f}" for each in three))
-        rows.append(("+".join(scenario), cells))
     bins = {}
     for method in found:
         first = next(iter(comparison.group.results[method].values()))
@@ -213,4 +218,30 @@ def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
     if bins:
         picture = figures.reliability(bins, comparison.methods, f"{name}-reliability")
         drawn = Drawn(picture, figures.keys(list(bins), comparison.methods))
-    return Calibrated(list(found), rows, drawn)  # type: ignore[arg-type]
+    return Calibrated("samples", list(found), ["error", "confidence", "accuracy"], in_rows(comparison, found), drawn)
+
+
+def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
+    """The error alone, of answers that are regions: the mean over the patients, and over the seeds."""
+    found = {}
+    for method, by_seed in comparison.group.results.items():
+        if all("ece" in result.metrics for result in by_seed.values()):
+            values = [result.values("ece", comparison.region) for result in by_seed.values()]
+            found[method] = {scenario: [fmean(each[scenario] for each in values)] for scenario in values[0]}
+    if not found:
+        return None
+    return Calibrated("voxels within the head", list(found), ["error"], in_rows(comparison, found), None)
+
+
+def in_rows(
+    comparison: Comparison, found: Mapping[str, Mapping[Scenario, Sequence[float]]]
+) -> list[tuple[str, list[list[str]]]]:
+    """By scenario, what was found of each method, in per cent."""
+    columns = max(len(numbers) for values in found.values() for numbers in values.values())
+    return [
+        (
+            scenario_name(scenario),
+            [[f"{100 * each:.1f}" for each in values.get(scenario, [])] or [""] * columns for values in found.values()],
+        )
+        for scenario in comparison.group.first.scenarios
+    ]

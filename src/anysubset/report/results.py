@@ -13,19 +13,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from anysubset.checkpoint import facts_of
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import read_experiment
 from anysubset.modalities import Scenario, in_order
-from anysubset.scores import ALL, read_rows
+from anysubset.scores import ALL, of_scenarios, read_rows
 
 BySample = Mapping[Scenario, Mapping[str, float]]
 
 # Metrics of which less is better.
-LESS_IS_BETTER = ("hd95", "loss", "error", "mae")
+LESS_IS_BETTER = ("hd95", "ece", "loss", "error", "mae")
 # Metrics over the set that are the mean of a metric of the samples.
 MEAN_OF = {"mae": "error", "accuracy": "correct"}
+# What is kept of each sample, and is not a metric by itself.
+BY_SAMPLE = ("prediction", "error", "correct", "confidence")
 # Metrics that are asked for first, the first one that there is.
 USUAL = ("dice", "acc2", "accuracy", "mae")
 # Settings that say where and how often, not what; holes are told with the dataset.
@@ -92,7 +93,7 @@ class Result:
     @property
     def metrics(self) -> list[str]:
         """What can be compared, the usual ones first."""
-        found = {metric for metric, _ in self.samples if metric not in ("prediction", "error", "correct")}
+        found = {metric for metric, _ in self.samples if metric not in BY_SAMPLE}
         found |= set(self.over_set)
         return sorted(found, key=lambda metric: (USUAL.index(metric) if metric in USUAL else len(USUAL), metric))
 
@@ -165,12 +166,11 @@ def read_results(folder: Path, split: str) -> list[Result]:
         InputError: if there is none, or a file is damaged.
     """
     path = folder / "scores.csv"
-    rows = read_rows(path)
-    for row in rows:
+    every = read_rows(path)
+    for row in every:
         if None in row or None in row.values():
             raise InputError(f"{path} is damaged: {list(row.values())} is no row of it.")
-    # Blank where it differs from sample to sample, which is random missing.
-    rows = [row for row in rows if row["n_missing"]]
+    rows = of_scenarios(every)
     chosen = [row for row in rows if row["split"] == split]
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
@@ -251,18 +251,6 @@ def how_drawn(path: Path) -> str:
         return f"in {content['split']}: {content['how']}"
     except (OSError, ValueError, KeyError, TypeError):
         return path.name
-
-
-def facts_of(path: Path) -> Mapping[str, Any]:
-    """The facts beside the tensors of a file, which are not read; none where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        with safe_open(path, framework="np") as stored:
-            facts: Mapping[str, Any] = json.loads((stored.metadata() or {})["facts"])
-    except (SafetensorError, KeyError, ValueError):
-        raise InputError(f"{path} is not a file of anysubset, or is damaged.") from None
-    return facts
 
 
 # ------------------------------------------------------------------------------------------- putting together

@@ -136,24 +136,30 @@ def area(values: Values, modalities: Scenario) -> Any:
     return ((means[0] + means[len(modalities) - 1]) * Fraction(1, 2) + inner) * Fraction(1, len(modalities) - 1)
 
 
-def expected(values: Values, modalities: Scenario, rates: Mapping[str, Any]) -> Any:
-    """The score to be expected where modalities go missing, each at its own rate, independently, never all of them.
+def expected(values: Values, chances: Mapping[Scenario, Any]) -> Any:
+    """The score to be expected where scenarios come about with these chances, such as those of `scenario_chances`.
 
     Args:
-        values: the scenarios that can occur, at least.
-        modalities: in the order of the task.
-        rates: by modality, the probability that it is missing.
+        values: of those scenarios, at least.
+        chances: by scenario; they add up to 1.
 
     Raises:
-        InputError: if a rate is no probability, is lacking, all are 1, or a scenario that can occur has no score.
+        InputError: if a scenario that can occur has no score.
     """
-    chances = scenario_chances(modalities, rates)
     lacking(values, list(chances))
     return sum(chance * values[scenario] for scenario, chance in chances.items())
 
 
 def scenario_chances(modalities: Scenario, rates: Mapping[str, Any]) -> dict[Scenario, Any]:
-    """How likely each scenario is, where modalities are missing at rates and the empty set is drawn again."""
+    """How likely each scenario is, where modalities go missing independently, and whoever lacks all is left out.
+
+    Args:
+        modalities: in the order of the task.
+        rates: by modality, the probability that it is missing.
+
+    Raises:
+        InputError: if a rate is no probability or is lacking, or all are 1.
+    """
     if set(rates) != set(modalities):
         raise InputError(f"Rates are for {', '.join(modalities)}, each; these are for {', '.join(rates) or 'none'}.")
     for name, rate in rates.items():

@@ -10,7 +10,7 @@ from anysubset.report import robustness
 from anysubset.report.comparison import Comparison, Line
 from anysubset.report.differences import Difference, matrix
 from anysubset.report.figures import Curve
-from anysubset.report.side_by_side import between, empty_score, probability, signed
+from anysubset.report.side_by_side import between, change, empty_score, probability, signed
 from anysubset.report.statistics import DRAWS, Numbers, percentile_interval, resampled_means
 from anysubset.scores import number
 
@@ -310,9 +310,7 @@ def worth_of(comparison: Comparison) -> Worth:
         )
         worse = robustness.violations(values, comparison.higher)
         words = [
-            f"{each.added} added to {scenario_name(each.scenario)}: "
-            f"{signed(metric, -each.loss if comparison.higher else each.loss)}"
-            for each in worse[:3]
+            f"{each.added} added to {scenario_name(each.scenario)}: {change(comparison, each)}" for each in worse[:3]
         ]
         violations.append((method, f"{len(worse)} of {steps}", words))
     told = f"{number(metric, empty)} ({source})" if source else ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
+from anysubset.errors import unknown
 from anysubset.modalities import Scenario, scenario_name
 from anysubset.report import robustness
 from anysubset.report.comparison import Comparison
@@ -25,6 +26,7 @@ def grids(
     region: str | None = None,
     reference: str | None = None,
     groups: Path | None = None,
+    rates: Mapping[str, float] | None = None,
     draws: int = DRAWS,
 ) -> list[Grid]:
     """All tables of runs of one dataset: scores, what modalities are worth, and differences to a reference.
@@ -36,7 +38,12 @@ def grids(
         reference: as it is called in the tables, or a method of which there is one; by default `sharing`, `ensemble`
             or the first one.
         groups: a file that says which samples hang together, or None where each stands for itself.
+        rates: by modality, the probability that it is missing where the models are to be used; those that are not named
+            are never. By default that is not asked.
         draws: of the bootstrap.
+
+    Raises:
+        InputError: if there is no such metric, region, reference or modality, or a rate is no probability.
     """
     comparison = Comparison(group, metric or group.first.metrics[0], region)
     chosen = reference_of(group, reference)
@@ -45,7 +52,7 @@ def grids(
     tables = [difference_grid(comparison, method, chosen, found) for method, found in differences.items()]
     if tables:
         tables[-1] = replace(tables[-1], notes=tested(comparison, chosen, together is not None))
-    return [scores_grid(comparison), robustness_grid(comparison), *tables]
+    return [scores_grid(comparison), robustness_grid(comparison, rates), *tables]
 
 
 def reference_of(group: Together, asked: str | None) -> str:
@@ -122,8 +129,12 @@ def without_blank(grid: Grid, names: Sequence[str]) -> Grid:
     )
 
 
-def robustness_grid(comparison: Comparison) -> Grid:
-    """A row a method: its worst scenario, what all modalities gain, where more is worse, and what each is worth."""
+def robustness_grid(comparison: Comparison, rates: Mapping[str, float] | None = None) -> Grid:
+    """A row a method: its worst scenario, what all modalities gain, where more is worse, and what each is worth.
+
+    rates: as in `grids`.
+    """
+    chances = {} if rates is None else robustness.scenario_chances(comparison.modalities, every_rate(comparison, rates))
     empty, source = empty_score(comparison)
     names = comparison.modalities if source else ()
     rows = []
@@ -137,6 +148,9 @@ def robustness_grid(comparison: Comparison) -> Grid:
             row.append(number(comparison.metric, robustness.area(values, comparison.modalities)))
         else:
             row += [BLANK, BLANK]
+        if rates is not None:
+            known = all(scenario in values for scenario in chances)
+            row.append(number(comparison.metric, robustness.expected(values, chances)) if known else BLANK)
         if complete and source:
             worth = robustness.shapley(values, comparison.modalities, empty)
             row += [signed(comparison.metric, worth[name]) for name in names]
@@ -144,12 +158,18 @@ def robustness_grid(comparison: Comparison) -> Grid:
         else:
             row += [BLANK] * (len(names) + bool(source))
         rows.append([*row, violations_in_words(comparison, values)])
-    head = ["method", "worst", "where", "gain", "area", *names, *(["strongest pair"] if source else [])]
+    expected = [] if rates is None else ["expected"]
+    head = ["method", "worst", "where", "gain", "area", *expected, *names, *(["strongest pair"] if source else [])]
     notes = [
         "gain: all modalities against the best one alone, > 0 where they are better. area: under the mean against the "
         "number missing.",
         "worse with more: how often one more modality makes it worse, and where most. Of means over the seeds.",
     ]
+    if rates is not None:
+        words = ", ".join(f"{name} with probability {rate:g}" for name, rate in rates.items())
+        notes.append(
+            f"expected: the mean score where samples lack {words}, independently; who would have nothing is left out."
+        )
     if source:
         same, apart = "say the same", "are more together"
         notes.append(
@@ -159,6 +179,18 @@ def robustness_grid(comparison: Comparison) -> Grid:
         )
     title = f"What modalities are worth: {comparison.title}"
     return Grid(title, [*head, "worse with more"], rows, notes=notes)
+
+
+def every_rate(comparison: Comparison, rates: Mapping[str, float]) -> dict[str, float]:
+    """Of all modalities; 0 where none is named.
+
+    Raises:
+        InputError: for a name that is no modality.
+    """
+    for name in rates:
+        if name not in comparison.modalities:
+            raise unknown("modality", name, comparison.modalities)
+    return {name: rates.get(name, 0.0) for name in comparison.modalities}
 
 
 def worst_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> list[str]:
@@ -174,8 +206,12 @@ def violations_in_words(comparison: Comparison, values: Mapping[Scenario, float]
     found = robustness.violations(values, comparison.higher)
     if not found:
         return "0"
-    change = signed(comparison.metric, -found[0].loss if comparison.higher else found[0].loss)
-    return f"{len(found)}: {found[0].added} to {scenario_name(found[0].scenario)} {change}"
+    return f"{len(found)}: {found[0].added} to {scenario_name(found[0].scenario)} {change(comparison, found[0])}"
+
+
+def change(comparison: Comparison, violation: robustness.Violation) -> str:
+    """By how much a modality makes it worse, in the metric's own direction."""
+    return signed(comparison.metric, -violation.loss if comparison.higher else violation.loss)
 
 
 def pair_in_words(comparison: Comparison, pairs: Mapping[tuple[str, str], float]) -> str:
@@ -222,6 +258,7 @@ def probability(p: float) -> str:
 RULES: dict[str, str] = {
     "dice": "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0.",
     "hd95": "HD95 in mm per patient, then the mean; less is better.",
+    "ece": "ECE: expected calibration error of the voxels within the head, ten bins; less is better.",
     "acc2": "Acc-2: the sign (> 0) where the target is not 0.",
     "f1": "F1: of the signs (> 0) where the target is not 0, weighted by true counts.",
     "acc2_zero": "Acc-2 has-zero: negative or not (>= 0), all samples.",

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from anysubset.modalities import Scenario
+from anysubset.report.grid import dots
 from anysubset.scores import by_number_missing, heading, number, overall
 
 Means = Mapping[Scenario, Mapping[str, float]]
@@ -23,22 +24,16 @@ def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, 
         title: above the table.
         scale: 100 shows shares as percent.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in modalities:
-        table.add_column(name, justify="center")
+    table = begun(title, modalities)
     for name, means in runs.items():
         regions = list(next(iter(means.values())))
         for column in columns_of(regions):
             table.add_column(f"{name}\n{column}", justify="right")
-    first = next(iter(runs.values()))
-    size = 1
-    for scenario in first:
-        if len(scenario) > size:
-            table.add_section()
-            size = len(scenario)
-        dots = ["●" if name in scenario else "○" for name in modalities]
-        table.add_row("", *dots, *cells([means[scenario] for means in runs.values()], scale))
+    add_scenarios(
+        table,
+        modalities,
+        {each: cells([means[each] for means in runs.values()], scale) for each in next(iter(runs.values()))},
+    )
     table.add_section()
     gap = [""] * len(modalities)
     groups = [by_number_missing(means, modalities) for means in runs.values()]
@@ -70,27 +65,21 @@ def metric_table(
         counts: by scenario, the samples that were scored.
         constants: by name, the metrics of answers without looking.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in modalities:
-        table.add_column(name, justify="center")
+    table = begun(title, modalities)
     table.add_column("n", justify="right")
     for run in runs:
         for metric in metrics:
             table.add_column(f"{run}\n{heading(metric)}" if len(runs) > 1 else heading(metric), justify="right")
-    first = next(iter(runs.values()))
-    size = 1
-    for scenario in first:
-        if len(scenario) > size:
-            table.add_section()
-            size = len(scenario)
-        dots = ["●" if name in scenario else "○" for name in modalities]
-        found = [number(metric, values[scenario].get(metric)) for values in runs.values() for metric in metrics]
-        table.add_row("", *dots, str(counts[scenario]), *found)
+    first = list(next(iter(runs.values())))
+    rows = {
+        each: [number(metric, values[each].get(metric)) for values in runs.values() for metric in metrics]
+        for each in first
+    }
+    add_scenarios(table, modalities, {each: [str(counts[each]), *row] for each, row in rows.items()})
     groups: dict[str, list[Scenario]] = {}
     for scenario in sorted(first, key=len):
         groups.setdefault(f"{len(modalities) - len(scenario)} missing", []).append(scenario)
-    groups["all"] = list(first)
+    groups["all"] = first
     gap = [""] * (len(modalities) + 1)
     for name, group in groups.items():
         if name in ("all", next(iter(groups))):
@@ -105,6 +94,25 @@ def metric_table(
     for name, constant in constants.items():
         table.add_row(name, *gap, *(number(metric, constant.get(metric)) for _ in runs for metric in metrics))
     return table
+
+
+def begun(title: str, modalities: Scenario) -> Table:
+    """A table with a column for names and one for each modality."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in modalities:
+        table.add_column(name, justify="center")
+    return table
+
+
+def add_scenarios(table: Table, modalities: Scenario, rows: Mapping[Scenario, Sequence[str]]) -> None:
+    """A row a scenario: its dots, then its cells; a gap wherever the next one has more modalities."""
+    size = 1
+    for scenario, found in rows.items():
+        if len(scenario) > size:
+            table.add_section()
+            size = len(scenario)
+        table.add_row("", *dots(scenario, modalities), *found)
 
 
 def mean_of(metric: str, group: Sequence[Mapping[str, float]]) -> float | None:
