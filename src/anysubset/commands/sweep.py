@@ -1,10 +1,10 @@
 """`anysubset sweep`: many runs, several at once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
@@ -72,6 +72,7 @@ def sweep(given: Given) -> int:
         say("interrupted; the same command goes on from the last checkpoints")
         return 130
     show_results(lines, plan.splits)
+    show_settings(plan.runs, lines, plan.splits[0])
     say(f"Table: {output / 'sweep.csv'}")
     for name, fault in failed.items():
         say(f"failed: {name}: {fault}")
@@ -92,6 +93,21 @@ def draw_holes(runs: Sequence["Planned"]) -> None:
         before = {sample: names for sample, names in found.items() if names}
         after = write_thinned(Path(data.holes), before, dataset.task.modalities, run.holes, split, seed)
         say(f"Wrote {data.holes}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
+
+
+def show_settings(runs: Sequence["Planned"], lines: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Which settings matter, where some are varied besides method and seed; nothing of runs on several datasets."""
+    from anysubset.report.grid import as_text
+    from anysubset.report.results import USUAL
+    from anysubset.report.settings import settings_grid
+
+    places = {(run.experiment.data.name, run.experiment.data.root) for run in runs}
+    scores = [f"{split} {metric}" for metric in USUAL if any(f"{split} {metric}" in line for line in lines)]
+    if len(places) > 1 or not scores:
+        return
+    grid = settings_grid(lines, list(runs[0].variants), scores[0])
+    if grid.rows:
+        say(as_text(grid))
 
 
 def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:

@@ -1,0 +1,106 @@
+"""Which settings matter: the runs of a sweep, put together by each setting that it varies.
+
+Where a sweep has every combination, two values of a setting are compared on runs that agree in all else, so that what
+else was varied neither helps nor harms either of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from anysubset.report.grid import Grid
+from anysubset.report.side_by_side import between, signed
+from anysubset.report.statistics import t_interval
+from anysubset.scores import heading, number
+
+# A run of a sweep: the name of its variant by axis, and its score.
+Line = Mapping[str, Any]
+METHOD, SEED = "method", "seed"
+
+
+def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Grid:
+    """A row a value of each setting, a column a method.
+
+    Args:
+        lines: the runs.
+        axes: of the sweep; `method` makes the columns, and over those of `seed` there are deviations and intervals.
+        score: `<split> <metric>`, the key of the score; runs without one are left out.
+
+    Returns:
+        Means with standard deviations over the seeds; each method less the first, at that value alone; and the value
+        less the first of its setting, over all methods. Intervals are Student's t over the seeds, of runs that agree in
+        all but what is compared.
+    """
+    metric = score.partition(" ")[2]
+    known = [line for line in lines if line.get(score) is not None]
+    methods = variants(known, METHOD) if METHOD in axes else [""]
+    settings = [axis for axis in axes if axis not in (METHOD, SEED) and len(variants(known, axis)) > 1]
+    rows: list[list[str]] = []
+    rules: list[int] = []
+    for axis in settings:
+        rules.append(len(rows))
+        first, *_ = variants(known, axis)
+        for value in variants(known, axis):
+            some = [line for line in known if line[axis] == value]
+            cells = [told(metric, scores_of(some, score, METHOD, method)) for method in methods]
+            cells += [
+                difference(metric, differences(some, axes, score, METHOD, method, methods[0])) for method in methods[1:]
+            ]
+            apart = differences(known, axes, score, axis, value, first) if value != first else []
+            rows.append([axis, str(value), *cells, difference(metric, apart)])
+    head = ["setting", "value", *(method or "score" for method in methods)]
+    head += [f"{method} less {methods[0]}" for method in methods[1:]]
+    seeds = [str(seed) for seed in variants(known, SEED)] if SEED in axes else []
+    notes = [
+        f"Means of {len(known)} runs, {score} over all scenarios"
+        + (f" ± standard deviation over seeds {', '.join(seeds)}." if seeds else "."),
+        "Differences are between runs that agree in all else"
+        + (", with 95 % intervals over the seeds, Student's t." if seeds else "."),
+    ]
+    return Grid(
+        f"What each setting matters: {heading(metric)}", [*head, "less the first value"], rows, rules[1:], notes
+    )
+
+
+def variants(lines: Sequence[Line], axis: str) -> list[Any]:
+    """The values of a setting, in the order of the runs."""
+    return list(dict.fromkeys(line[axis] for line in lines))
+
+
+def scores_of(lines: Sequence[Line], score: str, axis: str, value: Any) -> list[float]:
+    """Of the runs with a value, the mean of each seed."""
+    chosen = [line for line in lines if line.get(axis, "") == value]
+    return [
+        fmean(line[score] for line in chosen if line.get(SEED) == seed)
+        for seed in dict.fromkeys(line.get(SEED) for line in chosen)
+    ]
+
+
+def differences(
+    lines: Sequence[Line], axes: Sequence[str], score: str, axis: str, value: Any, other: Any
+) -> list[float]:
+    """Of each seed, the mean difference between runs with a value and those with another that agree in all else."""
+    rest = [each for each in axes if each != axis]
+    of_other = {tuple(line[each] for each in rest): line[score] for line in lines if line[axis] == other}
+    by_seed: dict[Any, list[float]] = {}
+    for line in lines:
+        place = tuple(line[each] for each in rest)
+        if line[axis] == value and place in of_other:
+            by_seed.setdefault(line.get(SEED), []).append(line[score] - of_other[place])
+    return [fmean(found) for found in by_seed.values()]
+
+
+def told(metric: str, by_seed: Sequence[float]) -> str:
+    """`mean ± deviation`; blank without any."""
+    if not by_seed:
+        return ""
+    shown = number(metric, fmean(by_seed))
+    return f"{shown} ± {number(metric, stdev(by_seed))}" if len(by_seed) > 1 else shown
+
+
+def difference(metric: str, by_seed: Sequence[float]) -> str:
+    """`mean (low to high)`; blank without any, and without the interval of one seed."""
+    if not by_seed:
+        return ""
+    shown = signed(metric, fmean(by_seed))
+    return f"{shown} ({between(metric, t_interval(by_seed))})" if len(by_seed) > 1 else shown
