@@ -125,14 +125,28 @@ def test_numbers_that_need_an_unscored_scenario_are_blank(volumes_run: Write):
 def test_differences_and_their_protocol(volumes_run: Write):
     folders = [volumes_run("a", LOW, "sharing"), volumes_run("b", HIGH), volumes_run("c", HIGH, "full")]
     found = grids(group(*folders), draws=50)
-    assert [grid.title.partition(":")[0] for grid in found[2:]] == ["gmd less sharing", "full less sharing"]
+    assert [grid.title.partition(":")[0] for grid in found[2:]] == [
+        "gmd less sharing",
+        "full less sharing",
+        "All scenarios, less sharing",
+    ]
     # One seed: there is no column for an interval over seeds.
     assert list(found[2].head) == ["", "flair", "t1", "difference", "95 % over samples", "p", "verdict"]
     assert cells(found[2])[0] == ["", "●", "○", "+20.0", "+20.0 to +20.0", "1.000", "no difference shown"]
     assert cells(found[2])[1][3:6] == ["0.0", "0.0 to 0.0", "1.000"]
     assert not found[2].notes
-    assert "Reference: sharing. Over samples: paired bootstrap over samples" in found[3].notes[0]
-    assert "One seed each" in found[3].notes[1]
+    assert not found[3].notes
+    # Below them their last lines, beside the means of the first table: (20 + 45 + 40) / 3 and (40 + 45 + 80) / 3; by
+    # patient 70/3 and 50/3 points apart.
+    last = ["+20.0", "+16.7 to +23.3", "1.000", "no difference shown"]
+    assert list(found[4].head) == ["method", "mean", "difference", "95 % over samples", "p", "verdict"]
+    assert cells(found[4]) == [
+        ["sharing", "35.0", "", "", "", "reference"],
+        ["gmd", "55.0", *last],
+        ["full", "55.0", *last],
+    ]
+    assert "Reference: sharing. Over samples: paired bootstrap over samples" in found[4].notes[0]
+    assert "One seed each" in found[4].notes[1]
 
 
 def test_the_reference_may_be_chosen(volumes_run: Write):
@@ -145,7 +159,7 @@ def test_the_reference_may_be_chosen(volumes_run: Write):
         volumes_run("e", HIGH, **{"method.cases": "one"}),
     ]
     titles = [grid.title.partition(":")[0] for grid in grids(group(*folders), draws=50)[2:]]
-    assert titles == ["gmd cases=all less sharing", "gmd cases=one less sharing"]
+    assert titles[:-1] == ["gmd cases=all less sharing", "gmd cases=one less sharing"]
     with pytest.raises(InputError, match=r"Unknown reference 'gmd'.*gmd cases=all, gmd cases=one"):
         grids(group(*folders), reference="gmd")
 

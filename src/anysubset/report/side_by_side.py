@@ -18,6 +18,7 @@ from anysubset.scores import SHARES, number
 # In place of a value that is not defined.
 BLANK = ""
 INTERVALS = ("95 % over samples", "95 % over seeds")
+JUDGED = ("difference", *INTERVALS, "p", "verdict")
 
 
 def grids(
@@ -29,7 +30,7 @@ def grids(
     rates: Mapping[str, float] | None = None,
     draws: int = DRAWS,
 ) -> list[Grid]:
-    """All tables of runs of one dataset: scores, what modalities are worth, and differences to a reference.
+    """All tables of runs of one dataset: scores, what modalities are worth, differences to a reference, and verdicts.
 
     Args:
         group: the runs.
@@ -51,7 +52,8 @@ def grids(
     differences = compare(comparison, chosen, together, draws)
     tables = [difference_grid(comparison, method, chosen, found) for method, found in differences.items()]
     if tables:
-        tables[-1] = replace(tables[-1], notes=tested(comparison, chosen, together is not None))
+        notes = tested(comparison, chosen, together is not None)
+        tables.append(replace(verdict_grid(comparison, chosen, differences), notes=notes))
     return [scores_grid(comparison), robustness_grid(comparison, rates), *tables]
 
 
@@ -104,21 +106,38 @@ def difference_grid(
     comparison: Comparison, method: str, reference: str, differences: Sequence[Difference | None]
 ) -> Grid:
     """A row a scenario: a method less the reference, intervals over samples and over seeds, p and verdict."""
-    rows = []
-    for line, found in zip(comparison.lines, differences, strict=True):
-        cells = [BLANK] * 5
-        if found is not None:
-            cells = [
-                signed(comparison.metric, found.mean),
-                between(comparison.metric, found.samples),
-                between(comparison.metric, found.seeds),
-                BLANK if found.p is None else probability(found.p),
-                found.verdict,
-            ]
-        rows.append([*line.cells, *cells])
-    head = ["", *comparison.modalities, "difference", *INTERVALS, "p", "verdict"]
+    rows = [
+        [*line.cells, *judged(comparison.metric, found)]
+        for line, found in zip(comparison.lines, differences, strict=True)
+    ]
+    head = ["", *comparison.modalities, *JUDGED]
     title = f"{method} less {reference}: {comparison.title}"
     return without_blank(Grid(title, head, rows, rules_of(comparison)), INTERVALS)
+
+
+def verdict_grid(
+    comparison: Comparison, reference: str, differences: Mapping[str, Sequence[Difference | None]]
+) -> Grid:
+    """A row a method: the last line of each table of differences, the mean over all scenarios."""
+    every = comparison.lines[-1].scenarios
+    rows = [[reference, spread(comparison, reference, every), *([BLANK] * 4), "reference"]]
+    for method, found in differences.items():
+        rows.append([method, spread(comparison, method, every), *judged(comparison.metric, found[-1])])
+    title = f"All scenarios, less {reference}: {comparison.title}"
+    return without_blank(Grid(title, ["method", "mean", *JUDGED], rows, rules=[1]), INTERVALS)
+
+
+def judged(metric: str, found: Difference | None) -> list[str]:
+    """A difference, its intervals, p and verdict; blank where there is none."""
+    if found is None:
+        return [BLANK] * len(JUDGED)
+    return [
+        signed(metric, found.mean),
+        between(metric, found.samples),
+        between(metric, found.seeds),
+        BLANK if found.p is None else probability(found.p),
+        found.verdict,
+    ]
 
 
 def without_blank(grid: Grid, names: Sequence[str]) -> Grid:
