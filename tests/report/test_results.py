@@ -154,6 +154,11 @@ def test_seeds_of_a_method_stand_together_in_order(volumes_run: Write):
     assert {method: list(by_seed) for method, by_seed in group.results.items()} == {"gmd": [0, 2], "full": [0]}
 
 
+def test_a_setting_that_is_left_to_its_default_is_not_told(volumes_run: Write):
+    group = one(volumes_run("a", DICE), volumes_run("b", DICE, **{"method.rule": "averaged"}))
+    assert list(group.results) == ["gmd", "gmd rule=averaged"]
+
+
 def test_runs_of_a_method_are_called_by_what_tells_them_apart(volumes_run: Write):
     few = {"method.cases": "missing=1", "train.steps": 5}
     many = {"method.cases": "all", "train.steps": 9}

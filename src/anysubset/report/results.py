@@ -359,7 +359,10 @@ def regions_of(result: Result) -> set[str]:
 
 
 def labels_of(group: Sequence[Result]) -> list[str]:
-    """What each result is called: its method, and as many settings as it takes to tell runs of that method apart."""
+    """What each result is called: its method, and as many settings as it takes to tell runs of that method apart.
+
+    A setting that is left to its default is not told.
+    """
     labels = [result.method for result in group]
     known = dict.fromkeys(name for result in group for name in result.settings if name not in PLACES)
     # Those of the method say most.
@@ -368,7 +371,8 @@ def labels_of(group: Sequence[Result]) -> list[str]:
             alike = [place for place, other in enumerate(labels) if other == label]
             if differ(name, [group[place].settings for place in alike]):
                 for place in alike:
-                    labels[place] += f" {name.removeprefix('method.')}={group[place].settings.get(name)}"
+                    if (value := group[place].settings.get(name)) is not None:
+                        labels[place] += f" {name.removeprefix('method.')}={value}"
     return labels
 
 
