@@ -299,7 +299,7 @@ def test_numbers_out_of_range_are_refused(name, value):
     ("name", "value", "nearest"),
     [
         ("train.schedule", "cosin", "cosine"),
-        ("train.precision", "float16", "bfloat16"),
+        ("train.precision", "float8", "float32"),
         ("train.optimizer", "adamx", "adam"),
         ("train.device", "gpu", None),
         ("train.device", "cuda:x", "cuda"),

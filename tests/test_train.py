@@ -26,6 +26,8 @@ from anysubset.train import Progress, lay_out, learning_rate, train, train_step
 
 Show = Callable[[Iterable[int], int], Iterable[int]]
 
+UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
+
 
 def all_steps(steps: Iterable[int], done: int) -> Iterable[int]:
     return steps
@@ -268,6 +270,58 @@ def test_a_step_in_bfloat16_moves_the_weights_and_keeps_them_float32(make_experi
     assert any(not torch.equal(full[key], half[key]) for key in full)
 
 
+def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
+    done = go(make_experiment({"train.steps": 6, "train.precision": "float16", "method.name": "gmd"}), tmp_path / "run")
+    assert done.skipped < 6
+    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")
+    assert {value.dtype for name, value in tensors.items() if name.startswith("method.")} == {torch.float32}
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert facts["scaler"]["scale"] > 0
+
+
+@pytest.mark.parametrize("name", ["gmd", "full"])
+def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(make_experiment, tmp_path, name):
+    experiment = make_experiment({"method.name": name, "train.precision": "float16"})
+    dataset = create_dataset(experiment.data, experiment.model)
+    method = create_method(name, dataset.task, {})
+    optimizer = torch.optim.Adam(method.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    batch = next(dataset.training_batches("train", 5, experiment.seed, 0, 1))
+    with Run(tmp_path / "run", experiment) as run:
+        run.begin(0)
+        assert train_step(method, [batch], optimizer, scaler, run, 1) is False
+        assert scaler.get_scale() == 2.0**59
+        assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
+        assert not run.decoupling.entries
+
+
+def test_a_run_in_float16_goes_on_with_its_scale(make_experiment, tmp_path):
+    experiment = make_experiment({"train.steps": 4, "train.precision": "float16", "method.name": "gmd"})
+    go(experiment, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(experiment, tmp_path / "parts", stop_at(2))
+    go(experiment, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
+    found = {}
+    for precision, scale in (("float32", None), ("float16", 2.0**10)):
+        experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
+        dataset = create_dataset(experiment.data, experiment.model)
+        torch.manual_seed(0)
+        method = create_method("gmd", dataset.task, {})
+        optimizer = torch.optim.Adam(method.parameters())
+        scaler = UNSCALED if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+        batch = next(dataset.training_batches("train", 5, experiment.seed, 0, 1))
+        with Run(tmp_path / precision, experiment) as run:
+            run.begin(0)
+            assert train_step(method, [batch], optimizer, scaler, run, 1)
+            found[precision] = run.decoupling.arrays()["norms"]
+    np.testing.assert_allclose(found["float16"], found["float32"], rtol=0.05)
+
+
 def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_experiment, tmp_path):
     # `full` learns from patient 002 alone, who is complete. Batches of one: of every five steps four are skipped.
     experiment = make_experiment({"method.name": "full", "train.batch": 1, "train.steps": 5, "train.validate_every": 5})
@@ -294,7 +348,7 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
         for step, batch in enumerate(batches, start=1):
             if batch.ids == ("phantom_002",):
                 continue
-            assert train_step(method, [batch], optimizer, run, step) is False
+            assert train_step(method, [batch], optimizer, UNSCALED, run, step) is False
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert not optimizer.state_dict()["state"]
 
@@ -524,6 +578,6 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
         for step, batch in enumerate(dataset.training_batches("train", 4, 0, 0, 8), start=1):
             logging.append(0.0)
             start = time.perf_counter()
-            assert train_step(method, [batch], optimizer, run, step)
+            assert train_step(method, [batch], optimizer, UNSCALED, run, step)
             whole.append(time.perf_counter() - start)
     assert statistics.median(logging) < 0.02 * statistics.median(whole)

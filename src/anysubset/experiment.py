@@ -177,7 +177,8 @@ class TrainSettings:
         weight_decay: L2, added to the gradient of "adam"; of "adamw", the share of a weight that a rate of 1 removes.
         schedule: "poly" (power 0.9), "cosine" or "constant".
         warmup: steps over which the learning rate rises from 0.
-        precision: "float32", or "bfloat16" for autocast.
+        precision: "float32", or "bfloat16" or "float16" for autocast; "float16", for GPUs without the other, scales the
+            losses and skips steps whose gradients overflow.
         compile: whether torch.compile is applied to the backbone.
         channels_last: whether weights and features are laid out with channels last, which suits some GPUs.
         validate_every: steps between validations on all scenarios; the last step is always validated.
@@ -217,7 +218,7 @@ class TrainSettings:
         for name, choices in (
             ("optimizer", ["adam", "adamw"]),
             ("schedule", ["poly", "cosine", "constant"]),
-            ("precision", ["float32", "bfloat16"]),
+            ("precision", ["float32", "bfloat16", "float16"]),
         ):
             if getattr(self, name) not in choices:
                 raise unknown(f"train.{name}", getattr(self, name), choices)

@@ -10,7 +10,7 @@ import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -22,7 +22,8 @@ from anysubset.data.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings
-from anysubset.methods.method import Method
+from anysubset.gradients import NonFiniteGradientError
+from anysubset.methods.method import Loss, Method
 from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
@@ -30,6 +31,7 @@ from anysubset.runs import Run, check_same
 from anysubset.scores import means, over_set, overall, shown
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 BERT_LR = 2e-5  # What is trained already moves slowly.
 COUNTED = 10  # Steps whose FLOPs are counted: some, since each may draw other cases; few, since counting takes time.
 
@@ -38,7 +40,8 @@ COUNTED = 10  # Steps whose FLOPs are counted: some, since each may draw other c
 class Progress:
     """How far a run has come.
 
-    step: steps done. skipped: those of them in which no sample of the batch was eligible for any case.
+    step: steps done. skipped: those of them that changed nothing: no sample of the batch was eligible for any case,
+        or a gradient in float16 overflowed.
     best: the best validation score, at step `best_step`. finished: whether there is nothing left to do.
     """
 
@@ -72,12 +75,15 @@ def train(
     dataset.prepare("val")
     lay_out(method, settings)
     optimizer = new_optimizer(method, settings)
-    progress = restore(run, method, optimizer) if run.latest.exists() else Progress()
+    device = next(method.parameters()).device
+    # Small gradients are 0 in float16: losses are scaled up, and gradients down again in float32.
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+    scaler.scale(torch.zeros((), device=device))  # Else a process without a loss in the first step would not know it.
+    progress = restore(run, method, optimizer, scaler) if run.latest.exists() else Progress()
     run.begin(progress.step, dataset.knowledge())
     if progress.finished:
         return progress
     method.train()
-    device = next(method.parameters()).device
     parts = settings.micro_batches
     batches = dataset.training_batches("train", settings.batch, seed, progress.step, settings.steps, parts)
     with interruption() as stopped:
@@ -85,10 +91,10 @@ def train(
             given = [next(batches) for _ in range(parts)]
             if step <= COUNTED and not settings.compile:  # What is compiled cannot be looked into.
                 with flop_counter() as counted:
-                    took = train_step(method, given, optimizer, run, step)
+                    took = train_step(method, given, optimizer, scaler, run, step)
                 run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
             else:
-                took = train_step(method, given, optimizer, run, step)
+                took = train_step(method, given, optimizer, scaler, run, step)
             progress.step = step
             progress.skipped += not took
             if step % settings.validate_every == 0 or step == settings.steps:
@@ -96,7 +102,7 @@ def train(
             progress.finished = step == settings.steps
             ending = processes.somewhere(stopped(), device)
             if ending or progress.finished or step % settings.checkpoint_every == 0:
-                store(run, method, optimizer, progress)
+                store(run, method, optimizer, scaler, progress)
             if ending and not progress.finished:
                 raise KeyboardInterrupt
     return progress
@@ -136,8 +142,15 @@ def lay_out(method: Method, settings: TrainSettings) -> None:
                 module.backbone.compile()
 
 
-def train_step(method: Method, parts: Sequence[Batch], optimizer: torch.optim.Optimizer, run: Run, step: int) -> bool:
-    """One step of the optimizer; False where no sample of the batch is eligible for any case, and none was taken."""
+def train_step(
+    method: Method,
+    parts: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    run: Run,
+    step: int,
+) -> bool:
+    """One step of the optimizer; False where none was taken, see `Progress`."""
     settings = run.experiment.train
     device = next(method.parameters()).device
     share = learning_rate(settings, step - 1)
@@ -151,21 +164,34 @@ def train_step(method: Method, parts: Sequence[Batch], optimizer: torch.optim.Op
         return False
     optimizer.zero_grad(set_to_none=True)
     found: list[tuple[str, float, int]] = []
-    for part in parts:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            losses = method.losses(part.to(device), cases)
-        method.accumulate(losses, totals)
-        if step % settings.log_every == 0:
-            found += [(name, loss.value.item(), loss.eligible) for name, loss in losses.items()]
-    decoupling = method.finish()
+    scale = scaler.get_scale()
+    try:
+        for part in parts:
+            with torch.autocast(device.type, AUTOCAST.get(settings.precision), settings.precision in AUTOCAST):
+                losses = method.losses(part.to(device), cases)
+            scaled = {name: Loss(scaler.scale(loss.value), loss.eligible) for name, loss in losses.items()}
+            method.accumulate(scaled, totals)
+            if step % settings.log_every == 0:
+                found += [(name, loss.value.item(), loss.eligible) for name, loss in losses.items()]
+        decoupling = method.finish()
+    except NonFiniteGradientError:
+        if not scaler.is_enabled():
+            raise
+        scaler.update(scale * scaler.get_backoff_factor())
+        return False
+    scaler.unscale_(optimizer)
     if settings.clip:
         torch.nn.utils.clip_grad_norm_(method.parameters(), settings.clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
+    if scaler.get_scale() < scale:
+        return False
     if step % settings.log_every == 0:
         values = means_of(processes.gathered(found), totals)
         said = {"lr": rate, "losses": values, "eligible": totals}
         curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
         if decoupling is not None:
+            decoupling = replace(decoupling, products=decoupling.products / scale**2)
             run.decoupling.add(step, decoupling)
             said |= {"conflicting": decoupling.conflicting, "weights": decoupling.weights}
             curves |= {f"weight/{case}": weight for case, weight in decoupling.weights.items()}
@@ -233,7 +259,9 @@ def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, rep
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 
-def store(run: Run, method: Method, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def store(
+    run: Run, method: Method, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, progress: Progress
+) -> None:
     """Everything that the next step depends on, in one file."""
     if not run.writes:
         return
@@ -260,12 +288,13 @@ def store(run: Run, method: Method, optimizer: torch.optim.Optimizer, progress: 
         "best_step": progress.best_step,
         "finished": progress.finished,
         "validation": progress.validation,
+        "scaler": scaler.state_dict(),
     }
     checkpoint.save(run.latest, tensors, facts)
 
 
-def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts method, optimizer and generators into the state of the latest checkpoint."""
+def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
+    """Puts method, optimizer, scaler and generators into the state of the latest checkpoint."""
     tensors, facts = checkpoint.load(run.latest)
     check_same(run.experiment, facts["experiment"], run.latest)
     checkpoint.put(checkpoint.only("method.", tensors), method, run.latest)
@@ -274,6 +303,8 @@ def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer) -> Progr
         place, _, key = name.partition(".")
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    if scaler.is_enabled():
+        scaler.load_state_dict(facts["scaler"])
     method.generator.set_state(tensors["random.method"])
     if run.writes:
         torch.set_rng_state(tensors["random.torch"])

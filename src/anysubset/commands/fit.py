@@ -64,4 +64,5 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
         f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} {dataset.noun}"
     )
     if done.skipped:
-        say(f"{done.skipped} steps were passed over: no sample of their batch was eligible for any case")
+        overflow = ", or a gradient in float16 overflowed" * (experiment.train.precision == "float16")
+        say(f"{done.skipped} steps were passed over: no sample of their batch was eligible for any case{overflow}")
