@@ -383,7 +383,7 @@ def test_two_processes_train_and_score_as_one_does(told, make_features, tmp_path
 # --------------------------------------------------------------------------------------------------- real data
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real tables are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not at hand (docs/tables.md)")
 @pytest.mark.parametrize(
     ("name", "options", "metric"),
     [

@@ -1,8 +1,8 @@
 """The protocol of random missing: every sample is scored on what a drawn mask leaves of it, the same for every method.
 
 Nothing is predicted for it: the scores of every sample in every scenario are there, and a mask says which one counts.
-Its rows stand in `scores.csv` beside the scenarios, as `random:0.3`, and never enter a mean over these. At rates from
-1 - 1/M on one modality stays, so that the rate is called what it is: `random:0.667` for .7 of three.
+Its rows stand in `scores.csv` beside the scenarios, as `random:0.3`, and never enter a mean over these. Above a rate of
+1 - 1/M one modality still stays, so rows carry the rate that was reached: `random:0.667` for 0.7 of three modalities.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -12,7 +12,7 @@ from anysubset.errors import InputError
 from anysubset.modalities import Observed
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "tables"
-real = pytest.mark.skipif(not TABLES.is_dir(), reason="the real data of ../shared/data are not here")
+real = pytest.mark.skipif(not TABLES.is_dir(), reason="the public data are not at hand (docs/tables.md)")
 ENDINGS = [".npz", ".safetensors"]
 
 

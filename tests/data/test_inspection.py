@@ -11,7 +11,7 @@ from anysubset.errors import InputError
 
 SHAPE = (8, 8, 6)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data of ../shared/data are not here")
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not at hand (README.md)")
 
 
 def save(root: Path, case: str, name: str, values: np.ndarray | None = None, affine=None) -> Path:

@@ -14,7 +14,7 @@ from anysubset.data.reading import Grid, read_patient, read_volume, write_mask
 SHAPE = (8, 8, 6)
 LPS = np.diag([-1.0, -1.0, 2.5, 1.0])
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data of ../shared/data are not here")
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not at hand (README.md)")
 
 
 def save(path: Path, values: np.ndarray | None = None, affine: np.ndarray = LPS, like=nib.Nifti1Image) -> Path:

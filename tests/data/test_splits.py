@@ -97,7 +97,7 @@ def test_ids_that_no_patient_has(fault):
     assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r, ..."
 
 
-@pytest.mark.skipif(not LGG.is_dir(), reason="the real data of ../shared/data are not here")
+@pytest.mark.skipif(not LGG.is_dir(), reason="the public data are not at hand (README.md)")
 def test_real_splits():
     splits = find_splits(LGG)
     assert splits is not None

@@ -26,7 +26,7 @@ def test_an_unknown_rule_is_refused_with_the_nearest():
 
 def test_a_rule_of_torchjd_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "torchjd", None)
-    with pytest.raises(InputError, match=r"pip install 'anysubset\[rules\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[rules\]'"):
         rule_named("torchjd=MGDA")
 
 

@@ -67,7 +67,9 @@ def torchjd_rule(name: str) -> Rule:
     try:
         from torchjd import aggregation
     except ImportError:
-        raise InputError("Rules of TorchJD need it to be installed: pip install 'anysubset[rules]'.") from None
+        raise InputError(
+            "Rules of TorchJD need it to be installed: pip install -e '.[rules]' in the folder of anysubset."
+        ) from None
     # Weightings of a Gramian, and those that look at nothing but the number of rows; others need more than that.
     gramian_based = aggregation.UPGradWeighting.__mro__[1]
     fitting = (gramian_based, aggregation.MeanWeighting, aggregation.SumWeighting, aggregation.RandomWeighting)

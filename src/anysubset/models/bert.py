@@ -89,7 +89,8 @@ def read_bert(folder: str) -> nn.Module:
         from transformers import BertModel
     except ImportError:
         raise InputError(
-            "Preset 'bert' needs the package transformers: pip install 'anysubset[bert]', or take another preset."
+            "Preset 'bert' needs the package transformers: pip install -e '.[bert]' in the folder of anysubset, "
+            "or take another preset."
         ) from None
     try:
         with quiet():
