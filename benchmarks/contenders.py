@@ -12,7 +12,7 @@ from problems import Problem
 from torch import Tensor, nn
 
 from anysubset import GMD, DynamicSharing
-from anysubset.gradients.projection import in_random_order
+from anysubset.gradients.projection import random_orders
 from anysubset.gradients.streaming import Streamed
 
 Step = Callable[[], None]
@@ -217,7 +217,7 @@ CONTENDERS = [
 def orders_of(k: int, itself: bool = False) -> list[list[int]]:
     """What ours and TorchJD draw after seeding with ORDERS; with `itself`, what LibMTL does."""
     if not itself:
-        return in_random_order(k, torch.Generator().manual_seed(ORDERS))
+        return random_orders(k, torch.Generator().manual_seed(ORDERS))
     chance = random.Random(ORDERS)
     orders = [list(range(k)) for _ in range(k)]
     for order in orders:

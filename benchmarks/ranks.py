@@ -19,8 +19,8 @@ import jsonargparse
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
+from anysubset.cost import flops_of
 from anysubset.models.unet import UNet
 
 MODALITIES = ("flair", "t2", "t1ce", "t1")
@@ -92,9 +92,9 @@ def backbone() -> tuple[int, float]:
     with torch.device("meta"):
         network = UNet(MODALITIES, dimensions=3, width=0.5)
         patch = torch.empty(1, 1, 128, 128, 128)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(patch, MODALITIES[0])
-    return sum(parameter.numel() for parameter in network.parameters()), float(counter.get_total_flops())
+    with torch.no_grad():
+        forward = flops_of(lambda: network(patch, MODALITIES[0]))
+    return sum(parameter.numel() for parameter in network.parameters()), float(forward)
 
 
 def main(

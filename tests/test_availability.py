@@ -18,5 +18,5 @@ def test_eligible_patients_are_counted_by_split_and_scenario(make_experiment: Ca
     assert len(train["scenarios"]) == 15
     some = ("t2", "t1", "t2+t1", "flair+t2", "flair+t2+t1ce+t1")
     assert [train["scenarios"][name] for name in some] == [5, 3, 3, 2, 1]
-    write_availability(tmp_path / "splits.json", dataset)
-    assert json.loads((tmp_path / "splits.json").read_text()) == found
+    write_availability(tmp_path / "availability.json", dataset)
+    assert json.loads((tmp_path / "availability.json").read_text()) == found

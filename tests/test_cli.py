@@ -282,6 +282,14 @@ def test_inspect_does_not_write_over_a_file(capsys, phantoms, tmp_path):
     assert (tmp_path / "data.yaml").read_text() == "precious: 1\n"
 
 
+def test_inspect_looks_where_it_is_to_write_before_it_reads(capsys, phantoms, tmp_path):
+    written = tmp_path / "nowhere" / "data.yaml"
+    for data in (phantoms, tmp_path / "not looked for"):
+        assert cli.main(["inspect", str(data), "--write", str(written)]) == 2
+        assert capsys.readouterr() == ("", f"anysubset: {written} lies in a folder that is not there.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_methods_lists_every_method_with_its_options(told):
     out = told("methods")
     assert len(METHODS) >= 5
@@ -318,7 +326,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setitem(cli.COMMANDS, "methods", (no_options, interrupted))
     assert cli.main(["methods"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err == "anysubset: interrupted; a training goes on with `fit --resume`\n"
 
 
 # -------------------------------------------------------------------------------------------------- demo
@@ -341,7 +349,7 @@ def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypat
     assert {len(line.split()) for line in lines} == {4 + 4 + 4}
     for name in ("full", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
-        assert len(rows(tmp_path / "demo" / name)) == 2 * 15 * 3
+        assert len(rows(tmp_path / "demo" / name)) == 2 * 15 * 3 * 3
         assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name}
     assert "split 'test', 2 patients" in " ".join(out.split())
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out

@@ -255,6 +255,11 @@ def test_a_file_without_settings_is_refused_with_what_they_look_like(tmp_path, t
     assert "train: {steps: 100}" in line
 
 
+def test_a_sweep_is_told_from_an_experiment(tmp_path):
+    path = written(tmp_path, "settings: {train.steps: 5}\nvary: {seed: [0, 1]}\n")
+    assert fault(path) == f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`."
+
+
 def test_yaml_runs_no_code(tmp_path):
     text = f"seed: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'touched'}]\n"
     assert "is not YAML" in fault(written(tmp_path, text))

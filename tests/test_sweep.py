@@ -227,10 +227,10 @@ def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, 
     # One run was stopped before, and another was trained to its end but not scored.
     step_of = training.train_step
 
-    def until_the_second(method, parts, optimizer, run, step):
+    def until_the_second(method, parts, optimizer, scaler, run, step):
         if step == 2:
             raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, run, step)
+        return step_of(method, parts, optimizer, scaler, run, step)
 
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
     monkeypatch.setattr(training, "train_step", until_the_second)

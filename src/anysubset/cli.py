@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anysubset: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("anysubset: interrupted; `fit --resume` goes on from the last checkpoint.", file=sys.stderr)
+        print("anysubset: interrupted; a training goes on with `fit --resume`", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -73,7 +73,7 @@ def make_parser() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.A
 
 
 def version() -> str:
-    """Of the package."""
+    """The version of the package."""
     import anysubset
 
     return anysubset.__version__

@@ -30,7 +30,7 @@ def evaluate(
         dataset: whose task the method was made for.
         split: a name in the dataset's splits.
         asked: the scenarios; all by default.
-        thorough: whether to compute what takes long, too, such as `hd95` (mm) beside `dice`.
+        thorough: whether to compute what takes long, too, such as `hd95` (mm) and `ece` beside `dice`.
         progress: wraps the samples, for a progress bar.
     """
     was_training = method.training

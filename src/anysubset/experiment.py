@@ -290,11 +290,13 @@ def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = Non
     5
 
     Raises:
-        InputError: if there is no such file, or a setting is unknown or of the wrong kind.
+        InputError: if there is no such file, it is a sweep, or a setting is unknown or of the wrong kind.
     """
     if path is not None and not path.is_file():
         raise InputError(f"There is no experiment file {path}.")
     settings = settings_in(path) if path is not None else {}
+    if "vary" in settings:
+        raise InputError(f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`.")
     check_names(settings)
     for name, value in (overrides or {}).items():
         override(settings, name, value)

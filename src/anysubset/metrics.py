@@ -58,9 +58,9 @@ def calibration_error(chances: Tensor, target: Tensor) -> Tensor:
     """(regions,): expected calibration error over the voxels of each region, from 0 to 1; the less the better.
 
     The answer of a voxel is what is likelier, inside or outside. Answers are put into ten bins by their chance: how far
-    the mean chance of a bin lies from the share that is right, averaged over the voxels. Voxels outside the head are
-    right without effort: leave them out. Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities
-    using Bayesian binning.
+    the mean chance of a bin lies from the share that is right, averaged over the voxels. Far from the head every voxel
+    is right without effort: leave out what can be cut off. Naeini, Cooper and Hauskrecht (2015), Obtaining well
+    calibrated probabilities using Bayesian binning.
 
     Args:
         chances: (regions, ...) float, the chance of being inside.

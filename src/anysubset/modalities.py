@@ -65,6 +65,18 @@ def support(present: Iterable[Scenario], some: Iterable[Scenario]) -> dict[Scena
     return {scenario: sum(count for names, count in having.items() if names.issuperset(scenario)) for scenario in some}
 
 
+def grouped_by_missing(some: Iterable[Scenario], modalities: Scenario) -> dict[int, list[Scenario]]:
+    """Some scenarios by how many modalities they lack; as they come, and so do the numbers.
+
+    >>> grouped_by_missing(scenarios(["a", "b"]), ("a", "b"))
+    {1: [('a',), ('b',)], 0: [('a', 'b')]}
+    """
+    groups: dict[int, list[Scenario]] = {}
+    for scenario in some:
+        groups.setdefault(len(modalities) - len(scenario), []).append(scenario)
+    return groups
+
+
 def scenario_name(scenario: Scenario) -> str:
     """The names joined by `+`, as they stand in `scores.csv`."""
     return "+".join(scenario)
@@ -88,7 +100,7 @@ def scenario_of(present: Iterable[str], modalities: Iterable[str]) -> Scenario:
 
 
 def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
-    """The sampler that `cases` describes: `all`, `missing=R`, `random=K` (without replacement) or `one`.
+    """The sampler that `cases` describes: `all`, `missing=R` or `random=K` (without replacement).
 
     The sampler takes a generator and returns the cases of one training step, in the order of `scenarios`.
     """
@@ -107,9 +119,7 @@ def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
         if not 1 <= count < 2 ** len(names):
             raise InputError(f"{len(names)} modalities have 1 to {2 ** len(names) - 1} cases, not {count}.")
         return lambda generator: draw_cases(names, count, generator)
-    if cases == "one":
-        return lambda generator: draw_cases(names, 1, generator)
-    raise unknown("cases", cases, ["all", "missing=R", "random=K", "one"])
+    raise unknown("cases", cases, ["all", "missing=R", "random=K"])
 
 
 def draw_cases(modalities: Scenario, count: int, generator: torch.Generator | None) -> list[Scenario]:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from anysubset.errors import InputError
 from anysubset.files import whole
-from anysubset.modalities import Scenario, scenario_name
+from anysubset.modalities import Scenario, grouped_by_missing, scenario_name
 
 COLUMNS = (
     "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
@@ -102,12 +102,9 @@ def by_number_missing(
     means: Mapping[Scenario, Mapping[str, float]], modalities: Scenario
 ) -> dict[int, dict[str, float]]:
     """The mean over the scenarios that lack 0, 1, 2, .. modalities, by region."""
-    groups: dict[int, list[Mapping[str, float]]] = {}
-    for scenario, regions in means.items():
-        groups.setdefault(len(modalities) - len(scenario), []).append(regions)
     return {
-        missing: {region: fmean(regions[region] for regions in group) for region in group[0]}
-        for missing, group in sorted(groups.items())
+        missing: {region: fmean(means[scenario][region] for scenario in group) for region in means[group[0]]}
+        for missing, group in sorted(grouped_by_missing(means, modalities).items())
     }
 
 

@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 
@@ -7,8 +5,6 @@ from anysubset.data.folds import folds
 from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
-
-pytest.importorskip("sklearn")
 
 
 def table(target: torch.Tensor, group: int | None = None) -> Table:
@@ -75,9 +71,3 @@ def test_without_validation():
 def test_faults_are_one_clear_line(given, options, line):
     with pytest.raises(InputError, match=line):
         folds(given, **options)
-
-
-def test_scikit_learn_is_asked_for(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.model_selection", None)
-    with pytest.raises(InputError, match="need scikit-learn"):
-        folds(table(CLASSES), 3)

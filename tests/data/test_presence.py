@@ -42,6 +42,9 @@ def test_splits_of_a_file(phantoms, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"val": ["train_000/1"]}))
     found = of_table(tmp_path / "made.npz", tmp_path / "mine.json")
     assert {split: len(ids) for split, ids in found.splits.items()} == {"val": 1, "all": 12}
+    (tmp_path / "mine.json").write_text(json.dumps({"val": ["train_000/1", "nobody"]}))
+    with pytest.raises(InputError, match="'val' names ids that no sample has, 1 in all: nobody"):
+        of_table(tmp_path / "made.npz", tmp_path / "mine.json")
 
 
 def test_a_patient_without_images_has_nothing_to_lose(tmp_path):

@@ -37,9 +37,6 @@ def test_what_a_table_says_of_itself():
     whole = table()
     assert (len(whole), whole.modalities, whole.regression) == (3, ("text", "audio"), True)
     assert not table(target=torch.tensor([0, 1, 1])).regression
-    batch = whole.batch()
-    assert batch.ids == whole.ids
-    assert batch.inputs["text"] is whole.inputs["text"]
 
 
 def test_samples_are_selected_in_the_order_asked_for():

@@ -11,6 +11,7 @@ from anysubset.data.tables import Table, differences, torn_groups
 from anysubset.data.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES, PER_VIDEO, trimodal
 from anysubset.errors import InputError
 from anysubset.methods.gmd import GradientDecoupling
+from anysubset.modalities import Batch
 from anysubset.prediction import Prediction, Stream
 
 SMALL = {"text": 12, "audio": 5, "vision": 8}
@@ -123,7 +124,7 @@ def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
         torch.manual_seed(seed)
         task = Prediction(MODALITIES, streams={name: Stream("sequence", SMALL[name]) for name in MODALITIES}, dropout=0)
         method = GradientDecoupling(task, torch.Generator().manual_seed(seed), cases="all")
-        batch = train.batch()
+        batch = Batch(train.inputs, train.target, train.ids)
         # A fresh network's answers lie anywhere; while they lie far from all targets, all cases agree on the way back.
         with torch.no_grad():
             last = [layer for layer in method.network.head.modules() if isinstance(layer, nn.Linear)][-1]

@@ -13,11 +13,11 @@ from torch.testing import assert_close
 from anysubset.gradients.projection import (
     averaged,
     by_index,
-    in_order,
-    in_random_order,
     normalised,
+    orders_by_index,
     project_conflicts,
     project_each,
+    random_orders,
     sequential,
     simultaneous,
     undecoupled,
@@ -180,8 +180,8 @@ def test_a_case_alone_keeps_its_gradient():
 
 
 def test_orders_hold_every_other_case_once():
-    assert in_order(3) == [[1, 2], [0, 2], [0, 1]]
-    for i, order in enumerate(in_random_order(7, seeded())):
+    assert orders_by_index(3) == [[1, 2], [0, 2], [0, 1]]
+    for i, order in enumerate(random_orders(7, seeded())):
         assert sorted(order) == [j for j in range(7) if j != i]
 
 
@@ -203,7 +203,7 @@ def test_a_seed_fixes_the_weights_and_leaves_the_global_chance_alone():
 def test_every_case_draws_an_order_of_its_own_and_every_step_a_fresh_one():
     # Three cases have 2 x 2 x 2 orders. One permutation for all three would reach only 3! = 6 of the 8.
     generator = seeded()
-    drawn = {tuple(map(tuple, in_random_order(3, generator))) for _ in range(60)}
+    drawn = {tuple(map(tuple, random_orders(3, generator))) for _ in range(60)}
     assert len(drawn) == 8
 
 
@@ -361,7 +361,7 @@ def test_the_gramian_decides_what_vectors_would():
         k = 2 + trial % 14
         size = 1 + trial % 9
         jacobian = torch.randn(k, size, generator=generator, dtype=torch.float64)
-        orders = in_random_order(k, generator)
+        orders = random_orders(k, generator)
         weights = project_conflicts(gramian(jacobian), orders, floor=0)
         conflicts += int((weights > 1).any())
         difference = (weights @ jacobian - literal(jacobian, orders)).norm()
@@ -451,7 +451,7 @@ def test_new_names_for_the_cases_permute_the_weights(jacobian: Tensor, seed: int
     k = len(jacobian)
     places = list(range(k))
     chance.shuffle(places)
-    orders = in_random_order(k, seeded(seed))
+    orders = random_orders(k, seeded(seed))
     weights = project_conflicts(gramian(jacobian), orders)
     renamed_orders = [[places.index(j) for j in orders[place]] for place in places]
     renamed = project_conflicts(gramian(jacobian[places]), renamed_orders)
@@ -486,7 +486,7 @@ def test_rounding_noise_is_not_stretched():
 
 def test_the_copies_of_two_cases_by_hand():
     # T0: g1' = g1 + 1/2 g2 = (1/2, 1/2), g2' = g1 + g2 = (0, 1).
-    copies = project_each(gramian(OPPOSED_PAIR), in_order(2))
+    copies = project_each(gramian(OPPOSED_PAIR), orders_by_index(2))
     assert copies.tolist() == [[1, 0.5], [1, 1]]
     close(copies @ OPPOSED_PAIR, rows((0.5, 0.5), (0, 1)))
     # Their inner products need no gradient: |g1'|^2 = 1/2, |g2'|^2 = 1, g1'.g2' = 1/2, so that 135 degrees become 45.

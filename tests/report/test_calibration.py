@@ -96,5 +96,5 @@ def test_a_page_shows_that_of_regions(volumes_run: Callable[..., Path]):
     path.write_text("\n".join([*lines, *errors]) + "\n")
     assert cli.main(["report", str(run)]) == 0
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert "Answers are those to voxels within the head" in text
+    assert "Answers are those to voxels of the box around the head" in text
     assert text.split('id="c-calibration"')[1].split("</section>")[0].count("<td>20.0</td>") == 3

@@ -10,7 +10,7 @@ from anysubset.errors import InputError
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import compare, read_groups
 from anysubset.report.results import put_together, read_results
-from anysubset.report.statistics import bootstrap, holm, t_interval
+from anysubset.report.statistics import Interval, holm, percentile_interval, resampled_means, t_interval
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
 Write = Callable[..., Path]
@@ -28,6 +28,11 @@ def dice(shift: float, seed: int = 0, share: int = 0) -> dict:
 def comparison(*folders: Path, metric: str = "dice", region: str | None = None) -> Comparison:
     (group,) = put_together(result for folder in folders for result in read_results(folder, "test"))
     return Comparison(group, metric, region)
+
+
+def bootstrap(apart: np.ndarray, draws: int) -> Interval:
+    """Of differences, (samples,)."""
+    return percentile_interval(apart.mean(), resampled_means(apart[:, None], draws=draws)[:, 0])
 
 
 def test_lines_are_scenarios_then_means(volumes_run: Write):

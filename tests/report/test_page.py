@@ -230,14 +230,14 @@ def test_who_has_what_is_told_for_each_split(report, runs):
         "test": {"samples": 4, "hash": "4567", "scenarios": {"a": 4, "b": 4, "a+b": 4}},
     }
     for run in runs:
-        (run / "splits.json").write_text(json.dumps(splits))
+        (run / "availability.json").write_text(json.dumps(splits))
     path = report(*runs)[2]
     rows, text = read(path).rows, path.read_text(encoding="utf-8")
     place = next(number for number, row in enumerate(rows) if "train (8)" in row)
     assert [row[2:] for row in rows[place + 1 : place + 4]] == [["8", "4"], ["5", "4"], ["5", "4"]]
     assert "train 0123, test 4567" in text
     splits["train"]["samples"] = 9
-    (gmd / "splits.json").write_text(json.dumps(splits))
+    (gmd / "availability.json").write_text(json.dumps(splits))
     assert "other runs had other splits or holes" in report(*runs)[2].read_text(encoding="utf-8")
 
 
@@ -308,8 +308,8 @@ def test_a_folder_gets_the_page_by_default(runs, capsys):
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("splits.json", '{"train": {}}', "is damaged: each split must have samples, hash and scenarios."),
-        ("splits.json", "[]", "is damaged: it must be a JSON object."),
+        ("availability.json", '{"train": {}}', "is damaged: each split must have samples, hash and scenarios."),
+        ("availability.json", "[]", "is damaged: it must be a JSON object."),
         ("environment.json", "{", "is damaged: it must be a JSON object."),
         ("decoupling.npz", "no archive", "is damaged: it is no log of decoupling."),
         ("checkpoints/best.safetensors", "short", "is not a file of anysubset, or is damaged."),

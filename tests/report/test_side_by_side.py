@@ -156,11 +156,11 @@ def test_the_reference_may_be_chosen(volumes_run: Write):
     folders = [
         volumes_run("c", LOW, "sharing"),
         volumes_run("d", HIGH, **{"method.cases": "all"}),
-        volumes_run("e", HIGH, **{"method.cases": "one"}),
+        volumes_run("e", HIGH, **{"method.cases": "random=1"}),
     ]
     titles = [grid.title.partition(":")[0] for grid in grids(group(*folders), draws=50)[2:]]
-    assert titles[:-1] == ["gmd cases=all less sharing", "gmd cases=one less sharing"]
-    with pytest.raises(InputError, match=r"Unknown reference 'gmd'.*gmd cases=all, gmd cases=one"):
+    assert titles[:-1] == ["gmd cases=all less sharing", "gmd cases=random=1 less sharing"]
+    with pytest.raises(InputError, match=r"Unknown reference 'gmd'.*gmd cases=all, gmd cases=random=1"):
         grids(group(*folders), reference="gmd")
 
 

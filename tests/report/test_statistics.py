@@ -9,9 +9,9 @@ from scipy import stats
 from anysubset.errors import InputError
 from anysubset.report.statistics import (
     Interval,
-    bootstrap,
     holm,
     paired_t,
+    percentile_interval,
     resampled_means,
     signed_rank,
     t_interval,
@@ -19,6 +19,12 @@ from anysubset.report.statistics import (
 )
 
 # ----------------------------------------------------------------------------------------------- the bootstrap
+
+
+def bootstrap(differences: np.ndarray, groups: list[str] | None = None, draws: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of paired differences, (n,), and its interval."""
+    means = resampled_means(differences[:, None], groups, draws, seed)[:, 0]
+    return percentile_interval(differences.mean(), means)
 
 
 def test_groups_are_drawn_whole():
@@ -84,9 +90,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bootstrap([]), "no sample to draw"),
-        (lambda: bootstrap([1.0], draws=0), "at least one draw, not 0"),
-        (lambda: bootstrap([1.0, 2.0], ["a"]), "2 samples came with 1 groups"),
+        (lambda: resampled_means(np.empty((0, 1))), "no sample to draw"),
+        (lambda: resampled_means([[1.0]], draws=0), "at least one draw, not 0"),
+        (lambda: resampled_means([[1.0], [2.0]], ["a"]), "2 samples came with 1 groups"),
         (lambda: t_interval([1.0]), "needs two of them, not 1"),
         (lambda: paired_t([1.0]), "needs two of them, not 1"),
     ],

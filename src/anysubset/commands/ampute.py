@@ -32,7 +32,7 @@ class Thinned(NamedTuple):
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `ampute`."""
+    """The options of `ampute`."""
     parser.add_argument("path", type=Path, help="Folder of patients, or table of features; neither is changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.holes.")
     parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
@@ -41,7 +41,7 @@ def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--monotone", type=float, help="Probability that a modality goes with all that follow it.")
     parser.add_argument("--split", default="train", help="Whose modalities go: a split, or `all`.")
     parser.add_argument("--splits", type=Path, help="File of splits; by default the data's own.")
-    parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of what is drawn.")
     parser.add_class_arguments(ReadingSettings, "reading")
 
 

@@ -12,13 +12,17 @@ from anysubset.terminal import say
 
 
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `compare`."""
+    """The options of `compare`."""
     parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
     parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
     parser.add_argument("--region", help="One region; by default the mean over all.")
     parser.add_argument("--reference", help="Method that the others are compared with.")
     parser.add_argument("--split", default="test", help="Split that was scored.")
-    parser.add_argument("--groups", type=Path, help="CSV file with columns id and group: samples that hang together.")
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        help="CSV file with columns id and group: samples that are not independent, such as those of one video.",
+    )
     parser.add_argument(
         "--rates", type=dict[str, float], help="Score to expect where modalities go missing so often: --rates.t1ce 0.3"
     )

@@ -11,7 +11,7 @@ from anysubset.terminal import say
 
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `convert`."""
+    """The options of `convert`."""
     parser.add_argument("table", type=Path, help="Table of features, a file or a folder; it is not changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
     parser.add_class_arguments(ReadingSettings, "reading")

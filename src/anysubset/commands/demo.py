@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `demo`."""
+    """The options of `demo`."""
     parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="What to show.")
     parser.add_argument("--output", type=Path, help="Folder of the data and the two runs; by default runs/demo...")
     parser.add_argument("--seed", type=int, default=0, help="Of the data and of both runs.")
@@ -94,7 +94,7 @@ def demo_runs(
         experiment = read_experiment(Path(__file__).with_name(f"demo_{task}.yaml"), overrides)
         say()
         train_run(experiment, folder / method, resume=True)
-        found[method], _, dataset = score_run(folder / method, "test", None, distances=False)
+        found[method], _, dataset = score_run(folder / method, "test", None)
     folders = [folder / method for method in found]
     write_page(folders, folder / "report.html", "test", {"reference": "full"}, images=task == "segmentation")
     return found, dataset

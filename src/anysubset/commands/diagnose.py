@@ -12,7 +12,7 @@ from anysubset.terminal import say, show_diagnosis, track
 
 
 def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `diagnose`."""
+    """The options of `diagnose`."""
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--split", default="val", help="Whose samples to look at: a name in the dataset's splits.")
     parser.add_argument("--batches", type=int, default=10, help="How many, drawn as in training.")

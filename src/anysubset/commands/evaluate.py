@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `evaluate`."""
+    """The options of `evaluate`."""
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--split", default="test", help="A name in the dataset's splits, or `all`.")
     parser.add_argument("--data.root", help="Samples of another place; by default those of the experiment.")
@@ -53,7 +53,6 @@ def score_run(
     split: str,
     root: str | None,
     *,
-    distances: bool = True,
     device: str = "auto",
     rates: Sequence[float] = (),
     seed: int = 0,
@@ -78,7 +77,6 @@ def score_run(
         opened.method,
         dataset,
         split,
-        thorough=distances,
         progress=lambda samples: track_samples(samples, "Scoring", len(processes.share(dataset.ids(split)))),
     )
     facts = {
@@ -92,7 +90,7 @@ def score_run(
     drawn = under_masks(found, masks, dataset)
     if processes.rank() == 0:
         if root is None:
-            write_availability(folder / "splits.json", dataset)
+            write_availability(folder / "availability.json", dataset)
         write_masks(folder / "holes", masks, dataset, split, seed)
         write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
     return found, drawn, dataset

@@ -11,7 +11,7 @@ from anysubset.terminal import say, show_support, track_steps
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `fit`."""
+    """The options of `fit`."""
     parser.add_argument("experiment", type=Path, help="YAML file of settings; options given beside it win.")
     parser.add_argument("--run", type=Path, help="Run folder; by default runs/ and the name of the experiment.")
     parser.add_argument("--resume", action="store_true", help="Go on with the run in the folder, if there is one.")

@@ -7,13 +7,14 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.outputs import check_free
 from anysubset.errors import InputError
 from anysubset.experiment import ReadingSettings
 from anysubset.terminal import show_table, show_volumes
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `inspect`."""
+    """The options of `inspect`."""
     parser.add_argument(
         "path",
         type=Path,
@@ -30,11 +31,10 @@ def inspect(given: Given) -> None:
     from anysubset.data.inspection import inspect_volumes
 
     path, reading = Path(given["path"]), given.get("reading", {})
-    features = bool(reading) or holds_features(path)
     target = Path(given["write"]) if given.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
-        if file.exists():
-            raise InputError(f"{file} is there already; choose another name.")
+        check_free(file)
+    features = bool(reading) or holds_features(path)
     report = inspect_table(path, **reading) if features else inspect_volumes(path)
     if features and "samples" not in report:
         raise InputError(report["faults"][0])

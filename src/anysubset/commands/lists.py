@@ -11,7 +11,7 @@ from anysubset.terminal import say
 
 
 def no_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of a command that has none."""
+    """The options of a command that has none."""
 
 
 def methods(given: Given) -> None:

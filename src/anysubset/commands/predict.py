@@ -13,7 +13,7 @@ from anysubset.terminal import say, track
 
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `predict`."""
+    """The options of `predict`."""
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("case", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
     parser.add_argument("--output", type=Path, help="Folder for answers; by default `predictions` in the run folder.")

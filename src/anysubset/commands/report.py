@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def report_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `report`."""
+    """The options of `report`."""
     parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
     parser.add_argument("--output", type=Path, help="File to write; by default report.html in the one folder given.")
     parser.add_argument("--reference", help="Method that the others are compared with.")

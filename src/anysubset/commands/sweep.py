@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # What takes seconds to import, and what those import when they are used first.
 PRELOAD = (
     *("anysubset.data", "anysubset.methods", "anysubset.train", "anysubset.evaluate", "anysubset.random_missing"),
-    *("torch._dynamo", "sklearn.metrics", "sklearn.model_selection", "anysubset.report.table"),
+    *("torch._dynamo", "anysubset.report.table"),
 )
 
 
 def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
-    """Of `sweep`."""
+    """The options of `sweep`."""
     parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and what is varied in it.")
     parser.add_argument("--output", type=Path, help="Folder of all runs; by default runs/ and the name of the file.")
     parser.add_argument("--data.root", type=Path, help="Folder in which the file's relative data.root are looked up.")

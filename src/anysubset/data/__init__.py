@@ -70,7 +70,7 @@ FOR_FEATURES = (
 )
 
 
-def described(data: DataSettings) -> VolumeSet | FeatureSet:
+def dataset_named(data: DataSettings) -> VolumeSet | FeatureSet:
     """What is known of the dataset that the settings name.
 
     Raises:
@@ -89,7 +89,7 @@ def create_task(
     Raises:
         InputError: if there is no such dataset, or a setting means nothing for it.
     """
-    known = described(data)
+    known = dataset_named(data)
     check_meaning(data, model, known)
     if isinstance(known, VolumeSet):
         return segmentation_task(data, model, known)
@@ -117,7 +117,7 @@ def create_dataset(
     Raises:
         InputError: if there is no such dataset, nothing in it, the splits are faulty, or a setting means nothing.
     """
-    known = described(data)
+    known = dataset_named(data)
     check_meaning(data, model, known)
     if isinstance(known, VolumeSet):
         return Volumes(data, segmentation_task(data, model, known), report)
@@ -130,7 +130,7 @@ def signature_in(path: Path, data: DataSettings) -> Signature | None:
     Raises:
         InputError: if it is needed and not there, or is none of ours.
     """
-    return read_signature(path) if isinstance(described(data), FeatureSet) else None
+    return read_signature(path) if isinstance(dataset_named(data), FeatureSet) else None
 
 
 def check_meaning(data: DataSettings, model: ModelSettings, known: VolumeSet | FeatureSet) -> None:

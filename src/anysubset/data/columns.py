@@ -64,7 +64,8 @@ class Column:
 
     values: (samples, ...) numbers; (samples, time) whole ones if they are tokens. present: (samples,) bool, or None if
     everyone has it. valid: (samples, time) bool for sequences: which steps are real; padding stands at the end.
-    padding: where it stood in the file.
+    padding: where it stood in the file. vocabulary: of tokens, how many ids there are, 0 to `vocabulary` - 1; None for
+    what are no tokens.
     """
 
     values: Array

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from anysubset.data.splits import Splits
 from anysubset.data.tables import Table
@@ -27,7 +28,7 @@ def folds(
         val: whether each fold has a validation part.
 
     Raises:
-        InputError: if scikit-learn is not installed, or samples, groups or members of a class are fewer than folds.
+        InputError: if samples, groups or members of a class are fewer than folds.
     """
     if count < (3 if val else 2):
         raise InputError(f"{count} folds leave nothing to train on; it takes {3 if val else 2}.")
@@ -51,10 +52,6 @@ def folds(
 
 def splitter(count: int, seed: int, grouped: bool, stratified: bool) -> Any:
     """What of scikit-learn draws such folds."""
-    try:
-        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-    except ImportError:
-        raise InputError("Folds need scikit-learn: pip install scikit-learn.") from None
     kind = {
         (True, True): StratifiedGroupKFold,
         (True, False): GroupKFold,

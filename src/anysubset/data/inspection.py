@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from anysubset.data.patients import BRATS, Patient, find_patients, in_order
+from anysubset.data.patients import BRATS, Patient, find_patients, modalities_in_order
 from anysubset.data.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
 from anysubset.data.splits import check_splits, find_splits
 from anysubset.errors import InputError
@@ -34,7 +34,7 @@ def inspect_volumes(root: Path) -> Report:
         InputError: if there are no patients at all.
     """
     patients = find_patients(root)
-    modalities = in_order({name for patient in patients for name in patient.sources})
+    modalities = modalities_in_order({name for patient in patients for name in patient.sources})
     scenarios = Counter(scenario_name(tuple(patient.sources)) for patient in patients if patient.sources)
     report: Report = {
         "root": str(root),
@@ -81,7 +81,7 @@ def inspect_files(patients: list[Patient]) -> Report:
         "orientations": dict(orientations.most_common()),
         "labels": {str(value): labels[value] for value in sorted(labels)},
         "labelled": sum(patient.label is not None for patient in patients),
-        "backgrounds": {name: backgrounds[name] for name in in_order(backgrounds)},
+        "backgrounds": {name: backgrounds[name] for name in modalities_in_order(backgrounds)},
         "faults": faults,
     }
 

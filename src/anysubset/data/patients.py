@@ -148,10 +148,10 @@ def assemble(case: str, named: Iterable[tuple[str, Source]]) -> Patient:
             raise InputError(f"Patient {case!r} has {name} twice: {found[name]} and {source}.")
         found[name] = source
     label = found.pop(LABEL, None)
-    return Patient(case, {name: found[name] for name in in_order(found)}, label)
+    return Patient(case, {name: found[name] for name in modalities_in_order(found)}, label)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def modalities_in_order(names: Iterable[str]) -> list[str]:
     """flair, t2, t1ce, t1, then the others alphabetically."""
     return sorted(names, key=lambda name: (BRATS.index(name) if name in BRATS else len(BRATS), name))
 

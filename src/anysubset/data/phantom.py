@@ -69,7 +69,7 @@ def write_phantoms(
     `missing_rate`, but every patient keeps at least one.
     """
     root = Path(root).resolve()
-    _refuse_wrong_input(root, counts, seed, missing_rate, missing_splits)
+    refuse_wrong_input(root, counts, seed, missing_rate, missing_splits)
     root.parent.mkdir(parents=True, exist_ok=True)
     # Built in a temporary sibling and moved at the end: a kill leaves no half-written set at root.
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
@@ -81,8 +81,8 @@ def write_phantoms(
             generator = np.random.default_rng([seed, index])
             volumes, label = phantom_patient(generator, size)
             if split in missing_splits:
-                volumes = {name: volumes[name] for name in _draw_present(generator, missing_rate)}
-            _write_patient(unfinished / case, volumes, label)
+                volumes = {name: volumes[name] for name in draw_present(generator, missing_rate)}
+            write_patient(unfinished / case, volumes, label)
             splits[split].append(case)
         (unfinished / "splits.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         if root.exists():
@@ -100,75 +100,75 @@ def phantom_patient(
     """
     if len(size) != 3 or min(size) < SMALLEST_SIZE:
         raise InputError(f"The size is {size}. Give three axes of at least {SMALLEST_SIZE} voxels.")
-    brain, tissues = _draw_tissues(generator, size)
-    volumes = {name: _acquire(generator, name, brain, tissues) for name in MODALITIES}
+    brain, tissues = draw_tissues(generator, size)
+    volumes = {name: acquire(generator, name, brain, tissues) for name in MODALITIES}
     label = np.zeros(size, dtype=np.uint8)
     for tissue, number in LABELS.items():
         label[tissues[tissue]] = number
     return volumes, label
 
 
-def _draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> tuple[Mask, dict[str, Mask]]:
+def draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> tuple[Mask, dict[str, Mask]]:
     """The brain mask and a mask by tissue, each of shape `size`, the tissues in the order of painting."""
     # Coordinates in which the brain is about the unit ball: any size, also uneven, holds a whole head.
     axes = [np.linspace(-1, 1, length) / axis for length, axis in zip(size, SEMI_AXES, strict=True)]
     position = np.stack(np.meshgrid(*axes, indexing="ij")) / generator.uniform(0.92, 1)
-    radius = np.sqrt((position**2).sum(axis=0)) + 0.03 * _smooth_noise(generator, size, cells=6)
+    radius = np.sqrt((position**2).sum(axis=0)) + 0.03 * smooth_noise(generator, size, cells=6)
     brain: Mask = radius < 1
-    folds = _smooth_noise(generator, size, cells=14)
+    folds = smooth_noise(generator, size, cells=14)
     sulci = (radius > 0.84) & (folds > 0.8)
     cortex = radius > 0.8 + 0.08 * folds
     x, y, z = position
     nuclei = ((abs(x) - 0.4) / 0.15) ** 2 + (y / 0.3) ** 2 + (z / 0.3) ** 2 < 1
     # Two horns that part towards front and back, wide or narrow as age has it.
     horns = ((abs(x) - 0.13 - 0.3 * y**2) / 0.09) ** 2 + (y / 0.45) ** 2 + ((z - 0.1) / 0.35) ** 2
-    horns = np.sqrt(horns) / generator.uniform(0.8, 1.4) + 0.1 * _smooth_noise(generator, size, cells=10)
-    rim_width = generator.uniform(0.2, 0.8) + 0.3 * _smooth_noise(generator, size, cells=10)
+    horns = np.sqrt(horns) / generator.uniform(0.8, 1.4) + 0.1 * smooth_noise(generator, size, cells=10)
+    rim_width = generator.uniform(0.2, 0.8) + 0.3 * smooth_noise(generator, size, cells=10)
 
     # Regions are drawn as parts of one another, so that they are nested and none vanishes when the size is small.
     direction = generator.standard_normal(3)
     centre = direction / np.linalg.norm(direction) * generator.uniform(0.2, 0.7)
     distance = np.sqrt(((position - centre[:, None, None, None]) ** 2).sum(axis=0))
-    distance += 0.12 * _smooth_noise(generator, size, cells=8)
-    whole = _lowest(distance, brain, generator.uniform(0.04, 0.14))
-    distance += 0.07 * _smooth_noise(generator, size, cells=8)
-    core = _lowest(distance, whole, generator.uniform(0.2, 0.5))
-    distance += 0.05 * _smooth_noise(generator, size, cells=8)
-    necrosis = _lowest(distance, core, generator.uniform(0.2, 0.6))
+    distance += 0.12 * smooth_noise(generator, size, cells=8)
+    whole = lowest(distance, brain, generator.uniform(0.04, 0.14))
+    distance += 0.07 * smooth_noise(generator, size, cells=8)
+    core = lowest(distance, whole, generator.uniform(0.2, 0.5))
+    distance += 0.05 * smooth_noise(generator, size, cells=8)
+    necrosis = lowest(distance, core, generator.uniform(0.2, 0.6))
     if generator.random() < LOW_GRADE_RATE:
         necrosis = core
 
     # Where two smooth fields are zero together there are curves: they serve as vessels.
-    curves = _smooth_noise(generator, size, cells=7) ** 2 + _smooth_noise(generator, size, cells=7) ** 2
+    curves = smooth_noise(generator, size, cells=7) ** 2 + smooth_noise(generator, size, cells=7) ** 2
     return brain, {
         "white matter": brain,
         "grey matter": brain & (cortex | nuclei),
         "fluid": brain & sulci,
         "ventricle": brain & (horns < 1),
         "rim": brain & (horns >= 1) & (horns < 1 + rim_width),
-        "vessel": _lowest(curves, brain & ~whole, 0.02),
+        "vessel": lowest(curves, brain & ~whole, 0.02),
         "oedema": whole & ~core,
         "necrosis": necrosis,
         "enhancing": core & ~necrosis,
     }
 
 
-def _acquire(generator: np.random.Generator, modality: str, brain: Mask, tissues: dict[str, Mask]) -> Volume:
+def acquire(generator: np.random.Generator, modality: str, brain: Mask, tissues: dict[str, Mask]) -> Volume:
     """The volume that one modality shows of the tissues, with a scale, a bias field and noise of its own."""
     column = MODALITIES.index(modality)
     image = np.full(brain.shape, INTENSITIES["fluid"][column], dtype=np.float64)
     for tissue, mask in tissues.items():
         image[mask] = INTENSITIES[tissue][column] * generator.normal(1, TISSUE_SPREAD)
     image = ndimage.gaussian_filter(image, 0.5)  # Partial volume: no boundary is sharp.
-    image *= 1 + TEXTURE * _smooth_noise(generator, brain.shape, cells=12)
-    image *= np.exp(BIAS * _smooth_noise(generator, brain.shape, cells=3))
+    image *= 1 + TEXTURE * smooth_noise(generator, brain.shape, cells=12)
+    image *= np.exp(BIAS * smooth_noise(generator, brain.shape, cells=3))
     real, imaginary = NOISE * generator.standard_normal((2, *brain.shape))
     image = np.hypot(image + real, imaginary)  # A magnitude: the noise is Rician.
     image *= generator.uniform(0.6, 1.6)  # MR intensities have no unit.
     return np.where(brain, np.maximum(image, 1), 0).astype(np.float32)
 
 
-def _smooth_noise(generator: np.random.Generator, size: tuple[int, ...], *, cells: int) -> Field:
+def smooth_noise(generator: np.random.Generator, size: tuple[int, ...], *, cells: int) -> Field:
     """A smooth random field of mean 0 and variance 1: `cells` bumps of random height along each axis."""
     field: Field = generator.standard_normal((cells, cells, cells))
     for length in size:
@@ -180,20 +180,21 @@ def _smooth_noise(generator: np.random.Generator, size: tuple[int, ...], *, cell
     return field
 
 
-def _lowest(field: Field, region: Mask, part: float) -> Mask:
+def lowest(field: Field, region: Mask, part: float) -> Mask:
     """That part of a region's voxels where the field is lowest: never none, and for a part below 1 not all."""
-    lowest: Mask = region & (field <= np.quantile(field[region], part))
-    return lowest
+    found: Mask = region & (field <= np.quantile(field[region], part))
+    return found
 
 
-def _draw_present(generator: np.random.Generator, missing_rate: float) -> list[str]:
+def draw_present(generator: np.random.Generator, missing_rate: float) -> list[str]:
     """The modalities that a patient keeps: each is missing independently, but one always stays."""
     present = generator.random(len(MODALITIES)) >= missing_rate
     present[generator.integers(len(MODALITIES))] |= not present.any()
     return [name for name, kept in zip(MODALITIES, present, strict=True) if kept]
 
 
-def _write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[np.uint8]) -> None:
+def write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[np.uint8]) -> None:
+    """A folder of NIfTI files: one a volume, and the label."""
     folder.mkdir()
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = label.shape[1] - 1  # As in BraTS: 1 mm, LPS, origin at the last row.
@@ -207,9 +208,10 @@ def _write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[n
         nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
 
 
-def _refuse_wrong_input(
+def refuse_wrong_input(
     root: Path, counts: Mapping[str, int], seed: int, missing_rate: float, missing_splits: Sequence[str]
 ) -> None:
+    """Before anything is drawn."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} already exists and is not empty. Give a new or an empty folder.")
     if not counts or min(counts.values()) < 0 or sum(counts.values()) == 0:

@@ -7,7 +7,7 @@ from typing import Any
 from anysubset.data import amputation
 from anysubset.data.formats import read_table
 from anysubset.data.holes import Present
-from anysubset.data.patients import find_patients, in_order
+from anysubset.data.patients import find_patients, modalities_in_order
 from anysubset.data.splits import Splits, check_splits, find_splits, read_splits
 from anysubset.errors import unknown
 from anysubset.modalities import Scenario
@@ -36,7 +36,7 @@ def of_table(path: Path, splits: Path | None = None, **options: Any) -> Presence
     """Of a feature file; splits: of the file, unless a file of them is given; options: those of `read_table`."""
     table = read_table(path, **options)
     found = table.splits if splits is None else read_splits(splits)
-    check_splits(found or {}, table.ids)
+    check_splits(found or {}, table.ids, "sample")
     return Presence(amputation.presence(table), table.modalities, {**(found or {}), "all": table.ids})
 
 
@@ -50,5 +50,5 @@ def of_patients(path: Path, splits: Path | None = None) -> Presence:
     check_splits(found or {}, {patient.id for patient in patients})
     present = {patient.id: tuple(patient.sources) for patient in patients if patient.sources}
     named = {name: tuple(each for each in ids if each in present) for name, ids in (found or {}).items()}
-    modalities = tuple(in_order({name for names in present.values() for name in names}))
+    modalities = tuple(modalities_in_order({name for names in present.values() for name in names}))
     return Presence(present, modalities, {**named, "all": tuple(present)})

@@ -45,14 +45,17 @@ def find_splits(root: Path) -> Splits | None:
     return checked(folder, {text.stem: lines_of(text) for text in texts}) if texts else None
 
 
-def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str]) -> None:
-    """Refuses splits that name an id which no patient has; patients in no split are not used, and no fault."""
+def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], noun: str = "patient") -> None:
+    """Refuses splits that name an id which nobody has; who is in no split is not used, and no fault.
+
+    noun: what has the ids, for the message.
+    """
     known = set(ids)
     for name, split in splits.items():
         absent = [case for case in split if case not in known]
         if absent:
             shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else ".")
-            raise InputError(f"Split {name!r} names ids that no patient has, {len(absent)} in all: {shown}")
+            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(absent)} in all: {shown}")
 
 
 def lines_of(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anysubset.data.splits import USUAL, Splits, checked
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Batch, Observed
+from anysubset.modalities import Observed
 
 VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the split `val`.
 
@@ -65,7 +65,7 @@ class Table:
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
         if self.splits is not None:
-            check_splits(self.splits, self.ids)
+            check_table_splits(self.splits, self.ids)
         for name, observed in self.inputs.items():
             check_observed(name, observed, len(self.ids))
         check_present(self.ids, self.inputs)
@@ -118,10 +118,6 @@ class Table:
             raise unknown("split", name, self.splits or {})
         return self.select((self.splits or {})[name])
 
-    def batch(self) -> Batch:
-        """All the samples as one batch."""
-        return Batch(self.inputs, self.target, self.ids)
-
 
 def taken(observed: Observed, chosen: Tensor, samples: int) -> Observed:
     """Those of the chosen samples, (k,) places, that have a modality."""
@@ -163,7 +159,7 @@ def check_target(target: Tensor, samples: int) -> None:
         raise InputError(f"Classes count from 0; the least is {int(target.min())}. Store numbers to predict as floats.")
 
 
-def check_splits(splits: Splits, ids: tuple[str, ...]) -> None:
+def check_table_splits(splits: Splits, ids: tuple[str, ...]) -> None:
     """Refuses empty splits, ids in two splits, ids that no sample has, and other names of the split `val`."""
     known = set(ids)
     for name, split in checked("The table", {name: list(split) for name, split in splits.items()}).items():

@@ -18,7 +18,7 @@ from torch import Tensor
 from anysubset.errors import unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.jacobian import Jacobian, Stored
-from anysubset.gradients.projection import Rule, sequential_copies, summed
+from anysubset.gradients.projection import Rule, sequential_copies, weights_of
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -228,7 +228,7 @@ class GMD:
         if broken:
             found = torch.full_like(found, torch.nan)
         copies = found if found.ndim == 2 else None
-        return Decoupling(cases, products, found if copies is None else summed(copies), copies), seen, bool(broken)
+        return Decoupling(cases, products, found if copies is None else weights_of(copies), copies), seen, bool(broken)
 
     def fill(self, shares: list[float], divided: int) -> None:
         """`.grad`; of summed parameters without the division that the shares hold."""
@@ -249,7 +249,7 @@ class GMD:
     def batched(self, output: Tensor) -> Tensor:
         """The output of one modality's branch, to be used in its place: differentiated for all its cases at once.
 
-        For branches of many small operations, such as transformers; memory grows with the cases while it runs.
+        For convolutions over volumes on the CPU, slow case by case; memory grows with the cases while it runs.
         """
         return self.branch(Batched(output)) if output.requires_grad else output
 

@@ -41,7 +41,7 @@ def project_each(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float 
     Returns:
         (k, k) copies: the projected gradients are `copies @ jacobian`.
 
-    >>> project_each(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), in_order(2))  # rows (1, 0) and (-1, 1)
+    >>> project_each(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), orders_by_index(2))  # rows (1, 0) and (-1, 1)
     tensor([[1.0000, 0.5000],
             [1.0000, 1.0000]], dtype=torch.float64)
     """
@@ -63,7 +63,7 @@ def project_each(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float 
     return torch.from_numpy(copies)
 
 
-def summed(copies: Tensor) -> Tensor:
+def weights_of(copies: Tensor) -> Tensor:
     """(k,) weights: the sum of the projected gradients is `weights @ jacobian`."""
     return torch.from_numpy(copies.numpy().sum(axis=0))
 
@@ -71,18 +71,18 @@ def summed(copies: Tensor) -> Tensor:
 def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
     """The weights of the sum of what `project_each` gives; none is below 1.
 
-    >>> project_conflicts(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), in_order(2))  # rows (1, 0) and (-1, 1)
+    >>> project_conflicts(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), orders_by_index(2))  # rows (1, 0) and (-1, 1)
     tensor([2.0000, 1.5000], dtype=torch.float64)
     """
-    return summed(project_each(gramian, orders, floor))
+    return weights_of(project_each(gramian, orders, floor))
 
 
-def in_order(k: int) -> list[list[int]]:
+def orders_by_index(k: int) -> list[list[int]]:
     """The references of each of the k cases, by index."""
     return [[j for j in range(k) if j != i] for i in range(k)]
 
 
-def in_random_order(k: int, generator: torch.Generator | None) -> list[list[int]]:
+def random_orders(k: int, generator: torch.Generator | None) -> list[list[int]]:
     """The references of each of the k cases, in an order drawn afresh for each."""
     return [[j for j in torch.randperm(k, generator=generator).tolist() if j != i] for i in range(k)]
 
@@ -91,25 +91,25 @@ def in_random_order(k: int, generator: torch.Generator | None) -> list[list[int]
 
 
 def sequential_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Of `sequential`."""
-    return project_each(gramian, in_random_order(len(gramian), generator), floor)
+    """The copies that `sequential` sums."""
+    return project_each(gramian, random_orders(len(gramian), generator), floor)
 
 
 def copies_by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Of `by_index`."""
-    return project_each(gramian, in_order(len(gramian)), floor)
+    """The copies that `by_index` sums."""
+    return project_each(gramian, orders_by_index(len(gramian)), floor)
 
 
 def averaged_copies(
     gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
 ) -> Tensor:
-    """Of `averaged`: the mean copy of each gradient."""
+    """The copies that `averaged` sums: the mean copy of each gradient."""
     draws = [sequential_copies(gramian, generator, floor) for _ in range(permutations)]
     return torch.stack(draws).mean(dim=0)
 
 
 def simultaneous_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Of `simultaneous`."""
+    """The copies that `simultaneous` sums."""
     products = gramian.to("cpu", torch.float64)
     squares = products.diagonal()
     conflicts = products.clamp(max=0.0)  # A square is never a conflict.
@@ -120,7 +120,7 @@ def simultaneous_copies(gramian: Tensor, generator: torch.Generator | None = Non
 
 
 def normalised_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Of `normalised`: of the scaled gradients, in coordinates of those that are not."""
+    """The copies that `normalised` sums: those of the scaled gradients, in coordinates of those that are not."""
     products = gramian.to("cpu", torch.float64)
     lengths = products.diagonal().sqrt()
     usable = lengths > floor * lengths.max()
@@ -131,7 +131,7 @@ def normalised_copies(gramian: Tensor, generator: torch.Generator | None = None,
 
 
 def undecoupled_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Of `undecoupled`: the gradients as they are."""
+    """The copies that `undecoupled` sums: the gradients as they are."""
     return project_each(gramian, [()] * len(gramian), floor)
 
 
@@ -140,19 +140,19 @@ def undecoupled_copies(gramian: Tensor, generator: torch.Generator | None = None
 
 def sequential(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """The paper's rule, and the default: one after the other, in a fresh random order for each case."""
-    return summed(sequential_copies(gramian, generator, floor))
+    return weights_of(sequential_copies(gramian, generator, floor))
 
 
 def by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """One after the other, in the order of the cases: nothing is drawn."""
-    return summed(copies_by_index(gramian, generator, floor))
+    return weights_of(copies_by_index(gramian, generator, floor))
 
 
 def averaged(
     gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
 ) -> Tensor:
     """The mean of `sequential` over several draws of the orders: less noise from the order."""
-    return summed(averaged_copies(gramian, generator, floor, permutations))
+    return weights_of(averaged_copies(gramian, generator, floor, permutations))
 
 
 def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
@@ -160,7 +160,7 @@ def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floo
 
     The same as `sequential` for two cases; removes too much where several references are nearly parallel.
     """
-    return summed(simultaneous_copies(gramian, generator, floor))
+    return weights_of(simultaneous_copies(gramian, generator, floor))
 
 
 def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
@@ -169,9 +169,9 @@ def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor:
     A common factor of the losses scales the update as under every rule. What is shorter than the floor is left as
     it is: stretched, rounding noise would count as much as a gradient.
     """
-    return summed(normalised_copies(gramian, generator, floor))
+    return weights_of(normalised_copies(gramian, generator, floor))
 
 
 def undecoupled(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
     """Every weight is 1: the plain sum of the case gradients, the ablation of every other rule."""
-    return summed(undecoupled_copies(gramian, generator, floor))
+    return weights_of(undecoupled_copies(gramian, generator, floor))

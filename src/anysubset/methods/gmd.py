@@ -24,7 +24,7 @@ class GradientDecoupling(DynamicSharingMethod):
     Args:
         task: what the data ask for.
         generator: draws the cases and the orders of projection.
-        cases: `all`, `missing=R`, `random=K` or `one`; by default all up to four modalities, else `random=5`.
+        cases: `all`, `missing=R` or `random=K`; by default all up to four modalities, else `random=5`.
         rule: how conflicts are removed; see `anysubset.gradients.rules`.
         reduction: `mean` or `sum` of the projected gradients.
         conflict: where conflict is measured: on the `shared` parameters, or on `all`.
@@ -86,8 +86,8 @@ class GradientDecoupling(DynamicSharingMethod):
     def together(self) -> bool:
         """Whether branches are batched: as was asked for, or else where that is faster.
 
-        Torch's convolutions over volumes are slow on the CPU for few samples, and three times faster for all cases at
-        once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
+        Torch's convolutions over volumes are slow on the CPU for few samples, and two to three times faster for all
+        cases at once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
         """
         if self.batched is not None:
             return self.batched

@@ -13,7 +13,7 @@ class Sharing(DynamicSharingMethod):
     Args:
         task: what the data ask for.
         generator: draws the cases.
-        cases: `all`, `missing=R`, `random=K` or `one`; by default all up to four modalities, else `random=5`.
+        cases: `all`, `missing=R` or `random=K`; by default all up to four modalities, else `random=5`.
     """
 
     def __init__(self, task: Task, generator: torch.Generator | None = None, *, cases: str | None = None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from anysubset.modalities import Scenario
+from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
 from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
 from anysubset.report.targets import constants, signs_right, targets
@@ -82,9 +82,7 @@ class Comparison:
         """The scenarios, then the means by number missing, most first, and over all."""
         found = [Line(("", *dots(each, self.modalities)), (each,), "scenario") for each in self.group.first.scenarios]
         gap = ("",) * len(self.modalities)
-        missing: dict[int, list[Scenario]] = {}
-        for scenario in self.group.first.scenarios:
-            missing.setdefault(len(self.modalities) - len(scenario), []).append(scenario)
+        missing = grouped_by_missing(self.group.first.scenarios, self.modalities)
         found += [Line((f"{count} missing", *gap), tuple(group), "missing") for count, group in missing.items()]
         return [*found, Line(("all", *gap), tuple(self.group.first.scenarios), "all")]
 

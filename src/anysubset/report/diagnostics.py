@@ -205,6 +205,11 @@ def read_losses(run: Path) -> Losses:
     return Losses(np.array([step for step, _ in entries], np.int64), values)
 
 
+def learning_window(losses: Losses) -> int:
+    """A tenth of training, so that short runs are not one long average; at least up to the first logged step."""
+    return max(int(losses.step[-1]) // 10, int(losses.step[0]))
+
+
 def learned(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
     """By modality, (T,): how much of its first loss it has lost, from the case in which it is alone.
 
@@ -221,13 +226,13 @@ def learned(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
 def learning_speed(losses: Losses) -> dict[str, list[float]]:
     """By modality: how much of its first loss it lost by the end of each third of training.
 
-    As `learned`, over windows of a tenth of training. What a third adds is the speed in it.
+    As `learned`, over windows of `learning_window`. What a third adds is the speed in it.
     """
     if not len(losses.step):
         return {}
     last = int(losses.step[-1])
     ends = np.searchsorted(losses.step, [last / 3, 2 * last / 3, last], side="right") - 1
-    found = learned(losses, max(last // 10, int(losses.step[0])))
+    found = learned(losses, learning_window(losses))
     return {name: [float(values[end]) if end >= 0 else math.nan for end in ends] for name, values in found.items()}
 
 

@@ -12,6 +12,7 @@ from anysubset.report.diagnostics import (
     History,
     conflicting,
     learned,
+    learning_window,
     mean,
     mean_cosines,
     read_history,
@@ -107,9 +108,8 @@ def speed(folders: Mapping[str, tuple[int, Path]], name: str) -> Drawn | None:
         losses = read_losses(path)
         if not len(losses.step):
             continue
-        # Windows of a tenth of training, so that short runs are not one long average.
-        window = max(int(losses.step[-1]) // 10, int(losses.step[0]))
-        found = {each: values for each, values in learned(losses, window).items() if np.isfinite(values).sum() > 1}
+        by_modality = learned(losses, learning_window(losses))
+        found = {each: values for each, values in by_modality.items() if np.isfinite(values).sum() > 1}
         if len(found) > 1:
             picture = figures.learning({each: list(values) for each, values in found.items()}, list(losses.step), name)
             return Drawn(picture, figures.keys(list(found)), f"{method}, seed {seed}")

@@ -49,7 +49,7 @@ def read_record(folder: Path) -> Record:
     counted = [flops for flops in cost.get("flops", []) if flops]  # A step without eligible samples was not taken.
     return Record(
         folder=folder,
-        splits=read_splits(folder / "splits.json"),
+        splits=read_availability(folder / "availability.json"),
         environment=read_json(folder / "environment.json"),
         chosen=facts_of(best),
         parameters=parameters_in(best),
@@ -59,7 +59,7 @@ def read_record(folder: Path) -> Record:
     )
 
 
-def read_splits(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def read_availability(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Who has what in each split; empty where there is no such file."""
     found = read_json(path)
     for split in found.values():

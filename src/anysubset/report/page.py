@@ -230,7 +230,7 @@ def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
             found[method] = {scenario: [fmean(each[scenario] for each in values)] for scenario in values[0]}
     if not found:
         return None
-    return Calibrated("voxels within the head", list(found), ["error"], in_rows(comparison, found), None)
+    return Calibrated("voxels of the box around the head", list(found), ["error"], in_rows(comparison, found), None)
 
 
 def in_rows(

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario, scenario_name, scenario_of, scenarios
+from anysubset.modalities import Scenario, grouped_by_missing, scenario_name, scenario_of, scenarios
 
 # By scenario; a float, or a fraction where no digit may be lost.
 Values = Mapping[Scenario, Any]
@@ -39,10 +39,8 @@ def worst(values: Values, higher: bool = True) -> tuple[Scenario, Any]:
 
 def by_missing(values: Values, modalities: Scenario) -> dict[int, Any]:
     """The mean over the scenarios that lack 0, 1, 2, .. modalities; only numbers that some scenario lacks."""
-    groups: dict[int, list[Any]] = {}
-    for scenario, value in values.items():
-        groups.setdefault(len(modalities) - len(scenario), []).append(value)
-    return {missing: average(group) for missing, group in sorted(groups.items())}
+    groups = sorted(grouped_by_missing(values, modalities).items())
+    return {missing: average([values[scenario] for scenario in group]) for missing, group in groups}
 
 
 def gain(values: Values, scenario: Scenario, higher: bool = True) -> Any:

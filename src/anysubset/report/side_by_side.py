@@ -38,7 +38,7 @@ def grids(
         region: one of the metric's, or None for their mean.
         reference: as it is called in the tables, or a method of which there is one; by default `sharing`, `ensemble`
             or the first one.
-        groups: a file that says which samples hang together, or None where each stands for itself.
+        groups: a file that says which samples are not independent, or None where each stands for itself.
         rates: by modality, the probability that it is missing where the models are to be used; those that are not named
             are never. By default that is not asked.
         draws: of the bootstrap.
@@ -277,7 +277,7 @@ def probability(p: float) -> str:
 RULES: dict[str, str] = {
     "dice": "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0.",
     "hd95": "HD95 in mm per patient, then the mean; less is better.",
-    "ece": "ECE: expected calibration error of the voxels within the head, ten bins; less is better.",
+    "ece": "ECE: expected calibration error of the voxels of the box around the head, ten bins; less is better.",
     "acc2": "Acc-2: the sign (> 0) where the target is not 0.",
     "f1": "F1: of the signs (> 0) where the target is not 0, weighted by true counts.",
     "acc2_zero": "Acc-2 has-zero: negative or not (>= 0), all samples.",

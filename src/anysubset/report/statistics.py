@@ -30,36 +30,13 @@ class Interval(NamedTuple):
 # ------------------------------------------------------------------------------------------------ over samples
 
 
-def bootstrap(
-    differences: ArrayLike,
-    groups: Sequence[str] | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Interval:
-    """The mean of paired differences, and its percentile interval over samples, or over groups of them, drawn again.
-
-    Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 13.
-
-    Args:
-        differences: (n,), one a sample.
-        groups: (n,) whose sample each is, such as a video: samples of one group are drawn together.
-        draws: how many times.
-        seed: of the draws.
-        level: the share of draws inside.
-    """
-    found = np.asarray(differences, dtype=float)[:, None]
-    means = resampled_means(found, groups, draws, seed)[:, 0]
-    return percentile_interval(float(np.nanmean(found)), means, level)
-
-
 def resampled_means(
     values: ArrayLike, groups: Sequence[str] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Numbers:
     """(draws, columns): the mean of each column over samples, or groups of them, drawn with replacement.
 
     One draw is the same for all columns, so that means of columns may be compared and averaged. NaN where a draw holds
-    no sample of a column.
+    no sample of a column. Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 13.
 
     Args:
         values: (n, columns); NaN where a sample has no value, as in a scenario that it is not eligible for.

@@ -6,7 +6,7 @@ from statistics import fmean
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from anysubset.modalities import Scenario
+from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
 from anysubset.scores import by_number_missing, heading, number, overall
 
@@ -76,10 +76,8 @@ def metric_table(
         for each in first
     }
     add_scenarios(table, modalities, {each: [str(counts[each]), *row] for each, row in rows.items()})
-    groups: dict[str, list[Scenario]] = {}
-    for scenario in sorted(first, key=len):
-        groups.setdefault(f"{len(modalities) - len(scenario)} missing", []).append(scenario)
-    groups["all"] = first
+    missing = grouped_by_missing(sorted(first, key=len), modalities)
+    groups = {**{f"{count} missing": group for count, group in missing.items()}, "all": first}
     gap = [""] * (len(modalities) + 1)
     for name, group in groups.items():
         if name in ("all", next(iter(groups))):
