@@ -155,10 +155,10 @@ def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, monkeyp
     told("fit", longer, "--run", tmp_path / "whole")
     step_of = training.train_step
 
-    def until_the_third(method, parts, optimizer, run, step):
+    def until_the_third(method, parts, optimizer, scaler, run, step):
         if step == 3:
             raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, run, step)
+        return step_of(method, parts, optimizer, scaler, run, step)
 
     monkeypatch.setattr(training, "train_step", until_the_third)
     assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130

@@ -76,10 +76,10 @@ def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, mo
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
     step_of = training.train_step
 
-    def until_the_fourth(method, parts, optimizer, run, step):
+    def until_the_fourth(method, parts, optimizer, scaler, run, step):
         if step == 4:
             raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, run, step)
+        return step_of(method, parts, optimizer, scaler, run, step)
 
     monkeypatch.setattr(training, "train_step", until_the_fourth)
     assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
