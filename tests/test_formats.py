@@ -1,0 +1,58 @@
+"""The files that docs/formats.md shows are read as they stand there."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from anysubset.data.holes import read_holes
+from anysubset.data.patients import find_patients
+from anysubset.data.splits import read_splits
+from anysubset.sweep import read_sweep
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_folder_of_patients(tmp_path: Path):
+    listed = [line.partition("#")[0].split() for line in blocks("")[0].splitlines()]
+    for first, *more in listed:
+        folder = (tmp_path / first).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (tmp_path / first, *(folder / name for name in more)):
+            path.touch()
+    patients = find_patients(tmp_path / "PATIENTS")
+    assert {patient.id: sorted(patient.sources) for patient in patients} == {"p01": ["flair", "t1ce"], "p02": ["flair"]}
+    assert all(patient.label is not None for patient in patients)
+
+
+def test_the_manifest(tmp_path: Path):
+    manifest = next(block for block in blocks("") if block.startswith("id,"))
+    for cell in re.findall(r"scans/\S+?\.nii\.gz", manifest):
+        (tmp_path / cell).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / cell).touch()
+    (tmp_path / "patients.csv").write_text(manifest)
+    patients = find_patients(tmp_path / "patients.csv")
+    assert {patient.id: sorted(patient.sources) for patient in patients} == {"p01": ["flair", "t1ce"], "p02": ["flair"]}
+
+
+def test_splits_and_holes(tmp_path: Path):
+    splits, holes = blocks("json")
+    (tmp_path / "splits.json").write_text(splits)
+    assert {name: list(ids) for name, ids in read_splits(tmp_path / "splits.json").items()} == json.loads(splits)
+    (tmp_path / "holes.json").write_text(holes)
+    assert read_holes(tmp_path / "holes.json") == {"p01": ("flair",)}
+
+
+def test_the_sweep(tmp_path: Path):
+    for name in ("table_gmd.yaml", "mosi_gmd.yaml"):
+        shutil.copy(ROOT / "experiments" / name, tmp_path)
+    (tmp_path / "sweep.yaml").write_text(blocks("yaml")[0])
+    runs = read_sweep(tmp_path / "sweep.yaml", tmp_path / "out").runs
+    # By hand: two tables, two methods, three seeds, without the three of `gmd5` on MOSI.
+    assert len(runs) == 9
+    assert "rosmap/gmd5/0" in [run.name for run in runs]
