@@ -35,7 +35,10 @@ def test_every_setting_is_put_together_by_hand():
     assert rows["batch", "8"] == ["42.0 ± 2.8", "52.0 ± 2.8", "+10.0 (+10.0 to +10.0)", "+5.0 (+5.0 to +5.0)"]
     assert rows["schedule", "poly"] == ["52.0 ± 2.8", "57.0 ± 2.8", "+5.0 (+5.0 to +5.0)", ""]
     assert rows["schedule", "constant"] == ["32.0 ± 2.8", "37.0 ± 2.8", "+5.0 (+5.0 to +5.0)", "-20.0 (-20.0 to -20.0)"]
-    assert list(rows) == [("batch", "2"), ("batch", "8"), ("schedule", "poly"), ("schedule", "constant")]
+    assert rows["all", ""] == ["42.0 ± 2.8", "47.0 ± 2.8", "+5.0 (+5.0 to +5.0)", ""]
+    assert list(rows) == [
+        ("batch", "2"), ("batch", "8"), ("schedule", "poly"), ("schedule", "constant"), ("all", ""),
+    ]  # fmt: skip
 
 
 def test_intervals_are_over_the_seeds():

@@ -27,9 +27,9 @@ def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Gri
         score: `<split> <metric>`, the key of the score; runs without one are left out.
 
     Returns:
-        Means with standard deviations over the seeds; each method less the first, at that value alone; and the value
-        less the first of its setting, over all methods. Intervals are Student's t over the seeds, of runs that agree in
-        all but what is compared.
+        Means with standard deviations over the seeds; each method less the first, at that value alone and, in the last
+        row, at all of them; and the value less the first of its setting, over all methods. Intervals are Student's t
+        over the seeds, of runs that agree in all but what is compared.
     """
     metric = score.partition(" ")[2]
     known = [line for line in lines if line.get(score) is not None]
@@ -42,12 +42,11 @@ def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Gri
         first, *_ = variants(known, axis)
         for value in variants(known, axis):
             some = [line for line in known if line[axis] == value]
-            cells = [told(metric, scores_of(some, score, METHOD, method)) for method in methods]
-            cells += [
-                difference(metric, differences(some, axes, score, METHOD, method, methods[0])) for method in methods[1:]
-            ]
             apart = differences(known, axes, score, axis, value, first) if value != first else []
-            rows.append([axis, str(value), *cells, difference(metric, apart)])
+            rows.append([axis, str(value), *by_method(some, axes, score, methods), difference(metric, apart)])
+    if settings:
+        rules.append(len(rows))
+        rows.append(["all", "", *by_method(known, axes, score, methods), ""])
     head = ["setting", "value", *(method or "score" for method in methods)]
     head += [f"{method} less {methods[0]}" for method in methods[1:]]
     seeds = [str(seed) for seed in variants(known, SEED)] if SEED in axes else []
@@ -55,11 +54,19 @@ def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Gri
         f"Means of {len(known)} runs, {score} over all scenarios"
         + (f" ± standard deviation over seeds {', '.join(seeds)}." if seeds else "."),
         "Differences are between runs that agree in all else"
-        + (", with 95 % intervals over the seeds, Student's t." if seeds else "."),
+        + (", with 95 % intervals over the seeds, Student's t, not corrected for their number." if seeds else "."),
     ]
     return Grid(
         f"What each setting matters: {heading(metric)}", [*head, "less the first value"], rows, rules[1:], notes
     )
+
+
+def by_method(lines: Sequence[Line], axes: Sequence[str], score: str, methods: Sequence[Any]) -> list[str]:
+    """The mean of each method, and each but the first less the first."""
+    metric = score.partition(" ")[2]
+    means = [told(metric, scores_of(lines, score, METHOD, method)) for method in methods]
+    apart = [differences(lines, axes, score, METHOD, method, methods[0]) for method in methods[1:]]
+    return [*means, *(difference(metric, each) for each in apart)]
 
 
 def variants(lines: Sequence[Line], axis: str) -> list[Any]:
