@@ -1,6 +1,7 @@
 """What several files share: a tiny set of phantoms with real holes, and experiments on it that take a second."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from anysubset import cli, terminal
+from anysubset import train as training
 from anysubset.data.phantom import write_phantoms
 from anysubset.experiment import Experiment, read_experiment, write_experiment
 
@@ -200,3 +202,23 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line
 
     return command
+
+
+@pytest.fixture
+def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """`with stopped_before(3): ...`: training is interrupted when it comes to that step, which is not taken."""
+
+    @contextmanager
+    def until(last: int) -> Iterator[None]:
+        step_of = training.train_step
+
+        def step_or_stop(*given: Any) -> bool:
+            if given[-1] == last:  # The number of the step comes last.
+                raise KeyboardInterrupt
+            return step_of(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "train_step", step_or_stop)
+            yield
+
+    return until

@@ -13,7 +13,6 @@ import torch
 from torch.testing import assert_close
 
 from anysubset import checkpoint, cli
-from anysubset import train as training
 from anysubset.data import create_dataset
 from anysubset.data.signature import read_signature
 from anysubset.experiment import read_experiment
@@ -150,19 +149,11 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, stopped_before):
     longer = settings(**{"train.steps": 4, "train.schedule": "cosine", "train.micro_batches": 2})
     told("fit", longer, "--run", tmp_path / "whole")
-    step_of = training.train_step
-
-    def until_the_third(method, parts, optimizer, scaler, run, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, scaler, run, step)
-
-    monkeypatch.setattr(training, "train_step", until_the_third)
-    assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130
-    monkeypatch.setattr(training, "train_step", step_of)
+    with stopped_before(3):
+        assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130
     # BERT may lie elsewhere by now: its weights are in the checkpoint.
     moved = shutil.copytree(read_experiment(longer).model.bert, tmp_path / "moved")
     out = told("fit", longer, "--run", tmp_path / "stopped", "--resume", "--model.bert", moved)

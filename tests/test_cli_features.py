@@ -16,7 +16,6 @@ import torch
 import yaml
 
 from anysubset import checkpoint, cli
-from anysubset import train as training
 from anysubset.experiment import read_experiment, write_experiment
 from anysubset.methods import METHODS
 from anysubset.modalities import scenario_name, scenarios
@@ -70,20 +69,12 @@ def test_scenarios_that_nobody_supports_are_named(told, trained_features, rewrit
     assert "no training samples for 2 scenarios, which are learned from others alone: text+vision, text+audio+v" in out
 
 
-def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, stopped_before):
     settings = {"method.cases": "random=2", "method.name": "gmd", "train.steps": 6, "train.optimizer": "adamw"}
     write_experiment(make_features({**settings, "train.batch": 3, "train.micro_batches": 2}), tmp_path / "tiny.yaml")
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
-    step_of = training.train_step
-
-    def until_the_fourth(method, parts, optimizer, scaler, run, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, scaler, run, step)
-
-    monkeypatch.setattr(training, "train_step", until_the_fourth)
-    assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
-    monkeypatch.undo()
+    with stopped_before(4):
+        assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
     for name in ("best", "latest"):
         whole, _ = checkpoint.load(tmp_path / f"whole/checkpoints/{name}.safetensors")

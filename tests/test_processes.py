@@ -26,10 +26,10 @@ assert main(["fit", experiment, "--run", place + "/whole"]) == 0
 assert main(["evaluate", place + "/whole"]) == 0
 step_of = anysubset.train.train_step
 
-def until_the_third(method, batch, optimizer, scaler, run, step):
-    if step == {STEPS // 2 + 1}:
+def until_the_third(*given):
+    if given[-1] == {STEPS // 2 + 1}:
         raise KeyboardInterrupt
-    return step_of(method, batch, optimizer, scaler, run, step)
+    return step_of(*given)
 
 anysubset.train.train_step = until_the_third
 assert main(["fit", experiment, "--run", place + "/stopped"]) == 130

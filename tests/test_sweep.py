@@ -17,7 +17,6 @@ import torch
 import yaml
 
 from anysubset import checkpoint, cli
-from anysubset import train as training
 from anysubset.data.holes import read_holes
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment
@@ -223,19 +222,11 @@ def same_bits(one: Path, other: Path) -> None:
         assert all(torch.equal(mine[each], theirs[each]) for each in mine)
 
 
-def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, tmp_path, capsys, monkeypatch):
+def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, tmp_path, capsys, stopped_before):
     # One run was stopped before, and another was trained to its end but not scored.
-    step_of = training.train_step
-
-    def until_the_second(method, parts, optimizer, scaler, run, step):
-        if step == 2:
-            raise KeyboardInterrupt
-        return step_of(method, parts, optimizer, scaler, run, step)
-
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
-    monkeypatch.setattr(training, "train_step", until_the_second)
-    assert cli.main([*fit, str(tmp_path / "out/gmd/1"), "--seed", "1"]) == 130
-    monkeypatch.undo()
+    with stopped_before(2):
+        assert cli.main([*fit, str(tmp_path / "out/gmd/1"), "--seed", "1"]) == 130
     assert cli.main([*fit, str(tmp_path / "whole"), "--seed", "1"]) == 0
     assert cli.main([*fit, str(tmp_path / "out/full/0"), "--method.name", "full"]) == 0
     trained = (tmp_path / "out/full/0/checkpoints/latest.safetensors").stat().st_mtime_ns

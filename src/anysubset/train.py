@@ -9,7 +9,7 @@ Under `torchrun` each process takes its share of every batch; one of them writes
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -89,12 +89,12 @@ def train(
     with interruption() as stopped:
         for step in show(range(progress.step + 1, settings.steps + 1), progress.step):
             given = [next(batches) for _ in range(parts)]
-            if step <= COUNTED and not settings.compile:  # What is compiled cannot be looked into.
-                with flop_counter() as counted:
-                    took = train_step(method, given, optimizer, scaler, run, step)
-                run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
-            else:
+            # What is compiled cannot be looked into.
+            counting = step <= COUNTED and not settings.compile
+            with flop_counter() if counting else nullcontext() as counted:
                 took = train_step(method, given, optimizer, scaler, run, step)
+            if counted is not None:
+                run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
             progress.step = step
             progress.skipped += not took
             if step % settings.validate_every == 0 or step == settings.steps:

@@ -52,8 +52,8 @@ def read_dict(given: Mapping[Any, Any], samples: int | None) -> tuple[dict[str, 
         if not isinstance(name, str):
             raise InputError(f"Modalities are named by text, not by {name!r}.")
         if not isinstance(each, tuple):
-            found[name] = observed_in(name, array_of(name, each))
-            lengths[name] = len(array_of(name, each))
+            array = array_of(name, each)
+            found[name], lengths[name] = observed_in(name, array), len(array)
             continue
         found[name], end = placed(name, each)
         last = max(last, end)

@@ -120,7 +120,7 @@ def verdict_grid(
 ) -> Grid:
     """A row a method: the last line of each table of differences, the mean over all scenarios."""
     every = comparison.lines[-1].scenarios
-    rows = [[reference, spread(comparison, reference, every), *([BLANK] * 4), "reference"]]
+    rows = [[reference, spread(comparison, reference, every), *([BLANK] * (len(JUDGED) - 1)), "reference"]]
     for method, found in differences.items():
         rows.append([method, spread(comparison, method, every), *judged(comparison.metric, found[-1])])
     title = f"All scenarios, less {reference}: {comparison.title}"
