@@ -153,7 +153,7 @@ def conflicts(problem: Problem) -> int:
     """How many pairs of cases conflict."""
     network = copy.deepcopy(problem.network)
     pairs = []
-    gmd = GMD(network.shared_parameters(), callback=lambda seen: pairs.append((seen.products < 0).sum().item() // 2))
+    gmd = GMD(network.shared_parameters(), callback=lambda seen: pairs.append((seen.gramian < 0).sum().item() // 2))
     gmd.backward(problem.losses(network))
     return int(pairs[0])
 
@@ -217,6 +217,6 @@ def interleaved(steps: Sequence[Callable[[], Any]], repeats: int, device: torch.
     return seconds
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
+    """Median, least and most, and the rounds, so that two contenders can be compared round by round."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": list(values)}

@@ -74,7 +74,7 @@ def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_features
             grads = torch.autograd.grad(loss, shared, allow_unused=True, materialize_grads=True)
             rows.append(torch.cat([each.flatten() for each in grads]).double())
         jacobian = torch.stack(rows)
-        np.testing.assert_allclose(found["products"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(found["gramian"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
 
 
 def test_conflict_is_measured_where_the_method_measures_it(make_features):

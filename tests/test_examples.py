@@ -117,7 +117,7 @@ def test_the_model_runs_in_bfloat16_and_decides_nearly_alike():
     for bfloat16 in (False, True):
         losses = own.case_losses(model, tables, ill, list(range(64)), bfloat16)
         assert all(loss.dtype == torch.float32 for loss in losses.values())
-        found.append(GMD(model.trunk.parameters()).backward(losses).products)
+        found.append(GMD(model.trunk.parameters()).backward(losses).gramian)
     assert not found[0].equal(found[1])
     assert_close(found[1], found[0], rtol=0.05, atol=1e-3)
 

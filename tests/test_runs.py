@@ -330,7 +330,7 @@ def test_gramians_and_copies_go_on_with_the_log(tmp_path):
     resumed.add(3, Decoupling(("b", "a"), pair.flip(0, 1), copies.sum(dim=0).flip(0), copies.flip(0, 1)))
     resumed.save()
     with np.load(path) as stored:
-        for name, square in (("products", pair), ("copies", copies)):
+        for name, square in (("gramian", pair), ("copies", copies)):
             assert stored[name].shape == (3, 3, 3)
             assert stored[name][0, :2, :2].tolist() == square.tolist()
             assert stored[name][2, :2, :2].tolist() == square.flip(0, 1).tolist()
@@ -338,14 +338,14 @@ def test_gramians_and_copies_go_on_with_the_log(tmp_path):
         assert stored["case"].tolist() == [[0, 1, -1], [1, 2, 3], [1, 0, -1]]
         # A rule that gives weights alone has no copies.
         assert np.isnan(stored["copies"][1]).all()
-        assert np.isfinite(stored["products"][1]).all()
+        assert np.isfinite(stored["gramian"][1]).all()
 
 
 def test_an_older_log_is_gone_on_with(tmp_path):
     path = tmp_path / "decoupling.npz"
     log = DecouplingLog(path, 0)
     log.add(1, decoupling(STEPS[1], 1))
-    older = {name: value for name, value in log.arrays().items() if name not in ("products", "copies")}
+    older = {name: value for name, value in log.arrays().items() if name not in ("gramian", "copies")}
     assert list(older) == ["step", "cases", "case", "weights", "norms", "cosines"]
     np.savez_compressed(path, **older)
     resumed = DecouplingLog(path, 1)
@@ -354,8 +354,8 @@ def test_an_older_log_is_gone_on_with(tmp_path):
     resumed.save()
     assert by_step(path) == expected([1, 2, 4, 7])
     with np.load(path) as stored:
-        assert np.isnan(stored["products"][0]).all()
-        assert stored["products"][1, 0, 0] == 25
+        assert np.isnan(stored["gramian"][0]).all()
+        assert stored["gramian"][1, 0, 0] == 25
 
 
 def test_where_nothing_was_decoupled_there_is_no_file(tmp_path):

@@ -72,7 +72,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     flops, other_flops = (json.loads((each / "cost.json").read_text())["flops"] for each in (folder, other))
     assert flops == other_flops
     with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
-        names = {"step", "cases", "case", "weights", "norms", "cosines", "products", "copies"}
+        names = {"step", "cases", "case", "weights", "norms", "cosines", "gramian", "copies"}
         assert names == set(stored) == set(other_stored)
         for key in stored:
             np.testing.assert_array_equal(stored[key], other_stored[key])
@@ -512,7 +512,7 @@ def test_what_was_logged_of_decoupling_can_be_worked_out_again(make_experiment, 
         for row, step in enumerate(stored["step"].tolist()):
             k = int((stored["case"][row] >= 0).sum())
             assert k >= 3
-            products, copies = (torch.tensor(stored[name][row, :k, :k]) for name in ("products", "copies"))
+            products, copies = (torch.tensor(stored[name][row, :k, :k]) for name in ("gramian", "copies"))
             weights = sequential(products, generator)
             assert stored["weights"][row, :k].tolist() == weights.tolist() == copies.numpy().sum(axis=0).tolist()
             names = [str(stored["cases"][place]) for place in stored["case"][row, :k]]
@@ -543,9 +543,9 @@ def weights_of(tags: set[str]) -> set[str]:
 
 def test_a_step_that_is_not_logged_pays_nothing_for_the_log(make_experiment, tmp_path, monkeypatch):
     calls = []
-    add, gramian = Decouplings.add, Stored.products
+    add, gramian = Decouplings.add, Stored.gramian
     monkeypatch.setattr(Decouplings, "add", lambda *given: (calls.append("log"), add(*given))[1])
-    monkeypatch.setattr(Stored, "products", lambda *given: (calls.append("Gramian"), gramian(*given))[1])
+    monkeypatch.setattr(Stored, "gramian", lambda *given: (calls.append("Gramian"), gramian(*given))[1])
     experiment = make_experiment({"method.name": "gmd", "train.steps": 5, "train.log_every": 2, "train.batch": 5})
     go(experiment, tmp_path / "run")
     # The log takes the Gramian of the step, and no other: one for each of the five.

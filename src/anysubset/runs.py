@@ -215,10 +215,10 @@ class Decouplings:
         self.cases += [name for name in names if name not in self.cases]
         found = {
             "weights": decoupling.decided,
-            "norms": decoupling.products.diagonal().sqrt(),
+            "norms": decoupling.gramian.diagonal().sqrt(),
             "cosines": decoupling.cosine_matrix,
-            "products": decoupling.products,
-            "copies": torch.full_like(decoupling.products, torch.nan)
+            "gramian": decoupling.gramian,
+            "copies": torch.full_like(decoupling.gramian, torch.nan)
             if decoupling.copies is None
             else decoupling.copies,
         }
@@ -229,7 +229,7 @@ class Decouplings:
         """Of T steps of at most k cases, padded with -1 and NaN, by name.
 
         `step` (T,), `cases` (C,) the names, `case` (T, k) places in `cases`, `weights` (T, k), `norms` (T, k),
-        `cosines` (T, k, k), `products` (T, k, k) the Gramian, `copies` (T, k, k) as in `Decoupling`, NaN where the rule
+        `cosines` (T, k, k), `gramian` (T, k, k), `copies` (T, k, k) as in `Decoupling`, NaN where the rule
         gives weights alone.
         """
         length, k = len(self.entries), max((len(places) for _, places, _ in self.entries), default=0)
@@ -238,7 +238,7 @@ class Decouplings:
             "cases": np.array(self.cases, dtype=np.str_),
             "case": np.full((length, k), -1),
             **{name: np.full((length, k), np.nan) for name in ("weights", "norms")},
-            **{name: np.full((length, k, k), np.nan) for name in ("cosines", "products", "copies")},
+            **{name: np.full((length, k, k), np.nan) for name in ("cosines", "gramian", "copies")},
         }
         for row, (_, places, found) in enumerate(self.entries):
             arrays["case"][row, : len(places)] = places

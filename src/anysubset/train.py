@@ -191,7 +191,7 @@ def train_step(
         said = {"lr": rate, "losses": values, "eligible": totals}
         curves = {"lr": rate, **{f"loss/{case}": value for case, value in values.items()}}
         if decoupling is not None:
-            decoupling = replace(decoupling, products=decoupling.products / scale**2)
+            decoupling = replace(decoupling, gramian=decoupling.gramian / scale**2)
             run.decoupling.add(step, decoupling)
             said |= {"conflicting": decoupling.conflicting, "weights": decoupling.weights}
             curves |= {f"weight/{case}": weight for case, weight in decoupling.weights.items()}

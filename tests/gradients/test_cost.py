@@ -107,7 +107,7 @@ def test_all_fifteen_cases_cost_less_than_six_plain_steps():
     # Sanity of the counter: 4 F and 8 F to 4 F and 64 F, 5.7 times, but for the input, which needs no gradient.
     assert operations(network, ALL, published) / plain == pytest.approx(68 / 12, rel=0.03)
     # The heads of the cases come on top, and the Gramian: k^2 P products whatever the size of the images, hence 64 x 64
-    # here, still less than any that one would train on.
+    # here and below, still less than any that one would train on.
     plain = operations(network, ALL, plain_mean, size=64)
     assert operations(network, ALL, decoupled(), size=64) / plain <= 5.9
 
@@ -118,8 +118,8 @@ def test_five_drawn_cases_cost_about_two_plain_steps():
     draws = [draw_cases(NAMES, 5, generator) for _ in range(25)]
     # Five of fifteen cases hold 5 * 32 / 15 modalities: 4 F and 2 * 10.7 F to 12 F.
     assert sum(len(case) for draw in draws for case in draw) / 25 == pytest.approx(32 / 3, rel=0.05)
-    plain = sum(operations(network, draw, plain_mean, size=8) for draw in draws)
-    ours = sum(operations(network, draw, decoupled(), size=8) for draw in draws)
+    plain = sum(operations(network, draw, plain_mean, size=16) for draw in draws)
+    ours = sum(operations(network, draw, decoupled(), size=16) for draw in draws)
     assert 1.9 <= ours / plain <= 2.2
 
 
@@ -131,7 +131,8 @@ def test_encoders_as_costly_as_the_backbone_are_not_paid_for_by_the_case():
     # Through everything 15 times: 8 F and 128 F to 8 F and 16 F.
     assert operations(network, ALL, published) / plain == pytest.approx(136 / 24, rel=0.03)
     # The encoders once: 8 F, 64 F and 8 F to 24 F.
-    assert operations(network, ALL, decoupled()) / plain <= 3.5
+    plain = operations(network, ALL, plain_mean, size=64)
+    assert operations(network, ALL, decoupled(), size=64) / plain <= 3.5
 
 
 class Counted(torch.autograd.Function):

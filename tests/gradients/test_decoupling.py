@@ -97,8 +97,8 @@ def test_the_record_holds_norms_and_cosines_by_hand():
     # T1 and a third case without gradient. |g1| = 10, |g2| = 1, g1.g2 = -6: cosine -.6; a length of 0 gives 0.
     s = parameter(0, 0)
     step = GMD([s]).backward(losses_of(s, {**STRONG_AND_WEAK, "silent": (0, 0)}))
-    close(step.products, torch.tensor([[100, -6, 0], [-6, 1, 0], [0, 0, 0]], dtype=torch.float64))
-    assert step.products.dtype == step.decided.dtype == torch.float64
+    close(step.gramian, torch.tensor([[100, -6, 0], [-6, 1, 0], [0, 0, 0]], dtype=torch.float64))
+    assert step.gramian.dtype == step.decided.dtype == torch.float64
     assert step.norms == pytest.approx({"strong": 10, "weak": 1, "silent": 0}, abs=1e-12)
     assert step.cosines == pytest.approx(
         {
@@ -327,7 +327,7 @@ def test_every_grad_has_the_dtype_of_its_parameter():
     s, half = parameter(0, dtype=torch.float32), parameter(0, dtype=torch.bfloat16)
     total = {"a": s.sum() + 4 * half.float().sum(), "b": -s.sum() + 2 * half.float().sum()}
     step = GMD([s, half]).backward(total)
-    assert step.products.tolist() == [[17, 7], [7, 5]]
+    assert step.gramian.tolist() == [[17, 7], [7, 5]]
     assert s.grad is not None
     assert half.grad is not None
     assert (s.grad.dtype, half.grad.dtype) == (torch.float32, torch.bfloat16)
@@ -487,7 +487,7 @@ def test_two_cases_have_the_weights_of_torchjd():
 def test_three_cases_have_weights_that_torchjd_can_draw():
     aggregation = pytest.importorskip("torchjd.aggregation")
     s = parameter(0, 0)
-    products = GMD([s]).backward(losses_of(s, ONE_AGAINST_TWO)).products
+    products = GMD([s]).backward(losses_of(s, ONE_AGAINST_TWO)).gramian
     every = itertools.product([[1, 2], [2, 1]], [[0, 2], [2, 0]], [[0, 1], [1, 0]])
     ours = {tuple(round(w, 9) for w in project_conflicts(products, orders).tolist()) for orders in every}
     with torch.random.fork_rng(devices=[]):

@@ -126,7 +126,7 @@ def trained(
         for part in range(parts):
             gmd.accumulate(*network(*batch(step, mine[part::parts], present, empty), drawn, empty))
         decided = gmd.decouple()
-        conflicts += int((decided.products < 0).any())
+        conflicts += int((decided.gramian < 0).any())
         optimizer.step()
     assert conflicts > 3  # Else nothing was projected, and nothing shown.
     weights = {name: whole(parameter) for name, parameter in network.named_parameters()}

@@ -39,7 +39,7 @@ class Toy:
 @dataclass
 class Result:
     weights: dict[str, float]
-    products: Tensor
+    gramian: Tensor
     grads: list[Tensor | None]
 
 
@@ -74,7 +74,7 @@ def by_the_letter(toy: Toy) -> Result:
 
 def by_engine(toy: Toy, engine: Callable[..., Jacobian]) -> Result:
     step = GMD(toy.shared, rule=by_index, jacobian=engine).backward(toy.losses())
-    return Result(step.weights, step.products, taken(toy.module))
+    return Result(step.weights, step.gramian, taken(toy.module))
 
 
 def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -85,7 +85,7 @@ def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
 def assert_same(found: Result, expected: Result, tolerance: float) -> None:
     assert list(found.weights) == list(expected.weights)
     assert found.weights == pytest.approx(expected.weights, rel=tolerance)
-    near(found.products, expected.products, tolerance)
+    near(found.gramian, expected.gramian, tolerance)
     assert [grad is None for grad in found.grads] == [grad is None for grad in expected.grads]
     # One scale for all: a gradient that is 0 but for rounding has none of its own.
     near(flat(found.grads), flat(expected.grads), tolerance)
@@ -346,7 +346,7 @@ def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dt
     gmd = GMD(study.network.shared_parameters(), rule=by_index)
     whole, _ = study.losses(range(5))
     together = gmd.backward(whole)
-    expected = Result(together.weights, together.products, taken(study.network))
+    expected = Result(together.weights, together.gramian, taken(study.network))
     absent = []
     for start, stop in itertools.pairwise(cuts):
         losses, counts = study.losses(range(start, stop))
@@ -354,7 +354,7 @@ def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dt
         gmd.accumulate(losses, counts)
     assert all(values.grad is None for values in study.network.parameters())
     step = gmd.decouple()
-    assert_same(Result(step.weights, step.products, taken(study.network)), expected, TOLERANCE[dtype])
+    assert_same(Result(step.weights, step.gramian, taken(study.network)), expected, TOLERANCE[dtype])
     # c has nobody among the first two, so that its cases counted 0 there.
     assert ("c" in absent) == (cuts[1] < 3)
     assert max(step.weights.values()) > 1.01
@@ -367,7 +367,7 @@ def test_equal_counts_are_the_default():
     gmd.accumulate({"a": 2 * s[0], "b": s[0] * 1})
     gmd.accumulate({"a": 4 * s[1], "b": 3 * s[0]})
     step = gmd.decouple()
-    assert step.products.tolist() == [[5, 2], [2, 4]]
+    assert step.gramian.tolist() == [[5, 2], [2, 4]]
     assert s.grad is not None
     assert s.grad.tolist() == [1.5, 1]
 
@@ -380,7 +380,7 @@ def test_a_case_may_come_in_a_later_micro_batch_only():
     gmd.accumulate({"a": 4 * s[1], "b": s[1] - s[0] + n.sum()}, {"a": 3, "b": 2})
     step = gmd.decouple()
     assert step.cases == ("a", "b")
-    assert step.products.tolist() == [[9.25, 2.5], [2.5, 2]]
+    assert step.gramian.tolist() == [[9.25, 2.5], [2.5, 2]]
     assert s.grad is not None
     assert n.grad is not None
     assert s.grad.tolist() == [-0.25, 2]
@@ -393,7 +393,7 @@ def test_a_case_without_samples_is_no_case():
         s.grad = None
         step = GMD([s], jacobian=engine).backward({"a": 2 * s[0], "c": s[1] * 1}, {"b": 0, "a": 4, "c": 1})
         assert step.weights == {"a": 1, "c": 1}
-        assert step.products.tolist() == [[4, 0], [0, 1]]
+        assert step.gramian.tolist() == [[4, 0], [0, 1]]
         assert s.grad is not None
         assert s.grad.tolist() == [1, 0.5]
 
@@ -456,7 +456,7 @@ def test_autocast_losses_are_decoupled_by_their_own_rows(dtype: torch.dtype, eng
     found, expected = mixed(engine, dtype)
     # The rows are the same numbers both times, half precision or not.
     assert found.weights == pytest.approx(expected.weights, rel=1e-5)
-    near(found.products, expected.products, 1e-6)
+    near(found.gramian, expected.gramian, 1e-6)
     # What is summed inside a graph in half precision is rounded in another order.
     assert torch.cosine_similarity(flat(found.grads), flat(expected.grads), dim=0) >= 0.999
     near(flat(found.grads), flat(expected.grads), 8 * torch.finfo(dtype).eps)
@@ -533,7 +533,7 @@ def test_a_row_of_1e_minus_24_stands_next_to_one_of_1e15(engine: Callable[..., J
     losses = {"tiny": 1e-24 * s[0] + n.sum(), "huge": 1e15 * (s[1] - s[0])}
     step = GMD([s], jacobian=engine, reduction="sum").backward(losses)
     assert_close(
-        step.products, torch.tensor([[1e-48, -1e-9], [-1e-9, 2e30]], dtype=torch.float64), rtol=1e-6, atol=1e-300
+        step.gramian, torch.tensor([[1e-48, -1e-9], [-1e-9, 2e30]], dtype=torch.float64), rtol=1e-6, atol=1e-300
     )
     # The tiny one is below the floor as a reference, and takes 1e-9 / 2e30 of the huge one: nothing.
     assert step.weights == {"tiny": 1, "huge": 1}
@@ -593,7 +593,7 @@ def test_one_buffer_serves_every_step():
         # Rows of 1 and its own place; what earlier steps left in the buffer must not show.
         step = gmd.backward({case: s.sum() + s["abcd".index(case) % 3] for case in cases})
         places.add(gmd.jacobian.buffer.data_ptr())
-        assert step.products.tolist() == [[6 if one == other else 5 for other in cases] for one in cases]
+        assert step.gramian.tolist() == [[6 if one == other else 5 for other in cases] for one in cases]
         assert s.grad.tolist() == [len(cases) + sum("abcd".index(case) % 3 == at for case in cases) for at in range(3)]
         assert gmd.jacobian.buffer.shape == (3, 3)
     assert len(places) == 1
@@ -632,7 +632,7 @@ def test_after_a_hook_that_raised_the_next_step_is_as_ever(where: str, engine: C
     e.grad = s.grad = None
     step = gmd.backward(losses())
     assert step.cases == ("a", "b")
-    assert torch.equal(step.products, expected.products)
+    assert torch.equal(step.gramian, expected.gramian)
     for found, wanted in zip([e.grad, s.grad], grads, strict=True):
         assert found is not None
         assert_close(found, wanted, rtol=1e-12, atol=1e-12)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from anysubset.gradients.rows import case_rows, gramian
+from anysubset.gradients.rows import BLOCK, LANE, case_rows, certain, gramian, products
 
 
 def parameter(*values: float, dtype: torch.dtype = torch.float64) -> nn.Parameter:
@@ -143,3 +143,89 @@ def test_gramian_leaves_the_rows_alone():
     gramian(rows)
     assert torch.equal(rows, before)
     assert rows.dtype == torch.float16
+
+
+# --------------------------------------------------------------------------------------- long rows, in short sums
+
+
+def long_rows(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Three blocks and a rest, of lengths between 1e-3 and 1e3 times about 500, and cosines of 0.7, 0.3 and -1/2."""
+    one, other = torch.randn(2, 3 * BLOCK + 100, generator=torch.Generator().manual_seed(0))
+    return torch.stack([one, 1e3 * (one + other), 1e-3 * (1.7 * other - one)]).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_long_rows_are_summed_in_float32_to_its_rounding(dtype: torch.dtype):
+    rows = long_rows(dtype)
+    exact = products(rows, torch.float64)
+    lengths = exact.diagonal().sqrt()
+    found = gramian(rows)
+    assert not torch.equal(found, exact)  # It was float32 indeed.
+    assert_close(found / lengths[:, None] / lengths, exact / lengths[:, None] / lengths, rtol=0, atol=2**-23)
+
+
+def hidden_conflict() -> Tensor:
+    """(2, 502): odd products beyond 2^24, which float32 rounds, and at last two that bring their sum to -1."""
+    one, other = torch.randint(4096, 8192, (2, 500), generator=torch.Generator().manual_seed(0))
+    excess = int(one @ other) + 1
+    return torch.stack(
+        [
+            torch.cat([one, torch.tensor([4096, 1])]),
+            torch.cat([other, torch.tensor([-(excess // 4096), -(excess % 4096)])]),
+        ]
+    ).float()
+
+
+def test_a_conflict_that_short_sums_would_hide_is_seen():
+    rows = torch.zeros(2, BLOCK)
+    rows[:, :502] = hidden_conflict()
+    assert products(rows, torch.float32)[0, 1] != -1
+    assert gramian(rows)[0, 1] == -1
+
+
+def test_a_conflict_of_columns_in_two_places_is_seen():
+    # Each place is sure of its sign, the sum is not: 500 positive products here, two negative ones there.
+    here, there = torch.zeros(2, BLOCK), torch.zeros(2, BLOCK)
+    here[:, :500], there[:, :2] = hidden_conflict().split([500, 2], dim=1)
+    assert certain(products(here, torch.float32))
+    assert certain(products(there, torch.float32))
+    asked = iter([torch.float32, torch.float64])
+    assert gramian(here, total=lambda part: part + products(there, next(asked)))[0, 1] == -1
+
+
+def test_a_pair_is_certain_when_its_cosine_exceeds_what_a_lane_may_be_off_by():
+    # 512 products are off by 512 * 2^-24 = 2^-15 at most; twice as much is asked for.
+    assert LANE == 512
+    assert certain(torch.tensor([[1, 1.01 * 2**-14], [1.01 * 2**-14, 1]], dtype=torch.float64))
+    assert not certain(torch.tensor([[1, 0.99 * 2**-14], [0.99 * 2**-14, 1]], dtype=torch.float64))
+    assert not certain(torch.tensor([[4, 3.9 * 2**-14], [3.9 * 2**-14, 4]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("square", [0.0, 1e-21, 1e31, torch.inf, torch.nan])
+def test_lengths_out_of_the_range_of_float32_are_never_certain(square: float):
+    assert not certain(torch.tensor([[1, 0.5], [0.5, square]], dtype=torch.float64))
+
+
+def test_long_rows_of_any_length_stand_side_by_side():
+    rows = long_rows() * torch.tensor([[1e-24], [1e15], [1.0]])
+    assert products(rows, torch.float32)[0, 0] == 0  # Less than float32 can hold.
+    assert torch.equal(gramian(rows), products(rows, torch.float64))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_setting_for_fewer_digits_does_not_reach_the_gramian(precision: str):
+    rows = long_rows()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert torch.equal(gramian(rows), products(rows, torch.float64))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_long_rows_that_are_not_finite_show_it(broken: float):
+    rows = long_rows()
+    rows[1, BLOCK + 3] = broken
+    finite = gramian(rows).isfinite()
+    assert finite.tolist() == [[True, False, True], [False, False, False], [True, False, True]]

@@ -119,7 +119,7 @@ def test_the_order_of_the_rows_changes_nothing_by_case():
         assert once.copies is not None
         square = (places[:, None], places)
         other.add(
-            step, Decoupling(tuple(orders[step]), once.products[square], once.decided[places], once.copies[square])
+            step, Decoupling(tuple(orders[step]), once.gramian[square], once.decided[places], once.copies[square])
         )
     first, second = history_of(seen.arrays()), history_of(other.arrays())
     assert first.cases != second.cases
@@ -222,12 +222,10 @@ def test_an_older_log_is_read_and_has_no_angles(tmp_path):
     for step in (1, 2):
         log.add(step, step_of(PAIR))
     arrays = log.arrays()
-    np.savez_compressed(
-        tmp_path / "decoupling.npz", **{n: arrays[n] for n in arrays if n not in ("products", "copies")}
-    )
+    np.savez_compressed(tmp_path / "decoupling.npz", **{n: arrays[n] for n in arrays if n not in ("gramian", "copies")})
     found = read_history(tmp_path)
     assert found is not None
-    assert np.isnan(found.products).all()
+    assert np.isnan(found.gramian).all()
     assert summary(found)["weights"] == pytest.approx({"a": 2, "b": 1.5})
     assert sum(summary(found)["angles"]["before"]) == 0
 

@@ -29,15 +29,15 @@ class NonFiniteGradientError(ArithmeticError):
 class Decoupling:
     """What one step of decoupling saw and decided.
 
-    cases: the names of the k losses, in the order of the rows of `products`.
-    products: (k, k) float64, the Gramian over the shared parameters.
+    cases: the names of the k losses, in the order of the rows of `gramian`.
+    gramian: (k, k) float64, the Gramian over the shared parameters.
     decided: (k,) float64, the weights w of the sum: the update direction is sum_j w_j g_j.
     copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original ones; None where the
         rule gives weights alone.
     """
 
     cases: tuple[Hashable, ...]
-    products: Tensor
+    gramian: Tensor
     decided: Tensor
     copies: Tensor | None = None
 
@@ -49,14 +49,14 @@ class Decoupling:
     @property
     def norms(self) -> dict[Hashable, float]:
         """The length of each case's gradient over the shared parameters."""
-        return dict(zip(self.cases, self.products.diagonal().sqrt().tolist(), strict=True))
+        return dict(zip(self.cases, self.gramian.diagonal().sqrt().tolist(), strict=True))
 
     @property
     def cosine_matrix(self) -> Tensor:
         """(k, k) float64: eq. (5); 0 where a gradient has no length."""
-        lengths = self.products.diagonal().sqrt()
+        lengths = self.gramian.diagonal().sqrt()
         scale = lengths[:, None] * lengths[None, :]
-        return torch.where(scale > 0, self.products / scale.where(scale > 0, torch.ones(())), self.products)
+        return torch.where(scale > 0, self.gramian / scale.where(scale > 0, torch.ones(())), self.gramian)
 
     @property
     def cosines(self) -> dict[tuple[Hashable, Hashable], float]:
@@ -73,7 +73,7 @@ class Decoupling:
     def conflicting(self) -> float | None:
         """The share of the pairs of cases that conflict: eq. (5) is negative. None where there is no pair."""
         k = len(self.cases)
-        return int((self.products < 0).sum()) / (k * (k - 1)) if k > 1 else None
+        return int((self.gramian < 0).sum()) / (k * (k - 1)) if k > 1 else None
 
 
 class GMD:
@@ -209,26 +209,26 @@ class GMD:
 
     def decide(self, jacobian: Jacobian) -> tuple[Decoupling, list[int], bool]:
         """Gramian and weights; the places of the cases that have samples; whether one of them is not finite."""
-        products, values = jacobian.products(), jacobian.values.cpu()
+        gramian, values = jacobian.gramian(), jacobian.values.cpu()
         seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
         if not seen:
             raise ValueError("There is no case to decouple: losses is empty.")
         counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
-        products = products[seen][:, seen] / counts[:, None] / counts
+        gramian = gramian[seen][:, seen] / counts[:, None] / counts
         cases = tuple(jacobian.cases[place] for place in seen)
         broken = [
             case
-            for case, square, value in zip(cases, products.diagonal(), values[seen], strict=True)
+            for case, square, value in zip(cases, gramian.diagonal(), values[seen], strict=True)
             if not (square.isfinite() and value.isfinite())
         ]
         if broken and self.on_nonfinite == "raise":
             names = ", ".join(str(case) for case in broken)
             raise NonFiniteGradientError(f"The loss or the gradient of these cases is inf or NaN: {names}.")
-        found = self.rule(products, self.generator)
+        found = self.rule(gramian, self.generator)
         if broken:
             found = torch.full_like(found, torch.nan)
         copies = found if found.ndim == 2 else None
-        return Decoupling(cases, products, found if copies is None else weights_of(copies), copies), seen, bool(broken)
+        return Decoupling(cases, gramian, found if copies is None else weights_of(copies), copies), seen, bool(broken)
 
     def fill(self, shares: list[float], divided: int) -> None:
         """`.grad`; of summed parameters without the division that the shares hold."""

@@ -1,7 +1,7 @@
 """The Jacobian of a step: what is kept of the cases' gradients until the weights are known.
 
     add(losses)      rows taken, nothing filled          once, or for each of several micro-batches
-    products()       the Gramian of the mean rows
+    gramian()        of the mean rows
     fill(weights)    the weighted sum, into `.grad`
 
 A row is the mean over all eligible samples of a case, whichever micro-batch they were in: it is kept as the sum of
@@ -75,7 +75,7 @@ class Jacobian(ABC):
         """Adds count times gradient to the rows at some places."""
 
     @abstractmethod
-    def products(self) -> Tensor:
+    def gramian(self) -> Tensor:
         """(k, k) float64 on the CPU, of the summed rows."""
 
     @abstractmethod
@@ -218,8 +218,8 @@ class Stored(Jacobian):
                     row[first:last].add_(flat(gradient))
         self.reached = [was or gradient is not None for was, gradient in zip(self.reached, gradients, strict=True)]
 
-    def products(self) -> Tensor:
-        """A block of columns at a time, in float64."""
+    def gramian(self) -> Tensor:
+        """A block of columns at a time."""
         return gramian(self.all_rows())
 
     def fill(self, weights: Sequence[float]) -> None:

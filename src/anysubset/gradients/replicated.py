@@ -76,14 +76,14 @@ class Replicated(Stored):
                 "given all of them, GMD(shared, private=model.parameters())."
             )
 
-    def products(self) -> Tensor:
+    def gramian(self) -> Tensor:
         """Rows to columns of mean rows, then the Gramian."""
         self.agree()
         rows = self.all_rows()
         self.part = rows.new_empty(len(rows), rows.shape[1] // dist.get_world_size(self.group))
         for row, part in zip(rows, self.part, strict=True):
             REDUCE_SCATTER(part, row, group=self.group)
-        return self.sum(gramian(self.part))
+        return gramian(self.part, total=self.sum)
 
     def agree(self) -> None:
         """Counts, losses and reached parameters of all processes, once it is sure that their cases are the same."""

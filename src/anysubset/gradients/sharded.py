@@ -102,12 +102,12 @@ class Sharded(Jacobian):
                 row[first:last].add_(local(parameter.grad).flatten())
                 self.reached[place] = True
 
-    def products(self) -> Tensor:
+    def gramian(self) -> Tensor:
         """Over the shards of all processes."""
         count = len(self.cases)
         facts = self.sum(torch.cat([torch.tensor(self.counts, dtype=torch.float64), self.values.cpu()]))
         self.counts, self.values = facts[:count].tolist(), facts[count:]
-        return self.sum(gramian(self.buffer[:count, : self.width]))
+        return gramian(self.buffer[:count, : self.width], total=self.sum)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Over the processes; CPU in and out."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anysubset.gradients.branches import Branch
 from anysubset.gradients.jacobian import Jacobian
-from anysubset.gradients.rows import case_rows, gramian
+from anysubset.gradients.rows import case_rows, products
 
 
 class Streamed(Jacobian):
@@ -49,13 +49,13 @@ class Streamed(Jacobian):
         self.losses = [loss * count for loss, count in zip(losses, counts, strict=True)]
         self.places = list(places)
 
-    def products(self) -> Tensor:
+    def gramian(self) -> Tensor:
         """Summed over blocks of columns."""
         total = torch.zeros(len(self.cases), len(self.cases), dtype=torch.float64)
         step = max(1, self.held // max(1, len(self.losses)))
         found = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
         for start in range(0, self.columns, step):
-            found += gramian(case_rows(self.losses, self.shared, slice(start, start + step)))
+            found += products(case_rows(self.losses, self.shared, slice(start, start + step)), torch.float64)
         places = torch.tensor(self.places)
         total[places[:, None], places] = found
         return total

@@ -28,7 +28,7 @@ class History:
     """T logged steps of at most k cases, padded with -1 and NaN.
 
     step: (T,), ascending. cases: the C names. case: (T, k), places in `cases`.
-    weights, norms: (T, k). cosines, products: (T, k, k), eq. (5) and the Gramian.
+    weights, norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
     copies: (T, k, k), row i the projected gradient of case i in coordinates of the original ones.
 
     Products and copies are all NaN where a file is too old to hold them, copies where the rule gives weights alone.
@@ -40,7 +40,7 @@ class History:
     weights: Array
     norms: Array
     cosines: Array
-    products: Array
+    gramian: Array
     copies: Array
 
     def between(self, first: float, last: float) -> "History":
@@ -144,14 +144,14 @@ def angles(history: History) -> tuple[Array, Array]:
     Both are (n,), of the same pairs: those in which neither gradient is zero, before or after.
 
     >>> arrays = {"step": np.array([1]), "cases": np.array(["a", "b"]), "case": np.array([[0, 1]])}
-    >>> arrays |= {"products": np.array([[[1.0, -1.0], [-1.0, 2.0]]])}  # rows (1, 0) and (-1, 1)
+    >>> arrays |= {"gramian": np.array([[[1.0, -1.0], [-1.0, 2.0]]])}  # rows (1, 0) and (-1, 1)
     >>> arrays |= {"copies": np.array([[[1.0, 0.5], [1.0, 1.0]]])}  # rows (.5, .5) and (0, 1)
     >>> arrays |= {"cosines": np.zeros((1, 2, 2)), "weights": np.zeros((1, 2)), "norms": np.zeros((1, 2))}
     >>> before, after = angles(history_of(arrays))
     >>> before.round(9).tolist(), after.round(9).tolist()
     ([135.0], [45.0])
     """
-    whole = np.where(np.isfinite(history.products), history.products, 0.0)
+    whole = np.where(np.isfinite(history.gramian), history.gramian, 0.0)
     copies = np.where(np.isfinite(history.copies), history.copies, 0.0)
     before, after = pairs(degrees(whole, np.abs(whole))), pairs(degrees(*projected(copies, whole)))
     known = np.isfinite(before) & np.isfinite(after)
