@@ -1,4 +1,4 @@
-"""The experiments that come with the project can be read, and describe a task and a method."""
+"""The experiments and sweeps that come with the project can be read, and describe a task and a method."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ import pytest
 import anysubset
 from anysubset.data import create_task
 from anysubset.data.signature import Signature
-from anysubset.experiment import Experiment, read_experiment, settings_in
+from anysubset.experiment import Experiment, read_experiment
 from anysubset.methods import method_of
 from anysubset.prediction import Prediction, Stream
 from anysubset.segmentation import Segmentation
 from anysubset.sweep import read_sweep
 
-YAML = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
-SWEEPS = [path for path in YAML if "vary" in settings_in(path)]
-FILES = [path for path in YAML if path not in SWEEPS]
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
 def test_there_are_experiments():
@@ -44,8 +44,8 @@ def test_a_sweep_describes_experiments(path: Path):
     assert len({str(run.experiment) for run in runs}) == len(runs) > 1
 
 
-def test_the_sweep_of_tables_is_there():
-    assert "tables.yaml" in [path.name for path in SWEEPS]
+def test_there_are_sweeps():
+    assert {"ablation_lgg.yaml", "ablation_phantom.yaml", "tables.yaml"} <= {path.name for path in SWEEPS}
 
 
 def test_the_brats_experiment_has_the_network_of_the_paper():

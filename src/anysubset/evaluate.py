@@ -47,6 +47,6 @@ def evaluate(
     # A sample may come in parts (see `samples`), and from any process: put all into the order of the table.
     scored = in_order({score.scenario for score in found}, dataset.task.modalities)
     order = {scenario: place for place, scenario in enumerate(scored)}
-    place = {case: number for number, case in enumerate(ids)}
+    place = {sample: number for number, sample in enumerate(ids)}
     found.sort(key=lambda score: (order[score.scenario], place[score.sample]))
     return found + dataset.over_set(found)

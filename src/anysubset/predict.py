@@ -20,7 +20,7 @@ from anysubset.segmentation import Segmentation
 
 @torch.no_grad()
 def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, known: Mapping[str, Any]) -> Path:
-    """Writes `<case>_seg.nii.gz` and `<case>.json` into a folder, which must be there.
+    """Writes `<id>_seg.nii.gz` and `<id>.json` into a folder, which must be there.
 
     The mask has the shape and affine of the input. The JSON names the modalities that were used, and the validation
     Dice of that very scenario.

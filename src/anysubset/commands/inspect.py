@@ -28,6 +28,7 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
 def inspect(given: Given) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
     from anysubset.data.description import inspect_table
+    from anysubset.data.formats import holds_features
     from anysubset.data.inspection import inspect_volumes
 
     path, reading = Path(given["path"]), given.get("reading", {})
@@ -48,17 +49,6 @@ def inspect(given: Given) -> None:
         write_features(report, path, reading, target)
     elif target is not None:
         write_dataset(report, path, target)
-
-
-def holds_features(path: Path) -> bool:
-    """Whether a path is a table of features: a file that names no volumes, or a folder of tables."""
-    if path.is_dir():
-        folders = any(each.is_dir() for each in path.iterdir())
-        return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
-    if not path.is_file() or ".nii" in path.name:
-        return False
-    with path.open("rb") as file:
-        return path.suffix.lower() != ".csv" or b".nii" not in file.read(100_000)
 
 
 def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:

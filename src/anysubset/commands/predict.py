@@ -15,7 +15,7 @@ from anysubset.terminal import say, track
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """The options of `predict`."""
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("case", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
+    parser.add_argument("path", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
     parser.add_argument("--output", type=Path, help="Folder for answers; by default `predictions` in the run folder.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
@@ -28,22 +28,22 @@ def predict(given: Given) -> None:
     run = Path(given["run"])
     folder = Path(given.get("output") or run / "predictions")
     opened = open_run(run, given.get("device", "auto"))
-    cases = [Path(case) for case in given["case"]]
+    paths = [Path(path) for path in given["path"]]
     if opened.signature is None:
-        predict_masks(opened, cases, folder)
-    elif len(cases) > 1:
-        raise InputError(f"Give one table of features, not {len(cases)}; their answers would replace each other.")
+        predict_masks(opened, paths, folder)
+    elif len(paths) > 1:
+        raise InputError(f"Give one table of features, not {len(paths)}; their answers would replace each other.")
     else:
-        predict_answers(opened, cases[0], folder)
+        predict_answers(opened, paths[0], folder)
 
 
-def predict_masks(opened: Opened, cases: Sequence[Path], folder: Path) -> None:
+def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
     """A mask and a JSON for each patient."""
     from anysubset.data.patients import find_patients
     from anysubset.predict import predict as predict_patient
     from anysubset.segmentation import Segmentation
 
-    patients = [patient for case in cases for patient in find_patients(case)]
+    patients = [patient for path in paths for patient in find_patients(path)]
     for name, count in Counter(patient.id for patient in patients).items():
         if count > 1:
             raise InputError(f"{count} patients are called {name!r}; their masks would replace each other.")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from anysubset.commands.ampute import write_thinned
 from anysubset.commands.evaluate import evaluate
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
+from anysubset.commands.thinned import write_thinned
 from anysubset.devices import device_of
 from anysubset.errors import InputError
 from anysubset.terminal import say, show_results, track

@@ -75,6 +75,17 @@ def read_table(
         raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None
 
 
+def holds_features(path: Path) -> bool:
+    """Whether a path is a table of features: a file that names no volumes, or a folder of tables."""
+    if path.is_dir():
+        folders = any(each.is_dir() for each in path.iterdir())
+        return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
+    if not path.is_file() or ".nii" in path.name:
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() != ".csv" or b".nii" not in file.read(100_000)
+
+
 def dispatched(path: Path, options: Options) -> Table:
     """The table, by the reader for what the path holds."""
     if path.is_dir():

@@ -51,7 +51,7 @@ def inspect_volumes(root: Path) -> Report:
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
     """By id, the modalities that a patient lacks; complete patients are left out."""
     lacking = {patient.id: [name for name in modalities if name not in patient.sources] for patient in patients}
-    return {case: names for case, names in lacking.items() if names}
+    return {patient_id: names for patient_id, names in lacking.items() if names}
 
 
 def inspect_files(patients: list[Patient]) -> Report:
@@ -114,7 +114,7 @@ def notes(backgrounds: Mapping[str, Mapping[str, float]]) -> list[str]:
     """One line for each contrast that somebody has with a background other than 0."""
     lines = []
     for name, patients in backgrounds.items():
-        shown = ", ".join(f"{case} ({value:.2f})" for case, value in list(patients.items())[:3])
+        shown = ", ".join(f"{patient_id} ({value:.2f})" for patient_id, value in list(patients.items())[:3])
         more = ", ..." if len(patients) > 3 else "."
         lines.append(f"The background of {name} is not 0 for {len(patients)} of the patients: {shown}{more}")
     return lines

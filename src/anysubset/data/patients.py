@@ -61,7 +61,7 @@ def find_patients(root: Path) -> list[Patient]:
     else:
         raise InputError(f"{root} does not exist.")
     if not patients:
-        raise InputError(f"{root} holds no patients: no folder <case>/ with files <case>_<modality>.nii.gz.")
+        raise InputError(f"{root} holds no patients: no folder <id>/ with files <id>_<modality>.nii.gz.")
     patients.sort(key=lambda patient: patient.id)
     for patient, following in itertools.pairwise(patients):
         if patient.id == following.id:
@@ -124,19 +124,19 @@ def from_manifest(path: Path) -> list[Patient]:
         if len(row) != len(header):
             raise InputError(f"{path}, row {number} has {len(row)} cells for {len(header)} columns.")
         cells = list(zip(header, row, strict=True))
-        case = row[header.index("id")]
+        patient_id = row[header.index("id")]
         # The id becomes a file name when a mask is written.
-        if not case or Path(case).name != case:
-            raise InputError(f"{path}, row {number} has the id {case!r}: give a name without slashes.")
+        if not patient_id or Path(patient_id).name != patient_id:
+            raise InputError(f"{path}, row {number} has the id {patient_id!r}: give a name without slashes.")
         named = [(name, Source(path.parent / cell)) for name, cell in cells if name != "id" and cell]
         for name, source in named:
             if not source.path.is_file():
                 raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
-        patients.append(assemble(case, named))
+        patients.append(assemble(patient_id, named))
     return patients
 
 
-def assemble(case: str, named: Iterable[tuple[str, Source]]) -> Patient:
+def assemble(patient_id: str, named: Iterable[tuple[str, Source]]) -> Patient:
     """A patient from (name as spelled, source) pairs; one of the names may be the label's."""
     found: dict[str, Source] = {}
     for spelled, source in named:
@@ -145,10 +145,10 @@ def assemble(case: str, named: Iterable[tuple[str, Source]]) -> Patient:
         if not re.fullmatch(r"[\w -]+", name):
             raise InputError(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
         if name in found:
-            raise InputError(f"Patient {case!r} has {name} twice: {found[name]} and {source}.")
+            raise InputError(f"Patient {patient_id!r} has {name} twice: {found[name]} and {source}.")
         found[name] = source
     label = found.pop(LABEL, None)
-    return Patient(case, {name: found[name] for name in modalities_in_order(found)}, label)
+    return Patient(patient_id, {name: found[name] for name in modalities_in_order(found)}, label)
 
 
 def modalities_in_order(names: Iterable[str]) -> list[str]:

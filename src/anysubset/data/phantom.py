@@ -77,13 +77,13 @@ def write_phantoms(
         unfinished.mkdir()
         splits: dict[str, list[str]] = {split: [] for split in counts}
         for index, split in enumerate(split for split, count in counts.items() for _ in range(count)):
-            case = f"phantom_{index:03d}"
+            patient_id = f"phantom_{index:03d}"
             generator = np.random.default_rng([seed, index])
             volumes, label = phantom_patient(generator, size)
             if split in missing_splits:
                 volumes = {name: volumes[name] for name in draw_present(generator, missing_rate)}
-            write_patient(unfinished / case, volumes, label)
-            splits[split].append(case)
+            write_patient(unfinished / patient_id, volumes, label)
+            splits[split].append(patient_id)
         (unfinished / "splits.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         if root.exists():
             root.rmdir()  # It is empty, or we had refused; not every system renames onto a folder.

@@ -1,6 +1,6 @@
 """Splits: which patients are for training, which for validation and which for the test.
 
-A JSON file, `{"train": ["case1", ...], "val": [...], "test": [...]}`, or text files with one id a line.
+A JSON file, `{"train": ["patient1", ...], "val": [...], "test": [...]}`, or text files with one id a line.
 """
 
 import json
@@ -52,7 +52,7 @@ def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], no
     """
     known = set(ids)
     for name, split in splits.items():
-        absent = [case for case in split if case not in known]
+        absent = [sample for sample in split if sample not in known]
         if absent:
             shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else ".")
             raise InputError(f"Split {name!r} names ids that no {noun} has, {len(absent)} in all: {shown}")
@@ -75,7 +75,7 @@ def from_json(path: Path) -> dict[str, list[str]]:
     if not isinstance(content, dict) or not content:
         raise InputError(f"{wanted}; it is: {text.strip()[:40]!r}.")
     for name, ids in content.items():
-        if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
+        if not isinstance(ids, list) or not all(isinstance(sample, str) for sample in ids):
             raise InputError(f"{wanted}; {name!r} is not a list of ids in quotes.")
     return content
 
@@ -94,12 +94,12 @@ def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
     for name, ids in splits.items():
         if not ids:
             raise InputError(f"{path} has an empty split: {name!r} names no id.")
-        for case in ids:
-            if owner.get(case) == name:
-                raise InputError(f"{path} names {case!r} twice in split {name!r}.")
-            if case in owner:
-                raise InputError(f"{path} has {case!r} in two splits: {owner[case]!r} and {name!r}.")
-            owner[case] = name
+        for sample in ids:
+            if owner.get(sample) == name:
+                raise InputError(f"{path} names {sample!r} twice in split {name!r}.")
+            if sample in owner:
+                raise InputError(f"{path} has {sample!r} in two splits: {owner[sample]!r} and {name!r}.")
+            owner[sample] = name
     # Whatever the order on disk, training comes first and the test last.
     names = [name for name in USUAL if name in splits] + [name for name in splits if name not in USUAL]
     return {name: tuple(splits[name]) for name in names}

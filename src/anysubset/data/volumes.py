@@ -121,12 +121,12 @@ class Volumes(Dataset):
         path = place_of(self.data.holes, self.root)
         stay = read_holes(path)
         try:
-            left = restricted({case: tuple(patient.sources) for case, patient in patients.items()}, stay)
+            left = restricted({patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}, stay)
         except InputError as error:
             raise InputError(f"{path} and {self.data.root} do not go together: {error}") from None
         return {
-            case: replace(patient, sources={name: patient.sources[name] for name in left[case]})
-            for case, patient in patients.items()
+            patient_id: replace(patient, sources={name: patient.sources[name] for name in left[patient_id]})
+            for patient_id, patient in patients.items()
         }
 
     def read_splits(self) -> dict[str, tuple[str, ...]]:
@@ -144,7 +144,7 @@ class Volumes(Dataset):
         splits = {**(found or {}), "all": tuple(self.patients)}
         if not self.data.complete_only:
             return splits
-        present = {case: patient.sources for case, patient in self.patients.items()}
+        present = {patient_id: patient.sources for patient_id, patient in self.patients.items()}
         return complete_only(splits, present, self.task.modalities, self.noun, self.report)
 
     def check_modalities(self) -> None:
@@ -160,7 +160,7 @@ class Volumes(Dataset):
 
     def present(self, split: str) -> list[Scenario]:
         """For each patient of a split, the contrasts that there are files of."""
-        found = [self.patients[case].sources for case in self.ids(split)]
+        found = [self.patients[patient_id].sources for patient_id in self.ids(split)]
         return [tuple(name for name in self.task.modalities if name in sources) for sources in found]
 
     # ------------------------------------------------------------------------------------------ preparation
@@ -171,11 +171,11 @@ class Volumes(Dataset):
         Raises:
             InputError: for the first faulty file or patient.
         """
-        missing = [case for case in self.ids(split) if case not in self.ready]
+        missing = [patient_id for patient_id in self.ids(split) if patient_id not in self.ready]
         if missing:
             self.report(f"Reading {len(missing)} patients ({split}) from {self.data.root}")
-        for case in missing:
-            self.ready[case] = self.kept(self.patients[case])
+        for patient_id in missing:
+            self.ready[patient_id] = self.kept(self.patients[patient_id])
 
     def kept(self, patient: Patient) -> Prepared | Path:
         """The prepared patient, or the file in the cache folder that holds this very one."""
@@ -190,9 +190,9 @@ class Volumes(Dataset):
             keep_prepared(fresh, path)
         return path
 
-    def prepared(self, case: str) -> Prepared:
+    def prepared(self, patient_id: str) -> Prepared:
         """A patient of a split that `prepare` was called for."""
-        ready = self.ready[case]
+        ready = self.ready[patient_id]
         return kept_prepared(ready) if isinstance(ready, Path) else ready
 
     def fingerprint(self, patient: Patient) -> str:
@@ -237,8 +237,8 @@ class Volumes(Dataset):
         a patient comes once for each foreground, which is once where the contrasts share their brain mask.
         """
         self.prepare(split)
-        for case in self.ids(split) if ids is None else ids:
-            patient = self.prepared(case)
+        for patient_id in self.ids(split) if ids is None else ids:
+            patient = self.prepared(patient_id)
             boxes: dict[Box, list[Scenario]] = {}
             for scenario in asked or scenarios(self.task.modalities):
                 if set(scenario) <= set(patient.modalities):
