@@ -240,6 +240,21 @@ def test_branches_are_batched_by_default_where_that_is_faster():
     assert not compiled.together
 
 
+def test_branches_are_not_batched_where_torch_has_no_rule_for_it():
+    task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16, 16, 16), width=0.25)
+    usual, asked = GradientDecoupling(task), GradientDecoupling(task, batched=True)
+    assert usual.together
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not usual.together
+        with pytest.raises(InputError, match=r"batched in float32 and without train\.channels_last only"):
+            _ = asked.together
+    for method in (usual, asked):
+        method.to(memory_format=torch.channels_last_3d)
+    assert not usual.together
+    with pytest.raises(InputError, match=r"batched in float32 and without train\.channels_last only"):
+        _ = asked.together
+
+
 def test_branches_cannot_be_batched_and_recomputed(task: Segmentation):
     with pytest.raises(InputError, match="either batched or recomputed"):
         GradientDecoupling(task, batched=True, recompute=True)

@@ -213,3 +213,22 @@ def test_the_samples_of_a_batch_do_not_meet(dimensions: int):
 def test_training_and_evaluation_compute_the_same():
     net, x = small(2), torch.randn(2, 1, 16, 16, dtype=torch.float64)
     assert torch.equal(net.train()(x, "t1"), net.eval()(x, "t1"))
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (32, 16, 16)])
+def test_gradients_in_bfloat16_are_those_of_float32_also_where_two_layers_are_left(size: tuple[int, ...]):
+    torch.manual_seed(0)
+    net = UNet(("t1",), 3, width=0.5)
+    x = torch.randn(1, 1, *size)
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            features = net(x, "t1")
+        features.float().square().mean().backward()
+        found.append({name: parameter.grad.clone() for name, parameter in net.named_parameters()})
+        net.zero_grad()
+    exact, rounded = found
+    # The deepest levels of the two sizes are two voxels deep: of level 3, 16 / 8, and of level 4, 32 / 16.
+    for level in (3, 4):
+        for name in (f"encoder.{level}.first.weight", f"encoder.{level}.second.weight"):
+            assert (rounded[name] - exact[name]).norm() < 0.2 * exact[name].norm(), name

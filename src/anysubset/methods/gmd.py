@@ -88,12 +88,25 @@ class GradientDecoupling(DynamicSharingMethod):
 
         Torch's convolutions over volumes are slow on the CPU for few samples, and two to three times faster for all
         cases at once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
+
+        Raises:
+            InputError: if it was asked for where it cannot be.
         """
+        backbone = self.network.backbone
+        weights = [module.weight for module in backbone.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+        laid_out = any(not weight.is_contiguous() for weight in weights)
+        # What torch's group norm, between the convolutions, has no rule for under vmap.
+        odd = bool(weights) and (laid_out or any(map(torch.is_autocast_enabled, ("cpu", "cuda"))))
+        if self.batched and odd:
+            raise InputError(
+                "Branches with convolutions are batched in float32 and without train.channels_last only: leave out "
+                "method.batched, train.precision or train.channels_last."
+            )
         if self.batched is not None:
             return self.batched
-        volumes = [module for module in self.network.backbone.modules() if isinstance(module, nn.Conv3d)]
-        compiled = self.network.backbone._compiled_call_impl is not None  # Such a backward pass is not torch's to map.
-        return bool(volumes) and volumes[0].weight.device.type == "cpu" and not compiled and not self.recompute
+        volumes = any(weight.ndim == 5 and weight.device.type == "cpu" for weight in weights)
+        compiled = backbone._compiled_call_impl is not None  # Such a backward pass is not torch's to map.
+        return volumes and not odd and not compiled and not self.recompute
 
     def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
         """The rows of one part of a batch."""

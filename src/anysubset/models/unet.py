@@ -36,7 +36,7 @@ class Block(nn.Module):
     def __init__(self, channels: tuple[int, int, int], dimensions: int, modalities: Iterable[str]) -> None:
         super().__init__()
         before, middle, after = channels
-        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        convolution = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.first = convolution(before, middle, kernel_size=3, padding=1)
         self.first_norm = ModalityNorm(middle, modalities)
         self.second = convolution(middle, after, kernel_size=3, padding=1)
@@ -44,8 +44,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
         """(n, before, ...) in, (n, after, ...) out."""
-        x = functional.relu(self.first_norm(self.first(x), modality))
-        return functional.relu(self.second_norm(self.second(x), modality))
+        x = functional.relu(self.first_norm(convolved(self.first, x), modality))
+        return functional.relu(self.second_norm(convolved(self.second, x), modality))
+
+
+def convolved(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """What a convolution gives, also under autocast on the CPU.
+
+    In bfloat16, PyTorch 2.13 (through oneDNN) takes the gradient of its weights from memory that nobody wrote to, where
+    a volume is two voxels deep. A volume this small is convolved in the precision of the weights.
+    """
+    if x.ndim == 5 and x.shape[2] == 2 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            x = convolution(x.to(convolution.weight.dtype))
+    else:
+        x = convolution(x)
+    return x
 
 
 class UNet(nn.Module):
