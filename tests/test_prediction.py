@@ -485,7 +485,7 @@ def test_options_change_the_network():
         ({"classes": ("a", "b", "a")}, "each named once"),
         ({"classes": ("a", "b"), "limits": (-1.0, 1.0)}, "Limits are for regression"),
         ({"limits": (3.0, -3.0)}, r"the least and the greatest target, not \[3\.0, -3\.0\]"),
-        ({"error": "l2"}, "Unknown error 'l2'"),
+        ({"error": "l2"}, "Unknown measure of error 'l2'"),
         ({"width": 0}, "width of at least 1, not 0"),
         ({"layers": 0}, "layers of at least 1, not 0"),
         ({"dropout": 1.0}, r"from 0 to below 1, not 1\.0"),

@@ -140,7 +140,7 @@ class Prediction(Task):
             if not self.limits[0] < self.limits[1]:
                 raise InputError(f"Limits are the least and the greatest target, not {list(self.limits)}.")
         if self.error not in ERRORS:
-            raise unknown("error", self.error, ERRORS)
+            raise unknown("measure of error", self.error, ERRORS)
 
     def check_sizes(self) -> None:
         """Of the network."""

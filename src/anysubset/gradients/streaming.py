@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anysubset.gradients.branches import Branch
 from anysubset.gradients.jacobian import Jacobian
-from anysubset.gradients.rows import case_rows, products
+from anysubset.gradients.rows import BLOCK, case_rows, products
 
 
 class Streamed(Jacobian):
@@ -55,7 +55,9 @@ class Streamed(Jacobian):
         step = max(1, self.held // max(1, len(self.losses)))
         found = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
         for start in range(0, self.columns, step):
-            found += products(case_rows(self.losses, self.shared, slice(start, start + step)), torch.float64)
+            columns = slice(start, start + step)
+            # No name for the rows, which would outlive them, and small blocks: memory is what all this is for.
+            found += products(case_rows(self.losses, self.shared, columns), torch.float64, BLOCK // 4)
         places = torch.tensor(self.places)
         total[places[:, None], places] = found
         return total

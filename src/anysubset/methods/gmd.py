@@ -95,12 +95,12 @@ class GradientDecoupling(DynamicSharingMethod):
         backbone = self.network.backbone
         weights = [module.weight for module in backbone.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
         laid_out = any(not weight.is_contiguous() for weight in weights)
-        # What torch's group norm, between the convolutions, has no rule for under vmap.
-        odd = bool(weights) and (laid_out or any(map(torch.is_autocast_enabled, ("cpu", "cuda"))))
+        # Torch's norms have no rule for vmap where dtypes are mixed, and its group norm none for channels last.
+        odd = laid_out or any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
         if self.batched and odd:
             raise InputError(
-                "Branches with convolutions are batched in float32 and without train.channels_last only: leave out "
-                "method.batched, train.precision or train.channels_last."
+                "Branches are batched in float32 and without train.channels_last only: leave out method.batched, "
+                "train.precision or train.channels_last."
             )
         if self.batched is not None:
             return self.batched
