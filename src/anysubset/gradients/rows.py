@@ -58,7 +58,7 @@ def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] 
     None has another sign than in float64: neither half precision nor TF32 nor a long sum can make or hide a conflict.
     On the CPU short sums are formed in float32, which takes half the time, and added up in float64. Where a cosine is
     nearer to zero than the errors of that, or numbers leave the range of float32, everything is done in float64.
-    No second copy of the rows exists at any time.
+    No more than a block of the rows is copied at any time.
 
     Args:
         rows: (k, P).
@@ -70,6 +70,7 @@ def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] 
         last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
         short = products(rows[:, :last], torch.float32, block)
         found = total(short + products(rows[:, last:], torch.float64, block))
+        # Asked of the total, which all processes have: they go on together or return together.
         if certain(found):
             return found
     return total(products(rows, torch.float64, block))
