@@ -110,7 +110,7 @@ class Replicated(Stored):
     def fill(self, weights: Sequence[float]) -> None:
         """The same `.grad` on every process."""
         if self.part is None:
-            raise ValueError("The products come before the weights.")
+            raise ValueError("The Gramian comes before the weights.")
         mine = weighted_sum(self.part, torch.tensor(weights, dtype=torch.float64))
         total = mine.new_empty(self.columns)
         ALL_GATHER(total, mine, group=self.group)

@@ -66,14 +66,13 @@ def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] 
         total: where other processes have other columns of the same rows: from the products over these columns, those
             over all of them.
     """
-    if rows.device.type == "cpu" and rows.dtype != torch.float64:
-        last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
-        short = products(rows[:, :last], torch.float32, block)
-        found = total(short + products(rows[:, last:], torch.float64, block))
-        # Asked of the total, which all processes have: they go on together or return together.
-        if certain(found):
-            return found
-    return total(products(rows, torch.float64, block))
+    if rows.device.type != "cpu" or rows.dtype == torch.float64:
+        return total(products(rows, torch.float64, block))
+    last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
+    many, few = rows[:, :last], products(rows[:, last:], torch.float64, block)
+    found = total(products(many, torch.float32, block) + few)
+    # Asked of the total, which all processes have: they go on together or return together.
+    return found if certain(found) else total(products(many, torch.float64, block) + few)
 
 
 def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK) -> Tensor:

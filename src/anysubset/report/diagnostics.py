@@ -31,7 +31,7 @@ class History:
     weights, norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
     copies: (T, k, k), row i the projected gradient of case i in coordinates of the original ones.
 
-    Products and copies are all NaN where a file is too old to hold them, copies where the rule gives weights alone.
+    Gramians and copies are all NaN where a file is too old to hold them, copies where the rule gives weights alone.
     """
 
     step: Array
