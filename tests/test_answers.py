@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset import checkpoint
 from anysubset.cli import main
 from anysubset.commands.trained import open_run
 from anysubset.modalities import Observed
+from anysubset.system import tensor_file
 
 
 def table_of(folder: Path) -> list[dict[str, str]]:
@@ -20,7 +20,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def facts_of(folder: Path) -> dict:
+def read_facts(folder: Path) -> dict:
     return json.loads((folder / "predictions.json").read_text())
 
 
@@ -35,7 +35,7 @@ def test_every_sample_is_answered_from_what_it_has(trained_features, utterances,
     # By hand: see `make_arrays`.
     used = ["text", "audio", "vision", "text+audio", *["text+audio+vision"] * 9, "text+audio"]
     assert [row["used"] for row in rows] == used
-    facts = facts_of(tmp_path)
+    facts = read_facts(tmp_path)
     assert {name: each["samples"] for name, each in facts["used"].items()} == {
         "text": 1,
         "audio": 1,
@@ -43,7 +43,7 @@ def test_every_sample_is_answered_from_what_it_has(trained_features, utterances,
         "text+audio": 2,
         "text+audio+vision": 9,
     }
-    _, known = checkpoint.load(trained_features / "checkpoints/best.safetensors")
+    _, known = tensor_file.load(trained_features / "checkpoints/best.safetensors")
     worth = facts["used"]["audio"]["validation"]
     assert worth["loss"] == known["validation"]["audio"]["all"] > 0
     assert worth["mae"] == pytest.approx(worth["loss"])  # The loss of this task is L1.
@@ -108,7 +108,7 @@ def test_classes_have_their_chances(tmp_path):
         chances = [float(row[f"chance_{name}"]) for name in "012"]
         assert sum(chances) == pytest.approx(1)
         assert row["answer"] == str(int(np.argmax(chances)))
-    assert set(facts_of(tmp_path / "answers")["used"]["one"]["validation"]) == {
+    assert set(read_facts(tmp_path / "answers")["used"]["one"]["validation"]) == {
         "loss",
         "accuracy",
         "macro_f1",

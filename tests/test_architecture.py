@@ -18,10 +18,10 @@ ROOT = Path(anysubset.__file__).parent
 # methods, commands and parts of the report.
 LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
-    ("errors", "files"),
-    ("devices", "cost"),
-    ("children",),
-    ("processes",),
+    ("system", "errors", "system.files"),
+    ("system.devices", "cost"),
+    ("system.children",),
+    ("system.processes",),
     # Words and mathematics.
     ("modalities", "losses", "metrics", "set_metrics", "gradients.projection", "gradients.rows"),
     ("scores", "gradients.graph", "gradients.rules", "gradients.wrappers"),
@@ -38,7 +38,7 @@ LAYERS = (
     ("task",),
     ("segmentation", "prediction"),
     # What is on disk.
-    ("experiment", "checkpoint"),
+    ("experiment", "system.tensor_file"),
     ("data.patients", "data.splits", "data.phantom", "data.augmentation"),
     ("data.reading",),
     ("data.inspection", "data.preprocessing"),
@@ -159,7 +159,8 @@ import os.path
 from typing import TYPE_CHECKING
 from anysubset.models import fusion
 from anysubset.task import Task
-from anysubset import checkpoint, __version__
+from anysubset import __version__
+from anysubset.system import tensor_file
 
 if TYPE_CHECKING:
     from anysubset.cli import main
@@ -170,7 +171,7 @@ def later():
     if os.path.sep:
         import torch.nn as nn
 """
-    expected = {"os.path", "typing", "models.fusion", "task", "checkpoint", "anysubset", "json", "torch.nn"}
+    expected = {"os.path", "typing", "models.fusion", "task", "system.tensor_file", "anysubset", "json", "torch.nn"}
     assert imports(source) == expected
 
 
@@ -220,7 +221,7 @@ def test_a_method_never_imports_a_method():
 def test_a_method_knows_of_the_data_what_the_task_says():
     for name in FILES:
         if name.startswith("methods."):
-            assert not {each.split(".")[0] for each in OURS[name]} & {"data", "experiment", "checkpoint"}
+            assert not {each.split(".")[0] for each in OURS[name]} & {"data", "datasets", "volumes", "tables", "experiments"}
 
 
 def test_only_the_command_line_imports_the_command_line():
@@ -274,7 +275,8 @@ def test_a_report_needs_no_model():
     assert len(reports) >= 2
     # torch comes in with `modalities`, whose words are shared by all; a report itself computes with none.
     assert not set().union(*map(others, reports)) & {"torch", "monai"}
-    assert not {name.split(".")[0] for name in reached(reports)} & {"models", "methods", "task", "segmentation", "data"}
+    rooms = {"models", "methods", "tasks", "data", "datasets", "volumes", "tables"}
+    assert not {name.split(".")[0] for name in reached(reports)} & rooms
 
 
 def python(*arguments: str, folder: Path) -> str:

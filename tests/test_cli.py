@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from anysubset import __version__, checkpoint, cli
+from anysubset import __version__, cli
 from anysubset.commands.lists import no_options
 from anysubset.data import DATASETS, phantom
 from anysubset.experiment import read_experiment
 from anysubset.methods import METHODS
 from anysubset.modalities import scenario_name, scenarios
+from anysubset.system import tensor_file
 
 NAMES = ("flair", "t2", "t1ce", "t1")
 
@@ -184,7 +185,7 @@ def test_predict_from_two_contrasts_says_what_was_used_and_what_it_is_worth(told
     assert set(np.unique(voxels)) <= {0, 1, 2, 4}
 
     facts = json.loads((run / "predictions/new_case.json").read_text())
-    _, known = checkpoint.load(run / "checkpoints/best.safetensors")
+    _, known = tensor_file.load(run / "checkpoints/best.safetensors")
     assert facts == {
         "patient": "new_case",
         "used": ["flair", "t1"],

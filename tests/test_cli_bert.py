@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from anysubset import checkpoint, cli
+from anysubset import cli
 from anysubset.data import create_dataset
 from anysubset.data.signature import read_signature
 from anysubset.experiment import read_experiment
@@ -20,6 +20,7 @@ from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method
 from anysubset.modalities import Batch, Observed, scenario_name, scenarios
 from anysubset.prediction import Prediction, Stream
+from anysubset.system import tensor_file
 
 NAMES = ("text", "audio", "vision")
 FIT = {
@@ -91,7 +92,7 @@ def trained(settings: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(run / "checkpoints/latest.safetensors")[0]
+    return tensor_file.load(run / "checkpoints/latest.safetensors")[0]
 
 
 # -------------------------------------------------------------------------------------------------- from end to end
@@ -105,7 +106,7 @@ def test_a_bert_is_trained_scored_and_asked(told, trained, mosi, tmp_path):
         "vision": "sequence",
     }
     # Token ids have neither mean nor deviation.
-    assert not [name for name in checkpoint.load(run / "features.safetensors")[0] if name.startswith("text")]
+    assert not [name for name in tensor_file.load(run / "features.safetensors")[0] if name.startswith("text")]
     told("evaluate", run)
     with (run / "scores.csv").open(newline="") as file:
         scored = {row["scenario"] for row in csv.DictReader(file) if row["metric"] == "mae"}
@@ -132,10 +133,10 @@ def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_fold
     for rate, given in ((2e-5, {}), (3e-4, {"train.bert_lr": 3e-4})):
         run = tmp_path / f"{rate}"
         told("fit", settings(**off, **given), "--run", run)
-        before = checkpoint.only("bert.", {f"bert.{name}": each for name, each in stored(bert_folder).items()})
+        before = stored(bert_folder)
         moved = {
             name: (value - before[name]).abs().max().item()
-            for name, value in checkpoint.only("method.network.stems.text.bert.", tensors_of(run)).items()
+            for name, value in tensor_file.without_prefix("method.network.stems.text.bert.", tensors_of(run)).items()
         }
         assert moved["encoder.layer.0.output.dense.weight"] == pytest.approx(rate, rel=0.02)
         assert max(moved.values()) < 1.02 * rate

@@ -15,10 +15,11 @@ import pytest
 import torch
 import yaml
 
-from anysubset import checkpoint, cli
+from anysubset import cli
 from anysubset.experiment import read_experiment, write_experiment
 from anysubset.methods import METHODS
 from anysubset.modalities import scenario_name, scenarios
+from anysubset.system import tensor_file
 
 NAMES = ("text", "audio", "vision")
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tables"
@@ -52,10 +53,10 @@ def test_every_method_trains_and_is_scored_on_a_table_with_holes(told, trained_f
 
 
 def test_fit_keeps_what_it_must_know_of_the_features(trained_features):
-    tensors, facts = checkpoint.load(trained_features / "features.safetensors")
+    tensors, facts = tensor_file.load(trained_features / "features.safetensors")
     assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
     assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
-    _, known = checkpoint.load(trained_features / "checkpoints/best.safetensors")
+    _, known = tensor_file.load(trained_features / "checkpoints/best.safetensors")
     assert set(known["validation_scores"]) == {scenario_name(each) for each in scenarios(NAMES)}
     assert (known["metric"], "mae" in known["validation_scores"]["text"]) == ("loss", True)
 
@@ -77,8 +78,8 @@ def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, st
         assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
     for name in ("best", "latest"):
-        whole, _ = checkpoint.load(tmp_path / f"whole/checkpoints/{name}.safetensors")
-        resumed, _ = checkpoint.load(tmp_path / f"stopped/checkpoints/{name}.safetensors")
+        whole, _ = tensor_file.load(tmp_path / f"whole/checkpoints/{name}.safetensors")
+        resumed, _ = tensor_file.load(tmp_path / f"stopped/checkpoints/{name}.safetensors")
         assert set(whole) == set(resumed)
         assert all(torch.equal(whole[each], resumed[each]) for each in whole)
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "stopped/metrics.jsonl").read_bytes()

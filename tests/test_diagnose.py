@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from anysubset import checkpoint
 from anysubset.data import create_dataset
 from anysubset.diagnose import diagnose
 from anysubset.errors import InputError
@@ -17,6 +16,7 @@ from anysubset.experiment import write_experiment
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
 from anysubset.modalities import Batch, scenario_name, scenarios
+from anysubset.system import tensor_file
 
 SHARING = [name for name, method in METHODS.items() if issubclass(method, DynamicSharingMethod)]
 Told = Callable[..., str]
@@ -118,7 +118,7 @@ def test_where_nothing_is_shared_nothing_can_be_said(make_features):
 def test_a_run_is_diagnosed(told, run):
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     out = told("diagnose", run, "--batches", 3)
-    step = checkpoint.load(run / "checkpoints" / "best.safetensors")[1]["step"]
+    step = tensor_file.load(run / "checkpoints" / "best.safetensors")[1]["step"]
     assert f"Gradients of the weights of step {step}; {run}; split 'val', 3 samples, 3 batches" in out
     assert "of the pairs of cases conflict, the mean over batches" in out
     assert "Conflicting pairs in training, first, middle and last third: " in out

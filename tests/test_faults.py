@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anysubset import checkpoint
 from anysubset.cli import main
+from anysubset.system import tensor_file
 
 
 class Place(NamedTuple):
@@ -100,9 +100,9 @@ def held(place: Place) -> filelock.FileLock:
 
 def relabel(path: Path, **settings: object) -> None:
     """A checkpoint as an experiment with these settings would have written it."""
-    tensors, facts = checkpoint.load(path)
+    tensors, facts = tensor_file.load(path)
     facts["experiment"] |= {name.replace("_", ".", 1): value for name, value in settings.items()}
-    checkpoint.save(path, tensors, facts)
+    tensor_file.save(path, tensors, facts)
 
 
 def swap(place: Place, source: str, target: str) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset import checkpoint
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment, write_experiment
 from anysubset.gradients import Decoupling
 from anysubset.runs import DecouplingLog, Run, check_same, features_of
+from anysubset.system import tensor_file
 
 HOLD = """
 import sys, time
@@ -373,7 +373,7 @@ def test_what_a_run_must_know_is_written_when_it_begins_and_compared_when_it_goe
     with Run(tmp_path / "run", Experiment()) as run:
         assert not features_of(run.path).exists()
         run.begin(0, KNOWN)
-    tensors, facts = checkpoint.load(features_of(tmp_path / "run"))
+    tensors, facts = tensor_file.load(features_of(tmp_path / "run"))
     assert tensors["text.mean"].tolist() == [1.0, 2.0]
     assert facts == {"classes": ["no", "yes"], "limits": None}
     before = features_of(tmp_path / "run").read_bytes()
@@ -405,10 +405,10 @@ def test_a_run_on_other_features_is_refused_with_what_differs(tmp_path, tensors,
 
 def test_what_a_killed_process_knew_is_forgotten_where_the_run_had_not_begun(tmp_path):
     (tmp_path / "run").mkdir()
-    checkpoint.save(features_of(tmp_path / "run"), {}, {"classes": ["old"]})
+    tensor_file.save(features_of(tmp_path / "run"), {}, {"classes": ["old"]})
     with Run(tmp_path / "run", Experiment()) as run:
         run.begin(0, KNOWN)
-    assert checkpoint.load(features_of(tmp_path / "run"))[1]["classes"] == ["no", "yes"]
+    assert tensor_file.load(features_of(tmp_path / "run"))[1]["classes"] == ["no", "yes"]
 
 
 def test_no_width_is_the_width_that_was_the_default(tmp_path):

@@ -16,12 +16,13 @@ import pytest
 import torch
 import yaml
 
-from anysubset import checkpoint, cli
+from anysubset import cli
 from anysubset.data.holes import read_holes
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment
 from anysubset.scores import COLUMNS
 from anysubset.sweep import Planned, lacking, mean_scores, read_sweep
+from anysubset.system import tensor_file
 
 VARY: dict[str, Any] = {"method": {"gmd": {}, "full": {"method.name": "full"}}, "seed": [0, 1]}
 
@@ -217,7 +218,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def same_bits(one: Path, other: Path) -> None:
     for name in ("best", "latest"):
-        mine, theirs = (checkpoint.load(run / f"checkpoints/{name}.safetensors")[0] for run in (one, other))
+        mine, theirs = (tensor_file.load(run / f"checkpoints/{name}.safetensors")[0] for run in (one, other))
         assert set(mine) == set(theirs)
         assert all(torch.equal(mine[each], theirs[each]) for each in mine)
 
@@ -263,7 +264,7 @@ def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, 
 
 
 def facts(run: Path) -> dict[str, Any]:
-    return checkpoint.load(run / "checkpoints/best.safetensors")[1]
+    return tensor_file.load(run / "checkpoints/best.safetensors")[1]
 
 
 def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, trained_features):
@@ -383,7 +384,7 @@ def test_an_interrupted_sweep_takes_its_runs_along_and_goes_on(tiny, tmp_path, n
         assert process.wait() == code
     for seed in (0, 1):
         with filelock.FileLock(tmp_path / f"out/{seed}/.lock", timeout=10):
-            facts = checkpoint.load(latest[seed])[1]
+            facts = tensor_file.load(latest[seed])[1]
             assert not facts["finished"]
     assert swept(tiny) == 0
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "whole")]

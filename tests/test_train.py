@@ -12,7 +12,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from anysubset import checkpoint
 from anysubset import train as training
 from anysubset.data import create_dataset
 from anysubset.data.phantom import write_phantoms
@@ -22,6 +21,7 @@ from anysubset.gradients import Stored, sequential
 from anysubset.methods import METHODS, create_method, method_of
 from anysubset.runs import Decouplings, Run
 from anysubset.scores import Score
+from anysubset.system import tensor_file
 from anysubset.train import Progress, lay_out, learning_rate, train, train_step
 
 Show = Callable[[Iterable[int], int], Iterable[int]]
@@ -62,8 +62,8 @@ def log_of(folder: Path) -> list[dict]:
 def assert_same_run(folder: Path, other: Path) -> None:
     """Every weight, moment, random state and logged number, bit for bit."""
     for name in ("best", "latest"):
-        tensors, facts = checkpoint.load(folder / "checkpoints" / f"{name}.safetensors")
-        other_tensors, other_facts = checkpoint.load(other / "checkpoints" / f"{name}.safetensors")
+        tensors, facts = tensor_file.load(folder / "checkpoints" / f"{name}.safetensors")
+        other_tensors, other_facts = tensor_file.load(other / "checkpoints" / f"{name}.safetensors")
         assert len(tensors) > 50
         assert tensors.keys() == other_tensors.keys()
         assert [key for key in tensors if not torch.equal(tensors[key], other_tensors[key])] == []
@@ -120,7 +120,7 @@ def test_adamw_takes_its_decay_from_the_weights_and_not_through_the_gradient(mak
     for name in ("adam", "adamw"):
         settings = {"train.optimizer": name, "train.lr": 0.01, "train.weight_decay": 10.0, "train.steps": 1}
         go(make_experiment({**settings, "train.schedule": "constant"}), tmp_path / name)
-        weights[name], _ = checkpoint.load(tmp_path / name / "checkpoints/best.safetensors")
+        weights[name], _ = tensor_file.load(tmp_path / name / "checkpoints/best.safetensors")
     ones = [key for key, value in weights["adam"].items() if "norm.weight" in key]
     assert len(ones) > 5
     for key in ones:
@@ -158,7 +158,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_ends_with_the_same_bits(undisturbed
     with pytest.raises(KeyboardInterrupt) if step < 7 else nullcontext():
         go(experiment, tmp_path / "run", stop_at(step))
     # The step that was under way was finished and kept.
-    assert checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == step
+    assert tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == step
     done = go(experiment, tmp_path / "run", resume=True)
     assert (done.step, done.finished) == (7, True)
     assert_same_run(tmp_path / "run", folder)
@@ -185,7 +185,7 @@ def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undistu
     with pytest.raises(RuntimeError, match="power"):
         go(experiment, tmp_path / "run", crash)
     # Checkpoints are due every four steps; 5 and 6 were logged, and step 6 was validated.
-    assert checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == 4
+    assert tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == 4
     assert log_of(tmp_path / "run")[-1]["step"] == 6
     done_again = []
 
@@ -244,8 +244,8 @@ def test_every_method_goes_on_where_it_was(name, make_experiment, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         go(experiment, tmp_path / "parts", stop_at(2))
     go(experiment, tmp_path / "parts", resume=True)
-    whole, _ = checkpoint.load(tmp_path / "whole/checkpoints/latest.safetensors")
-    parts, _ = checkpoint.load(tmp_path / "parts/checkpoints/latest.safetensors")
+    whole, _ = tensor_file.load(tmp_path / "whole/checkpoints/latest.safetensors")
+    parts, _ = tensor_file.load(tmp_path / "parts/checkpoints/latest.safetensors")
     assert len(whole) > 50
     assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
 
@@ -258,7 +258,7 @@ def test_a_step_in_bfloat16_moves_the_weights_and_keeps_them_float32(make_experi
     for precision in ("float32", "bfloat16"):
         experiment = make_experiment({"train.steps": 1, "train.precision": precision, "method.name": "gmd"})
         go(experiment, tmp_path / precision)
-        tensors, _ = checkpoint.load(tmp_path / precision / "checkpoints/best.safetensors")
+        tensors, _ = tensor_file.load(tmp_path / precision / "checkpoints/best.safetensors")
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert all(tensor.isfinite().all() for tensor in tensors.values())
         seen.append((tensors, log_of(tmp_path / precision)[0]["losses"]))
@@ -273,7 +273,7 @@ def test_a_step_in_bfloat16_moves_the_weights_and_keeps_them_float32(make_experi
 def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
     done = go(make_experiment({"train.steps": 6, "train.precision": "float16", "method.name": "gmd"}), tmp_path / "run")
     assert done.skipped < 6
-    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")
+    tensors, facts = tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")
     assert {value.dtype for name, value in tensors.items() if name.startswith("method.")} == {torch.float32}
     assert all(value.isfinite().all() for value in tensors.values())
     assert facts["scaler"]["scale"] > 0
@@ -329,7 +329,7 @@ def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_ex
     assert (done.step, done.skipped) == (5, 4)
     (taken,) = [line for line in log_of(tmp_path / "run") if "losses" in line]
     assert taken["eligible"] == {"flair+t2+t1ce+t1": 1}
-    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/latest.safetensors")
+    tensors, facts = tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")
     assert facts["skipped"] == 4
     # Adam itself counts one step.
     assert tensors["optimizer.0.step"].item() == 1
@@ -444,7 +444,7 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     assert done.validation == {"t1": {"WT": 0.6}, "t2": {"WT": 0.0}}
     assert ["(best)" in line for line in told] == [True, True, False, False]
     assert "step 2: validation Dice 30.0, mean of 2 scenarios (best)" in told
-    tensors, facts = checkpoint.load(tmp_path / "run/checkpoints/best.safetensors")
+    tensors, facts = tensor_file.load(tmp_path / "run/checkpoints/best.safetensors")
     assert (facts["step"], facts["validation_mean"], facts["validation_samples"]) == (2, 0.3, 1)
     assert facts["validation"] == done.validation
     assert all(torch.equal(weights[2][name], tensor) for name, tensor in tensors.items())
@@ -458,7 +458,7 @@ def test_the_last_step_is_always_validated(make_experiment, tmp_path):
 
 def test_the_score_of_a_checkpoint_is_the_mean_of_its_scenarios(undisturbed):
     _, folder = undisturbed
-    _, facts = checkpoint.load(folder / "checkpoints/best.safetensors")
+    _, facts = tensor_file.load(folder / "checkpoints/best.safetensors")
     assert len(facts["validation"]) == 15
     values = [value for regions in facts["validation"].values() for value in regions.values()]
     assert len(values) == 45

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from anysubset.data.features import Block, Features
-from anysubset.files import whole
 from anysubset.methods.method import Method
 from anysubset.modalities import Observed, Scenario, scenario_name
 from anysubset.scores import ALL
+from anysubset.system.files import whole
 
 
 @torch.no_grad()

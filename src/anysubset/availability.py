@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from anysubset.data.dataset import Dataset
-from anysubset.files import whole
 from anysubset.modalities import Scenario, scenario_name, scenarios, support
+from anysubset.system.files import whole
 
 EVERY = 6  # Modalities of which every scenario is counted.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from anysubset.files import whole
+from anysubset.system.files import whole
 
 
 def flops_of(step: Callable[[], Any]) -> int:

@@ -28,7 +28,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from anysubset import checkpoint, processes
 from anysubset.answers import answered, inputs_of
 from anysubset.data.features import check_lengths, features_task
 from anysubset.data.folds import strata
@@ -47,12 +46,13 @@ from anysubset.data.in_memory import (
 )
 from anysubset.data.signature import signature_of
 from anysubset.data.tables import Table
-from anysubset.devices import device_of
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiment import Experiment, ModelSettings, TrainSettings
 from anysubset.methods import Method, method_of
 from anysubset.modalities import Observed, Scenario, in_order, scenario_name
 from anysubset.runs import Run
+from anysubset.system import processes, tensor_file
+from anysubset.system.devices import device_of
 from anysubset.train import train
 
 ONLY = "features"  # The one modality of an array whose columns are not grouped.
@@ -197,7 +197,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
             method = method_of(experiment.method, task, torch.Generator().manual_seed(seed)).to(device)
             with Run(Path(folder) / "run", experiment) as run:
                 train(method, held, run)
-                self.weights_, _ = checkpoint.load(run.best)
+                self.weights_, _ = tensor_file.load(run.best)
         self.experiment_, self.signature_, self.task_ = experiment, signature, task
         self.modalities_ = task.modalities
         return self

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from anysubset import processes
 from anysubset.data.dataset import Dataset, Sample
 from anysubset.methods.method import Method
 from anysubset.modalities import Scenario, in_order
 from anysubset.scores import Score
+from anysubset.system import processes
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ import torch
 from anysubset.data.patients import Patient
 from anysubset.data.preprocessing import from_canonical, paste, prepare
 from anysubset.data.reading import read_patient, write_mask
-from anysubset.files import whole
 from anysubset.methods.method import Method
 from anysubset.modalities import scenario_name
 from anysubset.segmentation import Segmentation
+from anysubset.system.files import whole
 
 
 @torch.no_grad()

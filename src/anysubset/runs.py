@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
-from anysubset import checkpoint, processes
 from anysubset.cost import CostLog
 from anysubset.data.dataset import Knowledge
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
-from anysubset.files import clear_parts, whole
 from anysubset.gradients import Decoupling
+from anysubset.system import processes, tensor_file
+from anysubset.system.files import clear_parts, whole
 
 
 class Run:
@@ -118,7 +118,7 @@ class Run:
         stored = self.path / "experiment.yaml"
         if not stored.exists():
             if tensors or facts:
-                checkpoint.save(known, tensors, facts)
+                tensor_file.save(known, tensors, facts)
             (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with whole(stored) as temporary:
                 write_experiment(self.experiment, temporary)
@@ -163,7 +163,7 @@ def check_known(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
     Raises:
         InputError: if it is not; names what differs.
     """
-    known, said = checkpoint.load(path)
+    known, said = tensor_file.load(path)
     found: Mapping[str, Any] = json.loads(json.dumps(facts))
     different = [name for name in sorted({*said, *found}) if said.get(name) != found.get(name)]
     for name in sorted({*known, *tensors}):

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.errors import InputError
-from anysubset.files import whole
 from anysubset.modalities import Scenario, grouped_by_missing, scenario_name
+from anysubset.system.files import whole
 
 COLUMNS = (
     "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",

@@ -34,7 +34,7 @@ import yaml
 
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiment import Experiment, check_names, flatten, read_experiment, settings_in
-from anysubset.files import whole
+from anysubset.system.files import whole
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
@@ -311,11 +311,11 @@ def check_folder(run: Planned) -> None:
 
 def lacking(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits that a trained run has no scores on; None where it is not trained to its end."""
-    from anysubset.checkpoint import facts_of
     from anysubset.scores import read_rows
+    from anysubset.system.tensor_file import read_facts
 
     checkpoint = run.folder / "checkpoints" / "latest.safetensors"
-    if not facts_of(checkpoint).get("finished"):
+    if not read_facts(checkpoint).get("finished"):
         return None
     scores = run.folder / "scores.csv"
     # Scores that are older than the end of the training are of other weights.
@@ -335,12 +335,12 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
     metric over the set or, where there is none of that name, over samples and regions; none where it is not defined
     in every scenario.
     """
-    from anysubset.checkpoint import facts_of
+    from anysubset.system.tensor_file import read_facts
 
     said = {"method.name": run.experiment.method["name"], "seed": run.experiment.seed}
     line: Settings = {"run": run.name, **run.variants}
     line |= {name: value for name, value in said.items() if name not in line}
-    best = facts_of(run.folder / "checkpoints" / "best.safetensors")
+    best = read_facts(run.folder / "checkpoints" / "best.safetensors")
     if best:
         line |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
     scores = run.folder / "scores.csv"

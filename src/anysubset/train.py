@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from anysubset import checkpoint, processes
 from anysubset.cost import flop_counter, most_bytes
 from anysubset.data.dataset import Dataset
 from anysubset.errors import InputError
@@ -29,6 +28,7 @@ from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
 from anysubset.scores import means, over_set, overall, shown
+from anysubset.system import processes, tensor_file
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -250,7 +250,7 @@ def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, rep
             "validation_scores": over_set(scores),
         }
         if run.writes:
-            checkpoint.save(run.best, method.state_dict(), facts)
+            tensor_file.save(run.best, method.state_dict(), facts)
     report(
         f"step {progress.step}: validation {shown(metric, score)}, mean of {len(found)} scenarios" + " (best)" * better
     )
@@ -273,8 +273,8 @@ def store(
         for name, value in values.items()
     }
     tensors = {
-        **checkpoint.prefixed("method.", method.state_dict()),
-        **checkpoint.prefixed("optimizer.", moments),
+        **tensor_file.with_prefix("method.", method.state_dict()),
+        **tensor_file.with_prefix("optimizer.", moments),
         "random.method": method.generator.get_state(),
         "random.torch": torch.get_rng_state(),
     }
@@ -290,16 +290,16 @@ def store(
         "validation": progress.validation,
         "scaler": scaler.state_dict(),
     }
-    checkpoint.save(run.latest, tensors, facts)
+    tensor_file.save(run.latest, tensors, facts)
 
 
 def restore(run: Run, method: Method, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> Progress:
     """Puts method, optimizer, scaler and generators into the state of the latest checkpoint."""
-    tensors, facts = checkpoint.load(run.latest)
+    tensors, facts = tensor_file.load(run.latest)
     check_same(run.experiment, facts["experiment"], run.latest)
-    checkpoint.put(checkpoint.only("method.", tensors), method, run.latest)
+    tensor_file.load_module(tensor_file.without_prefix("method.", tensors), method, run.latest)
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in checkpoint.only("optimizer.", tensors).items():
+    for name, value in tensor_file.without_prefix("optimizer.", tensors).items():
         place, _, key = name.partition(".")
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -32,7 +32,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("anysubset.files.os.fsync", full)
+    monkeypatch.setattr("anysubset.system.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_holes(path, {"c": ("text",)}, {})
     assert read_holes(path) == STAY

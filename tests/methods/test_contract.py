@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset import checkpoint
 from anysubset.errors import InputError
 from anysubset.methods import METHODS, Loss, Method, create_method, method_options
 from anysubset.modalities import Batch, Observed, Scenario, keep, scenarios
 from anysubset.segmentation import Segmentation
+from anysubset.system import tensor_file
 
 MODALITIES = ("t1", "t2", "flair")
 COMPLETE: list[Scenario] = [MODALITIES] * 3
@@ -282,9 +282,9 @@ def test_a_method_that_was_saved_and_loaded_answers_the_same(
     make: MakeMethod, patient: dict[str, Tensor], tmp_path: Path
 ):
     method, other = make(0).eval(), make(1).eval()
-    checkpoint.save(tmp_path / "best.safetensors", method.state_dict(), {"step": 3})
+    tensor_file.save(tmp_path / "best.safetensors", method.state_dict(), {"step": 3})
     assert not torch.equal(other.predict(patient), method.predict(patient))
-    tensors, facts = checkpoint.load(tmp_path / "best.safetensors")
+    tensors, facts = tensor_file.load(tmp_path / "best.safetensors")
     other.load_state_dict(tensors)
     assert facts == {"step": 3}
     for scenario in HOLES:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from anysubset import checkpoint
 from anysubset.experiment import read_experiment, write_experiment
 from anysubset.modalities import Scenario
 from anysubset.scores import ALL, Score, write_scores
+from anysubset.system import tensor_file
 
 Dice = Mapping[Scenario, Mapping[str, list[float]]]
 
@@ -59,7 +59,7 @@ def features_run(tmp_path: Path) -> Callable[..., Path]:
             ]
         folder = written(tmp_path / name, scores, modalities, dataset, method, seed, settings)
         if facts is not None:
-            checkpoint.save(folder / "features.safetensors", {"x": torch.zeros(1)}, facts)
+            tensor_file.save(folder / "features.safetensors", {"x": torch.zeros(1)}, facts)
         return folder
 
     return write
@@ -80,5 +80,5 @@ def written(
     write_scores(folder / "scores.csv", scores, modalities, facts)
     named = {"data.name": dataset, "method.name": method, "seed": seed}
     write_experiment(read_experiment(None, {**named, **settings}), folder / "experiment.yaml")
-    checkpoint.save(folder / "checkpoints" / "best.safetensors", {"x": torch.zeros(1)}, {"metric": "dice"})
+    tensor_file.save(folder / "checkpoints" / "best.safetensors", {"x": torch.zeros(1)}, {"metric": "dice"})
     return folder

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from anysubset import checkpoint
 from anysubset.report.folder import parameters_in, read_record, seconds_a_step
+from anysubset.system import tensor_file
 
 
 def test_a_folder_that_tells_nothing_is_no_fault(tmp_path: Path):
@@ -23,7 +23,7 @@ def test_parameters_are_counted_without_the_statistics_of_norms(tmp_path: Path):
         "n.num_batches_tracked": (),
     }
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, {name: torch.zeros(shape) for name, shape in names.items()}, {})
+    tensor_file.save(path, {name: torch.zeros(shape) for name, shape in names.items()}, {})
     assert parameters_in(path) == 11
 
 

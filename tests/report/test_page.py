@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset import checkpoint, cli
+from anysubset import cli
 from anysubset.gradients import Decoupling
 from anysubset.modalities import scenarios
 from anysubset.runs import DecouplingLog
+from anysubset.system import tensor_file
 
 A, B, AB = ("a",), ("b",), ("a", "b")
 # By hand, of gmd in per cent: a 50, b 30, both 80, so all 53.3.
@@ -244,7 +245,7 @@ def test_who_has_what_is_told_for_each_split(report, runs):
 def test_the_cost_is_what_the_weights_hold(report, runs):
     _, gmd = runs
     tensors = {"conv.weight": torch.zeros(3, 4), "norm.running_mean": torch.zeros(7), "norm.weight": torch.zeros(5)}
-    checkpoint.save(gmd / "checkpoints/best.safetensors", tensors, {"metric": "dice", "step": 70})
+    tensor_file.save(gmd / "checkpoints/best.safetensors", tensors, {"metric": "dice", "step": 70})
     path = report(gmd)[2]
     assert len([row for row in read(path).rows if row[:2] == ["gmd", "17"]]) == 1
     assert "time a step" not in path.read_text(encoding="utf-8")  # Not on record here.

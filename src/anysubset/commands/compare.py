@@ -37,10 +37,10 @@ def compare(given: Given) -> None:
 
     Means, intervals and tests against a reference, from the scores of runs alone.
     """
-    from anysubset.files import whole
     from anysubset.report.grid import FORMATS
     from anysubset.report.paper import paper_grids
     from anysubset.report.side_by_side import grids
+    from anysubset.system.files import whole
 
     output = Path(given["output"]) if given.get("output") else None
     form = given.get("format", "terminal")

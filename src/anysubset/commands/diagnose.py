@@ -30,9 +30,9 @@ def diagnose(given: Given) -> None:
     from anysubset.data import create_dataset
     from anysubset.diagnose import check_shared
     from anysubset.diagnose import diagnose as look
-    from anysubset.files import whole
     from anysubset.modalities import case_sampler
     from anysubset.report.diagnostics import diagnosis, history_of
+    from anysubset.system.files import whole
 
     run, split, batches = Path(given["run"]), given.get("split", "val"), given.get("batches", 10)
     if batches < 1:

@@ -8,7 +8,7 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.trained import open_run
-from anysubset.devices import device_of
+from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def score_run(
     seed: int = 0,
 ) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
     """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
-    from anysubset import processes
     from anysubset.availability import write_availability
     from anysubset.data import create_dataset
     from anysubset.evaluate import evaluate as evaluate_method
     from anysubset.random_missing import draw_masks, under_masks, write_masks
     from anysubset.scores import write_scores
+    from anysubset.system import processes
 
     processes.join(device_of(device).type)
     opened = open_run(folder, device)

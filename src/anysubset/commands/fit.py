@@ -5,8 +5,8 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.devices import device_of
 from anysubset.experiment import Experiment, add_settings, flatten, read_experiment
+from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_support, track_steps
 
 
@@ -36,11 +36,11 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     """Train into a run folder, and show the validation scores of the best weights."""
     import torch
 
-    from anysubset import processes
     from anysubset.data import create_dataset
     from anysubset.methods import method_of
     from anysubset.runs import Run
     from anysubset.scores import shown
+    from anysubset.system import processes
     from anysubset.train import train
 
     experiment = experiment.anchored()

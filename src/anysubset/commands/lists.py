@@ -6,7 +6,7 @@ import jsonargparse
 from rich.table import Table
 
 from anysubset.commands.given import Given
-from anysubset.devices import device_of
+from anysubset.system.devices import device_of
 from anysubset.terminal import say
 
 

@@ -49,8 +49,8 @@ def write_page(paths: Sequence[Path], output: Path, split: str, asked: Given, im
 
     asked: `metric`, `region` and `reference`, or None for the usual ones. images: whether to draw slices of volumes.
     """
-    from anysubset.files import whole
     from anysubset.report.page import page
+    from anysubset.system.files import whole
 
     groups = scored_runs(paths, split)
     galleries = {group.first.dataset: gallery_of(group, split) for group in groups} if images else {}

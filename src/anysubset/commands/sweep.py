@@ -12,8 +12,8 @@ from anysubset.commands.evaluate import evaluate
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
 from anysubset.commands.thinned import write_thinned
-from anysubset.devices import device_of
 from anysubset.errors import InputError
+from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_results, track
 
 if TYPE_CHECKING:
@@ -138,9 +138,9 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
 
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
     """Trains and scores runs, several at once; by name, why those failed that did."""
-    from anysubset.children import Job, last_line, run_jobs
     from anysubset.scores import shown
     from anysubset.sweep import result_of
+    from anysubset.system.children import Job, last_line, run_jobs
 
     works, names = {}, {run.name: run for run in runs}
     for run in runs:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from anysubset.commands.given import Given
-from anysubset.devices import device_of
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, read_experiment
+from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
     from anysubset.data.signature import Signature
@@ -33,18 +33,18 @@ def open_run(folder: Path, device: str) -> Opened:
     Raises:
         InputError: if the folder is no run, or holds a checkpoint of another experiment.
     """
-    from anysubset import checkpoint
     from anysubset.data import create_task, signature_in
     from anysubset.methods import method_of
     from anysubset.runs import best_of, check_same, features_of
+    from anysubset.system import tensor_file
 
     if not (folder / "experiment.yaml").is_file():
         raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")
     experiment = read_experiment(folder / "experiment.yaml")
-    tensors, facts = checkpoint.load(best_of(folder))
+    tensors, facts = tensor_file.load(best_of(folder))
     check_same(experiment, facts["experiment"], best_of(folder))
     signature = signature_in(features_of(folder), experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
     method = method_of(experiment.method, task)
-    checkpoint.put(tensors, method, best_of(folder))
+    tensor_file.load_module(tensors, method, best_of(folder))
     return Opened(experiment, task, method.to(device_of(device)), facts, signature)

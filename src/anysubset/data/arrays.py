@@ -27,8 +27,8 @@ from anysubset.data.labels import splits_of, target_of, text
 from anysubset.data.steps import from_lengths, real_steps, to_the_front
 from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line
-from anysubset.files import whole
 from anysubset.modalities import Observed
+from anysubset.system.files import whole
 
 EXTRAS = ("_lengths", "_valid", "_present")
 ABOUT = ("id", "group", "split")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anysubset import processes
 from anysubset.data.amputation import presence, restrict
 from anysubset.data.dataset import Dataset, Knowledge, Sample, complete_only, place_of
 from anysubset.data.folds import folds
@@ -29,6 +28,7 @@ from anysubset.models.bert import sizes_of
 from anysubset.prediction import Prediction
 from anysubset.scores import ALL, Score
 from anysubset.set_metrics import chance, class_scores, intensity_scores, number_scores
+from anysubset.system import processes
 
 INTENSITIES = (-3.0, 3.0)  # The limits of a target whose sign and seven classes are scored, too.
 BLOCK = 256  # Samples that are answered at once.

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.files import whole
 from anysubset.modalities import Scenario
+from anysubset.system.files import whole
 
 Present = dict[str, Scenario]  # By id, the modalities that are there.
 

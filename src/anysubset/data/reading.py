@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anysubset.data.patients import Patient, Source, stem
 from anysubset.errors import InputError, one_line
-from anysubset.files import whole
+from anysubset.system.files import whole
 
 AFFINE_TOLERANCE = 1e-3
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from anysubset import checkpoint
 from anysubset.data.amputation import presence
 from anysubset.data.dataset import Knowledge, fingerprint
 from anysubset.data.standardisation import Statistics, statistics
@@ -19,6 +18,7 @@ from anysubset.errors import InputError
 from anysubset.modalities import Observed, Scenario
 from anysubset.prediction import Stream
 from anysubset.set_metrics import constant_intensities, majority_class
+from anysubset.system import tensor_file
 
 KINDS = {2: "vector", 3: "sequence", 4: "image"}
 
@@ -135,7 +135,7 @@ def read_signature(path: Path) -> Signature:
     Raises:
         InputError: if there is no such file, or it is none of ours.
     """
-    tensors, facts = checkpoint.load(path)
+    tensors, facts = tensor_file.load(path)
     try:
         measured = [name for name in facts["modalities"] if facts["streams"][name]["kind"] != "tokens"]
         return Signature(

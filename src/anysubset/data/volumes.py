@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from anysubset import checkpoint, processes
 from anysubset.data.augmentation import patches
 from anysubset.data.dataset import Dataset, Sample, complete_only, place_of
 from anysubset.data.holes import read_holes, restricted
@@ -31,6 +30,7 @@ from anysubset.metrics import calibration_error, dice, hd95
 from anysubset.modalities import Batch, Scenario, collate, scenarios
 from anysubset.scores import Score
 from anysubset.segmentation import Segmentation
+from anysubset.system import processes, tensor_file
 
 WIDTH = 0.5  # The paper's.
 PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.
@@ -354,12 +354,12 @@ def keep_prepared(patient: Prepared, path: Path) -> None:
         "shape": patient.shape,
         "spacing": patient.spacing,
     }
-    checkpoint.save(path, tensors, facts)
+    tensor_file.save(path, tensors, facts)
 
 
 def kept_prepared(path: Path) -> Prepared:
     """What `keep_prepared` wrote."""
-    tensors, facts = checkpoint.load(path)
+    tensors, facts = tensor_file.load(path)
     return Prepared(
         id=facts["id"],
         modalities=tuple(facts["modalities"]),

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from anysubset import processes
 from anysubset.errors import InputError
 from anysubset.gradients import GMD, Decoupling
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed, keep, scenario_name
 from anysubset.models import fusion
+from anysubset.system import processes
 from anysubset.task import Carry, Task, at_once
 
 

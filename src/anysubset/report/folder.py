@@ -12,8 +12,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from anysubset.checkpoint import facts_of
 from anysubset.errors import InputError
+from anysubset.system.tensor_file import read_facts
 
 # Statistics that a norm keeps beside its parameters.
 BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)(\.|$)")
@@ -51,7 +51,7 @@ def read_record(folder: Path) -> Record:
         folder=folder,
         splits=read_availability(folder / "availability.json"),
         environment=read_json(folder / "environment.json"),
-        chosen=facts_of(best),
+        chosen=read_facts(best),
         parameters=parameters_in(best),
         seconds=seconds_a_step(folder / "tensorboard"),
         flops=fmean(counted) if counted else None,

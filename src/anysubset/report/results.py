@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from anysubset.checkpoint import facts_of
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import read_experiment
 from anysubset.modalities import Scenario, in_order
 from anysubset.scores import ALL, of_scenarios, read_rows
+from anysubset.system.tensor_file import read_facts
 
 BySample = Mapping[Scenario, Mapping[str, float]]
 
@@ -176,8 +176,8 @@ def read_results(folder: Path, split: str) -> list[Result]:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
     settings = read_experiment(folder / "experiment.yaml").flat() if (folder / "experiment.yaml").is_file() else {}
-    best = facts_of(folder / "checkpoints" / "best.safetensors")
-    known = facts_of(folder / "features.safetensors")
+    best = read_facts(folder / "checkpoints" / "best.safetensors")
+    known = read_facts(folder / "features.safetensors")
     # A stable sort: the order of regions and samples stays that of the file.
     chosen.sort(key=lambda row: row["dataset"])
     return [

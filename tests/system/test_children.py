@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.children import Job, end_with_parent, environment, last_line, run_jobs
 from anysubset.errors import InputError
+from anysubset.system.children import Job, end_with_parent, environment, last_line, run_jobs
 
 # ------------------------------------------------------------------------------------- what the processes do
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anysubset import processes
 from anysubset.cli import main
 from anysubset.experiment import write_experiment
+from anysubset.system import processes
 
 STEPS = 6
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anysubset import checkpoint
 from anysubset.errors import InputError
+from anysubset.system import tensor_file
 
 TENSORS = {
     "float32": torch.tensor([[0.1, -0.0], [math.inf, 1e-45]]),
@@ -39,7 +39,7 @@ class Touch:
 
 def fault(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        checkpoint.load(path)
+        tensor_file.load(path)
     line = str(caught.value)
     assert "\n" not in line
     assert str(path) in line
@@ -47,8 +47,8 @@ def fault(path: Path) -> str:
 
 
 def test_tensors_and_facts_come_back_to_the_bit(tmp_path):
-    checkpoint.save(tmp_path / "c.safetensors", TENSORS, FACTS)
-    tensors, facts = checkpoint.load(tmp_path / "c.safetensors")
+    tensor_file.save(tmp_path / "c.safetensors", TENSORS, FACTS)
+    tensors, facts = tensor_file.load(tmp_path / "c.safetensors")
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in tensors.items():
         assert tensor.dtype == TENSORS[name].dtype
@@ -61,8 +61,8 @@ def test_tensors_and_facts_come_back_to_the_bit(tmp_path):
 def test_tensors_that_share_memory_or_are_views_come_back_whole(tmp_path):
     matrix = torch.arange(6.0).reshape(2, 3)
     given = {"turned": matrix.T, "row": matrix[1], "parameter": torch.nn.Parameter(matrix)[:, 1:]}
-    checkpoint.save(tmp_path / "c.safetensors", given, {})
-    tensors, _ = checkpoint.load(tmp_path / "c.safetensors")
+    tensor_file.save(tmp_path / "c.safetensors", given, {})
+    tensors, _ = tensor_file.load(tmp_path / "c.safetensors")
     assert tensors["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert tensors["row"].tolist() == [3, 4, 5]
     assert tensors["parameter"].tolist() == [[1, 2], [4, 5]]
@@ -71,14 +71,14 @@ def test_tensors_that_share_memory_or_are_views_come_back_whole(tmp_path):
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):
     for name in "ab":
-        checkpoint.save(tmp_path / name, TENSORS, FACTS)
+        tensor_file.save(tmp_path / name, TENSORS, FACTS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_prefixes_are_put_on_and_taken_off():
-    put_on = checkpoint.prefixed("method.", {"a": torch.ones(1), "method.b": torch.ones(2)})
+    put_on = tensor_file.with_prefix("method.", {"a": torch.ones(1), "method.b": torch.ones(2)})
     assert list(put_on) == ["method.a", "method.method.b"]
-    assert list(checkpoint.only("method.", {**put_on, "methods": torch.ones(1)})) == ["a", "method.b"]
+    assert list(tensor_file.without_prefix("method.", {**put_on, "methods": torch.ones(1)})) == ["a", "method.b"]
 
 
 # --------------------------------------------------------------------------------------- whole or not at all
@@ -87,7 +87,7 @@ def test_prefixes_are_put_on_and_taken_off():
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
 def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
+    tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
 
     def half(self, content):
         with self.open("wb") as file:
@@ -96,25 +96,25 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, 
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(type(error)):
-        checkpoint.save(path, {"x": torch.zeros(1)}, {"step": 2})
-    tensors, facts = checkpoint.load(path)
+        tensor_file.save(path, {"x": torch.zeros(1)}, {"step": 2})
+    tensors, facts = tensor_file.load(path)
     assert (tensors["x"].item(), facts["step"]) == (1, 1)
     assert [each.name for each in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
+    tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
     script = (
         "import os, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from anysubset import checkpoint\n"
+        "from anysubset.system import tensor_file\n"
         "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoint.save(Path(sys.argv[1]), {'x': torch.zeros(1)}, {'step': 2})\n"
+        "tensor_file.save(Path(sys.argv[1]), {'x': torch.zeros(1)}, {'step': 2})\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == -signal.SIGKILL
-    assert checkpoint.load(path)[1] == {"step": 1}
+    assert tensor_file.load(path)[1] == {"step": 1}
     # The new one was complete, but nobody takes it for the checkpoint.
     (left,) = (each for each in tmp_path.iterdir() if each != path)
     assert left.name.startswith(".part-")
@@ -122,9 +122,9 @@ def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
 
 def test_facts_are_read_without_the_tensors_and_are_none_without_a_file(tmp_path):
     path = tmp_path / "c.safetensors"
-    assert checkpoint.facts_of(path) == {}
-    checkpoint.save(path, {"x": torch.ones(1)}, {"step": 1})
-    assert checkpoint.facts_of(path) == {"step": 1}
+    assert tensor_file.read_facts(path) == {}
+    tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
+    assert tensor_file.read_facts(path) == {"step": 1}
 
 
 # -------------------------------------------------------------------------------------------- what is refused
@@ -138,14 +138,14 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize("part", [0, 4, 8, 100, -1])
 def test_a_truncated_file_is_refused(tmp_path, part):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, {"x": torch.ones(1000)}, {"step": 1})
+    tensor_file.save(path, {"x": torch.ones(1000)}, {"step": 1})
     path.write_bytes(path.read_bytes()[:part])
     assert "damaged" in fault(path)
 
 
 def test_a_damaged_header_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
-    checkpoint.save(path, {"x": torch.ones(10)}, {"step": 1})
+    tensor_file.save(path, {"x": torch.ones(10)}, {"step": 1})
     whole = path.read_bytes()
     for place in (0, 3, 7, 8, 9, 20):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
@@ -168,7 +168,7 @@ def test_safetensors_of_others_are_refused(tmp_path, metadata):
     save_file({"x": torch.ones(1)}, path, metadata=metadata)
     assert "not a checkpoint of anysubset" in fault(path)
     with pytest.raises(InputError, match="is not a file of anysubset, or is damaged"):
-        checkpoint.facts_of(path)
+        tensor_file.read_facts(path)
 
 
 @pytest.mark.parametrize("way", ["pickle", "torch.save"])

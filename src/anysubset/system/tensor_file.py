@@ -13,7 +13,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.files import whole
+from anysubset.system.files import whole
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
     """The facts, without the tensors, which are not read; none where there is no such file.
 
     Raises:
@@ -62,11 +62,11 @@ def facts_in(stored: Any) -> dict[str, Any]:
     return facts
 
 
-def put(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:
-    """Tensors into the module whose they are.
+def load_module(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:
+    """Load tensors into a module.
 
     Raises:
-        InputError: if they are another module's.
+        InputError: if names or shapes do not match the module.
     """
     try:
         module.load_state_dict(tensors)
@@ -74,11 +74,11 @@ def put(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:
         raise InputError(f"{source} does not hold the weights of this experiment's method.") from None
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every name with a prefix in front."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
-def only(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those whose name has the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anysubset.files import clear_parts, whole
+from anysubset.system.files import clear_parts, whole
 
 
 def test_the_file_has_its_name_only_once_it_is_written(tmp_path):
