@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anysubset import DynamicSharing, UNet, scenario_name
 from anysubset.modalities import Observed, Scenario, as_observed
-from anysubset.prediction import Prediction, Stream
+from anysubset.tasks.prediction import Prediction, Stream
 
 Encode = Callable[[str, Tensor, Tensor | None], Tensor]
 
@@ -45,7 +45,7 @@ class Problem:
 
 
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """As `anysubset.losses.soft_dice`, but float64 stays float64, so that there is something to compare with."""
+    """As `anysubset.tasks.losses.soft_dice`, but float64 stays float64, so that there is something to compare with."""
     chances = torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
     axes = (0, *range(2, logits.ndim))
     overlap = (chances * target).sum(axes)

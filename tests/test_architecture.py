@@ -75,7 +75,7 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
             assert node.level == 0, "Imports are written out whole, not with dots."
-            # `from anysubset.models import fusion` imports a module, `from anysubset.task import Task` from one.
+            # `from anysubset.models import fusion` imports a module, `from anysubset.tasks.task import Task` from one.
             inside = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
             found |= {whole if whole.removeprefix("anysubset.") in FILES else node.module for whole in inside.values()}
     return {name.removeprefix("anysubset.") for name in found}
@@ -116,7 +116,7 @@ def test_imports_are_found_wherever_they_stand_but_for_those_of_type_checkers():
 import os.path
 from typing import TYPE_CHECKING
 from anysubset.models import fusion
-from anysubset.task import Task
+from anysubset.tasks.task import Task
 from anysubset import __version__
 from anysubset.system import tensor_file
 
@@ -129,14 +129,23 @@ def later():
     if os.path.sep:
         import torch.nn as nn
 """
-    expected = {"os.path", "typing", "models.fusion", "task", "system.tensor_file", "anysubset", "json", "torch.nn"}
+    expected = {
+        "os.path",
+        "typing",
+        "models.fusion",
+        "tasks.task",
+        "system.tensor_file",
+        "anysubset",
+        "json",
+        "torch.nn",
+    }
     assert imports(source) == expected
 
 
 def test_the_source_is_where_it_should_be():
     assert {"cli", "modalities", "models.unet", "methods", "methods.gmd", "data.volumes", "anysubset"} <= set(FILES)
-    assert {"torch", "monai"} <= others("segmentation")
-    assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "modalities", "task"}
+    assert {"torch", "monai"} <= others("tasks.segmentation")
+    assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "modalities", "tasks.task"}
     assert OURS["anysubset"] == set()
 
 
@@ -177,7 +186,13 @@ def test_a_method_never_imports_a_method():
 def test_a_method_knows_of_the_data_what_the_task_says():
     for name in FILES:
         if name.startswith("methods."):
-            assert not {each.split(".")[0] for each in OURS[name]} & {"data", "datasets", "volumes", "tables", "experiments"}
+            assert not {each.split(".")[0] for each in OURS[name]} & {
+                "data",
+                "datasets",
+                "volumes",
+                "tables",
+                "experiments",
+            }
 
 
 def test_only_the_command_line_imports_the_command_line():

@@ -19,8 +19,8 @@ from anysubset.experiment import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method
 from anysubset.modalities import Batch, Observed, scenario_name, scenarios
-from anysubset.prediction import Prediction, Stream
 from anysubset.system import tensor_file
+from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("text", "audio", "vision")
 FIT = {

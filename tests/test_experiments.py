@@ -9,9 +9,9 @@ from anysubset.data import create_task
 from anysubset.data.signature import Signature
 from anysubset.experiment import Experiment, read_experiment
 from anysubset.methods import method_of
-from anysubset.prediction import Prediction, Stream
-from anysubset.segmentation import Segmentation
 from anysubset.sweep import read_sweep
+from anysubset.tasks.prediction import Prediction, Stream
+from anysubset.tasks.segmentation import Segmentation
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))

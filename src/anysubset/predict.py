@@ -14,8 +14,8 @@ from anysubset.data.preprocessing import from_canonical, paste, prepare
 from anysubset.data.reading import read_patient, write_mask
 from anysubset.methods.method import Method
 from anysubset.modalities import scenario_name
-from anysubset.segmentation import Segmentation
 from anysubset.system.files import whole
+from anysubset.tasks.segmentation import Segmentation
 
 
 @torch.no_grad()

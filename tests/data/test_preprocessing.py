@@ -22,7 +22,7 @@ from anysubset.data.preprocessing import (
 )
 from anysubset.data.reading import Grid, PatientVolumes
 from anysubset.errors import InputError
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
 SHAPE = (8, 7, 6)

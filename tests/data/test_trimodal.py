@@ -12,7 +12,7 @@ from anysubset.data.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES,
 from anysubset.errors import InputError
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.modalities import Batch
-from anysubset.prediction import Prediction, Stream
+from anysubset.tasks.prediction import Prediction, Stream
 
 SMALL = {"text": 12, "audio": 5, "vision": 8}
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from anysubset.modalities import Batch, Scenario, collate
 from anysubset.models.sharing import DynamicSharing
-from anysubset.segmentation import Segmentation
-from anysubset.task import Function, Task
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.tasks.task import Function, Task
 
 MakeBatch = Callable[..., Batch]
 SIZE = (16, 16)

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from anysubset.errors import InputError
 from anysubset.methods import METHODS, Loss, Method, create_method, method_options
 from anysubset.modalities import Batch, Observed, Scenario, keep, scenarios
-from anysubset.segmentation import Segmentation
 from anysubset.system import tensor_file
+from anysubset.tasks.segmentation import Segmentation
 
 MODALITIES = ("t1", "t2", "flair")
 COMPLETE: list[Scenario] = [MODALITIES] * 3

@@ -8,7 +8,7 @@ import torch
 
 from anysubset.methods.dropout import Dropout
 from anysubset.modalities import Batch, scenarios
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 NAMES = ("a", "b", "c")
 MakeBatch = Callable[..., Batch]

@@ -11,7 +11,7 @@ from anysubset.errors import InputError
 from anysubset.methods.dynamic_sharing import default_cases
 from anysubset.methods.full import Full
 from anysubset.modalities import Observed, keep, scenarios
-from anysubset.prediction import Prediction, Stream
+from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("a", "b", "c")
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from anysubset.gradients import GMD
 from anysubset.methods.ensemble import Ensemble
 from anysubset.modalities import Batch, keep, scenario_name, scenarios
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}

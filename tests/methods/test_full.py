@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from anysubset.methods.full import Full
 from anysubset.modalities import Batch
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 MakeBatch = Callable[..., Batch]
 

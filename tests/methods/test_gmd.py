@@ -13,7 +13,7 @@ from anysubset.gradients import Decoupling, by_index
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.methods.sharing import Sharing
 from anysubset.modalities import Batch, scenario_name, scenarios
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 HOLES = [("t1", "t2", "flair"), ("t1",), ("t2", "flair"), ("t1", "flair")]
 # T1: on the shared parameters, the rows of the cases {a} and {b} are the inputs themselves.

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from anysubset.methods.sharing import Sharing
 from anysubset.modalities import Batch, scenario_name, scenarios
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 MakeBatch = Callable[..., Batch]
 

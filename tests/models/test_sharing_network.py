@@ -12,7 +12,7 @@ from anysubset.errors import InputError
 from anysubset.modalities import Observed, as_observed, collate, keep, scenario_name, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import ModalityNorm
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.models.unet import ModalityNorm, UNet
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}

@@ -41,7 +41,7 @@ def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
     """A mask and a JSON for each patient."""
     from anysubset.data.patients import find_patients
     from anysubset.predict import predict as predict_patient
-    from anysubset.segmentation import Segmentation
+    from anysubset.tasks.segmentation import Segmentation
 
     patients = [patient for path in paths for patient in find_patients(path)]
     for name, count in Counter(patient.id for patient in patients).items():

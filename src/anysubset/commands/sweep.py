@@ -17,9 +17,9 @@ from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_results, track
 
 if TYPE_CHECKING:
-    from anysubset.prediction import Prediction
-    from anysubset.segmentation import Segmentation
     from anysubset.sweep import Planned
+    from anysubset.tasks.prediction import Prediction
+    from anysubset.tasks.segmentation import Segmentation
 
 
 # What takes seconds to import, and what those import when they are used first.

@@ -11,8 +11,8 @@ from anysubset.system.devices import device_of
 if TYPE_CHECKING:
     from anysubset.data.signature import Signature
     from anysubset.methods import Method
-    from anysubset.prediction import Prediction
-    from anysubset.segmentation import Segmentation
+    from anysubset.tasks.prediction import Prediction
+    from anysubset.tasks.segmentation import Segmentation
 
 
 class Opened(NamedTuple):

@@ -10,8 +10,8 @@ from anysubset.data.signature import Signature, read_signature
 from anysubset.data.volumes import Volumes, VolumeSet, segmentation_task
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings, flatten
-from anysubset.prediction import Prediction
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.segmentation import Segmentation
 
 DATASETS: dict[str, VolumeSet | FeatureSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),

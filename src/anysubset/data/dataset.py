@@ -12,7 +12,7 @@ from anysubset.data.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Batch, Inputs, Scenario
 from anysubset.scores import Score
-from anysubset.task import Task
+from anysubset.tasks.task import Task
 
 # Tensors and facts that JSON can hold, by name.
 Knowledge = tuple[Mapping[str, Tensor], Mapping[str, Any]]

@@ -25,10 +25,10 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
 from anysubset.models.bert import sizes_of
-from anysubset.prediction import Prediction
 from anysubset.scores import ALL, Score
 from anysubset.set_metrics import chance, class_scores, intensity_scores, number_scores
 from anysubset.system import processes
+from anysubset.tasks.prediction import Prediction
 
 INTENSITIES = (-3.0, 3.0)  # The limits of a target whose sign and seven classes are scored, too.
 BLOCK = 256  # Samples that are answered at once.

@@ -14,7 +14,7 @@ from anysubset.data.signature import Signature
 from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.modalities import Observed
-from anysubset.prediction import Prediction
+from anysubset.tasks.prediction import Prediction
 
 Array = NDArray[Any]
 

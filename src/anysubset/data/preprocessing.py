@@ -18,7 +18,7 @@ from torch import Tensor
 from anysubset.data.reading import Grid, PatientVolumes, background
 from anysubset.errors import InputError
 from anysubset.modalities import Scenario, scenario_of
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 CANONICAL = "RAS"
 

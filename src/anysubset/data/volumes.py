@@ -29,8 +29,8 @@ from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.metrics import calibration_error, dice, hd95
 from anysubset.modalities import Batch, Scenario, collate, scenarios
 from anysubset.scores import Score
-from anysubset.segmentation import Segmentation
 from anysubset.system import processes, tensor_file
+from anysubset.tasks.segmentation import Segmentation
 
 WIDTH = 0.5  # The paper's.
 PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.

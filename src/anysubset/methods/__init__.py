@@ -13,7 +13,7 @@ from anysubset.methods.full import Full
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.methods.method import Loss, Method
 from anysubset.methods.sharing import Sharing
-from anysubset.task import Task
+from anysubset.tasks.task import Task
 
 METHODS: dict[str, type[Method]] = {
     "gmd": GradientDecoupling,

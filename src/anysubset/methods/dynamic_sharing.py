@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anysubset.gradients import GMD
 from anysubset.methods.method import Loss, Method, fuse_scenarios
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, keep, scenario_name
-from anysubset.task import Carry, Task, at_once
+from anysubset.tasks.task import Carry, Task, at_once
 
 
 class DynamicSharingMethod(Method):

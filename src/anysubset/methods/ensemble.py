@@ -13,7 +13,7 @@ from anysubset.errors import unknown
 from anysubset.methods.method import Loss, Method, fuse_scenarios, names
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed
 from anysubset.models import fusion
-from anysubset.task import Carry, Task, at_once
+from anysubset.tasks.task import Carry, Task, at_once
 
 
 class Ensemble(Method):

@@ -15,7 +15,7 @@ from anysubset.gradients import GMD, Decoupling, copies_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.methods.method import Loss
 from anysubset.modalities import Observed, Scenario, case_sampler
-from anysubset.task import Task
+from anysubset.tasks.task import Task
 
 
 class GradientDecoupling(DynamicSharingMethod):

@@ -12,7 +12,7 @@ from anysubset.gradients import GMD, Decoupling
 from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed, keep, scenario_name
 from anysubset.models import fusion
 from anysubset.system import processes
-from anysubset.task import Carry, Task, at_once
+from anysubset.tasks.task import Carry, Task, at_once
 
 
 class Loss(NamedTuple):

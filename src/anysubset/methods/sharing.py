@@ -4,7 +4,7 @@ import torch
 
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.modalities import Scenario, case_sampler
-from anysubset.task import Task
+from anysubset.tasks.task import Task
 
 
 class Sharing(DynamicSharingMethod):

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from anysubset.errors import InputError
 from anysubset.modalities import keep, scenarios
 from anysubset.models.sharing import DynamicSharing
-from anysubset.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation
 
 MODALITIES = ("flair", "t2", "t1")
 BRATS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}

@@ -17,7 +17,7 @@ from anysubset.methods.sharing import Sharing
 from anysubset.modalities import Batch, Observed, Scenario, keep, scenario_name, scenarios
 from anysubset.models import fusion
 from anysubset.models.sharing import DynamicSharing
-from anysubset.prediction import PRESETS, Prediction, Stream
+from anysubset.tasks.prediction import PRESETS, Prediction, Stream
 
 NAMES = ("text", "audio", "vision")
 SEVEN = scenarios(NAMES)

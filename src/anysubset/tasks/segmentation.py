@@ -12,11 +12,11 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.losses import cross_entropy, soft_dice
 from anysubset.modalities import Inputs, as_observed
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
-from anysubset.task import Function, Task
+from anysubset.tasks.losses import cross_entropy, soft_dice
+from anysubset.tasks.task import Function, Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.losses import cross_entropy, soft_dice
+from anysubset.tasks.losses import cross_entropy, soft_dice
 
 close = partial(assert_close, rtol=0, atol=1e-6)
 

@@ -14,7 +14,7 @@ from anysubset.models.heads import HEADS
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.transformer import Transformer
 from anysubset.models.vectors import ResidualMLP, UnitProjection
-from anysubset.task import Function, Task
+from anysubset.tasks.task import Function, Task
 
 KINDS = ("sequence", "vector", "image", "tokens")
 ERRORS = {"l1": functional.l1_loss, "mse": functional.mse_loss}
