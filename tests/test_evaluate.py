@@ -18,7 +18,7 @@ from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.modalities import in_order, scenarios
 from anysubset.models.sharing import DynamicSharing
-from anysubset.scores import Score
+from anysubset.scoring.scores import Score
 
 NAMES = ("flair", "t2", "t1ce", "t1")
 REGIONS = ("WT", "TC", "ET")

@@ -4,7 +4,7 @@ from anysubset.data.dataset import Dataset
 from anysubset.data.holes import read_holes
 from anysubset.errors import InputError
 from anysubset.random_missing import draw_masks, under_mask, under_masks, write_masks
-from anysubset.scores import ALL, Score, means
+from anysubset.scoring.scores import ALL, Score, means
 
 NAMES = ("text", "audio", "vision")
 TEXT, AUDIO, PAIR = ("text",), ("audio",), ("text", "audio")

@@ -20,7 +20,7 @@ from anysubset import cli
 from anysubset.data.holes import read_holes
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment
-from anysubset.scores import COLUMNS
+from anysubset.scoring.scores import COLUMNS
 from anysubset.sweep import Planned, lacking, mean_scores, read_sweep
 from anysubset.system import tensor_file
 

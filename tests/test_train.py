@@ -20,7 +20,7 @@ from anysubset.experiment import Experiment, TrainSettings, read_experiment
 from anysubset.gradients import Stored, sequential
 from anysubset.methods import METHODS, create_method, method_of
 from anysubset.runs import Decouplings, Run
-from anysubset.scores import Score
+from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
 from anysubset.train import Progress, lay_out, learning_rate, train, train_step
 

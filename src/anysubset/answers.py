@@ -14,7 +14,7 @@ from torch import Tensor
 from anysubset.data.features import Block, Features
 from anysubset.methods.method import Method
 from anysubset.modalities import Observed, Scenario, scenario_name
-from anysubset.scores import ALL
+from anysubset.scoring.scores import ALL
 from anysubset.system.files import whole
 
 

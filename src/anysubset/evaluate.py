@@ -7,7 +7,7 @@ import torch
 from anysubset.data.dataset import Dataset, Sample
 from anysubset.methods.method import Method
 from anysubset.modalities import Scenario, in_order
-from anysubset.scores import Score
+from anysubset.scoring.scores import Score
 from anysubset.system import processes
 
 

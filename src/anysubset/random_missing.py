@@ -15,7 +15,7 @@ from anysubset.data.dataset import Dataset
 from anysubset.data.holes import Present, write_holes
 from anysubset.errors import InputError
 from anysubset.modalities import Scenario, scenario_name
-from anysubset.scores import ALL, Score
+from anysubset.scoring.scores import ALL, Score
 
 PREFIX = "random:"
 

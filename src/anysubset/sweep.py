@@ -311,7 +311,7 @@ def check_folder(run: Planned) -> None:
 
 def lacking(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits that a trained run has no scores on; None where it is not trained to its end."""
-    from anysubset.scores import read_rows
+    from anysubset.scoring.scores import read_rows
     from anysubset.system.tensor_file import read_facts
 
     checkpoint = run.folder / "checkpoints" / "latest.safetensors"
@@ -351,7 +351,7 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
 
 def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
     """Means over scenarios, from a `scores.csv`: of every metric of each split."""
-    from anysubset.scores import ALL, of_scenarios, read_rows
+    from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 
     values: dict[tuple[str, str], dict[str, dict[bool, list[float]]]] = {}
     listed: dict[str, dict[str, None]] = {split: {} for split in splits}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anysubset.data.features import Features
     from anysubset.data.volumes import Volumes
     from anysubset.report.table import Means
-    from anysubset.scores import Score
+    from anysubset.scoring.scores import Score
 
 Item = TypeVar("Item")
 MOST = 15  # Scenarios that fit into a line.
@@ -60,7 +60,7 @@ def show_feature_scores(
     """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
     from anysubset.modalities import scenario_name, scenarios, support
     from anysubset.report.table import metric_table
-    from anysubset.scores import over_set
+    from anysubset.scoring.scores import over_set
 
     names = dataset.task.modalities
     counts = support(dataset.present(split), scenarios(names))
@@ -80,7 +80,7 @@ def show_feature_scores(
 
 def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> None:
     """A row a rate; columns are the headline metrics over the set, or the Dice of each region where there are none."""
-    from anysubset.scores import heading, means, number, over_set
+    from anysubset.scoring.scores import heading, means, number, over_set
 
     if headline:
         found = over_set(drawn)
@@ -101,7 +101,7 @@ def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> No
 
 def show_results(lines: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
     """A row a run of a sweep: how it was chosen on validation, and means over the scenarios of each split."""
-    from anysubset.scores import heading, number, shown
+    from anysubset.scoring.scores import heading, number, shown
 
     listed = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
     asked = [(split, metric) for split in splits for metric in listed]

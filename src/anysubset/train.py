@@ -27,7 +27,7 @@ from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
 from anysubset.runs import Run, check_same
-from anysubset.scores import means, over_set, overall, shown
+from anysubset.scoring.scores import means, over_set, overall, shown
 from anysubset.system import processes, tensor_file
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

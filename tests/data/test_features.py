@@ -19,7 +19,7 @@ from anysubset.evaluate import evaluate
 from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings
 from anysubset.methods import METHODS, create_method
 from anysubset.modalities import Observed, scenarios
-from anysubset.scores import means
+from anysubset.scoring.scores import means
 from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("text", "audio", "vision")

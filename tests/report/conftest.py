@@ -7,7 +7,7 @@ import torch
 
 from anysubset.experiment import read_experiment, write_experiment
 from anysubset.modalities import Scenario
-from anysubset.scores import ALL, Score, write_scores
+from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file
 
 Dice = Mapping[Scenario, Mapping[str, list[float]]]

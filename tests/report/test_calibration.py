@@ -6,7 +6,7 @@ import pytest
 
 from anysubset.report.calibration import calibration, calibrations, over_seeds
 from anysubset.report.results import Result
-from anysubset.scores import ALL
+from anysubset.scoring.scores import ALL
 
 A, B = ("a",), ("b",)
 

@@ -10,7 +10,7 @@ from anysubset.errors import InputError
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import compare, read_groups
 from anysubset.report.results import put_together, read_results
-from anysubset.report.statistics import Interval, holm, percentile_interval, resampled_means, t_interval
+from anysubset.scoring.statistics import Interval, holm, percentile_interval, resampled_means, t_interval
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
 Write = Callable[..., Path]

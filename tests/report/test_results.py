@@ -13,7 +13,7 @@ from anysubset.report.results import (
     put_together,
     read_results,
 )
-from anysubset.scores import Score, write_scores
+from anysubset.scoring.scores import Score, write_scores
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
 DICE = {

@@ -15,7 +15,7 @@ from anysubset.terminal import say, show_feature_scores, show_volume_scores
 if TYPE_CHECKING:
     from anysubset.data.features import Features
     from anysubset.data.volumes import Volumes
-    from anysubset.scores import Score
+    from anysubset.scoring.scores import Score
 
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
     """Phantom patients; the table of Dice of both methods."""
     from anysubset.data.phantom import write_phantoms
     from anysubset.data.volumes import Volumes
-    from anysubset.scores import means
+    from anysubset.scoring.scores import means
 
     patients = folder / "patients"
     if not patients.exists():

@@ -14,7 +14,7 @@ from anysubset.terminal import say, show_feature_scores, show_random_missing, sh
 if TYPE_CHECKING:
     from anysubset.data.features import Features
     from anysubset.data.volumes import Volumes
-    from anysubset.scores import Score
+    from anysubset.scoring.scores import Score
 
 
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def evaluate(given: Given) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
     from anysubset.data.features import Features
     from anysubset.report.table import scenario_table
-    from anysubset.scores import means
+    from anysubset.scoring.scores import means
 
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")
@@ -62,7 +62,7 @@ def score_run(
     from anysubset.data import create_dataset
     from anysubset.evaluate import evaluate as evaluate_method
     from anysubset.random_missing import draw_masks, under_masks, write_masks
-    from anysubset.scores import write_scores
+    from anysubset.scoring.scores import write_scores
     from anysubset.system import processes
 
     processes.join(device_of(device).type)

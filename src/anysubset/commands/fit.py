@@ -39,7 +39,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     from anysubset.data import create_dataset
     from anysubset.methods import method_of
     from anysubset.runs import Run
-    from anysubset.scores import shown
+    from anysubset.scoring.scores import shown
     from anysubset.system import processes
     from anysubset.train import train
 

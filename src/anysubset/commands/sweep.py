@@ -138,7 +138,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
 
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
     """Trains and scores runs, several at once; by name, why those failed that did."""
-    from anysubset.scores import shown
+    from anysubset.scoring.scores import shown
     from anysubset.sweep import result_of
     from anysubset.system.children import Job, last_line, run_jobs
 

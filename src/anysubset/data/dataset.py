@@ -11,7 +11,7 @@ from torch import Tensor
 from anysubset.data.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Batch, Inputs, Scenario
-from anysubset.scores import Score
+from anysubset.scoring.scores import Score
 from anysubset.tasks.task import Task
 
 # Tensors and facts that JSON can hold, by name.

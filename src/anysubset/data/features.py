@@ -25,8 +25,8 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
 from anysubset.models.bert import sizes_of
-from anysubset.scores import ALL, Score
-from anysubset.set_metrics import chance, class_scores, intensity_scores, number_scores
+from anysubset.scoring.prediction_metrics import chance, class_scores, intensity_scores, number_scores
+from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
 from anysubset.tasks.prediction import Prediction
 

@@ -16,7 +16,7 @@ from anysubset.data.standardisation import Statistics, statistics
 from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.modalities import Observed, Scenario
-from anysubset.set_metrics import constant_intensities, majority_class
+from anysubset.scoring.prediction_metrics import constant_intensities, majority_class
 from anysubset.system import tensor_file
 from anysubset.tasks.prediction import Stream
 

@@ -26,9 +26,9 @@ from anysubset.data.reading import read_patient
 from anysubset.data.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
-from anysubset.metrics import calibration_error, dice, hd95
 from anysubset.modalities import Batch, Scenario, collate, scenarios
-from anysubset.scores import Score
+from anysubset.scoring.scores import Score
+from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
 from anysubset.system import processes, tensor_file
 from anysubset.tasks.segmentation import Segmentation
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from anysubset.modalities import Scenario
 from anysubset.report.results import Result
-from anysubset.scores import ALL
+from anysubset.scoring.scores import ALL
 
 BINS = 10
 

@@ -9,7 +9,7 @@ from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
 from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
 from anysubset.report.targets import constants, signs_right, targets
-from anysubset.scores import heading
+from anysubset.scoring.scores import heading
 
 
 @dataclass(frozen=True)

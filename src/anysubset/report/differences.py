@@ -12,7 +12,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.modalities import Scenario
 from anysubset.report.comparison import Comparison, Line
 from anysubset.report.results import BySample
-from anysubset.report.statistics import (
+from anysubset.scoring.statistics import (
     DRAWS,
     Interval,
     Numbers,

@@ -28,8 +28,8 @@ from anysubset.report.pictures import Gallery
 from anysubset.report.results import Together
 from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
 from anysubset.report.side_by_side import reference_of, tested
-from anysubset.report.statistics import DRAWS
-from anysubset.scores import SHARES, heading, number
+from anysubset.scoring.scores import SHARES, heading, number
+from anysubset.scoring.statistics import DRAWS
 
 
 @dataclass(frozen=True)

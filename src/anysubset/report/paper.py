@@ -5,12 +5,13 @@ from statistics import fmean
 
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Scenario, scenarios
-from anysubset.report import published, robustness
+from anysubset.report import published
 from anysubset.report.comparison import Comparison
 from anysubset.report.grid import Grid
 from anysubset.report.results import Together
 from anysubset.report.side_by_side import protocol
-from anysubset.scores import heading
+from anysubset.scoring import robustness
+from anysubset.scoring.scores import heading
 
 # The paper's names, in the order of its columns.
 BRATS = {"flair": "Fl.", "t2": "T2", "t1ce": "T1c", "t1": "T1"}

@@ -16,7 +16,7 @@ from typing import Any
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import read_experiment
 from anysubset.modalities import Scenario, in_order
-from anysubset.scores import ALL, of_scenarios, read_rows
+from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts
 
 BySample = Mapping[Scenario, Mapping[str, float]]

@@ -6,13 +6,13 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from anysubset.modalities import Scenario, scenario_name
-from anysubset.report import robustness
 from anysubset.report.comparison import Comparison, Line
 from anysubset.report.differences import Difference, matrix
 from anysubset.report.figures import Curve
 from anysubset.report.side_by_side import between, change, empty_score, probability, signed
-from anysubset.report.statistics import DRAWS, Numbers, percentile_interval, resampled_means
-from anysubset.scores import number
+from anysubset.scoring import robustness
+from anysubset.scoring.scores import number
+from anysubset.scoring.statistics import DRAWS, Numbers, percentile_interval, resampled_means
 
 FEW = 5  # Modalities of which every scenario has a row.
 ENDS = 10  # Scenarios shown from either end, where there are more.

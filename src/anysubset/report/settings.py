@@ -10,8 +10,8 @@ from typing import Any
 
 from anysubset.report.grid import Grid
 from anysubset.report.side_by_side import between, signed
-from anysubset.report.statistics import t_interval
-from anysubset.scores import heading, number
+from anysubset.scoring.scores import heading, number
+from anysubset.scoring.statistics import t_interval
 
 # A run of a sweep: the name of its variant by axis, and its score.
 Line = Mapping[str, Any]

@@ -7,13 +7,13 @@ from statistics import fmean, stdev
 
 from anysubset.errors import unknown
 from anysubset.modalities import Scenario, scenario_name
-from anysubset.report import robustness
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare, read_groups
 from anysubset.report.grid import Grid
 from anysubset.report.results import PLACES, Together, differ
-from anysubset.report.statistics import DRAWS, Interval
-from anysubset.scores import SHARES, number
+from anysubset.scoring import robustness
+from anysubset.scoring.scores import SHARES, number
+from anysubset.scoring.statistics import DRAWS, Interval
 
 # In place of a value that is not defined.
 BLANK = ""

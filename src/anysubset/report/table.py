@@ -8,7 +8,7 @@ from rich.table import Table
 
 from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
-from anysubset.scores import by_number_missing, heading, number, overall
+from anysubset.scoring.scores import by_number_missing, heading, number, overall
 
 Means = Mapping[Scenario, Mapping[str, float]]
 
@@ -19,7 +19,7 @@ def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, 
     Below them the mean by number missing, and over all scenarios.
 
     Args:
-        runs: by name, what `anysubset.scores.means` gives; all with the same scenarios and regions.
+        runs: by name, what `anysubset.scoring.scores.means` gives; all with the same scenarios and regions.
         modalities: in the order of the columns.
         title: above the table.
         scale: 100 shows shares as percent.

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from anysubset.modalities import Scenario
 from anysubset.report.results import BySample, Result, Together
-from anysubset.scores import ALL
+from anysubset.scoring.scores import ALL
 
 CLOSE = 1e-4  # Further apart than float32 puts what is the same.
 

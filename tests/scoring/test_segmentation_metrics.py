@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anysubset.metrics import calibration_error, dice, hd95
+from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
 
 BRATS = (240, 240, 155)
 DIAGONAL = 373.13  # sqrt(240^2 + 240^2 + 155^2)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from anysubset.errors import InputError
 from anysubset.modalities import scenario_of, scenarios
-from anysubset.report.robustness import (
+from anysubset.scoring.robustness import (
     Violation,
     area,
     by_missing,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from anysubset.errors import InputError
-from anysubset.set_metrics import (
+from anysubset.scoring.prediction_metrics import (
     chance,
     class_scores,
     constant_intensities,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from anysubset.errors import InputError
-from anysubset.report.statistics import (
+from anysubset.scoring.statistics import (
     Interval,
     holm,
     paired_t,
@@ -64,7 +64,7 @@ def test_one_draw_is_the_same_for_all_columns_and_in_blocks(monkeypatch):
     values[:, 1] = values[:, 0] + 1
     whole = resampled_means(values, draws=50)
     assert whole[:, 1] - whole[:, 0] == pytest.approx(1)
-    monkeypatch.setattr("anysubset.report.statistics.AT_ONCE", 33)
+    monkeypatch.setattr("anysubset.scoring.statistics.AT_ONCE", 33)
     assert np.array_equal(resampled_means(values, draws=50), whole)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.scores import COLUMNS, Score, by_number_missing, means, overall, read_rows, write_scores
+from anysubset.scoring.scores import COLUMNS, Score, by_number_missing, means, overall, read_rows, write_scores
 
 NAMES = ("flair", "t1")
 FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}

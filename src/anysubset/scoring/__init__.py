@@ -1,0 +1,1 @@
+"""Metrics, the scores of a run, and statistics on them."""
