@@ -11,8 +11,8 @@ import torch
 
 from anysubset import cli, terminal
 from anysubset import train as training
-from anysubset.data.phantom import write_phantoms
 from anysubset.experiment import Experiment, read_experiment, write_experiment
+from anysubset.volumes.phantom import write_phantoms
 
 # Tables are as wide as where nobody looks, whatever the terminal of whoever runs the tests.
 terminal.console.width = 100

@@ -143,7 +143,7 @@ def later():
 
 
 def test_the_source_is_where_it_should_be():
-    assert {"cli", "modalities", "models.unet", "methods", "methods.gmd", "data.volumes", "anysubset"} <= set(FILES)
+    assert {"cli", "modalities", "models.unet", "methods", "methods.gmd", "volumes.dataset", "anysubset"} <= set(FILES)
     assert {"torch", "monai"} <= others("tasks.segmentation")
     assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "modalities", "tasks.task"}
     assert OURS["anysubset"] == set()

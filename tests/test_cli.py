@@ -11,11 +11,12 @@ import yaml
 
 from anysubset import __version__, cli
 from anysubset.commands.lists import no_options
-from anysubset.data import DATASETS, phantom
+from anysubset.data import DATASETS
 from anysubset.experiment import read_experiment
 from anysubset.methods import METHODS
 from anysubset.modalities import scenario_name, scenarios
 from anysubset.system import tensor_file
+from anysubset.volumes import phantom
 
 NAMES = ("flair", "t2", "t1ce", "t1")
 

@@ -9,16 +9,16 @@ import torch
 from torch.testing import assert_close
 
 from anysubset.data import create_dataset
-from anysubset.data.patients import find_patients
-from anysubset.data.preprocessing import paste, prepare
-from anysubset.data.reading import read_patient
-from anysubset.data.volumes import Volumes
 from anysubset.evaluate import evaluate
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.modalities import in_order, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scoring.scores import Score
+from anysubset.volumes.dataset import Volumes
+from anysubset.volumes.patients import find_patients
+from anysubset.volumes.preprocessing import paste, prepare
+from anysubset.volumes.reading import read_patient
 
 NAMES = ("flair", "t2", "t1ce", "t1")
 REGIONS = ("WT", "TC", "ET")

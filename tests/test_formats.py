@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from anysubset.data.holes import read_holes
-from anysubset.data.patients import find_patients
 from anysubset.data.splits import read_splits
 from anysubset.sweep import read_sweep
+from anysubset.volumes.patients import find_patients
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from anysubset import cli
-from anysubset.data.preprocessing import Box
-from anysubset.data.volumes import WholeVolume
 from anysubset.report.pictures import Cut, as_uri
 from anysubset.slices import cut
+from anysubset.volumes.dataset import WholeVolume
+from anysubset.volumes.preprocessing import Box
 
 
 def test_a_slice_is_that_with_most_of_the_outer_region():

@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from anysubset import train as training
 from anysubset.data import create_dataset
-from anysubset.data.phantom import write_phantoms
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment
 from anysubset.gradients import Stored, sequential
@@ -23,6 +22,7 @@ from anysubset.runs import Decouplings, Run
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
 from anysubset.train import Progress, lay_out, learning_rate, train, train_step
+from anysubset.volumes.phantom import write_phantoms
 
 Show = Callable[[Iterable[int], int], Iterable[int]]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from anysubset.data.patients import Patient
-from anysubset.data.preprocessing import from_canonical, paste, prepare
-from anysubset.data.reading import read_patient, write_mask
 from anysubset.methods.method import Method
 from anysubset.modalities import scenario_name
 from anysubset.system.files import whole
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.patients import Patient
+from anysubset.volumes.preprocessing import from_canonical, paste, prepare
+from anysubset.volumes.reading import read_patient, write_mask
 
 
 @torch.no_grad()

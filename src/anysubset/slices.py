@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from anysubset.data.volumes import Volumes, WholeVolume
 from anysubset.methods.method import Method
 from anysubset.modalities import Scenario
 from anysubset.report.pictures import Cut
+from anysubset.volumes.dataset import Volumes, WholeVolume
 
 
 @torch.no_grad()

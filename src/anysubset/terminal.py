@@ -14,9 +14,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from anysubset.data.dataset import Dataset, Sample
     from anysubset.data.features import Features
-    from anysubset.data.volumes import Volumes
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
+    from anysubset.volumes.dataset import Volumes
 
 Item = TypeVar("Item")
 MOST = 15  # Scenarios that fit into a line.

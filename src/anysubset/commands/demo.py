@@ -14,8 +14,8 @@ from anysubset.terminal import say, show_feature_scores, show_volume_scores
 
 if TYPE_CHECKING:
     from anysubset.data.features import Features
-    from anysubset.data.volumes import Volumes
     from anysubset.scoring.scores import Score
+    from anysubset.volumes.dataset import Volumes
 
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -39,9 +39,9 @@ def demo(given: Given) -> None:
 
 def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
     """Phantom patients; the table of Dice of both methods."""
-    from anysubset.data.phantom import write_phantoms
-    from anysubset.data.volumes import Volumes
     from anysubset.scoring.scores import means
+    from anysubset.volumes.dataset import Volumes
+    from anysubset.volumes.phantom import write_phantoms
 
     patients = folder / "patients"
     if not patients.exists():

@@ -13,8 +13,8 @@ from anysubset.terminal import say, show_feature_scores, show_random_missing, sh
 
 if TYPE_CHECKING:
     from anysubset.data.features import Features
-    from anysubset.data.volumes import Volumes
     from anysubset.scoring.scores import Score
+    from anysubset.volumes.dataset import Volumes
 
 
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:

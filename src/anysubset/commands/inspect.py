@@ -29,7 +29,7 @@ def inspect(given: Given) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
     from anysubset.data.description import inspect_table
     from anysubset.data.formats import holds_features
-    from anysubset.data.inspection import inspect_volumes
+    from anysubset.volumes.inspection import inspect_volumes
 
     path, reading = Path(given["path"]), given.get("reading", {})
     target = Path(given["write"]) if given.get("write") else None
@@ -75,9 +75,9 @@ def write_dataset(report: Given, path: Path, target: Path) -> None:
     """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
     import yaml
 
-    from anysubset.data.inspection import dataset_file
-    from anysubset.data.patients import find_patients
     from anysubset.data.splits import draw_splits
+    from anysubset.volumes.inspection import dataset_file
+    from anysubset.volumes.patients import find_patients
 
     settings = dataset_file(report, path)
     if not report["splits"]:

@@ -39,9 +39,9 @@ def predict(given: Given) -> None:
 
 def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
     """A mask and a JSON for each patient."""
-    from anysubset.data.patients import find_patients
     from anysubset.predict import predict as predict_patient
     from anysubset.tasks.segmentation import Segmentation
+    from anysubset.volumes.patients import find_patients
 
     patients = [patient for path in paths for patient in find_patients(path)]
     for name, count in Counter(patient.id for patient in patients).items():

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anysubset.data.features import INTENSITIES, Features, FeatureSet, features_task
-from anysubset.data.patients import BRATS
 from anysubset.data.signature import Signature, read_signature
-from anysubset.data.volumes import Volumes, VolumeSet, segmentation_task
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings, flatten
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.dataset import Volumes, VolumeSet, segmentation_task
+from anysubset.volumes.patients import BRATS
 
 DATASETS: dict[str, VolumeSet | FeatureSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),

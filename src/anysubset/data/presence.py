@@ -7,10 +7,10 @@ from typing import Any
 from anysubset.data import amputation
 from anysubset.data.formats import read_table
 from anysubset.data.holes import Present
-from anysubset.data.patients import find_patients, modalities_in_order
 from anysubset.data.splits import Splits, check_splits, find_splits, read_splits
 from anysubset.errors import unknown
 from anysubset.modalities import Scenario
+from anysubset.volumes.patients import find_patients, modalities_in_order
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from anysubset.data.augmentation import patches
 from anysubset.data.dataset import Dataset, Sample, complete_only, place_of
 from anysubset.data.holes import read_holes, restricted
-from anysubset.data.patients import Patient, find_patients
-from anysubset.data.preprocessing import Box, Prepared, around, paste, prepare
-from anysubset.data.reading import read_patient
 from anysubset.data.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
@@ -31,6 +27,10 @@ from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
 from anysubset.system import processes, tensor_file
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.augmentation import patches
+from anysubset.volumes.patients import Patient, find_patients
+from anysubset.volumes.preprocessing import Box, Prepared, around, paste, prepare
+from anysubset.volumes.reading import read_patient
 
 WIDTH = 0.5  # The paper's.
 PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anysubset.data.inspection import dataset_file, inspect_volumes
 from anysubset.errors import InputError
+from anysubset.volumes.inspection import dataset_file, inspect_volumes
 
 SHAPE = (8, 8, 6)
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from anysubset.data.preprocessing import (
+from anysubset.errors import InputError
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.preprocessing import (
     Box,
     around,
     canonical_affine,
@@ -20,9 +22,7 @@ from anysubset.data.preprocessing import (
     prepare,
     to_canonical,
 )
-from anysubset.data.reading import Grid, PatientVolumes
-from anysubset.errors import InputError
-from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.reading import Grid, PatientVolumes
 
 TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
 SHAPE = (8, 7, 6)

@@ -11,11 +11,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from anysubset.data.patients import BRATS, Patient, find_patients, modalities_in_order
-from anysubset.data.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
 from anysubset.data.splits import check_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.modalities import scenario_name
+from anysubset.volumes.patients import BRATS, Patient, find_patients, modalities_in_order
+from anysubset.volumes.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
 
 Report = dict[str, Any]
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset.data import create_dataset, volumes
+from anysubset.data import create_dataset
 from anysubset.data.holes import write_holes
-from anysubset.data.preprocessing import Box
-from anysubset.data.volumes import Volumes
 from anysubset.errors import InputError
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, scenarios
+from anysubset.volumes import dataset as volumes
+from anysubset.volumes.dataset import Volumes
+from anysubset.volumes.preprocessing import Box
 
 NAMES = ("flair", "t2", "t1ce", "t1")
 HAS = {

@@ -15,9 +15,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from anysubset.data.patients import Patient, Source, stem
 from anysubset.errors import InputError, one_line
 from anysubset.system.files import whole
+from anysubset.volumes.patients import Patient, Source, stem
 
 AFFINE_TOLERANCE = 1e-3
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from anysubset.data.reading import Grid, PatientVolumes, background
 from anysubset.errors import InputError
 from anysubset.modalities import Scenario, scenario_of
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.reading import Grid, PatientVolumes, background
 
 CANONICAL = "RAS"
 

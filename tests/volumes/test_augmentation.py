@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.data.augmentation import patches
 from anysubset.experiment import AugmentSettings
+from anysubset.volumes.augmentation import patches
 
 STILL = AugmentSettings(flip=0, affine=0, intensity=0, foreground=0)
 MOVES = AugmentSettings(flip=0.5, affine=0, intensity=0, foreground=0.5)

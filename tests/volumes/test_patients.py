@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anysubset.data.patients import Patient, Source, find_patients
-from anysubset.data.reading import Grid, read_patient, read_volume, write_mask
+from anysubset.volumes.patients import Patient, Source, find_patients
+from anysubset.volumes.reading import Grid, read_patient, read_volume, write_mask
 
 SHAPE = (8, 8, 6)
 LPS = np.diag([-1.0, -1.0, 2.5, 1.0])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from anysubset.data.phantom import INTENSITIES, LABELS, MODALITIES, phantom_patient, write_phantoms
 from anysubset.errors import InputError
+from anysubset.volumes.phantom import INTENSITIES, LABELS, MODALITIES, phantom_patient, write_phantoms
 
 SMALL = (20, 18, 16)
 
@@ -71,8 +71,8 @@ def test_background_is_exactly_zero_and_brain_is_positive_in_every_contrast(pati
 
 
 def test_brain_stays_apart_from_background_even_without_any_signal(monkeypatch):
-    monkeypatch.setattr("anysubset.data.phantom.INTENSITIES", dict.fromkeys(INTENSITIES, (0, 0, 0, 0)))
-    monkeypatch.setattr("anysubset.data.phantom.NOISE", 0.0)
+    monkeypatch.setattr("anysubset.volumes.phantom.INTENSITIES", dict.fromkeys(INTENSITIES, (0, 0, 0, 0)))
+    monkeypatch.setattr("anysubset.volumes.phantom.NOISE", 0.0)
     volumes, _ = phantom_patient(np.random.default_rng(0), SMALL)
     for volume in volumes.values():
         assert set(np.unique(volume)) == {0, 1}

@@ -1,0 +1,1 @@
+"""Patients on disk, prepared volumes, and batches of them."""
