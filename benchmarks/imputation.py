@@ -27,10 +27,10 @@ from sklearn.preprocessing import StandardScaler
 
 from anysubset import scenarios
 from anysubset.data import create_dataset
-from anysubset.data.features import Features
-from anysubset.data.tables import Table
 from anysubset.experiment import read_experiment
 from anysubset.modalities import Scenario
+from anysubset.tables.dataset import Features
+from anysubset.tables.table import Table
 
 Array = NDArray[Any]
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # Of scikit-learn's C, from strong to weak.

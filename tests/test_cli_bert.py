@@ -14,12 +14,12 @@ from torch.testing import assert_close
 
 from anysubset import cli
 from anysubset.data import create_dataset
-from anysubset.data.signature import read_signature
 from anysubset.experiment import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method
 from anysubset.modalities import Batch, Observed, scenario_name, scenarios
 from anysubset.system import tensor_file
+from anysubset.tables.signature import read_signature
 from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("text", "audio", "vision")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anysubset.data.formats import read_table
-from anysubset.data.tables import differences
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import differences
 
 
 def pickled(path: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from anysubset import cli
-from anysubset.data.arrays import write_table
 from anysubset.data.holes import read_holes
-from anysubset.data.trimodal import trimodal
+from anysubset.tables.arrays import write_table
+from anysubset.tables.trimodal import trimodal
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
 

@@ -6,10 +6,10 @@ import pytest
 
 import anysubset
 from anysubset.data import create_task
-from anysubset.data.signature import Signature
 from anysubset.experiment import Experiment, read_experiment
 from anysubset.methods import method_of
 from anysubset.sweep import read_sweep
+from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
 

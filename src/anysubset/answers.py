@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anysubset.data.features import Block, Features
 from anysubset.methods.method import Method
 from anysubset.modalities import Observed, Scenario, scenario_name
 from anysubset.scoring.scores import ALL
 from anysubset.system.files import whole
+from anysubset.tables.dataset import Block, Features
 
 
 @torch.no_grad()

@@ -29,9 +29,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anysubset.answers import answered, inputs_of
-from anysubset.data.features import check_lengths, features_task
-from anysubset.data.folds import strata
-from anysubset.data.in_memory import (
+from anysubset.errors import InputError, one_line, unknown
+from anysubset.experiment import Experiment, ModelSettings, TrainSettings
+from anysubset.methods import Method, method_of
+from anysubset.modalities import Observed, Scenario, in_order, scenario_name
+from anysubset.runs import Run
+from anysubset.system import processes, tensor_file
+from anysubset.system.devices import device_of
+from anysubset.tables.dataset import check_lengths, features_task
+from anysubset.tables.folds import strata
+from anysubset.tables.in_memory import (
     WHOLLY,
     Array,
     Held,
@@ -44,15 +51,8 @@ from anysubset.data.in_memory import (
     observed_in,
     read_dict,
 )
-from anysubset.data.signature import signature_of
-from anysubset.data.tables import Table
-from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiment import Experiment, ModelSettings, TrainSettings
-from anysubset.methods import Method, method_of
-from anysubset.modalities import Observed, Scenario, in_order, scenario_name
-from anysubset.runs import Run
-from anysubset.system import processes, tensor_file
-from anysubset.system.devices import device_of
+from anysubset.tables.signature import signature_of
+from anysubset.tables.table import Table
 from anysubset.train import train
 
 ONLY = "features"  # The one modality of an array whose columns are not grouped.

@@ -13,9 +13,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from anysubset.data.dataset import Dataset, Sample
-    from anysubset.data.features import Features
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
+    from anysubset.tables.dataset import Features
     from anysubset.volumes.dataset import Volumes
 
 Item = TypeVar("Item")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.data.formats import read_table
 from anysubset.errors import InputError
+from anysubset.tables.formats import read_table
 
 Fault = Callable[..., str]
 

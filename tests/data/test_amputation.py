@@ -14,9 +14,9 @@ from anysubset.data.amputation import (
     true_rate,
 )
 from anysubset.data.holes import Present
-from anysubset.data.tables import Table, differences
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
+from anysubset.tables.table import Table, differences
 
 NAMES = ("text", "audio", "vision")
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from anysubset.data.arrays import write_table
 from anysubset.data.presence import of_patients, of_table
-from anysubset.data.trimodal import trimodal
 from anysubset.errors import InputError
+from anysubset.tables.arrays import write_table
+from anysubset.tables.trimodal import trimodal
 
 SMALL = {"text": 3, "audio": 2, "vision": 2}
 

@@ -31,8 +31,8 @@ def ampute(given: Given) -> None:
 
     Every sample keeps one at least. `fit` reads the file as data.holes and never looks at what is not in it.
     """
-    from anysubset.data.formats import holds_features
     from anysubset.data.presence import of_patients, of_table
+    from anysubset.tables.formats import holds_features
 
     path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
     split, seed = given.get("split", "train"), given.get("seed", 0)

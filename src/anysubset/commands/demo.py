@@ -13,8 +13,8 @@ from anysubset.experiment import read_experiment
 from anysubset.terminal import say, show_feature_scores, show_volume_scores
 
 if TYPE_CHECKING:
-    from anysubset.data.features import Features
     from anysubset.scoring.scores import Score
+    from anysubset.tables.dataset import Features
     from anysubset.volumes.dataset import Volumes
 
 
@@ -62,9 +62,9 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
 
 def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
     """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
-    from anysubset.data.arrays import write_table
-    from anysubset.data.features import Features
-    from anysubset.data.trimodal import trimodal
+    from anysubset.tables.arrays import write_table
+    from anysubset.tables.dataset import Features
+    from anysubset.tables.trimodal import trimodal
 
     table = folder / "utterances.npz"
     if not table.exists():

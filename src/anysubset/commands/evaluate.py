@@ -12,8 +12,8 @@ from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
 
 if TYPE_CHECKING:
-    from anysubset.data.features import Features
     from anysubset.scoring.scores import Score
+    from anysubset.tables.dataset import Features
     from anysubset.volumes.dataset import Volumes
 
 
@@ -29,9 +29,9 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def evaluate(given: Given) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
-    from anysubset.data.features import Features
     from anysubset.report.table import scenario_table
     from anysubset.scoring.scores import means
+    from anysubset.tables.dataset import Features
 
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")

@@ -27,8 +27,8 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def inspect(given: Given) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
-    from anysubset.data.description import inspect_table
-    from anysubset.data.formats import holds_features
+    from anysubset.tables.description import inspect_table
+    from anysubset.tables.formats import holds_features
     from anysubset.volumes.inspection import inspect_volumes
 
     path, reading = Path(given["path"]), given.get("reading", {})

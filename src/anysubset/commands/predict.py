@@ -59,8 +59,8 @@ def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
     """One table of answers, and a JSON, for a table of features."""
     from anysubset.answers import answer
     from anysubset.data import create_dataset
-    from anysubset.data.features import Features
     from anysubset.modalities import scenario_name
+    from anysubset.tables.dataset import Features
 
     experiment = opened.experiment.at(str(table))
     dataset = create_dataset(experiment.data, experiment.model, say, opened.signature, unlabelled=True)

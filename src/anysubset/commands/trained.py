@@ -9,8 +9,8 @@ from anysubset.experiment import Experiment, read_experiment
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
-    from anysubset.data.signature import Signature
     from anysubset.methods import Method
+    from anysubset.tables.signature import Signature
     from anysubset.tasks.prediction import Prediction
     from anysubset.tasks.segmentation import Segmentation
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from anysubset.data.features import INTENSITIES, Features, FeatureSet, features_task
-from anysubset.data.signature import Signature, read_signature
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings, flatten
+from anysubset.tables.dataset import INTENSITIES, Features, FeatureSet, features_task
+from anysubset.tables.signature import Signature, read_signature
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.dataset import Volumes, VolumeSet, segmentation_task

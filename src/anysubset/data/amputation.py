@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from anysubset.data.holes import Present, restricted
-from anysubset.data.tables import Table, shown
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Observed, Scenario
+from anysubset.tables.table import Table, shown
 
 Mask = NDArray[np.bool_]  # (samples, modalities).
 

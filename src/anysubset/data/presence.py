@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from anysubset.data import amputation
-from anysubset.data.formats import read_table
 from anysubset.data.holes import Present
 from anysubset.data.splits import Splits, check_splits, find_splits, read_splits
 from anysubset.errors import unknown
 from anysubset.modalities import Scenario
+from anysubset.tables.formats import read_table
 from anysubset.volumes.patients import find_patients, modalities_in_order
 
 

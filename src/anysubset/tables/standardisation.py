@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
+from anysubset.tables.table import Table
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 

@@ -10,16 +10,16 @@ import torch
 from torch.testing import assert_close
 
 from anysubset.data import create_dataset, create_task
-from anysubset.data.features import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
-from anysubset.data.signature import Signature, read_signature
-from anysubset.data.standardisation import statistics
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
 from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings
 from anysubset.methods import METHODS, create_method
 from anysubset.modalities import Observed, scenarios
 from anysubset.scoring.scores import means
+from anysubset.tables.dataset import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
+from anysubset.tables.signature import Signature, read_signature
+from anysubset.tables.standardisation import statistics
+from anysubset.tables.table import Table
 from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("text", "audio", "vision")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset.data.arrays import write_table
-from anysubset.data.formats import read_table
-from anysubset.data.tables import Table, differences
-from anysubset.data.unpickling import unpickle
 from anysubset.errors import InputError
+from anysubset.tables.arrays import write_table
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import Table, differences
+from anysubset.tables.unpickling import unpickle
 
 # Six samples of two videos a split, whose text, audio and vision are 2, 3 and 1 wide.
 IDS = ["a/1", "a/2", "b/1", "c/1", "d/1", "d/10"]

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anysubset.data.columns import Column, observe
-from anysubset.data.features import Features
-from anysubset.data.signature import Signature
-from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.modalities import Observed
+from anysubset.tables.columns import Column, observe
+from anysubset.tables.dataset import Features
+from anysubset.tables.signature import Signature
+from anysubset.tables.table import Table
 from anysubset.tasks.prediction import Prediction
 
 Array = NDArray[Any]

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from anysubset.data.folds import folds
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
+from anysubset.tables.folds import folds
+from anysubset.tables.table import Table
 
 
 def table(target: torch.Tensor, group: int | None = None) -> Table:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.columns import Array, Column, Options, assemble, ragged
-from anysubset.data.labels import sample_id, target_of, text
 from anysubset.data.splits import Splits, checked, read_splits
-from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line
+from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.labels import sample_id, target_of, text
+from anysubset.tables.table import Table
 
 PAUSE = "sp"
 TURN = re.compile(r"(.+)\[(\d+)\]")

@@ -4,15 +4,15 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from anysubset.data.arrays import read_npz, read_safetensors
-from anysubset.data.columns import Options
-from anysubset.data.pickles import from_pickle
-from anysubset.data.sdk import read_sdk
-from anysubset.data.sheets import read_csv, read_csv_folder, read_parquet
-from anysubset.data.tables import Table
-from anysubset.data.unpickling import unpickle
-from anysubset.data.utterances import from_conversations, is_conversations
 from anysubset.errors import InputError
+from anysubset.tables.arrays import read_npz, read_safetensors
+from anysubset.tables.columns import Options
+from anysubset.tables.pickles import from_pickle
+from anysubset.tables.sdk import read_sdk
+from anysubset.tables.sheets import read_csv, read_csv_folder, read_parquet
+from anysubset.tables.table import Table
+from anysubset.tables.unpickling import unpickle
+from anysubset.tables.utterances import from_conversations, is_conversations
 
 KNOWN = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
 

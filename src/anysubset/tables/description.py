@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from anysubset.data.amputation import presence
-from anysubset.data.formats import read_table
-from anysubset.data.tables import Table, shown, torn_groups
 from anysubset.errors import InputError
 from anysubset.modalities import Observed, scenario_name
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import Table, shown, torn_groups
 
 Report = dict[str, Any]
 

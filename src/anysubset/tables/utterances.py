@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.columns import Array, Column, Options, assemble, ragged
-from anysubset.data.labels import numbers, samples_in, target_of, text
 from anysubset.data.splits import USUAL, checked
-from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line
+from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.labels import numbers, samples_in, target_of, text
+from anysubset.tables.table import Table
 
 
 def is_conversations(content: Any) -> bool:

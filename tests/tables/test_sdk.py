@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anysubset.data.formats import read_table
-from anysubset.data.tables import differences
 from anysubset.errors import InputError
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import differences
 
 h5py = pytest.importorskip("h5py")
 

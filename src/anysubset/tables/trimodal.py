@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anysubset.data.tables import Origin, Table
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Observed
+from anysubset.tables.table import Origin, Table
 
 Array = NDArray[np.float32]
 

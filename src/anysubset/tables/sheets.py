@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anysubset.data.columns import Array, Column, Options, assemble, ragged
-from anysubset.data.labels import splits_of, target_of, text
 from anysubset.data.splits import text_of
-from anysubset.data.tables import Table, shown
 from anysubset.errors import InputError, one_line
+from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.labels import splits_of, target_of, text
+from anysubset.tables.table import Table, shown
 
 NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
 Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.

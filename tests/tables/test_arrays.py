@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anysubset.data.arrays import write_table
-from anysubset.data.formats import read_table
-from anysubset.data.tables import Table, differences
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
+from anysubset.tables.arrays import write_table
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import Table, differences
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "tables"
 real = pytest.mark.skipif(not TABLES.is_dir(), reason="the public data are not at hand (docs/tables.md)")

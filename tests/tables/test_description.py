@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from anysubset.data.description import describe, inspect_table
-from anysubset.data.formats import read_table
+from anysubset.tables.description import describe, inspect_table
+from anysubset.tables.formats import read_table
 
 
 def saved(tmp_path, **changes):

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anysubset.data.labels import whole_numbers
 from anysubset.data.splits import Splits
-from anysubset.data.tables import Origin, Table, shown, torn_groups
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import ReadingSettings
 from anysubset.modalities import Observed
+from anysubset.tables.labels import whole_numbers
+from anysubset.tables.table import Origin, Table, shown, torn_groups
 
 Array = NDArray[Any]
 

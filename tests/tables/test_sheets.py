@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anysubset.data.arrays import write_table
-from anysubset.data.formats import read_table
-from anysubset.data.tables import differences
+from anysubset.tables.arrays import write_table
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import differences
 
 SHEET = """id,y,group,split,text_0,text_1,text_10,audio.0
 v/1,0.5,v,train,1,2,3,

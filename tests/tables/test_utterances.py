@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anysubset.data.formats import read_table
-from anysubset.data.tables import differences
+from anysubset.tables.formats import read_table
+from anysubset.tables.table import differences
 
 FOLDERS = {"audio": "features/wav2vec", "text": "features/deberta"}
 VIDEOS = {"_a-1": ["_a-1_1", "_a-1_2", "_a-1_10"], "b": ["b_1"], "c": ["c_1"]}

@@ -22,13 +22,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 
-from anysubset.data.columns import Array, Column, Options, assemble
-from anysubset.data.labels import splits_of, target_of, text
-from anysubset.data.steps import from_lengths, real_steps, to_the_front
-from anysubset.data.tables import Table
 from anysubset.errors import InputError, one_line
 from anysubset.modalities import Observed
 from anysubset.system.files import whole
+from anysubset.tables.columns import Array, Column, Options, assemble
+from anysubset.tables.labels import splits_of, target_of, text
+from anysubset.tables.steps import from_lengths, real_steps, to_the_front
+from anysubset.tables.table import Table
 
 EXTRAS = ("_lengths", "_valid", "_present")
 ABOUT = ("id", "group", "split")

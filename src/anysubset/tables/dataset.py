@@ -14,13 +14,8 @@ from torch import Tensor
 
 from anysubset.data.amputation import presence, restrict
 from anysubset.data.dataset import Dataset, Knowledge, Sample, complete_only, place_of
-from anysubset.data.folds import folds
-from anysubset.data.formats import read_table
 from anysubset.data.holes import read_holes
-from anysubset.data.signature import Signature, signature_of
 from anysubset.data.splits import Splits, read_splits
-from anysubset.data.standardisation import standardised
-from anysubset.data.tables import Table, shown, taken, torn_groups
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
@@ -28,6 +23,11 @@ from anysubset.models.bert import sizes_of
 from anysubset.scoring.prediction_metrics import chance, class_scores, intensity_scores, number_scores
 from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
+from anysubset.tables.folds import folds
+from anysubset.tables.formats import read_table
+from anysubset.tables.signature import Signature, signature_of
+from anysubset.tables.standardisation import standardised
+from anysubset.tables.table import Table, shown, taken, torn_groups
 from anysubset.tasks.prediction import Prediction
 
 INTENSITIES = (-3.0, 3.0)  # The limits of a target whose sign and seven classes are scored, too.

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from anysubset.data.splits import Splits
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
+from anysubset.tables.table import Table
 
 
 def folds(

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.columns import Array, Column, Options, assemble, ragged
-from anysubset.data.labels import numbers, sample_id, samples_in, split_name, target_of, videos_of
 from anysubset.data.splits import checked
-from anysubset.data.steps import from_lengths, padded_side, real_steps, to_the_front
-from anysubset.data.tables import Table, shown
 from anysubset.errors import InputError
+from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, target_of, videos_of
+from anysubset.tables.steps import from_lengths, padded_side, real_steps, to_the_front
+from anysubset.tables.table import Table, shown
 
 SENTIMENT = ("text", "audio", "vision")  # The order of every table.
 BERT = 30522  # The vocabulary of bert-base-uncased, larger than that of bert-base-chinese.

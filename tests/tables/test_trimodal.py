@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.data.amputation import presence
-from anysubset.data.arrays import write_table
-from anysubset.data.formats import read_table
-from anysubset.data.standardisation import standardised, statistics
-from anysubset.data.tables import Table, differences, torn_groups
-from anysubset.data.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES, PER_VIDEO, trimodal
 from anysubset.errors import InputError
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.modalities import Batch
+from anysubset.tables.arrays import write_table
+from anysubset.tables.formats import read_table
+from anysubset.tables.standardisation import standardised, statistics
+from anysubset.tables.table import Table, differences, torn_groups
+from anysubset.tables.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES, PER_VIDEO, trimodal
 from anysubset.tasks.prediction import Prediction, Stream
 
 SMALL = {"text": 12, "audio": 5, "vision": 8}

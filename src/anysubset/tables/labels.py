@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anysubset.data.splits import Splits, checked
-from anysubset.data.tables import VALIDATION
 from anysubset.errors import InputError, one_line
+from anysubset.tables.table import VALIDATION
 
 Array = NDArray[Any]
 

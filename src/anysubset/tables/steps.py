@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anysubset.data.labels import numbers, whole_numbers
 from anysubset.errors import InputError
+from anysubset.tables.labels import numbers, whole_numbers
 
 Array = NDArray[Any]
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from anysubset.data.amputation import presence
 from anysubset.data.dataset import Knowledge, fingerprint
-from anysubset.data.standardisation import Statistics, statistics
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.modalities import Observed, Scenario
 from anysubset.scoring.prediction_metrics import constant_intensities, majority_class
 from anysubset.system import tensor_file
+from anysubset.tables.standardisation import Statistics, statistics
+from anysubset.tables.table import Table
 from anysubset.tasks.prediction import Stream
 
 KINDS = {2: "vector", 3: "sequence", 4: "image"}

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from anysubset.data.standardisation import standardised, statistics
-from anysubset.data.tables import Table
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
+from anysubset.tables.standardisation import standardised, statistics
+from anysubset.tables.table import Table
 
 
 def table(values, valid=None) -> Table:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from anysubset.data.tables import Table, differences, torn_groups
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
+from anysubset.tables.table import Table, differences, torn_groups
 
 
 def observed(values, rows, valid=None) -> Observed:

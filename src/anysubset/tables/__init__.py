@@ -1,0 +1,1 @@
+"""Vectors and sequences on disk, tables of them, and batches."""
