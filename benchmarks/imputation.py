@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from anysubset import scenarios
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 from anysubset.experiment import read_experiment
 from anysubset.modalities import Scenario
 from anysubset.tables.dataset import Features

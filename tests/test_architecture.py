@@ -187,7 +187,7 @@ def test_a_method_knows_of_the_data_what_the_task_says():
     for name in FILES:
         if name.startswith("methods."):
             assert not {each.split(".")[0] for each in OURS[name]} & {
-                "data",
+                "datasets.table",
                 "datasets",
                 "volumes",
                 "tables",
@@ -205,7 +205,7 @@ def test_only_the_command_line_imports_the_commands():
 
 
 def test_only_commands_and_the_estimators_import_the_tables():
-    names = {name for name, found in OURS.items() if found & {"data", "methods"}}
+    names = {name for name, found in OURS.items() if found & {"datasets.table", "methods"}}
     assert {name for name in names if not name.startswith("commands.")} == {"estimators"}
 
 
@@ -246,7 +246,7 @@ def test_a_report_needs_no_model():
     assert len(reports) >= 2
     # torch comes in with `modalities`, whose words are shared by all; a report itself computes with none.
     assert not set().union(*map(others, reports)) & {"torch", "monai"}
-    rooms = {"models", "methods", "tasks", "data", "datasets", "volumes", "tables"}
+    rooms = {"models", "methods", "tasks", "datasets.table", "datasets", "volumes", "tables"}
     assert not {name.split(".")[0] for name in reached(reports)} & rooms
 
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anysubset.availability import availability, write_availability
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 
 
 def test_eligible_patients_are_counted_by_split_and_scenario(make_experiment: Callable, tmp_path: Path):

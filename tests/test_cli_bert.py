@@ -13,7 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from anysubset import cli
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 from anysubset.experiment import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method

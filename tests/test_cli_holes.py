@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anysubset import cli
-from anysubset.data.holes import read_holes
+from anysubset.datasets.missingness import read_holes
 from anysubset.tables.arrays import write_table
 from anysubset.tables.trimodal import trimodal
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 from anysubset.diagnose import diagnose
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 from anysubset.evaluate import evaluate
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method

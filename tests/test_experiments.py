@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import anysubset
-from anysubset.data import create_task
+from anysubset.datasets.table import create_task
 from anysubset.experiment import Experiment, read_experiment
 from anysubset.methods import method_of
 from anysubset.sweep import read_sweep

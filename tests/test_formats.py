@@ -5,8 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-from anysubset.data.holes import read_holes
-from anysubset.data.splits import read_splits
+from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.splits import read_splits
 from anysubset.sweep import read_sweep
 from anysubset.volumes.patients import find_patients
 

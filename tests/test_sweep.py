@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from anysubset import cli
-from anysubset.data.holes import read_holes
+from anysubset.datasets.missingness import read_holes
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment
 from anysubset.scoring.scores import COLUMNS

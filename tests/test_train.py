@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from anysubset import train as training
-from anysubset.data import create_dataset
+from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment
 from anysubset.gradients import Stored, sequential

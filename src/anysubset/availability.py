@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from anysubset.data.dataset import Dataset
+from anysubset.datasets.dataset import Dataset
 from anysubset.modalities import Scenario, scenario_name, scenarios, support
 from anysubset.system.files import whole
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from anysubset.data.dataset import Dataset, Sample
+from anysubset.datasets.dataset import Dataset, Sample
 from anysubset.methods.method import Method
 from anysubset.modalities import Scenario, in_order
 from anysubset.scoring.scores import Score

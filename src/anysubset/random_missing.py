@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anysubset.data.amputation import remove_at_random, true_rate
-from anysubset.data.dataset import Dataset
-from anysubset.data.holes import Present, write_holes
+from anysubset.datasets.amputation import remove_at_random, true_rate
+from anysubset.datasets.dataset import Dataset
+from anysubset.datasets.missingness import Present, write_holes
 from anysubset.errors import InputError
 from anysubset.modalities import Scenario, scenario_name
 from anysubset.scoring.scores import ALL, Score

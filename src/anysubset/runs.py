@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
 from anysubset.cost import CostLog
-from anysubset.data.dataset import Knowledge
+from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
 from anysubset.gradients import Decoupling

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from anysubset.data.dataset import Dataset, Sample
+    from anysubset.datasets.dataset import Dataset, Sample
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
     from anysubset.tables.dataset import Features

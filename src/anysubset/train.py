@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from anysubset.cost import flop_counter, most_bytes
-from anysubset.data.dataset import Dataset
+from anysubset.datasets.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
 from anysubset.experiment import TrainSettings

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from anysubset.data import create_dataset, create_task
+from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluate import evaluate
 from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings

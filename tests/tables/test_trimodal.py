@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anysubset.data.amputation import presence
+from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.modalities import Batch

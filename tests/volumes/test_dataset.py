@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset.data import create_dataset
-from anysubset.data.holes import write_holes
+from anysubset.datasets.missingness import write_holes
+from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, scenarios

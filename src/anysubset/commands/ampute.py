@@ -31,7 +31,7 @@ def ampute(given: Given) -> None:
 
     Every sample keeps one at least. `fit` reads the file as data.holes and never looks at what is not in it.
     """
-    from anysubset.data.presence import of_patients, of_table
+    from anysubset.datasets.presence import of_patients, of_table
     from anysubset.tables.formats import holds_features
 
     path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})

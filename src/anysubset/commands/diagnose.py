@@ -27,7 +27,7 @@ def diagnose(given: Given) -> None:
     """
     import torch
 
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
     from anysubset.diagnose import check_shared
     from anysubset.diagnose import diagnose as look
     from anysubset.modalities import case_sampler

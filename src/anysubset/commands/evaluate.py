@@ -59,7 +59,7 @@ def score_run(
 ) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
     """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
     from anysubset.availability import write_availability
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
     from anysubset.evaluate import evaluate as evaluate_method
     from anysubset.random_missing import draw_masks, under_masks, write_masks
     from anysubset.scoring.scores import write_scores

@@ -36,7 +36,7 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
     """Train into a run folder, and show the validation scores of the best weights."""
     import torch
 
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
     from anysubset.methods import method_of
     from anysubset.runs import Run
     from anysubset.scoring.scores import shown

@@ -75,7 +75,7 @@ def write_dataset(report: Given, path: Path, target: Path) -> None:
     """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
     import yaml
 
-    from anysubset.data.splits import draw_splits
+    from anysubset.datasets.splits import draw_splits
     from anysubset.volumes.inspection import dataset_file
     from anysubset.volumes.patients import find_patients
 

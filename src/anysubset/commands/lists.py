@@ -27,7 +27,7 @@ def methods(given: Given) -> None:
 
 def datasets(given: Given) -> None:
     """List the datasets that are known by name."""
-    from anysubset.data import DATASETS
+    from anysubset.datasets.table import DATASETS
 
     table = Table("dataset", "modalities", "regions or range", "what it is")
     for name, known in DATASETS.items():

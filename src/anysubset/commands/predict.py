@@ -58,7 +58,7 @@ def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
 def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
     """One table of answers, and a JSON, for a table of features."""
     from anysubset.answers import answer
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
     from anysubset.modalities import scenario_name
     from anysubset.tables.dataset import Features
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 # What takes seconds to import, and what those import when they are used first.
 PRELOAD = (
-    *("anysubset.data", "anysubset.methods", "anysubset.train", "anysubset.evaluate", "anysubset.random_missing"),
+    *(
+        "anysubset.datasets.table",
+        "anysubset.methods",
+        "anysubset.train",
+        "anysubset.evaluate",
+        "anysubset.random_missing",
+    ),
     *("torch._dynamo", "anysubset.report.table"),
 )
 
@@ -81,7 +87,7 @@ def sweep(given: Given) -> int:
 
 def draw_holes(runs: Sequence["Planned"]) -> None:
     """The files of holes that runs need and that are not there yet."""
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
 
     for run in runs:
         data, seed = run.experiment.data, run.holes.get("seed", 0)
@@ -116,7 +122,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
     Raises:
         InputError: with the name of the run.
     """
-    from anysubset.data import create_dataset
+    from anysubset.datasets.table import create_dataset
     from anysubset.methods import method_of
 
     tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.

@@ -8,7 +8,7 @@ from anysubset.commands.given import Given
 from anysubset.errors import InputError
 
 if TYPE_CHECKING:
-    from anysubset.data.holes import Present
+    from anysubset.datasets.missingness import Present
 
 
 class Thinned(NamedTuple):
@@ -33,7 +33,7 @@ def write_thinned(
     Raises:
         InputError: if not exactly one way is given, or a sample would have no modality left.
     """
-    from anysubset.data.holes import write_holes
+    from anysubset.datasets.missingness import write_holes
 
     present, how = thinned(before, modalities, given, seed)
     after = Thinned(present, how, *(sum(map(len, each.values())) for each in (before, present)))
@@ -50,7 +50,7 @@ def thinned(before: "Present", modalities: Sequence[str], given: Given, seed: in
     """
     import numpy as np
 
-    from anysubset.data import amputation
+    from anysubset.datasets import amputation
 
     ways = [name for name in ("rate", "rates", "absent", "monotone") if given.get(name) is not None]
     if len(ways) != 1:

@@ -33,7 +33,7 @@ def open_run(folder: Path, device: str) -> Opened:
     Raises:
         InputError: if the folder is no run, or holds a checkpoint of another experiment.
     """
-    from anysubset.data import create_task, signature_in
+    from anysubset.datasets.table import create_task, signature_in
     from anysubset.methods import method_of
     from anysubset.runs import best_of, check_same, features_of
     from anysubset.system import tensor_file

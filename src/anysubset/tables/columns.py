@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anysubset.data.splits import Splits
+from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import ReadingSettings
 from anysubset.modalities import Observed

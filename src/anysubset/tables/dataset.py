@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anysubset.data.amputation import presence, restrict
-from anysubset.data.dataset import Dataset, Knowledge, Sample, complete_only, place_of
-from anysubset.data.holes import read_holes
-from anysubset.data.splits import Splits, read_splits
+from anysubset.datasets.amputation import presence, restrict
+from anysubset.datasets.dataset import Dataset, Knowledge, Sample, complete_only, place_of
+from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios

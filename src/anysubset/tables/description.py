@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anysubset.data.amputation import presence
+from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
 from anysubset.modalities import Observed, scenario_name
 from anysubset.tables.formats import read_table

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from anysubset.data.splits import Splits
+from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError
 from anysubset.tables.table import Table
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anysubset.data.splits import Splits, checked
+from anysubset.datasets.splits import Splits, checked
 from anysubset.errors import InputError, one_line
 from anysubset.tables.table import VALIDATION
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.splits import checked
+from anysubset.datasets.splits import checked
 from anysubset.errors import InputError
 from anysubset.tables.columns import Array, Column, Options, assemble, ragged
 from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, target_of, videos_of

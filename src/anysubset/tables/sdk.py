@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.splits import Splits, checked, read_splits
+from anysubset.datasets.splits import Splits, checked, read_splits
 from anysubset.errors import InputError, one_line
 from anysubset.tables.columns import Array, Column, Options, assemble, ragged
 from anysubset.tables.labels import sample_id, target_of, text

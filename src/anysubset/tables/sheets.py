@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anysubset.data.splits import text_of
+from anysubset.datasets.splits import text_of
 from anysubset.errors import InputError, one_line
 from anysubset.tables.columns import Array, Column, Options, assemble, ragged
 from anysubset.tables.labels import splits_of, target_of, text

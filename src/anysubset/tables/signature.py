@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from anysubset.data.amputation import presence
-from anysubset.data.dataset import Knowledge, fingerprint
+from anysubset.datasets.amputation import presence
+from anysubset.datasets.dataset import Knowledge, fingerprint
 from anysubset.errors import InputError
 from anysubset.modalities import Observed, Scenario
 from anysubset.scoring.prediction_metrics import constant_intensities, majority_class

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from anysubset.data.splits import USUAL, Splits, checked
+from anysubset.datasets.splits import USUAL, Splits, checked
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Observed
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.data.splits import USUAL, checked
+from anysubset.datasets.splits import USUAL, checked
 from anysubset.errors import InputError, one_line
 from anysubset.tables.columns import Array, Column, Options, assemble, ragged
 from anysubset.tables.labels import numbers, samples_in, target_of, text

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from anysubset.data.dataset import Dataset, Sample, complete_only, place_of
-from anysubset.data.holes import read_holes, restricted
-from anysubset.data.splits import check_splits, find_splits, read_splits
+from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
+from anysubset.datasets.missingness import read_holes, restricted
+from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Scenario, collate, scenarios

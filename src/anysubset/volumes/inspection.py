@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from anysubset.data.splits import check_splits, find_splits
+from anysubset.datasets.splits import check_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.modalities import scenario_name
 from anysubset.volumes.patients import BRATS, Patient, find_patients, modalities_in_order

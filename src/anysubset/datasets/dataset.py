@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anysubset.data.splits import Splits
+from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Batch, Inputs, Scenario
 from anysubset.scoring.scores import Score

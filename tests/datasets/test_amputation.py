@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset.data.amputation import (
+from anysubset.datasets.amputation import (
     presence,
     remove,
     remove_at_random,
@@ -13,7 +13,7 @@ from anysubset.data.amputation import (
     restrict,
     true_rate,
 )
-from anysubset.data.holes import Present
+from anysubset.datasets.missingness import Present
 from anysubset.errors import InputError
 from anysubset.modalities import Observed
 from anysubset.tables.table import Table, differences

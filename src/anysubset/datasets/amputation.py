@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anysubset.data.holes import Present, restricted
+from anysubset.datasets.missingness import Present, restricted
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Observed, Scenario
 from anysubset.tables.table import Table, shown

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anysubset.data import amputation
-from anysubset.data.holes import Present
-from anysubset.data.splits import Splits, check_splits, find_splits, read_splits
+from anysubset.datasets import amputation
+from anysubset.datasets.missingness import Present
+from anysubset.datasets.splits import Splits, check_splits, find_splits, read_splits
 from anysubset.errors import unknown
 from anysubset.modalities import Scenario
 from anysubset.tables.formats import read_table

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from anysubset.data.presence import of_patients, of_table
+from anysubset.datasets.presence import of_patients, of_table
 from anysubset.errors import InputError
 from anysubset.tables.arrays import write_table
 from anysubset.tables.trimodal import trimodal

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.data.splits import check_splits, draw_splits, find_splits, read_splits
+from anysubset.datasets.splits import check_splits, draw_splits, find_splits, read_splits
 from anysubset.errors import InputError
 
 LGG = Path(__file__).parents[3] / "shared" / "data" / "lgg"

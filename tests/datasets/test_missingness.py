@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.data.holes import read_holes, restricted, write_holes
+from anysubset.datasets.missingness import read_holes, restricted, write_holes
 
 STAY = {"b/1": ("text", "vision"), 'quoted "a"': ("audio",)}
 
