@@ -28,8 +28,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from anysubset.answers import answered, inputs_of
 from anysubset.errors import InputError, one_line, unknown
+from anysubset.evaluation.rows import answered, inputs_of
 from anysubset.experiment import Experiment, ModelSettings, TrainSettings
 from anysubset.methods import Method, method_of
 from anysubset.modalities import Observed, Scenario, in_order, scenario_name

@@ -19,7 +19,7 @@ import torch
 from anysubset.cost import flop_counter, most_bytes
 from anysubset.datasets.dataset import Dataset
 from anysubset.errors import InputError
-from anysubset.evaluate import evaluate
+from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiment import TrainSettings
 from anysubset.gradients import NonFiniteGradientError
 from anysubset.methods.method import Loss, Method

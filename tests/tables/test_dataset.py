@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
-from anysubset.evaluate import evaluate
+from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings
 from anysubset.methods import METHODS, create_method
 from anysubset.modalities import Observed, scenarios

@@ -58,10 +58,10 @@ def score_run(
     seed: int = 0,
 ) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
     """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
-    from anysubset.availability import write_availability
     from anysubset.datasets.table import create_dataset
-    from anysubset.evaluate import evaluate as evaluate_method
-    from anysubset.random_missing import draw_masks, under_masks, write_masks
+    from anysubset.evaluation.availability import write_availability
+    from anysubset.evaluation.every_scenario import evaluate as evaluate_method
+    from anysubset.evaluation.random_missingness import draw_masks, under_masks, write_masks
     from anysubset.scoring.scores import write_scores
     from anysubset.system import processes
 

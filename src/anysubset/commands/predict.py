@@ -39,7 +39,7 @@ def predict(given: Given) -> None:
 
 def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
     """A mask and a JSON for each patient."""
-    from anysubset.predict import predict as predict_patient
+    from anysubset.evaluation.patients import predict as predict_patient
     from anysubset.tasks.segmentation import Segmentation
     from anysubset.volumes.patients import find_patients
 
@@ -57,8 +57,8 @@ def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
 
 def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
     """One table of answers, and a JSON, for a table of features."""
-    from anysubset.answers import answer
     from anysubset.datasets.table import create_dataset
+    from anysubset.evaluation.rows import answer
     from anysubset.modalities import scenario_name
     from anysubset.tables.dataset import Features
 

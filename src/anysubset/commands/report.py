@@ -62,9 +62,9 @@ def write_page(paths: Sequence[Path], output: Path, split: str, asked: Given, im
 def gallery_of(group: "Together", split: str) -> "Gallery | str":
     """Slices of the runs of one dataset, from their patients; or why there are none."""
     from anysubset.datasets.table import create_dataset
+    from anysubset.evaluation.slices import slices
     from anysubset.report.comparison import Comparison
     from anysubset.report.pictures import gallery, wanted
-    from anysubset.slices import slices
     from anysubset.volumes.dataset import Volumes
 
     if "dice" not in group.first.metrics:

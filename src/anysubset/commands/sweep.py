@@ -28,8 +28,8 @@ PRELOAD = (
         "anysubset.datasets.table",
         "anysubset.methods",
         "anysubset.train",
-        "anysubset.evaluate",
-        "anysubset.random_missing",
+        "anysubset.evaluation.every_scenario",
+        "anysubset.evaluation.random_missingness",
     ),
     *("torch._dynamo", "anysubset.report.table"),
 )

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from anysubset import cli
+from anysubset.evaluation.slices import cut
 from anysubset.report.pictures import Cut, as_uri
-from anysubset.slices import cut
 from anysubset.volumes.dataset import WholeVolume
 from anysubset.volumes.preprocessing import Box
 

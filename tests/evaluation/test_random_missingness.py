@@ -3,7 +3,7 @@ import pytest
 from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.missingness import read_holes
 from anysubset.errors import InputError
-from anysubset.random_missing import draw_masks, under_mask, under_masks, write_masks
+from anysubset.evaluation.random_missingness import draw_masks, under_mask, under_masks, write_masks
 from anysubset.scoring.scores import ALL, Score, means
 
 NAMES = ("text", "audio", "vision")

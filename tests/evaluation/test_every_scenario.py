@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from anysubset.datasets.table import create_dataset
-from anysubset.evaluate import evaluate
+from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiment import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.modalities import in_order, scenarios

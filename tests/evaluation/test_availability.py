@@ -2,8 +2,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from anysubset.availability import availability, write_availability
 from anysubset.datasets.table import create_dataset
+from anysubset.evaluation.availability import availability, write_availability
 
 
 def test_eligible_patients_are_counted_by_split_and_scenario(make_experiment: Callable, tmp_path: Path):
