@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from anysubset import GMD, DynamicSharing
-from anysubset.cost import flops_of
+from anysubset.training.cost import flops_of
 
 Measured = dict[str, Any]
 

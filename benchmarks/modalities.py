@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset import DynamicSharing, scenarios
-from anysubset.cost import flops_of
 from anysubset.modalities import Scenario, as_observed, draw_cases
+from anysubset.training.cost import flops_of
 
 Row = dict[str, Any]
 

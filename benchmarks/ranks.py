@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from anysubset.cost import flops_of
 from anysubset.models.unet import UNet
+from anysubset.training.cost import flops_of
 
 MODALITIES = ("flair", "t2", "t1ce", "t1")
 CASES = {5: 10.67, 15: 32.0}  # Branch backwards: the mean over draws of five cases, and all fifteen.

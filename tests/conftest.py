@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from anysubset import cli, terminal
-from anysubset import train as training
 from anysubset.experiment import Experiment, read_experiment, write_experiment
+from anysubset.training import loop as training
 from anysubset.volumes.phantom import write_phantoms
 
 # Tables are as wide as where nobody looks, whatever the terminal of whoever runs the tests.

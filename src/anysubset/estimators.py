@@ -33,7 +33,6 @@ from anysubset.evaluation.rows import answered, inputs_of
 from anysubset.experiment import Experiment, ModelSettings, TrainSettings
 from anysubset.methods import Method, method_of
 from anysubset.modalities import Observed, Scenario, in_order, scenario_name
-from anysubset.runs import Run
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
 from anysubset.tables.dataset import check_lengths, features_task
@@ -53,7 +52,8 @@ from anysubset.tables.in_memory import (
 )
 from anysubset.tables.signature import signature_of
 from anysubset.tables.table import Table
-from anysubset.train import train
+from anysubset.training.loop import train
+from anysubset.training.run import Run
 
 ONLY = "features"  # The one modality of an array whose columns are not grouped.
 GROUPED = "group the columns with modalities=, so that a group may be missing."

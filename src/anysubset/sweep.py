@@ -292,7 +292,7 @@ def check_folder(run: Planned) -> None:
     Raises:
         InputError: if it is not.
     """
-    from anysubset.runs import check_same
+    from anysubset.training.run import check_same
 
     stored = run.folder / "experiment.yaml"
     if not stored.is_file():

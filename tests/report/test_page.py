@@ -11,8 +11,8 @@ import torch
 from anysubset import cli
 from anysubset.gradients import Decoupling
 from anysubset.modalities import scenarios
-from anysubset.runs import DecouplingLog
 from anysubset.system import tensor_file
+from anysubset.training.run import DecouplingLog
 
 A, B, AB = ("a",), ("b",), ("a", "b")
 # By hand, of gmd in per cent: a 50, b 30, both 80, so all 53.3.

@@ -18,7 +18,7 @@ STEPS = 6
 # Started in each process: a whole run, an evaluation, a run that ends at its third step, and a batch that is too small.
 SCRIPT = f"""
 import sys
-import anysubset.train
+import anysubset.training.loop
 from anysubset.cli import main
 
 experiment, place = sys.argv[1:]

@@ -28,11 +28,11 @@ def diagnose(given: Given) -> None:
     import torch
 
     from anysubset.datasets.table import create_dataset
-    from anysubset.diagnose import check_shared
-    from anysubset.diagnose import diagnose as look
     from anysubset.modalities import case_sampler
     from anysubset.report.diagnostics import diagnosis, history_of
     from anysubset.system.files import whole
+    from anysubset.training.diagnose import check_shared
+    from anysubset.training.diagnose import diagnose as look
 
     run, split, batches = Path(given["run"]), given.get("split", "val"), given.get("batches", 10)
     if batches < 1:

@@ -38,10 +38,10 @@ def train_run(experiment: Experiment, folder: Path, resume: bool) -> None:
 
     from anysubset.datasets.table import create_dataset
     from anysubset.methods import method_of
-    from anysubset.runs import Run
     from anysubset.scoring.scores import shown
     from anysubset.system import processes
-    from anysubset.train import train
+    from anysubset.training.loop import train
+    from anysubset.training.run import Run
 
     experiment = experiment.anchored()
     # What can be found wrong without reading a volume is found before the folder is made.

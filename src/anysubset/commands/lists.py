@@ -40,7 +40,7 @@ def doctor(given: Given) -> None:
     import torch
 
     from anysubset.gradients import by_index
-    from anysubset.runs import environment
+    from anysubset.training.run import environment
 
     table = Table("what", "found")
     for name, value in environment().items():

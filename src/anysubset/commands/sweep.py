@@ -27,7 +27,7 @@ PRELOAD = (
     *(
         "anysubset.datasets.table",
         "anysubset.methods",
-        "anysubset.train",
+        "anysubset.training.loop",
         "anysubset.evaluation.every_scenario",
         "anysubset.evaluation.random_missingness",
     ),

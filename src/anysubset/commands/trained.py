@@ -35,8 +35,8 @@ def open_run(folder: Path, device: str) -> Opened:
     """
     from anysubset.datasets.table import create_task, signature_in
     from anysubset.methods import method_of
-    from anysubset.runs import best_of, check_same, features_of
     from anysubset.system import tensor_file
+    from anysubset.training.run import best_of, check_same, features_of
 
     if not (folder / "experiment.yaml").is_file():
         raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import anysubset
-from anysubset.cost import CostLog
 from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
 from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
 from anysubset.gradients import Decoupling
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import clear_parts, whole
+from anysubset.training.cost import CostLog
 
 
 class Run:

@@ -6,7 +6,7 @@ from anysubset.errors import InputError
 from anysubset.gradients import GMD
 from anysubset.methods.method import Method
 from anysubset.modalities import Batch, Scenario
-from anysubset.runs import Decouplings
+from anysubset.training.run import Decouplings
 
 
 def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence[Scenario]) -> Decouplings:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anysubset.cost import CostLog, flop_counter, flops_of, most_bytes
+from anysubset.training.cost import CostLog, flop_counter, flops_of, most_bytes
 
 
 def test_a_product_counts_a_multiplication_and_an_addition_forward_and_backward():

@@ -21,7 +21,7 @@ RUNNER = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
-import anysubset.cli, anysubset.datasets.table, anysubset.methods, anysubset.runs, anysubset.train
+import anysubset.cli, anysubset.datasets.table, anysubset.methods, anysubset.training.run, anysubset.training.loop
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # Imports half of torch.
 
 def age(path):

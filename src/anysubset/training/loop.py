@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from anysubset.cost import flop_counter, most_bytes
 from anysubset.datasets.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
@@ -26,9 +25,10 @@ from anysubset.methods.method import Loss, Method
 from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
-from anysubset.runs import Run, check_same
 from anysubset.scoring.scores import means, over_set, overall, shown
 from anysubset.system import processes, tensor_file
+from anysubset.training.cost import flop_counter, most_bytes
+from anysubset.training.run import Run, check_same
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -12,16 +12,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from anysubset import train as training
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiment import Experiment, TrainSettings, read_experiment
 from anysubset.gradients import Stored, sequential
 from anysubset.methods import METHODS, create_method, method_of
-from anysubset.runs import Decouplings, Run
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
-from anysubset.train import Progress, lay_out, learning_rate, train, train_step
+from anysubset.training import loop as training
+from anysubset.training.loop import Progress, lay_out, learning_rate, train, train_step
+from anysubset.training.run import Decouplings, Run
 from anysubset.volumes.phantom import write_phantoms
 
 Show = Callable[[Iterable[int], int], Iterable[int]]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from anysubset.datasets.table import create_dataset
-from anysubset.diagnose import diagnose
 from anysubset.errors import InputError
 from anysubset.experiment import write_experiment
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
 from anysubset.modalities import Batch, scenario_name, scenarios
 from anysubset.system import tensor_file
+from anysubset.training.diagnose import diagnose
 
 SHARING = [name for name, method in METHODS.items() if issubclass(method, DynamicSharingMethod)]
 Told = Callable[..., str]
