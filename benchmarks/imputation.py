@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from anysubset import scenarios
 from anysubset.datasets.table import create_dataset
-from anysubset.experiment import read_experiment
+from anysubset.experiments.settings import read_experiment
 from anysubset.modalities import Scenario
 from anysubset.tables.dataset import Features
 from anysubset.tables.table import Table

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anysubset import cli, terminal
-from anysubset.experiment import Experiment, read_experiment, write_experiment
+from anysubset.experiments.settings import Experiment, read_experiment, write_experiment
 from anysubset.training import loop as training
 from anysubset.volumes.phantom import write_phantoms
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from anysubset import cli
-from anysubset.experiment import read_experiment, write_experiment
+from anysubset.experiments.settings import read_experiment, write_experiment
 from anysubset.methods import METHODS
 from anysubset.modalities import scenario_name, scenarios
 from anysubset.system import tensor_file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anysubset.datasets.missingness import read_holes
 from anysubset.datasets.splits import read_splits
-from anysubset.sweep import read_sweep
+from anysubset.experiments.sweep import read_sweep
 from anysubset.volumes.patients import find_patients
 
 ROOT = Path(__file__).parents[1]

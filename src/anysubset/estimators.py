@@ -30,7 +30,7 @@ from torch import Tensor
 
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.evaluation.rows import answered, inputs_of
-from anysubset.experiment import Experiment, ModelSettings, TrainSettings
+from anysubset.experiments.settings import Experiment, ModelSettings, TrainSettings
 from anysubset.methods import Method, method_of
 from anysubset.modalities import Observed, Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file

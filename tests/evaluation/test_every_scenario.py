@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.modalities import in_order, scenarios
 from anysubset.models.sharing import DynamicSharing

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anysubset.cli import main
-from anysubset.experiment import write_experiment
+from anysubset.experiments.settings import write_experiment
 from anysubset.system import processes
 
 STEPS = 6

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiment import DataSettings, ModelSettings, ReadingSettings
+from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingSettings
 from anysubset.methods import METHODS, create_method
 from anysubset.modalities import Observed, scenarios
 from anysubset.scoring.scores import means

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiment import write_experiment
+from anysubset.experiments.settings import write_experiment
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
 from anysubset.modalities import Batch, scenario_name, scenarios

@@ -12,7 +12,7 @@ import torch
 from anysubset.datasets.missingness import write_holes
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.modalities import Batch, scenarios
 from anysubset.volumes import dataset as volumes
 from anysubset.volumes.dataset import Volumes

@@ -8,7 +8,7 @@ from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
-from anysubset.experiment import ReadingSettings
+from anysubset.experiments.settings import ReadingSettings
 from anysubset.terminal import say, show_holes
 
 

@@ -6,7 +6,7 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
-from anysubset.experiment import ReadingSettings
+from anysubset.experiments.settings import ReadingSettings
 from anysubset.terminal import say
 
 

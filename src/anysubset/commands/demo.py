@@ -9,7 +9,7 @@ from anysubset.commands.evaluate import score_run
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
 from anysubset.commands.report import write_page
-from anysubset.experiment import read_experiment
+from anysubset.experiments.settings import read_experiment
 from anysubset.terminal import say, show_feature_scores, show_volume_scores
 
 if TYPE_CHECKING:

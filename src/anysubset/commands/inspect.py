@@ -9,7 +9,7 @@ import jsonargparse
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
 from anysubset.errors import InputError
-from anysubset.experiment import ReadingSettings
+from anysubset.experiments.settings import ReadingSettings
 from anysubset.terminal import show_table, show_volumes
 
 

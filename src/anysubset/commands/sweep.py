@@ -17,7 +17,7 @@ from anysubset.system.devices import device_of
 from anysubset.terminal import say, show_results, track
 
 if TYPE_CHECKING:
-    from anysubset.sweep import Planned
+    from anysubset.experiments.sweep import Planned
     from anysubset.tasks.prediction import Prediction
     from anysubset.tasks.segmentation import Segmentation
 
@@ -50,7 +50,7 @@ def sweep(given: Given) -> int:
     """
     import filelock
 
-    from anysubset.sweep import check_folder, lacking, read_sweep, result_of, write_results
+    from anysubset.experiments.sweep import check_folder, lacking, read_sweep, result_of, write_results
 
     path = Path(given["sweep"])
     output = Path(given.get("output") or Path("runs") / path.stem).resolve()
@@ -144,8 +144,8 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
 
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
     """Trains and scores runs, several at once; by name, why those failed that did."""
+    from anysubset.experiments.sweep import result_of
     from anysubset.scoring.scores import shown
-    from anysubset.sweep import result_of
     from anysubset.system.children import Job, last_line, run_jobs
 
     works, names = {}, {run.name: run for run in runs}
@@ -168,7 +168,7 @@ def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threa
 
 def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
     """One run of a sweep, in a process of its own: trained to its end, and scored where it is not yet."""
-    from anysubset.sweep import lacking
+    from anysubset.experiments.sweep import lacking
 
     if lacking(run, splits) is None:
         train_run(run.experiment, run.folder, resume=True)

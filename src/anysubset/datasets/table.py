@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiment import DataSettings, ModelSettings, flatten
+from anysubset.experiments.settings import DataSettings, ModelSettings, flatten
 from anysubset.tables.dataset import INTENSITIES, Features, FeatureSet, features_task
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tasks.prediction import Prediction

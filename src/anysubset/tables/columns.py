@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiment import ReadingSettings
+from anysubset.experiments.settings import ReadingSettings
 from anysubset.modalities import Observed
 from anysubset.tables.labels import whole_numbers
 from anysubset.tables.table import Origin, Table, shown, torn_groups

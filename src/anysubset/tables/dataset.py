@@ -17,7 +17,7 @@ from anysubset.datasets.dataset import Dataset, Knowledge, Sample, complete_only
 from anysubset.datasets.missingness import read_holes
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
 from anysubset.models.bert import sizes_of
 from anysubset.scoring.prediction_metrics import chance, class_scores, intensity_scores, number_scores

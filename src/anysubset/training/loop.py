@@ -19,7 +19,7 @@ import torch
 from anysubset.datasets.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiment import TrainSettings
+from anysubset.experiments.settings import TrainSettings
 from anysubset.gradients import NonFiniteGradientError
 from anysubset.methods.method import Loss, Method
 from anysubset.modalities import Batch, eligible, scenario_name

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 import anysubset
 from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
-from anysubset.experiment import INCIDENTAL, Experiment, read_experiment, write_experiment
+from anysubset.experiments.settings import INCIDENTAL, Experiment, read_experiment, write_experiment
 from anysubset.gradients import Decoupling
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import clear_parts, whole

@@ -14,7 +14,7 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from anysubset.experiment import AugmentSettings
+from anysubset.experiments.settings import AugmentSettings
 
 
 def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) -> Compose:

@@ -21,7 +21,7 @@ from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
 from anysubset.datasets.missingness import read_holes, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiment import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.modalities import Batch, Scenario, collate, scenarios
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95

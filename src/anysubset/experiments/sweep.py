@@ -33,7 +33,7 @@ from typing import Any
 import yaml
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiment import Experiment, check_names, flatten, read_experiment, settings_in
+from anysubset.experiments.settings import Experiment, check_names, flatten, read_experiment, settings_in
 from anysubset.system.files import whole
 
 Settings = dict[str, Any]

@@ -6,9 +6,9 @@ import pytest
 
 import anysubset
 from anysubset.datasets.table import create_task
-from anysubset.experiment import Experiment, read_experiment
+from anysubset.experiments.settings import Experiment, read_experiment
+from anysubset.experiments.sweep import read_sweep
 from anysubset.methods import method_of
-from anysubset.sweep import read_sweep
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from anysubset.errors import InputError
-from anysubset.experiment import (
+from anysubset.experiments.settings import (
     INCIDENTAL,
     AugmentSettings,
     DataSettings,

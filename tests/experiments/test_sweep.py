@@ -19,9 +19,9 @@ import yaml
 from anysubset import cli
 from anysubset.datasets.missingness import read_holes
 from anysubset.errors import InputError
-from anysubset.experiment import write_experiment
+from anysubset.experiments.settings import write_experiment
+from anysubset.experiments.sweep import Planned, lacking, mean_scores, read_sweep
 from anysubset.scoring.scores import COLUMNS
-from anysubset.sweep import Planned, lacking, mean_scores, read_sweep
 from anysubset.system import tensor_file
 
 VARY: dict[str, Any] = {"method": {"gmd": {}, "full": {"method.name": "full"}}, "seed": [0, 1]}
