@@ -37,8 +37,8 @@ def compare(given: Given) -> None:
 
     Means, intervals and tests against a reference, from the scores of runs alone.
     """
+    from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
-    from anysubset.report.paper import paper_grids
     from anysubset.report.side_by_side import grids
     from anysubset.system.files import whole
 

@@ -5,9 +5,9 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.modalities import scenarios
+from anysubset.paper.printed import CAVEATS, TABLE_2
+from anysubset.paper.tables import TABLES, paper_grids
 from anysubset.report.grid import Grid
-from anysubset.report.paper import TABLES, paper_grids
-from anysubset.report.published import CAVEATS, TABLE_2
 from anysubset.report.results import Together, put_together, read_results
 
 Write = Callable[..., Path]

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from anysubset.errors import InputError, unknown
 from anysubset.modalities import Scenario, scenarios
-from anysubset.report import published
+from anysubset.paper import printed as published
 from anysubset.report.comparison import Comparison
 from anysubset.report.grid import Grid
 from anysubset.report.results import Together

@@ -2,7 +2,7 @@ from statistics import fmean
 
 import pytest
 
-from anysubset.report.published import CAVEATS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5
+from anysubset.paper.printed import CAVEATS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5
 
 METHODS_2 = ["Baseline", "U-HeMIS", "HVED", "ACN", "RFNet", "SMU-Net", "OGM-GE", "Ours"]
 METHODS_4 = ["CPM", "GMC", "MMIN", "GCNet", "Baseline", "Ours"]
