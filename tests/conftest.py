@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset import cli, terminal
+from anysubset import cli
+from anysubset.commands import terminal
+from anysubset.errors import InputError
 from anysubset.experiments.settings import Experiment, read_experiment, write_experiment
+from anysubset.tables.formats import read_table
 from anysubset.training import loop as training
 from anysubset.volumes.phantom import write_phantoms
 
@@ -222,3 +225,34 @@ def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractC
             yield
 
     return until
+
+
+# ------------------------------------------------------------------------------------------------ wrong input
+
+Fault = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def fault() -> Fault:
+    """`fault(action, ...)`: the one line that an action refuses what it was given with."""
+
+    def line_of(action: Callable[..., object], *arguments: object, **named: object) -> str:
+        with pytest.raises(InputError) as caught:
+            action(*arguments, **named)
+        line = str(caught.value)
+        assert "\n" not in line
+        return line
+
+    return line_of
+
+
+@pytest.fixture(scope="session")
+def table_fault(fault: Fault) -> Fault:
+    """`table_fault(path, **options)`: the one line that a file of features is refused with; it starts with the path."""
+
+    def line_of(path: Path, **options: object) -> str:
+        line = fault(read_table, path, **options)
+        assert line.startswith(str(path))
+        return line
+
+    return line_of

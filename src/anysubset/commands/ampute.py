@@ -6,10 +6,10 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
+from anysubset.commands.terminal import say, show_holes
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
-from anysubset.terminal import say, show_holes
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:

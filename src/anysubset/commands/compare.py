@@ -7,8 +7,8 @@ import jsonargparse
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_beside
 from anysubset.commands.scored import scored_runs
+from anysubset.commands.terminal import say
 from anysubset.errors import InputError, unknown
-from anysubset.terminal import say
 
 
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:

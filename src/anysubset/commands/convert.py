@@ -6,8 +6,8 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
+from anysubset.commands.terminal import say
 from anysubset.experiments.settings import ReadingSettings
-from anysubset.terminal import say
 
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.terminal import say, show_diagnosis, track
 from anysubset.commands.trained import open_run
 from anysubset.errors import InputError
-from anysubset.terminal import say, show_diagnosis, track
 
 
 def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
 from anysubset.commands.trained import open_run
 from anysubset.system.devices import device_of
-from anysubset.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
 
 if TYPE_CHECKING:
     from anysubset.scoring.scores import Score

@@ -5,9 +5,9 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.terminal import say, show_support, track_steps
 from anysubset.experiments.settings import Experiment, add_settings, flatten, read_experiment
 from anysubset.system.devices import device_of
-from anysubset.terminal import say, show_support, track_steps
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
+from anysubset.commands.terminal import show_table, show_volumes
 from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
-from anysubset.terminal import show_table, show_volumes
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:

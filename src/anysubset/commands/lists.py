@@ -6,8 +6,8 @@ import jsonargparse
 from rich.table import Table
 
 from anysubset.commands.given import Given
+from anysubset.commands.terminal import say
 from anysubset.system.devices import device_of
-from anysubset.terminal import say
 
 
 def no_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
+from anysubset.commands.terminal import say, track
 from anysubset.commands.trained import Opened, open_run
 from anysubset.errors import InputError
-from anysubset.terminal import say, track
 
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:

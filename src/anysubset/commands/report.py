@@ -9,9 +9,9 @@ import jsonargparse
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_beside
 from anysubset.commands.scored import scored_runs
+from anysubset.commands.terminal import say
 from anysubset.commands.trained import open_run
 from anysubset.errors import InputError
-from anysubset.terminal import say
 
 if TYPE_CHECKING:
     from anysubset.report.pictures import Gallery
