@@ -29,10 +29,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from anysubset import scenario_name, scenarios
+from anysubset import all_scenarios, scenario_name
 from anysubset.gradients import sequential
 from anysubset.gradients.rows import gramian, weighted_sum
-from anysubset.modalities import draw_cases
+from anysubset.scenarios import draw_cases
 
 NETWORKS = ("brats", "sequences", "recurrent")
 
@@ -44,7 +44,7 @@ def conflicting_rows(size: int, seed: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(len(CONTRASTS), size, generator=generator)
     directions = directions - 0.8 * directions.mean(dim=0)
-    members = [[CONTRASTS.index(name) for name in case] for case in scenarios(CONTRASTS)]
+    members = [[CONTRASTS.index(name) for name in case] for case in all_scenarios(CONTRASTS)]
     return torch.stack([directions[some].mean(dim=0) for some in members]).to(device)
 
 
@@ -149,7 +149,7 @@ def run(
             }
         draws = {
             "random=5": draw_cases(model.modalities, 5, torch.Generator().manual_seed(seed)),
-            "all": scenarios(model.modalities),
+            "all": all_scenarios(model.modalities),
         }
         for kind, cases in draws.items():
             loss = soft_dice if name == "brats" else functional.l1_loss

@@ -25,10 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anysubset import scenarios
+from anysubset import all_scenarios
 from anysubset.datasets.table import create_dataset
 from anysubset.experiments.settings import read_experiment
-from anysubset.modalities import Scenario
+from anysubset.scenarios import Scenario
 from anysubset.tables.dataset import Features
 from anysubset.tables.table import Table
 
@@ -46,7 +46,7 @@ def columns(table: Table, modalities: Scenario) -> tuple[Array, dict[str, slice]
         else:
             flat = seen.values.flatten(1)
         part = np.full((len(table), flat.shape[1]), np.nan)
-        part[seen.rows.numpy()] = flat.numpy()
+        part[seen.indices.numpy()] = flat.numpy()
         parts.append(part)
         places[name] = slice(start, start + flat.shape[1])
         start += flat.shape[1]
@@ -63,7 +63,7 @@ def fitted(x: Array, y: Array, penalty: float) -> Pipeline:
 def over_scenarios(model: Pipeline, x: Array, y: Array, places: dict[str, slice]) -> float:
     """The mean accuracy over all scenarios, on the samples that have their modalities."""
     found = []
-    for scenario in scenarios(tuple(places)):
+    for scenario in all_scenarios(tuple(places)):
         eligible = np.all([~np.isnan(x[:, places[name]]).any(axis=1) for name in scenario], axis=0)
         if eligible.any():
             seen = np.full_like(x, np.nan)

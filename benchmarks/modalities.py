@@ -24,8 +24,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anysubset import DynamicSharing, scenarios
-from anysubset.modalities import Scenario, as_observed, draw_cases
+from anysubset import DynamicSharing, all_scenarios
+from anysubset.batches import as_observed
+from anysubset.scenarios import Scenario, draw_cases
 from anysubset.training.cost import flops_of
 
 Row = dict[str, Any]
@@ -77,7 +78,7 @@ def measure(most: int, k: int, draws: int, seed: int) -> list[Row]:
         rows.append(
             {
                 "modalities": count,
-                "all": {"cases": possible, **cost(names, scenarios(names), seed)},
+                "all": {"cases": possible, **cost(names, all_scenarios(names), seed)},
                 "random": {
                     "cases": min(k, possible),
                     "expected_branches": min(k, possible) * count * 2 ** (count - 1) / possible,

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset import DynamicSharing, UNet, scenario_name
-from anysubset.modalities import Observed, Scenario, as_observed
+from anysubset.batches import Observed, as_observed
+from anysubset.scenarios import Scenario
 from anysubset.tasks.prediction import Prediction, Stream
 
 Encode = Callable[[str, Tensor, Tensor | None], Tensor]
@@ -38,7 +39,7 @@ class Problem:
             needed = [name for name in network.modalities if any(name in case for case in self.cases)]
             observed = {name: self.inputs[name] for name in needed}
             features = {
-                name: Observed(encode(name, some.values, some.valid), some.rows) for name, some in observed.items()
+                name: Observed(encode(name, some.values, some.valid), some.indices) for name, some in observed.items()
             }
             answers = {scenario_name(case): network.answers(features, case)[0] for case in self.cases}
             return {case: self.loss(answer, self.target) for case, answer in answers.items()}

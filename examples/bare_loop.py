@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from anysubset import GMD, Batch, Decoupling, DynamicSharing, collate, scenario_name, scenarios
+from anysubset import GMD, Batch, Decoupling, DynamicSharing, all_scenarios, collate, scenario_name
 
 FEATURES = {"text": 4, "audio": 4, "vision": 2}  # How many numbers each modality comes with.
 WIDTH = 16
@@ -55,7 +55,7 @@ def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor],
     """For each case the mean loss of the samples that have all of it, and how many those are: maybe none."""
     features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
     losses, counts = {}, {}
-    for case in scenarios(FEATURES):
+    for case in all_scenarios(FEATURES):
         answers, rows = model.answers(features, case)
         counts[scenario_name(case)] = len(rows)
         if len(rows):

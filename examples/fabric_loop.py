@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from anysubset import GMD, Batch, DynamicSharing, collate, scenario_name, scenarios
+from anysubset import GMD, Batch, DynamicSharing, all_scenarios, collate, scenario_name
 
 MODALITIES = ("text", "audio")
 Sample = tuple[dict[str, Tensor], Tensor, str]
@@ -42,7 +42,7 @@ def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor],
     """For each case the mean loss of the samples that have all of it, and how many those are: maybe none."""
     features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
     losses, counts = {}, {}
-    for case in scenarios(MODALITIES):
+    for case in all_scenarios(MODALITIES):
         answers, rows = model.answers(features, case)
         counts[scenario_name(case)] = len(rows)
         if len(rows):

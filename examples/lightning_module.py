@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from anysubset import GMD, Batch, DynamicSharing, collate, scenario_name, scenarios
+from anysubset import GMD, Batch, DynamicSharing, all_scenarios, collate, scenario_name
 
 MODALITIES = ("text", "audio")
 Sample = tuple[dict[str, Tensor], Tensor, str]
@@ -47,7 +47,7 @@ class Decoupled(lightning.LightningModule):
     def case_losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each case the loss of the samples that have all of it; a case that nobody has is left out."""
         features = self.network.features(batch.inputs)  # Each modality once, for all the cases that use it.
-        answers = {case: self.network.answers(features, case) for case in scenarios(MODALITIES)}
+        answers = {case: self.network.answers(features, case) for case in all_scenarios(MODALITIES)}
         return {
             scenario_name(case): functional.mse_loss(answer.float(), batch.target[rows])
             for case, (answer, rows) in answers.items()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anysubset import GMD, scenario_name, scenarios
+from anysubset import GMD, all_scenarios, scenario_name
 
 FEATURES = {"blood": 3, "scan": 6}  # How many numbers each modality comes with.
 Table = dict[int, Tensor]  # The patients that have a modality; who lacks it is not in its table.
@@ -50,7 +50,7 @@ def case_losses(
 ) -> dict[str, Tensor]:
     """For each case, the loss of the patients of the batch who have all of it; a case that nobody has is left out."""
     losses = {}
-    for case in scenarios(FEATURES):
+    for case in all_scenarios(FEATURES):
         some = [patient for patient in batch if all(patient in tables[name] for name in case)]
         if some:
             inputs = {name: torch.stack([tables[name][patient] for patient in some]) for name in case}

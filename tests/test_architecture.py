@@ -20,7 +20,7 @@ LAYERS = (
     ("anysubset",),  # Its version, and nothing else.
     ("errors",),
     ("system", "system.*"),
-    ("modalities", "scenarios", "batches"),
+    ("scenarios", "batches"),
     ("gradients", "gradients.*"),
     ("scoring", "scoring.*"),
     ("models", "models.*"),
@@ -139,9 +139,9 @@ def later():
 
 
 def test_the_source_is_where_it_should_be():
-    assert {"cli", "modalities", "models.unet", "methods", "methods.gmd", "volumes.dataset", "anysubset"} <= set(FILES)
+    assert {"cli", "scenarios", "models.unet", "methods", "methods.gmd", "volumes.dataset", "anysubset"} <= set(FILES)
     assert {"torch", "monai"} <= others("tasks.segmentation")
-    assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "modalities", "tasks.task"}
+    assert OURS["methods.sharing"] >= {"methods.dynamic_sharing", "scenarios", "tasks.task"}
     assert OURS["anysubset"] == set()
 
 
@@ -240,7 +240,7 @@ def test_an_experiment_is_read_without_torch():
 def test_a_report_needs_no_model():
     reports = [name for name in FILES if name.split(".")[0] == "report"]
     assert len(reports) >= 2
-    # torch comes in with `modalities`, whose words are shared by all; a report itself computes with none.
+    # torch comes in with `scenarios`, whose words are shared by all; a report itself computes with none.
     assert not set().union(*map(others, reports)) & {"torch", "monai"}
     rooms = {"models", "methods", "tasks", "datasets.table", "datasets", "volumes", "tables"}
     assert not {name.split(".")[0] for name in reached(reports)} & rooms

@@ -21,9 +21,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.testing import assert_close
 
 from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
+from anysubset.batches import Observed
 from anysubset.errors import InputError
 from anysubset.methods import METHODS
-from anysubset.modalities import Observed
 from anysubset.tables.table import Table
 
 SMALL = {

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from anysubset.batches import Batch, Observed, collate
     from anysubset.estimators import AnySubsetClassifier, AnySubsetRegressor
     from anysubset.gradients import GMD, Decoupling
-    from anysubset.modalities import Batch, Observed, collate, scenario_name, scenarios
     from anysubset.models.sharing import DynamicSharing
     from anysubset.models.unet import UNet
+    from anysubset.scenarios import all_scenarios, scenario_name
 
 # Where each name lives: it is imported when it is first asked for, so that `import anysubset` costs nothing.
 _HOMES = {
@@ -18,11 +19,11 @@ _HOMES = {
     "AnySubsetRegressor": "anysubset.estimators",
     "GMD": "anysubset.gradients",
     "Decoupling": "anysubset.gradients",
-    "Batch": "anysubset.modalities",
-    "Observed": "anysubset.modalities",
-    "collate": "anysubset.modalities",
-    "scenario_name": "anysubset.modalities",
-    "scenarios": "anysubset.modalities",
+    "Batch": "anysubset.batches",
+    "Observed": "anysubset.batches",
+    "collate": "anysubset.batches",
+    "scenario_name": "anysubset.scenarios",
+    "all_scenarios": "anysubset.scenarios",
     "DynamicSharing": "anysubset.models.sharing",
     "UNet": "anysubset.models.unet",
 }
@@ -36,9 +37,9 @@ __all__ = [
     "DynamicSharing",
     "Observed",
     "UNet",
+    "all_scenarios",
     "collate",
     "scenario_name",
-    "scenarios",
 ]
 
 

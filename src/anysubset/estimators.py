@@ -28,11 +28,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.evaluation.rows import answered, inputs_of
 from anysubset.experiments.settings import Experiment, ModelSettings, TrainSettings
 from anysubset.methods import Method, method_of
-from anysubset.modalities import Observed, Scenario, in_order, scenario_name
+from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
 from anysubset.tables.dataset import check_lengths, features_task
@@ -174,7 +175,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         """Trains on samples and (n,) classes by their numbers, or numbers of mean 0 and deviation 1."""
         inputs, _ = self.read(X, fresh=True, samples=len(target))
         for name, observed in inputs.items():
-            if not len(observed.rows):
+            if not len(observed.indices):
                 raise InputError(f"No sample has {name!r}: leave it out of the training.")
         table = Table(tuple(map(str, range(len(target)))), inputs, target)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -253,7 +254,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         for name in inputs:
             if name not in self.modalities_:
                 raise unknown("modality", name, self.modalities_)
-        inputs = {name: observed for name, observed in inputs.items() if len(observed.rows)}
+        inputs = {name: observed for name, observed in inputs.items() if len(observed.indices)}
         table = Table(tuple(map(str, range(found))), inputs, torch.zeros(found))
         self.signature_.check(table)
         check_lengths(table, self.task_)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset.batches import Observed
 from anysubset.datasets.amputation import (
     presence,
     remove,
@@ -15,7 +16,6 @@ from anysubset.datasets.amputation import (
 )
 from anysubset.datasets.missingness import Present
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 from anysubset.tables.table import Table, differences
 
 NAMES = ("text", "audio", "vision")
@@ -78,9 +78,9 @@ def test_a_table_keeps_what_stays_and_nothing_else(way):
     thinned = restrict(given, after)
     assert presence(thinned) == after
     text = thinned.inputs["text"]
-    assert torch.equal(text.values[:, 0, 0], text.rows.float())
+    assert torch.equal(text.values[:, 0, 0], text.indices.float())
     assert text.valid is not None
-    assert text.valid.shape == (len(text.rows), 2)
+    assert text.valid.shape == (len(text.indices), 2)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -12,8 +12,8 @@ from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.methods import METHODS, Method, create_method
-from anysubset.modalities import in_order, scenarios
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import all_scenarios, in_order
 from anysubset.scoring.scores import Score
 from anysubset.volumes.dataset import Volumes
 from anysubset.volumes.patients import find_patients
@@ -107,7 +107,7 @@ def test_scores_are_those_of_each_scenario_predicted_alone_from_its_files(phanto
     expected = {}
     for patient in find_patients(root):
         target = volumes.task.target(torch.from_numpy(prepared_label(root, patient.id)))
-        for scenario in scenarios(NAMES):
+        for scenario in all_scenarios(NAMES):
             if not set(scenario) <= set(patient.sources):
                 continue
             # Only the files of the scenario are read: one pass of the fused network, without any shortcut.
@@ -141,7 +141,7 @@ def test_fused_answers_are_those_of_the_fused_network(phantoms, name):
     (sample,) = volumes.samples("val")
     with torch.no_grad():
         answers = dict(method.predict_scenarios(sample.inputs, sample.scenarios, volumes.task.carry))
-        assert list(answers) == scenarios(NAMES)
+        assert list(answers) == all_scenarios(NAMES)
         for scenario, answer in answers.items():
             alone = volumes.task.carry(method.predict, {name: sample.inputs[name] for name in scenario})
             assert_close(answer, alone, rtol=1e-4, atol=1e-5)
@@ -159,7 +159,7 @@ def test_patients_are_scored_only_where_they_are_eligible(phantoms):
     assert seen == {
         "phantom_000": {("t2",)},
         "phantom_001": {("t2",), ("t1",), ("t2", "t1")},
-        "phantom_002": set(scenarios(NAMES)),
+        "phantom_002": set(all_scenarios(NAMES)),
         "phantom_003": {("flair",), ("t2",), ("flair", "t2")},
         "phantom_004": {("t2",), ("t1",), ("t2", "t1")},
     }
@@ -184,8 +184,8 @@ def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path
 
 
 def test_scenarios_stand_in_the_order_of_the_paper():
-    shuffled = scenarios(NAMES)[::-1]
-    assert in_order(shuffled, NAMES) == scenarios(NAMES)
+    shuffled = all_scenarios(NAMES)[::-1]
+    assert in_order(shuffled, NAMES) == all_scenarios(NAMES)
 
 
 def test_distances_are_left_out_on_request(phantoms):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset.batches import Observed
 from anysubset.cli import main
 from anysubset.commands.trained import open_run
-from anysubset.modalities import Observed
 from anysubset.system import tensor_file
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from anysubset.batches import Observed
 from anysubset.gradients import GMD, by_index
 from anysubset.gradients.streaming import Streamed
-from anysubset.modalities import Observed, scenario_name, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
+from anysubset.scenarios import all_scenarios, scenario_name
 
 # How the output of one modality's branch is had: by a GMD, from a function and its arguments.
 Way = Callable[..., Tensor]
@@ -66,7 +67,7 @@ def inputs(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 def losses_on(head: Callable[[Tensor], Tensor], features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All seven cases; those with `b` pull the other way."""
     found = {}
-    for case in scenarios("abc"):
+    for case in all_scenarios("abc"):
         fused = torch.stack([features[name] for name in case]).mean(dim=0)
         found[scenario_name(case)] = (head(fused) - (-1) ** ("b" in case)).square().mean()
     return found
@@ -117,7 +118,7 @@ def test_dynamic_sharing_with_holes_in_the_batch_has_the_gradients_of_the_plain_
             name: Observed(chosen(gmd, network.encode, name, values[name]), rows) for name, rows in present.items()
         }
         losses = {}
-        for case in scenarios(names):
+        for case in all_scenarios(names):
             answers, _ = network.answers(features, case)
             losses[scenario_name(case)] = (answers - (-1) ** len(losses)).square().mean()
         weights = gmd.backward(losses).weights

@@ -16,15 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from anysubset.batches import as_observed
 from anysubset.gradients import GMD
 from anysubset.gradients.jacobian import Jacobian, Stored
 from anysubset.gradients.streaming import Streamed
-from anysubset.modalities import Scenario, as_observed, draw_cases, scenario_name, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
+from anysubset.scenarios import Scenario, all_scenarios, draw_cases, scenario_name
 
 NAMES = ("flair", "t1", "t1ce", "t2")
-ALL = scenarios(NAMES)
+ALL = all_scenarios(NAMES)
 # A way to fill `.grad` from the losses of a step.
 Way = Callable[[DynamicSharing, dict[str, Tensor]], object]
 
@@ -163,7 +164,7 @@ class CountedStem(nn.Conv2d):
 
 def test_an_encoder_is_differentiated_once_a_step_whatever_the_cases():
     network = sharing(Convolutions(), {name: CountedStem(name) for name in NAMES})
-    for cases in (ALL, scenarios(NAMES, missing=1)):
+    for cases in (ALL, all_scenarios(NAMES, missing=1)):
         Counted.passes.clear()
         decoupled()(network, losses_of(network, cases, size=8))
         assert sorted(Counted.passes) == list(NAMES)

@@ -18,9 +18,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
+from anysubset.batches import Observed, eligible
 from anysubset.gradients import GMD, Streamed
-from anysubset.modalities import Observed, draw_cases, eligible, scenario_name
 from anysubset.models.sharing import at
+from anysubset.scenarios import draw_cases, scenario_name
 
 MODALITIES = ("text", "audio", "vision")
 STEPS = 20
@@ -76,7 +77,7 @@ class Network(nn.Module):
         self, inputs: dict[str, Observed], target: Tensor, cases: Sequence[tuple[str, ...]], empty: bool = False
     ) -> Any:
         features = {
-            name: Observed(self.body(torch.tanh(self.encoders[name](seen.values)), name), seen.rows)
+            name: Observed(self.body(torch.tanh(self.encoders[name](seen.values)), name), seen.indices)
             for name, seen in inputs.items()
         }
         losses, counts = {}, {}

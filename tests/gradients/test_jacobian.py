@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+from anysubset.batches import Observed
 from anysubset.gradients import GMD, NonFiniteGradientError, by_index
 from anysubset.gradients.jacobian import Jacobian, Stored
 from anysubset.gradients.streaming import Streamed
-from anysubset.modalities import Observed, scenario_name, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
+from anysubset.scenarios import all_scenarios, scenario_name
 
 both_engines = pytest.mark.parametrize("engine", [Stored, Streamed], ids=["stored", "streamed"])
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -124,7 +125,7 @@ def unet_on_an_incomplete_batch(dtype: torch.dtype) -> Toy:
     def losses() -> dict[str, Tensor]:
         features = network.features(inputs)
         found = {}
-        for case in scenarios(names):
+        for case in all_scenarios(names):
             answers, places = network.answers(features, case)
             # With `c` the target is the opposite one, so that there is conflict.
             wanted = target[places] if "c" not in case else 1 - target[places]
@@ -323,7 +324,7 @@ class Patients:
                 inputs[name] = Observed(self.values[name][places], rows)
         features = self.network.features(inputs)
         losses, counts = {}, {}
-        for case in scenarios(("a", "b", "c")):
+        for case in all_scenarios(("a", "b", "c")):
             answers, rows = self.network.answers(features, case)
             counts[scenario_name(case)] = len(rows)
             if len(rows):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anysubset.modalities import Batch, Scenario, collate
+from anysubset.batches import Batch, collate
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import Scenario
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Function, Task
 

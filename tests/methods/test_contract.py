@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
 from anysubset.methods import METHODS, Loss, Method, create_method, method_options
-from anysubset.modalities import Batch, Observed, Scenario, keep, scenarios
+from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.system import tensor_file
 from anysubset.tasks.segmentation import Segmentation
 
 MODALITIES = ("t1", "t2", "flair")
 COMPLETE: list[Scenario] = [MODALITIES] * 3
 # One of everything that can be missing: 7 patients.
-HOLES = scenarios(MODALITIES)
+HOLES = all_scenarios(MODALITIES)
 # Steps, each with cases of its own, that show what a method does whatever it draws.
 DRAWS = 12
 
@@ -128,7 +129,7 @@ def test_patients_of_a_batch_get_what_they_would_get_alone(make: MakeMethod, mak
         alone = {}
         for name in scenario:
             observed = batch.inputs[name]
-            alone[name] = observed.values[observed.rows.tolist().index(row)][None]
+            alone[name] = observed.values[observed.indices.tolist().index(row)][None]
         assert_close(together[row : row + 1], method.predict(alone), rtol=1e-4, atol=1e-5)
 
 
@@ -188,10 +189,10 @@ def test_a_patients_modality_reaches_no_other_patient(make: MakeMethod, make_bat
     method, batch = make().eval(), make_batch([("t1", "t2"), ("t1",), MODALITIES])
     clean = method.predict(batch.inputs)
     t2 = batch.inputs["t2"]
-    assert t2.rows.tolist() == [0, 2]
+    assert t2.indices.tolist() == [0, 2]
     values = t2.values.clone()
     values[0] = torch.nan
-    found = method.predict({**batch.inputs, "t2": Observed(values, t2.rows)})
+    found = method.predict({**batch.inputs, "t2": Observed(values, t2.indices)})
     assert torch.equal(found[1:], clean[1:])
 
 

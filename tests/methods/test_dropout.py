@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from anysubset.batches import Batch
 from anysubset.methods.dropout import Dropout
-from anysubset.modalities import Batch, scenarios
+from anysubset.scenarios import all_scenarios
 from anysubset.tasks.segmentation import Segmentation
 
 NAMES = ("a", "b", "c")
@@ -21,7 +22,7 @@ def test_every_case_is_drawn_about_equally_often_and_alone(make_linear):
     draws = [method.cases() for _ in range(700)]
     assert {len(cases) for cases in draws} == {1}
     seen = Counter(cases[0] for cases in draws)
-    assert set(seen) == set(scenarios(NAMES))
+    assert set(seen) == set(all_scenarios(NAMES))
     assert all(abs(times - 100) < 5 * 9.3 for times in seen.values())
 
 

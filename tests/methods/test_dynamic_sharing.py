@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from anysubset.batches import Observed, keep
 from anysubset.errors import InputError
 from anysubset.methods.dynamic_sharing import default_cases
 from anysubset.methods.full import Full
-from anysubset.modalities import Observed, keep, scenarios
+from anysubset.scenarios import all_scenarios
 from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("a", "b", "c")
@@ -33,7 +34,7 @@ def test_every_scenario_is_answered_after_one_pass_a_modality(head: str):
     method, inputs = method_with(head), sample()
     passes: Counter[str] = Counter()
     method.network.backbone.register_forward_hook(lambda module, given, found: passes.update([given[1]]))
-    found = dict(method.predict_scenarios(inputs, scenarios(NAMES)))
+    found = dict(method.predict_scenarios(inputs, all_scenarios(NAMES)))
     assert passes == dict.fromkeys(NAMES, 1)
     assert len(found) == 7
     for scenario, answer in found.items():
@@ -54,7 +55,7 @@ def test_an_affine_head_comes_before_the_mean_and_another_after_it():
             sizes.add(tuple(answer.shape))
             return answer
 
-        assert len(list(method.predict_scenarios(sample(), scenarios(NAMES), carry))) == 7
+        assert len(list(method.predict_scenarios(sample(), all_scenarios(NAMES), carry))) == 7
         assert sizes == carried
         assert len(calls) == answered
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from anysubset.batches import Batch, keep
 from anysubset.gradients import GMD
 from anysubset.methods.ensemble import Ensemble
-from anysubset.modalities import Batch, keep, scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
@@ -40,7 +41,7 @@ def test_one_modality_is_answered_by_its_expert_bit_for_bit(four: Ensemble, pati
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("scenario", scenarios(BRATS), ids=scenario_name)
+@pytest.mark.parametrize("scenario", all_scenarios(BRATS), ids=scenario_name)
 def test_several_are_answered_by_the_mean_of_their_experts(
     four: Ensemble, patient: dict[str, Tensor], scenario: tuple[str, ...]
 ):
@@ -99,7 +100,7 @@ def test_an_expert_is_asked_once_for_all_scenarios_and_not_at_all_where_it_is_no
     asked: Counter[str] = Counter()
     for name, expert in four.experts.items():
         expert.register_forward_hook(lambda *_, name=name: asked.update([name]))
-    assert len(list(four.predict_scenarios(patient, scenarios(BRATS)))) == 15
+    assert len(list(four.predict_scenarios(patient, all_scenarios(BRATS)))) == 15
     assert asked == dict.fromkeys(BRATS, 1)
     asked.clear()
     list(four.predict_scenarios(patient, [("t1",), ("flair", "t1")]))

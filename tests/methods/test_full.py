@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch.testing import assert_close
 
+from anysubset.batches import Batch
 from anysubset.methods.full import Full
-from anysubset.modalities import Batch
 from anysubset.tasks.segmentation import Segmentation
 
 MakeBatch = Callable[..., Batch]
@@ -23,7 +23,7 @@ def test_the_loss_is_that_of_the_complete_patients(task: Segmentation, make_batc
     # The complete ones are patients 1 and 3.
     complete = {}
     for name, observed in batch.inputs.items():
-        rows = observed.rows.tolist()
+        rows = observed.indices.tolist()
         complete[name] = observed.values[[rows.index(1), rows.index(3)]]
     assert_close(loss.value, task.loss(method.predict(complete), batch.target[[1, 3]]))
 

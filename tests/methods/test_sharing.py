@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from anysubset.batches import Batch
 from anysubset.methods.sharing import Sharing
-from anysubset.modalities import Batch, scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.tasks.segmentation import Segmentation
 
 MakeBatch = Callable[..., Batch]
@@ -30,7 +31,7 @@ def test_the_gradient_is_the_mean_of_the_case_gradients(task: Segmentation, make
     method, batch = Sharing(task), make_batch([task.modalities, ("t1",), ("t2", "flair")])
     parameters = list(method.parameters())
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    for scenario in scenarios(task.modalities):
+    for scenario in all_scenarios(task.modalities):
         loss = method.losses(batch)[scenario_name(scenario)].value
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         total = [old if new is None else old + new for old, new in zip(total, gradients, strict=True)]
@@ -65,7 +66,7 @@ def test_each_modality_is_computed_once_a_step_and_once_for_all_scenarios(task: 
     assert passes == dict.fromkeys(task.modalities, 1)
     passes.clear()
     patient = {name: observed.values[:1] for name, observed in batch.inputs.items()}
-    assert len(list(method.predict_scenarios(patient, scenarios(task.modalities)))) == 7
+    assert len(list(method.predict_scenarios(patient, all_scenarios(task.modalities)))) == 7
     assert passes == dict.fromkeys(task.modalities, 1)
 
 

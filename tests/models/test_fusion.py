@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 from anysubset.models import fusion
 
 NAMES = ("flair", "t2", "t1ce", "t1")

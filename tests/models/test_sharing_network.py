@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from anysubset.batches import Observed, as_observed, collate, keep
 from anysubset.errors import InputError
-from anysubset.modalities import Observed, as_observed, collate, keep, scenario_name, scenarios
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import ModalityNorm
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
@@ -47,7 +48,7 @@ def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
 # ------------------------------------------------------------------------------------------------ N2 to N6: fusion
 
 
-@pytest.mark.parametrize("scenario", scenarios(BRATS), ids=scenario_name)
+@pytest.mark.parametrize("scenario", all_scenarios(BRATS), ids=scenario_name)
 def test_the_head_of_the_mean_is_the_mean_of_the_heads(scenario: tuple[str, ...]):
     # N2, in all 15 scenarios: the head is affine and the weights of the mean sum to 1.
     net, inputs = small(), complete(samples=1)
@@ -81,9 +82,9 @@ def test_a_case_leaves_the_norms_of_other_modalities_without_gradient():
 def test_what_is_outside_the_scenario_cannot_reach_the_answer():
     # N5, with NaN where the scenario does not look: all features are computed, as in training.
     net, inputs = small(), as_observed(complete())
-    poisoned = {**inputs, "t2": Observed(torch.full_like(inputs["t2"].values, torch.nan), inputs["t2"].rows)}
+    poisoned = {**inputs, "t2": Observed(torch.full_like(inputs["t2"].values, torch.nan), inputs["t2"].indices)}
     clean, dirty = net.features(inputs), net.features(poisoned)
-    for scenario in scenarios(BRATS):
+    for scenario in all_scenarios(BRATS):
         answer, _ = net.answers(dirty, scenario)
         if "t2" in scenario:
             assert answer.isnan().all()
@@ -139,7 +140,7 @@ def test_one_sick_sample_leaves_the_others_alone():
     net, inputs = small(), mixed_batch()
     values = inputs["t1"].values.clone()
     values[0] = torch.nan  # Sample 0, which has nothing else.
-    answer = net({**inputs, "t1": Observed(values, inputs["t1"].rows)})
+    answer = net({**inputs, "t1": Observed(values, inputs["t1"].indices)})
     assert answer[0].isnan().all()
     assert torch.equal(answer[1:], net(inputs)[1:])
 
@@ -239,7 +240,7 @@ def test_each_modality_is_computed_once():
     backbone = Counting()
     net = DynamicSharing(BRATS, backbone, nn.Identity())
     features = net.features(as_observed(complete()))
-    for scenario in scenarios(BRATS):
+    for scenario in all_scenarios(BRATS):
         net.answers(features, scenario)
     assert backbone.seen == dict.fromkeys(BRATS, 1)
 

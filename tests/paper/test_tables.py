@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.modalities import scenarios
 from anysubset.paper.printed import CAVEATS, TABLE_2
 from anysubset.paper.tables import TABLES, paper_grids
 from anysubset.report.grid import Grid
 from anysubset.report.results import Together, put_together, read_results
+from anysubset.scenarios import all_scenarios
 
 Write = Callable[..., Path]
 # Not the order of the paper's columns.
@@ -24,7 +24,7 @@ def dice(shift: float = 0.0, regions: tuple[str, ...] = ("WT", "TC", "ET"), name
             region: [0.5 + shift + sum(WORTH[name] for name in scenario) / 100 - place / 10]
             for place, region in enumerate(regions)
         }
-        for scenario in scenarios(names)
+        for scenario in all_scenarios(names)
     }
 
 
@@ -117,8 +117,8 @@ def test_table_4_by_hand(features_run: Write):
     truth = [1.0, 1.0, -1.0, -1.0, -1.0]
     names = ("text", "audio", "vision")
     # They differ, or targets could lie on either side of them.
-    answers = {each: [y * len(each) / 4 for y in truth] for each in scenarios(names)}
-    values = {each: {"acc2": 0.5 + place / 100} for place, each in enumerate(scenarios(names))}
+    answers = {each: [y * len(each) / 4 for y in truth] for each in all_scenarios(names)}
+    values = {each: {"acc2": 0.5 + place / 100} for place, each in enumerate(all_scenarios(names))}
     facts = {"constants": {"majority": -1.0}}
     folder = features_run("a", answers, truth, over_set=values, facts=facts)
     found = table(4, folder)
@@ -173,7 +173,7 @@ def test_table_5_by_hand(volumes_run: Write):
 @pytest.mark.parametrize("number", TABLES)
 def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, features_run: Write, number: int):
     names = ("text", "audio", "vision")
-    values = {each: {"acc2": 1.0} for each in scenarios(names)}
+    values = {each: {"acc2": 1.0} for each in all_scenarios(names)}
     folder = (
         features_run("a", {each: [1.0] for each in values}, [1.0], over_set=values)
         if number == 4

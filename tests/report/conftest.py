@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anysubset.experiments.settings import read_experiment, write_experiment
-from anysubset.modalities import Scenario
+from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file
 

@@ -10,7 +10,7 @@ import torch
 
 from anysubset import cli
 from anysubset.gradients import Decoupling
-from anysubset.modalities import scenarios
+from anysubset.scenarios import all_scenarios
 from anysubset.system import tensor_file
 from anysubset.training.run import DecouplingLog
 
@@ -217,7 +217,7 @@ def test_datasets_have_a_chapter_each(report, runs, features_run: Write):
 
 def test_more_than_five_modalities_show_both_ends(report, volumes_run: Write):
     rng = np.random.default_rng(0)
-    dice = {scenario: {"WT": [float(rng.uniform(0.1, 0.9))]} for scenario in scenarios("uvwxyz")}
+    dice = {scenario: {"WT": [float(rng.uniform(0.1, 0.9))]} for scenario in all_scenarios("uvwxyz")}
     rows = read(report(volumes_run("x", dice))[2]).rows
     shown = [float(row[-1].split()[0]) for row in rows if len(row) == 8 and row[6] == "1"]
     best = sorted((100 * values["WT"][0] for values in dice.values()), reverse=True)

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from anysubset.modalities import scenarios
 from anysubset.report.table import Means, metric_table, scenario_table
+from anysubset.scenarios import all_scenarios
 
 FULL = {
     ("t2",): {"WT": 0.10, "ET": 0.30},
@@ -80,7 +80,7 @@ def test_only_scenarios_that_were_scored_have_a_line():
 @pytest.mark.parametrize("count", [3, 4])
 def test_the_lines_come_in_the_order_of_the_scenarios(count):
     names = ("flair", "t2", "t1ce", "t1")[:count]
-    every = scenarios(names)
+    every = all_scenarios(names)
     assert len(every) == 2**count - 1
     text = rendered({"run": {scenario: {"WT": place / 100} for place, scenario in enumerate(every)}}, names)
     shown = [cells for cells in lines(text) if set(cells[:-1]) <= {"●", "○"}]

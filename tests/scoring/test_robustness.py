@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anysubset.errors import InputError
-from anysubset.modalities import scenario_of, scenarios
+from anysubset.scenarios import all_scenarios, scenario_of
 from anysubset.scoring.robustness import (
     Violation,
     area,
@@ -39,7 +39,7 @@ THREE = {
 @st.composite
 def tables(draw, names=ABC):
     """Whole numbers for every scenario, so that nothing is rounded."""
-    return {scenario: Fraction(draw(st.integers(-50, 50))) for scenario in scenarios(names)}
+    return {scenario: Fraction(draw(st.integers(-50, 50))) for scenario in all_scenarios(names)}
 
 
 # ------------------------------------------------------------------------------------------- means and extremes
@@ -151,7 +151,7 @@ def test_who_adds_nothing_gets_nothing(table, empty):
     table = {**table, ("c",): empty, ("a", "c"): table["a",], ("b", "c"): table["b",], ABC: table[AB]}
     found = shapley(table, ABC, empty)
     assert found["c"] == 0
-    assert {name: found[name] for name in AB} == shapley({key: table[key] for key in scenarios(AB)}, AB, empty)
+    assert {name: found[name] for name in AB} == shapley({key: table[key] for key in all_scenarios(AB)}, AB, empty)
     pairs = interactions(table, ABC, empty)
     assert (pairs["a", "c"], pairs["b", "c"]) == (0, 0)
 
@@ -193,7 +193,7 @@ def test_interactions_by_hand():
 
 def test_who_adds_up_has_no_interaction():
     worth = {"a": 5, "b": 3, "c": 2, "d": 1}
-    table = {scenario: Fraction(sum(worth[name] for name in scenario)) for scenario in scenarios(worth)}
+    table = {scenario: Fraction(sum(worth[name] for name in scenario)) for scenario in all_scenarios(worth)}
     found = interactions(table, tuple(worth))
     assert len(found) == 6
     assert set(found.values()) == {0}
@@ -219,9 +219,10 @@ def test_chances_of_scenarios_at_equal_rates():
     # The reference's D1: .343, .147 and .063, over .973.
     found = scenario_chances(ABC, dict.fromkeys(ABC, 0.3))
     assert found[ABC] == pytest.approx(0.352518, abs=1e-6)
-    assert [found[pair] for pair in scenarios(ABC, missing=1)] == pytest.approx([0.151079] * 3, abs=1e-6)
-    assert [found[single] for single in scenarios(ABC, missing=2)] == pytest.approx([0.064748] * 3, abs=1e-6)
-    assert scenario_chances(ABC, dict.fromkeys(ABC, Fraction(1, 2))) == dict.fromkeys(scenarios(ABC), Fraction(1, 7))
+    assert [found[pair] for pair in all_scenarios(ABC, missing=1)] == pytest.approx([0.151079] * 3, abs=1e-6)
+    assert [found[single] for single in all_scenarios(ABC, missing=2)] == pytest.approx([0.064748] * 3, abs=1e-6)
+    halves = dict.fromkeys(ABC, Fraction(1, 2))
+    assert scenario_chances(ABC, halves) == dict.fromkeys(all_scenarios(ABC), Fraction(1, 7))
 
 
 def test_the_expected_score_by_hand():

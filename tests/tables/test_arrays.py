@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 from anysubset.tables.arrays import write_table
 from anysubset.tables.formats import read_table
 from anysubset.tables.table import Table, differences
@@ -49,7 +49,7 @@ def test_an_npz_file(tmp_path):
     assert text.values.tolist() == [[[1, 2], [3, 4]], [[5, 6], [0, 0]], [[9, 10], [11, 12]]]
     assert text.valid is not None
     assert text.valid.tolist() == [[True, True], [True, False], [True, True]]
-    assert (audio.rows.tolist(), audio.values.tolist(), audio.valid) == ([1, 2], [[1.0], [2.0]], None)
+    assert (audio.indices.tolist(), audio.values.tolist(), audio.valid) == ([1, 2], [[1.0], [2.0]], None)
     assert table.origin is not None
     assert (table.origin.layout, table.origin.padding) == ("npz file", {"text": "end"})
 
@@ -105,8 +105,8 @@ def test_padding_at_either_side_gives_the_same_batch(tmp_path):
 
 def test_length_0_means_missing_and_zeros_alone_do_not(tmp_path):
     table = read_table(saved(tmp_path, text_lengths=np.array([2, 0, 2]), audio=np.array([[9.0], [0.0], [0.0]])))
-    assert table.inputs["text"].rows.tolist() == [0, 2]
-    assert table.inputs["audio"].rows.tolist() == [1, 2]
+    assert table.inputs["text"].indices.tolist() == [0, 2]
+    assert table.inputs["audio"].indices.tolist() == [1, 2]
     assert table.origin is not None
     assert table.origin.all_zero == {"audio": 2}
 
@@ -174,7 +174,7 @@ def test_samples_with_nothing_are_left_out_if_asked_and_that_is_said(tmp_path):
     assert (table.ids, table.groups) == (("v/1", "w/1"), ("v", "w"))
     assert table.splits == {"train": ("v/1",), "test": ("w/1",)}
     assert table.target.tolist() == [0.5, 2.0]
-    assert table.inputs["text"].rows.tolist() == [0, 1]
+    assert table.inputs["text"].indices.tolist() == [0, 1]
     assert table.origin is not None
     assert table.origin.notes == ("1 of 3 samples had no modality, and were dropped as asked.",)
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingSettings
 from anysubset.methods import METHODS, create_method
-from anysubset.modalities import Observed, scenarios
+from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
 from anysubset.tables.dataset import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
 from anysubset.tables.signature import Signature, read_signature
@@ -213,7 +214,7 @@ def test_batches_hold_who_has_what(utterances):
         for name in NAMES:
             having = [row for row, sample in enumerate(batch.ids) if name in present[sample]]
             assert (name in batch.inputs) == bool(having)
-            assert batch.inputs[name].rows.tolist() == having
+            assert batch.inputs[name].indices.tolist() == having
         assert batch.target.tolist() == [float(ready.target[ready.ids.index(sample)]) for sample in batch.ids]
 
 
@@ -281,8 +282,8 @@ def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utt
     blocks = list(dataset.samples("all"))
     assert sorted(sample for block in blocks for sample in block.ids) == sorted(dataset.ids("all"))
     for block in blocks:
-        assert set(block.scenarios) == set(scenarios(tuple(block.inputs)))
-        assert all(len(observed.rows) == len(block.ids) for observed in block.inputs.values())
+        assert set(block.scenarios) == set(all_scenarios(tuple(block.inputs)))
+        assert all(len(observed.indices) == len(block.ids) for observed in block.inputs.values())
     asked = list(dataset.samples("all", [("audio", "vision")]))
     # By hand: ten have all three, and nobody has just these two; v6/1 lacks vision.
     assert sum(len(block.ids) for block in asked) == 9
@@ -337,10 +338,10 @@ def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
     errors = {scenario: row["all"] for scenario, row in means(scores, "error").items()}
     over = {score.scenario: score.value for score in scores if (score.sample, score.metric) == ("all", "mae")}
     assert over == pytest.approx(errors)
-    assert list(over) == scenarios(NAMES)
+    assert list(over) == all_scenarios(NAMES)
     counts = Counter(score.scenario for score in scores if score.metric == "error")
     # v6/1 has no vision.
-    assert [counts[scenario] for scenario in scenarios(NAMES)] == [3, 3, 2, 3, 2, 2, 2]
+    assert [counts[scenario] for scenario in all_scenarios(NAMES)] == [3, 3, 2, 3, 2, 2, 2]
 
 
 def test_constants_are_learned_from_training_and_chance_from_the_split_itself(utterances):

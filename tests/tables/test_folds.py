@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 from anysubset.tables.folds import folds
 from anysubset.tables.table import Table
 

@@ -269,14 +269,14 @@ def test_token_ids_that_are_none(tmp_path, table_fault):
     assert "outside the vocabulary" in table_fault(save(path, mmsa(text_bert=bert(0, 0, -1))), **tokens)
     whole = bert(0, 0, 101)
     whole[1] = 0  # All padding: no text.
-    assert read_table(save(path, mmsa(text_bert=whole)), **tokens).inputs["text"].rows.tolist() == [0, 2, 3, 4, 5]
+    assert read_table(save(path, mmsa(text_bert=whole)), **tokens).inputs["text"].indices.tolist() == [0, 2, 3, 4, 5]
 
 
 def test_without_text_what_else_is_there_counts(tmp_path):
     whole = bert(0, 0, 101)
     whole[1] = 0
     table = read_table(save(tmp_path / "x.pkl", mmsa(text_bert=whole)))
-    assert 1 not in table.inputs["text"].rows.tolist()
+    assert 1 not in table.inputs["text"].indices.tolist()
     valid = table.inputs["audio"].valid
     assert valid is not None
     assert valid[1].tolist() == [True, True, True, False]
@@ -287,8 +287,8 @@ def test_length_0_is_missing_and_zeros_alone_are_present_and_counted(tmp_path):
     vision[3] = 0
     lengths = np.array([4, 0, 2, 4, 1, 3])
     table = read_table(save(tmp_path / "x.pkl", mmsa(False, vision=vision, audio_lengths=lengths)))
-    assert table.inputs["audio"].rows.tolist() == [0, 2, 3, 4, 5]
-    assert table.inputs["vision"].rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert table.inputs["audio"].indices.tolist() == [0, 2, 3, 4, 5]
+    assert table.inputs["vision"].indices.tolist() == [0, 1, 2, 3, 4, 5]
     assert table.origin is not None
     assert table.origin.all_zero == {"vision": 1}
 
@@ -415,7 +415,7 @@ def test_samples_that_are_aligned_start_at_their_first_word(tmp_path):
 def test_a_sample_without_words_keeps_the_rest(tmp_path):
     text = stream("text", [4, 0, 2, 4, 1, 3], 4, front=True)
     table = read_table(save(tmp_path / "x.pkl", mult(text=text)))
-    assert table.inputs["text"].rows.tolist() == [0, 2, 3, 4, 5]
+    assert table.inputs["text"].indices.tolist() == [0, 2, 3, 4, 5]
     valid = table.inputs["audio"].valid
     assert valid is not None
     assert valid.sum(dim=1).tolist() == LENGTHS["audio"]

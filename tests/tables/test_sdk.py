@@ -73,7 +73,7 @@ def test_frames_of_an_interval_are_its_steps(tmp_path):
     text, audio = table.inputs["text"], table.inputs["audio"]
     assert text.values.tolist() == [[[0, 0], [1, 2], [3, 4]], [[5, 6], [0, 0], [0, 0]], [[7, 8], [0, 0], [0, 0]]]
     assert valid(table, "text") == [[True] * 3, [True, False, False], [True, False, False]]
-    assert audio.rows.tolist() == [0, 1]
+    assert audio.indices.tolist() == [0, 1]
     assert audio.values.tolist() == [[[9], [1], [2]], [[4], [8], [0]]]
 
 
@@ -93,7 +93,7 @@ def test_words_are_the_steps_of_all_and_pauses_are_none(tmp_path):
     assert table.inputs["text"].values.tolist() == [[[1, 2], [3, 4]], [[5, 6], [0, 0]], [[7, 8], [0, 0]]]
     assert valid(table, "text") == [[True, True], [True, False], [True, False]]
     # The first word has the frames 1 and 2, the second none, the third 4 and 8.
-    assert table.inputs["audio"].rows.tolist() == [0, 1]
+    assert table.inputs["audio"].indices.tolist() == [0, 1]
     assert table.inputs["audio"].values.tolist() == [[[1.5], [0]], [[6], [0]]]
     assert valid(table, "audio") == [[True, False], [True, False]]
     assert table.origin is not None
@@ -114,7 +114,7 @@ def test_what_was_aligned_before_is_taken_as_it_is(tmp_path):
     table = read(folder)
     assert table.ids == ("v/0", "v/9", "v/10")  # By number, not as text.
     assert table.groups == ("v", "v", "v")
-    assert table.inputs["text"].rows.tolist() == [0, 2]
+    assert table.inputs["text"].indices.tolist() == [0, 2]
     assert table.inputs["text"].values[1].tolist() == [[1, 10], [2, 10]]
 
 

@@ -27,8 +27,8 @@ def test_one_sheet(tmp_path):
     assert table.splits == {"train": ("v/1",), "val": ("v/2",)}
     assert table.target.tolist() == [0.5, -1.0, 2.0]
     text, audio = table.inputs["text"], table.inputs["audio"]
-    assert (text.rows.tolist(), text.values.tolist()) == ([0, 1], [[1, 2, 3], [4, 5, 6.25]])
-    assert (audio.rows.tolist(), audio.values.tolist()) == ([1, 2], [[7], [8]])
+    assert (text.indices.tolist(), text.values.tolist()) == ([0, 1], [[1, 2, 3], [4, 5, 6.25]])
+    assert (audio.indices.tolist(), audio.values.tolist()) == ([1, 2], [[7], [8]])
 
 
 def test_features_are_sorted_by_number(tmp_path):
@@ -146,7 +146,7 @@ def test_parquet_sequences_are_as_long_as_they_are(tmp_path):
     steps = [[[1.0, 2.0]], None, [[3.0, 4.0], [5.0, 6.0]]]
     path = parquet(tmp_path / "x.parquet", {"y": [0, 1, 1], "text": steps, "audio_0": [1.0, 2.0, 3.0]})
     text = read_table(path).inputs["text"]
-    assert text.rows.tolist() == [0, 2]
+    assert text.indices.tolist() == [0, 2]
     assert text.values.tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]]
     assert text.valid is not None
     assert np.array_equal(text.valid, [[True, False], [True, True]])

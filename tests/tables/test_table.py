@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 from anysubset.tables.table import Table, differences, torn_groups
 
 
@@ -45,10 +45,10 @@ def test_samples_are_selected_in_the_order_asked_for():
     assert some.target.tolist() == [2.0, -1.0]
     assert some.groups == ("w", "v")
     assert some.splits == {"train": ("b",), "test": ("c",)}
-    assert some.inputs["text"].rows.tolist() == [0]
+    assert some.inputs["text"].indices.tolist() == [0]
     assert some.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
     assert some.inputs["text"].valid is not None
-    assert some.inputs["audio"].rows.tolist() == [0, 1]
+    assert some.inputs["audio"].indices.tolist() == [0, 1]
     assert some.inputs["audio"].values.tolist() == [[6.0, 7.0], [4.0, 5.0]]
 
 

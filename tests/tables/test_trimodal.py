@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from anysubset.batches import Batch
 from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
 from anysubset.methods.gmd import GradientDecoupling
-from anysubset.modalities import Batch
 from anysubset.tables.arrays import write_table
 from anysubset.tables.formats import read_table
 from anysubset.tables.standardisation import standardised, statistics
@@ -30,7 +30,7 @@ def probe(table: Table, name: str) -> tuple[Tensor, Tensor]:
         observed = split.inputs[name]
         assert observed.valid is not None
         mean = observed.values.sum(dim=1) / observed.valid.sum(dim=1, keepdim=True)
-        parts.append((mean.double(), split.target[observed.rows].double()))
+        parts.append((mean.double(), split.target[observed.indices].double()))
     (x, y), (x_test, y_test) = parts
     x, x_test = (torch.cat([each, torch.ones(len(each), 1)], dim=1) for each in (x, x_test))
     weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(x.shape[1]), x.T @ y)
@@ -67,7 +67,7 @@ def test_lengths_are_ragged(many):
     lengths = {name: observed.valid.sum(dim=1) for name, observed in many.inputs.items()}
     for each in lengths.values():
         assert (int(each.min()), int(each.max())) == (3, 8)
-    test = {name: each[many.inputs[name].rows >= 1616] for name, each in lengths.items()}
+    test = {name: each[many.inputs[name].indices >= 1616] for name, each in lengths.items()}
     assert not torch.equal(test["text"], test["audio"])
 
 

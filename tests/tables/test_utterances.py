@@ -40,7 +40,7 @@ def test_utterances(tmp_path):
     assert table.splits == {"train": table.ids[:3], "val": ("b/1",), "test": ("c/1",)}
     assert table.target.tolist() == [0.5, -1, 0, 2, 1.5]
     audio, text = table.inputs["audio"], table.inputs["text"]
-    assert audio.rows.tolist() == [0, 1, 2]  # No file and no frame are missing, not zeros.
+    assert audio.indices.tolist() == [0, 1, 2]  # No file and no frame are missing, not zeros.
     assert audio.values.tolist() == [[1, 2], [3, 4], [5.5, 7]]
     assert text.values.tolist() == [[0.5, 0.5, 1]] * 5
 

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
 from anysubset.methods import METHODS, create_method
 from anysubset.methods.gmd import GradientDecoupling
 from anysubset.methods.sharing import Sharing
-from anysubset.modalities import Batch, Observed, Scenario, keep, scenario_name, scenarios
 from anysubset.models import fusion
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import Scenario, all_scenarios, scenario_name
 from anysubset.tasks.prediction import PRESETS, Prediction, Stream
 
 NAMES = ("text", "audio", "vision")
-SEVEN = scenarios(NAMES)
+SEVEN = all_scenarios(NAMES)
 COMPLETE: list[Scenario] = [NAMES] * 3
 LENGTHS = (5, 3, 1, 4, 2, 5, 1)
 BERT: dict[str, str] = {}  # Its folder, once the fixture has made it.
@@ -329,7 +330,7 @@ def test_a_case_leaves_what_other_modalities_own_without_gradient(preset: str, s
 
 def test_what_is_outside_the_scenario_cannot_reach_the_answer(preset: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
-    sick = Observed(torch.full_like(inputs["vision"].values, torch.nan), inputs["vision"].rows)
+    sick = Observed(torch.full_like(inputs["vision"].values, torch.nan), inputs["vision"].indices)
     clean, dirty = network.features(inputs), network.features({**inputs, "vision": sick})
     for scenario in SEVEN:
         answer, _ = network.answers(dirty, scenario)
@@ -353,7 +354,7 @@ def test_samples_get_alone_what_they_get_in_a_batch(preset: str):
     for row, scenario in enumerate(SEVEN):
         alone = {}
         for name in scenario:
-            place = inputs[name].rows.tolist().index(row)
+            place = inputs[name].indices.tolist().index(row)
             values, valid = inputs[name].values[place], inputs[name].valid
             alone[name] = (values if valid is None else values[valid[place]])[None]
         near(network(alone), together[row : row + 1])

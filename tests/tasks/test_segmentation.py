@@ -14,9 +14,10 @@ from hypothesis.extra import numpy as st_numpy
 from torch import Tensor
 from torch.testing import assert_close
 
+from anysubset.batches import keep
 from anysubset.errors import InputError
-from anysubset.modalities import keep, scenarios
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import all_scenarios
 from anysubset.tasks.segmentation import Segmentation
 
 MODALITIES = ("flair", "t2", "t1")
@@ -197,7 +198,7 @@ def test_a_window_that_covers_the_volume_gives_what_the_network_gives():
 def test_slices_are_answered_one_by_one_and_put_back_in_their_places():
     made = task((16, 16))
     net, inputs = network_of(made), volumes(16, 16, 3)
-    for scenario in scenarios(MODALITIES):
+    for scenario in all_scenarios(MODALITIES):
         present = keep(inputs, scenario)
         slices = [net({name: volume[..., place] for name, volume in present.items()}) for place in range(3)]
         assert not torch.allclose(slices[0], slices[1])

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from anysubset.batches import Batch
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.settings import write_experiment
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
-from anysubset.modalities import Batch, scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.training.diagnose import diagnose
 
@@ -51,7 +52,7 @@ def state_of(method: Method) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", SHARING)
 def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_features, name):
     method, batches = opened(make_features, name)
-    cases = scenarios(method.task.modalities)
+    cases = all_scenarios(method.task.modalities)
     before = state_of(method)
     seen = diagnose(method, [[batch] for batch in batches], cases)
     after = state_of(method)
@@ -81,14 +82,14 @@ def test_conflict_is_measured_where_the_method_measures_it(make_features):
     norms = {}
     for conflict in ("shared", "all"):
         method, batches = opened(make_features, "gmd", conflict=conflict)
-        (entry,) = diagnose(method, [batches[:1]], scenarios(method.task.modalities)).entries
+        (entry,) = diagnose(method, [batches[:1]], all_scenarios(method.task.modalities)).entries
         norms[conflict] = entry[2]["norms"]
     assert (norms["all"] > norms["shared"]).all()
 
 
 def test_a_batch_in_parts_is_one_batch(make_features):
     method, batches = opened(make_features, "sharing")
-    cases = scenarios(method.task.modalities)
+    cases = all_scenarios(method.task.modalities)
     (together,) = diagnose(method, [batches], cases).entries
     apart = diagnose(method, [[batch] for batch in batches], cases).entries
     assert together[1] == apart[0][1]
@@ -125,7 +126,7 @@ def test_a_run_is_diagnosed(told, run):
     assert "1st third" in out
     found = json.loads((run / "diagnosis.json").read_text())
     assert (found["method"], found["split"], found["seed"], found["now"]["steps"]) == ("gmd", "val", 0, 3)
-    cases = [scenario_name(case) for case in scenarios(("text", "audio", "vision"))]
+    cases = [scenario_name(case) for case in all_scenarios(("text", "audio", "vision"))]
     assert sorted(found["now"]["cases"]) == sorted(cases) == sorted(found["training"]["weights"])
     assert {frozenset(pair["cases"]) for pair in found["now"]["pairs"]} == set(map(frozenset, combinations(cases, 2)))
     assert list(found["learning"]) == ["text", "audio", "vision"]

@@ -557,7 +557,7 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
     # The experiment of the demo, logged in every step, where one in ten is the default; about 1.1 % on two cores.
     write_phantoms(tmp_path / "patients", counts={"train": 4, "val": 1, "test": 1}, size=(48, 48, 32), seed=0)
     overrides = {"data.root": str(tmp_path / "patients"), "method.name": "gmd", "train.log_every": 1}
-    experiment = read_experiment(Path(training.__file__).parent / "commands/demo_segmentation.yaml", overrides)
+    experiment = read_experiment(Path(training.__file__).parents[1] / "commands/demo_segmentation.yaml", overrides)
     dataset = create_dataset(experiment.data, experiment.model)
     method = create_method("gmd", dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset.batches import Batch
 from anysubset.datasets.missingness import write_holes
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.settings import DataSettings, ModelSettings
-from anysubset.modalities import Batch, scenarios
+from anysubset.scenarios import all_scenarios
 from anysubset.volumes import dataset as volumes
 from anysubset.volumes.dataset import Volumes
 from anysubset.volumes.preprocessing import Box
@@ -41,7 +42,7 @@ def assert_same(batches: list[Batch], others: list[Batch]) -> None:
         assert torch.equal(batch.target, other.target)
         assert list(batch.inputs) == list(other.inputs)
         for name, observed in batch.inputs.items():
-            assert torch.equal(observed.rows, other.inputs[name].rows)
+            assert torch.equal(observed.indices, other.inputs[name].indices)
             assert torch.equal(observed.values, other.inputs[name].values)
 
 
@@ -98,7 +99,7 @@ def test_every_tour_visits_every_patient_once_in_an_order_of_its_own(phantoms):
 def test_no_two_visits_to_a_patient_give_the_same_patch(phantoms):
     seen: dict[str, set[bytes]] = {}
     for batch in dataset(phantoms).training_batches("train", 5, 0, 0, 6):
-        rows = batch.inputs["t2"].rows.tolist()
+        rows = batch.inputs["t2"].indices.tolist()
         for row, values in zip(rows, batch.inputs["t2"].values, strict=True):
             seen.setdefault(batch.ids[row], set()).add(values.numpy().tobytes())
     # Everybody has t2. Six tours.
@@ -109,11 +110,11 @@ def test_incomplete_patients_come_with_their_modalities_only(phantoms):
     seen = set()
     for batch in dataset(phantoms).training_batches("train", 3, 0, 0, 5):
         for row, case in enumerate(batch.ids):
-            present = {name for name, observed in batch.inputs.items() if row in observed.rows}
+            present = {name for name, observed in batch.inputs.items() if row in observed.indices}
             assert present == HAS[case]
             seen.add(case)
         for observed in batch.inputs.values():
-            assert observed.values.shape == (len(observed.rows), 1, 12, 12)
+            assert observed.values.shape == (len(observed.indices), 1, 12, 12)
             assert observed.values.isfinite().all()
         assert batch.target.shape == (3, 3, 12, 12)
         assert batch.target.dtype == torch.bool
@@ -171,7 +172,7 @@ def test_a_scenario_sees_only_the_foreground_of_its_own_modalities(tmp_path):
 def test_a_sample_is_what_it_would_be_if_the_other_files_were_not_there(tmp_path):
     patient(tmp_path / "all", "a", {"flair": (2, 6), "t2": (1, 8), "t1ce": (3, 5), "t1": (4, 9)})
     checked = 0
-    for scenario in scenarios(NAMES):
+    for scenario in all_scenarios(NAMES):
         (whole,) = dataset(tmp_path / "all").samples("all", [scenario])
         alone = tmp_path / "+".join(scenario)
         shutil.copytree(tmp_path / "all", alone)
@@ -190,7 +191,7 @@ def test_a_sample_is_what_it_would_be_if_the_other_files_were_not_there(tmp_path
 
 def test_contrasts_that_share_their_foreground_come_at_once(phantoms):
     (found,) = dataset(phantoms).samples("val")
-    assert found.scenarios == scenarios(NAMES)
+    assert found.scenarios == all_scenarios(NAMES)
     assert set(found.inputs) == set(NAMES)
     assert found.spacing == (1.0, 1.0, 1.0)
 
@@ -385,7 +386,7 @@ def test_a_contrast_that_was_removed_is_never_read(tmp_path):
     made = dataset(tmp_path, holes="holes.json")  # Beside the patients.
     assert made.present("all") == [("flair", "t2"), ("flair", "t2", "t1")]
     (batch,) = made.training_batches("all", 2, 0, 0, 1)
-    assert {name: [batch.ids[row] for row in seen.rows.tolist()] for name, seen in batch.inputs.items()}["t1"] == ["b"]
+    assert [batch.ids[index] for index in batch.inputs["t1"].indices.tolist()] == ["b"]
     assert batch.target.any()  # The label of `a` stays.
     seen = {name for sample in made.samples("all", ids=["a"]) for name in sample.inputs}
     assert seen == {"flair", "t2"}

@@ -28,8 +28,8 @@ def diagnose(given: Given) -> None:
     import torch
 
     from anysubset.datasets.table import create_dataset
-    from anysubset.modalities import case_sampler
     from anysubset.report.diagnostics import diagnosis, history_of
+    from anysubset.scenarios import case_sampler
     from anysubset.system.files import whole
     from anysubset.training.diagnose import check_shared
     from anysubset.training.diagnose import diagnose as look

@@ -59,7 +59,7 @@ def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
     """One table of answers, and a JSON, for a table of features."""
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.rows import answer
-    from anysubset.modalities import scenario_name
+    from anysubset.scenarios import scenario_name
     from anysubset.tables.dataset import Features
 
     experiment = opened.experiment.at(str(table))

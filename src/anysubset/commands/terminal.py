@@ -58,12 +58,12 @@ def show_feature_scores(
     metrics: Sequence[str] = (),
 ) -> None:
     """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
-    from anysubset.modalities import scenario_name, scenarios, support
     from anysubset.report.table import metric_table
+    from anysubset.scenarios import all_scenarios, scenario_name, support
     from anysubset.scoring.scores import over_set
 
     names = dataset.task.modalities
-    counts = support(dataset.present(split), scenarios(names))
+    counts = support(dataset.present(split), all_scenarios(names))
     eligible = {scenario: count for scenario, count in counts.items() if count}
     values = {}
     for run, scores in runs.items():
@@ -171,15 +171,15 @@ def show_diagnosis(found: Mapping[str, Any], title: str) -> None:
 
 def show_support(dataset: "Dataset") -> None:
     """How many training samples support each scenario; those that nobody supports are named."""
-    from anysubset.modalities import MOST as LISTED
-    from anysubset.modalities import scenario_name, scenarios, support
+    from anysubset.scenarios import MOST as LISTED
+    from anysubset.scenarios import all_scenarios, scenario_name, support
 
     names = dataset.task.modalities
     present = dataset.present("train")
     say(f"{present.count(names)} of {len(present)} training {dataset.noun} have every modality")
     if len(names) > LISTED:
         return
-    counts = support(present, scenarios(names))
+    counts = support(present, all_scenarios(names))
     if len(counts) <= MOST:
         by_scenario = ", ".join(f"{scenario_name(scenario)} {count}" for scenario, count in counts.items())
         say(f"training {dataset.noun} by scenario: {by_scenario}")
@@ -277,7 +277,7 @@ def show_holes(
     before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], modalities: Sequence[str]
 ) -> None:
     """How many samples have just these modalities, before and after some were taken away."""
-    from anysubset.modalities import in_order, scenario_name
+    from anysubset.scenarios import in_order, scenario_name
 
     counts = [
         Counter(tuple(name for name in modalities if name in names) for names in each.values())

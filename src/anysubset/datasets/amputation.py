@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anysubset.batches import Observed
 from anysubset.datasets.missingness import Present, restricted
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Observed, Scenario
+from anysubset.scenarios import Scenario
 from anysubset.tables.table import Table, shown
 
 Mask = NDArray[np.bool_]  # (samples, modalities).
@@ -148,7 +149,7 @@ def mask_of(table: Table) -> Mask:
     """Who has what, in the order of the table."""
     mask = np.zeros((len(table), len(table.inputs)), bool)
     for column, observed in enumerate(table.inputs.values()):
-        mask[observed.rows.numpy(), column] = True
+        mask[observed.indices.numpy(), column] = True
     return mask
 
 
@@ -163,10 +164,10 @@ def restrict(table: Table, stay: Mapping[str, Collection[str]]) -> Table:
     left = restricted(presence(table), stay)
     inputs = {}
     for name, observed in table.inputs.items():
-        stays = torch.tensor([name in left[table.ids[row]] for row in observed.rows.tolist()])
+        stays = torch.tensor([name in left[table.ids[row]] for row in observed.indices.tolist()])
         valid = None if observed.valid is None else observed.valid[stays]
         if stays.any():
-            inputs[name] = Observed(observed.values[stays], observed.rows[stays], valid)
+            inputs[name] = Observed(observed.values[stays], observed.indices[stays], valid)
     return replace(table, inputs=inputs)
 
 

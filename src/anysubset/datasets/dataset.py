@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from anysubset.batches import Batch, Inputs
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Batch, Inputs, Scenario
+from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
 from anysubset.tasks.task import Task
 

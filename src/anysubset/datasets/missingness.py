@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.modalities import Scenario
+from anysubset.scenarios import Scenario
 from anysubset.system.files import whole
 
 Present = dict[str, Scenario]  # By id, the modalities that are there.

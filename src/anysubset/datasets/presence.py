@@ -8,7 +8,7 @@ from anysubset.datasets import amputation
 from anysubset.datasets.missingness import Present
 from anysubset.datasets.splits import Splits, check_splits, find_splits, read_splits
 from anysubset.errors import unknown
-from anysubset.modalities import Scenario
+from anysubset.scenarios import Scenario
 from anysubset.tables.formats import read_table
 from anysubset.volumes.patients import find_patients, modalities_in_order
 

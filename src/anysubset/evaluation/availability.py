@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from anysubset.datasets.dataset import Dataset
-from anysubset.modalities import Scenario, scenario_name, scenarios, support
+from anysubset.scenarios import Scenario, all_scenarios, scenario_name, support
 from anysubset.system.files import whole
 
 EVERY = 6  # Modalities of which every scenario is counted.
@@ -17,7 +17,7 @@ def availability(dataset: Dataset) -> dict[str, Any]:
     Of many modalities, for each alone and for all together.
     """
     names = dataset.task.modalities
-    counted: list[Scenario] = scenarios(names) if len(names) <= EVERY else [*((name,) for name in names), names]
+    counted: list[Scenario] = all_scenarios(names) if len(names) <= EVERY else [*((name,) for name in names), names]
     found = {}
     for split, ids in dataset.splits.items():
         if not ids or (split == "all" and len(dataset.splits) > 1):

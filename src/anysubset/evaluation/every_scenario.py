@@ -6,7 +6,7 @@ import torch
 
 from anysubset.datasets.dataset import Dataset, Sample
 from anysubset.methods.method import Method
-from anysubset.modalities import Scenario, in_order
+from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.scores import Score
 from anysubset.system import processes
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anysubset.methods.method import Method
-from anysubset.modalities import scenario_name
+from anysubset.scenarios import scenario_name
 from anysubset.system.files import whole
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.patients import Patient

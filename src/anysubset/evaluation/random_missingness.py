@@ -14,7 +14,7 @@ from anysubset.datasets.amputation import remove_at_random, true_rate
 from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.missingness import Present, write_holes
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario, scenario_name
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL, Score
 
 PREFIX = "random:"

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.methods.method import Method
-from anysubset.modalities import Observed, Scenario, scenario_name
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL
 from anysubset.system.files import whole
 from anysubset.tables.dataset import Block, Features

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from anysubset.methods.method import Method
-from anysubset.modalities import Scenario
 from anysubset.report.pictures import Cut
+from anysubset.scenarios import Scenario
 from anysubset.volumes.dataset import Volumes, WholeVolume
 
 

@@ -1,7 +1,7 @@
 """Modality dropout: Dynamic Sharing trained on one random case a step, the usual cheap cure."""
 
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
-from anysubset.modalities import Scenario, draw_cases
+from anysubset.scenarios import Scenario, draw_cases
 
 
 class Dropout(DynamicSharingMethod):

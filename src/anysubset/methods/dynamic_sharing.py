@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from anysubset.batches import Batch, Inputs, Observed, keep
 from anysubset.gradients import GMD
 from anysubset.methods.method import Loss, Method, fuse_scenarios
-from anysubset.modalities import Batch, Inputs, Observed, Scenario, keep, scenario_name
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.tasks.task import Carry, Task, at_once
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from anysubset.batches import Batch, Inputs, Observed, as_observed
 from anysubset.errors import unknown
 from anysubset.methods.method import Loss, Method, fuse_scenarios, names
-from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed
 from anysubset.models import fusion
+from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
 
@@ -34,7 +35,7 @@ class Ensemble(Method):
         asked = names(self.cases() if cases is None else cases)
         present = {name: observed for name, observed in batch.inputs.items() if name in asked}
         return {
-            name: Loss(self.task.loss(opinion.values, batch.target[opinion.rows]), len(opinion.rows))
+            name: Loss(self.task.loss(opinion.values, batch.target[opinion.indices]), len(opinion.indices))
             for name, opinion in self.opinions(present).items()
         }
 
@@ -50,11 +51,11 @@ class Ensemble(Method):
 
     def opinions(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """The answers of each expert that has anything to look at."""
-        return {name: Observed(self.opinion(name, observed), observed.rows) for name, observed in inputs.items()}
+        return {name: Observed(self.opinion(name, observed), observed.indices) for name, observed in inputs.items()}
 
     def opinion(self, modality: str, seen: Observed) -> Tensor:
         """One expert's answer."""
         if modality not in self.experts:
             raise unknown("modality", modality, self.task.modalities)
-        answer: Tensor = self.experts[modality]({modality: replace(seen, rows=torch.arange(len(seen.rows)))})
+        answer: Tensor = self.experts[modality]({modality: replace(seen, indices=torch.arange(len(seen.indices)))})
         return answer

@@ -1,7 +1,7 @@
 """Training on complete input only: how most multimodal models are trained today, and what goes wrong with it."""
 
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
-from anysubset.modalities import Scenario
+from anysubset.scenarios import Scenario
 
 
 class Full(DynamicSharingMethod):

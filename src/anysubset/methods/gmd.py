@@ -10,11 +10,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, unknown
 from anysubset.gradients import GMD, Decoupling, copies_named
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
 from anysubset.methods.method import Loss
-from anysubset.modalities import Observed, Scenario, case_sampler
+from anysubset.scenarios import Scenario, case_sampler
 from anysubset.tasks.task import Task
 
 
@@ -74,12 +75,12 @@ class GradientDecoupling(DynamicSharingMethod):
         """With a graph, or to be computed once more when it is needed."""
         if self.recompute:
             return {
-                name: Observed(self.gmd.recomputed(self.network.encode, name, seen.values, seen.valid), seen.rows)
+                name: Observed(self.gmd.recomputed(self.network.encode, name, seen.values, seen.valid), seen.indices)
                 for name, seen in inputs.items()
             }
         features = super().features(inputs)
         if self.together:
-            return {name: Observed(self.gmd.batched(seen.values), seen.rows) for name, seen in features.items()}
+            return {name: Observed(self.gmd.batched(seen.values), seen.indices) for name, seen in features.items()}
         return features
 
     @property

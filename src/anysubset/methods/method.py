@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from anysubset.batches import Batch, Inputs, Observed, as_observed, keep
 from anysubset.errors import InputError
 from anysubset.gradients import GMD, Decoupling
-from anysubset.modalities import Batch, Inputs, Observed, Scenario, as_observed, keep, scenario_name
 from anysubset.models import fusion
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.system import processes
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -102,7 +103,7 @@ def fuse_scenarios(
     """
     scenarios = list(scenarios)
     needed = {name for scenario in scenarios for name in scenario}
-    if len({tuple(seen.rows.tolist()) for name, seen in as_observed(inputs).items() if name in needed}) > 1:
+    if len({tuple(seen.indices.tolist()) for name, seen in as_observed(inputs).items() if name in needed}) > 1:
         raise InputError("Samples whose scenarios are answered together must have the same modalities.")
     alone = {
         name: carry(lambda present, name=name: branch(name, as_observed(present)[name]), {name: inputs[name]})  # type: ignore[misc]

@@ -3,7 +3,7 @@
 import torch
 
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod, default_cases
-from anysubset.modalities import Scenario, case_sampler
+from anysubset.scenarios import Scenario, case_sampler
 from anysubset.tasks.task import Task
 
 

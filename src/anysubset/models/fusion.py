@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.modalities import Observed
 
 
 def mean(features: Mapping[str, Tensor]) -> Tensor:
@@ -27,14 +27,14 @@ def mean_of_present(features: Mapping[str, Observed]) -> Tensor:
     """(batch, ...): for each sample the mean over the modalities that it has, whichever they are."""
     if not features:
         raise InputError("There is nothing to fuse: no modality is present.")
-    batch = 1 + max(int(observed.rows.max()) for observed in features.values())
-    if all(len(observed.rows) == batch for observed in features.values()):
+    batch = 1 + max(int(observed.indices.max()) for observed in features.values())
+    if all(len(observed.indices) == batch for observed in features.values()):
         return mean({name: observed.values for name, observed in features.items()})
     some = next(iter(features.values())).values
     total = some.new_zeros(batch, *some.shape[1:])
     counts = torch.zeros(batch)
     for name in sorted(features):
-        rows = features[name].rows
+        rows = features[name].indices
         total = total.index_add(0, rows.to(some.device), features[name].values)
         counts[rows] += 1
     if not counts.all():

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from anysubset.batches import Inputs, Observed, as_observed, eligible
 from anysubset.errors import unknown
-from anysubset.modalities import Inputs, Observed, Scenario, as_observed, eligible
 from anysubset.models import fusion
+from anysubset.scenarios import Scenario
 
 # Heads that give the same before the mean as after it. A subclass may do anything, so it does not count.
 AFFINE = (nn.Identity, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -65,7 +66,7 @@ class DynamicSharing(nn.Module):
     def features(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
         """h_m of every modality that is there, each computed once."""
         return {
-            name: Observed(self.encode(name, observed.values, observed.valid), observed.rows)
+            name: Observed(self.encode(name, observed.values, observed.valid), observed.indices)
             for name, observed in inputs.items()
         }
 
@@ -101,6 +102,6 @@ class DynamicSharing(nn.Module):
 
 def at(observed: Observed, rows: Tensor) -> Tensor:
     """(len(rows), ...): the values of the samples in these places of the batch, all of which have the modality."""
-    if len(rows) == len(observed.rows):
+    if len(rows) == len(observed.indices):
         return observed.values
-    return observed.values[torch.searchsorted(observed.rows, rows)]
+    return observed.values[torch.searchsorted(observed.indices, rows)]

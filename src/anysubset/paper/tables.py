@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Scenario, scenarios
 from anysubset.paper import printed as published
 from anysubset.report.comparison import Comparison
 from anysubset.report.grid import Grid
 from anysubset.report.results import Together
 from anysubset.report.side_by_side import protocol
+from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import heading
 
@@ -76,7 +76,7 @@ def table_2(group: Together, printed: bool) -> Grid:
         needs(2, group, "dice", tuple(BRATS), regions=("WT", "TC", "ET"))
     regions = group.first.regions("dice")
     names = tuple(BRATS) if set(group.first.modalities) == set(BRATS) else group.first.modalities
-    columns = scenarios(names)
+    columns = all_scenarios(names)
     rows: list[list[str]] = []
     rules = []
     for region in regions:

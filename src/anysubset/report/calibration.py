@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from anysubset.modalities import Scenario
 from anysubset.report.results import Result
+from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL
 
 BINS = 10

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from anysubset.modalities import in_order, scenario_name
 from anysubset.report.comparison import Comparison
 from anysubset.report.folder import Record
 from anysubset.report.results import how_drawn
 from anysubset.report.scoreboard import FEW
 from anysubset.report.side_by_side import RULES, counts, differing, folds
+from anysubset.scenarios import in_order, scenario_name
 
 Fact = tuple[str, Sequence[str]]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
 from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
 from anysubset.report.targets import constants, signs_right, targets
+from anysubset.scenarios import Scenario, grouped_by_missing
 from anysubset.scoring.scores import heading
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from anysubset.modalities import Scenario
 from anysubset.report import figures
 from anysubset.report.diagnostics import (
     History,
@@ -18,6 +17,7 @@ from anysubset.report.diagnostics import (
     read_history,
     read_losses,
 )
+from anysubset.scenarios import Scenario
 
 STILL = 1e-9  # As near to 1 as a weight is that nothing was added to.
 

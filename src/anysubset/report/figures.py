@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from anysubset.modalities import Scenario
 from anysubset.report import svg
 from anysubset.report.diagnostics import (
     Array,
@@ -21,6 +20,7 @@ from anysubset.report.diagnostics import (
     mean_cosines,
     smoothed,
 )
+from anysubset.scenarios import Scenario
 
 WIDTH = 5.2  # Inches: 600 pixels on a page, and still to be read on the 360 of a phone.
 MATRIX = 32  # Cases that a matrix can show one by one.

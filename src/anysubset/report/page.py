@@ -8,7 +8,6 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import anysubset
-from anysubset.modalities import Scenario, scenario_name
 from anysubset.report import calibration, figures
 from anysubset.report.cards import (
     Availability,
@@ -28,6 +27,7 @@ from anysubset.report.pictures import Gallery
 from anysubset.report.results import Together
 from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
 from anysubset.report.side_by_side import reference_of, tested
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import SHARES, heading, number
 from anysubset.scoring.statistics import DRAWS
 

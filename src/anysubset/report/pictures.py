@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from anysubset.modalities import Scenario, scenario_name
 from anysubset.report.comparison import Comparison
 from anysubset.report.svg import drawing
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import shown
 
 TRUTH, PREDICTION = "#ffd84d", "#35d0ff"  # On the black of a scan, in light and dark alike.

@@ -15,7 +15,7 @@ from typing import Any
 
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import read_experiment
-from anysubset.modalities import Scenario, in_order
+from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from anysubset.errors import unknown
-from anysubset.modalities import Scenario, scenario_name
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare, read_groups
 from anysubset.report.grid import Grid
 from anysubset.report.results import PLACES, Together, differ
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import SHARES, number
 from anysubset.scoring.statistics import DRAWS, Interval

@@ -6,8 +6,8 @@ from statistics import fmean
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from anysubset.modalities import Scenario, grouped_by_missing
 from anysubset.report.grid import dots
+from anysubset.scenarios import Scenario, grouped_by_missing
 from anysubset.scoring.scores import by_number_missing, heading, number, overall
 
 Means = Mapping[Scenario, Mapping[str, float]]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from anysubset.modalities import Scenario
 from anysubset.report.results import BySample, Result, Together
+from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL
 
 CLOSE = 1e-4  # Further apart than float32 puts what is the same.

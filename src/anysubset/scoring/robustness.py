@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario, grouped_by_missing, scenario_name, scenario_of, scenarios
+from anysubset.scenarios import Scenario, all_scenarios, grouped_by_missing, scenario_name, scenario_of
 
 # By scenario; a float, or a fraction where no digit may be lost.
 Values = Mapping[Scenario, Any]
@@ -77,7 +77,7 @@ def shapley(values: Values, modalities: Scenario, empty: Any = 0) -> dict[str, A
         modalities: in the order of the task.
         empty: the score without any input: of a constant answer, or 0.
     """
-    lacking(values, scenarios(modalities))
+    lacking(values, all_scenarios(modalities))
     count = len(modalities)
     found = {}
     for name in modalities:
@@ -102,7 +102,7 @@ def interactions(values: Values, modalities: Scenario, empty: Any = 0) -> dict[t
         modalities: in the order of the task.
         empty: the score without any input.
     """
-    lacking(values, scenarios(modalities))
+    lacking(values, all_scenarios(modalities))
     count = len(modalities)
     found = {}
     for first, second in combinations(modalities, 2):
@@ -164,7 +164,7 @@ def scenario_chances(modalities: Scenario, rates: Mapping[str, Any]) -> dict[Sce
         if not 0 <= rate <= 1:
             raise InputError(f"The rate of {name} is a probability from 0 to 1, not {rate}.")
     chances: dict[Scenario, Any] = {}
-    for scenario in scenarios(modalities):
+    for scenario in all_scenarios(modalities):
         chance: Any = 1
         for name in modalities:
             chance *= 1 - rates[name] if name in scenario else rates[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario, grouped_by_missing, scenario_name
+from anysubset.scenarios import Scenario, grouped_by_missing, scenario_name
 from anysubset.system.files import whole
 
 COLUMNS = (

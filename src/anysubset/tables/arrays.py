@@ -22,8 +22,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
-from anysubset.modalities import Observed
 from anysubset.system.files import whole
 from anysubset.tables.columns import Array, Column, Options, assemble
 from anysubset.tables.labels import splits_of, target_of, text
@@ -185,8 +185,8 @@ def arrays_of(table: Table) -> dict[str, Array]:
         if name in (*arrays, *ABOUT) or any(name.endswith(extra) for extra in EXTRAS):
             raise InputError(f"A modality cannot be called {name!r} in a file: the name means something else.")
         arrays[name] = spread(observed, observed.values.numpy(), len(table))
-        if len(observed.rows) < len(table):
-            arrays[f"{name}_present"] = spread(observed, np.ones(len(observed.rows), bool), len(table))
+        if len(observed.indices) < len(table):
+            arrays[f"{name}_present"] = spread(observed, np.ones(len(observed.indices), bool), len(table))
         if observed.valid is not None:
             valid = spread(observed, observed.valid.numpy(), len(table))
             lengths = valid.sum(axis=1)
@@ -198,5 +198,5 @@ def arrays_of(table: Table) -> dict[str, Array]:
 def spread(observed: Observed, values: Array, samples: int) -> Array:
     """An entry for every sample, from those of the samples that have a modality."""
     result = np.zeros((samples, *values.shape[1:]), values.dtype)
-    result[observed.rows.numpy()] = values
+    result[observed.indices.numpy()] = values
     return result

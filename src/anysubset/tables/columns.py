@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import ReadingSettings
-from anysubset.modalities import Observed
 from anysubset.tables.labels import whole_numbers
 from anysubset.tables.table import Origin, Table, shown, torn_groups
 
@@ -94,7 +94,7 @@ def assemble(
     inputs: dict[str, Observed] = {}
     for name, column in columns.items():
         observed, faulty[name] = observe(name, column, len(ids))
-        if len(observed.rows):
+        if len(observed.indices):
             inputs[name] = observed
     faulty = {name: counts for name, counts in faulty.items() if counts[0]}
     if faulty and options.clean is None:
@@ -165,12 +165,12 @@ def all_zero(observed: Observed) -> int:
 
 def having_any(samples: int, inputs: Mapping[str, Observed]) -> list[int]:
     """The places of the samples that have a modality, ascending."""
-    return sorted({row for observed in inputs.values() for row in observed.rows.tolist()})
+    return sorted({row for observed in inputs.values() for row in observed.indices.tolist()})
 
 
 def moved(observed: Observed, places: Mapping[int, int]) -> Observed:
     """The same samples at other places."""
-    return replace(observed, rows=torch.tensor([places[row] for row in observed.rows.tolist()]))
+    return replace(observed, indices=torch.tensor([places[row] for row in observed.indices.tolist()]))
 
 
 def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] | None = None) -> Column:

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anysubset.batches import Batch, Observed
 from anysubset.datasets.amputation import presence, restrict
 from anysubset.datasets.dataset import Dataset, Knowledge, Sample, complete_only, place_of
 from anysubset.datasets.missingness import read_holes
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
-from anysubset.modalities import Batch, Observed, Scenario, scenario_of, scenarios
 from anysubset.models.bert import sizes_of
+from anysubset.scenarios import Scenario, all_scenarios, scenario_of
 from anysubset.scoring.prediction_metrics import chance, class_scores, intensity_scores, number_scores
 from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
@@ -190,7 +191,7 @@ class Features(Dataset):
         by_presence: dict[Scenario, list[int]] = {}
         for number in range(len(table)) if ids is None else [place[sample] for sample in ids]:
             by_presence.setdefault(found[number], []).append(number)
-        listed = scenarios(self.task.modalities) if asked is None else list(asked)
+        listed = all_scenarios(self.task.modalities) if asked is None else list(asked)
         for present, numbers in by_presence.items():
             eligible = [scenario for scenario in listed if set(scenario) <= set(present)]
             for start in range(0, len(numbers) if eligible else 0, BLOCK):
@@ -341,7 +342,7 @@ def read_features(
 
 def described(table: Table) -> str:
     """How many samples there are, and how many have what."""
-    counts = ", ".join(f"{name} {len(observed.rows)}" for name, observed in table.inputs.items())
+    counts = ", ".join(f"{name} {len(observed.indices)}" for name, observed in table.inputs.items())
     return f"{len(table)} samples ({counts})"
 
 
@@ -436,7 +437,7 @@ def batch_of(table: Table, numbers: Sequence[int]) -> Batch:
     chosen = torch.tensor(numbers, dtype=torch.int64)
     inputs = {name: trimmed(taken(observed, chosen, len(table))) for name, observed in table.inputs.items()}
     return Batch(
-        {name: observed for name, observed in inputs.items() if len(observed.rows)},
+        {name: observed for name, observed in inputs.items() if len(observed.indices)},
         table.target[chosen],
         tuple(table.ids[number] for number in numbers),
     )
@@ -444,7 +445,7 @@ def batch_of(table: Table, numbers: Sequence[int]) -> Batch:
 
 def trimmed(observed: Observed) -> Observed:
     """Sequences without the steps at their end that are padding in all of them, which cost time alone."""
-    if observed.valid is None or not len(observed.rows):
+    if observed.valid is None or not len(observed.indices):
         return observed
     last = int(observed.valid.any(dim=0).nonzero().max()) + 1
     return replace(observed, values=observed.values[:, :last], valid=observed.valid[:, :last])

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
-from anysubset.modalities import Observed, scenario_name
+from anysubset.scenarios import scenario_name
 from anysubset.tables.formats import read_table
 from anysubset.tables.table import Table, shown, torn_groups
 
@@ -65,7 +66,7 @@ def describe_modality(table: Table, name: str, observed: Observed) -> Report:
     numbers = values.to(torch.float64)
     spread = numbers.flatten(1) if numbers.ndim > 1 else numbers[:, None]
     report: Report = {
-        "samples": len(observed.rows),
+        "samples": len(observed.indices),
         "shape": " x ".join(map(str, observed.values.shape[1:])),
         "minimum": float(numbers.min()),
         "maximum": float(numbers.max()),

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.modalities import Observed
 from anysubset.tables.columns import Column, observe
 from anysubset.tables.dataset import Features
 from anysubset.tables.signature import Signature
@@ -77,7 +77,7 @@ def placed(name: str, given: tuple[Any, ...]) -> tuple[Observed, int]:
         raise InputError(f"{name}: places of samples ascend from 0, each once; these are {rows.tolist()[:5]}..")
     observed = observed_in(name, array)
     places = torch.from_numpy(rows.astype(np.int64))
-    return replace(observed, rows=places[observed.rows]), int(rows.max(initial=-1)) + 1
+    return replace(observed, indices=places[observed.indices]), int(rows.max(initial=-1)) + 1
 
 
 def array_of(name: str, given: Any) -> Array:

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.datasets.amputation import presence
 from anysubset.datasets.dataset import Knowledge, fingerprint
 from anysubset.errors import InputError
-from anysubset.modalities import Observed, Scenario
+from anysubset.scenarios import Scenario
 from anysubset.scoring.prediction_metrics import constant_intensities, majority_class
 from anysubset.system import tensor_file
 from anysubset.tables.standardisation import Statistics, statistics

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.datasets.splits import USUAL, Splits, checked
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Observed
 
 VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the split `val`.
 
@@ -102,7 +102,7 @@ class Table:
         return replace(
             self,
             ids=ids,
-            inputs={name: observed for name, observed in inputs.items() if len(observed.rows)},
+            inputs={name: observed for name, observed in inputs.items() if len(observed.indices)},
             target=self.target[chosen],
             groups=None if self.groups is None else tuple(self.groups[number] for number in chosen.tolist()),
             splits=None if self.splits is None else {name: split for name, split in splits.items() if split},
@@ -122,7 +122,7 @@ class Table:
 def taken(observed: Observed, chosen: Tensor, samples: int) -> Observed:
     """Those of the chosen samples, (k,) places, that have a modality."""
     where = torch.full((samples,), -1)
-    where[observed.rows] = torch.arange(len(observed.rows))
+    where[observed.indices] = torch.arange(len(observed.indices))
     found = where[chosen]
     rows = torch.nonzero(found >= 0).flatten()
     entries = found[rows]
@@ -181,7 +181,7 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
         )
     if not values.numel():
         raise InputError(f"{name} has the shape {tuple(values.shape)}, which holds nothing.")
-    if observed.rows[0] < 0 or observed.rows[-1] >= samples:
+    if observed.indices[0] < 0 or observed.indices[-1] >= samples:
         raise InputError(f"{name} has places outside the table's {samples} samples.")
     if not torch.isfinite(values).all():
         raise InputError(f"{name} has {int((~torch.isfinite(values)).sum())} NaN or infinite values.")
@@ -204,7 +204,7 @@ def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
     """Refuses samples that have no modality."""
     empty = torch.ones(len(ids), dtype=torch.bool)
     for observed in inputs.values():
-        empty[observed.rows] = False
+        empty[observed.indices] = False
     if empty.any():
         lacking = [ids[number] for number in torch.nonzero(empty).flatten().tolist()]
         raise InputError(f"Samples need at least one modality; these have none: {shown(lacking)}.")
@@ -233,7 +233,7 @@ def differences(first: Table, second: Table) -> list[str]:
         one, other = first.inputs[name], second.inputs[name]
         parts = {
             "values": (one.values, other.values),
-            "rows": (one.rows, other.rows),
+            "indices": (one.indices, other.indices),
             "valid": (one.valid, other.valid),
         }
         found += [f"{name}.{part}" for part, (a, b) in parts.items() if not same(a, b)]

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Observed
 from anysubset.tables.table import Origin, Table
 
 Array = NDArray[np.float32]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anysubset.batches import Inputs
 from anysubset.errors import InputError, unknown
-from anysubset.modalities import Inputs
 from anysubset.models.bert import TokenEncoder
 from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
 from anysubset.models.heads import HEADS

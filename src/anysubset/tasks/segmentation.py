@@ -11,8 +11,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from anysubset.batches import Inputs, as_observed
 from anysubset.errors import InputError
-from anysubset.modalities import Inputs, as_observed
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
 from anysubset.tasks.losses import cross_entropy, soft_dice

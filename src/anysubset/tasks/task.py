@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from anysubset.batches import Inputs
 from anysubset.errors import InputError
-from anysubset.modalities import Inputs, Scenario
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import Scenario
 
 Function = Callable[[Inputs], Tensor]
 # How a function of some modalities is carried over a sample that may be too large to go at once.

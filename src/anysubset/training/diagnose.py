@@ -2,10 +2,11 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 
+from anysubset.batches import Batch
 from anysubset.errors import InputError
 from anysubset.gradients import GMD
 from anysubset.methods.method import Method
-from anysubset.modalities import Batch, Scenario
+from anysubset.scenarios import Scenario
 from anysubset.training.run import Decouplings
 
 

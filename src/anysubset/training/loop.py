@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 
+from anysubset.batches import Batch, eligible
 from anysubset.datasets.dataset import Dataset
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import TrainSettings
 from anysubset.gradients import NonFiniteGradientError
 from anysubset.methods.method import Loss, Method
-from anysubset.modalities import Batch, eligible, scenario_name
 from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
+from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import means, over_set, overall, shown
 from anysubset.system import processes, tensor_file
 from anysubset.training.cost import flop_counter, most_bytes

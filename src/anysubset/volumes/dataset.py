@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from anysubset.batches import Batch, collate
 from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
 from anysubset.datasets.missingness import read_holes, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
-from anysubset.modalities import Batch, Scenario, collate, scenarios
+from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
 from anysubset.system import processes, tensor_file
@@ -240,7 +241,7 @@ class Volumes(Dataset):
         for patient_id in self.ids(split) if ids is None else ids:
             patient = self.prepared(patient_id)
             boxes: dict[Box, list[Scenario]] = {}
-            for scenario in asked or scenarios(self.task.modalities):
+            for scenario in asked or all_scenarios(self.task.modalities):
                 if set(scenario) <= set(patient.modalities):
                     box = around(patient.boxes[name] for name in scenario)
                     boxes.setdefault(box, []).append(scenario)

@@ -13,7 +13,7 @@ import numpy as np
 
 from anysubset.datasets.splits import check_splits, find_splits
 from anysubset.errors import InputError
-from anysubset.modalities import scenario_name
+from anysubset.scenarios import scenario_name
 from anysubset.volumes.patients import BRATS, Patient, find_patients, modalities_in_order
 from anysubset.volumes.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
 

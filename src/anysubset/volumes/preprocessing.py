@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from anysubset.errors import InputError
-from anysubset.modalities import Scenario, scenario_of
+from anysubset.scenarios import Scenario, scenario_of
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.reading import Grid, PatientVolumes, background
 

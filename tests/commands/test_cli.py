@@ -14,7 +14,7 @@ from anysubset.commands.lists import no_options
 from anysubset.datasets.table import DATASETS
 from anysubset.experiments.settings import read_experiment
 from anysubset.methods import METHODS
-from anysubset.modalities import scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.volumes import phantom
 
@@ -115,7 +115,7 @@ def test_evaluate_writes_every_number_and_shows_every_scenario(told, run):
     assert {row["sample"] for row in found} == {"phantom_006", "phantom_007"}
     assert {row["metric"] for row in found} == {"dice", "hd95", "ece"}
     assert {row["region"] for row in found} == {"WT", "TC", "ET"}
-    assert list(dict.fromkeys(row["scenario"] for row in found)) == [scenario_name(each) for each in scenarios(NAMES)]
+    assert list(dict.fromkeys(row["scenario"] for row in found)) == list(map(scenario_name, all_scenarios(NAMES)))
     # A table of Dice, and one of distances.
     assert len(table_lines(out)) == 15 + 15
     assert "HD95 in mm" in out

@@ -1,4 +1,4 @@
-"""Scenarios, samplers, and batches in which missing means not there."""
+"""Scenarios, and samplers of the cases of a training step."""
 
 from collections import Counter
 
@@ -6,23 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.testing import assert_close
 
+from anysubset.batches import eligible
 from anysubset.errors import InputError
-from anysubset.modalities import (
-    Batch,
-    Observed,
-    as_observed,
-    case_sampler,
-    collate,
-    draw_cases,
-    eligible,
-    keep,
-    scenario_name,
-    scenario_of,
-    scenarios,
-)
+from anysubset.scenarios import all_scenarios, case_sampler, draw_cases, scenario_name, scenario_of
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -49,7 +36,7 @@ def fault(action, *arguments, **named) -> str:
 
 def test_scenarios_stand_in_the_column_order_of_the_papers_table_2():
     short = {"flair": "F", "t2": "T2", "t1ce": "T1c", "t1": "T1"}
-    columns = ["".join(short[name] for name in reversed(scenario)) for scenario in scenarios(BRATS)]
+    columns = ["".join(short[name] for name in reversed(scenario)) for scenario in all_scenarios(BRATS)]
     # The paper writes the later modality first: T2F is {flair, t2}. "no T1" is {flair, t2, t1ce}, and so on.
     alone, pairs = ["F", "T2", "T1c", "T1"], ["T2F", "T1cF", "T1cT2", "T1F", "T1T2", "T1T1c"]
     one_missing = ["T1cT2F", "T1T2F", "T1T1cF", "T1T1cT2"]  # no T1, no T1c, no T2, no F
@@ -60,7 +47,7 @@ def test_scenarios_stand_in_the_column_order_of_the_papers_table_2():
 @given(st.integers(1, 10))
 def test_there_are_two_to_the_m_less_one_different_scenarios_none_of_them_empty(count: int):
     names = [f"m{index}" for index in range(count)]
-    found = scenarios(names)
+    found = all_scenarios(names)
     assert len(found) == len(set(found)) == 2**count - 1
     # The names of each are in the given order, without repetition.
     assert all(scenario == tuple(name for name in names if name in scenario) for scenario in found)
@@ -72,13 +59,13 @@ def test_there_are_two_to_the_m_less_one_different_scenarios_none_of_them_empty(
 @given(st.integers(1, 8))
 def test_the_scenarios_by_number_missing_are_all_scenarios(count: int):
     names = [f"m{index}" for index in range(count)]
-    by_size = [scenario for missing in reversed(range(count)) for scenario in scenarios(names, missing)]
-    assert by_size == scenarios(names)
+    by_size = [scenario for missing in reversed(range(count)) for scenario in all_scenarios(names, missing)]
+    assert by_size == all_scenarios(names)
 
 
 @pytest.mark.parametrize("missing", [-1, 3, 4])
 def test_all_modalities_cannot_be_missing(missing: int):
-    line = fault(scenarios, NAMES, missing=missing)
+    line = fault(all_scenarios, NAMES, missing=missing)
     assert line == f"Of 3 modalities, 0 to 2 can be missing, not {missing}."
 
 
@@ -95,7 +82,7 @@ def test_present_modalities_are_put_in_the_order_of_the_task():
 
 def test_a_scenario_cannot_be_empty():
     assert fault(scenario_of, [], NAMES) == "No modality is present. Give at least one of: a, b, c."
-    assert () not in scenarios(NAMES)
+    assert () not in all_scenarios(NAMES)
     assert fault(eligible, {}, ()) == "A scenario has at least one modality."
 
 
@@ -108,7 +95,7 @@ def test_an_unknown_modality_is_named_with_the_nearest_one():
 
 def test_all_gives_every_scenario_every_time():
     sample = case_sampler(NAMES, "all")
-    assert sample(None) == sample(seeded()) == scenarios(NAMES)
+    assert sample(None) == sample(seeded()) == all_scenarios(NAMES)
 
 
 def test_missing_gives_the_scenarios_that_lack_as_many():
@@ -124,14 +111,14 @@ def test_random_draws_as_many_different_scenarios_in_the_order_of_the_table(coun
     cases = case_sampler(names, f"random={k}")(seeded(data.draw(st.integers(0, 99))))
     assert len(cases) == k
     # In the order of `scenarios`, hence known, not empty, and none twice.
-    assert cases == [scenario for scenario in scenarios(names) if scenario in cases]
+    assert cases == [scenario for scenario in all_scenarios(names) if scenario in cases]
 
 
 def test_random_draws_every_scenario_alike():
     # 700 draws of 3 of the 7: each scenario is in 3/7 of them, 300, give or take sqrt(700 * 3/7 * 4/7) = 13.1.
     sample, generator = case_sampler(NAMES, "random=3"), seeded()
     seen = Counter(case for _ in range(700) for case in sample(generator))
-    assert set(seen) == set(scenarios(NAMES))
+    assert set(seen) == set(all_scenarios(NAMES))
     assert all(abs(times - 300) < 5 * 13.1 for times in seen.values())
 
 
@@ -141,12 +128,12 @@ def test_random_draws_one_as_often_as_another():
     draws = [sample(generator) for _ in range(700)]
     assert {len(cases) for cases in draws} == {1}
     seen = Counter(cases[0] for cases in draws)
-    assert set(seen) == set(scenarios(NAMES))
+    assert set(seen) == set(all_scenarios(NAMES))
     assert all(abs(times - 100) < 5 * 9.3 for times in seen.values())
 
 
 def test_drawing_all_of_them_is_all():
-    assert case_sampler(NAMES, "random=7")(seeded()) == scenarios(NAMES)
+    assert case_sampler(NAMES, "random=7")(seeded()) == all_scenarios(NAMES)
 
 
 def test_forty_modalities_are_sampled_without_listing_their_scenarios():
@@ -202,117 +189,4 @@ def test_cases_that_cannot_be_are_refused_before_anything_is_drawn(cases: str, s
 
 def test_draw_cases_takes_the_modalities_in_their_order():
     drawn = draw_cases(("z", "y", "x"), 7, seeded())
-    assert drawn == scenarios(("z", "y", "x"))
-
-
-# ---------------------------------------------------------------------------------------------------- batches
-
-
-def observed(*rows: int) -> Observed:
-    """One number a sample: ten times its place in the batch."""
-    places = torch.tensor(rows, dtype=torch.int64)
-    return Observed(10.0 * places, places)
-
-
-def sample_of(inputs: dict[str, Tensor], name: str = "p") -> tuple[dict[str, Tensor], Tensor, str]:
-    return inputs, torch.zeros(1), name
-
-
-def test_a_modality_holds_the_samples_that_have_it_and_their_places():
-    # Three patients: the first and the last have t1, the last two have flair, and nobody has t2.
-    batch = collate(
-        [
-            ({"t1": torch.tensor([1.0, 2.0])}, torch.tensor(7), "p1"),
-            ({"flair": torch.tensor([3.0, 4.0])}, torch.tensor(8), "p2"),
-            ({"flair": torch.tensor([5.0, 6.0]), "t1": torch.tensor([9.0, 9.5])}, torch.tensor(9), "p3"),
-        ]
-    )
-    assert set(batch.inputs) == {"t1", "flair"}
-    assert batch.inputs["t1"].rows.tolist() == [0, 2]
-    assert batch.inputs["t1"].values.tolist() == [[1.0, 2.0], [9.0, 9.5]]
-    assert batch.inputs["flair"].rows.tolist() == [1, 2]
-    assert batch.inputs["flair"].values.tolist() == [[3.0, 4.0], [5.0, 6.0]]
-    assert batch.target.tolist() == [7, 8, 9]
-    assert batch.ids == ("p1", "p2", "p3")
-
-
-@quick
-@given(st.lists(st.sets(st.sampled_from(BRATS), min_size=1), min_size=1, max_size=6))
-def test_any_pattern_of_presence_is_collated_without_filling(patterns: list[set[str]]):
-    samples = [
-        # Sample 3's second modality holds 31, twice.
-        ({name: torch.full((2,), 10.0 * row + BRATS.index(name)) for name in pattern}, torch.tensor(row), str(row))
-        for row, pattern in enumerate(patterns)
-    ]
-    batch = collate(samples)
-    # A modality that nobody has, has no key.
-    assert set(batch.inputs) == set().union(*patterns)
-    for name, found in batch.inputs.items():
-        have = [row for row, pattern in enumerate(patterns) if name in pattern]
-        assert found.rows.tolist() == have
-        assert found.rows.dtype == torch.int64
-        assert_close(found.values, torch.tensor([[10.0 * row + BRATS.index(name)] * 2 for row in have]))
-    assert batch.target.tolist() == list(range(len(patterns)))
-    assert batch.ids == tuple(str(row) for row in range(len(patterns)))
-
-
-@quick
-@given(st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=6), st.sampled_from(scenarios(NAMES)))
-def test_eligible_are_the_samples_that_have_all_of_a_scenario(patterns: list[set[str]], scenario: tuple[str, ...]):
-    batch = collate([sample_of(dict.fromkeys(pattern, torch.zeros(1))) for pattern in patterns])
-    have = [row for row, pattern in enumerate(patterns) if set(scenario) <= pattern]
-    assert eligible(batch.inputs, scenario).tolist() == have
-
-
-def test_eligible_by_hand():
-    inputs = {"a": observed(0, 2, 3), "b": observed(1, 2, 3), "c": observed(0)}
-    assert eligible(inputs, ("a",)).tolist() == [0, 2, 3]
-    assert eligible(inputs, ("a", "b")).tolist() == [2, 3]
-    assert eligible(inputs, ("a", "c")).tolist() == [0]
-    assert eligible(inputs, ("b", "c")).tolist() == []
-    assert eligible(inputs, ("a", "b", "c")).tolist() == []
-    # Nobody has d.
-    assert eligible(inputs, ("a", "d")).tolist() == []
-    assert eligible(inputs, ("b", "c")).dtype == eligible(inputs, ("d",)).dtype == torch.int64
-
-
-def test_a_sample_without_any_modality_is_refused_by_name():
-    samples = [sample_of({"t1": torch.zeros(1)}, "p1"), sample_of({}, "p2")]
-    assert fault(collate, samples) == "Sample 'p2' has no modality."
-
-
-def test_a_batch_without_samples_is_refused():
-    fault(collate, [])
-
-
-def test_values_and_places_must_match():
-    assert fault(Observed, torch.zeros(3, 1), torch.tensor([0, 1])) == "3 samples came with 2 places in the batch."
-
-
-def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
-    inputs = {"a": 1, "b": 2, "c": 3}
-    assert list(keep(inputs, ("c", "a")).items()) == [("c", 3), ("a", 1)]
-    assert inputs == {"a": 1, "b": 2, "c": 3}
-
-
-def test_plain_tensors_are_what_every_sample_has():
-    values = torch.tensor([[1.0], [2.0]])
-    already = observed(1)
-    found = as_observed({"a": values, "b": already})
-    assert found["a"].values is values
-    assert found["a"].rows.tolist() == [0, 1]
-    assert found["b"] is already
-
-
-def test_places_stay_on_the_cpu_wherever_the_values_go():
-    # "meta" is a device that is there on every machine.
-    sequence = Observed(torch.zeros(2, 5), torch.tensor([0, 2]), torch.ones(2, 5, dtype=torch.bool))
-    batch = Batch({"a": observed(0, 1), "text": sequence}, torch.zeros(3), ("p1", "p2", "p3")).to("meta")
-    assert batch.target.device.type == "meta"
-    assert batch.ids == ("p1", "p2", "p3")
-    for found in batch.inputs.values():
-        assert found.values.device.type == "meta"
-        assert found.rows.device.type == "cpu"
-    assert batch.inputs["text"].valid is not None
-    assert batch.inputs["text"].valid.device.type == "meta"
-    assert batch.inputs["a"].valid is None
+    assert drawn == all_scenarios(("z", "y", "x"))

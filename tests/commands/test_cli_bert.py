@@ -13,11 +13,12 @@ import torch
 from torch.testing import assert_close
 
 from anysubset import cli
+from anysubset.batches import Batch, Observed
 from anysubset.datasets.table import create_dataset
 from anysubset.experiments.settings import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method
-from anysubset.modalities import Batch, Observed, scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.tables.signature import read_signature
 from anysubset.tasks.prediction import Prediction, Stream
@@ -110,7 +111,7 @@ def test_a_bert_is_trained_scored_and_asked(told, trained, mosi, tmp_path):
     told("evaluate", run)
     with (run / "scores.csv").open(newline="") as file:
         scored = {row["scenario"] for row in csv.DictReader(file) if row["metric"] == "mae"}
-    assert scored == {scenario_name(each) for each in scenarios(NAMES)}
+    assert scored == {scenario_name(each) for each in all_scenarios(NAMES)}
     out = told("predict", run, mosi, "--output", tmp_path / "answers")
     assert "12 from text, audio, vision" in out
     assert "1 from audio, vision" in out
@@ -205,7 +206,7 @@ def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
 
     handle = bert.register_forward_hook(count)
     losses = method.losses(batch())
-    assert len(losses) == len(scenarios(NAMES)) == 7
+    assert len(losses) == len(all_scenarios(NAMES)) == 7
     step = method.backward(losses)
     assert passes == [1]
     handle.remove()

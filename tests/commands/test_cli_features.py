@@ -18,11 +18,11 @@ import yaml
 from anysubset import cli
 from anysubset.experiments.settings import read_experiment, write_experiment
 from anysubset.methods import METHODS
-from anysubset.modalities import scenario_name, scenarios
+from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 
 NAMES = ("text", "audio", "vision")
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "tables"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "tables"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_fit_keeps_what_it_must_know_of_the_features(trained_features):
     assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
     assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
     _, known = tensor_file.load(trained_features / "checkpoints/best.safetensors")
-    assert set(known["validation_scores"]) == {scenario_name(each) for each in scenarios(NAMES)}
+    assert set(known["validation_scores"]) == {scenario_name(each) for each in all_scenarios(NAMES)}
     assert (known["metric"], "mae" in known["validation_scores"]["text"]) == ("loss", True)
 
 

@@ -1,0 +1,140 @@
+"""Batches in which a missing modality has no key.
+
+Inside a batch each modality holds only the samples that have it, and their indices (`Observed`). Nothing is filled,
+masked or flagged.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from anysubset.errors import InputError
+from anysubset.scenarios import Scenario
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The samples of a batch that have one modality.
+
+    values: (n, ...) for the n samples that have it.
+    indices: (n,) int64 on the CPU, ascending, 0-based: which samples of the batch these are.
+    valid: (n, time) bool for sequences: which steps are real; None elsewhere.
+    """
+
+    values: Tensor
+    indices: Tensor
+    valid: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.indices):
+            raise InputError(f"{len(self.values)} samples came with {len(self.indices)} places in the batch.")
+        if not (self.indices.diff() > 0).all():
+            raise InputError(f"Places in the batch must ascend, each once; these are {self.indices.tolist()}.")
+
+    def to(self, device: torch.device | str) -> "Observed":
+        """The same samples, with their values on a device."""
+        valid = None if self.valid is None else self.valid.to(device)
+        # The places stay on the CPU: they steer indexing and must never cost a synchronisation.
+        return replace(self, values=self.values.to(device, non_blocking=True), valid=valid)
+
+
+Inputs = Mapping[str, Observed | Tensor]
+
+
+class Indexed(Protocol):
+    """Anything that knows which samples of a batch it is about, such as `Observed`."""
+
+    @property
+    def indices(self) -> Tensor:
+        """(n,) int64, ascending."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: by modality; one that no sample has, has no key. target: (batch, ...). ids: one a sample."""
+
+    inputs: dict[str, Observed]
+    target: Tensor
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch, on a device."""
+        inputs = {name: observed.to(device) for name, observed in self.inputs.items()}
+        return replace(self, inputs=inputs, target=self.target.to(device, non_blocking=True))
+
+
+def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]]) -> Batch:
+    """A batch of samples that need not have the same modalities; each is (inputs, target, id).
+
+    Raises:
+        InputError: if there is no sample, or one has no modality at all.
+    """
+    samples = list(samples)
+    if not samples:
+        raise InputError("A batch needs at least one sample.")
+    inputs, targets, ids = zip(*samples, strict=True)
+    for index, present in enumerate(inputs):
+        if not present:
+            raise InputError(f"Sample {ids[index]!r} has no modality.")
+    observed = {}
+    for name in dict.fromkeys(itertools.chain.from_iterable(inputs)):
+        rows = [index for index, present in enumerate(inputs) if name in present]
+        observed[name] = Observed(torch.stack([inputs[row][name] for row in rows]), torch.tensor(rows))
+    return Batch(observed, torch.stack(targets), ids)
+
+
+def as_observed(inputs: Inputs) -> dict[str, Observed]:
+    """Plain tensors as what every sample of the batch has; what is observed already stays as it is.
+
+    Raises:
+        InputError: if plain tensors differ in their number of samples.
+    """
+    lengths = {name: len(given) for name, given in inputs.items() if not isinstance(given, Observed)}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"Plain tensors hold what every sample has, but their numbers of samples differ: {found}.")
+    return {
+        name: given if isinstance(given, Observed) else Observed(given, torch.arange(len(given)))
+        for name, given in inputs.items()
+    }
+
+
+def keep(inputs: Mapping[str, Value], scenario: Iterable[str]) -> dict[str, Value]:
+    """The inputs of a scenario, and nothing else."""
+    return {name: inputs[name] for name in scenario}
+
+
+def eligible(inputs: Mapping[str, Indexed], scenario: Scenario) -> Tensor:
+    """Indices of the samples of a batch that have every modality of a scenario: (n,) int64, ascending.
+
+    Raises:
+        InputError: if the scenario is empty.
+    """
+    if not scenario:
+        raise InputError("A scenario has at least one modality.")
+    common: set[int] | None = None
+    for modality in scenario:
+        if modality not in inputs:
+            return torch.empty(0, dtype=torch.int64)
+        indices = set(inputs[modality].indices.tolist())
+        common = indices if common is None else common & indices
+    return torch.tensor(sorted(common or ()), dtype=torch.int64)
+
+
+def present_by_sample(inputs: Mapping[str, Indexed], samples: int, modalities: Scenario) -> list[Scenario]:
+    """For each of the samples of a batch, the modalities that it has, in the order of `modalities`."""
+    indices = {modality: set(observed.indices.tolist()) for modality, observed in inputs.items()}
+    return [
+        tuple(modality for modality in modalities if index in indices.get(modality, ())) for index in range(samples)
+    ]
+
+
+def sample_count(inputs: Mapping[str, Indexed]) -> int:
+    """Number of samples in some inputs, of which the last sample must have at least one modality; 0 for no inputs."""
+    return 1 + max((int(observed.indices.max()) for observed in inputs.values() if len(observed.indices)), default=-1)

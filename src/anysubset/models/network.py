@@ -1,0 +1,150 @@
+"""The contract of a network: features of one modality (`encode`), and an output for one scenario (`decode`).
+
+A network never sees which samples lack what: `encode` gets the samples that have a modality, and `decode` gets samples
+that all have the same modalities. A network that needs zeros for a missing modality makes them inside `decode`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.batches import Observed, eligible
+from anysubset.errors import InputError, unknown
+from anysubset.scenarios import Scenario
+
+# A tensor, None, or a list, tuple or named tuple of trees. Dimension 0 of every tensor is the samples.
+Tree = Any
+
+
+class Encoded(NamedTuple):
+    """The features of the samples of a batch that have one modality.
+
+    values: the features of n samples. indices: (n,) int64 on the CPU, ascending: which samples of the batch these are.
+    """
+
+    values: Tree
+    indices: Tensor
+
+
+class Network(nn.Module, ABC):
+    """One network for any subset of its modalities.
+
+    A subclass defines `encode` and `decode`; the other methods are derived from these two. Parameters that belong to
+    one modality are kept in an `nn.ModuleDict` or `nn.ParameterDict` whose keys are modalities, so that
+    `shared_parameters` can tell them from those that all modalities share.
+    """
+
+    def __init__(self, modalities: Iterable[str]) -> None:
+        super().__init__()
+        self.modalities: Scenario = tuple(modalities)
+
+    @abstractmethod
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tree:
+        """Features of n samples of one modality.
+
+        Args:
+            modality: one of `self.modalities`.
+            x: (n, ...).
+            valid: (n, time) bool, which steps of a sequence are real; None if x is not a sequence.
+        """
+
+    @abstractmethod
+    def decode(self, features: Mapping[str, Tree]) -> Tree:
+        """The output for n samples that all have exactly these modalities; a missing modality has no key."""
+
+    def features(
+        self,
+        inputs: Mapping[str, Observed],
+        call: Callable[..., Tree] = lambda encode, *arguments: encode(*arguments),
+    ) -> dict[str, Encoded]:
+        """Encode each modality of a batch once.
+
+        Args:
+            inputs: by modality.
+            call: calls `encode` with its arguments. A gradient rule replaces it to recompute or batch encoders.
+
+        Raises:
+            InputError: if a modality is unknown.
+        """
+        for modality in inputs:
+            if modality not in self.modalities:
+                raise unknown("modality", modality, self.modalities)
+        return {
+            modality: Encoded(call(self.encode, modality, observed.values, observed.valid), observed.indices)
+            for modality, observed in inputs.items()
+        }
+
+    def output_of_case(self, features: Mapping[str, Encoded], scenario: Scenario) -> tuple[Tree, Tensor]:
+        """The output for all samples that are eligible for a scenario, and their indices in the batch.
+
+        The output is None if no sample is eligible.
+        """
+        indices = eligible(features, scenario)
+        if not len(indices):
+            return None, indices
+        return self.decode({modality: select(features[modality], indices) for modality in scenario}), indices
+
+    def output_by_sample(self, features: Mapping[str, Encoded], scenarios: Sequence[Scenario]) -> Tree:
+        """The output for every sample of a batch, in the order of the batch, each in its own scenario.
+
+        Args:
+            features: by modality.
+            scenarios: one for each sample, each a subset of what the sample has.
+
+        Raises:
+            InputError: if a scenario is empty.
+        """
+        if not scenarios or not all(scenarios):
+            raise InputError(f"No modality is present. Give at least one of: {', '.join(self.modalities)}.")
+        groups = {
+            scenario: torch.tensor([index for index, own in enumerate(scenarios) if own == scenario])
+            for scenario in dict.fromkeys(scenarios)
+        }
+        outputs = [
+            self.decode({modality: select(features[modality], indices) for modality in scenario})
+            for scenario, indices in groups.items()
+        ]
+        if len(outputs) == 1:
+            return outputs[0]
+        order = torch.cat(list(groups.values())).argsort()
+        return tree_map(lambda *parts: torch.cat(parts)[order.to(parts[0].device)], *outputs)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters that belong to no single modality, on which cases can conflict."""
+        return shared_parameters(self, self.modalities)
+
+
+def shared_parameters(module: nn.Module, modalities: Scenario) -> list[nn.Parameter]:
+    """All parameters but those in a ModuleDict or ParameterDict whose keys are modalities."""
+    private = {
+        id(parameter)
+        for child in module.modules()
+        if isinstance(child, nn.ModuleDict | nn.ParameterDict) and set(child.keys()) <= set(modalities)
+        for parameter in child.parameters()
+    }
+    return [parameter for parameter in module.parameters() if id(parameter) not in private]
+
+
+def select(encoded: Encoded, indices: Tensor) -> Tree:
+    """The features of some samples of the batch, all of which have the modality.
+
+    indices: (n,) int64, ascending: indices in the batch.
+    """
+    if len(indices) == len(encoded.indices):
+        return encoded.values
+    positions = torch.searchsorted(encoded.indices, indices)
+    return tree_map(lambda values: values[positions.to(values.device)], encoded.values)
+
+
+def tree_map(function: Callable[..., Tensor], *trees: Tree) -> Tree:
+    """Apply a function of tensors to the corresponding tensors of trees that have the same structure."""
+    first = trees[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return function(*trees)
+    mapped = [tree_map(function, *parts) for parts in zip(*trees, strict=True)]
+    return type(first)(*mapped) if hasattr(first, "_fields") else type(first)(mapped)

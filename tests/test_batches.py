@@ -1,0 +1,143 @@
+"""Batches in which a missing modality has no key."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from anysubset.batches import Batch, Observed, as_observed, collate, eligible, keep
+from anysubset.errors import InputError
+from anysubset.scenarios import all_scenarios
+
+quick = settings(deadline=None, max_examples=60)
+
+BRATS = ("flair", "t2", "t1ce", "t1")
+NAMES = ("a", "b", "c")
+FORTY = tuple(f"m{index}" for index in range(40))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def fault(action, *arguments, **named) -> str:
+    """The one line that wrong input is refused with."""
+    with pytest.raises(InputError) as caught:
+        action(*arguments, **named)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def observed(*rows: int) -> Observed:
+    """One number a sample: ten times its place in the batch."""
+    places = torch.tensor(rows, dtype=torch.int64)
+    return Observed(10.0 * places, places)
+
+
+def sample_of(inputs: dict[str, Tensor], name: str = "p") -> tuple[dict[str, Tensor], Tensor, str]:
+    return inputs, torch.zeros(1), name
+
+
+def test_a_modality_holds_the_samples_that_have_it_and_their_places():
+    # Three patients: the first and the last have t1, the last two have flair, and nobody has t2.
+    batch = collate(
+        [
+            ({"t1": torch.tensor([1.0, 2.0])}, torch.tensor(7), "p1"),
+            ({"flair": torch.tensor([3.0, 4.0])}, torch.tensor(8), "p2"),
+            ({"flair": torch.tensor([5.0, 6.0]), "t1": torch.tensor([9.0, 9.5])}, torch.tensor(9), "p3"),
+        ]
+    )
+    assert set(batch.inputs) == {"t1", "flair"}
+    assert batch.inputs["t1"].indices.tolist() == [0, 2]
+    assert batch.inputs["t1"].values.tolist() == [[1.0, 2.0], [9.0, 9.5]]
+    assert batch.inputs["flair"].indices.tolist() == [1, 2]
+    assert batch.inputs["flair"].values.tolist() == [[3.0, 4.0], [5.0, 6.0]]
+    assert batch.target.tolist() == [7, 8, 9]
+    assert batch.ids == ("p1", "p2", "p3")
+
+
+@quick
+@given(st.lists(st.sets(st.sampled_from(BRATS), min_size=1), min_size=1, max_size=6))
+def test_any_pattern_of_presence_is_collated_without_filling(patterns: list[set[str]]):
+    samples = [
+        # Sample 3's second modality holds 31, twice.
+        ({name: torch.full((2,), 10.0 * row + BRATS.index(name)) for name in pattern}, torch.tensor(row), str(row))
+        for row, pattern in enumerate(patterns)
+    ]
+    batch = collate(samples)
+    # A modality that nobody has, has no key.
+    assert set(batch.inputs) == set().union(*patterns)
+    for name, found in batch.inputs.items():
+        have = [row for row, pattern in enumerate(patterns) if name in pattern]
+        assert found.indices.tolist() == have
+        assert found.indices.dtype == torch.int64
+        assert_close(found.values, torch.tensor([[10.0 * row + BRATS.index(name)] * 2 for row in have]))
+    assert batch.target.tolist() == list(range(len(patterns)))
+    assert batch.ids == tuple(str(row) for row in range(len(patterns)))
+
+
+@quick
+@given(
+    st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=6), st.sampled_from(all_scenarios(NAMES))
+)
+def test_eligible_are_the_samples_that_have_all_of_a_scenario(patterns: list[set[str]], scenario: tuple[str, ...]):
+    batch = collate([sample_of(dict.fromkeys(pattern, torch.zeros(1))) for pattern in patterns])
+    have = [row for row, pattern in enumerate(patterns) if set(scenario) <= pattern]
+    assert eligible(batch.inputs, scenario).tolist() == have
+
+
+def test_eligible_by_hand():
+    inputs = {"a": observed(0, 2, 3), "b": observed(1, 2, 3), "c": observed(0)}
+    assert eligible(inputs, ("a",)).tolist() == [0, 2, 3]
+    assert eligible(inputs, ("a", "b")).tolist() == [2, 3]
+    assert eligible(inputs, ("a", "c")).tolist() == [0]
+    assert eligible(inputs, ("b", "c")).tolist() == []
+    assert eligible(inputs, ("a", "b", "c")).tolist() == []
+    # Nobody has d.
+    assert eligible(inputs, ("a", "d")).tolist() == []
+    assert eligible(inputs, ("b", "c")).dtype == eligible(inputs, ("d",)).dtype == torch.int64
+
+
+def test_a_sample_without_any_modality_is_refused_by_name():
+    samples = [sample_of({"t1": torch.zeros(1)}, "p1"), sample_of({}, "p2")]
+    assert fault(collate, samples) == "Sample 'p2' has no modality."
+
+
+def test_a_batch_without_samples_is_refused():
+    fault(collate, [])
+
+
+def test_values_and_places_must_match():
+    assert fault(Observed, torch.zeros(3, 1), torch.tensor([0, 1])) == "3 samples came with 2 places in the batch."
+
+
+def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
+    inputs = {"a": 1, "b": 2, "c": 3}
+    assert list(keep(inputs, ("c", "a")).items()) == [("c", 3), ("a", 1)]
+    assert inputs == {"a": 1, "b": 2, "c": 3}
+
+
+def test_plain_tensors_are_what_every_sample_has():
+    values = torch.tensor([[1.0], [2.0]])
+    already = observed(1)
+    found = as_observed({"a": values, "b": already})
+    assert found["a"].values is values
+    assert found["a"].indices.tolist() == [0, 1]
+    assert found["b"] is already
+
+
+def test_places_stay_on_the_cpu_wherever_the_values_go():
+    # "meta" is a device that is there on every machine.
+    sequence = Observed(torch.zeros(2, 5), torch.tensor([0, 2]), torch.ones(2, 5, dtype=torch.bool))
+    batch = Batch({"a": observed(0, 1), "text": sequence}, torch.zeros(3), ("p1", "p2", "p3")).to("meta")
+    assert batch.target.device.type == "meta"
+    assert batch.ids == ("p1", "p2", "p3")
+    for found in batch.inputs.values():
+        assert found.values.device.type == "meta"
+        assert found.indices.device.type == "cpu"
+    assert batch.inputs["text"].valid is not None
+    assert batch.inputs["text"].valid.device.type == "meta"
+    assert batch.inputs["a"].valid is None
