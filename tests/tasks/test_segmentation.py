@@ -94,6 +94,116 @@ def test_every_declared_label_is_known():
     assert task().labels == {1, 2, 4}
 
 
+# ------------------------------------------------------------------------ regions as mutually exclusive classes
+
+ABDOMEN = {"liver": (2,), "spleen": (1,), "kidney": (9,)}  # Side by side.
+CROSSED = {"left": (1, 2), "upper": (2, 3)}  # Overlapping, neither inside the other.
+
+
+@pytest.mark.parametrize(
+    ("regions", "classes"),
+    [
+        pytest.param(BRATS, ["none", "WT", "WT+TC", "WT+TC+ET"], id="nested"),
+        pytest.param(ABDOMEN, ["none", "liver", "spleen", "kidney"], id="side by side"),
+        pytest.param(CROSSED, ["none", "left", "upper", "left+upper"], id="crossed"),
+        # Labels 1 and 4 lie in the same regions: they are one class.
+        pytest.param({"core": (4, 1)}, ["none", "core"], id="one region of two labels"),
+    ],
+)
+def test_classes_are_the_combinations_of_regions_that_labels_stand_for(
+    regions: dict[str, tuple[int, ...]], classes: list[str]
+):
+    made = task(regions=regions)
+    assert [made.names_of(inside) for inside in made.classes] == classes
+
+
+def test_classes_of_brats_by_hand():
+    assert task().classes == (
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (True, True, True),
+    )
+
+
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param((2, 2), id="2-D"), pytest.param((2, 1, 2), id="3-D")],
+)
+def test_class_of_every_voxel_by_hand(size: tuple[int, ...]):
+    # Labels 0 and 2, 1 and 4: background, oedema (WT), necrosis (WT+TC), enhancing (all three).
+    labels = torch.tensor([0, 2, 1, 4]).view(size)
+    target = torch.stack([task().target(labels), task().target(labels.flip(0))])
+    expected = torch.tensor([[0, 1, 2, 3], [2, 3, 0, 1]]).view(2, *size)
+    indices = task().class_of(target)
+    assert indices.dtype == torch.int64
+    assert torch.equal(indices, expected)
+
+
+@pytest.mark.parametrize("size", [pytest.param((3, 1), id="2-D"), pytest.param((3, 1, 1), id="3-D")])
+def test_logits_of_regions_from_class_probabilities_by_hand(size: tuple[int, ...]):
+    # Three voxels. First: likeliest is WT+TC (0.4) although background and WT together have 0.5.
+    probabilities = torch.tensor([[0.2, 0.3, 0.4, 0.1], [0.7, 0.1, 0.1, 0.1], [0.0, 0.0, 0.0, 1.0]])
+    logits = task().of_classes(probabilities.T.reshape(1, 4, *size))
+    assert logits.shape == (1, 3, *size)
+    first, second, third = logits.reshape(3, 3).T
+    # WT: best inside 0.4 against background 0.2; TC: 0.4 against 0.3; ET: 0.1 against 0.4.
+    close(first, torch.tensor([2.0, 4 / 3, 1 / 4]).log())
+    close(second, torch.tensor([1 / 7, 1 / 7, 1 / 7]).log())
+    assert third.isfinite().all()
+    assert (third > 80).all()
+
+
+def test_two_equally_likely_classes_leave_a_voxel_in_the_regions_that_both_lie_in():
+    # WT and WT+TC with 0.4 each: in WT, not in TC.
+    logits = task().of_classes(torch.tensor([0.1, 0.4, 0.4, 0.1]).view(1, 4, 1))
+    close(logits.flatten(), torch.tensor([4.0, 1.0, 0.25]).log())
+    assert (logits > 0).flatten().tolist() == [True, False, False]
+
+
+def test_half_precision_probabilities_give_float32_logits():
+    # 1e-12 is 0 in float16: without float32 the logarithm would be infinite.
+    logits = task().of_classes(torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float16).view(1, 4, 1))
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("regions", [BRATS, ABDOMEN, CROSSED], ids=["nested", "side by side", "crossed"])
+@pytest.mark.parametrize("size", [(2, 3), (2, 3, 2)], ids=["2-D", "3-D"])
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_classes_and_regions_agree(regions: dict[str, tuple[int, ...]], size: tuple[int, ...], data: st.DataObject):
+    made = task(regions=regions)
+    count = len(made.classes)
+    # Distinct probabilities in every voxel: each is a permutation of 1, 2, ... over their sum.
+    orders = [data.draw(st.permutations(range(1, count + 1))) for _ in range(2 * math.prod(size))]
+    probabilities = torch.tensor(orders).view(2, *size, count).movedim(-1, 1) / (count * (count + 1) / 2)
+    decided = made.of_classes(probabilities) > 0
+    likeliest = probabilities.argmax(dim=1)
+    assert torch.equal(made.class_of(decided), likeliest)
+    # And back: one-hot probabilities of the classes give the same regions.
+    one_hot = torch.nn.functional.one_hot(likeliest, count).movedim(-1, 1)
+    assert torch.equal(made.of_classes(one_hot) > 0, decided)
+
+
+@pytest.mark.parametrize(
+    ("regions", "inside", "message"),
+    [
+        pytest.param(BRATS, [False, True, False], "2 voxels .* in TC alone; the classes are: none; WT; WT", id="TC"),
+        pytest.param(BRATS, [True, False, True], r"in WT\+ET alone", id="WT+ET"),
+        pytest.param(ABDOMEN, [True, True, False], r"in liver\+spleen alone", id="two organs"),
+    ],
+)
+def test_regions_that_meet_as_in_no_class_are_refused(
+    regions: dict[str, tuple[int, ...]], inside: list[bool], message: str
+):
+    # Two of four voxels, in one of two samples.
+    target = torch.zeros(2, 3, 4, dtype=torch.bool)
+    target[1, :, 2:] = torch.tensor(inside)[:, None]
+    with pytest.raises(InputError, match=message):
+        task(regions=regions).class_of(target)
+
+
 # ---------------------------------------------------------------------------------------------- what is refused
 
 

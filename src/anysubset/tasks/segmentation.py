@@ -66,6 +66,57 @@ class Segmentation(Task):
         """Every label value that some region declares."""
         return {value for values in self.regions.values() for value in values}
 
+    # ---------------------------------------------------------------------- regions as mutually exclusive classes
+
+    @property
+    def classes(self) -> tuple[tuple[bool, ...], ...]:
+        """Mutually exclusive classes, as softmax networks predict them: for each class, which regions it lies in.
+
+        The background (no region) comes first, then every combination of regions that some label stands for, by the
+        number of regions and then in the order of the regions. For BraTS: none; WT; WT+TC; WT+TC+ET.
+        """
+        of_labels = {tuple(label in values for values in self.regions.values()) for label in self.labels}
+        ordered = sorted(of_labels, key=lambda inside: (sum(inside), [not region for region in inside]))
+        return ((False,) * len(self.regions), *ordered)
+
+    def class_of(self, target: Tensor) -> Tensor:
+        """Index into `classes` of every voxel: (n, regions, ...) bool -> (n, ...) int64.
+
+        Raises InputError if regions meet in a voxel as in no class, such as TC outside WT. Label values never give
+        such a target, so it was not made by `target`; taking it for background would train on a false label.
+        """
+        indices = torch.full((target.shape[0], *target.shape[2:]), -1, dtype=torch.int64, device=target.device)
+        for index, inside in enumerate(self.classes):
+            pattern = torch.tensor(inside, device=target.device).view(1, -1, *[1] * (target.ndim - 2))
+            indices[(target.bool() == pattern).all(dim=1)] = index
+        unmatched = indices < 0
+        if unmatched.any():
+            inside = target.movedim(1, -1)[unmatched][0].tolist()
+            raise InputError(
+                f"A target has {int(unmatched.sum())} voxels whose regions belong to no class, the first in "
+                f"{self.names_of(inside)} alone; the classes are: {'; '.join(map(self.names_of, self.classes))}."
+            )
+        return indices
+
+    def of_classes(self, probabilities: Tensor) -> Tensor:
+        """Logits of the regions from class probabilities: (n, classes, ...) -> (n, regions, ...) float32.
+
+        A logit is log(p / q), where p is the probability of the likeliest class inside the region and q that of the
+        likeliest class outside. It is positive exactly where the likeliest class of all lies in the region; where
+        p = q it is 0, which counts as outside. The sum of the inner probabilities would be better calibrated, but its
+        sign can differ from the argmax that softmax methods are scored by.
+        """
+        # The clamp keeps logits finite where a probability is exactly 0.
+        logs = probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+        inside = torch.tensor(self.classes, device=logs.device).T
+        return torch.stack([logs[:, own].amax(dim=1) - logs[:, ~own].amax(dim=1) for own in inside], dim=1)
+
+    def names_of(self, inside: Iterable[bool]) -> str:
+        """Names of the regions that a class lies in, such as `WT+TC`; `none` for the background."""
+        return "+".join(name for name, lies_in in zip(self.regions, inside, strict=True) if lies_in) or "none"
+
+    # ----------------------------------------------------------------------------------------- network and loss
+
     def network(self, modalities: Iterable[str]) -> DynamicSharing:
         """Dynamic Sharing on the U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
         names = tuple(modalities)
