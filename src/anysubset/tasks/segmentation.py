@@ -91,10 +91,10 @@ class Segmentation(Task):
             indices[(target.bool() == pattern).all(dim=1)] = index
         unmatched = indices < 0
         if unmatched.any():
-            inside = target.movedim(1, -1)[unmatched][0].tolist()
+            first = target.movedim(1, -1)[unmatched][0].tolist()
             raise InputError(
                 f"A target has {int(unmatched.sum())} voxels whose regions belong to no class, the first in "
-                f"{self.names_of(inside)} alone; the classes are: {'; '.join(map(self.names_of, self.classes))}."
+                f"{self.names_of(first)} alone; the classes are: {'; '.join(map(self.names_of, self.classes))}."
             )
         return indices
 
