@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from anysubset import all_scenarios
 from anysubset.datasets.table import create_dataset
-from anysubset.experiments.settings import read_experiment
+from anysubset.experiments.files import read_experiment
 from anysubset.scenarios import Scenario
 from anysubset.tables.dataset import Features
 from anysubset.tables.table import Table

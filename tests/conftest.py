@@ -12,7 +12,8 @@ import torch
 from anysubset import cli
 from anysubset.commands import terminal
 from anysubset.errors import InputError
-from anysubset.experiments.settings import Experiment, read_experiment, write_experiment
+from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.tables.formats import read_table
 from anysubset.training import loop as training
 from anysubset.volumes.phantom import write_phantoms

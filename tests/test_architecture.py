@@ -24,7 +24,7 @@ LAYERS = (
     ("gradients", "gradients.*"),
     ("scoring", "scoring.*"),
     ("models", "models.*"),
-    ("experiments", "experiments.settings"),
+    ("experiments", "experiments.settings", "experiments.files"),
     ("report", "report.*", "paper", "paper.*"),
     ("tasks", "tasks.*"),
     ("volumes", "volumes.*", "tables", "tables.*", "datasets", "datasets.*"),
@@ -232,8 +232,8 @@ def test_the_names_of_the_package_are_for_its_users():
 
 
 def test_an_experiment_is_read_without_torch():
-    needed = reached(["experiments.settings"])
-    assert needed == {"experiments.settings", "experiments", "errors", "anysubset"}
+    needed = reached(["experiments.files"])
+    assert needed == {"experiments.files", "experiments.settings", "experiments", "errors", "anysubset"}
     assert not set().union(*map(others, needed)) & {"torch", "monai", "numpy"}
 
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from anysubset import cli
 from anysubset.batches import Batch, Observed
 from anysubset.datasets.table import create_dataset
-from anysubset.experiments.settings import read_experiment
+from anysubset.experiments.files import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods import create_method
 from anysubset.scenarios import all_scenarios, scenario_name
@@ -73,7 +73,7 @@ def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def settings(mosi: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`settings(name=value, ...)`: a file of the experiment, but for dotted overrides."""
-    from anysubset.experiments.settings import write_experiment
+    from anysubset.experiments.files import write_experiment
 
     def write(**overrides: Any) -> Path:
         given = {**FIT, "data.root": str(mosi), "model.bert": str(bert_folder), **overrides}

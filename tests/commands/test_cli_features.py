@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from anysubset import cli
-from anysubset.experiments.settings import read_experiment, write_experiment
+from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.methods import METHODS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file

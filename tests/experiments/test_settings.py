@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from anysubset.errors import InputError
+from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.experiments.settings import (
     INCIDENTAL,
     AugmentSettings,
@@ -14,8 +15,6 @@ from anysubset.experiments.settings import (
     ReadingSettings,
     TrainSettings,
     flatten,
-    read_experiment,
-    write_experiment,
 )
 
 EVERYTHING = Experiment(

@@ -19,7 +19,7 @@ import yaml
 from anysubset import cli
 from anysubset.datasets.missingness import read_holes
 from anysubset.errors import InputError
-from anysubset.experiments.settings import write_experiment
+from anysubset.experiments.files import write_experiment
 from anysubset.experiments.sweep import Planned, lacking, mean_scores, read_sweep
 from anysubset.scoring.scores import COLUMNS
 from anysubset.system import tensor_file

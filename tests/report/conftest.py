@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from anysubset.experiments.settings import read_experiment, write_experiment
+from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file

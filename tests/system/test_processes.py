@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anysubset.cli import main
-from anysubset.experiments.settings import write_experiment
+from anysubset.experiments.files import write_experiment
 from anysubset.system import processes
 
 STEPS = 6

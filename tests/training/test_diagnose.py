@@ -12,7 +12,7 @@ from torch import Tensor
 from anysubset.batches import Batch
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import write_experiment
+from anysubset.experiments.files import write_experiment
 from anysubset.methods import METHODS, Method, create_method
 from anysubset.methods.dynamic_sharing import DynamicSharingMethod
 from anysubset.scenarios import all_scenarios, scenario_name

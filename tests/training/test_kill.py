@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anysubset.experiments.settings import write_experiment
+from anysubset.experiments.files import write_experiment
 
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 

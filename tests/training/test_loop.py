@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import Experiment, TrainSettings, read_experiment
+from anysubset.experiments.files import read_experiment
+from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Stored, sequential
 from anysubset.methods import METHODS, create_method, method_of
 from anysubset.scoring.scores import Score

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import Experiment, TrainSettings, read_experiment, write_experiment
+from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Decoupling
 from anysubset.system import tensor_file
 from anysubset.training.run import DecouplingLog, Run, check_same, features_of
@@ -20,7 +21,7 @@ from anysubset.training.run import DecouplingLog, Run, check_same, features_of
 HOLD = """
 import sys, time
 from pathlib import Path
-from anysubset.experiments.settings import read_experiment
+from anysubset.experiments.files import read_experiment
 from anysubset.training.run import Run
 run = Run(Path(sys.argv[1]), read_experiment(None), resume=True)
 print("held", flush=True)

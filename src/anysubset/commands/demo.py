@@ -10,7 +10,7 @@ from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
 from anysubset.commands.report import write_page
 from anysubset.commands.terminal import say, show_feature_scores, show_volume_scores
-from anysubset.experiments.settings import read_experiment
+from anysubset.experiments.files import read_experiment
 
 if TYPE_CHECKING:
     from anysubset.scoring.scores import Score

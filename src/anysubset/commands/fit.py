@@ -6,7 +6,8 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.terminal import say, show_support, track_steps
-from anysubset.experiments.settings import Experiment, add_settings, flatten, read_experiment
+from anysubset.experiments.files import add_settings, read_experiment
+from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.devices import device_of
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anysubset.commands.given import Given
 from anysubset.errors import InputError
-from anysubset.experiments.settings import Experiment, read_experiment
+from anysubset.experiments.files import read_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ from typing import Any
 import yaml
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiments.settings import Experiment, check_names, flatten, read_experiment, settings_in
+from anysubset.experiments.files import check_names, read_experiment, settings_in
+from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.files import whole
 
 Settings = dict[str, Any]

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import read_experiment
+from anysubset.experiments.files import read_experiment
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts

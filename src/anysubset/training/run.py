@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 import anysubset
 from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
-from anysubset.experiments.settings import INCIDENTAL, Experiment, read_experiment, write_experiment
+from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.gradients import Decoupling
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import clear_parts, whole

@@ -6,7 +6,8 @@ import pytest
 
 import anysubset
 from anysubset.datasets.table import create_task
-from anysubset.experiments.settings import Experiment, read_experiment
+from anysubset.experiments.files import read_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import read_sweep
 from anysubset.methods import method_of
 from anysubset.tables.signature import Signature

@@ -1,0 +1,130 @@
+"""YAML files of settings: reading one into an Experiment, changing single settings, writing it.
+
+Imports neither torch nor MONAI, so that a fault in a file is reported without delay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from anysubset.errors import InputError, one_line, unknown
+from anysubset.experiments.settings import (
+    OPEN,
+    AugmentSettings,
+    DataSettings,
+    Experiment,
+    ModelSettings,
+    ReadingSettings,
+    TrainSettings,
+)
+
+
+def add_settings(parser: jsonargparse.ArgumentParser) -> None:
+    """Every setting as an option with a dotted name."""
+    parser.add_class_arguments(Experiment, fail_untyped=False)
+
+
+@cache
+def settings_parser() -> jsonargparse.ArgumentParser:
+    """Of the settings alone; made once, since that takes longer than to use it."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    return parser
+
+
+def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment in a file, but for overrides; without a file, the defaults.
+
+    >>> read_experiment(None, {"train.steps": 5, "method.name": "full"}).train.steps
+    5
+
+    Raises:
+        InputError: if there is no such file, it is a sweep, or a setting is unknown or of the wrong kind.
+    """
+    if path is not None and not path.is_file():
+        raise InputError(f"There is no experiment file {path}.")
+    settings = settings_in(path) if path is not None else {}
+    if "vary" in settings:
+        raise InputError(f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`.")
+    check_names(settings)
+    for name, value in (overrides or {}).items():
+        override(settings, name, value)
+    check_names(settings)
+    try:
+        parsed = settings_parser().parse_object(settings)
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        place = f" in {path}" if path is not None else ""
+        raise InputError(f"A setting{place} cannot be read: {one_line(error)}") from error
+    return experiment_from(parsed.as_dict())
+
+
+def override(settings: dict[str, Any], name: str, value: Any) -> None:
+    """Sets one nested setting by its dotted name."""
+    *groups, last = name.split(".")
+    for group in groups:
+        if settings.get(group) is None:  # As where an optional group was written down.
+            settings[group] = {}
+        settings = settings[group]
+    settings[last] = value
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What stands in a YAML file.
+
+    Raises:
+        InputError: if it is not YAML, or not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds no settings; they look like train: {{steps: 100}}.")
+    return settings
+
+
+def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, prefix: str = "") -> None:
+    """Every name is a setting's.
+
+    Raises:
+        InputError: for a name that is not, with the nearest one that is.
+    """
+    known = asdict(Experiment()) if known is None else known
+    for name, value in settings.items():
+        if name not in known:
+            raise unknown("setting", f"{prefix}{name}", [*(f"{prefix}{each}" for each in known)])
+        if value is None and known[name] is not None:
+            raise InputError(f"{prefix}{name} has no value; leave it out for {known[name]!r}.")
+        if not isinstance(known[name], dict):
+            continue
+        if not isinstance(value, dict):
+            raise InputError(f"{prefix}{name} is a group of settings ({', '.join(known[name])}), not {value!r}.")
+        if f"{prefix}{name}" not in OPEN:
+            check_names(value, known[name], f"{prefix}{name}.")
+
+
+def experiment_from(settings: dict[str, Any]) -> Experiment:
+    """From nested settings that have passed the parser's checks of names and types."""
+    data = dict(settings["data"])
+    data["augment"] = AugmentSettings(**data["augment"])
+    data["reading"] = ReadingSettings(**data["reading"])
+    method = settings["method"]
+    if "name" not in method:
+        raise InputError("The method has no name; give one, such as method: {name: gmd}.")
+    return Experiment(
+        seed=settings["seed"],
+        data=DataSettings(**data),
+        model=ModelSettings(**settings["model"]),
+        method=method,
+        train=TrainSettings(**settings["train"]),
+    )
+
+
+def write_experiment(experiment: Experiment, path: Path) -> None:
+    """As YAML that `read_experiment` gives back unchanged."""
+    path.write_text(yaml.safe_dump(asdict(experiment), sort_keys=False), encoding="utf-8")
