@@ -3,8 +3,8 @@
     python benchmarks/imputation.py runs/tables runs/incomplete_tables
 
 Takes the runs of method `gmd` that `anysubset sweep` has made, and for each of them the very same file, split and
-holes. A missing modality is filled in with the training means, in training and, scenario by scenario, in the test;
-features are standardised; the strength of the penalty is chosen on validation. Of a target of numbers the sign is
+missingness. A missing modality is filled in with the training means, in training and, scenario by scenario, in the
+test; values are standardised; the strength of the penalty is chosen on validation. Of a target of numbers the sign is
 learned, of those that are not 0. What is printed is the mean over all scenarios, as `sweep.csv` has it for the runs.
 """
 

@@ -1,4 +1,4 @@
-"""What several files share: a tiny set of phantoms with real holes, and experiments on it that take a second."""
+"""Fixtures of several files: a few small phantoms, some of which lack modalities, and experiments of a second."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
 from anysubset.experiments.sweep import read_sweep
 from anysubset.volumes.patients import find_patients
@@ -40,12 +40,12 @@ def test_the_manifest(tmp_path: Path):
     assert {patient.id: sorted(patient.sources) for patient in patients} == {"p01": ["flair", "t1ce"], "p02": ["flair"]}
 
 
-def test_splits_and_holes(tmp_path: Path):
-    splits, holes = blocks("json")
+def test_splits_and_missingness(tmp_path: Path):
+    splits, missingness = blocks("json")
     (tmp_path / "splits.json").write_text(splits)
     assert {name: list(ids) for name, ids in read_splits(tmp_path / "splits.json").items()} == json.loads(splits)
-    (tmp_path / "holes.json").write_text(holes)
-    assert read_holes(tmp_path / "holes.json") == {"p01": ("flair",)}
+    (tmp_path / "missingness.json").write_text(missingness)
+    assert read_missingness(tmp_path / "missingness.json") == {"p01": ("flair",)}
 
 
 def test_the_sweep(tmp_path: Path):

@@ -67,7 +67,7 @@ def separable(samples: int = N) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"blood": blood, "scan": scan}, np.where(sign > 0, "ill", "well")
 
 
-def with_holes(samples: int = N) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def with_missing_modalities(samples: int = N) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Samples 0, 3, 6, .. lack blood, 1, 4, 7, .. scan: rows of NaN."""
     X, y = separable(samples)
     X["blood"][0::3] = np.nan
@@ -81,14 +81,14 @@ def side_by_side(X: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def classifier() -> AnySubsetClassifier:
-    """Trained on a dict with holes. Not to be changed."""
-    return AnySubsetClassifier(**SMALL).fit(*with_holes())
+    """Trained on an incomplete dict. Not to be changed."""
+    return AnySubsetClassifier(**SMALL).fit(*with_missing_modalities())
 
 
 @pytest.fixture(scope="module")
 def grouped() -> AnySubsetClassifier:
     """Trained on the same samples in one array. Not to be changed."""
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     return AnySubsetClassifier(modalities=GROUPS, **SMALL).fit(side_by_side(X), y)
 
 
@@ -101,7 +101,7 @@ def same_weights(one: Any, other: Any) -> bool:
 # ---------------------------------------------------------------------------------------- what they learn and say
 
 
-def test_every_scenario_of_separable_data_is_learned_through_holes(classifier: AnySubsetClassifier):
+def test_every_scenario_of_separable_data_is_learned_from_incomplete_samples(classifier: AnySubsetClassifier):
     assert list(classifier.classes_) == ["ill", "well"]
     assert classifier.modalities_ == ("blood", "scan")
     assert not hasattr(classifier, "n_features_in_")
@@ -137,7 +137,7 @@ def test_constant_numbers_are_answered():
 
 
 def test_scores_of_scenarios_are_those_of_the_samples_that_have_all_of_it(classifier: AnySubsetClassifier):
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     y = np.roll(y, 1)  # Half wrong, so that each scenario has a score of its own.
     y[:9] = "ill"
     scores = classifier.scenario_scores(X, y)
@@ -173,7 +173,7 @@ def test_a_modality_that_is_absent_is_one_whose_rows_are_nan(classifier: AnySubs
 def test_all_ways_to_say_who_has_what_train_the_same_weights(
     classifier: AnySubsetClassifier, grouped: AnySubsetClassifier
 ):
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     assert same_weights(classifier, grouped)
     placed = {name: (x[~np.isnan(x).all(axis=1)], np.flatnonzero(~np.isnan(x).all(axis=1))) for name, x in X.items()}
     assert 0 < len(placed["blood"][1]) < N
@@ -187,7 +187,7 @@ def test_all_ways_to_say_who_has_what_train_the_same_weights(
 
 
 def test_garbage_in_a_missing_slot_cannot_matter(classifier: AnySubsetClassifier):
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     for garbage in (np.inf, 1e300, -7.0):
         poisoned = {
             name: np.ma.masked_array(np.where(np.isnan(x), garbage, x), mask=np.isnan(x)) for name, x in X.items()
@@ -228,27 +228,27 @@ def test_a_clone_has_the_parameters_and_learns_the_same(classifier: AnySubsetCla
     copied = clone(classifier)
     assert copied.get_params() == classifier.get_params()
     with pytest.raises(NotFittedError):
-        copied.predict(with_holes()[0])
-    assert same_weights(classifier, copied.fit(*with_holes()))
-    assert not same_weights(classifier, copied.set_params(random_state=1).fit(*with_holes()))
+        copied.predict(with_missing_modalities()[0])
+    assert same_weights(classifier, copied.fit(*with_missing_modalities()))
+    assert not same_weights(classifier, copied.set_params(random_state=1).fit(*with_missing_modalities()))
     with pytest.raises(ValueError, match="Invalid parameter 'depth'"):
         copied.set_params(depth=3)
 
 
 def test_a_trained_one_is_pickled_and_copied(classifier: AnySubsetClassifier):
-    X, _ = with_holes()
+    X, _ = with_missing_modalities()
     for twin in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
         np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 
 def test_a_parameter_that_is_set_later_does_not_change_what_was_learned(classifier: AnySubsetClassifier):
-    X, _ = with_holes()
+    X, _ = with_missing_modalities()
     twin = copy.deepcopy(classifier).set_params(method="ensemble", width=8)
     np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 
 def test_a_grid_is_searched_on_one_array():
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     search = GridSearchCV(
         AnySubsetClassifier(modalities=GROUPS, **{**SMALL, "steps": 10}),
         {"method": ["gmd", "ensemble"], "width": [8, np.int64(16)]},
@@ -262,7 +262,7 @@ def test_a_grid_is_searched_on_one_array():
 
 
 def test_training_anew_forgets_what_was_learned_before():
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(separable()[0]["blood"], y)
     assert model.modalities_ == ("features",)
     assert model.n_features_in_ == 3
@@ -288,8 +288,8 @@ def test_training_draws_from_no_generator_of_others_and_leaves_no_files(
     inside = estimators.train
     monkeypatch.setattr(estimators, "train", lambda *given: (seen.append(list(tmp_path.iterdir())), inside(*given))[1])
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_holes())
-    model.predict(with_holes()[0])
+    model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_missing_modalities())
+    model.predict(with_missing_modalities()[0])
     assert_close(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpys)  # noqa: NPY002
     assert len(seen[0]) == 1
@@ -529,7 +529,7 @@ NAMED = {"blood": ["b0", "b1", "b2"], "scan": ["s0", "s1"]}
 
 
 def test_a_frame_trains_the_same_weights(classifier: AnySubsetClassifier):
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)
     assert same_weights(classifier, model)
     assert list(model.feature_names_in_) == ["b0", "b1", "b2", "s0", "s1"]
@@ -542,7 +542,7 @@ def test_a_frame_trains_the_same_weights(classifier: AnySubsetClassifier):
 
 
 def test_a_frame_without_the_columns_of_a_modality_is_answered_from(classifier: AnySubsetClassifier):
-    X, y = with_holes()
+    X, y = with_missing_modalities()
     model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)
     complete, _ = separable()
     np.testing.assert_array_equal(

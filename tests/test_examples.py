@@ -70,7 +70,7 @@ def test_a_bare_loop_learns_every_scenario():
     assert_learned(example("bare_loop").main(steps=60), cases=7)
 
 
-def test_the_data_have_holes_and_no_fillers():
+def test_the_data_are_incomplete_and_have_no_fillers():
     samples = example("bare_loop").draw(200, seeded(), missing=0.4)
     sizes = [len(inputs) for inputs, _, _ in samples]
     assert {*sizes} == {1, 2, 3}

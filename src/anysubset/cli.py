@@ -9,6 +9,14 @@ import jsonargparse
 from anysubset.commands import COMMANDS
 from anysubset.commands.given import Given
 from anysubset.errors import InputError, one_line, unknown
+from anysubset.experiments.files import current_name
+
+# Options that had another name in an earlier version, by command; they are refused with the new one.
+RENAMED_OPTIONS = {
+    ("ampute", "--rates"): "--rate-by",
+    ("compare", "--rates"): "--rate-by",
+    ("evaluate", "--rates"): "--rate",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +55,7 @@ def parse(
         message = one_line(error)
         found = re.search(r"[Uu]nrecognized arguments?: (-[^\s=]*)", message)
         if found:
+            check_renamed(arguments[0], found[1])
             actions = commands[arguments[0]]._actions
             options = [option for action in actions for option in action.option_strings if option.startswith("--")]
             raise unknown(
@@ -54,6 +63,17 @@ def parse(
             ) from error
         raise InputError(f"{message} (see `anysubset {arguments[0]} --help`)") from error
     return parsed
+
+
+def check_renamed(command: str, option: str) -> None:
+    """Raise InputError with the new name if an option or setting was renamed."""
+    name, dot, modality = option.partition(".")
+    if (command, name) in RENAMED_OPTIONS:
+        current = f"{RENAMED_OPTIONS[command, name]}{dot}{modality}"
+        raise InputError(f"Option {option} of `{command}` is now called {current}.")
+    setting = option.removeprefix("--")
+    if current_name(setting) is not None:
+        raise InputError(f"Setting {setting} is now called {current_name(setting)}.")
 
 
 def make_parser() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:

@@ -40,7 +40,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_and_is_scored_on_a_table_with_holes(told, trained_features, tmp_path, name):
+def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_features, tmp_path, name):
     out = told("fit", trained_features.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
     # By hand, from `make_arrays`: of 8, text is there 6 times, audio 6, vision 5; four have all.
     assert "4 of 8 training samples have every modality" in out
@@ -317,7 +317,7 @@ FAULTS = [
     ("a setting for volumes", good, ["--model.patch", "[8,8]"], ("model.patch", "it is for volumes")),
     ("too many folds", good, ["--data.folds", "9"], ("folds",)),
     ("an option of another layout", good, ["--data.reading.words", "w.csd"], ("'words' means nothing",)),
-    ("no such holes", good, ["--data.holes", "gone.json"], ("gone.json",)),
+    ("no such missingness", good, ["--data.missingness", "gone.json"], ("gone.json",)),
 ]
 
 

@@ -21,10 +21,10 @@ from anysubset.tables.table import Table, differences
 NAMES = ("text", "audio", "vision")
 
 
-def table(samples: int, holes: bool = False) -> Table:
-    """Samples with three modalities; with holes, every second one lacks audio. Text is a sequence."""
+def table(samples: int, incomplete: bool = False) -> Table:
+    """Samples with three modalities; if incomplete, every second one lacks audio. Text is a sequence."""
     valid = torch.tensor([[True, False]]).repeat(samples, 1)
-    rows = torch.arange(0, samples, 2 if holes else 1)
+    rows = torch.arange(0, samples, 2 if incomplete else 1)
     inputs = {
         "text": Observed(
             torch.arange(samples).float()[:, None, None] * valid[:, :, None], torch.arange(samples), valid
@@ -35,8 +35,8 @@ def table(samples: int, holes: bool = False) -> Table:
     return Table(tuple(map(str, range(samples))), inputs, torch.zeros(samples))
 
 
-def whole(samples: int, holes: bool = False) -> Present:
-    return presence(table(samples, holes))
+def whole(samples: int, incomplete: bool = False) -> Present:
+    return presence(table(samples, incomplete))
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -57,12 +57,12 @@ WAYS = {
 
 
 def test_who_has_what():
-    assert whole(3, holes=True) == {"0": NAMES, "1": ("text", "vision"), "2": NAMES}
+    assert whole(3, incomplete=True) == {"0": NAMES, "1": ("text", "vision"), "2": NAMES}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_left_is_what_was_there(way):
-    before = whole(200, holes=True)
+    before = whole(200, incomplete=True)
     after = WAYS[way](before)
     assert list(after) == list(before)
     assert all(names and set(names) <= set(before[sample]) for sample, names in after.items())
@@ -73,7 +73,7 @@ def test_what_is_left_is_what_was_there(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_table_keeps_what_stays_and_nothing_else(way):
-    given = table(200, holes=True)
+    given = table(200, incomplete=True)
     after = WAYS[way](presence(given))
     thinned = restrict(given, after)
     assert presence(thinned) == after
@@ -84,7 +84,7 @@ def test_a_table_keeps_what_stays_and_nothing_else(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_seed_gives_one_set_of_holes(way):
+def test_one_seed_gives_one_missingness(way):
     assert WAYS[way](whole(50)) == WAYS[way](whole(50))
     # The order in which a table holds its modalities changes nothing.
     turned = {sample: names[::-1] for sample, names in whole(50).items()}
@@ -124,10 +124,10 @@ def test_a_rate_that_cannot_be_met_has_a_true_one():
     # Three of three: one stays, so that two of three go at most.
     assert [true_rate(whole(4), rate) for rate in (0, 0.3, 0.5, 0.7, 1)] == pytest.approx([0, 0.3, 0.5, 2 / 3, 2 / 3])
     # One has three and loses .9 of them, the other two and loses .6: 1.5 of 5. From .5 on it is 1.5 and 1 of 5.
-    assert true_rate(whole(2, holes=True), 0.3) == pytest.approx(0.3)
-    assert true_rate(whole(2, holes=True), 0.5) == pytest.approx(0.5)
-    assert true_rate(whole(2, holes=True), 0.6) == pytest.approx((1.8 + 1) / 5)
-    thinned = remove_at_random(whole(10000, holes=True), 0.6, generator())
+    assert true_rate(whole(2, incomplete=True), 0.3) == pytest.approx(0.3)
+    assert true_rate(whole(2, incomplete=True), 0.5) == pytest.approx(0.5)
+    assert true_rate(whole(2, incomplete=True), 0.6) == pytest.approx((1.8 + 1) / 5)
+    thinned = remove_at_random(whole(10000, incomplete=True), 0.6, generator())
     assert 1 - sum(map(len, thinned.values())) / 25000 == pytest.approx((1.8 + 1) / 5, abs=0.01)
 
 
@@ -164,7 +164,7 @@ def test_monotone_loses_all_that_follows():
 
 
 def test_monotone_starts_where_a_sample_does():
-    found = remove_monotone(whole(10, holes=True), 1.0, generator(), order=["audio", "text", "vision"])
+    found = remove_monotone(whole(10, incomplete=True), 1.0, generator(), order=["audio", "text", "vision"])
     assert [found["0"], found["1"]] == [("audio",), ("text",)]
 
 
@@ -179,7 +179,7 @@ def test_a_modality_is_removed_whole_or_for_some():
 
 
 def test_a_table_is_restricted_where_it_is_asked_for():
-    thinned = restrict(table(4, holes=True), {"1": ["text", "audio"], "2": ["audio"]})
+    thinned = restrict(table(4, incomplete=True), {"1": ["text", "audio"], "2": ["audio"]})
     assert presence(thinned) == {"0": NAMES, "1": ("text",), "2": ("audio",), "3": ("text", "vision")}
     assert differences(restrict(table(4), {}), table(4)) == []
     for wrong, line in (
@@ -189,7 +189,7 @@ def test_a_table_is_restricted_where_it_is_asked_for():
         ({"1": ["audio"]}, "'1' has text, vision and would keep audio"),
     ):
         with pytest.raises(InputError, match=line):
-            restrict(table(2, holes=True), wrong)
+            restrict(table(2, incomplete=True), wrong)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])

@@ -3,16 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.datasets.missingness import read_holes, restricted, write_holes
+from anysubset.datasets.missingness import read_missingness, restricted, write_missingness
 
 STAY = {"b/1": ("text", "vision"), 'quoted "a"': ("audio",)}
 
 
 def test_what_is_written_is_read(tmp_path):
-    path = tmp_path / "holes.json"
-    write_holes(path, STAY, {"how": "by hand", "rate": 0.5})
-    assert read_holes(path) == STAY
-    assert list(read_holes(path)) == list(STAY)
+    path = tmp_path / "missingness.json"
+    write_missingness(path, STAY, {"how": "by hand", "rate": 0.5})
+    assert read_missingness(path) == STAY
+    assert list(read_missingness(path)) == list(STAY)
     content = json.loads(path.read_text())
     assert content == {
         "how": "by hand",
@@ -21,30 +21,30 @@ def test_what_is_written_is_read(tmp_path):
     }
     # A sample a line, so that two files can be compared by eye.
     assert '  "b/1": ["text", "vision"],\n' in path.read_text()
-    write_holes(path, {"c": ("text",)}, {})
-    assert read_holes(path) == {"c": ("text",)}
+    write_missingness(path, {"c": ("text",)}, {})
+    assert read_missingness(path) == {"c": ("text",)}
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "holes.json"
-    write_holes(path, STAY, {})
+    path = tmp_path / "missingness.json"
+    write_missingness(path, STAY, {})
 
     def full(descriptor: int) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("anysubset.system.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_holes(path, {"c": ("text",)}, {})
-    assert read_holes(path) == STAY
-    assert [found.name for found in tmp_path.iterdir()] == ["holes.json"]
+        write_missingness(path, {"c": ("text",)}, {})
+    assert read_missingness(path) == STAY
+    assert [found.name for found in tmp_path.iterdir()] == ["missingness.json"]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is no file of holes: Expecting value"),
-        ("{'present': {}}", "is no file of holes"),
-        ("[" * 100000, "is no file of holes"),
+        ("", "is no missingness file: Expecting value"),
+        ("{'present': {}}", "is no missingness file"),
+        ("[" * 100000, "is no missingness file"),
         ("3", 'it must be {"present"'),
         ({"a": ["text"]}, 'it must be {"present"'),
         ({"present": {}}, 'it must be {"present"'),
@@ -57,18 +57,18 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     ],
 )
 def test_files_of_another_shape(tmp_path, content, words, fault):
-    path = tmp_path / "holes.json"
+    path = tmp_path / "missingness.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    line = fault(read_holes, path)
+    line = fault(read_missingness, path)
     assert line.startswith(f"{path}")
     assert words in line
 
 
 def test_files_that_are_no_text(tmp_path, fault):
-    assert "gone.json cannot be read as text" in fault(read_holes, tmp_path / "gone.json")
-    assert "cannot be read as text" in fault(read_holes, tmp_path)
+    assert "gone.json cannot be read as text" in fault(read_missingness, tmp_path / "gone.json")
+    assert "cannot be read as text" in fault(read_missingness, tmp_path)
     Path(tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    assert "bytes.json cannot be read as text" in fault(read_holes, tmp_path / "bytes.json")
+    assert "bytes.json cannot be read as text" in fault(read_missingness, tmp_path / "bytes.json")
 
 
 def test_what_is_left_is_what_is_there_and_stays():
@@ -78,7 +78,7 @@ def test_what_is_left_is_what_is_there_and_stays():
     assert restricted(present, {"a": ("vision", "audio"), "b": ("text", "vision")}) == present | {"a": ("audio",)}
 
 
-def test_holes_of_other_data(fault):
+def test_missingness_of_other_data(fault):
     present = {"a": ("text", "audio"), "b": ("vision",)}
     assert "Unknown sample 'd'" in fault(restricted, present, {"d": ("text",)})
     assert "Unknown modality 'sound'" in fault(restricted, present, {"a": ("text", "sound")})

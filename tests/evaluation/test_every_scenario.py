@@ -33,7 +33,7 @@ def fresh(name: str, volumes: Volumes) -> Method:
     return create_method(name, volumes.task, {})
 
 
-def with_holes(root: Path, phantoms: Path) -> None:
+def with_missing_modalities(root: Path, phantoms: Path) -> None:
     """Patient 006 with a foreground of its own in each contrast, and 007 without t1ce."""
     root.mkdir()
     for case in ("phantom_006", "phantom_007"):
@@ -100,7 +100,7 @@ def test_every_slice_goes_through_a_network_of_slices_once(phantoms, monkeypatch
 @pytest.mark.parametrize("name", ["gmd", "ensemble"])
 def test_scores_are_those_of_each_scenario_predicted_alone_from_its_files(phantoms, tmp_path, name, patch):
     root = tmp_path / "patients"
-    with_holes(root, phantoms)
+    with_missing_modalities(root, phantoms)
     volumes = dataset(root, patch)
     method = fresh(name, volumes).eval()
     found = table(evaluate(method, volumes, "all", thorough=False))
@@ -167,7 +167,7 @@ def test_patients_are_scored_only_where_they_are_eligible(phantoms):
 
 def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path):
     # Patient 006 comes in parts, since its contrasts do not share a foreground; the table does not show it.
-    with_holes(tmp_path / "patients", phantoms)
+    with_missing_modalities(tmp_path / "patients", phantoms)
     volumes = dataset(tmp_path / "patients", (16, 16))
     asked = [("t1",), ("flair", "t1"), ("t2",), ("flair",)]
     scores = evaluate(fresh("gmd", volumes), volumes, "all", asked=asked)

@@ -1,7 +1,7 @@
 import pytest
 
 from anysubset.datasets.dataset import Dataset
-from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
 from anysubset.evaluation.random_missingness import draw_masks, under_mask, under_masks, write_masks
 from anysubset.scoring.scores import ALL, Score, means
@@ -97,10 +97,10 @@ def test_metrics_over_the_set_are_those_of_the_mask():
 
 def test_masks_are_kept_by_id(tmp_path):
     masks = draw_masks(FOUR, "test", [0.5, 0.7])
-    write_masks(tmp_path / "holes", masks, FOUR, "test", 0)
+    write_masks(tmp_path / "missingness", masks, FOUR, "test", 0)
     names = [f"test-{FOUR.split_hash('test')}-{rate}.json" for rate in ("0.5", "0.667")]
-    assert sorted(path.name for path in (tmp_path / "holes").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "missingness").iterdir()) == names
     for name, mask in zip(names, masks.values(), strict=True):
-        assert read_holes(tmp_path / "holes" / name) == mask
+        assert read_missingness(tmp_path / "missingness" / name) == mask
     write_masks(tmp_path / "none", {}, FOUR, "test", 0)
     assert not (tmp_path / "none").exists()

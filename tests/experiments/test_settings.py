@@ -5,9 +5,10 @@ import pytest
 import yaml
 
 from anysubset.errors import InputError
-from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.experiments.files import current_name, read_experiment, read_run_experiment, write_experiment
 from anysubset.experiments.settings import (
     INCIDENTAL,
+    RENAMED,
     AugmentSettings,
     DataSettings,
     Experiment,
@@ -31,7 +32,7 @@ EVERYTHING = Experiment(
         augment=AugmentSettings(flip=0.0, affine=1.0, intensity=0.2, foreground=0.25),
         folds=4,
         fold=3,
-        holes="holes.json",
+        missingness="missingness.json",
         complete_only=True,
         reading=ReadingSettings(
             modalities={"t1": "t one", "t2": "t two"},
@@ -327,7 +328,8 @@ def test_devices_by_name(device):
 
 def test_at_another_place_only_root_differs_and_what_names_the_ids_of_this_one():
     moved = EVERYTHING.at("/elsewhere")
-    elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "holes": None, "complete_only": False}
+    elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "missingness": None}
+    elsewhere["complete_only"] = False
     assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, **elsewhere))
     assert EVERYTHING.at(None) is EVERYTHING
 
@@ -367,3 +369,32 @@ def test_a_part_of_a_group_that_was_written_down_as_nothing_can_be_overridden(tm
     write_experiment(read_experiment(None, {"data.name": "features"}), tmp_path / "whole.yaml")
     found = read_experiment(tmp_path / "whole.yaml", {"data.reading.modalities.text": "words.csd"})
     assert found.data.reading.modalities == {"text": "words.csd"}
+
+
+# --------------------------------------------------------------------------------------------------- old names
+
+
+def test_a_renamed_setting_is_refused_with_its_new_name(tmp_path: Path):
+    path = tmp_path / "old.yaml"
+    path.write_text("data: {holes: drawn.json}")
+    assert fault(path) == f"Setting data.holes in {path} is now called data.missingness."
+    assert fault(None, {"data.holes": "a"}) == "Setting data.holes is now called data.missingness."
+
+
+def test_every_new_name_is_current_and_the_longest_old_name_counts():
+    assert current_name("holes.rate") == "missingness.rate"
+    assert current_name("holes.rates.t1") == "missingness.rate_by.t1"
+    assert current_name("data.holesome") is None
+    assert not [new for new in RENAMED.values() if current_name(new) is not None]
+
+
+def test_a_run_folder_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path):
+    (tmp_path / "experiment.yaml").write_text("seed: 0\ndata: {holes: null}")
+    with pytest.raises(InputError) as refused:
+        read_run_experiment(tmp_path)
+    assert str(refused.value) == (
+        f"Run folder {tmp_path} is from an earlier version: "
+        "Setting data.holes is now called data.missingness. Train it again."
+    )
+    with pytest.raises(InputError, match="gone is no run folder"):
+        read_run_experiment(tmp_path / "gone")

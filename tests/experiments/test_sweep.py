@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from anysubset import cli
-from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
 from anysubset.experiments.files import write_experiment
 from anysubset.experiments.sweep import Planned, lacking, mean_scores, read_sweep
@@ -100,24 +100,28 @@ def test_relative_data_are_looked_up_in_the_folder_that_is_given(tmp_path):
     assert run.experiment.data.root == "/else/a.npz"
 
 
-def test_holes_are_the_same_for_every_method_and_differ_with_what_decides_them(tmp_path):
+def test_missingness_is_the_same_for_every_method_and_differs_with_what_decides_them(tmp_path):
     vary = {
-        "rate": {"none": {"holes.seed": 4}, "thin": {"holes": {"rate": 0.3}}, "thinner": {"holes.rate": 0.5}},
+        "rate": {
+            "none": {"missingness.seed": 4},
+            "thin": {"missingness": {"rate": 0.3}},
+            "thinner": {"missingness.rate": 0.5},
+        },
         "method": {"gmd": {}, "whole": {"method.name": "full", "data.complete_only": True}},
         "fold": {"a": {"data.fold": 0}, "b": {"data.fold": 1}},
     }
     runs = plan(tmp_path, settings={"data.folds": 5, "data.root": "some/digits.npz"}, vary=vary)
-    assert [run.holes for run in runs[::4]] == [
+    assert [run.missingness for run in runs[::4]] == [
         {},
         {"rate": 0.3, "split": "train", "seed": 0},
         {"rate": 0.5, "split": "train", "seed": 0},
     ]
-    files = [run.experiment.data.holes for run in runs]
+    files = [run.experiment.data.missingness for run in runs]
     assert files[:4] == [None] * 4
     assert files[4:6] == files[6:8]
     assert files[8:10] == files[10:]
     assert len(set(files[4:])) == 4
-    assert str(files[4]).startswith(str(tmp_path / "out/holes/digits-rate0.3-seed0-"))
+    assert str(files[4]).startswith(str(tmp_path / "out/missingness/digits-rate0.3-seed0-"))
 
 
 @pytest.mark.parametrize(
@@ -145,23 +149,33 @@ def test_holes_are_the_same_for_every_method_and_differ_with_what_decides_them(t
         ("{settings: {}, vary: {a: {b: 1}}}", "variant 'b' is a mapping of settings"),
         ("{settings: {}, vary: {a: {../b: {}}}}", "'../b' names a folder"),
         ("{settings: {}, vary: {data.root: [a/b.npz]}}", "'a/b.npz' names a folder"),
-        ("{settings: {}, vary: {a: {holes: {}}}}", "can be called 'holes'"),
+        ("{settings: {}, vary: {a: {missingness: {}}}}", "can be called 'missingness'"),
         ("{settings: {}, vary: {seed: [0]}, evaluate: test}", "`evaluate` is a list of splits"),
         ("{settings: {}, vary: {seed: [0]}, evaluate: [test, test]}", "each once"),
-        ("{settings: {}, vary: {holes.rat: [0.1]}}", "Unknown setting 'holes.rat'. Did you mean 'holes.rate'"),
-        ("{settings: {}, vary: {holes.rate: [much]}}", "holes.rate is a share from 0 to 1, not 'much'"),
-        ("{settings: {}, vary: {holes: [0.3]}}", "Unknown setting 'holes'"),
-        ("{settings: {holes.rate: 0.1, holes.seed: -1}, vary: {seed: [0]}}", "holes.seed is 0 or more, not -1"),
-        ("{settings: {holes.rate: 0.1, holes.absent: [t1]}, vary: {seed: [0]}}", "holes.rate and holes.absent came"),
-        ("{settings: {holes.rate: 0.1, data.holes: a}, vary: {seed: [0]}}", "set one of data.holes and holes"),
+        (
+            "{settings: {}, vary: {missingness.rat: [0.1]}}",
+            "setting 'missingness.rat'. Did you mean 'missingness.rate'",
+        ),
+        ("{settings: {}, vary: {missingness.rate: [much]}}", "missingness.rate is a share from 0 to 1, not 'much'"),
+        ("{settings: {}, vary: {missingness: [0.3]}}", "Unknown setting 'missingness'"),
+        ("{settings: {}, vary: {missingness.seed: [-1]}}", "missingness.seed is 0 or more, not -1"),
+        (
+            "{settings: {missingness.rate: 0.1, missingness.absent: [t1]}, vary: {seed: [0]}}",
+            "Give exactly one of missingness.rate, missingness.rate_by, missingness.absent, missingness.monotone; "
+            "missingness.rate and missingness.absent came.",
+        ),
+        ("{settings: {missingness.rate: 0.1, data.missingness: a}, vary: {seed: [0]}}", "data.missingness to read"),
+        ("{settings: {}, vary: {holes.rate: [0.1]}}", "Setting holes.rate is now called missingness.rate."),
+        ("{settings: {holes.rates.t1: 0.1}, vary: {seed: [0]}}", "is now called missingness.rate_by.t1."),
+        ("{settings: {data.holes: a}, vary: {seed: [0]}}", "Setting data.holes is now called data.missingness."),
     ],
 )
 def test_a_faulty_file_is_refused_in_one_line(tmp_path, text, words):
     assert words in fault(tmp_path, text)
 
 
-def test_names_of_settings_that_are_no_mapping_of_holes_are_refused(tmp_path):
-    assert "Unknown setting" in fault(tmp_path, "{settings: {holes: 3}, vary: {seed: [0]}}")
+def test_names_of_settings_that_are_no_mapping_of_missingness_are_refused(tmp_path):
+    assert "Unknown setting" in fault(tmp_path, "{settings: {missingness: 3}, vary: {seed: [0]}}")
 
 
 # ------------------------------------------------------------------------------------------------- the means
@@ -296,24 +310,24 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, capsys):
     assert all(float(line["test mae"]) > 0 for line in table(tiny))
 
 
-def test_holes_are_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
+def test_missingness_is_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
     variants = {
-        "without": {"holes.absent": ["vision"], "holes.split": "test"},
-        "whole": {"data.complete_only": True, "holes.rate": 0.4},
+        "without": {"missingness.absent": ["vision"], "missingness.split": "test"},
+        "whole": {"data.complete_only": True, "missingness.rate": 0.4},
     }
-    assert swept(changed(tiny, vary={"holes": variants})) == 0
+    assert swept(changed(tiny, vary={"missingness": variants})) == 0
     assert "without vision" in capsys.readouterr().out
-    absent, thin = sorted((tmp_path / "out/holes").iterdir())
+    absent, thin = sorted((tmp_path / "out/missingness").iterdir())
     # Of the test samples, 13 has no vision of its own.
     left = json.loads(absent.read_text())["present"]
     assert left == {name: ["text", "audio"] for name in ("v5/1", "v6/0", "v6/1")}
-    assert len(read_holes(thin)) == 8
+    assert len(read_missingness(thin)) == 8
     first, second = table(tiny)
     # Only text, audio and both are scored, and what is dropped is not trained on.
     with (tmp_path / "out/without/scores.csv").open(newline="") as file:
         assert {row["scenario"] for row in csv.DictReader(file)} == {"text", "audio", "text+audio"}
     assert (first["run"], second["run"]) == ("without", "whole")
-    whole = sum(len(names) == 3 for names in read_holes(thin).values())
+    whole = sum(len(names) == 3 for names in read_missingness(thin).values())
     assert f"{whole} of {whole} training samples have every modality" in (tmp_path / "out/whole/log.txt").read_text()
 
 

@@ -104,7 +104,7 @@ def test_shared_layers_and_encoders_have_the_gradients_of_the_plain_way(way: Way
 
 
 @both_ways
-def test_dynamic_sharing_with_holes_in_the_batch_has_the_gradients_of_the_plain_way(way: Way):
+def test_dynamic_sharing_with_missing_modalities_in_the_batch_has_the_gradients_of_the_plain_way(way: Way):
     names = ("a", "b")
     stems = {name: nn.Conv2d(1, 1, 1) for name in names}
     backbone = UNet(names, dimensions=2, width=0.25)

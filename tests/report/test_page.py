@@ -239,7 +239,7 @@ def test_who_has_what_is_told_for_each_split(report, runs):
     assert "train 0123, test 4567" in text
     splits["train"]["samples"] = 9
     (gmd / "availability.json").write_text(json.dumps(splits))
-    assert "other runs had other splits or holes" in report(*runs)[2].read_text(encoding="utf-8")
+    assert "other runs had other splits or missingness" in report(*runs)[2].read_text(encoding="utf-8")
 
 
 def test_the_cost_is_what_the_weights_hold(report, runs):

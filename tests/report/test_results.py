@@ -133,19 +133,19 @@ def test_datasets_have_tables_of_their_own(volumes_run: Write, features_run: Wri
     assert [group.first.dataset for group in groups] == ["brats", "mosi"]
 
 
-def test_holes_in_the_training_set_make_another_dataset(volumes_run: Write, tmp_path: Path):
+def test_missingness_in_the_training_set_makes_another_dataset(volumes_run: Write, tmp_path: Path):
     folders = [volumes_run("whole", DICE)]
     for seed in (0, 1):
-        holes = tmp_path / f"holes{seed}.json"
-        holes.write_text(f'{{"how": "rate 0.3", "seed": {seed}, "split": "train", "present": {{}}}}')
-        folders.append(volumes_run(f"holes{seed}", DICE, seed=seed, **{"data.holes": str(holes)}))
-    folders.append(volumes_run("gone", DICE, **{"data.holes": "gone/holes9.json"}))
+        file = tmp_path / f"missingness{seed}.json"
+        file.write_text(f'{{"how": "rate 0.3", "seed": {seed}, "split": "train", "present": {{}}}}')
+        folders.append(volumes_run(f"missingness{seed}", DICE, seed=seed, **{"data.missingness": str(file)}))
+    folders.append(volumes_run("gone", DICE, **{"data.missingness": "gone/missingness9.json"}))
     groups = put_together(result for folder in folders for result in read_results(folder, "test"))
     # Of one way to draw them, whatever the seed.
     assert {group.first.dataset: [*group.results["gmd"]] for group in groups} == {
         "brats": [0],
-        "brats, holes in train: rate 0.3": [0, 1],
-        "brats, holes holes9.json": [0],
+        "brats, missingness in train: rate 0.3": [0, 1],
+        "brats, missingness missingness9.json": [0],
     }
 
 

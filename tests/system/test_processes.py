@@ -39,7 +39,7 @@ assert main(["fit", experiment, "--run", place + "/small", "--train.batch", "1"]
 
 @pytest.mark.parametrize("method", ["gmd", "sharing", "ensemble"])
 def test_two_processes_train_and_score_as_one_does(make_experiment, tmp_path: Path, method: str):
-    # The phantoms have real holes: in some steps a process has nobody for a case. A loss that is a mean over samples.
+    # The phantoms lack modalities: in some steps a process has nobody for a case. A loss that is a mean over samples.
     settings = {"model.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
     write_experiment(make_experiment({**settings, "method.name": method}), tmp_path / "tiny.yaml")
     script = tmp_path / "job.py"

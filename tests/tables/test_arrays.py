@@ -202,7 +202,7 @@ def test_damage_is_refused(tmp_path, table_fault):
 
 
 def everything() -> Table:
-    """A table with every kind of modality, holes in all of them, and gaps between real steps."""
+    """A table with every kind of modality, missing samples in all of them, and gaps between real steps."""
     valid = torch.tensor([[True, False, True], [True, True, False]])
     inputs = {
         "tokens": Observed(torch.tensor([[101, 0, 102], [101, 102, 0]]), torch.tensor([0, 2]), valid),

@@ -101,9 +101,9 @@ def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_p
     assert block.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
 
 
-def test_holes_are_made_before_anything_is_learned(utterances, tmp_path):
-    (tmp_path / "holes.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v3/1": ["audio", "vision"]}}))
-    dataset = features(utterances, holes=str(tmp_path / "holes.json"))
+def test_missingness_is_drawn_before_anything_is_learned(utterances, tmp_path):
+    (tmp_path / "missingness.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v3/1": ["audio", "vision"]}}))
+    dataset = features(utterances, missingness=str(tmp_path / "missingness.json"))
     present = dict(zip(dataset.ids("train"), dataset.present("train"), strict=True))
     assert (present["v2/0"], present["v3/1"], present["v2/1"]) == (("text",), ("audio", "vision"), NAMES)
     whole = features(utterances)
@@ -121,13 +121,13 @@ def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_pa
     train = dropped.table.select(dropped.ids("train"))
     assert torch.equal(dropped.signature.statistics["text"][0], statistics(train)["text"][0])
     # What was taken away is lacking.
-    (tmp_path / "holes.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v5/1": ["text"]}}))
-    thin = features(utterances, complete_only=True, holes=str(tmp_path / "holes.json"))
+    (tmp_path / "missingness.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v5/1": ["text"]}}))
+    thin = features(utterances, complete_only=True, missingness=str(tmp_path / "missingness.json"))
     assert thin.ids("train") == ("v2/1", "v3/0", "v3/1")
     assert thin.ids("test") == whole.ids("test")
     (tmp_path / "all.json").write_text(json.dumps({"present": {each: ["text"] for each in dropped.ids("train")}}))
     assert "None of 8 training samples has every modality" in fault(
-        features, utterances, complete_only=True, holes=str(tmp_path / "all.json")
+        features, utterances, complete_only=True, missingness=str(tmp_path / "all.json")
     )
 
 

@@ -71,7 +71,7 @@ def test_lengths_are_ragged(many):
     assert not torch.equal(test["text"], test["audio"])
 
 
-def test_holes_are_real_as_frequent_as_asked_for_and_know_the_sentiment(many):
+def test_missingness_is_real_as_frequent_as_asked_for_and_depends_on_the_sentiment(many):
     train = presence(many.split("train"))
     for name in MODALITIES:
         missing = 1 - sum(name in names for names in train.values()) / len(train)
@@ -99,7 +99,7 @@ def test_one_seed_gives_one_table():
     made = [trimodal({"train": 12, "test": 4}, SMALL, 5, seed=seed) for seed in (0, 0, 1)]
     assert differences(made[0], made[1]) == []
     assert {"target", "text.values"} <= set(differences(made[0], made[2]))
-    # What comes later changes nothing of what came before; complete samples are the same with and without holes.
+    # What comes later changes nothing of what came before; complete samples are the same with and without missingness.
     longer = trimodal({"train": 20, "test": 4}, SMALL, 5)
     assert differences(longer.select(made[0].ids), made[0].select(made[0].ids)) == []
     whole = trimodal({"train": 12, "test": 4}, SMALL, 5, missing_rate=0)

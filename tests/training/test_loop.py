@@ -356,7 +356,7 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
 
 @pytest.mark.parametrize("name", ["gmd", "sharing", "ensemble"])
 def test_a_batch_in_parts_is_the_same_batch(name, make_experiment, tmp_path):
-    # The phantoms have holes, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
+    # The phantoms lack modalities, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
     settings = {"method.name": name, "model.pool": "sample", "train.batch": 5, "train.steps": 3}
     logs = []
     for parts in (1, 2):

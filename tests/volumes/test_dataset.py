@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from anysubset.batches import Batch
-from anysubset.datasets.missingness import write_holes
+from anysubset.datasets.missingness import write_missingness
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.settings import DataSettings, ModelSettings
@@ -372,7 +372,7 @@ def test_splits_lie_beside_a_manifest(tmp_path):
     assert found.ids("train") == ("a",)
 
 
-# --------------------------------------------------------------------------------------------------- holes
+# --------------------------------------------------------------------------------------------------- missingness
 
 
 def test_a_contrast_that_was_removed_is_never_read(tmp_path):
@@ -382,8 +382,8 @@ def test_a_contrast_that_was_removed_is_never_read(tmp_path):
     (tmp_path / "a" / "a_t1.nii.gz").write_bytes(b"damaged")
     with pytest.raises(InputError, match="a_t1"):
         dataset(tmp_path).prepare("all")
-    write_holes(tmp_path / "holes.json", {"a": ["flair", "t2"]}, {})
-    made = dataset(tmp_path, holes="holes.json")  # Beside the patients.
+    write_missingness(tmp_path / "missingness.json", {"a": ["flair", "t2"]}, {})
+    made = dataset(tmp_path, missingness="missingness.json")  # Beside the patients.
     assert made.present("all") == [("flair", "t2"), ("flair", "t2", "t1")]
     (batch,) = made.training_batches("all", 2, 0, 0, 1)
     assert [batch.ids[index] for index in batch.inputs["t1"].indices.tolist()] == ["b"]
@@ -400,19 +400,20 @@ def test_training_patients_that_lack_a_contrast_can_be_dropped(tmp_path):
     assert (made.ids("train"), made.ids("test"), len(made.ids("all"))) == (("a", "c"), ("d",), 4)
     assert dataset(tmp_path, modalities=["t1"], complete_only=True).ids("train") == ("a", "b", "c")
     # What was taken away is lacking.
-    write_holes(tmp_path / "holes.json", {"a": ["flair"]}, {})
-    assert dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, holes="holes.json").ids("train") == ("c",)
-    write_holes(tmp_path / "holes.json", {"a": ["flair"], "c": ["t1"]}, {})
+    write_missingness(tmp_path / "missingness.json", {"a": ["flair"]}, {})
+    made = dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, missingness="missingness.json")
+    assert made.ids("train") == ("c",)
+    write_missingness(tmp_path / "missingness.json", {"a": ["flair"], "c": ["t1"]}, {})
     with pytest.raises(InputError, match="None of 3 training patients has every modality"):
-        dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, holes="holes.json")
+        dataset(tmp_path, modalities=["flair", "t1"], complete_only=True, missingness="missingness.json")
 
 
-def test_patients_kept_on_disk_are_prepared_again_for_other_holes(tmp_path):
+def test_patients_kept_on_disk_are_prepared_again_for_other_missingness(tmp_path):
     patient(tmp_path / "patients", "a", {"t1": (2, 8), "flair": (1, 9)})
     kept = str(tmp_path / "kept")
     dataset(tmp_path / "patients", cache=kept).prepare("all")
-    write_holes(tmp_path / "holes.json", {"a": ["flair"]}, {})
-    made = dataset(tmp_path / "patients", cache=kept, holes=str(tmp_path / "holes.json"))
+    write_missingness(tmp_path / "missingness.json", {"a": ["flair"]}, {})
+    made = dataset(tmp_path / "patients", cache=kept, missingness=str(tmp_path / "missingness.json"))
     made.prepare("all")
     assert made.prepared("a").modalities == ("flair",)
 
@@ -425,11 +426,11 @@ def test_patients_kept_on_disk_are_prepared_again_for_other_holes(tmp_path):
         ({"a": ["t2"]}, "'a' has flair, t1 and would keep t2"),
     ],
 )
-def test_holes_of_other_patients_are_refused(tmp_path, stay, words):
+def test_missingness_of_other_patients_are_refused(tmp_path, stay, words):
     patient(tmp_path, "a", {"t1": (2, 8), "flair": (1, 9)})
     patient(tmp_path, "b", {"t2": (2, 8)})
-    write_holes(tmp_path / "holes.json", stay, {})
+    write_missingness(tmp_path / "missingness.json", stay, {})
     with pytest.raises(InputError, match="do not go together: .*" + words):
-        dataset(tmp_path, holes="holes.json")
+        dataset(tmp_path, missingness="missingness.json")
     with pytest.raises(InputError, match=r"gone\.json cannot be read"):
-        dataset(tmp_path, holes="gone.json")
+        dataset(tmp_path, missingness="gone.json")

@@ -224,11 +224,11 @@ def test_adding_patients_changes_no_earlier_one(tmp_path):
     assert few == {path: many[path] for path in many if path.startswith(("phantom_000/", "phantom_001/"))}
 
 
-def test_what_stays_of_a_patient_with_holes_is_what_it_was(tmp_path):
+def test_what_stays_of_a_patient_with_missing_modalities_is_what_it_was(tmp_path):
     write_phantoms(tmp_path / "whole", counts={"train": 3}, size=SMALL)
-    write_phantoms(tmp_path / "holes", counts={"train": 3}, size=SMALL, missing_rate=0.5)
-    whole, holes = files_under(tmp_path / "whole"), files_under(tmp_path / "holes")
-    assert holes.items() < whole.items()
+    write_phantoms(tmp_path / "incomplete", counts={"train": 3}, size=SMALL, missing_rate=0.5)
+    whole, incomplete = files_under(tmp_path / "whole"), files_under(tmp_path / "incomplete")
+    assert incomplete.items() < whole.items()
 
 
 def test_missing_rate_leaves_out_that_part_of_the_files_but_never_all_of_a_patient(tmp_path):

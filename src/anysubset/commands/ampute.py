@@ -6,7 +6,7 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
-from anysubset.commands.terminal import say, show_holes
+from anysubset.commands.terminal import say, show_missingness
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
@@ -15,9 +15,9 @@ from anysubset.experiments.settings import ReadingSettings
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     """The options of `ampute`."""
     parser.add_argument("path", type=Path, help="Folder of patients, or table of features; neither is changed.")
-    parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.holes.")
+    parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.missingness.")
     parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
-    parser.add_argument("--rates", type=dict[str, float], help="Probability by modality: --rates.text 0.5 ...")
+    parser.add_argument("--rate-by", type=dict[str, float], help="Probability by modality: --rate-by.text 0.5 ...")
     parser.add_argument("--absent", type=str, nargs="+", help="Modalities that go altogether.")
     parser.add_argument("--monotone", type=float, help="Probability that a modality goes with all that follow it.")
     parser.add_argument("--split", default="train", help="Whose modalities go: a split, or `all`.")
@@ -29,7 +29,7 @@ def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
 def ampute(given: Given) -> None:
     """Take modalities away, at random or whole: writes which ones stay with whom.
 
-    Every sample keeps one at least. `fit` reads the file as data.holes and never looks at what is not in it.
+    Every sample keeps one at least. `fit` reads the file as data.missingness and never looks at what is not in it.
     """
     from anysubset.datasets.presence import of_patients, of_table
     from anysubset.tables.formats import holds_features
@@ -44,7 +44,7 @@ def ampute(given: Given) -> None:
     found = of_table(path, splits, **reading) if features else of_patients(path, splits)
     before = found.of(split)
     after = write_thinned(output, before, found.modalities, given, split, seed)
-    show_holes(before, after.present, found.modalities)
+    show_missingness(before, after.present, found.modalities)
     gone = f"{after.had - after.have} of {after.had} modalities are taken away ({after.missing:.1%})"
     say(f"{gone}: {after.how}; split {split!r}, seed {seed}")
-    say(f"Wrote {output}; use it with --data.holes {output}")
+    say(f"Wrote {output}; use it with --data.missingness {output}")

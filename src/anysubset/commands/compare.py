@@ -24,7 +24,9 @@ def compare_options(parser: jsonargparse.ArgumentParser) -> None:
         help="CSV file with columns id and group: samples that are not independent, such as those of one video.",
     )
     parser.add_argument(
-        "--rates", type=dict[str, float], help="Score to expect where modalities go missing so often: --rates.t1ce 0.3"
+        "--rate-by",
+        type=dict[str, float],
+        help="Expected score if modalities are missing with these probabilities: --rate-by.t1ce 0.3",
     )
     parser.add_argument("--paper", type=int, help="Number of a table of the paper, 1 to 5, in its layout.")
     parser.add_argument("--published", action="store_true", help="The paper's printed numbers beside ours.")
@@ -50,13 +52,14 @@ def compare(given: Given) -> None:
         check_beside(output)
     if given.get("published") and given.get("paper") is None:
         raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
-    if given.get("rates") and given.get("paper") is not None:
-        raise InputError("--rates is for our own tables; the paper's have no such column: leave out --paper.")
+    if given.get("rate_by") and given.get("paper") is not None:
+        raise InputError("--rate-by is for our own tables; the paper's have no such column: leave out --paper.")
     groups = scored_runs([Path(run) for run in given["run"]], given.get("split", "test"))
     if given.get("paper") is not None:
         found = paper_grids(given["paper"], groups, given.get("published", False))
     else:
-        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups", "rates")}
+        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups")}
+        asked["rates"] = given.get("rate_by")
         found = [grid for group in groups for grid in grids(group, **asked)]
     text = "\n".join(FORMATS[form](grid) for grid in found)
     if output is None:

@@ -22,8 +22,8 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--split", default="test", help="A name in the dataset's splits, or `all`.")
     parser.add_argument("--data.root", help="Samples of another place; by default those of the experiment.")
-    parser.add_argument("--rates", type=float, nargs="+", help="Score random missing at these rates, too: 0.1 0.2 ...")
-    parser.add_argument("--seed", type=int, default=0, help="Of what is missing at random, for every method the same.")
+    parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at such rates: 0.1 0.3")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the random missingness.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
@@ -35,7 +35,7 @@ def evaluate(given: Given) -> None:
 
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")
-    rates, seed = given.get("rates", []), given.get("seed", 0)
+    rates, seed = given.get("rate", []), given.get("seed", 0)
     scores, drawn, dataset = score_run(run, split, root, device=given.get("device", "auto"), rates=rates, seed=seed)
     if isinstance(dataset, Features):
         show_feature_scores({run.name: scores}, dataset, split, str(run))
@@ -44,7 +44,7 @@ def evaluate(given: Given) -> None:
         say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
     if drawn:
         show_random_missing(drawn, dataset.headline)
-        say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'holes'}); in no mean above.")
+        say(f"Each sample on what one draw leaves of it (seed {seed}, {run / 'missingness'}); in no mean above.")
     say(f"Scores: {run / 'scores.csv'}")
 
 
@@ -91,6 +91,6 @@ def score_run(
     if processes.rank() == 0:
         if root is None:
             write_availability(folder / "availability.json", dataset)
-        write_masks(folder / "holes", masks, dataset, split, seed)
+        write_masks(folder / "missingness", masks, dataset, split, seed)
         write_scores(folder / "scores.csv", [*found, *drawn], dataset.task.modalities, facts)
     return found, drawn, dataset

@@ -64,7 +64,7 @@ def sweep(given: Given) -> int:
         check_folder(run)
     waiting = [run for run in plan.runs if lacking(run, plan.splits) != []]
     say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
-    draw_holes(waiting)
+    draw_missingness(waiting)
     check_runs(waiting, plan.splits)
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,20 +85,20 @@ def sweep(given: Given) -> int:
     return 1 if failed else 0
 
 
-def draw_holes(runs: Sequence["Planned"]) -> None:
-    """The files of holes that runs need and that are not there yet."""
+def draw_missingness(runs: Sequence["Planned"]) -> None:
+    """The missingness files that runs need and that are not there yet."""
     from anysubset.datasets.table import create_dataset
 
     for run in runs:
-        data, seed = run.experiment.data, run.holes.get("seed", 0)
-        if not run.holes or data.holes is None or Path(data.holes).exists():
+        data, seed = run.experiment.data, run.missingness.get("seed", 0)
+        if not run.missingness or data.missingness is None or Path(data.missingness).exists():
             continue
-        dataset = create_dataset(replace(data, holes=None, complete_only=False), run.experiment.model)
-        split = run.holes["split"]
+        dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.model)
+        split = run.missingness["split"]
         found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
         before = {sample: names for sample, names in found.items() if names}
-        after = write_thinned(Path(data.holes), before, dataset.task.modalities, run.holes, split, seed)
-        say(f"Wrote {data.holes}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
+        after = write_thinned(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
+        say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
 
 
 def show_settings(runs: Sequence["Planned"], lines: Sequence[Mapping[str, Any]], split: str) -> None:

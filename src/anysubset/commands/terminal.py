@@ -273,7 +273,7 @@ def show_table(report: Mapping[str, Any]) -> None:
         say(f"fault: {line}")
 
 
-def show_holes(
+def show_missingness(
     before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], modalities: Sequence[str]
 ) -> None:
     """How many samples have just these modalities, before and after some were taken away."""

@@ -1,4 +1,4 @@
-"""Samples with modalities taken away, in the way that was asked for, as a file of holes."""
+"""Samples with modalities taken away, in the way that was asked for, as a missingness file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,17 +28,17 @@ class Thinned(NamedTuple):
 def write_thinned(
     output: Path, before: "Present", modalities: Sequence[str], given: Given, split: str, seed: int
 ) -> Thinned:
-    """Takes modalities of a split away in the one way that is given, and writes the file of holes.
+    """Takes modalities of a split away in the one way that is given, and writes the missingness file.
 
     Raises:
         InputError: if not exactly one way is given, or a sample would have no modality left.
     """
-    from anysubset.datasets.missingness import write_holes
+    from anysubset.datasets.missingness import write_missingness
 
     present, how = thinned(before, modalities, given, seed)
     after = Thinned(present, how, *(sum(map(len, each.values())) for each in (before, present)))
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_holes(output, present, {"how": how, "seed": seed, "split": split, "missing": round(after.missing, 4)})
+    write_missingness(output, present, {"how": how, "seed": seed, "split": split, "missing": round(after.missing, 4)})
     return after
 
 
@@ -52,16 +52,16 @@ def thinned(before: "Present", modalities: Sequence[str], given: Given, seed: in
 
     from anysubset.datasets import amputation
 
-    ways = [name for name in ("rate", "rates", "absent", "monotone") if given.get(name) is not None]
+    ways = [name for name in ("rate", "rate_by", "absent", "monotone") if given.get(name) is not None]
     if len(ways) != 1:
         raise InputError(
-            "Say in one way what goes: --rate R, --rates.MODALITY R, --absent MODALITY or --monotone R; "
-            f"{' and '.join(f'--{way}' for way in ways) or 'none'} came."
+            "Give exactly one of --rate R, --rate-by.MODALITY R, --absent MODALITY and --monotone R; "
+            f"{' and '.join(f'--{way}'.replace('_', '-') for way in ways) or 'none'} came."
         )
     value, generator = given[ways[0]], np.random.default_rng(seed)
     if ways == ["rate"]:
         return amputation.remove_at_random(before, value, generator), f"rate {value} at random, one always stays"
-    if ways == ["rates"]:
+    if ways == ["rate_by"]:
         words = ", ".join(f"{name} {rate}" for name, rate in value.items())
         return amputation.remove_by_rates(
             before, value, generator

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from anysubset.commands.given import Given
-from anysubset.errors import InputError
-from anysubset.experiments.files import read_experiment
+from anysubset.experiments.files import read_run_experiment
 from anysubset.experiments.settings import Experiment
 from anysubset.system.devices import device_of
 
@@ -39,9 +38,7 @@ def open_run(folder: Path, device: str) -> Opened:
     from anysubset.system import tensor_file
     from anysubset.training.run import best_of, check_same, features_of
 
-    if not (folder / "experiment.yaml").is_file():
-        raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")
-    experiment = read_experiment(folder / "experiment.yaml")
+    experiment = read_run_experiment(folder)
     tensors, facts = tensor_file.load(best_of(folder))
     check_same(experiment, facts["experiment"], best_of(folder))
     signature = signature_in(features_of(folder), experiment.data)

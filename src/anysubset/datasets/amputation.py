@@ -1,8 +1,8 @@
-"""Taking modalities away, at random or whole, so that a complete set can stand for one with holes.
+"""Taking modalities away, at random or whole, so that a complete data set can stand for an incomplete one.
 
 What is there comes by id, so that the samples of a table and the patients of a folder are treated alike. Every sample
 keeps a modality at least. What is drawn comes from the generator that is handed in, in the order of the samples, so
-that one seed gives one set of holes; `holes.py` keeps it in a file.
+that one seed gives one missingness; `missingness.py` keeps it in a file.
 """
 
 from collections.abc import Collection, Mapping, Sequence

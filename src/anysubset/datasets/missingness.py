@@ -1,4 +1,4 @@
-"""The file of holes: which modalities stay with whom, so that one set of holes serves every method and every run.
+"""The missingness file: which modalities stay with whom, so that one missingness serves every method and every run.
 
     {"how": "each modality missing with probability 0.3", "seed": 0, "present": {"id": ["text", "vision"], ...}}
 
@@ -17,7 +17,7 @@ from anysubset.system.files import whole
 Present = dict[str, Scenario]  # By id, the modalities that are there.
 
 
-def read_holes(path: Path) -> Present:
+def read_missingness(path: Path) -> Present:
     """By id, the modalities that stay, in the order of the file.
 
     Raises:
@@ -28,10 +28,10 @@ def read_holes(path: Path) -> Present:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text ({one_line(error)}).") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no file of holes: {one_line(error)}.") from None
+        raise InputError(f"{path} is no missingness file: {one_line(error)}.") from None
     present = content.get("present") if isinstance(content, dict) else None
     if not isinstance(present, dict) or not present:
-        raise InputError(f'{path} is no file of holes: it must be {{"present": {{"id": ["modality", ...], ...}}}}.')
+        raise InputError(f'{path} is no missingness file: it must be {{"present": {{"id": ["modality", ...], ...}}}}.')
     for sample, names in present.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{path}: what {sample!r} keeps is no list of modalities in quotes.")
@@ -41,7 +41,7 @@ def read_holes(path: Path) -> Present:
     return {sample: tuple(names) for sample, names in present.items()}
 
 
-def write_holes(path: Path, present: Mapping[str, Collection[str]], about: Mapping[str, object]) -> None:
+def write_missingness(path: Path, present: Mapping[str, Collection[str]], about: Mapping[str, object]) -> None:
     """Writes the modalities that stay by id; `about` says how they were drawn. Whole or not at all."""
     lines = ",\n".join(f"  {json.dumps(sample)}: {json.dumps(list(names))}" for sample, names in present.items())
     facts = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n " for name, value in about.items())

@@ -1,4 +1,4 @@
-"""Who has what on disk, in a table and in a folder of patients alike: what holes are drawn from."""
+"""Who has what on disk, in a table and in a folder of patients alike: what missingness is drawn from."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 
 from anysubset.datasets.amputation import remove_at_random, true_rate
 from anysubset.datasets.dataset import Dataset
-from anysubset.datasets.missingness import Present, write_holes
+from anysubset.datasets.missingness import Present, write_missingness
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL, Score
@@ -71,10 +71,10 @@ def under_mask(scores: Iterable[Score], left: Mapping[str, Scenario], name: str)
 
 
 def write_masks(folder: Path, masks: Mapping[str, Present], dataset: Dataset, split: str, seed: int) -> None:
-    """Each mask as a file of holes, named after the split, its fingerprint and the rate."""
+    """Each mask as a missingness file, named after the split, its fingerprint and the rate."""
     if masks:
         folder.mkdir(parents=True, exist_ok=True)
     for name, left in masks.items():
         rate = name.removeprefix(PREFIX)
         about = {"how": f"{name} at evaluation", "seed": seed, "split": split, "missing": float(rate)}
-        write_holes(folder / f"{split}-{dataset.split_hash(split)}-{rate}.json", left, about)
+        write_missingness(folder / f"{split}-{dataset.split_hash(split)}-{rate}.json", left, about)

@@ -15,12 +15,15 @@ import yaml
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiments.settings import (
     OPEN,
+    RENAMED,
+    RENAMED_VALUES,
     AugmentSettings,
     DataSettings,
     Experiment,
     ModelSettings,
     ReadingSettings,
     TrainSettings,
+    flatten,
 )
 
 
@@ -51,6 +54,8 @@ def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = Non
     settings = settings_in(path) if path is not None else {}
     if "vary" in settings:
         raise InputError(f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`.")
+    check_current(settings, path)
+    check_current(overrides or {})
     check_names(settings)
     for name, value in (overrides or {}).items():
         override(settings, name, value)
@@ -86,6 +91,53 @@ def settings_in(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings; they look like train: {{steps: 100}}.")
     return settings
+
+
+def check_current(settings: Mapping[str, Any], path: Path | None = None) -> None:
+    """Refuse settings and values under the name that they had in an earlier version.
+
+    Args:
+        settings: nested, or flat under dotted names.
+        path: the file that holds them, for the message.
+
+    Raises:
+        InputError: for the first old name; gives the new one.
+    """
+    where = "" if path is None else f" in {path}"
+    for name, value in flatten(settings).items():
+        current = current_name(name)
+        if current is not None:
+            raise InputError(f"Setting {name}{where} is now called {current}.")
+        if isinstance(value, str) and (name, value) in RENAMED_VALUES:
+            raise InputError(f"The value {value!r} of {name}{where} is now called {RENAMED_VALUES[name, value]!r}.")
+
+
+def current_name(name: str) -> str | None:
+    """The current name of a renamed setting; None for a name that was never changed.
+
+    >>> current_name("holes.rates.text")
+    'missingness.rate_by.text'
+    """
+    for old in sorted(RENAMED, key=len, reverse=True):
+        if name == old or name.startswith(f"{old}."):
+            return RENAMED[old] + name.removeprefix(old)
+    return None
+
+
+def read_run_experiment(folder: Path) -> Experiment:
+    """The experiment of a run folder.
+
+    Raises:
+        InputError: if the folder has none, an earlier version wrote it under other names, or it cannot be read.
+    """
+    path = folder / "experiment.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run folder: it has no experiment.yaml. `anysubset fit` makes one.")
+    try:
+        check_current(settings_in(path))
+    except InputError as error:
+        raise InputError(f"Run folder {folder} is from an earlier version: {error} Train it again.") from None
+    return read_experiment(path)
 
 
 def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, prefix: str = "") -> None:

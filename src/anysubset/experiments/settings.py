@@ -13,7 +13,17 @@ from typing import Any
 from anysubset.errors import InputError, unknown
 
 # What may differ between a run and its continuation without changing a bit of the result.
-INCIDENTAL = ("data.root", "data.splits", "data.holes", "data.cache", "data.workers", "model.bert")
+INCIDENTAL = ("data.root", "data.splits", "data.missingness", "data.cache", "data.workers", "model.bert")
+
+# Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
+# is refused; a setting never has two names. Of several that fit, the longest counts.
+RENAMED = {
+    "data.holes": "data.missingness",
+    "holes": "missingness",
+    "holes.rates": "missingness.rate_by",
+    "missingness.rates": "missingness.rate_by",
+}
+RENAMED_VALUES: dict[tuple[str, object], str] = {}
 
 # Groups whose names are the user's own, or a method's.
 OPEN = ("data.regions", "data.reading.modalities", "method")
@@ -92,8 +102,8 @@ class DataSettings:
         augment: how training patches are varied.
         folds: of features, draws the splits: that many parts, in which groups stay together and classes are spread.
         fold: which of the parts is the test, from 0; the next one is for validation.
-        holes: JSON file of the modalities that stay, by id, as `anysubset ampute` writes it.
-        complete_only: drops training samples that lack a modality, of their own or by `holes`.
+        missingness: JSON file of the modalities that stay, by id, as `anysubset ampute` writes it.
+        complete_only: drops training samples that lack a modality, of their own or by `missingness`.
         reading: how a table of features is read.
     """
 
@@ -108,7 +118,7 @@ class DataSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     folds: int | None = None
     fold: int = 0
-    holes: str | None = None
+    missingness: str | None = None
     complete_only: bool = False
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
@@ -250,19 +260,19 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same experiment with whole paths, so that its run can be used from anywhere."""
-        splits, holes, bert = (
+        splits, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, self.data.holes, self.model.bert)
+            for path in (self.data.splits, self.data.missingness, self.model.bert)
         )
-        data = replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits, holes=holes)
+        data = replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits, missingness=missingness)
         return replace(self, data=data, model=replace(self.model, bert=bert))
 
     def at(self, root: str | None) -> "Experiment":
         """The same experiment on data at another place; None leaves it where it is."""
         if root is None:
             return self
-        # Splits, folds and holes are of the ids that lay where the data were.
-        data = replace(self.data, root=root, splits=None, folds=None, fold=0, holes=None, complete_only=False)
+        # Splits, folds and missingness are of the ids that lay where the data were.
+        data = replace(self.data, root=root, splits=None, folds=None, fold=0, missingness=None, complete_only=False)
         return replace(self, data=data)
 
 

@@ -14,7 +14,8 @@
 
 What comes later wins: settings over the base, and each axis over those before it. A variant with a base starts again
 from that file. A variant that names another method than came before starts from that method's own defaults.
-`holes.rate` and what else `anysubset ampute` knows draws a file of holes for the run, the same for every method.
+`missingness.rate`, or another way of `anysubset ampute`, draws a missingness file for the run, the same for every
+method.
 
 Needs no torch until runs are looked at, so that a fault in the file is told at once.
 """
@@ -33,13 +34,13 @@ from typing import Any
 import yaml
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiments.files import check_names, read_experiment, settings_in
+from anysubset.experiments.files import check_current, check_names, read_experiment, read_run_experiment, settings_in
 from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.files import whole
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
-WAYS = ("rate", "rates", "absent", "monotone")  # In which `ampute` takes modalities away.
+WAYS = ("rate", "rate_by", "absent", "monotone")  # In which `ampute` takes modalities away.
 NAME = re.compile(r"[\w+=-][\w.+=-]*")  # Is a folder on every system.
 
 
@@ -48,13 +49,13 @@ class Planned:
     """A run of a sweep.
 
     variants: by axis, the name of the variant. experiment: what is to be run. folder: its run folder.
-    holes: how those of `experiment.data.holes` are drawn, for a file that may not be there yet; empty for none.
+    missingness: how `experiment.data.missingness` is drawn, for a file that may not be there yet; empty for none.
     """
 
     variants: dict[str, str]
     experiment: Experiment
     folder: Path
-    holes: Settings = field(default_factory=dict)
+    missingness: Settings = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -184,8 +185,10 @@ def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
                     f"{place}: variant {name!r} is a mapping of settings, {{}} for none, not {settings!r}."
                 )
         axes[str(axis)] = {str(name): settings for name, settings in variants.items()}
-    if "holes" in next(iter(axes.values())):
-        raise InputError(f"{path}: no variant of the first axis can be called 'holes'; the files of holes lie there.")
+    if "missingness" in next(iter(axes.values())):
+        raise InputError(
+            f"{path}: no variant of the first axis can be called 'missingness', the folder of missingness files."
+        )
     return axes
 
 
@@ -202,6 +205,7 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
         if not base.is_file():
             raise InputError(f"There is no experiment file {base}.")
         content = settings_in(base)
+        check_current(content, base)
         check_names(content)
         settings = flatten(content)
     if "settings" in given:
@@ -225,56 +229,59 @@ def planned(variants: dict[str, str], settings: Settings, output: Path, root: Pa
         inside = [other for other in settings if other.startswith(f"{name}.")]
         if inside:
             raise InputError(f"{name} is a group of settings ({', '.join(inside)}), not {value!r}.")
-    holes = {name.removeprefix("holes."): value for name, value in settings.items() if name.startswith("holes.")}
-    experiment = read_experiment(None, {name: each for name, each in settings.items() if not name.startswith("holes.")})
+    check_current(settings)
+    prefix = "missingness."
+    missingness = {name.removeprefix(prefix): value for name, value in settings.items() if name.startswith(prefix)}
+    experiment = read_experiment(None, {name: each for name, each in settings.items() if not name.startswith(prefix)})
     data = experiment.data
     if root is not None:
         data = replace(data, root=str(root / data.root))
-    holes = checked_holes(holes)
-    if holes:
-        if data.holes is not None:
-            raise InputError("Holes are read or drawn: set one of data.holes and holes.")
-        data = replace(data, holes=str(output / "holes" / holes_name(data, holes)))
-    return Planned(variants, replace(experiment, data=data), output.joinpath(*variants.values()), holes)
+    missingness = checked_missingness(missingness)
+    if missingness:
+        if data.missingness is not None:
+            raise InputError("Set data.missingness to read a file or missingness.* to draw one, not both.")
+        data = replace(data, missingness=str(output / "missingness" / missingness_name(data, missingness)))
+    return Planned(variants, replace(experiment, data=data), output.joinpath(*variants.values()), missingness)
 
 
-def checked_holes(holes: Settings) -> Settings:
-    """How holes are drawn, in full; empty where no way is named, whatever the seed.
+def checked_missingness(missingness: Settings) -> Settings:
+    """How missingness is drawn, in full; empty where no way is named, whatever the seed.
 
     Raises:
         InputError: if a setting is unknown, or of the wrong kind.
     """
-    for name, value in holes.items():
+    for name, value in missingness.items():
         kinds: dict[str, tuple[type, ...]] = {
             **{"rate": (int, float), "monotone": (int, float), "absent": (list,)},
             **{"split": (str,), "seed": (int,)},
         }
         group, _, modality = name.partition(".")
-        if group == "rates" and modality:
+        if group == "rate_by" and modality:
             kinds[name] = (int, float)
         if name not in kinds:
-            raise unknown("setting", f"holes.{name}", [f"holes.{each}" for each in (*WAYS, "split", "seed")])
+            raise unknown("setting", f"missingness.{name}", [f"missingness.{way}" for way in (*WAYS, "split", "seed")])
         wrong = not isinstance(value, kinds[name]) or isinstance(value, bool)
         if wrong or (name == "seed" and int(value) < 0):
             wanted = {"absent": "a list of modalities", "split": "the name of a split", "seed": "0 or more"}
-            raise InputError(f"holes.{name} is {wanted.get(name, 'a share from 0 to 1')}, not {value!r}.")
-    rates = {name.removeprefix("rates."): value for name, value in holes.items() if name.startswith("rates.")}
-    ways = {name: holes[name] for name in WAYS if name in holes} | ({"rates": rates} if rates else {})
+            raise InputError(f"missingness.{name} is {wanted.get(name, 'a share from 0 to 1')}, not {value!r}.")
+    rates = {name.removeprefix("rate_by."): value for name, value in missingness.items() if name.startswith("rate_by.")}
+    ways = {name: missingness[name] for name in WAYS if name in missingness} | ({"rate_by": rates} if rates else {})
     if not ways:
         return {}
     if len(ways) > 1:
-        raise InputError(f"Say in one way what goes: {' and '.join(f'holes.{name}' for name in ways)} came.")
-    return {**ways, "split": holes.get("split", "train"), "seed": holes.get("seed", 0)}
+        came = " and ".join(f"missingness.{name}" for name in ways)
+        raise InputError(f"Give exactly one of missingness.{', missingness.'.join(WAYS)}; {came} came.")
+    return {**ways, "split": missingness.get("split", "train"), "seed": missingness.get("seed", 0)}
 
 
-def holes_name(data: Any, holes: Settings) -> str:
+def missingness_name(data: Any, missingness: Settings) -> str:
     """A name that changes with whatever decides which modalities go, and is the same for every method."""
     facts = [Path(data.root).name, data.splits and Path(data.splits).name, data.folds, data.fold, data.modalities]
-    facts += [data.name, asdict(data.reading), holes]
+    facts += [data.name, asdict(data.reading), missingness]
     code = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-    way = next(name for name in WAYS if name in holes)
-    value = str(holes[way]) if isinstance(holes[way], int | float) else ""
-    return f"{Path(data.root).stem}-{way}{value}-seed{holes['seed']}-{code}.json"
+    way = next(name for name in WAYS if name in missingness)
+    value = str(missingness[way]) if isinstance(missingness[way], int | float) else ""
+    return f"{Path(data.root).stem}-{way}{value}-seed{missingness['seed']}-{code}.json"
 
 
 def splits_of(given: Any, path: Path) -> tuple[str, ...]:
@@ -298,10 +305,10 @@ def check_folder(run: Planned) -> None:
     stored = run.folder / "experiment.yaml"
     if not stored.is_file():
         return
-    found = flatten(settings_in(stored))
+    found = read_run_experiment(run.folder).flat()
     check_same(run.experiment, found, stored)
     # A continuation may find its data elsewhere; in a sweep, variants may differ in nothing else.
-    for name in ("root", "splits", "holes"):
+    for name in ("root", "splits", "missingness"):
         mine, theirs = getattr(run.experiment.data, name), found.get(f"data.{name}")
         if (mine and Path(mine).resolve().name) != (theirs and Path(theirs).name):
             raise InputError(

@@ -44,7 +44,7 @@ def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Avai
         splits = {result.split: {"samples": len(result.everybody), "scenarios": counted}}
         note = "The run does not say who has what in other splits; scoring it again writes that down."
     elif any(records[each.folder].splits != records[result.folder].splits for each in comparison.group.every):
-        note = f"Of {result.folder}; other runs had other splits or holes."
+        note = f"Of {result.folder}; other runs had other splits or missingness."
     names = comparison.modalities
     shown = comparison.group.first.scenarios
     if len(names) > FEW:
@@ -80,15 +80,15 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
 
 
 def missing_in_training(comparison: Comparison) -> list[str]:
-    """Holes that were made, and whether incomplete samples were dropped."""
+    """Missingness that was drawn, and whether incomplete samples were dropped."""
     settings = [result.settings for result in comparison.group.every]
-    holes = {str(each["data.holes"]) for each in settings if each.get("data.holes") is not None}
-    drawn = sorted({f"Holes {how_drawn(Path(each))}" for each in holes})
+    files = {str(each["data.missingness"]) for each in settings if each.get("data.missingness") is not None}
+    drawn = sorted({f"Missingness {how_drawn(Path(each))}" for each in files})
     dropped = sorted(
         {result.method for result in comparison.group.every if result.settings.get("data.complete_only") is True}
     )
     return [
-        *(drawn or ["What the data themselves lack; no holes were made in them."]),
+        *(drawn or ["What the data themselves lack; no missingness was drawn."]),
         *([f"Training samples that lack a modality were dropped: {', '.join(dropped)}"] if dropped else []),
     ]
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.files import read_experiment
+from anysubset.experiments.files import read_run_experiment
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts
@@ -29,9 +29,9 @@ MEAN_OF = {"mae": "error", "accuracy": "correct"}
 BY_SAMPLE = ("prediction", "error", "correct", "confidence")
 # Metrics that are asked for first, the first one that there is.
 USUAL = ("dice", "acc2", "accuracy", "mae")
-# Settings that say where and how often, not what; holes are told with the dataset.
+# Settings that say where and how often, not what; missingness is told with the dataset.
 PLACES = (
-    "seed", "data.fold", "data.root", "data.splits", "data.holes", "data.cache", "data.workers", "train.device",
+    "seed", "data.fold", "data.root", "data.splits", "data.missingness", "data.cache", "data.workers", "train.device",
     "train.checkpoint_every", "train.log_every",
 )  # fmt: skip
 # Names of datasets that stand for whatever somebody has.
@@ -43,7 +43,7 @@ class Result:
     """What one run scored on one split of one dataset.
 
     folder: of the run. method, seed, split: as in `scores.csv`.
-    dataset: as there, with the file where anybody's data are called so, and with holes that were made in it.
+    dataset: as there, with the file where anybody's data are called so, and with the missingness that was drawn in it.
     modalities: in the order of the task.
     samples: by metric and region, the value of every sample that is eligible, by scenario.
     over_set: by metric, the value over the set, by scenario.
@@ -175,7 +175,7 @@ def read_results(folder: Path, split: str) -> list[Result]:
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
-    settings = read_experiment(folder / "experiment.yaml").flat() if (folder / "experiment.yaml").is_file() else {}
+    settings = read_run_experiment(folder).flat() if (folder / "experiment.yaml").is_file() else {}
     best = read_facts(folder / "checkpoints" / "best.safetensors")
     known = read_facts(folder / "features.safetensors")
     # A stable sort: the order of regions and samples stays that of the file.
@@ -220,8 +220,8 @@ def result_of(
     ((method, seed),) = makers
     if dataset in GENERIC and "data.root" in settings:
         dataset = f"{dataset} {Path(settings['data.root']).name}"
-    if settings.get("data.holes") is not None:
-        dataset += f", holes {how_drawn(Path(settings['data.holes']))}"
+    if settings.get("data.missingness") is not None:
+        dataset += f", missingness {how_drawn(Path(settings['data.missingness']))}"
     return Result(
         folder=folder,
         method=method,
@@ -245,7 +245,7 @@ def modalities_of(missing: Mapping[Scenario, int]) -> Scenario:
 
 
 def how_drawn(path: Path) -> str:
-    """How holes were drawn, whatever the seed; the name of the file where that is not told, or the file is gone."""
+    """How missingness was drawn, without the seed; the name of the file if it does not say so or is gone."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         return f"in {content['split']}: {content['how']}"
@@ -332,7 +332,7 @@ def together(group: Sequence[Result]) -> Together:
 def check_alike(one: Result, other: Result) -> None:
     """Refuses two runs of one dataset that cannot stand in one table; names what differs."""
     fingerprints = [result.known.get("fingerprints", {}) for result in (one, other)]
-    # Whoever drops incomplete samples trains on fewer, by its own setting, and on others where holes are drawn anew.
+    # A run that drops incomplete samples trains on fewer by its own setting, and on others for another missingness.
     dropped = any(result.settings.get("data.complete_only") for result in (one, other))
     learned = [(None if dropped else each.get("train"), each.get("val")) for each in fingerprints]
     folds = [result.settings.get("data.folds") for result in (one, other)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from anysubset.batches import Batch, Observed
 from anysubset.datasets.amputation import presence, restrict
 from anysubset.datasets.dataset import Dataset, Knowledge, Sample, complete_only, place_of
-from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
@@ -113,9 +113,9 @@ class Features(Dataset):
         for note in notes_of(table):
             report(f"note: {note}")
         names = list(table.modalities)
-        if data.holes is not None:
-            table = restrict(table, read_holes(place_of(data.holes, data.root)))
-            report(f"Modalities taken away as {data.holes} says: {described(table)}")
+        if data.missingness is not None:
+            table = restrict(table, read_missingness(place_of(data.missingness, data.root)))
+            report(f"Modalities taken away as {data.missingness} says: {described(table)}")
         self.table = replace(table, splits=None) if unlabelled else split(table, data, report, signature is None)
         if data.complete_only and self.table.splits is not None:
             whole = complete_only(self.table.splits, presence(self.table), tuple(names), self.noun, report)

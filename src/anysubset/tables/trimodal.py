@@ -3,10 +3,10 @@
 What an utterance is: a sentiment from -3 to 3, which each modality sees through noise of its own, as a direction among
 its features that is added to every step; beside it lie noise of each step and a habit of each video. Correlation with
 the sentiment is all that can be had from a modality, and it is built in (`CORRELATION`); so is that one in ten
-utterances is neutral, exactly 0. Holes know the sentiment: vision is found less often where it is positive, audio where
-it is negative. So the cases of audio and of vision see other targets, and pull what they share apart as soon as the
-answers lie about the middle of the targets, which takes a few steps from where chance put them: the conflict that a
-method has to deal with. Without holes there is none but what chance makes.
+utterances is neutral, exactly 0. Missingness depends on the sentiment: vision is rarer where it is positive, audio
+where it is negative. So the cases of audio and of vision see other targets, and pull what they share apart as soon as
+the answers lie about the middle of the targets, which takes a few steps from where chance put them: the conflict that a
+method has to deal with. With complete samples there is none but what chance makes.
 
 What it is not: language, speech or faces. A score on it says that the program works, and how a method behaves when one
 modality dominates; it says nothing about people.
@@ -58,7 +58,7 @@ def trimodal(
         steps: the most that a modality of an utterance has.
         missing_rate, missing_splits: how often a modality is missing, and where.
         informed: by modality, how much likelier it is missing where the sentiment is positive, and how much less likely
-            where it is negative; empty for holes completely at random, and no conflict by design.
+            where it is negative; empty for missing completely at random, and no conflict by design.
     """
     counts = {"train": 480, "val": 80, "test": 160} if counts is None else counts
     refuse_wrong_input(counts, features, steps, missing_rate, missing_splits, seed)

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 import anysubset
 from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
-from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.experiments.files import read_run_experiment, write_experiment
 from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.gradients import Decoupling
 from anysubset.system import processes, tensor_file
@@ -74,7 +74,7 @@ class Run:
                 f"{self.path} holds a run already. Add --resume to go on with it, or choose another folder."
             )
         if stored.exists():
-            check_same(self.experiment, read_experiment(stored).flat(), stored)
+            check_same(self.experiment, read_run_experiment(self.path).flat(), stored)
 
     def __enter__(self) -> "Run":
         return self

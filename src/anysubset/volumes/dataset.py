@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anysubset.batches import Batch, collate
 from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
-from anysubset.datasets.missingness import read_holes, restricted
+from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
@@ -115,12 +115,12 @@ class Volumes(Dataset):
         self.ready: dict[str, Prepared | Path] = {}
 
     def find_patients(self) -> dict[str, Patient]:
-        """Patients by id, with the files that the file of holes leaves them; a label always stays."""
+        """Patients by id, with the files that the missingness file leaves them; a label always stays."""
         patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
-        if self.data.holes is None:
+        if self.data.missingness is None:
             return patients
-        path = place_of(self.data.holes, self.root)
-        stay = read_holes(path)
+        path = place_of(self.data.missingness, self.root)
+        stay = read_missingness(path)
         try:
             left = restricted({patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}, stay)
         except InputError as error:

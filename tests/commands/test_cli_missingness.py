@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anysubset import cli
-from anysubset.datasets.missingness import read_holes
+from anysubset.datasets.missingness import read_missingness
 from anysubset.tables.arrays import write_table
 from anysubset.tables.trimodal import trimodal
 
@@ -35,26 +35,26 @@ def rows(run: Path) -> list[dict[str, str]]:
     ("way", "scenarios"),
     [
         (("--rate", 1), {"text", "audio", "vision"}),
-        (("--rates.text", 1, "--rates.audio", 1), {"vision"}),
+        (("--rate-by.text", 1, "--rate-by.audio", 1), {"vision"}),
         (("--absent", "audio", "vision"), {"text"}),
         (("--monotone", 0.5), {"text", "text+audio", "text+audio+vision"}),
     ],
 )
 def test_ampute_takes_away_as_it_is_told(told, table, tmp_path, way, scenarios):
-    out = told("ampute", table, "--output", tmp_path / "holes.json", *way)
-    left = read_holes(tmp_path / "holes.json")
+    out = told("ampute", table, "--output", tmp_path / "missingness.json", *way)
+    left = read_missingness(tmp_path / "missingness.json")
     assert list(left) == [f"train_00{number // 8}/{number % 8}" for number in range(40)]
     assert {"+".join(names) for names in left.values()} == scenarios
     gone = 120 - sum(map(len, left.values()))
     assert f"{gone} of 120 modalities are taken away ({gone / 120:.1%})" in out
     shown = {line.split()[1]: line.split()[3:] for line in out.splitlines() if line.startswith("│")}
     assert set(shown) == scenarios | {"text+audio+vision"}
-    about = json.loads((tmp_path / "holes.json").read_text())
+    about = json.loads((tmp_path / "missingness.json").read_text())
     assert (about["seed"], about["split"], about["missing"]) == (0, "train", pytest.approx(gone / 120, abs=1e-4))
 
 
 def test_ampute_shows_who_had_what_and_who_has_what(told, phantoms, tmp_path):
-    out = told("ampute", phantoms, "--output", tmp_path / "holes.json", "--absent", "t1", "t1ce")
+    out = told("ampute", phantoms, "--output", tmp_path / "missingness.json", "--absent", "t1", "t1ce")
     shown = [line.replace("│", " ").split() for line in out.splitlines() if line.startswith("│")]
     # By hand: 000 t2, 001 and 004 t2 t1, 002 all, 003 flair t2.
     assert shown == [["t2", "1", "3"], ["flair+t2", "1", "2"], ["t2+t1", "2"], ["flair+t2+t1ce+t1", "1"]]
@@ -65,7 +65,7 @@ def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         told("ampute", table, "--output", tmp_path / name, "--rate", 0.5, "--split", "all", "--seed", seed)
-        found.append(read_holes(tmp_path / name))
+        found.append(read_missingness(tmp_path / name))
     assert len(found[0]) == 56
     assert found[0] == found[1] != found[2]
 
@@ -78,7 +78,7 @@ def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
         (("--rate", 1.5), "between 0 and 1; this is 1.5"),
         (("--absent", "sound"), "Unknown modality 'sound'"),
         (("--absent", "text", "audio", "vision"), "these would have none"),
-        (("--rates.sound", 0.5), "Unknown modality 'sound'"),
+        (("--rate-by.sound", 0.5), "Unknown modality 'sound'"),
         (("--rate", 0.1, "--split", "trian"), "Unknown split 'trian'. Did you mean 'train'?"),
         (("--rate", 0.1, "--splits", "gone.json"), "gone.json cannot be read"),
         (("--rate", 0.1, "--seed", -1), "The seed must be 0 or more"),
@@ -86,7 +86,7 @@ def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
     ],
 )
 def test_ampute_refuses_what_it_cannot_do(capsys, table, tmp_path, options, words):
-    output = tmp_path / "holes.json"
+    output = tmp_path / "missingness.json"
     code = cli.main(["ampute", str(table), "--output", str(output), *map(str, options)])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
@@ -96,28 +96,31 @@ def test_ampute_refuses_what_it_cannot_do(capsys, table, tmp_path, options, word
 
 
 def test_ampute_writes_over_nothing_and_makes_no_folder(capsys, table, tmp_path):
-    (tmp_path / "holes.json").write_text("mine")
-    for output, words in (("holes.json", "is there already"), ("gone/holes.json", "a folder that is not there")):
+    (tmp_path / "missingness.json").write_text("mine")
+    for output, words in (
+        ("missingness.json", "is there already"),
+        ("gone/missingness.json", "a folder that is not there"),
+    ):
         assert cli.main(["ampute", str(table), "--output", str(tmp_path / output), "--rate", "0.1"]) == 2
         assert words in capsys.readouterr().err
-    assert (tmp_path / "holes.json").read_text() == "mine"
+    assert (tmp_path / "missingness.json").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", ["features", "volumes"])
 def test_what_ampute_writes_can_be_trained_on(told, table, trained, phantoms, tmp_path, kind):
-    holes, experiment = tmp_path / "holes.json", tmp_path / "made.yaml"
+    missingness, experiment = tmp_path / "missingness.json", tmp_path / "made.yaml"
     if kind == "features":
-        told("ampute", table, "--output", holes, "--rate", 1)
+        told("ampute", table, "--output", missingness, "--rate", 1)
         experiment.write_text(
             f"data: {{name: features, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
             "train: {steps: 1, batch: 4, device: cpu}\n"
         )
         before, after = "40 of 40 training samples", "0 of 40 training samples"
     else:
-        told("ampute", phantoms, "--output", holes, "--absent", "flair")
+        told("ampute", phantoms, "--output", missingness, "--absent", "flair")
         shutil.copy(trained.with_name("tiny.yaml"), experiment)
         before, after = "1 of 5 training patients", "0 of 5 training patients"
-    for name, options, words in (("whole", (), before), ("thin", ("--data.holes", holes), after)):
+    for name, options, words in (("whole", (), before), ("thin", ("--data.missingness", missingness), after)):
         out = told("fit", experiment, "--run", tmp_path / name, "--train.steps", 1, *options)
         assert f"{words} have every modality" in out
     # The test patients lose nothing.
@@ -133,7 +136,7 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     plain = told("evaluate", run, "--device", "cpu")
     scenarios = rows(run)
-    out = told("evaluate", run, "--device", "cpu", "--rates", 0.3, 0.9)
+    out = told("evaluate", run, "--device", "cpu", "--rate", 0.3, 0.9)
     found = rows(run)
     assert found[: len(scenarios)] == scenarios
     assert out.startswith(plain.partition("Scores:")[0])
@@ -143,10 +146,10 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
     assert {row["scenario"] for row in drawn} == {"random:0.3", "random:0.75"}
     assert {row["n_missing"] for row in drawn} == {""}
     known = {tuple(row[key] for key in ("scenario", "sample", "metric", "region")): row["value"] for row in scenarios}
-    files = sorted((run / "holes").iterdir())
+    files = sorted((run / "missingness").iterdir())
     assert [path.name.split("-")[0::2] for path in files] == [["test", "0.3.json"], ["test", "0.75.json"]]
     for path, name in zip(files, ("random:0.3", "random:0.75"), strict=True):
-        left = read_holes(path)
+        left = read_missingness(path)
         for row in drawn:
             if row["scenario"] == name:
                 key = ("+".join(left[row["sample"]]), row["sample"], row["metric"], row["region"])
@@ -165,7 +168,7 @@ def test_random_missing_of_features_has_metrics_over_the_set(told, table, tmp_pa
     )
     run = tmp_path / "run"
     told("fit", tmp_path / "made.yaml", "--run", run)
-    out = told("evaluate", run, "--rates", 0, 0.5)
+    out = told("evaluate", run, "--rate", 0, 0.5)
     found = {(row["scenario"], row["sample"], row["metric"]): row["value"] for row in rows(run)}
     whole = "text+audio+vision"
     # At rate 0 nothing is missing.
@@ -179,7 +182,24 @@ def test_random_missing_of_features_has_metrics_over_the_set(told, table, tmp_pa
 def test_rates_that_are_none_are_refused_before_anything_is_scored(capsys, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     for rates, words in ((["1.5"], "between 0 and 1"), (["0.8", "0.9"], "hold the rate of random:0.75 twice")):
-        assert cli.main(["evaluate", str(run), "--rates", *rates]) == 2
+        assert cli.main(["evaluate", str(run), "--rate", *rates]) == 2
         assert words in capsys.readouterr().err
     assert not (run / "scores.csv").exists()
-    assert not (run / "holes").exists()
+    assert not (run / "missingness").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("evaluate", "run", "--rates", "0.1"), "Option --rates of `evaluate` is now called --rate."),
+        (
+            ("ampute", "a", "--output", "b", "--rates.t1", "1"),
+            "Option --rates.t1 of `ampute` is now called --rate-by.t1.",
+        ),
+        (("compare", "a", "--rates.t1", "1"), "Option --rates.t1 of `compare` is now called --rate-by.t1."),
+        (("fit", "a.yaml", "--data.holes", "b"), "Setting data.holes is now called data.missingness."),
+    ],
+)
+def test_renamed_options_are_refused_with_their_new_names(capsys, arguments, line):
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"anysubset: {line}\n"
