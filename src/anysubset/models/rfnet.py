@@ -1,0 +1,306 @@
+"""RFNet: one encoder per modality, whose features are fused region by region at every level.
+
+Ding, Yu and Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation", ICCV 2021.
+
+Each level predicts a map of class probabilities. Within each class, the modalities are weighted by a small network that
+sees the mean feature of each modality there. A missing modality has features 0 at every level.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError
+from anysubset.models.network import Network
+from anysubset.models.unet import convolved
+
+CHANNELS = (16, 32, 64, 128)
+MAP_CHANNELS = 16
+GATE_WIDTH = 128
+SLOPE = 0.2  # Of the leaky ReLU.
+EPSILON = 1e-7
+SMALLEST = 9  # Voxels along an axis: the deepest level then has two, as many as a reflected border needs.
+
+CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+Levels = Sequence[Tensor]
+
+
+class RegionOutput(NamedTuple):
+    """The output of RFNet for n samples.
+
+    logits: (n, classes, ...).
+    maps: four tensors (n, classes, ...), the logits of the levels, deepest level first, each at its own size.
+    """
+
+    logits: Tensor
+    maps: list[Tensor]
+
+
+# ------------------------------------------------------------------------------------------------ building blocks
+
+
+class ConvNorm(nn.Module):
+    """Convolution with reflected borders, instance norm without affine, leaky ReLU."""
+
+    def __init__(self, before: int, after: int, dimensions: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        border: Literal["reflect", "zeros"] = "reflect" if kernel > 1 else "zeros"
+        self.convolution = CONVOLUTION[dimensions](
+            before, after, kernel, stride, padding=kernel // 2, padding_mode=border
+        )
+        nn.init.kaiming_normal_(self.convolution.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, before, ...) -> (n, after, ...)."""
+        x = functional.instance_norm(convolved(self.convolution, x))
+        return functional.leaky_relu(x, SLOPE)
+
+
+def narrowing(before: int, channels: int, dimensions: int) -> nn.Sequential:
+    """1-wide to `channels`, 3-wide, 1-wide to half of them."""
+    return nn.Sequential(
+        ConvNorm(before, channels, dimensions, kernel=1),
+        ConvNorm(channels, channels, dimensions),
+        ConvNorm(channels, channels // 2, dimensions, kernel=1),
+    )
+
+
+class Encoder(nn.Module):
+    """The features of one modality at four levels, each half the size of the one before."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.entries = nn.ModuleList()
+        self.residuals = nn.ModuleList()
+        for before, after in zip((1, *CHANNELS[:-1]), CHANNELS, strict=True):
+            self.entries.append(ConvNorm(before, after, dimensions, stride=1 if before == 1 else 2))
+            self.residuals.append(nn.Sequential(ConvNorm(after, after, dimensions), ConvNorm(after, after, dimensions)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(n, 1, ...) -> four tensors (n, channels, ...), finest level first."""
+        if min(x.shape[2:]) < SMALLEST:
+            raise InputError(
+                f"RFNet needs at least {SMALLEST} voxels along every axis, not {' x '.join(map(str, x.shape[2:]))}: "
+                "enlarge the patch."
+            )
+        levels = []
+        for entry, residual in zip(self.entries, self.residuals, strict=True):
+            x = entry(x)
+            x = x + residual(x)
+            levels.append(x)
+        return levels
+
+
+class Lift(nn.Module):
+    """From one level of a decoder to the size and the number of channels of the next finer one."""
+
+    def __init__(self, channels: int, dimensions: int) -> None:
+        super().__init__()
+        self.mode = INTERPOLATION[dimensions]
+        self.convolution = ConvNorm(channels, channels // 2, dimensions)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(n, channels, ...) -> (n, channels / 2, ...) of the size of `skip`."""
+        x = functional.interpolate(x, size=skip.shape[2:], mode=self.mode, align_corners=True)
+        lifted: Tensor = self.convolution(x)
+        return lifted
+
+
+def lifts(dimensions: int) -> nn.ModuleList:
+    """One for each level but the finest, deepest level first."""
+    return nn.ModuleList(Lift(channels, dimensions) for channels in CHANNELS[:0:-1])
+
+
+def joins(dimensions: int) -> nn.ModuleList:
+    """What follows when lifted features and those of the finer level stand side by side: half as many channels."""
+    return nn.ModuleList(
+        nn.Sequential(
+            ConvNorm(channels, channels // 2, dimensions), ConvNorm(channels // 2, channels // 2, dimensions, kernel=1)
+        )
+        for channels in CHANNELS[:0:-1]
+    )
+
+
+class SeparateDecoder(nn.Module):
+    """Class logits from one modality alone; shared by all modalities, and used in training only."""
+
+    def __init__(self, dimensions: int, classes: int) -> None:
+        super().__init__()
+        self.lifts = lifts(dimensions)
+        self.joins = joins(dimensions)
+        self.head = CONVOLUTION[dimensions](CHANNELS[0], classes, kernel_size=1)
+
+    def forward(self, levels: Levels) -> Tensor:
+        """The levels of an `Encoder` -> (n, classes, ...) logits."""
+        x = levels[-1]
+        for lift, join, skip in zip(self.lifts, self.joins, reversed(levels[:-1]), strict=True):
+            x = join(torch.cat([skip, lift(x, skip)], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+# -------------------------------------------------------------------------------------------------- region fusion
+
+
+class RegionGate(nn.Module):
+    """Fuse the modalities within one class: F^r = sum_m a_m f_m q_r.
+
+    The a_m, from 0 to 1, come from the mean features phi_m of the modalities within the class and from the size of
+    the class: a = sigmoid(W2 LReLU(W1 [phi_1, ..., phi_M, mean q_r])).
+    """
+
+    def __init__(self, channels: int, modalities: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Linear(modalities * channels + 1, GATE_WIDTH),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(GATE_WIDTH, modalities),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, features: Tensor, probability: Tensor) -> Tensor:
+        """(n, modalities, channels, ...) and (n, 1, ...), the probability of the class -> (n, channels, ...)."""
+        means, size = region_means(features, probability)
+        attention: Tensor = self.gate(torch.cat([means.flatten(1), size], dim=1))
+        attention = attention.view(*attention.shape, *[1] * (features.ndim - 2))
+        return (attention * features * probability[:, None]).sum(dim=1)
+
+
+def region_means(features: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+    """phi_m = mean(f_m q) / (mean q + 1e-7), and mean q + 1e-7; means over voxels.
+
+    Args:
+        features: (n, modalities, channels, ...).
+        probability: (n, 1, ...), q: of one class.
+
+    Returns:
+        (n, modalities, channels) and (n, 1).
+    """
+    size = probability.flatten(2).mean(dim=2) + EPSILON
+    return (features * probability[:, None]).flatten(3).mean(dim=3) / size[..., None], size
+
+
+class RegionFusion(nn.Module):
+    """The features of all modalities at one level, fused class by class, and the map of classes that this takes."""
+
+    def __init__(self, channels: int, modalities: int, dimensions: int, classes: int, deepest: bool) -> None:
+        super().__init__()
+        together, quarter = modalities * channels, channels // 4
+        self.embed = nn.Sequential(
+            ConvNorm(together, quarter, dimensions, kernel=1),
+            ConvNorm(quarter, quarter, dimensions),
+            ConvNorm(quarter, channels, dimensions, kernel=1),
+        )
+        self.map = nn.Sequential(
+            ConvNorm(channels if deepest else 2 * channels, MAP_CHANNELS, dimensions, kernel=1),
+            CONVOLUTION[dimensions](MAP_CHANNELS, classes, kernel_size=1),
+        )
+        self.gates = nn.ModuleList(RegionGate(channels, modalities) for _ in range(classes))
+        self.by_class = narrowing(classes * channels, channels, dimensions)
+        self.shortcut = narrowing(together, channels, dimensions)
+
+    def forward(self, features: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Fused features and logits of the map.
+
+        Args:
+            features: (n, modalities, channels, ...), 0 where a modality is missing.
+            above: (n, channels, ...), what the decoder brings from the level below; None at the deepest level.
+
+        Returns:
+            (n, channels, ...) and (n, classes, ...).
+        """
+        together = features.flatten(1, 2)
+        embedded = self.embed(together)
+        logits: Tensor = self.map(embedded if above is None else torch.cat([embedded, above], dim=1))
+        # Detached: the map is trained by a loss of its own, not through the fusion.
+        probabilities = logits.detach().float().softmax(dim=1).to(features.dtype)
+        regions = [gate(features, probabilities[:, r : r + 1]) for r, gate in enumerate(self.gates)]
+        return torch.cat([self.by_class(torch.cat(regions, dim=1)), self.shortcut(together)], dim=1), logits
+
+
+class RegionNetwork(Network):
+    """The network of RFNet; 8,984,960 parameters for four modalities and four classes in 3-D.
+
+    Args:
+        modalities: in the task's order.
+        dimensions: 2 or 3.
+        classes: number of exclusive classes of voxels, background included.
+    """
+
+    def __init__(self, modalities: Iterable[str], dimensions: int, classes: int) -> None:
+        super().__init__(modalities)
+        if dimensions not in CONVOLUTION:
+            raise InputError(f"RFNet has 2 or 3 dimensions, not {dimensions}.")
+        self.encoders = nn.ModuleDict({modality: Encoder(dimensions) for modality in self.modalities})
+        self.separate = SeparateDecoder(dimensions, classes)
+        self.fusions = nn.ModuleList(
+            RegionFusion(channels, len(self.modalities), dimensions, classes, deepest=channels == CHANNELS[-1])
+            for channels in CHANNELS[::-1]
+        )
+        self.lifts = lifts(dimensions)
+        self.joins = joins(dimensions)
+        self.head = CONVOLUTION[dimensions](CHANNELS[0], classes, kernel_size=1)
+
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
+        """(n, 1, ...) -> four tensors (n, channels, ...), finest level first."""
+        levels: list[Tensor] = self.encoders[modality](x)
+        return levels
+
+    def decode(self, features: Mapping[str, Levels]) -> RegionOutput:
+        """Fuse what is present, from the deepest level to the finest."""
+        stacks = [self.zero_filled(features, level) for level in reversed(range(len(CHANNELS)))]
+        x, logits = self.fusions[0](stacks[0], None)
+        maps = [logits]
+        for lift, join, fusion, stack in zip(self.lifts, self.joins, self.fusions[1:], stacks[1:], strict=True):
+            lifted = lift(x, stack[:, 0])
+            fused, logits = fusion(stack, lifted)
+            maps.append(logits)
+            x = join(torch.cat([fused, lifted], dim=1))
+        return RegionOutput(self.head(x), maps)
+
+    def zero_filled(self, features: Mapping[str, Levels], level: int) -> Tensor:
+        """(n, modalities, channels, ...) of one level, 0 where a modality is missing."""
+        zeros = torch.zeros_like(next(iter(features.values()))[level])
+        return torch.stack(
+            [features[modality][level] if modality in features else zeros for modality in self.modalities], dim=1
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- loss
+
+
+def region_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Weighted cross entropy plus Dice of exclusive classes.
+
+        wCE = -mean over samples and voxels of w_bc log(clamp(p_c, 0.005, 1)) for the true class c,
+        w_bc = 1 - (voxels of c in sample b) / (voxels of b)
+        Dice = 1 - mean over classes of 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7), sums over the whole batch
+
+    As published, Dice has no smoothing term: a class that the batch lacks contributes 0 and no gradient.
+
+    Args:
+        logits: (n, classes, ...).
+        target: (n, ...) int64, the class of each voxel.
+    """
+    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    truth = functional.one_hot(target.to(logits.device), logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
+    return weighted_cross_entropy(probabilities, truth) + class_dice(probabilities, truth)
+
+
+def weighted_cross_entropy(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """wCE of `region_loss`; both (n, classes, ...), `truth` one-hot."""
+    weights = 1 - truth.flatten(2).mean(dim=2)
+    weights = weights.view(*weights.shape, *[1] * (truth.ndim - 2))
+    return -(weights * truth * probabilities.clamp(0.005, 1).log()).sum(dim=1).mean()
+
+
+def class_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """Dice of `region_loss`; both (n, classes, ...), `truth` one-hot."""
+    axes = (0, *range(2, truth.ndim))
+    sizes = probabilities.sum(dim=axes) + truth.sum(dim=axes) + EPSILON
+    return 1 - (2 * (probabilities * truth).sum(dim=axes) / sizes).mean()
