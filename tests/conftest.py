@@ -14,6 +14,9 @@ from anysubset.commands import terminal
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.experiments.settings import Experiment
+from anysubset.scenarios import Scenario
+from anysubset.scoring.scores import ALL, Score, write_scores
+from anysubset.system import tensor_file
 from anysubset.tables.formats import read_table
 from anysubset.training import loop as training
 from anysubset.volumes.phantom import write_phantoms
@@ -257,3 +260,83 @@ def table_fault(fault: Fault) -> Fault:
         return line
 
     return line_of
+
+
+# ------------------------------------------------------------------------------------------- run folders with scores
+
+Dice = Mapping[Scenario, Mapping[str, list[float]]]
+
+
+@pytest.fixture
+def volumes_run(tmp_path: Path) -> Callable[..., Path]:
+    """`write(name, dice)` writes a run folder with the Dice of patients p0, p1, .. by scenario and region."""
+
+    def write(name: str, dice: Dice, method: str = "gmd", seed: int = 0, **settings: Any) -> Path:
+        modalities = tuple(dict.fromkeys(name for scenario in dice for name in scenario))
+        scores = [
+            Score(scenario, f"p{place}", "dice", region, value)
+            for scenario, regions in dice.items()
+            for region, values in regions.items()
+            for place, value in enumerate(values)
+        ]
+        return write_run(tmp_path / name, scores, modalities, "brats", method, seed, settings)
+
+    return write
+
+
+@pytest.fixture
+def features_run(tmp_path: Path) -> Callable[..., Path]:
+    """`write(name, predictions, targets)` writes a run folder with predictions of samples s0, s1, .. by scenario."""
+
+    def write(
+        name: str,
+        answers: Mapping[Scenario, list[float]],
+        target: list[float],
+        method: str = "gmd",
+        seed: int = 0,
+        over_set: Mapping[Scenario, Mapping[str, float]] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        dataset: str = "mosi",
+        **settings: Any,
+    ) -> Path:
+        modalities = tuple(dict.fromkeys(name for scenario in answers for name in scenario))
+        classes = bool((facts or {}).get("classes"))
+        scores = []
+        for scenario, values in answers.items():
+            for place, (answer, truth) in enumerate(zip(values, target, strict=True)):
+                mark = Score(scenario, f"s{place}", "error", ALL, abs(answer - truth))
+                if classes:
+                    mark = Score(scenario, f"s{place}", "correct", ALL, float(answer == truth))
+                scores += [
+                    Score(scenario, f"s{place}", "prediction", ALL, answer),
+                    Score(scenario, f"s{place}", "target", ALL, truth),
+                    mark,
+                ]
+            scores += [
+                Score(scenario, ALL, each, ALL, value) for each, value in (over_set or {}).get(scenario, {}).items()
+            ]
+        folder = write_run(tmp_path / name, scores, modalities, dataset, method, seed, settings)
+        if facts is not None:
+            tensor_file.save(folder / "features.safetensors", {"x": torch.zeros(1)}, facts)
+        return folder
+
+    return write
+
+
+def write_run(
+    folder: Path,
+    scores: list[Score],
+    modalities: Scenario,
+    dataset: str,
+    method: str,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write scores, experiment and a checkpoint; return the folder."""
+    (folder / "checkpoints").mkdir(parents=True)
+    facts = {"run": folder.name, "method": method, "seed": seed, "dataset": dataset, "split": "test"}
+    write_scores(folder / "scores.csv", scores, modalities, facts)
+    named = {"data.name": dataset, "method.name": method, "seed": seed}
+    write_experiment(read_experiment(None, {**named, **settings}), folder / "experiment.yaml")
+    tensor_file.save(folder / "checkpoints" / "best.safetensors", {"x": torch.zeros(1)}, {"metric": "dice"})
+    return folder

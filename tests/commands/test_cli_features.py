@@ -122,7 +122,7 @@ def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
         assert words in " ".join(out.split())
     found = rows(run)
     assert {row["metric"] for row in found} == {
-        *("prediction", "loss", "error"),
+        *("prediction", "target", "loss", "error"),
         *("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
     }
     assert {row["region"] for row in found} == {"all"}
@@ -130,6 +130,7 @@ def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
     # By hand: three test samples, v6/1 has no vision; the targets are 1, -1 and 2.
     assert ("vision", "v6/1", "prediction") not in values
     predicted = {each: values["text+audio", each, "prediction"] for each in ("v5/1", "v6/0", "v6/1")}
+    assert [values["text+audio", each, "target"] for each in predicted] == [1.0, -1.0, 2.0]
     mae = np.mean([abs(predicted["v5/1"] - 1), abs(predicted["v6/0"] + 1), abs(predicted["v6/1"] - 2)])
     assert values["text+audio", "all", "mae"] == pytest.approx(mae)
     right = [predicted["v5/1"] > 0, predicted["v6/0"] <= 0, predicted["v6/1"] > 0]

@@ -187,6 +187,7 @@ def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
         ("a", "all", "corr", 0.5),
         ("a", "1", "dice", 0.1), ("a", "2", "dice", 0.3), ("a+b", "1", "dice", 0.8),
         ("a", "1", "prediction", 3), ("a+b", "1", "prediction", 3),
+        ("a", "1", "target", 3), ("a+b", "1", "target", 3),
         ("random:0.3", "all", "acc2", 0.9),
     ]  # fmt: skip
     with (tmp_path / "scores.csv").open("w", newline="") as file:

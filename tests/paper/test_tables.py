@@ -116,7 +116,6 @@ def test_table_3_by_hand(volumes_run: Write):
 def test_table_4_by_hand(features_run: Write):
     truth = [1.0, 1.0, -1.0, -1.0, -1.0]
     names = ("text", "audio", "vision")
-    # They differ, or targets could lie on either side of them.
     answers = {each: [y * len(each) / 4 for y in truth] for each in all_scenarios(names)}
     values = {each: {"acc2": 0.5 + place / 100} for place, each in enumerate(all_scenarios(names))}
     facts = {"constants": {"majority": -1.0}}

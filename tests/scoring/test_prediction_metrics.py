@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from anysubset.errors import InputError
+from anysubset.scoring.baselines import chance
 from anysubset.scoring.prediction_metrics import (
-    chance,
     class_scores,
-    constant_intensities,
     intensity_scores,
-    majority_class,
     number_scores,
     seven_classes,
+    sign_is_right,
     weighted_f1,
 )
 
@@ -106,7 +105,7 @@ def test_constants_on_mosi_get_what_the_reference_says(
     found = [100 * scores[name] for name in ("acc2", "f1", "acc2_zero", "f1_zero")]
     assert found == pytest.approx([acc2, f1, acc2_zero, f1_zero], abs=0.005)
     assert "corr" not in scores
-    assert 100 * chance(target) == pytest.approx(57.77, abs=0.005)
+    assert 100 * chance("intensities", target)["acc2"] == pytest.approx(57.77, abs=0.005)
 
 
 @pytest.mark.parametrize(("positive", "acc2", "f1"), [(2287, 62.88, 48.55), (2284, 62.85, 48.51)])
@@ -171,24 +170,17 @@ def test_a_class_that_no_target_has_does_not_count_for_macro_f1():
     assert class_scores(torch.tensor([0, 7]), torch.tensor([0, 0]))["macro_f1"] == near(2 / 3)
 
 
-# ---------------------------------------------------------------------------------------------------- constants
+# ---------------------------------------------------------------------------------------------------- one sample
 
 
-def test_constants_learned_from_four_targets():
-    # Z1
-    target = torch.tensor([-1.0, 0.0, 2.0, 3.0])
-    assert constant_intensities(target) == {"majority": 1.0, "mean": 1.0, "median": 1.0}
-    assert constant_intensities(-target)["majority"] == -1.0
-
-
-def test_the_majority_of_classes_and_of_equals_the_first():
-    assert majority_class(torch.tensor([2, 1, 2, 0])) == 2
-    assert majority_class(torch.tensor([3, 1, 1, 3])) == 1
-
-
-def test_without_a_sign_there_is_no_chance():
-    with pytest.raises(InputError, match="Every target is 0"):
-        chance(torch.zeros(3))
+def test_signs_of_single_samples_average_to_the_metric_of_the_set():
+    # By hand: right, wrong, left out, right; by >= 0 right, wrong, right, right.
+    prediction, target = [1.0, 0.5, 0.1, -2.0], [2.0, -1.0, 0.0, -3.0]
+    marks = [sign_is_right("acc2", *pair) for pair in zip(prediction, target, strict=True)]
+    assert marks == [1.0, 0.0, None, 1.0]
+    assert [sign_is_right("acc2_zero", *pair) for pair in zip(prediction, target, strict=True)] == [1.0, 0.0, 1.0, 1.0]
+    scores = intensity_scores(torch.tensor(prediction), torch.tensor(target))
+    assert (scores["acc2"], scores["acc2_zero"]) == (pytest.approx(2 / 3), 3 / 4)
 
 
 # --------------------------------------------------------------------------------------------- what is refused
@@ -197,13 +189,13 @@ def test_without_a_sign_there_is_no_chance():
 @pytest.mark.parametrize("score", [intensity_scores, number_scores, class_scores])
 @pytest.mark.parametrize(("prediction", "target"), [((3, 1), (3,)), ((2,), (3,)), ((3, 1), (3, 1)), ((0,), (0,))])
 def test_what_is_not_one_number_a_sample_is_refused(score, prediction: tuple[int, ...], target: tuple[int, ...]):
-    with pytest.raises(InputError, match="one number a sample, of at least one sample"):
+    with pytest.raises(InputError, match=r"must both have shape \(n,\) with n > 0, not \("):
         score(torch.zeros(prediction, dtype=torch.int64), torch.zeros(target, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_refused(bad: float):
-    with pytest.raises(InputError, match="1 of 2 predictions are not finite"):
+    with pytest.raises(InputError, match="1 of 2 predictions are NaN or infinite"):
         intensity_scores(torch.tensor([bad, 0.0]), torch.zeros(2))
-    with pytest.raises(InputError, match="2 of 2 targets are not finite"):
+    with pytest.raises(InputError, match="2 of 2 targets are NaN or infinite"):
         number_scores(torch.zeros(2), torch.tensor([bad, bad]))

@@ -17,7 +17,7 @@ from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingS
 from anysubset.methods import METHODS, create_method
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
-from anysubset.tables.dataset import BLOCK, Block, Features, batch_of, places, present_in, set_scores, trimmed
+from anysubset.tables.dataset import BLOCK, Block, Features, batch_of, places, present_in, trimmed
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.standardisation import statistics
 from anysubset.tables.table import Table
@@ -303,6 +303,8 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
     assert {(each.sample, each.metric): each.value for each in found} == {
         ("a", "prediction"): 1.5,
         ("b", "prediction"): 1.0,
+        ("a", "target"): 1.0,
+        ("b", "target"): -2.0,
         ("a", "error"): 0.5,
         ("b", "error"): 3.0,
         ("a", "loss"): 0.5,
@@ -313,6 +315,7 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
     found = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
     values = {(each.sample, each.metric): each.value for each in found}
     assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
+    assert (values["a", "target"], values["b", "target"]) == (0.0, 0.0)
     # By hand: chances 1/2, and 1/4 of the class that is true; the answers have 1/2 and 3/4.
     assert (values["a", "confidence"], values["b", "confidence"]) == (pytest.approx(0.5), pytest.approx(0.75))
     assert values["a", "loss"] == pytest.approx(np.log(2))
@@ -361,9 +364,13 @@ def test_constants_of_classes(tmp_path):
     assert 0.25 < dataset.constants("test")["chance"]["accuracy"] < 0.5
 
 
-def test_numbers_without_limits_have_no_signs():
-    task = Prediction(("text",), {"text": Stream("vector", 1)}, preset="vectors")
-    assert set(set_scores(task, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))) == {"mae", "corr"}
+def test_numbers_without_limits_have_no_signs(utterances):
+    dataset = features(utterances, "features", modalities=list(NAMES))
+    assert (dataset.kind, features(utterances).kind) == ("numbers", "intensities")
+    assert {name: set(scores) for name, scores in dataset.constants("test").items()} == {
+        "mean of training": {"mae"},
+        "median of training": {"mae"},
+    }
 
 
 # ------------------------------------------------------------------------------------------------- the signature

@@ -359,7 +359,7 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
 
 def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
     """Means over scenarios, from a `scores.csv`: of every metric of each split."""
-    from anysubset.scoring.scores import ALL, of_scenarios, read_rows
+    from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 
     values: dict[tuple[str, str], dict[str, dict[bool, list[float]]]] = {}
     listed: dict[str, dict[str, None]] = {split: {} for split in splits}
@@ -371,7 +371,7 @@ def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, fl
     return {
         f"{split} {metric}": fmean(fmean(kinds.get(True) or kinds[False]) for kinds in scenarios.values())
         for (split, metric), scenarios in values.items()
-        if metric != "prediction" and len(scenarios) == len(listed[split])
+        if metric not in RECORDED and len(scenarios) == len(listed[split])
     }
 
 

@@ -76,6 +76,8 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
     apart = differing(comparison)
     if apart:
         facts.append(("Settings that differ", apart))
+    if comparison.lacking_targets:
+        facts.append(("Targets", comparison.lacking_targets))
     return facts
 
 

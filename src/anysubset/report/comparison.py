@@ -7,7 +7,6 @@ from statistics import fmean
 
 from anysubset.report.grid import dots
 from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
-from anysubset.report.targets import constants, signs_right, targets
 from anysubset.scenarios import Scenario, grouped_by_missing
 from anysubset.scoring.scores import heading
 
@@ -87,14 +86,26 @@ class Comparison:
         return [*found, Line(("all", *gap), tuple(self.group.first.scenarios), "all")]
 
     @cached_property
-    def targets(self) -> dict[str, float]:
-        """As far as the scores tell."""
-        return targets(self.group.every)
-
-    @cached_property
     def constants(self) -> dict[str, float]:
-        """What answers without looking score."""
-        return constants(self.metric, self.group, self.targets)
+        """Scores of constant baselines by name, averaged over the folds; empty where a fold has none."""
+        by_fold = [result.constants() for result in self.group.folds]
+        return {
+            name: fmean(scores[name][self.metric] for scores in by_fold)
+            for name in by_fold[0]
+            if all(self.metric in scores.get(name, {}) for scores in by_fold)
+        }
+
+    @property
+    def lacking_targets(self) -> list[str]:
+        """A line that says which runs lack targets and how to add them; empty if none does."""
+        folders = [str(result.folder) for result in self.group.every if result.lacks_targets]
+        if not folders:
+            return []
+        more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+        return [
+            f"{folders[0]}/scores.csv{more} holds no targets, so constant baselines and tests over samples that need "
+            f"them are left out. Run again: anysubset evaluate {folders[0]}"
+        ]
 
     @property
     def title(self) -> str:
@@ -105,6 +116,6 @@ class Comparison:
         return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(self.group.everybody)}"
 
     def of_samples(self, result: Result) -> BySample | None:
-        """The metric of every sample, where a sample has it by itself."""
+        """The metric of each sample by scenario; None for a metric that only a set has, such as F1."""
         found = result.of_samples(self.metric, self.region)
-        return found if found is not None else signs_right(result, self.metric, self.targets)
+        return found if found is not None else result.signs_right(self.metric)

@@ -16,6 +16,8 @@ from typing import Any
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.files import read_run_experiment
 from anysubset.scenarios import Scenario, in_order
+from anysubset.scoring.baselines import constant_scores
+from anysubset.scoring.prediction_metrics import sign_is_right
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts
 
@@ -26,7 +28,7 @@ LESS_IS_BETTER = ("hd95", "ece", "loss", "error", "mae")
 # Metrics over the set that are the mean of a metric of the samples.
 MEAN_OF = {"mae": "error", "accuracy": "correct"}
 # What is kept of each sample, and is not a metric by itself.
-BY_SAMPLE = ("prediction", "error", "correct", "confidence")
+BY_SAMPLE = ("prediction", "target", "error", "correct", "confidence")
 # Metrics that are asked for first, the first one that there is.
 USUAL = ("dice", "acc2", "accuracy", "mae")
 # Settings that say where and how often, not what; missingness is told with the dataset.
@@ -112,6 +114,45 @@ class Result:
             scenario: {sample: fmean(each[scenario][sample] for each in found) for sample in found[0][scenario]}
             for scenario in found[0]
         }
+
+    @cached_property
+    def targets(self) -> Mapping[str, float]:
+        """By sample, the target; empty for volumes, and for a `scores.csv` of an older version."""
+        return {
+            sample: value
+            for by_sample in self.samples.get(("target", ALL), {}).values()
+            for sample, value in by_sample.items()
+        }
+
+    @property
+    def lacks_targets(self) -> bool:
+        """Whether the run has predictions of samples without their targets, as older versions wrote them."""
+        return ("prediction", ALL) in self.samples and not self.targets
+
+    def signs_right(self, metric: str) -> BySample | None:
+        """For `acc2` and `acc2_zero`, whether the sign of each counted sample is right: 1 or 0; else None."""
+        predictions = self.samples.get(("prediction", ALL))
+        if metric not in ("acc2", "acc2_zero") or predictions is None or self.lacks_targets:
+            return None
+        marks = {
+            scenario: {
+                sample: sign_is_right(metric, prediction, self.targets[sample])
+                for sample, prediction in by_sample.items()
+            }
+            for scenario, by_sample in predictions.items()
+        }
+        return {
+            scenario: {sample: mark for sample, mark in by_sample.items() if mark is not None}
+            for scenario, by_sample in marks.items()
+        }
+
+    def constants(self) -> dict[str, dict[str, float]]:
+        """Scores of constant baselines by name and metric; empty without targets or constants of the training set."""
+        learned = self.known.get("constants")
+        if not learned or not self.targets:
+            return {}
+        kind = "classes" if "accuracy" in self.metrics else "intensities" if "acc2" in self.metrics else "numbers"
+        return constant_scores(kind, learned, [self.targets[sample] for sample in self.everybody])
 
     def values(self, metric: str, region: str | None = None) -> dict[Scenario, float]:
         """By scenario; those in which the metric is not defined have no key.

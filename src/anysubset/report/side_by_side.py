@@ -306,7 +306,7 @@ def protocol(comparison: Comparison) -> list[str]:
     apart = differing(comparison)
     if apart:
         notes.append(f"Settings that differ: {'; '.join(apart)}.")
-    return notes
+    return notes + comparison.lacking_targets
 
 
 def folds(comparison: Comparison) -> str:

@@ -1,7 +1,9 @@
-"""Scores over a set of predictions: of an intensity such as sentiment, or of a class; and what constants would get.
+"""Metrics of predictions over a set of samples: of an intensity such as sentiment, of any number, or of a class.
 
-A score that is not defined on a set, such as a correlation with a constant, has no key.
+A metric that is undefined on a set, such as the correlation with a constant, has no key.
 """
+
+from collections.abc import Callable, Mapping
 
 import torch
 from sklearn.metrics import accuracy_score, f1_score
@@ -11,16 +13,20 @@ from anysubset.errors import InputError
 
 
 def intensity_scores(prediction: Tensor, target: Tensor, outward: bool = False) -> dict[str, float]:
-    """Of intensities in [-3, 3], as usual on CMU-MOSI and CMU-MOSEI.
+    """Metrics of intensities in [-3, 3], as reported on CMU-MOSI and CMU-MOSEI.
 
-    `acc2` and `f1` ask for the sign where the target is not exactly 0, by > 0; `acc2_zero` and `f1_zero` ask of all
-    whether they are negative, by >= 0. The two must never be mixed. F1 is that of both classes, weighted by how many
-    targets each has. `acc7`: clipped to [-3, 3] and rounded, half to even. Beside them what `number_scores` gives.
+    `acc2` and `f1` leave out targets of exactly 0 and compare signs by > 0. `acc2_zero` and `f1_zero` include all
+    samples and compare by >= 0 (negative or not). The two definitions must never be mixed in one table. F1 is the mean
+    over both classes, weighted by their true counts. `acc7` clips to [-3, 3] and rounds half to even. The metrics of
+    `number_scores` are included.
 
     Args:
         prediction: (n,).
         target: (n,).
-        outward: whether `acc7` rounds away from zero, as the data's own page has it.
+        outward: round `acc7` away from zero, as the data set's own page does.
+
+    Raises:
+        InputError: if the two differ in shape, are empty, or hold NaN or infinity.
     """
     prediction, target = checked(prediction, target)
     prediction, target = prediction.double(), target.double()
@@ -37,29 +43,36 @@ def intensity_scores(prediction: Tensor, target: Tensor, outward: bool = False) 
 
 
 def number_scores(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Of numbers of any range: `mae`, the mean absolute error, without clipping, and `corr`, Pearson's correlation.
+    """Metrics of numbers of any range: `mae`, the mean absolute error without clipping, and `corr`, Pearson's r.
 
     Args:
         prediction: (n,).
         target: (n,).
+
+    Raises:
+        InputError: if the two differ in shape, are empty, or hold NaN or infinity.
     """
     prediction, target = checked(prediction, target)
     prediction, target = prediction.double(), target.double()
     scores = {"mae": float((prediction - target).abs().mean())}
-    # Compared, not by their deviation: that of equal numbers may come out as 1e-17.
+    # Tested by minimum and maximum: the standard deviation of equal numbers may come out as 1e-17 instead of 0.
     if prediction.min() < prediction.max() and target.min() < target.max():
         scores["corr"] = float(torch.corrcoef(torch.stack([prediction, target]))[0, 1])
     return scores
 
 
 def class_scores(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Of classes by their numbers: `accuracy`, `macro_f1` over the classes of the targets, and `weighted_f1`.
+    """Metrics of classes: `accuracy`, `macro_f1` over the classes that occur in the target, and `weighted_f1`.
 
     Args:
-        prediction: (n,) int64.
-        target: (n,) int64.
+        prediction: (n,) class indices.
+        target: (n,) class indices.
+
+    Raises:
+        InputError: if the two differ in shape, are empty, or hold NaN or infinity.
     """
     prediction, target = checked(prediction, target)
+    prediction, target = prediction.to(torch.int64), target.to(torch.int64)
     labels = target.unique().tolist()
     macro = f1_score(target.numpy(), prediction.numpy(), labels=labels, average="macro", zero_division=0.0)
     return {
@@ -69,69 +82,55 @@ def class_scores(prediction: Tensor, target: Tensor) -> dict[str, float]:
     }
 
 
+# The metrics over a set, by the kind of the target.
+SET_METRICS: Mapping[str, Callable[[Tensor, Tensor], dict[str, float]]] = {
+    "classes": class_scores,
+    "intensities": intensity_scores,
+    "numbers": number_scores,
+}
+
+
+def sign_is_right(metric: str, prediction: float, target: float) -> float | None:
+    """Whether `acc2` or `acc2_zero` counts one sample as right: 1.0 or 0.0; None if the metric leaves the sample out.
+
+    The mean over the samples of a set is the metric.
+    """
+    if metric == "acc2":
+        return float((prediction > 0) == (target > 0)) if target else None
+    return float((prediction >= 0) == (target >= 0))
+
+
 def accuracy(prediction: Tensor, target: Tensor) -> float:
-    """The share of (n,) that are equal."""
+    """Share of the (n,) predictions that equal the target."""
     return float(accuracy_score(target.numpy(), prediction.numpy()))
 
 
 def weighted_f1(prediction: Tensor, target: Tensor) -> float:
-    """F1 of each class, 2 TP / (2 TP + FP + FN) or 0, weighted by how many of the (n,) targets have it.
+    """F1 per class, 2 TP / (2 TP + FP + FN) or 0, averaged with the true class counts of the (n,) targets as weights.
 
-    Released scorers of MulT and GMC exchange the two arguments, and so weight by how many are predicted.
+    Differs from the released scorers of MulT and GMC: these exchange the two arguments, and so weight by predicted
+    counts.
     """
     return float(f1_score(target.numpy(), prediction.numpy(), average="weighted", zero_division=0.0))
 
 
 def seven_classes(values: Tensor, outward: bool = False) -> Tensor:
-    """-3 to 3: clipped, then rounded, half to even or away from zero."""
+    """Intensities as integers from -3 to 3: clipped, then rounded half to even, or away from zero (`outward`)."""
     clipped = values.clamp(-3, 3)
     return (clipped.sign() * clipped.abs().ceil() if outward else clipped.round()).to(torch.int64)
 
 
 def checked(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """On the CPU.
+    """Both tensors, detached and on the CPU.
 
     Raises:
-        InputError: if they are not two lists of the same length, are empty, or hold what is not finite.
+        InputError: if the two differ in shape, are not (n,) with n > 0, or hold NaN or infinity.
     """
     if prediction.ndim != 1 or prediction.shape != target.shape or not len(target):
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-        raise InputError(f"Predictions and targets are one number a sample, of at least one sample, not {shapes}.")
+        raise InputError(f"Predictions and targets must both have shape (n,) with n > 0, not {shapes}.")
     prediction, target = prediction.detach().cpu(), target.detach().cpu()
     for name, values in (("prediction", prediction), ("target", target)):
         if not values.isfinite().all():
-            raise InputError(f"{int((~values.isfinite()).sum())} of {len(values)} {name}s are not finite.")
+            raise InputError(f"{int((~values.isfinite()).sum())} of {len(values)} {name}s are NaN or infinite.")
     return prediction, target
-
-
-# --------------------------------------------------------------------------------------------------- constants
-
-
-def constant_intensities(target: Tensor) -> dict[str, float]:
-    """What to answer without looking, learned from the (n,) targets of training.
-
-    `majority`: 1 or -1, the sign that most have of those that are not 0 (1 where they are as many); `mean`; `median`.
-    """
-    target = target.double()
-    more = int((target > 0).sum()) >= int((target < 0).sum())
-    return {"majority": 1.0 if more else -1.0, "mean": float(target.mean()), "median": float(target.quantile(0.5))}
-
-
-def majority_class(target: Tensor) -> int:
-    """The class that most of the (n,) targets have; of equals, the one with the lowest number."""
-    return int(target.bincount().argmax())
-
-
-def chance(target: Tensor) -> float:
-    """The share of the (n,) targets, those that are 0 left out, that the best constant sign gets right.
-
-    From the labels of the test itself, so it is no predictor: a score beside it says how far above nothing that is.
-
-    Raises:
-        InputError: if all targets are 0.
-    """
-    signed = target[target != 0]
-    if not len(signed):
-        raise InputError("Every target is 0: there is no sign to be right about.")
-    positive = int((signed > 0).sum())
-    return max(positive, len(signed) - positive) / len(signed)

@@ -29,6 +29,9 @@ class Score:
     value: float
 
 
+# Rows of one sample that are no metric: what was predicted, and what is true.
+RECORDED = ("prediction", "target")
+
 # Metrics from 0 to 1 that are shown in per cent, under this name.
 SHARES = {
     "dice": "Dice",

@@ -21,7 +21,8 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.models.bert import sizes_of
 from anysubset.scenarios import Scenario, all_scenarios, scenario_of
-from anysubset.scoring.prediction_metrics import chance, class_scores, intensity_scores, number_scores
+from anysubset.scoring.baselines import constant_scores
+from anysubset.scoring.prediction_metrics import SET_METRICS
 from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
 from anysubset.tables.folds import folds
@@ -63,13 +64,14 @@ class Block(Sample):
     task: Prediction
 
     def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
-        """A `prediction` and its `loss`, each a sample; of numbers the `error`, of classes the `confidence`.
+        """Scores of each sample: `prediction`, `target` and `loss`; `error` for numbers, two more for classes.
 
-        The confidence is the chance of the answer; `correct` is whether that is the truth.
+        `error` is |prediction - target|; `correct` is 1 if the predicted class is the target; `confidence` is the
+        probability of the predicted class.
         """
         answer = answer.cpu().float()
         decided = self.task.decision(answer)
-        values = {"prediction": decided, "loss": self.task.losses(answer, self.target)}
+        values = {"prediction": decided, "target": self.target, "loss": self.task.losses(answer, self.target)}
         if self.task.classes:
             values["correct"] = decided == self.target
             values["confidence"] = answer.softmax(dim=1).amax(dim=1)
@@ -199,7 +201,7 @@ class Features(Dataset):
                 yield Block(batch.ids, batch.inputs, eligible, batch.target, self.task)
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
-        """What `set_scores` gives, for each scenario on the samples that are eligible for it."""
+        """The metrics over the set, for each scenario on the samples that are eligible for it."""
         target = dict(zip(self.table.ids, self.table.target, strict=True))
         predicted: dict[Scenario, dict[str, float]] = {}
         for score in scores:
@@ -208,10 +210,17 @@ class Features(Dataset):
         return [
             Score(scenario, ALL, metric, ALL, value)
             for scenario, answers in predicted.items()
-            for metric, value in set_scores(
-                self.task, torch.tensor([*answers.values()]), torch.stack([target[sample] for sample in answers])
+            for metric, value in SET_METRICS[self.kind](
+                torch.tensor([*answers.values()]), torch.stack([target[sample] for sample in answers])
             ).items()
         ]
+
+    @property
+    def kind(self) -> str:
+        """Kind of the target, a key of `SET_METRICS`: classes, intensities from -3 to 3, or other numbers."""
+        if self.task.classes:
+            return "classes"
+        return "intensities" if self.task.limits == INTENSITIES else "numbers"
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -233,28 +242,9 @@ class Features(Dataset):
         return "MAE: mean absolute error. Corr: Pearson's."
 
     def constants(self, split: str) -> dict[str, dict[str, float]]:
-        """What answers without looking score on a split, by name: those learned in training, and `chance`.
-
-        `chance`: the best constant class, or the best constant sign of those that are not 0, on the very split.
-        """
+        """Scores of constant baselines on a split, by name and metric: those learned in training, and `chance`."""
         target = self.table.select(self.ids(split)).target
-        found = {
-            f"{name} of training": set_scores(self.task, torch.full((len(target),), value), target)
-            for name, value in self.signature.constants.items()
-            if name != "majority" or self.task.classes or self.task.limits == INTENSITIES
-        }
-        if self.task.classes:
-            found["chance"] = {"accuracy": float(target.bincount().max()) / len(target)}
-        elif self.task.limits == INTENSITIES and target.any():
-            found["chance"] = {"acc2": chance(target)}
-        return found
-
-
-def set_scores(task: Prediction, prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """The metrics of a set for a task: of classes, of intensities from -3 to 3, or of other numbers."""
-    if task.classes:
-        return class_scores(prediction.to(torch.int64), target)
-    return (intensity_scores if task.limits == INTENSITIES else number_scores)(prediction, target)
+        return constant_scores(self.kind, self.signature.constants, target)
 
 
 def features_task(model: ModelSettings, signature: Signature) -> Prediction:

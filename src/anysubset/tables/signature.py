@@ -15,7 +15,7 @@ from anysubset.datasets.amputation import presence
 from anysubset.datasets.dataset import Knowledge, fingerprint
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
-from anysubset.scoring.prediction_metrics import constant_intensities, majority_class
+from anysubset.scoring.baselines import constant_intensities, majority_class
 from anysubset.system import tensor_file
 from anysubset.tables.standardisation import Statistics, statistics
 from anysubset.tables.table import Table

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anysubset.report.comparison import Comparison
+from anysubset.report.results import Together, put_together, read_results
+from anysubset.report.side_by_side import grids
+
+A, B = ("a",), ("b",)
+Write = Callable[..., Path]
+TRUTH = [2.0, -1.0, 0.0, -3.0]
+PREDICTIONS = {A: [1.0, 0.5, 0.1, -2.0], B: [0.5, -0.25, 0.5, -1.0]}
+# By hand, of a: the signs are right, wrong, left out, right; of b right, right, left out, right.
+SCORES = {A: {"acc2": 2 / 3}, B: {"acc2": 1.0}}
+FACTS = {"constants": {"majority": 1.0, "mean": 0.5, "median": -0.5}}
+
+
+def one(*folders: Path) -> Together:
+    """The runs of one dataset."""
+    (group,) = put_together(result for folder in folders for result in read_results(folder, "test"))
+    return group
+
+
+def without_targets(folder: Path) -> Path:
+    """The run as versions before the target was written left it."""
+    path = folder / "scores.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if ",target," not in line))
+    return folder
+
+
+def test_targets_are_read_back(features_run: Write):
+    (result,) = one(features_run("run", PREDICTIONS, TRUTH)).every
+    assert result.targets == {"s0": 2.0, "s1": -1.0, "s2": 0.0, "s3": -3.0}
+    assert "target" not in result.metrics
+
+
+def test_a_sign_is_right_or_wrong_for_each_sample(features_run: Write):
+    group = one(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES))
+    comparison = Comparison(group, "acc2")
+    assert comparison.of_samples(group.first) == {
+        A: {"s0": 1.0, "s1": 0.0, "s3": 1.0},
+        B: {"s0": 1.0, "s1": 1.0, "s3": 1.0},
+    }
+    assert group.first.signs_right("f1") is None
+
+
+def test_constants_are_scored_on_the_targets(features_run: Write):
+    comparison = Comparison(one(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS)), "acc2")
+    # One of three signs is positive.
+    assert comparison.constants == {
+        "majority of training": pytest.approx(1 / 3),
+        "mean of training": pytest.approx(1 / 3),
+        "median of training": pytest.approx(2 / 3),
+        "chance": pytest.approx(2 / 3),
+    }
+
+
+def test_without_targets_what_needs_them_is_left_out_with_a_note(features_run: Write):
+    folder = without_targets(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS))
+    comparison = Comparison(one(folder), "acc2")
+    assert comparison.constants == {}
+    assert comparison.of_samples(comparison.group.first) is None
+    (note,) = comparison.lacking_targets
+    assert note.startswith(f"{folder}/scores.csv holds no targets")
+    assert note.endswith(f"Run again: anysubset evaluate {folder}")
+    assert note in grids(comparison.group)[0].notes
+
+
+def test_volumes_need_no_targets(volumes_run: Write):
+    group = one(volumes_run("run", {A: {"WT": [0.5]}}))
+    assert Comparison(group, "dice").lacking_targets == []
+
+
+def test_constants_of_folds_are_means_of_those_of_each_fold(features_run: Write):
+    # The first fold is right with "0" in one of two, the second in two of two; its chance is 1/2 and 1.
+    folders = []
+    for seed, truth in enumerate(([0.0, 1.0], [0.0, 0.0])):
+        facts = {"classes": ["0", "1"], "constants": {"majority": 0}, "fingerprints": {"train": seed, "val": seed}}
+        settings = {"data.folds": 3, "data.fold": seed}
+        over_set = {A: {"accuracy": 1.0}, B: {"accuracy": 1.0}}
+        folder = features_run(f"run{seed}", {A: truth, B: truth}, truth, "gmd", seed, over_set, facts, **settings)
+        path = folder / "scores.csv"
+        path.write_text(path.read_text().replace(",s0,", f",{seed}s0,").replace(",s1,", f",{seed}s1,"))
+        folders.append(folder)
+    comparison = Comparison(one(*folders), "accuracy")
+    assert comparison.constants == {"majority of training": 0.75, "chance": 0.75}
