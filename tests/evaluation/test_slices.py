@@ -12,8 +12,11 @@ from PIL import Image
 from anysubset import cli
 from anysubset.evaluation.slices import cut
 from anysubset.report.pictures import Cut, as_uri
+from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.dataset import WholeVolume
 from anysubset.volumes.preprocessing import Box
+
+TASK = Segmentation(("t1",), {"WT": (1,)}, (2, 2))
 
 
 def test_a_slice_is_that_with_most_of_the_outer_region():
@@ -25,7 +28,7 @@ def test_a_slice_is_that_with_most_of_the_outer_region():
     # The image is cropped to a box that begins at (1, 0, 2); voxels hold their own height.
     box = Box((1, 0, 2), (4, 4, 6))
     image = torch.arange(4.0).expand(1, 1, 3, 4, 4)
-    sample = WholeVolume(("p",), {"t1": image}, [("t1",)], target, box, (1.0, 1.0, 1.0), ("WT",))
+    sample = WholeVolume(("p",), {"t1": image}, [("t1",)], target, box, (1.0, 1.0, 1.0), TASK)
     found = cut(sample, ("t1",), predicted)
     assert found.shown == "t1"
     assert found.image.shape == (3, 4)
@@ -38,7 +41,7 @@ def test_a_patient_without_the_region_is_cut_in_the_middle():
     target = torch.zeros(1, 2, 2, 8, dtype=torch.bool)
     box = Box((0, 0, 0), (2, 2, 8))
     image = torch.arange(8.0).expand(1, 1, 2, 2, 8)
-    sample = WholeVolume(("p",), {"t1": image}, [("t1",)], target, box, (1.0, 1.0, 1.0), ("WT",))
+    sample = WholeVolume(("p",), {"t1": image}, [("t1",)], target, box, (1.0, 1.0, 1.0), TASK)
     assert set(cut(sample, ("t1",), target).image.ravel()) == {4.0}
 
 

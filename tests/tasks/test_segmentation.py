@@ -220,6 +220,8 @@ def test_regions_that_meet_as_in_no_class_are_refused(
         ({"pool": "volume"}, "pooled over 'batch' or 'sample', not 'volume'"),
         ({"overlap": 1.0}, r"from 0 to below 1, not 1\.0"),
         ({"overlap": -0.1}, r"from 0 to below 1, not -0\.1"),
+        ({"window": "gausian"}, "Unknown window 'gausian'. Did you mean 'gaussian'?"),
+        ({"window": "constant"}, r"Choose from: gaussian, uniform\."),
         ({"cross_entropy": -1.0}, "0 or more, not -1"),
     ],
 )
@@ -352,21 +354,71 @@ def test_windows_overlap_by_a_share_of_the_patch(overlap: float, windows: int):
     assert seen == windows
 
 
-def test_where_windows_overlap_the_one_with_the_nearer_centre_weighs_more():
-    # Two windows, from 0 and from 8; each answers its own mean everywhere: 4/16 and 8/16.
+def means_of_two_windows(made: Segmentation) -> Tensor:
+    """Carry the mean of a window over 24 pixels, in windows from 0 and from 8 with means 1/4 and 1/2: 24 values."""
     volume = torch.zeros(1, 1, 24, 16, 1)
     volume[:, :, 12:20] = 1.0
 
-    def flat(present: Mapping[str, Tensor]) -> Tensor:
+    def mean_of_window(present: Mapping[str, Tensor]) -> Tensor:
         return present["t1"].mean(dim=(2, 3), keepdim=True).expand_as(present["t1"]).clone()
 
-    answer = task((16, 16)).carry(flat, {"t1": volume})[0, 0, :, 8, 0]
-    # Pixels below 8 see the first window alone, those from 16 the second alone.
-    close(answer[:8], torch.full((8,), 0.25))
-    close(answer[16:], torch.full((8,), 0.5))
-    # In between the answer goes over from one to the other, half-way in the middle.
-    assert (answer[8:16].diff() > 0).all()
-    close(answer[8:16] + answer[8:16].flip(0), torch.full((8,), 0.75))
+    return made.carry(mean_of_window, {"t1": volume})[0, 0, :, 8, 0]
+
+
+def test_gaussian_weights_prefer_the_window_with_the_nearer_centre():
+    carried = means_of_two_windows(task((16, 16)))
+    # Pixels below 8 lie in the first window alone, those from 16 in the second alone.
+    close(carried[:8], torch.full((8,), 0.25))
+    close(carried[16:], torch.full((8,), 0.5))
+    # In between the value rises from one to the other, symmetrically about the middle.
+    assert (carried[8:16].diff() > 0).all()
+    close(carried[8:16] + carried[8:16].flip(0), torch.full((8,), 0.75))
+
+
+def test_uniform_weights_differ_from_gaussian_ones_only_where_windows_overlap():
+    carried = means_of_two_windows(task((16, 16), window="uniform"))
+    # Where both windows lie: (1/4 + 1/2) / 2.
+    close(carried, torch.tensor([0.25] * 8 + [0.375] * 8 + [0.5] * 8))
+
+
+@pytest.mark.parametrize("patch", [(2, 3), (2, 3, 4)], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("window", ["gaussian", "uniform"])
+def test_mirroring_is_the_mean_over_flips_along_every_combination_of_axes(patch: tuple[int, ...], window: str):
+    # f multiplies a voxel by the product of its indices. Flips replace an index i of n by n - 1 - i, so the mean over
+    # all combinations is the product of the mean indices: 1/2 * 1, and in 3-D also * 3/2, in every voxel.
+    grids = torch.meshgrid([torch.arange(float(size)) for size in patch], indexing="ij")
+    product = torch.stack(grids).prod(dim=0)
+    calls = 0
+
+    def asymmetric(present: Mapping[str, Tensor]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.cat([present["t2"] * product, present["flair"] * product], dim=1)
+
+    size = (*patch, 1)[:3]
+    inputs = keep(volumes(*size), ("t2", "flair"))
+    expected = torch.cat([inputs["t2"], inputs["flair"]], dim=1)
+    mean = 0.5 if len(patch) == 2 else 0.75
+    close(task(patch, window=window, mirror=True).carry(asymmetric, inputs), mean * expected)
+    assert calls == 2 ** len(patch)
+    # Off by default.
+    by_default = task(patch, window=window).carry(asymmetric, inputs)
+    close(by_default, product.view(1, 1, *size) * expected)
+    assert calls == 2 ** len(patch) + 1
+
+
+@torch.no_grad()
+def test_a_mirrored_network_is_indifferent_to_a_mirrored_volume():
+    made = task((16, 16), mirror=True)
+    net, inputs = network_of(made), volumes(16, 16, 2)
+    flipped = {name: volume.flip(2) for name, volume in inputs.items()}
+    assert not torch.allclose(task((16, 16)).carry(net, inputs), task((16, 16)).carry(net, flipped).flip(2))
+    close(made.carry(net, inputs), made.carry(net, flipped).flip(2))
+
+
+def test_a_region_is_predicted_where_its_logit_is_above_0():
+    logits = torch.tensor([[[-0.1, 0.0, 0.1]]])
+    assert task().prediction(logits).tolist() == [[[False, False, True]]]
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, 
     method.eval()
     inputs = {name: volume[None, None].to(device) for name, volume in zip(ready.modalities, ready.image, strict=True)}
     ((_, answer),) = method.predict_scenarios(inputs, [ready.modalities], task.carry)
-    regions = paste(answer[0] > 0, ready.box, ready.shape)
+    regions = paste(task.prediction(answer)[0], ready.box, ready.shape)
     mask = from_canonical(task.mask(regions).numpy(), volumes.grid).astype(np.uint8, copy=False)
     voxel = float(torch.tensor(ready.spacing).prod()) / 1000
     facts = {

@@ -142,7 +142,10 @@ class ModelSettings:
         stem: a 1-wide convolution of its own for each modality.
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
-        overlap: of neighbouring windows at prediction, as a share of the patch.
+        overlap: share of the patch by which neighbouring windows overlap at prediction.
+        window: weights of a window's voxels where windows overlap, "gaussian" or "uniform".
+        mirror: whether predictions of volumes are averaged over flips along every combination of the patch's axes;
+            takes 4 times as long for two axes, 8 times for three.
         preset: of features, the networks: `ds-transformer` (the default for sequences alone), `bert` (where there are
             token ids), `gmc`, `utterance` or `vectors` (the default for all else).
         layers: of the preset's backbone; by default as the preset has them.
@@ -159,6 +162,8 @@ class ModelSettings:
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
+    window: str = "gaussian"
+    mirror: bool = False
     preset: str | None = None
     layers: int | None = None
     dropout: float | None = None

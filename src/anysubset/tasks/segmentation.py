@@ -1,37 +1,49 @@
-"""The segmentation task: regions in volumes, from any subset of the contrasts.
+"""The segmentation task: regions of a volume, which may overlap, from any subset of the modalities.
 
-Training sees patches, of slices (2-D) or of volumes (3-D); the length of `patch` says which. Answers are logits,
-one channel a region, for the whole volume, by MONAI's sliding window.
+Networks train on patches of slices (2-D) or of volumes (3-D), as the length of `patch` says. A whole volume goes
+through the network in overlapping windows of the patch's size. What is averaged over the windows is called `carried`:
+logits of the regions, or class probabilities. What is decided from it, a bool mask for each region, is called
+`prediction`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from anysubset.batches import Inputs, as_observed
-from anysubset.errors import InputError
+from anysubset.errors import InputError, unknown
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet
 from anysubset.tasks.losses import cross_entropy, soft_dice
 from anysubset.tasks.task import Function, Task
+
+# Weights of a window's voxels where windows overlap -> MONAI's word for them.
+WINDOWS = {"gaussian": "gaussian", "uniform": "constant"}
 
 
 @dataclass(frozen=True)
 class Segmentation(Task):
     """Regions of a volume.
 
-    regions: name -> label values; outer regions before those inside them, since later ones are painted over
-        earlier ones when a mask is written.
-    patch: the training size in voxels: two numbers for slices across the last axis, three for volumes.
-    width: scales the channels of the U-Net; 0.5 is the paper's.
-    stem: whether each modality has a 1-wide convolution of its own before the shared backbone.
-    pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
-    cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. It finds small regions sooner.
-    overlap: of neighbouring windows, as a share of the patch.
-    skull_stripped: whether the air around a head is exactly one value; if not, the head is found first.
+    Args:
+        regions: name -> label values; outer regions before those inside them, since `mask` paints later regions over
+            earlier ones.
+        patch: training size in voxels: two numbers for slices across the last axis, three for volumes.
+        width: scale of the U-Net's channels; 0.5 in the paper.
+        stem: whether each modality has a convolution of its own (kernel size 1) before the shared backbone.
+        pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
+        cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. With it, small regions are
+            learned sooner.
+        overlap: share of the patch by which neighbouring windows overlap.
+        window: weights of a window's voxels where windows overlap: "gaussian" (sigma an eighth of the patch, so the
+            centre counts most) or "uniform".
+        mirror: whether what the network gives is averaged over flips of the window, along every combination of the
+            patch's axes; takes 2^d times as long, d the length of `patch`.
+        skull_stripped: whether the air around the head has exactly one value; if not, the head is located first.
     """
 
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -41,6 +53,8 @@ class Segmentation(Task):
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
+    window: str = "gaussian"
+    mirror: bool = False
     skull_stripped: bool = True
 
     def __post_init__(self) -> None:
@@ -60,6 +74,8 @@ class Segmentation(Task):
             raise InputError(f"The weight of cross entropy is 0 or more, not {self.cross_entropy}.")
         if not 0 <= self.overlap < 1:
             raise InputError(f"Windows overlap by a share from 0 to below 1, not {self.overlap}.")
+        if self.window not in WINDOWS:
+            raise unknown("window", self.window, WINDOWS)
 
     @property
     def labels(self) -> set[int]:
@@ -133,8 +149,20 @@ class Segmentation(Task):
             loss = loss + self.cross_entropy * cross_entropy(answer, target)
         return loss
 
+    # --------------------------------------------------------------------------------------------- whole volumes
+
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
-        """(1, 1, X, Y, Z) a modality -> (1, regions, X, Y, Z): windows of the patch's size, Gaussian weights."""
+        """Apply a function of patches to one whole volume, in overlapping windows.
+
+        Args:
+            function: by modality (n, 1, *patch) -> (n, channels, *patch). Its values are averaged over windows
+                (weights: `window`) and flips (`mirror`), so their mean must have a meaning: logits or class
+                probabilities, not decisions.
+            inputs: (1, 1, X, Y, Z) for each modality.
+
+        Returns:
+            (1, channels, X, Y, Z), what is `carried`.
+        """
         names = tuple(inputs)
 
         def on_channels(window: Tensor) -> Tensor:
@@ -142,18 +170,42 @@ class Segmentation(Task):
 
         stacked = torch.cat([observed.values for observed in as_observed(inputs).values()], dim=1)
         if len(self.patch) == 3:
-            return self.windows(on_channels, stacked)
-        # The slices of a volume are the batch of a 2-D network; a few at a time, to bound memory.
+            return self.in_windows(on_channels, stacked)
+        # The slices of a volume are the batch of a 2-D network; 16 at a time, to bound memory.
         slices = stacked[0].movedim(-1, 0)
-        answers = torch.cat([self.windows(on_channels, some) for some in slices.split(16)])
-        return answers.movedim(0, -1)[None]
+        carried = torch.cat([self.in_windows(on_channels, part) for part in slices.split(16)])
+        return carried.movedim(0, -1)[None]
 
-    def windows(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """MONAI's sliding window over the axes of the patch."""
-        answer = sliding_window_inference(
-            x, self.patch, 4, function, overlap=self.overlap, mode="gaussian", padding_mode="constant"
+    def in_windows(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """MONAI's sliding window over the axes of the patch: (n, modalities, ...) -> (n, channels, ...)."""
+        carried = sliding_window_inference(
+            x,
+            self.patch,
+            sw_batch_size=4,
+            predictor=self.mirrored(function) if self.mirror else function,
+            overlap=self.overlap,
+            mode=WINDOWS[self.window],
+            padding_mode="constant",
         )
-        return torch.as_tensor(answer)
+        return torch.as_tensor(carried)
+
+    def mirrored(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The mean of a function over flips of its input; its output is flipped back before the mean."""
+        axes = range(2, 2 + len(self.patch))
+        flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+
+        def mean_over_flips(x: Tensor) -> Tensor:
+            # Summed one by one, so that memory does not grow with the number of flips.
+            total = function(x)
+            for flip in flips[1:]:
+                total = total + function(x.flip(flip)).flip(flip)
+            return total / len(flips)
+
+        return mean_over_flips
+
+    def prediction(self, logits: Tensor) -> Tensor:
+        """Decide the regions: logits (n, regions, ...) -> bool of the same shape, true above 0 (probability 1/2)."""
+        return logits > 0
 
     def target(self, labels: Tensor) -> Tensor:
         """(X, Y, Z) label values -> (regions, X, Y, Z) bool."""

@@ -66,11 +66,11 @@ class WholeVolume(Sample):
     target: Tensor
     box: Box
     spacing: tuple[float, ...]
-    regions: tuple[str, ...]
+    task: Segmentation
 
     def whole(self, answer: Tensor) -> Tensor:
         """(1, regions, x, y, z) logits -> (regions, X, Y, Z) bool."""
-        return paste(answer[0] > 0, self.box, self.target.shape[1:])
+        return paste(self.task.prediction(answer)[0], self.box, self.target.shape[1:])
 
     def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
         """Hard Dice on the whole volume.
@@ -86,7 +86,7 @@ class WholeVolume(Sample):
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()
-            for region, value in zip(self.regions, numbers.tolist(), strict=True)
+            for region, value in zip(self.task.regions, numbers.tolist(), strict=True)
         ]
 
 
@@ -246,7 +246,7 @@ class Volumes(Dataset):
                     box = around(patient.boxes[name] for name in scenario)
                     boxes.setdefault(box, []).append(scenario)
             for box, seen in boxes.items():
-                yield sample(patient, box, seen, tuple(self.task.regions))
+                yield sample(patient, box, seen, self.task)
 
 
 def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet) -> Segmentation:
@@ -269,10 +269,12 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
         pool=model.pool,
         cross_entropy=model.cross_entropy,
         overlap=model.overlap,
+        window=model.window,
+        mirror=model.mirror,
     )
 
 
-def sample(patient: Prepared, box: Box, seen: list[Scenario], regions: tuple[str, ...]) -> WholeVolume:
+def sample(patient: Prepared, box: Box, seen: list[Scenario], task: Segmentation) -> WholeVolume:
     """A patient cropped to a box within its foreground."""
     if patient.target is None:
         raise InputError(f"Patient {patient.id!r} has no label.")
@@ -281,7 +283,7 @@ def sample(patient: Prepared, box: Box, seen: list[Scenario], regions: tuple[str
     inputs = {
         name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
     }
-    return WholeVolume((patient.id,), inputs, seen, patient.target, box, patient.spacing, regions)
+    return WholeVolume((patient.id,), inputs, seen, patient.target, box, patient.spacing, task)
 
 
 Key = tuple[int, int]
