@@ -136,14 +136,14 @@ def test_attention_by_hand():
         attention.out.weight.copy_(torch.eye(2))
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [torch.pi, 99.0]]], dtype=torch.float64)
     # Every real step weighs the same: (1 + 3) / 2 and (0 + 2) / 2.
-    found = attention(x, torch.tensor([[True, True, False]]), 1)
-    close(found, torch.tensor([[[2.0, 1.0]]], dtype=torch.float64))
+    mixed = attention(x[:, :1], x, torch.tensor([[[True, True, False]]]))
+    close(mixed, torch.tensor([[[2.0, 1.0]]], dtype=torch.float64))
     # Scores of q . k / sqrt(2) = (0, ln 3): weights 1/4 and 3/4, so 10/4 and 6/4.
     with torch.no_grad():
         attention.query.bias.copy_(torch.tensor([2**0.5, 0.0], dtype=torch.float64))
         attention.key_value.weight[0, 1] = torch.log(torch.tensor(3.0).double()) / 2
-    found = attention(x, torch.tensor([[True, True, False]]), 1)
-    close(found, torch.tensor([[[2.5, 1.5]]], dtype=torch.float64))
+    mixed = attention(x[:, :1], x, torch.tensor([[[True, True, False]]]))
+    close(mixed, torch.tensor([[[2.5, 1.5]]], dtype=torch.float64))
 
 
 # ------------------------------------------------------------------------------------------------- its gradients

@@ -15,7 +15,7 @@ from anysubset.models.norms import ModalityLayerNorm
 
 
 class Attention(nn.Module):
-    """Multi-head attention of the first steps of a sequence over all its real steps."""
+    """Multi-head attention of the steps of one sequence over those of another, or over its own."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -25,13 +25,23 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, valid: Tensor, queries: int) -> Tensor:
-        """(n, time, width), (n, time) -> (n, queries, width)."""
-        query = self.split(self.query(x[:, :queries]))
-        key, value = (self.split(part) for part in self.key_value(x).chunk(2, dim=-1))
+    def forward(self, queries: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: (n, queries, width).
+            keys: (n, keys, width).
+            visible: which keys a query may attend to, at least one: (n, queries, keys) bool, or (n, 1, keys) if they
+                are the same for every query.
+
+        Returns:
+            (n, queries, width)
+        """
+        query = self.split(self.query(queries))
+        key, value = (self.split(part) for part in self.key_value(keys).chunk(2, dim=-1))
         # Written out: the fused kernel of torch cannot be differentiated for several cases at once.
         scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
-        weights = scores.masked_fill(~valid[:, None, None], float("-inf")).softmax(dim=-1)
+        weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(dim=-1)
         mixed: Tensor = self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2))
         return mixed
 
@@ -56,7 +66,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor, modality: str, queries: int) -> Tensor:
         """(n, time, width), (n, time) -> (n, queries, width): the new states of the first steps."""
-        mixed = self.attention(self.attention_norm(x, modality), valid, queries)
+        normed = self.attention_norm(x, modality)
+        mixed = self.attention(normed[:, :queries], normed, valid[:, None])
         x = x[:, :queries] + self.dropout(mixed)
         inner = self.dropout(functional.gelu(self.first(self.norm(x, modality))))
         added: Tensor = self.dropout(self.second(inner))

@@ -1,0 +1,240 @@
+"""MulT, the multimodal transformer: every modality attends to every other one, step by step.
+
+Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019.
+
+Which steps of a sequence are real is said by `valid`. Positions, the causal mask and the read-out count real steps
+only, so that neither the amount of padding nor its side changes anything. The published program does otherwise; its
+behaviour is offered by `readout="last_slot"` and `pad_by_zero=True`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anysubset.errors import InputError, unknown
+from anysubset.models.encoders import Steps, sinusoids, zero_padded
+from anysubset.models.heads import ResidualHead
+from anysubset.models.network import Network
+from anysubset.models.transformer import Attention
+
+WIDTH, HEADS, LAYERS = 30, 5, 5
+TEXT = "text"  # The modality with dropout of its own.
+TEXT_DROPOUT, EMBEDDING_DROPOUT, RESIDUAL_DROPOUT, ATTENTION_DROPOUT = 0.25, 0.25, 0.1, 0.1
+READOUTS = ("last_valid", "last_slot")
+
+
+class CrossLayer(nn.Module):
+    """x + attention of norm(x) over norm(keys), then x + two linear layers with ReLU between, of another norm of x."""
+
+    def __init__(self, width: int, attention_dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)  # Of queries and keys alike.
+        self.attention = Attention(width, HEADS, attention_dropout)
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, 4 * width)
+        self.second = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(RESIDUAL_DROPOUT)
+
+    def forward(self, x: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+        """(n, steps, width), (n, keys, width), (n, steps, keys) bool -> (n, steps, width)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), self.attention_norm(keys), visible))
+        inner = self.dropout(functional.relu(self.first(self.norm(x))))
+        added: Tensor = self.dropout(self.second(inner))
+        return x + added
+
+
+class Stack(nn.Module):
+    """Layers in which the steps of a target attend to those of a source, or to themselves.
+
+    Args:
+        width: features a step.
+        attention_dropout: of attention weights.
+        causal: whether a step is kept from attending to later ones; see `visible_keys`.
+        pad_by_zero: as in `MulT`.
+    """
+
+    def __init__(self, width: int, attention_dropout: float, causal: bool, pad_by_zero: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.pad_by_zero = pad_by_zero
+        self.layers = nn.ModuleList(CrossLayer(width, attention_dropout) for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, target: Steps, source: Steps | None = None) -> Tensor:
+        """The new states of the target, (n, steps, width); without a source, it attends to itself."""
+        x = self.embedded(target)
+        keys = None if source is None else self.embedded(source)
+        visible = visible_keys(target.valid, (source or target).valid, self.causal)
+        for layer in self.layers:
+            x = layer(x, x if keys is None else keys, visible)
+        states: Tensor = self.norm(x)
+        return states
+
+    def embedded(self, steps: Steps) -> Tensor:
+        """x sqrt(width) + positions, with dropout."""
+        x, valid = steps
+        if self.pad_by_zero:
+            numbers = torch.arange(1, x.shape[1] + 1, device=x.device) * (x[..., 0] != 0)
+        else:
+            numbers = valid.cumsum(dim=1) * valid
+        x = x * x.shape[2] ** 0.5 + positions(numbers, x.shape[2]).to(x)
+        return functional.dropout(x, EMBEDDING_DROPOUT, self.training)
+
+
+def positions(numbers: Tensor, width: int) -> Tensor:
+    """Sinusoidal positions of steps counted from 1; the zero vector for a padded step, whose number is 0.
+
+    numbers: (n, time) int64.
+
+    Returns:
+        (n, time, width)
+    """
+    return sinusoids(numbers, width) * (numbers > 0)[..., None]
+
+
+def visible_keys(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
+    """(n, Lq, Lk) bool: which keys a query may attend to.
+
+    Real keys only; if causal, query i sees keys up to i + |Lq - Lk|, with real steps alone counted in i and in both
+    lengths. Every query sees at least the first real key, padded queries among them, so that no softmax is empty.
+
+    queries, keys: (n, Lq) and (n, Lk) bool, which steps are real.
+
+    >>> visible_keys(torch.ones(1, 2, dtype=bool), torch.ones(1, 4, dtype=bool)).int().tolist()
+    [[[1, 1, 1, 0], [1, 1, 1, 1]]]
+    """
+    visible = keys[:, None].expand(-1, queries.shape[1], -1)
+    if not causal:
+        return visible
+    ahead = (queries.sum(dim=1) - keys.sum(dim=1)).abs()[:, None, None]
+    query_numbers = queries.cumsum(dim=1).clamp(min=1)[:, :, None]
+    return visible & (keys.cumsum(dim=1)[:, None] <= query_numbers + ahead)
+
+
+class MulT(nn.Module):
+    """The transformer without its head: all modalities in, one vector a sample out.
+
+    Args:
+        sizes: features a step, by modality; two modalities or more.
+        causal: whether a step is kept from attending to later ones, as published.
+        readout: `last_valid` reads the last real step of each modality. The published `last_slot` reads the last step
+            of the tensor, real or not.
+        pad_by_zero: the published way to tell padding: positions count all steps, a step whose first feature is exactly
+            0 after the projection has none, and padded steps are attended to.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        causal: bool = True,
+        readout: str = "last_valid",
+        pad_by_zero: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(sizes) < 2:
+            raise InputError(f"MulT needs two modalities or more, not {len(sizes)}.")
+        if readout not in READOUTS:
+            raise unknown("readout", readout, READOUTS)
+        self.sizes = dict(sizes)
+        self.readout = readout
+        self.pad_by_zero = pad_by_zero
+        joined = WIDTH * (len(sizes) - 1)
+        self.width = joined * len(sizes)
+        self.projections = nn.ModuleDict({name: nn.Linear(size, WIDTH, bias=False) for name, size in sizes.items()})
+        self.cross = nn.ModuleDict(
+            {
+                f"{target}_from_{source}": Stack(
+                    WIDTH, ATTENTION_DROPOUT if source == TEXT else 0.0, causal, pad_by_zero
+                )
+                for target in sizes
+                for source in sizes
+                if source != target
+            }
+        )
+        # Not keyed by modality: the stream of a target comes from all modalities, so none owns these parameters.
+        self.own = nn.ModuleList(Stack(joined, ATTENTION_DROPOUT, causal, pad_by_zero) for _ in sizes)
+
+    def forward(self, inputs: Mapping[str, Steps]) -> Tensor:
+        """(n, self.width), from (n, time, size) of every modality, whose number of steps may differ.
+
+        Raises:
+            InputError: if a sequence has no real step.
+        """
+        projected = {modality: self.projected(modality, *inputs[modality]) for modality in self.sizes}
+        ends = []
+        for (target, steps), own in zip(projected.items(), self.own, strict=True):
+            streams = [
+                self.cross[f"{target}_from_{source}"](steps, projected[source])
+                for source in self.sizes
+                if source != target
+            ]
+            states = own(Steps(torch.cat(streams, dim=2), steps.valid))
+            ends.append(states[:, -1] if self.readout == "last_slot" else last_valid(states, inputs[target].valid))
+        return torch.cat(ends, dim=1)
+
+    def projected(self, modality: str, x: Tensor, valid: Tensor) -> Steps:
+        """(n, time, WIDTH), 0 at padded steps."""
+        x, valid = zero_padded(x, valid, self.sizes[modality])
+        if not valid.any(dim=1).all():
+            raise InputError(f"A sequence of {modality!r} has no real step; leave the modality out of the sample.")
+        x = functional.dropout(x, TEXT_DROPOUT, self.training and modality == TEXT)
+        return Steps(self.projections[modality](x), torch.ones_like(valid) if self.pad_by_zero else valid)
+
+
+def last_valid(states: Tensor, valid: Tensor) -> Tensor:
+    """(n, time, width), (n, time) -> (n, width): the state of the last real step."""
+    last = valid.shape[1] - 1 - valid.flip(1).to(torch.int8).argmax(dim=1)
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+class MulTNetwork(Network):
+    """MulT and its head, z + W2 ReLU(W1 z), then linear; 1,071,211 parameters for 300, 5 and 20 features a step.
+
+    MulT needs every modality: a missing one is zeros, on as many steps as the first modality that is present.
+
+    Args:
+        sizes: features a step, by modality.
+        outputs: of the head.
+        causal, readout, pad_by_zero: as in `MulT`.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        outputs: int,
+        *,
+        causal: bool = True,
+        readout: str = "last_valid",
+        pad_by_zero: bool = False,
+    ) -> None:
+        super().__init__(sizes)
+        self.transformer = MulT(sizes, causal=causal, readout=readout, pad_by_zero=pad_by_zero)
+        self.head = ResidualHead(self.transformer.width, outputs)
+
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Steps:
+        """The steps as they are: in MulT nothing is computed from one modality alone."""
+        return as_steps(x, valid, self.transformer.sizes[modality])
+
+    def decode(self, features: Mapping[str, Steps]) -> Tensor:
+        """(n, outputs)."""
+        output: Tensor = self.head(self.transformer(zero_filled(features, self.transformer.sizes, self.modalities)))
+        return output
+
+
+def as_steps(x: Tensor, valid: Tensor | None, size: int) -> Steps:
+    """(n, time, size) with 0 at padded steps; every step is real if nothing is said."""
+    return Steps(*zero_padded(x, valid, size))
+
+
+def zero_filled(features: Mapping[str, Steps], sizes: Mapping[str, int], modalities: Iterable[str]) -> dict[str, Steps]:
+    """Steps of all modalities: a missing one is zeros on the real steps of the first that is present."""
+    first = next(features[modality] for modality in modalities if modality in features)
+    return {
+        modality: features[modality]
+        if modality in features
+        else Steps(first.values.new_zeros(*first.valid.shape, sizes[modality]), first.valid)
+        for modality in modalities
+    }
