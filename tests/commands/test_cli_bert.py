@@ -131,18 +131,14 @@ def test_a_converted_table_trains_to_the_same_bits(told, trained, settings, mosi
 def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_folder, tmp_path):
     # Adam's first step moves each weight that has a gradient by its rate, but for decay: here there is none.
     off = {"train.steps": 1, "train.weight_decay": 0.0, "train.schedule": "constant", "method.name": "full"}
-    for rate, given in ((2e-5, {}), (3e-4, {"train.bert_lr": 3e-4})):
-        run = tmp_path / f"{rate}"
-        told("fit", settings(**off, **given), "--run", run)
-        before = stored(bert_folder)
-        moved = {
-            name: (value - before[name]).abs().max().item()
-            for name, value in tensor_file.without_prefix("method.network.stems.text.bert.", tensors_of(run)).items()
-        }
-        assert moved["encoder.layer.0.output.dense.weight"] == pytest.approx(rate, rel=0.02)
-        assert max(moved.values()) < 1.02 * rate
-        entry = (run / "metrics.jsonl").read_text().splitlines()[0]
-        assert '"lr": 0.001' in entry
+    told("fit", settings(**off), "--run", tmp_path / "run")
+    before = stored(bert_folder)
+    after = tensor_file.without_prefix("method.network.stems.text.bert.", tensors_of(tmp_path / "run"))
+    moved = {name: (value - before[name]).abs().max().item() for name, value in after.items()}
+    assert moved["encoder.layer.0.output.dense.weight"] == pytest.approx(2e-5, rel=0.02)
+    assert max(moved.values()) < 1.02 * 2e-5
+    entry = (tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]
+    assert '"lr": 0.001' in entry
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -259,15 +255,6 @@ def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, ber
         (small / "config.json").write_text(config.replace(f'"{size}": {known}', f'"{size}": 4'))
         assert said in refused("fit", settings(**{"model.bert": str(small)}), "--run", tmp_path / "run")
         assert not (tmp_path / "run").exists()
-
-
-def test_a_learning_rate_for_no_bert_is_refused(refused, settings, make_features, tmp_path):
-    experiment = make_features()
-    given = {"data.root": experiment.data.root, "data.reading.modalities": None, "model.bert": None}
-    path = settings(**given, **{"train.bert_lr": 1e-5})
-    assert "train.bert_lr is for preset 'bert'" in refused("fit", path, "--run", tmp_path / "run")
-    assert not (tmp_path / "run/experiment.yaml").exists()
-    assert "must be positive" in refused("fit", settings(), "--run", tmp_path, "--train.bert_lr", "0")
 
 
 def test_a_run_whose_bert_is_gone_says_so(refused, trained, tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from anysubset.cli import main
 from anysubset.errors import InputError
 from anysubset.experiments.files import current_name, read_experiment, read_run_experiment, write_experiment
 from anysubset.experiments.settings import (
@@ -71,20 +72,39 @@ EVERYTHING = Experiment(
         batch=2,
         micro_batches=2,
         clip=0.5,
+        flops=1e9,
         optimizer="adamw",
+        betas=[0.8, 0.99],
+        amsgrad=True,
         lr=1e-5,
-        bert_lr=1e-6,
+        rates={"network.stems.text.bert.*": 1e-6},
         weight_decay=0.0,
-        schedule="cosine",
+        schedule="step",
+        step_every=4,
+        step_factor=0.5,
         warmup=3,
+        select="last",
+        stages={"first": {"lr": 1e-3, "rates": {"*.bias": 1e-4}}, "second": {"optimizer": "sgd", "momentum": 0.9}},
         precision="bfloat16",
-        compile=True,
         channels_last=True,
         validate_every=5,
         checkpoint_every=2,
         log_every=1,
         device="cuda:1",
     ),
+)
+
+# Settings that cannot stand beside those of EVERYTHING.
+SGD_ON_PLATEAU = Experiment(
+    train=TrainSettings(
+        optimizer="sgd",
+        momentum=0.9,
+        nesterov=True,
+        schedule="plateau",
+        plateau_patience=3,
+        plateau_factor=0.5,
+        compile=True,
+    )
 )
 
 
@@ -106,15 +126,17 @@ def fault(*arguments: object) -> str:
 # ------------------------------------------------------------------------------------------ reading and writing
 
 
-@pytest.mark.parametrize("experiment", [Experiment(), EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize(
+    "experiment", [Experiment(), EVERYTHING, SGD_ON_PLATEAU], ids=["defaults", "everything", "sgd on plateau"]
+)
 def test_what_is_written_is_read_back_unchanged(tmp_path, experiment):
     write_experiment(experiment, tmp_path / "e.yaml")
     assert read_experiment(tmp_path / "e.yaml") == experiment
 
 
 def test_every_setting_of_the_round_trip_differs_from_its_default():
-    defaults, changed = Experiment().flat(), EVERYTHING.flat()
-    same = [name for name in defaults if defaults[name] == changed.get(name)]
+    defaults, changed = Experiment().flat(), [EVERYTHING.flat(), SGD_ON_PLATEAU.flat()]
+    same = [name for name in defaults if all(defaults[name] == flat.get(name) for flat in changed)]
     assert len(defaults) > 25
     # These two are what they must be called.
     assert set(same) <= {"data.name", "method", "method.name"}
@@ -290,9 +312,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
         ("train.log_every", 0),
         ("train.lr", 0.0),
         ("train.lr", float("nan")),
-        ("train.bert_lr", 0.0),
+        ("train.rates", {"*": 0.0}),
         ("train.weight_decay", -0.1),
         ("train.warmup", -1),
+        ("train.flops", 0.0),
+        ("train.betas", [0.9]),
+        ("train.betas", [0.9, 1.0]),
         ("data.folds", 2),
         ("data.fold", 1),
         ("data.fold", -1),
@@ -308,6 +333,7 @@ def test_numbers_out_of_range_are_refused(name, value):
         ("train.schedule", "cosin", "cosine"),
         ("train.precision", "float8", "float32"),
         ("train.optimizer", "adamx", "adam"),
+        ("train.select", "lst", "last"),
         ("train.device", "gpu", None),
         ("train.device", "cuda:x", "cuda"),
     ],
@@ -323,6 +349,100 @@ def test_words_that_are_no_choice_are_refused(name, value, nearest):
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
 def test_devices_by_name(device):
     assert read_experiment(None, {"train.device": device}).train.device == device
+
+
+# ------------------------------------------------------------------------------------- optimizers and schedules
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"momentum": 0.9}, "train.momentum is for train.optimizer sgd, not for adam."),
+        ({"optimizer": "adamw", "nesterov": True}, "train.nesterov is for train.optimizer sgd, not for adamw."),
+        ({"optimizer": "sgd", "amsgrad": True}, "train.amsgrad is for train.optimizer adam or adamw, not for sgd."),
+        ({"optimizer": "sgd", "betas": [0.5, 0.9]}, "train.betas is for train.optimizer adam or adamw, not for sgd."),
+        ({"optimizer": "sgd", "nesterov": True}, "train.nesterov needs train.momentum above 0, such as 0.9."),
+        ({"optimizer": "sgd", "momentum": 1.0}, "train.momentum must be from 0 to below 1, not 1.0."),
+        ({"step_every": 3}, "train.step_every is for train.schedule step, not for poly."),
+        ({"schedule": "plateau", "step_factor": 0.5}, "train.step_factor is for train.schedule step, not for plateau."),
+        ({"schedule": "cosine", "plateau_patience": 3}, "train.plateau_patience is for train.schedule plateau"),
+        ({"schedule": "step", "plateau_factor": 0.5, "step_every": 3}, "train.plateau_factor is for train.schedule"),
+        ({"schedule": "step"}, "train.schedule step needs train.step_every"),
+        ({"schedule": "step", "step_every": 0}, "train.step_every must be at least 1, not 0."),
+        ({"schedule": "step", "step_every": 3, "step_factor": 1.0}, "train.step_factor must be above 0 and below 1"),
+        ({"schedule": "plateau", "plateau_patience": -1}, "train.plateau_patience must be 0 validations or more"),
+        ({"schedule": "plateau", "plateau_factor": 0.0}, "train.plateau_factor must be above 0 and below 1, not 0.0."),
+        ({"flops": 1e9, "compile": True}, "train.flops needs train.compile false"),
+    ],
+)
+def test_options_that_do_not_go_with_the_others_are_refused(settings, line):
+    assert line in fault(None, {f"train.{name}": value for name, value in settings.items()})
+
+
+def test_rates_are_one_setting_with_dots_in_its_names(tmp_path):
+    path = written(tmp_path, "train: {rates: {network.stems.text.*: 2e-5}}\n")
+    experiment = read_experiment(path)
+    assert experiment.train.rates == {"network.stems.text.*": 2e-5}
+    assert experiment.flat()["train.rates"] == {"network.stems.text.*": 2e-5}
+    assert "train.rates is a group of settings, not 3." in fault(None, {"train.rates": 3})
+
+
+def test_an_old_name_is_refused_with_the_new_one(tmp_path):
+    current = "is now called train.rates, by parameter names, such as {network"
+    assert fault(None, {"train.bert_lr": 1e-5}).startswith(f"Setting train.bert_lr {current}")
+    path = written(tmp_path, "train: {bert_lr: 1e-5}\n")
+    assert fault(path).startswith(f"Setting train.bert_lr in {path} {current}")
+
+
+def test_an_old_name_is_refused_on_the_command_line(capsys):
+    assert main(["fit", "experiment.yaml", "--train.bert_lr", "1e-5"]) == 2
+    assert "anysubset: Setting train.bert_lr is now called train.rates" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------- stages
+
+
+def test_a_stage_has_its_own_settings_and_the_rest_of_the_run(tmp_path):
+    text = "train: {steps: 50, batch: 8, stages: {first: {lr: 1e-2, steps: 20, rates: {a.*: 1e-4}}}}\n"
+    train = read_experiment(written(tmp_path, text), {"train.stages.first.warmup": 2}).train
+    assert train.stages == {"first": {"lr": 0.01, "steps": 20, "rates": {"a.*": 1e-4}, "warmup": 2}}
+    assert train.at_stage("first") == TrainSettings(steps=20, batch=8, lr=0.01, rates={"a.*": 1e-4}, warmup=2)
+    assert train.at_stage("second") == TrainSettings(steps=50, batch=8)
+
+
+def test_the_flat_names_of_a_stage_have_its_name_and_rates_stay_whole():
+    flat = EVERYTHING.flat()
+    assert flat["train.stages.first.rates"] == {"*.bias": 1e-4}
+    assert flat["train.stages.second.momentum"] == 0.9
+
+
+def test_options_of_another_optimizer_or_schedule_are_left_behind_by_a_stage():
+    train = TrainSettings(betas=[0.5, 0.9], amsgrad=True, schedule="step", step_every=7)
+    changed = train.changed({"optimizer": "sgd", "momentum": 0.9, "schedule": "constant"})
+    assert changed == TrainSettings(optimizer="sgd", momentum=0.9, schedule="constant")
+    # The same optimizer keeps its options.
+    assert train.changed({"optimizer": "adam"}) == train
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        ({"lr": -1.0}, "train.stages.first: train.lr must be positive, not -1.0."),
+        ({"momentum": 0.9}, "train.stages.first: train.momentum is for train.optimizer sgd, not for adam."),
+        ({"device": "cpu"}, "train.stages.first: Unknown setting of a stage 'device'."),
+        ({"lrr": 1.0}, "train.stages.first: Unknown setting 'train.lrr'. Did you mean 'train.lr'?"),
+        ({"lr": "fast"}, "A setting of train.stages.first cannot be read: "),
+        ({"lr": None}, "train.stages.first: train.lr has no value"),
+        (3, "train.stages"),
+    ],
+)
+def test_wrong_settings_of_a_stage_are_refused_with_its_name(stage, line):
+    assert line in fault(None, {"train.stages": {"first": stage}})
+
+
+def test_a_stage_has_no_steps_of_its_own_under_a_budget():
+    settings = {"train.flops": 1e9, "train.stages": {"first": {"steps": 3}}}
+    assert "train.stages.first: steps replaces a share of train.steps" in fault(None, settings)
 
 
 # -------------------------------------------------------------------------------------------------- other views

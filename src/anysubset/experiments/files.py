@@ -60,12 +60,27 @@ def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = Non
     for name, value in (overrides or {}).items():
         override(settings, name, value)
     check_names(settings)
+    parsed = parse_settings(settings, f"A setting in {path}" if path is not None else "A setting")
+    for stage, values in parsed["train"]["stages"].items():
+        try:
+            check_names({"train": values})
+        except InputError as error:
+            raise InputError(f"train.stages.{stage}: {error}") from None
+        typed = parse_settings({"train": values}, f"A setting of train.stages.{stage}")["train"]
+        parsed["train"]["stages"][stage] = {name: typed[name] for name in values}
+    return experiment_from(parsed)
+
+
+def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
+    """Nested settings in their types, with defaults for those that are not there.
+
+    Raises:
+        InputError: if a value cannot be read as the type of its setting; `subject` opens the message.
+    """
     try:
-        parsed = settings_parser().parse_object(settings)
+        return dict(settings_parser().parse_object(settings).as_dict())
     except (jsonargparse.ArgumentError, TypeError) as error:
-        place = f" in {path}" if path is not None else ""
-        raise InputError(f"A setting{place} cannot be read: {one_line(error)}") from error
-    return experiment_from(parsed.as_dict())
+        raise InputError(f"{subject} cannot be read: {one_line(error)}") from error
 
 
 def override(settings: dict[str, Any], name: str, value: Any) -> None:
@@ -155,7 +170,8 @@ def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, p
         if not isinstance(known[name], dict):
             continue
         if not isinstance(value, dict):
-            raise InputError(f"{prefix}{name} is a group of settings ({', '.join(known[name])}), not {value!r}.")
+            names = f" ({', '.join(known[name])})" if known[name] else ""
+            raise InputError(f"{prefix}{name} is a group of settings{names}, not {value!r}.")
         if f"{prefix}{name}" not in OPEN:
             check_names(value, known[name], f"{prefix}{name}.")
 

@@ -5,10 +5,11 @@ Imports neither torch nor MONAI, so that the command line can list every setting
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from anysubset.errors import InputError, unknown
 
@@ -22,11 +23,35 @@ RENAMED = {
     "holes": "missingness",
     "holes.rates": "missingness.rate_by",
     "missingness.rates": "missingness.rate_by",
+    "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.bert.*: 2.0e-5}",
 }
 RENAMED_VALUES: dict[tuple[str, object], str] = {}
 
 # Groups whose names are the user's own, or a method's.
-OPEN = ("data.regions", "data.reading.modalities", "method")
+OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
+
+# Groups that are one setting: their names are the user's own, and may have dots.
+WHOLE = ("data.regions", "data.reading.modalities", "train.rates", "train.stages.*.rates")
+
+# Options that only some optimizers or schedules have.
+OPTIMIZER_OPTIONS = {
+    "momentum": ("sgd",),
+    "nesterov": ("sgd",),
+    "betas": ("adam", "adamw"),
+    "amsgrad": ("adam", "adamw"),
+}
+SCHEDULE_OPTIONS = {
+    "step_every": ("step",),
+    "step_factor": ("step",),
+    "plateau_patience": ("plateau",),
+    "plateau_factor": ("plateau",),
+}
+
+# What a stage may set for itself; the rest holds for the whole run.
+STAGE_SETTINGS = (
+    *("steps", "batch", "micro_batches", "clip", "optimizer", *OPTIMIZER_OPTIONS, "lr", "rates", "weight_decay"),
+    *("schedule", *SCHEDULE_OPTIONS, "warmup", "select", "validate_every"),
+)
 
 
 @dataclass(frozen=True)
@@ -178,16 +203,29 @@ class TrainSettings:
 
     Args:
         steps: optimizer steps.
+        flops: budget of floating-point operations, which replaces `steps`: training takes as many steps as it pays for.
         batch: samples a step, over all processes.
         micro_batches: parts in which each process takes its share of a batch, one after the other, to save memory;
             their gradients are added up before anything is projected.
         clip: largest norm of the gradient of a step, clipped after decoupling; 0 for none.
-        optimizer: "adam", or "adamw", whose weight decay does not pass through the gradient.
+        optimizer: "adam", "adamw" (weight decay apart from the gradient) or "sgd".
+        momentum: of "sgd"; 0 for none.
+        nesterov: of "sgd", whether momentum is Nesterov's.
+        betas: of "adam" and "adamw", decay rates of the mean of the gradient and of its square.
+        amsgrad: of "adam" and "adamw", whether the largest mean square so far is used (Reddi et al. 2018).
         lr: learning rate at its highest.
-        bert_lr: that of a BERT's own parameters, where there is one; by default 2e-5.
-        weight_decay: L2, added to the gradient of "adam"; of "adamw", the share of a weight that a rate of 1 removes.
-        schedule: "poly" (power 0.9), "cosine" or "constant".
-        warmup: steps over which the learning rate rises from 0.
+        rates: pattern of parameter names -> learning rate at its highest, in place of `lr`; the first pattern that
+            matches counts. By default a BERT's own parameters have 2e-5.
+        weight_decay: L2, added to the gradient of "adam" and "sgd"; of "adamw", the share of a weight that a learning
+            rate of 1 removes.
+        schedule: "poly" (power 0.9), "cosine", "constant", "step" or "plateau".
+        step_every: of schedule "step", how many steps the learning rate stays the same.
+        step_factor: of schedule "step", what the learning rate is multiplied by then.
+        plateau_patience: of schedule "plateau", how many validations in a row may be no better than the best.
+        plateau_factor: of schedule "plateau", what the learning rate is multiplied by after one more.
+        warmup: steps over which the learning rate rises from 0, under any schedule.
+        select: which weights are kept for evaluation: "best" on validation, or "last".
+        stages: stage of the method -> settings in place of these, such as {pretraining: {lr: 1.0e-3}}.
         precision: "float32", or "bfloat16" or "float16" for autocast; "float16", for GPUs without the other, scales the
             losses and skips steps whose gradients overflow.
         compile: whether torch.compile is applied to the backbone.
@@ -199,15 +237,26 @@ class TrainSettings:
     """
 
     steps: int = 1000
+    flops: float | None = None
     batch: int = 4
     micro_batches: int = 1
     clip: float = 0.0
     optimizer: str = "adam"
+    momentum: float = 0.0
+    nesterov: bool = False
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    amsgrad: bool = False
     lr: float = 8e-4
-    bert_lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 1e-5
     schedule: str = "poly"
+    step_every: int | None = None
+    step_factor: float = 0.1
+    plateau_patience: int = 10
+    plateau_factor: float = 0.1
     warmup: int = 0
+    select: str = "best"
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     precision: str = "float32"
     compile: bool = False
     channels_last: bool = False
@@ -216,25 +265,102 @@ class TrainSettings:
     log_every: int = 10
     device: str = "auto"
 
+    # No setting any more: the training loop still reads it, until it calls `create_optimizer`.
+    bert_lr: ClassVar[float | None] = None
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "micro_batches", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.clip < math.inf:
-            raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
-        if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
-            raise InputError("train.lr must be positive, train.weight_decay and train.warmup not negative.")
-        if self.bert_lr is not None and not 0 < self.bert_lr < math.inf:
-            raise InputError(f"train.bert_lr must be positive, not {self.bert_lr}.")
         for name, choices in (
-            ("optimizer", ["adam", "adamw"]),
-            ("schedule", ["poly", "cosine", "constant"]),
+            ("optimizer", ["adam", "adamw", "sgd"]),
+            ("schedule", ["poly", "cosine", "constant", "step", "plateau"]),
+            ("select", ["best", "last"]),
             ("precision", ["float32", "bfloat16", "float16"]),
         ):
             if getattr(self, name) not in choices:
                 raise unknown(f"train.{name}", getattr(self, name), choices)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise unknown("train.device", self.device, ["auto", "cpu", "cuda", "cuda:N"])
+        if not 0 <= self.clip < math.inf:
+            raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"train.lr must be positive, not {self.lr}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"train.weight_decay must be 0 or more, not {self.weight_decay}.")
+        if self.warmup < 0:
+            raise InputError(f"train.warmup must be 0 steps or more, not {self.warmup}.")
+        self._check_optimizer()
+        self._check_schedule()
+        if self.flops is not None and not 0 < self.flops < math.inf:
+            raise InputError(f"train.flops is a budget of operations, such as 1.0e15, not {self.flops}.")
+        if self.flops is not None and self.compile:
+            raise InputError("train.flops needs train.compile false: the operations of compiled code are not counted.")
+        for stage in self.stages:
+            try:
+                self.at_stage(stage)
+            except InputError as error:
+                raise InputError(f"train.stages.{stage}: {error}") from None
+
+    def _check_optimizer(self) -> None:
+        self._check_options("optimizer", OPTIMIZER_OPTIONS)
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"train.momentum must be from 0 to below 1, not {self.momentum}.")
+        if self.nesterov and not self.momentum:
+            raise InputError("train.nesterov needs train.momentum above 0, such as 0.9.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"train.betas are two numbers from 0 to below 1, not {self.betas}.")
+        for pattern, rate in self.rates.items():
+            if not 0 < rate < math.inf:
+                raise InputError(f"train.rates: the learning rate of {pattern!r} must be positive, not {rate}.")
+
+    def _check_schedule(self) -> None:
+        self._check_options("schedule", SCHEDULE_OPTIONS)
+        if self.schedule == "step" and self.step_every is None:
+            raise InputError("train.schedule step needs train.step_every, the steps after which the rate changes.")
+        if self.step_every is not None and self.step_every < 1:
+            raise InputError(f"train.step_every must be at least 1, not {self.step_every}.")
+        if self.plateau_patience < 0:
+            raise InputError(f"train.plateau_patience must be 0 validations or more, not {self.plateau_patience}.")
+        for name in ("step_factor", "plateau_factor"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be above 0 and below 1, not {getattr(self, name)}.")
+
+    def _check_options(self, kind: str, options: Mapping[str, Sequence[str]]) -> None:
+        """Raise InputError for an option that the chosen optimizer or schedule does not have."""
+        chosen = getattr(self, kind)
+        for name, owners in options.items():
+            if chosen not in owners and getattr(self, name) != default_of(name):
+                raise InputError(f"train.{name} is for train.{kind} {' or '.join(owners)}, not for {chosen}.")
+
+    def at_stage(self, stage: str) -> "TrainSettings":
+        """Settings of one stage of a method: these, with those of `stages` in their place."""
+        return self.changed(self.stages.get(stage, {}))
+
+    def changed(self, settings: Mapping[str, Any]) -> "TrainSettings":
+        """Settings of a stage: these, with others in their place.
+
+        Where the optimizer or the schedule changes, options of the former one return to their defaults.
+
+        Raises:
+            InputError: if one of them is unknown, is out of range, or holds for the whole run.
+        """
+        for name in settings:
+            if name not in STAGE_SETTINGS:
+                raise unknown("setting of a stage", name, STAGE_SETTINGS)
+        if self.flops is not None and "steps" in settings:
+            raise InputError("steps replaces a share of train.steps; there is train.flops instead. Give one of them.")
+        merged = {**settings, "stages": {}}
+        for kind, options in (("optimizer", OPTIMIZER_OPTIONS), ("schedule", SCHEDULE_OPTIONS)):
+            if settings.get(kind, getattr(self, kind)) != getattr(self, kind):
+                merged = {**{name: default_of(name) for name in options}, **merged}
+        return replace(self, **merged)
+
+
+def default_of(name: str) -> Any:
+    """Default of a setting of training."""
+    (setting,) = (setting for setting in fields(TrainSettings) if setting.name == name)
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 @dataclass(frozen=True)
@@ -282,10 +408,10 @@ class Experiment:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; regions are one setting, and so are the modalities of a file."""
+    """Nested settings under dotted names; the groups of `WHOLE` stay one setting each."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and prefix + name not in ("data.regions", "data.reading.modalities"):
+        if isinstance(value, dict) and not any(fnmatchcase(prefix + name, whole) for whole in WHOLE):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
