@@ -1,0 +1,136 @@
+"""How many steps a budget pays for, how they are shared between stages, and how long and how large a run will be."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from anysubset.errors import InputError, unknown
+from anysubset.experiments.settings import TrainSettings
+
+
+def steps_by_stage(
+    settings: TrainSettings, shares: Mapping[str, float], flops: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, int]:
+    """Number of steps of each stage of a method.
+
+    Without a budget, `settings.steps` are divided by share between the stages that set no `steps` of their own. With
+    `settings.flops`, each stage gets its share of the budget, and as many steps as that pays for.
+
+    Args:
+        settings: of the run.
+        shares: stage -> its share; any positive numbers, of which only the ratios count.
+        flops: stage -> floating-point operations of its first steps (`training/cost.py` counts them).
+
+    Raises:
+        InputError: if the settings name a stage that the method does not have, or a stage would have no step.
+    """
+    check_stages(settings, shares)
+    if settings.flops is not None:
+        return affordable_steps(settings.flops, shares, flops or {})
+    own = {stage: int(settings.stages[stage]["steps"]) for stage in shares if "steps" in settings.stages.get(stage, {})}
+    rest = {stage: share for stage, share in shares.items() if stage not in own}
+    divided = divide_steps(settings.steps, rest) if rest else {}
+    return {stage: own.get(stage) or divided[stage] for stage in shares}
+
+
+def check_stages(settings: TrainSettings, stages: Mapping[str, float]) -> None:
+    """Raise InputError if `train.stages` names a stage that the method does not have."""
+    for stage in settings.stages:
+        if stage not in stages:
+            error = unknown("stage of the method", stage, stages)
+            raise InputError(f"train.stages.{stage}: {error}")
+
+
+def divide_steps(steps: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Divide steps by share, as evenly as whole numbers allow (largest remainders).
+
+    >>> divide_steps(10, {"first": 1, "second": 2})
+    {'first': 3, 'second': 7}
+
+    Raises:
+        InputError: if a stage would have no step.
+    """
+    total = sum(shares.values())
+    exact = {stage: steps * share / total for stage, share in shares.items()}
+    divided = {stage: math.floor(value) for stage, value in exact.items()}
+    # `sorted` is stable: of equal remainders the earlier stage comes first.
+    by_remainder = sorted(exact, key=lambda stage: divided[stage] - exact[stage])
+    for stage in by_remainder[: steps - sum(divided.values())]:
+        divided[stage] += 1
+    for stage, count in divided.items():
+        if not count:
+            raise InputError(f"train.steps {steps} leaves no step to stage {stage!r}; train longer.")
+    return divided
+
+
+def affordable_steps(budget: float, shares: Mapping[str, float], flops: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Number of steps of each stage that its share of a budget pays for, at the mean cost of its first steps.
+
+    A stage without FLOPs of its own counts as costly as all steps that were counted.
+
+    >>> affordable_steps(1000.0, {"first": 1, "second": 3}, {"first": [40, 60], "second": [100]})
+    {'first': 5, 'second': 7}
+
+    Raises:
+        InputError: if nothing was counted, or the share of a stage does not pay for a single step.
+    """
+    everything = [count for counts in flops.values() for count in counts]
+    if not sum(everything):
+        raise InputError("train.flops: no operations were counted in the first steps; set train.steps instead.")
+    total = sum(shares.values())
+    steps: dict[str, int] = {}
+    for stage, share in shares.items():
+        counts = flops.get(stage) or everything
+        cost = sum(counts) / len(counts)
+        steps[stage] = math.floor(budget * share / total / cost) if cost else 0
+        if not steps[stage]:
+            raise InputError(
+                f"train.flops {budget:.3g} pays for no step of stage {stage!r}: its share is "
+                f"{budget * share / total:.3g}, and a step takes {cost:.3g} operations."
+            )
+    return steps
+
+
+def estimate(steps: int, seconds: float, most_bytes: int | None) -> str:
+    """What is left of a run, in words.
+
+    >>> estimate(2000, 0.36, 3_100_000_000)
+    'about 12 min for 2000 steps, 3.1 GB at most so far'
+
+    Args:
+        steps: that are left.
+        seconds: that one step takes.
+        most_bytes: largest memory so far; None if it is unknown.
+    """
+    memory = "" if most_bytes is None else f", {size(most_bytes)} at most so far"
+    return f"about {duration(steps * seconds)} for {steps} {'step' if steps == 1 else 'steps'}{memory}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in its largest two units.
+
+    >>> [duration(value) for value in (0.4, 59.6, 754, 12_000, 190_000)]
+    ['0 s', '1 min', '13 min', '3 h 20 min', '2 d 5 h']
+    """
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return joined(minutes // 60, "h", minutes % 60, "min")
+    hours = round(minutes / 60)
+    return joined(hours // 24, "d", hours % 24, "h")
+
+
+def joined(large: int, unit: str, small: int, small_unit: str) -> str:
+    """Two units, without the smaller one where it is 0."""
+    return f"{large} {unit}" + (f" {small} {small_unit}" if small else "")
+
+
+def size(count: int) -> str:
+    """A number of bytes in MB or GB, which are powers of ten.
+
+    >>> [size(value) for value in (52_000_000, 3_100_000_000)]
+    ['52 MB', '3.1 GB']
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,97 @@
+"""Optimizers: sgd, adam and adamw, with a learning rate of its own for groups of parameters chosen by name."""
+
+import difflib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from anysubset.errors import InputError
+from anysubset.experiments.settings import TrainSettings
+from anysubset.models.bert import TokenEncoder
+
+BERT_RATE = 2e-5  # A pretrained BERT is fine-tuned slowly (Devlin et al. 2019, appendix A.3: 2e-5 to 5e-5).
+
+
+def create_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Optimizer of the parameters of a module that require a gradient.
+
+    Each parameter group has `peak`, its learning rate at the top of the schedule; see `set_learning_rates`. The first
+    group has the rate `settings.lr`; then comes a group for each other rate: of a BERT's own parameters, and of each
+    pattern of `settings.rates`. A pattern goes before the default rate of a BERT, and an earlier pattern before a later
+    one.
+
+    Raises:
+        InputError: if no parameter requires a gradient, or a pattern of `settings.rates` chooses no parameter.
+    """
+    groups = [
+        {"params": trained, "lr": rate, "peak": rate}
+        for parameters, rate in parameters_by_rate(module, settings)
+        if (trained := [parameter for parameter in parameters if parameter.requires_grad])
+    ]
+    if not groups:
+        raise InputError("No parameter of the model requires a gradient: there is nothing to train.")
+    adam: dict[str, Any] = {"betas": (settings.betas[0], settings.betas[1]), "amsgrad": settings.amsgrad}
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, **common, momentum=settings.momentum, nesterov=settings.nesterov)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **common, **adam)
+    return torch.optim.Adam(groups, **common, **adam)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rate of each group to its peak times the factor of the schedule."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def parameters_by_rate(module: nn.Module, settings: TrainSettings) -> list[tuple[list[nn.Parameter], float]]:
+    """All parameters, once each, with the learning rate of their group: first the default, then BERT, then patterns.
+
+    Raises:
+        InputError: if a pattern chooses no parameter.
+    """
+    # A parameter that is shared by two layers has two names, and either may match.
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    encoders = [layer for layer in module.modules() if isinstance(layer, TokenEncoder)]
+    pretrained = {parameter for encoder in encoders for parameter in encoder.bert.parameters()}
+    default: list[nn.Parameter] = []
+    bert: list[nn.Parameter] = []
+    by_pattern: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in settings.rates}
+    for parameter, own in names.items():
+        matching = [pattern for pattern in settings.rates if any(fnmatchcase(name, pattern) for name in own)]
+        if matching:
+            by_pattern[matching[0]].append(parameter)
+        else:
+            (bert if parameter in pretrained else default).append(parameter)
+    check_patterns(by_pattern, [name for own in names.values() for name in own])
+    return [
+        (default, settings.lr),
+        (bert, BERT_RATE),
+        *((parameters, settings.rates[pattern]) for pattern, parameters in by_pattern.items()),
+    ]
+
+
+def check_patterns(by_pattern: Mapping[str, list[nn.Parameter]], names: list[str]) -> None:
+    """Raise InputError for a pattern that chooses no parameter.
+
+    by_pattern: the parameters that each pattern chose. names: of all parameters.
+    """
+    for pattern, parameters in by_pattern.items():
+        if parameters:
+            continue
+        if any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"train.rates: {pattern!r} changes nothing, since earlier patterns match all of its parameters. "
+                "The first pattern that matches counts: put it before them."
+            )
+        # Both `network.head.weight` and `network.head.*` may be meant.
+        parts = [name.split(".") for name in names]
+        groups = {".".join(part[:depth]) + ".*" for part in parts for depth in range(1, len(part))}
+        near = difflib.get_close_matches(pattern, sorted({*names, *groups}), n=3, cutoff=0.5) or sorted(names)[:3]
+        raise InputError(f"train.rates: {pattern!r} matches no parameter. Names near it: {', '.join(near)}.")
