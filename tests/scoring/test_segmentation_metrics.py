@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.metrics import compute_dice
 from torch import Tensor
 
 from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
@@ -49,6 +50,14 @@ def test_dice_of_an_overlap_by_hand():
     predicted = voxels((0, 0, 0), (1, 0, 0))
     true = voxels((1, 0, 0), (2, 0, 0), (3, 0, 0))
     assert dice(predicted, true).tolist() == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_dice_is_bit_for_bit_that_of_monai(share: float):
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.rand(2, 3, 24, 24, 24, generator=generator) < share).unbind()
+    (reference,) = compute_dice(prediction[None].float(), target[None].float(), ignore_empty=False)
+    assert torch.equal(dice(prediction, target), reference)
 
 
 def test_each_region_has_its_own_score_in_the_order_of_the_regions():

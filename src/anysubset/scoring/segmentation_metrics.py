@@ -1,38 +1,40 @@
-"""Scores of a segmentation: hard Dice, the 95th percentile of the surface distance, and calibration, by region."""
+"""Metrics of a segmentation by region: hard Dice, the 95 % Hausdorff distance, and the calibration error."""
 
 import warnings
 from collections.abc import Sequence
 
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
 BINS = 10  # Of the chance of an answer, equally wide from 0 to 1.
 
 
 def dice(prediction: Tensor, target: Tensor) -> Tensor:
-    """(regions,): hard Dice; 1 where both are empty, 0 where only one is (the BraTS rule).
+    """(regions,): hard Dice, 2 |P and T| / (|P| + |T|); 1 if both are empty, 0 if only one is (the BraTS rule).
 
     Args:
         prediction: (regions, ...) bool.
         target: (regions, ...) bool.
     """
-    score: Tensor = compute_dice(
-        prediction[None].float(), target[None].float(), include_background=True, ignore_empty=False
-    )
-    return score[0]
+    scores = []
+    # One region at a time: `count_nonzero` over whole bool tensors is many times as fast as along dimensions.
+    for predicted, true in zip(prediction, target, strict=True):
+        total = int(predicted.count_nonzero()) + int(true.count_nonzero())
+        scores.append(2 * int((predicted & true).count_nonzero()) / total if total else 1.0)
+    return torch.tensor(scores)
 
 
 def hd95(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor:
     """(regions,): Hausdorff distance in mm, the larger of the two directed 95th percentiles.
 
-    Surfaces are masks minus their erosion by the face neighbours. 0 where both are empty; the diagonal of the whole
-    volume where one is (373.13 for 240 x 240 x 155 voxels of 1 mm).
+    The surface of a mask is the mask minus its erosion by the face neighbours. 0 if both masks are empty; the diagonal
+    of the volume if one is (373.13 mm for 240 x 240 x 155 voxels of 1 mm).
 
     Args:
         prediction: (regions, ...) bool.
         target: (regions, ...) bool.
-        spacing: voxel size in mm, one an axis.
+        spacing: voxel size in mm along each axis.
     """
     diagonal = sum((size * step) ** 2 for size, step in zip(target.shape[1:], spacing, strict=True)) ** 0.5
     distances = []
