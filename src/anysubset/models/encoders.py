@@ -145,6 +145,12 @@ def front_padded(x: Tensor, valid: Tensor) -> Tensor:
     return x.gather(1, order[..., None].expand_as(x))
 
 
+def end_padded(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, time, size) and (n, time) with the real steps moved to the start, in their order."""
+    order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
+    return x.gather(1, order[..., None].expand_as(x)), valid.gather(1, order)
+
+
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     """(n, time, size) with 0 at every padded step -> (n, size): the mean over the real ones."""
     counts = valid.sum(dim=1, keepdim=True)
