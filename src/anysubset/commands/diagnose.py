@@ -6,7 +6,8 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.commands.terminal import say, show_diagnosis, track
+from anysubset.commands.progress import track
+from anysubset.commands.terminal import say, show_diagnosis
 from anysubset.commands.trained import open_run
 from anysubset.errors import InputError
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.commands.terminal import say, show_feature_scores, show_random_missing, show_volume_scores, track_samples
+from anysubset.commands.progress import track_samples
+from anysubset.commands.terminal import say, show_feature_scores, show_random_missing, show_volume_scores
 from anysubset.commands.trained import open_run
 from anysubset.system.devices import device_of
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.commands.terminal import say, show_support, track_steps
+from anysubset.commands.progress import track_steps
+from anysubset.commands.terminal import say, show_support
 from anysubset.experiments.files import add_settings, read_experiment
 from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.devices import device_of

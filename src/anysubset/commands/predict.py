@@ -7,7 +7,8 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.given import Given
-from anysubset.commands.terminal import say, track
+from anysubset.commands.progress import track
+from anysubset.commands.terminal import say
 from anysubset.commands.trained import Opened, open_run
 from anysubset.errors import InputError
 

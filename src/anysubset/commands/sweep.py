@@ -11,7 +11,8 @@ import jsonargparse
 from anysubset.commands.evaluate import evaluate
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
-from anysubset.commands.terminal import say, show_results, track
+from anysubset.commands.progress import track
+from anysubset.commands.terminal import say, show_results
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.system.devices import device_of

@@ -1,24 +1,22 @@
-"""What people see on the terminal: lines, tables of scores and of what was found, and progress."""
+"""What people see on the terminal: lines, tables of scores and of what was found."""
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from anysubset.datasets.dataset import Dataset, Sample
+    from anysubset.datasets.dataset import Dataset
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
     from anysubset.tables.dataset import Features
     from anysubset.volumes.dataset import Volumes
 
-Item = TypeVar("Item")
 MOST = 15  # Scenarios that fit into a line.
 
 # Where nobody looks at a terminal, lines are as wide as the widest table needs.
@@ -299,50 +297,3 @@ def target_line(target: Mapping[str, Any]) -> str:
     signs = f"{target['negative']} negative, {target['zero']} zero, {target['positive']} positive"
     spread = f"numbers from {target['minimum']:.4g} to {target['maximum']:.4g}, mean {target['mean']:.4g}"
     return f"{spread}, median {target['median']:.4g}; {signs}{majority} of the signs"
-
-
-# -------------------------------------------------------------------------------------------------- progress
-
-
-def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterable[Item]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    if not console.is_terminal:
-        yield from items
-        return
-    with progress_bar() as bar:
-        yield from bar.track(items, total=total, description=label)
-
-
-def track_samples(samples: Iterable["Sample"], label: str, total: int) -> Iterable["Sample"]:
-    """A progress bar, on a terminal, of samples that come alone or in blocks; `total` counts them by id."""
-    if not console.is_terminal:
-        yield from samples
-        return
-    with progress_bar() as bar:
-        task = bar.add_task(label, total=total)
-        for sample in samples:
-            yield sample
-            bar.advance(task, len(sample.ids))
-
-
-def track_steps(steps: Iterable[int], done: int) -> Iterable[int]:
-    """A progress bar of the training on a terminal; elsewhere a line every tenth of the way."""
-    steps = list(steps)
-    total = done + len(steps)
-    if console.is_terminal:
-        with progress_bar() as bar:
-            task = bar.add_task("Training", total=total, completed=done)
-            for step in steps:
-                yield step
-                bar.update(task, completed=step)
-        return
-    for step in steps:
-        yield step
-        if step % max(1, total // 10) == 0:
-            say(f"step {step} of {total}")
-
-
-def progress_bar() -> Progress:
-    """The look of all bars."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
