@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.report.calibration import calibration, calibrations, over_seeds
+from anysubset.report.page import mean_calibrations
 from anysubset.report.results import Result
 from anysubset.scoring.scores import ALL
 
@@ -30,20 +30,8 @@ def result(chances: dict[tuple[str, ...], list[tuple[float, float]]]) -> Result:
     )
 
 
-def test_the_error_is_the_mean_gap_over_the_answers():
-    # By hand. Bin .6 to .7: chances .6 and .64, one right: gap .62 - .5. Bin .9 to 1: .9 and 1, both right: gap .05.
-    found = calibration([(0.6, 1), (0.64, 0), (0.9, 1), (1.0, 1)])
-    assert found.error == pytest.approx((2 * 0.12 + 2 * 0.05) / 4)
-    assert found.confidence == pytest.approx(0.785)
-    assert found.accuracy == 0.75
-    assert found.bins == [
-        (pytest.approx(0.62), 0.5, 2),
-        (pytest.approx(0.95), 1.0, 2),
-    ]
-
-
 def test_a_scenario_is_made_of_its_samples():
-    found = calibrations(result({A: [(0.9, 1.0), (0.8, 0.0)]}))[A]
+    found = result({A: [(0.9, 1.0), (0.8, 0.0)]}).calibrations()[A]
     assert found.confidence == pytest.approx(0.85)
     assert found.accuracy == 0.5
     assert found.error == pytest.approx((0.1 + 0.8) / 2)
@@ -52,12 +40,12 @@ def test_a_scenario_is_made_of_its_samples():
 def test_nothing_is_guessed():
     known = result({A: [(0.9, 1.0)]})
     unknown = replace(known, samples={("correct", ALL): known.samples["correct", ALL]})
-    assert calibrations(unknown) == {}
-    assert over_seeds({0: known, 1: unknown}) == {}
+    assert unknown.calibrations() == {}
+    assert mean_calibrations([known, unknown]) == {}
 
 
 def test_seeds_are_averaged_where_all_have_the_scenario():
-    found = over_seeds({0: result({A: [(0.9, 1.0)], B: [(0.9, 1.0)]}), 1: result({A: [(0.7, 1.0)]})})
+    found = mean_calibrations([result({A: [(0.9, 1.0)], B: [(0.9, 1.0)]}), result({A: [(0.7, 1.0)]})])
     assert list(found) == [A]
     assert found[A] == (pytest.approx(0.2), pytest.approx(0.8), 1.0)
 

@@ -5,7 +5,7 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor
 
-from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
+from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
 
 BRATS = (240, 240, 155)
 DIAGONAL = 373.13  # sqrt(240^2 + 240^2 + 155^2)
@@ -136,13 +136,13 @@ def test_the_error_is_the_gap_of_each_bin_by_its_voxels():
     chances = torch.tensor([[0.95, 0.97, 0.12, 0.16]])
     target = torch.tensor([[True, False, False, True]])
     # Bin .9 to 1: mean chance .96, half right. Bin .8 to .9: mean chance .86, half right.
-    assert calibration_error(chances, target).tolist() == pytest.approx([(2 * 0.46 + 2 * 0.36) / 4])
+    assert voxel_calibration_error(chances, target).tolist() == pytest.approx([(2 * 0.46 + 2 * 0.36) / 4])
 
 
 def test_regions_stand_for_themselves():
     chances = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.75, 0.25]]).reshape(3, 2, 1, 1)
     target = torch.tensor([[True, False], [False, True], [True, False]]).reshape(3, 2, 1, 1)
-    assert calibration_error(chances, target).tolist() == pytest.approx([0.0, 1.0, 0.25])
+    assert voxel_calibration_error(chances, target).tolist() == pytest.approx([0.0, 1.0, 0.25])
 
 
 def test_chances_that_mean_what_they_say_have_next_to_no_error():
@@ -150,5 +150,5 @@ def test_chances_that_mean_what_they_say_have_next_to_no_error():
     chances = torch.rand(1, 200_000, generator=generator)
     honest = torch.rand(1, 200_000, generator=generator) < chances
     # The gap of a bin of 40,000 answers has a standard deviation of at most .0025.
-    assert calibration_error(chances, honest).item() < 0.01
-    assert calibration_error(chances**3, honest).item() > 0.1
+    assert voxel_calibration_error(chances, honest).item() < 0.01
+    assert voxel_calibration_error(chances**3, honest).item() > 0.1

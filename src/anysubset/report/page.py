@@ -8,7 +8,7 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import anysubset
-from anysubset.report import calibration, figures
+from anysubset.report import figures
 from anysubset.report.cards import (
     Availability,
     Cost,
@@ -24,7 +24,7 @@ from anysubset.report.differences import compare
 from anysubset.report.dynamics import Drawn, Dynamics, dynamics
 from anysubset.report.folder import read_record
 from anysubset.report.pictures import Gallery
-from anysubset.report.results import Together
+from anysubset.report.results import Result, Together
 from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
 from anysubset.report.side_by_side import reference_of, tested
 from anysubset.scenarios import Scenario, scenario_name
@@ -204,14 +204,14 @@ def calibrated_classes(comparison: Comparison, name: str) -> Calibrated | None:
     found = {
         method: values
         for method, by_seed in comparison.group.results.items()
-        if (values := calibration.over_seeds(by_seed))
+        if (values := mean_calibrations(list(by_seed.values())))
     }
     if not found:
         return None
     bins = {}
     for method in found:
         first = next(iter(comparison.group.results[method].values()))
-        whole = calibration.calibrations(first).get(comparison.modalities)
+        whole = first.calibrations().get(comparison.modalities)
         if whole is not None:
             bins[method] = whole.bins
     drawn = None
@@ -219,6 +219,20 @@ def calibrated_classes(comparison: Comparison, name: str) -> Calibrated | None:
         picture = figures.reliability(bins, comparison.methods, f"{name}-reliability")
         drawn = Drawn(picture, figures.keys(list(bins), comparison.methods))
     return Calibrated("samples", list(found), ["error", "confidence", "accuracy"], in_rows(comparison, found), drawn)
+
+
+def mean_calibrations(results: Sequence[Result]) -> dict[Scenario, tuple[float, float, float]]:
+    """Means over the seeds of error, confidence and accuracy, by scenario; empty if a seed has no probabilities."""
+    by_seed = [result.calibrations() for result in results]
+    return {
+        scenario: (
+            fmean(seed[scenario].error for seed in by_seed),
+            fmean(seed[scenario].confidence for seed in by_seed),
+            fmean(seed[scenario].accuracy for seed in by_seed),
+        )
+        for scenario in by_seed[0]
+        if all(scenario in seed for seed in by_seed)
+    }
 
 
 def calibrated_voxels(comparison: Comparison) -> Calibrated | None:

@@ -17,6 +17,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiments.files import read_run_experiment
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
+from anysubset.scoring.calibration import Calibration, calibration
 from anysubset.scoring.prediction_metrics import sign_is_right
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
 from anysubset.system.tensor_file import read_facts
@@ -144,6 +145,16 @@ class Result:
         return {
             scenario: {sample: mark for sample, mark in by_sample.items() if mark is not None}
             for scenario, by_sample in marks.items()
+        }
+
+    def calibrations(self) -> dict[Scenario, Calibration]:
+        """Calibration of predicted classes by scenario; empty if `scores.csv` holds no probabilities."""
+        confidence, correct = self.samples.get(("confidence", ALL)), self.samples.get(("correct", ALL))
+        if confidence is None or correct is None:
+            return {}
+        return {
+            scenario: calibration([*by_sample.values()], [correct[scenario][sample] for sample in by_sample])
+            for scenario, by_sample in confidence.items()
         }
 
     def constants(self) -> dict[str, dict[str, float]]:

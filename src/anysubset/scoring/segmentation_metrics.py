@@ -7,7 +7,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
-BINS = 10  # Of the chance of an answer, equally wide from 0 to 1.
+from anysubset.scoring.calibration import calibration_error
 
 
 def dice(prediction: Tensor, target: Tensor) -> Tensor:
@@ -56,23 +56,16 @@ def hd95(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor
     return torch.tensor(distances)
 
 
-def calibration_error(chances: Tensor, target: Tensor) -> Tensor:
-    """(regions,): expected calibration error over the voxels of each region, from 0 to 1; the less the better.
+def voxel_calibration_error(probability: Tensor, target: Tensor) -> Tensor:
+    """(regions,): expected calibration error over the voxels of each region, from 0 to 1; lower is better.
 
-    The answer of a voxel is what is likelier, inside or outside. Answers are put into ten bins by their chance: how far
-    the mean chance of a bin lies from the share that is right, averaged over the voxels. Far from the head every voxel
-    is right without effort: leave out what can be cut off. Naeini, Cooper and Hauskrecht (2015), Obtaining well
-    calibrated probabilities using Bayesian binning.
+    A voxel is predicted inside or outside, whichever is likelier, so its probability is at least 0.5. Voxels far from
+    the head are right without effort: crop the volume to the head first.
 
     Args:
-        chances: (regions, ...) float, the chance of being inside.
+        probability: (regions, ...) float, of being inside.
         target: (regions, ...) bool.
     """
-    errors = []
-    for inside, true in zip(chances.flatten(1).double(), target.flatten(1), strict=True):
-        chance = torch.maximum(inside, 1 - inside)
-        right = ((inside > 0.5) == true).double()
-        place = (chance * BINS).long().clamp(max=BINS - 1)
-        gaps = torch.bincount(place, weights=chance - right, minlength=BINS)
-        errors.append(gaps.abs().sum() / len(chance))
-    return torch.stack(errors)
+    inside, true = probability.flatten(1).double(), target.flatten(1)
+    confidence, correct = torch.maximum(inside, 1 - inside), (inside > 0.5) == true
+    return torch.stack([calibration_error(*region) for region in zip(confidence, correct, strict=True)])

@@ -25,7 +25,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring.scores import Score
-from anysubset.scoring.segmentation_metrics import calibration_error, dice, hd95
+from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
 from anysubset.system import processes, tensor_file
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.augmentation import patches
@@ -82,7 +82,7 @@ class WholeVolume(Sample):
         values = {"dice": dice(predicted, self.target)}
         if thorough:
             values["hd95"] = hd95(predicted, self.target, self.spacing)
-            values["ece"] = calibration_error(answer[0].cpu().float().sigmoid(), self.box.of(self.target))
+            values["ece"] = voxel_calibration_error(answer[0].cpu().float().sigmoid(), self.box.of(self.target))
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()

@@ -1,0 +1,59 @@
+"""Calibration: whether of predictions with a probability of 0.8 eight in ten are right.
+
+The expected calibration error of Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using
+Bayesian binning: predictions are sorted into ten bins of equal width by their probability.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration of a set of predictions.
+
+    error: expected calibration error, from 0 to 1. confidence: mean probability of the predicted classes.
+    accuracy: share of right predictions. bins: (mean probability, accuracy, count) of each non-empty bin.
+    """
+
+    error: float
+    confidence: float
+    accuracy: float
+    bins: Sequence[tuple[float, float, int]]
+
+
+def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
+    """(): expected calibration error, the mean over samples of |mean probability - accuracy| of their bin.
+
+    Args:
+        confidence: (n,) float64 probability of the predicted class.
+        correct: (n,) bool or float64, whether the prediction is right.
+    """
+    gaps = torch.bincount(bin_indices(confidence), weights=confidence - correct.double(), minlength=BINS)
+    return gaps.abs().sum() / len(confidence)
+
+
+def calibration(confidence: Sequence[float], correct: Sequence[float]) -> Calibration:
+    """Calibration of n > 0 predictions, from the probability of each and whether it is right (1 or 0).
+
+    >>> calibration([0.9, 0.9], [1, 0]).error
+    0.4
+    """
+    probability, right = torch.tensor(confidence, dtype=torch.float64), torch.tensor(correct, dtype=torch.float64)
+    indices = bin_indices(probability)
+    bins = []
+    for index in indices.unique().tolist():
+        inside = indices == index
+        bins.append((float(probability[inside].mean()), float(right[inside].mean()), int(inside.sum())))
+    error = float(calibration_error(probability, right))
+    return Calibration(error, float(probability.mean()), float(right.mean()), bins)
+
+
+def bin_indices(confidence: Tensor) -> Tensor:
+    """(n,) int64: the bin of each probability; 1.0 falls into the last one."""
+    return (confidence * BINS).long().clamp(max=BINS - 1)
