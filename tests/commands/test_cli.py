@@ -277,6 +277,23 @@ def test_inspect_draws_splits_where_there_are_none(capsys, phantoms, tmp_path):
     assert sorted(case for ids in splits.values() for case in ids) == [f"phantom_00{i}" for i in range(8)]
 
 
+def test_inspect_draws_splits_that_keep_groups_together(capsys, phantoms, tmp_path):
+    patients, written = tmp_path / "patients", tmp_path / "data.yaml"
+    shutil.copytree(phantoms, patients, ignore=shutil.ignore_patterns("splits.json"))
+    groups = tmp_path / "groups.csv"
+    # Patients 0 and 1 are one group, 2 and 3 the next, and so on: 4 groups, of which val and test take one each.
+    groups.write_text("id,group\n" + "".join(f"phantom_00{i},{i // 2}\n" for i in range(8)))
+    options = ["--group", str(groups), "--json", "--write", str(written)]
+    assert cli.main(["inspect", str(patients), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["groups"] == 4
+    data = read_experiment(written).data
+    assert data.group == str(groups)
+    splits = json.loads(Path(data.splits).read_text())
+    assert {name: len(ids) for name, ids in splits.items()} == {"train": 4, "val": 2, "test": 2}
+    for ids in splits.values():
+        assert len({int(scan[-1]) // 2 for scan in ids}) == len(ids) / 2
+
+
 def test_inspect_does_not_write_over_a_file(capsys, phantoms, tmp_path):
     (tmp_path / "data.yaml").write_text("precious: 1\n")
     assert cli.main(["inspect", str(phantoms), "--write", str(tmp_path / "data.yaml")]) == 2

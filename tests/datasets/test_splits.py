@@ -125,3 +125,23 @@ def test_three_patients_are_enough_and_two_are_not():
     assert {len(part) for part in draw_splits(["a", "b", "c"]).values()} == {1}
     with pytest.raises(InputError, match="2 patients with a label cannot be split"):
         draw_splits(["a", "b"])
+
+
+def test_the_scans_of_a_patient_are_drawn_into_the_same_split():
+    # 20 patients with 1 to 4 scans: 14, 2 and 4 patients, whole.
+    groups = {f"p{patient:02}_{scan}": f"p{patient:02}" for patient in range(20) for scan in range(1 + patient % 4)}
+    splits = draw_splits(list(groups), groups=groups)
+    patients = {name: {groups[scan] for scan in part} for name, part in splits.items()}
+    assert {name: len(part) for name, part in patients.items()} == {"train": 14, "val": 2, "test": 4}
+    assert len(set.union(*patients.values())) == 20
+    assert sorted(scan for part in splits.values() for scan in part) == sorted(groups)
+
+
+def test_groups_of_one_id_are_drawn_as_ids_are():
+    ids = [f"case_{number}" for number in range(20)]
+    assert draw_splits(ids, groups={sample: sample for sample in ids}) == draw_splits(ids)
+
+
+def test_fewer_than_three_groups_cannot_be_split():
+    with pytest.raises(InputError, match="2 groups of patients with a label cannot be split"):
+        draw_splits(["a1", "a2", "b1"], groups={"a1": "a", "a2": "a", "b1": "b"})

@@ -30,6 +30,7 @@ EVERYTHING = Experiment(
         skull_stripped=False,
         cache="/tmp/cache",
         workers=2,
+        group="(.+)_.",
         augment=AugmentSettings(flip=0.0, affine=1.0, intensity=0.2, foreground=0.25),
         folds=4,
         fold=3,
@@ -451,7 +452,7 @@ def test_a_stage_has_no_steps_of_its_own_under_a_budget():
 def test_at_another_place_only_root_differs_and_what_names_the_ids_of_this_one():
     moved = EVERYTHING.at("/elsewhere")
     elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "missingness": None}
-    elsewhere["complete_only"] = False
+    elsewhere |= {"group": None, "complete_only": False}
     assert moved == replace(EVERYTHING, data=replace(EVERYTHING.data, **elsewhere))
     assert EVERYTHING.at(None) is EVERYTHING
 
@@ -477,11 +478,14 @@ def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
     (tmp_path / "drawn.json").write_text("{}")
     (tmp_path / "bert").mkdir()
     monkeypatch.chdir(tmp_path)
-    given = {"data.root": "patients", "data.splits": "drawn.json", "model.bert": "bert"}
+    (tmp_path / "scans.csv").write_text("id,group\n")
+    given = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "model.bert": "bert"}
     found = read_experiment(None, given).anchored()
     assert found.model.bert == str(tmp_path / "bert")
     assert found.data.root == str(tmp_path / "patients")
     assert found.data.splits == str(tmp_path / "drawn.json")
+    assert found.data.group == str(tmp_path / "scans.csv")
+    assert read_experiment(None, {"data.group": "(.+)_."}).anchored().data.group == "(.+)_."
     # Splits that lie beside the patients are found there, wherever that is.
     beside = read_experiment(None, {"data.root": "patients", "data.splits": "splits.json"}).anchored()
     assert beside.data.splits == "splits.json"

@@ -420,6 +420,7 @@ def test_settings_that_mean_nothing_are_refused(utterances, model, words, fault)
 
 def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path, fault):
     assert "data.workers means nothing for dataset 'mosi'" in fault(features, utterances, workers=2)
+    assert "data.group means nothing for dataset 'mosi'" in fault(features, utterances, group="(.+)_")
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
     with pytest.raises(InputError, match=r"model.preset means nothing .* it is for features"):

@@ -364,6 +364,39 @@ def test_complete_patients_are_counted(tmp_path):
     assert found.present("all").count(found.task.modalities) == 1
 
 
+def lines_told(root: Path, **settings: object) -> list[str]:
+    """What creating the data set reports."""
+    lines: list[str] = []
+    data = DataSettings(**{"name": "phantom", "root": str(root), **settings})
+    create_dataset(data, ModelSettings(patch=[12, 12]), lines.append)
+    return lines
+
+
+def test_a_split_file_that_tears_a_group_apart_is_noted_in_one_line(phantoms, tmp_path):
+    splits = tmp_path / "torn.json"
+    splits.write_text('{"train": ["phantom_000", "phantom_001"], "val": ["phantom_002"], "test": ["phantom_003"]}')
+    # Groups {000, 001}, {002, 003} and two more of which no scan is in a split.
+    groups = tmp_path / "groups.json"
+    groups.write_text(json.dumps({f"phantom_00{i}": f"patient {i // 2}" for i in range(8)}))
+    (line,) = lines_told(phantoms, splits=str(splits), group=str(groups))
+    assert line.startswith("note: 1 of 4 groups (data.group) are in more than one split, so scores may be too high: ")
+    assert line.endswith(": patient 1 (val, test)")
+    assert lines_told(phantoms, splits=str(splits)) == []
+    # A group of every scan: nothing is torn.
+    assert lines_told(phantoms, splits=str(splits), group="_(.+)") == []
+
+
+def test_groups_are_known_by_id_and_a_file_of_them_may_lie_under_the_root(phantoms, tmp_path):
+    root = tmp_path / "patients"
+    shutil.copytree(phantoms, root)
+    (root / "groups.csv").write_text("id,group\n" + "".join(f"phantom_00{i},{i % 2}\n" for i in range(8)))
+    assert dataset(root, group="groups.csv").groups == {f"phantom_00{i}": str(i % 2) for i in range(8)}
+    assert dataset(root, group=r"(phantom)_").groups == {f"phantom_00{i}": "phantom" for i in range(8)}
+    assert dataset(root).groups is None
+    with pytest.raises(InputError, match=r"gives no group for 1 of 8 ids: phantom_000\."):
+        dataset(root, group="_00([1-9])")
+
+
 def test_splits_lie_beside_a_manifest(tmp_path):
     patient(tmp_path, "a", {"t1": (2, 8)})
     (tmp_path / "list.csv").write_text("id,t1,seg\na,a/a_t1.nii.gz,a/a_seg.nii.gz\n")

@@ -67,6 +67,18 @@ def test_report(tmp_path):
     assert json.loads(json.dumps(report)) == report
 
 
+def test_groups_are_counted_and_splits_that_tear_one_apart_are_noted(tmp_path):
+    for scan in ("p1_a", "p1_b", "p2_a"):
+        save(tmp_path, scan, "t1")
+    (tmp_path / "splits.json").write_text('{"train": ["p1_a", "p2_a"], "test": ["p1_b"]}')
+    report = inspect_volumes(tmp_path, group="(.+)_")
+    assert report["groups"] == 2
+    (note,) = report["notes"]
+    assert note.endswith("scores may be too high: p1 (train, test)")
+    assert dataset_file(report, tmp_path, "(.+)_")["data"]["group"] == "(.+)_"
+    assert "group" not in dataset_file(report, tmp_path)["data"]
+
+
 def test_every_fault_of_every_patient_is_told(tmp_path):
     save(tmp_path, "good", "t1")
     save(tmp_path, "bad", "flair")

@@ -21,6 +21,11 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
         help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table of features.",
     )
     parser.add_class_arguments(ReadingSettings, "reading")
+    parser.add_argument(
+        "--group",
+        help="Setting data.group of patients with several scans: a regular expression with one group, which takes the "
+        "patient from a scan's id, or a CSV or JSON file. Splits that are drawn keep a patient's scans together.",
+    )
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
     parser.add_argument("--write", type=Path, help="Write a dataset file: the `data` section of an experiment.")
 
@@ -31,12 +36,14 @@ def inspect(given: Given) -> None:
     from anysubset.tables.formats import holds_features
     from anysubset.volumes.inspection import inspect_volumes
 
-    path, reading = Path(given["path"]), given.get("reading", {})
+    path, reading, group = Path(given["path"]), given.get("reading", {}), given.get("group")
     target = Path(given["write"]) if given.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
         check_free(file)
     features = bool(reading) or holds_features(path)
-    report = inspect_table(path, **reading) if features else inspect_volumes(path)
+    if features and group is not None:
+        raise InputError("--group is for patients; name the groups of a table with --reading.group.")
+    report = inspect_table(path, **reading) if features else inspect_volumes(path, group)
     if features and "samples" not in report:
         raise InputError(report["faults"][0])
     if given.get("json"):
@@ -48,7 +55,7 @@ def inspect(given: Given) -> None:
     if target is not None and features:
         write_features(report, path, reading, target)
     elif target is not None:
-        write_dataset(report, path, target)
+        write_dataset(report, path, target, group)
 
 
 def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:
@@ -71,19 +78,16 @@ def write_features(report: Given, path: Path, reading: Given, target: Path) -> N
     print(f"Wrote {target}", file=sys.stderr)
 
 
-def write_dataset(report: Given, path: Path, target: Path) -> None:
+def write_dataset(report: Given, path: Path, target: Path, group: str | None = None) -> None:
     """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
     import yaml
 
-    from anysubset.datasets.splits import draw_splits
-    from anysubset.volumes.inspection import dataset_file
-    from anysubset.volumes.patients import find_patients
+    from anysubset.volumes.inspection import dataset_file, drawn_splits
 
-    settings = dataset_file(report, path)
+    settings = dataset_file(report, path, group)
     if not report["splits"]:
-        usable = [patient.id for patient in find_patients(path) if patient.label and patient.id not in report["faults"]]
         splits = target.with_suffix(".splits.json")
-        splits.write_text(json.dumps(draw_splits(usable), indent=1) + "\n", encoding="utf-8")
+        splits.write_text(json.dumps(drawn_splits(report, path, group), indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
         print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

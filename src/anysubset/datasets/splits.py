@@ -105,15 +105,25 @@ def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
     return {name: tuple(splits[name]) for name in names}
 
 
-def draw_splits(ids: Collection[str], seed: int = 0) -> Splits:
-    """Seven tenths to train, one to val, two to test; at least one patient each.
+def draw_splits(ids: Collection[str], seed: int = 0, groups: Mapping[str, str] | None = None) -> Splits:
+    """Draw splits: seven tenths of the groups to train, one to val, two to test, but at least one group each.
+
+    Args:
+        ids: of the patients, or scans, to split.
+        seed: of the draw.
+        groups: group by id, such as the patient of a scan; the ids of a group go to the same split. By default every id
+            is a group of its own.
 
     Raises:
-        InputError: for fewer than three patients.
+        InputError: for fewer than three groups.
     """
-    if len(ids) < 3:
-        raise InputError(f"{len(ids)} patients with a label cannot be split into train, val and test; it takes three.")
-    shuffled = random.Random(seed).sample(sorted(ids), len(ids))
-    val, test = max(1, round(len(ids) / 10)), max(1, round(len(ids) / 5))
-    parts = {"train": shuffled[val + test :], "val": shuffled[:val], "test": shuffled[val : val + test]}
-    return {name: tuple(sorted(part)) for name, part in parts.items()}
+    group_of = {sample: sample for sample in ids} if groups is None else {sample: groups[sample] for sample in ids}
+    names = sorted(set(group_of.values()))
+    if len(names) < 3:
+        kind = "patients" if groups is None else "groups of patients"
+        raise InputError(f"{len(names)} {kind} with a label cannot be split into train, val and test; it takes three.")
+    shuffled = random.Random(seed).sample(names, len(names))
+    val, test = max(1, round(len(names) / 10)), max(1, round(len(names) / 5))
+    split_of = dict.fromkeys(names, "train")
+    split_of |= dict.fromkeys(shuffled[:val], "val") | dict.fromkeys(shuffled[val : val + test], "test")
+    return {name: tuple(sample for sample in sorted(ids) if split_of[group_of[sample]] == name) for name in USUAL}

@@ -61,7 +61,7 @@ DATASETS: dict[str, VolumeSet | FeatureSet] = {
 
 # Settings that mean nothing for one kind of dataset, since they are for the other.
 FOR_VOLUMES = (
-    *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
+    *("data.group", "data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
     *("model.patch", "model.stem", "model.pool", "model.cross_entropy"),
     *("model.overlap", "model.window", "model.mirror"),
 )

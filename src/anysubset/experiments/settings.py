@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from anysubset.errors import InputError, unknown
 
 # What may differ between a run and its continuation without changing a bit of the result.
-INCIDENTAL = ("data.root", "data.splits", "data.missingness", "data.cache", "data.workers", "model.bert")
+INCIDENTAL = ("data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers", "model.bert")
 
 # Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
 # is refused; a setting never has two names. Of several that fit, the longest counts.
@@ -118,6 +118,9 @@ class DataSettings:
         root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of features, the file or folder.
         splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root, and
             of features those of the file.
+        group: keeps scans of one patient in one split: a regular expression with one group, which takes the patient
+            from a scan's id, such as `(.+)_[0-9]+`; or a CSV file (columns `id`, `group`) or JSON file (id -> group).
+            Splits that `anysubset inspect --write` draws keep groups whole; a split file that does not is noted.
         modalities: in the order of the task.
         regions: name -> label values, outer regions first.
         skull_stripped: whether the air around a head is exactly one value; false finds the head first, so that
@@ -135,6 +138,7 @@ class DataSettings:
     name: str = "volumes"
     root: str = "."
     splits: str | None = None
+    group: str | None = None
     modalities: list[str] | None = None
     regions: dict[str, list[int]] | None = None
     skull_stripped: bool | None = None
@@ -391,20 +395,21 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same experiment with whole paths, so that its run can be used from anywhere."""
-        splits, missingness, bert = (
+        splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, self.data.missingness, self.model.bert)
+            for path in (self.data.splits, self.data.group, self.data.missingness, self.model.bert)
         )
-        data = replace(self.data, root=str(Path(self.data.root).resolve()), splits=splits, missingness=missingness)
+        root = str(Path(self.data.root).resolve())
+        data = replace(self.data, root=root, splits=splits, group=group, missingness=missingness)
         return replace(self, data=data, model=replace(self.model, bert=bert))
 
     def at(self, root: str | None) -> "Experiment":
         """The same experiment on data at another place; None leaves it where it is."""
         if root is None:
             return self
-        # Splits, folds and missingness are of the ids that lay where the data were.
-        data = replace(self.data, root=root, splits=None, folds=None, fold=0, missingness=None, complete_only=False)
-        return replace(self, data=data)
+        # Splits, groups, folds and missingness belong to the ids of the earlier data.
+        data = replace(self.data, root=root, splits=None, group=None, folds=None, fold=0, missingness=None)
+        return replace(self, data=replace(data, complete_only=False))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

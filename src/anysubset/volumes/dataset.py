@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anysubset.batches import Batch, collate
 from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
+from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
@@ -111,6 +112,7 @@ class Volumes(Dataset):
         self.root = data.root
         self.report = report
         self.patients = self.find_patients()
+        self.groups = self.read_groups()
         self.splits = self.read_splits()
         self.ready: dict[str, Prepared | Path] = {}
 
@@ -130,6 +132,16 @@ class Volumes(Dataset):
             for patient_id, patient in patients.items()
         }
 
+    def read_groups(self) -> dict[str, str] | None:
+        """Group of every patient, by id (`data.group`); None without the setting.
+
+        Raises InputError if the setting leaves a patient without a group.
+        """
+        setting = self.data.group
+        if setting is None:
+            return None
+        return groups_of(self.patients, place_of(setting, self.root) if is_file(setting) else setting)
+
     def read_splits(self) -> dict[str, tuple[str, ...]]:
         """Ids by split. Without a file of splits every patient is in the split `all`.
 
@@ -142,6 +154,9 @@ class Volumes(Dataset):
             found = read_splits(place_of(self.data.splits, self.root))
         if found is not None:
             check_splits(found, self.patients)
+            note = torn_note(found, self.groups) if self.groups is not None else None
+            if note is not None:
+                self.report(note)
         splits = {**(found or {}), "all": tuple(self.patients)}
         if not self.data.complete_only:
             return splits

@@ -11,7 +11,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from anysubset.datasets.splits import check_splits, find_splits
+from anysubset.datasets.groups import groups_of, torn_note
+from anysubset.datasets.splits import Splits, check_splits, draw_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.scenarios import scenario_name
 from anysubset.volumes.patients import BRATS, Patient, find_patients, modalities_in_order
@@ -20,7 +21,7 @@ from anysubset.volumes.reading import PatientVolumes, background, by, label_of, 
 Report = dict[str, Any]
 
 
-def inspect_volumes(root: Path) -> Report:
+def inspect_volumes(root: Path, group: str | None = None) -> Report:
     """A report that JSON can hold; every file is read, one patient at a time.
 
     By the files that are there: patients: how many. modalities: name to patients that have it. missing: id to the
@@ -30,8 +31,13 @@ def inspect_volumes(root: Path) -> Report:
     other than 0, that all eight corners share. And: faults: id to lines. splits: name to the number of ids.
     split_faults and notes: lines.
 
+    Args:
+        root: folder of patients, one patient, Medical Decathlon folder, or CSV manifest.
+        group: the setting `data.group`. With it, groups is the number of groups, and splits that tear one apart are
+            noted.
+
     Raises:
-        InputError: if there are no patients at all.
+        InputError: if there are no patients at all, or one has no group.
     """
     patients = find_patients(root)
     modalities = modalities_in_order({name for patient in patients for name in patient.sources})
@@ -45,7 +51,19 @@ def inspect_volumes(root: Path) -> Report:
         **inspect_files(patients),
         **inspect_splits(root, patients),
     }
-    return report | {"notes": notes(report["backgrounds"])}
+    lines = notes(report["backgrounds"])
+    if group is not None:
+        groups = groups_of([patient.id for patient in patients], group)
+        report["groups"] = len(set(groups.values()))
+        note = None if report["split_faults"] else torn_note(find_splits(root) or {}, groups)
+        lines += [note] if note is not None else []
+    return report | {"notes": lines}
+
+
+def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits:
+    """Draw splits of the labelled patients without faults; with `group`, each group goes to one split."""
+    usable = [patient.id for patient in find_patients(root) if patient.label and patient.id not in report["faults"]]
+    return draw_splits(usable, groups=None if group is None else groups_of(usable, group))
 
 
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
@@ -134,7 +152,7 @@ def inspect_splits(root: Path, patients: list[Patient]) -> Report:
     return {"splits": {name: len(ids) for name, ids in splits.items()}, "split_faults": faults}
 
 
-def dataset_file(report: Report, root: Path) -> Report:
+def dataset_file(report: Report, root: Path, group: str | None = None) -> Report:
     """The `data:` section of an experiment on this folder, to be looked over and kept."""
     labels = [int(value) for value in report["labels"]]
     brats = set(BRATS) <= set(report["modalities"])
@@ -145,7 +163,7 @@ def dataset_file(report: Report, root: Path) -> Report:
         "modalities": list(report["modalities"]),
         "regions": regions_of(labels, brats, decathlon),
     }
-    return {"data": data}
+    return {"data": data if group is None else data | {"group": group}}
 
 
 def regions_of(labels: list[int], brats: bool, decathlon: bool) -> dict[str, list[int]]:

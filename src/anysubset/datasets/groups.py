@@ -1,0 +1,128 @@
+"""Groups of samples that belong together, such as the scans of one patient: they must not be in two splits.
+
+What a network learns about a patient from a training scan helps it on another scan of the same patient, so scores on a
+split that shares patients with training are too high.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from anysubset.errors import InputError, one_line
+
+FILES = (".csv", ".json")
+
+
+def is_file(setting: str) -> bool:
+    """Whether the setting `data.group` names a file; otherwise it is a regular expression."""
+    return Path(setting).suffix.lower() in FILES
+
+
+def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:
+    r"""Group of every id, by a regular expression or from a file.
+
+    >>> groups_of(["BraTS-GLI-00005-000", "BraTS-GLI-00005-001"], r"BraTS-GLI-(\d+)")
+    {'BraTS-GLI-00005-000': '00005', 'BraTS-GLI-00005-001': '00005'}
+
+    Args:
+        ids: of samples, or of scans.
+        setting: a regular expression with one group, searched for in every id; or a CSV file with columns `id` and
+            `group`, or a JSON file {"id": "group", ...}. A file may name other ids too.
+
+    Raises:
+        InputError: if the expression or the file is faulty, or leaves an id without a group.
+    """
+    groups = from_file(Path(setting)) if is_file(str(setting)) else from_expression(ids, str(setting))
+    without = [sample for sample in ids if not groups.get(sample)]
+    if without:
+        shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        raise InputError(f"data.group, {str(setting)!r}, gives no group for {len(without)} of {len(ids)} ids: {shown}.")
+    return {sample: groups[sample] for sample in ids}
+
+
+def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
+    """Group by id, of the ids in which the expression occurs."""
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise InputError(
+            f"data.group, {expression!r}, is neither a .csv or .json file nor a regular expression: {one_line(error)}."
+        ) from None
+    if pattern.groups != 1:
+        raise InputError(
+            f"data.group, {expression!r}, has {pattern.groups} groups in parentheses; it needs one, around the part of "
+            r"an id that names the patient, such as '(.+)_\d+'."
+        )
+    matches = {sample: pattern.search(sample) for sample in ids}
+    return {sample: match[1] for sample, match in matches.items() if match}
+
+
+def from_file(path: Path) -> dict[str, str]:
+    """Group by id, of a CSV or JSON file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} (data.group) cannot be read as text ({one_line(error)}).") from None
+    return from_json(path, text) if path.suffix.lower() == ".json" else from_csv(path, text)
+
+
+def from_json(path: Path, text: str) -> dict[str, str]:
+    """Group by id, of {"id": "group", ...}."""
+    try:
+        pairs: list[tuple[str, object]] = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({one_line(error)}).") from None
+    if not text.lstrip().startswith("{") or not all(isinstance(group, str) for _, group in pairs):
+        raise InputError(f'{path} must be {{"id": "group", ...}}, every group a text in quotes.')
+    return without_repeats(path, [(sample, str(group)) for sample, group in pairs])
+
+
+def from_csv(path: Path, text: str) -> dict[str, str]:
+    """Group by id, of the columns `id` and `group`; other columns are ignored."""
+    try:
+        table = csv.DictReader(text.splitlines(), strict=True)
+        columns = [name.strip().lower() for name in table.fieldnames or ()]
+        table.fieldnames = columns
+        if columns.count("id") != 1 or columns.count("group") != 1:
+            named = ", ".join(columns) or "(none)"
+            raise InputError(f"{path} needs one column 'id' and one column 'group'; its columns are: {named}.")
+        pairs = [((row["id"] or "").strip(), (row["group"] or "").strip()) for row in table]
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
+    return without_repeats(path, pairs)
+
+
+def without_repeats(path: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The pairs as a dictionary. Raises InputError if an id occurs twice."""
+    groups = dict(pairs)
+    if len(groups) < len(pairs):
+        names = [sample for sample, _ in pairs]
+        repeated = next(sample for sample in names if names.count(sample) > 1)
+        raise InputError(f"{path} names {repeated!r} twice; an id has one group.")
+    return groups
+
+
+def torn_groups(splits: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Splits of every group that has samples in more than one of them, by group, sorted.
+
+    >>> torn_groups({"train": ["a1", "b1"], "test": ["a2", "c1"]}, {"a1": "a", "a2": "a", "b1": "b", "c1": "c"})
+    {'a': ['train', 'test']}
+    """
+    splits_of: dict[str, list[str]] = {}
+    for name, ids in splits.items():
+        for group in {groups[sample] for sample in ids}:
+            splits_of.setdefault(group, []).append(name)
+    return {group: splits_of[group] for group in sorted(splits_of) if len(splits_of[group]) > 1}
+
+
+def torn_note(splits: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> str | None:
+    """One line that names groups with samples in more than one split; None if there are none."""
+    torn = torn_groups(splits, groups)
+    if not torn:
+        return None
+    shown = ", ".join(f"{group} ({', '.join(names)})" for group, names in list(torn.items())[:3])
+    more = ", ..." if len(torn) > 3 else ""
+    count = f"{len(torn)} of {len(set(groups.values()))} groups (data.group)"
+    return f"note: {count} are in more than one split, so scores may be too high: {shown}{more}"

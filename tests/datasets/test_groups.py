@@ -1,0 +1,102 @@
+"""Groups of samples: by expression, from files, and splits that tear them apart."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from anysubset.datasets.groups import groups_of, torn_groups, torn_note
+from anysubset.errors import InputError
+
+IDS = ("p1_a", "p1_b", "p2_a")
+
+
+def written(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_an_expression_gives_the_part_in_parentheses():
+    assert groups_of(IDS, r"^(.+)_") == {"p1_a": "p1", "p1_b": "p1", "p2_a": "p2"}
+
+
+def test_an_expression_may_match_anywhere_in_an_id():
+    assert groups_of(["site3-p07-2019"], r"(p\d+)") == {"site3-p07-2019": "p07"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("g.json", {"p1_a": "one", "p1_b": "one", "p2_a": "two", "other": "three"}, id="JSON"),
+        pytest.param("g.csv", "id,group\np1_a,one\np1_b,one\np2_a,two\nother,three\n", id="CSV"),
+        # Columns in another order, with blanks, capitals, a further column and the mark that Windows puts first.
+        pytest.param("g.CSV", "\ufeffage, Group ,ID\n4,one,p1_a\n5, one,p1_b \n6,two,p2_a\n", id="spreadsheet"),
+    ],
+)
+def test_a_file_gives_the_group_of_every_id(tmp_path: Path, name: str, content: object):
+    assert groups_of(IDS, written(tmp_path / name, content)) == {"p1_a": "one", "p1_b": "one", "p2_a": "two"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("(p1", "is neither a .csv or .json file nor a regular expression: missing )"),
+        ("p1_.", "has 0 groups in parentheses; it needs one"),
+        ("(p)(1)", "has 2 groups in parentheses; it needs one"),
+        ("(p1)", "gives no group for 1 of 3 ids: p2_a."),
+        # The group takes no part in the match, or is empty.
+        ("p1|(p2)", "gives no group for 2 of 3 ids: p1_a, p1_b."),
+        ("(x*)", "gives no group for 3 of 3 ids: p1_a, p1_b, p2_a."),
+    ],
+)
+def test_an_expression_that_leaves_an_id_without_a_group_is_refused(expression: str, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        groups_of(IDS, expression)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("g.json", {"p1_a": "one", "p1_b": "one"}, "gives no group for 1 of 3 ids: p2_a."),
+        ("g.json", ["p1_a"], 'must be {"id": "group", ...}'),
+        ("g.json", {"p1_a": 1}, "every group a text in quotes"),
+        ("g.json", "{", "is not valid JSON"),
+        ("g.json", '{"p1_a": "one", "p1_a": "two"}', "names 'p1_a' twice; an id has one group"),
+        ("g.json", {}, "gives no group for 3 of 3 ids"),
+        ("g.csv", "id,patient\np1_a,one\n", "one column 'id' and one column 'group'; its columns are: id, patient."),
+        ("g.csv", "", "its columns are: (none)"),
+        ("g.csv", "id,group\np1_a,one\np1_a,one\n", "names 'p1_a' twice"),
+        ("g.csv", "id,group\np1_a\np1_b,one\np2_a,\n", "gives no group for 2 of 3 ids: p1_a, p2_a."),
+        ("g.csv", 'id,group\n"p1_a,one\n', "cannot be read as CSV"),
+    ],
+)
+def test_a_faulty_file_of_groups_is_refused(tmp_path: Path, name: str, content: object, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        groups_of(IDS, written(tmp_path / name, content))
+
+
+def test_a_file_that_does_not_exist_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"gone\.csv \(data\.group\) cannot be read as text"):
+        groups_of(IDS, tmp_path / "gone.csv")
+
+
+def test_groups_in_two_splits_are_noted_in_one_line():
+    groups = {f"{group}{scan}": group for group in "abcde" for scan in "12"}
+    splits = {"train": ("a1", "b1", "c1", "d1", "e1", "e2"), "val": ("b2",), "test": ("a2", "c2", "d2")}
+    assert torn_groups(splits, groups) == {
+        "a": ["train", "test"],
+        "b": ["train", "val"],
+        "c": ["train", "test"],
+        "d": ["train", "test"],
+    }
+    note = torn_note(splits, groups)
+    assert note is not None
+    assert note.startswith("note: 4 of 5 groups (data.group) are in more than one split, so scores may be too high: ")
+    assert note.endswith(": a (train, test), b (train, val), c (train, test), ...")
+
+
+def test_no_note_where_every_group_stays_in_one_split():
+    groups = {"a1": "a", "a2": "a", "b1": "b"}
+    assert torn_groups({"train": ("a1", "a2"), "test": ("b1",)}, groups) == {}
+    assert torn_note({"train": ("a1", "a2"), "test": ("b1",)}, groups) is None
