@@ -29,7 +29,7 @@ from anysubset import all_scenarios
 from anysubset.datasets.table import create_dataset
 from anysubset.experiments.files import read_experiment
 from anysubset.scenarios import Scenario
-from anysubset.tables.dataset import Features
+from anysubset.tables.dataset import TableDataset
 from anysubset.tables.table import Table
 
 Array = NDArray[Any]
@@ -37,7 +37,7 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)  # Of scikit-learn's C, from strong to weak.
 
 
 def columns(table: Table, modalities: Scenario) -> tuple[Array, dict[str, slice]]:
-    """(samples, features) with NaN where a modality is missing, and the columns of each; sequences by their mean."""
+    """(samples, size) with NaN where a modality is missing, and the columns of each; sequences by their mean."""
     parts, places, start = [], {}, 0
     for name in modalities:
         seen = table.inputs[name]
@@ -73,7 +73,7 @@ def over_scenarios(model: Pipeline, x: Array, y: Array, places: dict[str, slice]
     return fmean(found)
 
 
-def accuracy(dataset: Features) -> float:
+def accuracy(dataset: TableDataset) -> float:
     """On the test split, with the penalty that is best on validation."""
     modalities = dataset.task.modalities
     parts = {}
@@ -111,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run in runs_below([Path(folder) for folder in given.folders]):
         experiment = read_experiment(run / "experiment.yaml")
         dataset = create_dataset(experiment.data, experiment.model)
-        if not isinstance(dataset, Features):
-            raise SystemExit(f"{run} is no run on a table of features.")
+        if not isinstance(dataset, TableDataset):
+            raise SystemExit(f"{run} is no run on a table.")
         seed, *variants, _ = run.relative_to(next(folder for folder in given.folders if folder in run.parents)).parts
         name = "/".join(variants)
         found.setdefault(name, []).append(accuracy(dataset))

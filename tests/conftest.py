@@ -90,7 +90,7 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ----------------------------------------------------------------------------------------------------- features
+# ----------------------------------------------------------------------------------------------------- tables
 
 TINY_FEATURES = {
     "data.name": "mosi",
@@ -132,8 +132,8 @@ def make_arrays(filler: float = 0.0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def feature_arrays() -> Callable[..., dict[str, np.ndarray]]:
-    """`feature_arrays(filler)`: the arrays of a tiny file of utterances."""
+def table_arrays() -> Callable[..., dict[str, np.ndarray]]:
+    """`table_arrays(filler)`: the arrays of a tiny file of utterances."""
     return make_arrays
 
 
@@ -152,13 +152,13 @@ def rewritten(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def utterances(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of `make_arrays`. Not to be written to."""
-    path = tmp_path_factory.mktemp("features") / "utterances.npz"
+    path = tmp_path_factory.mktemp("table") / "utterances.npz"
     np.savez(path, **make_arrays())
     return path
 
 
 @pytest.fixture(scope="session")
-def make_features(utterances: Path) -> MakeExperiment:
+def make_table_experiment(utterances: Path) -> MakeExperiment:
     """A tiny experiment on these utterances, but for dotted overrides."""
 
     def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -168,12 +168,12 @@ def make_features(utterances: Path) -> MakeExperiment:
 
 
 @pytest.fixture(scope="session")
-def trained_features(tmp_path_factory: pytest.TempPathFactory, make_features: MakeExperiment) -> Path:
+def trained_table(tmp_path_factory: pytest.TempPathFactory, make_table_experiment: MakeExperiment) -> Path:
     """The run folder of four steps of GMD on the utterances; `tiny.yaml` lies beside it. Not to be written to."""
     from anysubset.cli import main
 
-    place = tmp_path_factory.mktemp("trained_features")
-    write_experiment(make_features(), place / "tiny.yaml")
+    place = tmp_path_factory.mktemp("trained_table")
+    write_experiment(make_table_experiment(), place / "tiny.yaml")
     assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
     return place / "tiny"
 
@@ -252,7 +252,7 @@ def fault() -> Fault:
 
 @pytest.fixture(scope="session")
 def table_fault(fault: Fault) -> Fault:
-    """`table_fault(path, **options)`: the one line that a file of features is refused with; it starts with the path."""
+    """`table_fault(path, **options)`: the one line that a table is refused with; it starts with the path."""
 
     def line_of(path: Path, **options: object) -> str:
         line = fault(read_table, path, **options)
@@ -285,7 +285,7 @@ def volumes_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def features_run(tmp_path: Path) -> Callable[..., Path]:
+def table_run(tmp_path: Path) -> Callable[..., Path]:
     """`write(name, predictions, targets)` writes a run folder with predictions of samples s0, s1, .. by scenario."""
 
     def write(
@@ -317,7 +317,7 @@ def features_run(tmp_path: Path) -> Callable[..., Path]:
             ]
         folder = write_run(tmp_path / name, scores, modalities, dataset, method, seed, settings)
         if facts is not None:
-            tensor_file.save(folder / "features.safetensors", {"x": torch.zeros(1)}, facts)
+            tensor_file.save(folder / "signature.safetensors", {"x": torch.zeros(1)}, facts)
         return folder
 
     return write

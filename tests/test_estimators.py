@@ -384,7 +384,7 @@ TRAINING = [
     ({3: np.ones((N, 2))}, "Modalities are named by text, not by 3"),
     (changed(scan=np.ones((N - 1, 2))), "Modalities differ in their number of samples: blood 60, scan 59"),
     (changed(scan=None, blood=np.ones((4, 2))), "X has 4 samples, and y 60"),
-    (changed(scan=np.ones(N)), "scan has the shape (60,): give (n, features)"),
+    (changed(scan=np.ones(N)), "scan has the shape (60,): give (n, size)"),
     (changed(scan=np.ones((N, 0))), "scan has the shape (60, 0)"),
     (changed(scan=np.full((N, 2), "a")), "scan holds <U1, not numbers"),
     (changed(scan=[["a", None]] * N), "scan cannot be read as an array of numbers"),

@@ -36,12 +36,12 @@ from anysubset.methods import Method, method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
-from anysubset.tables.dataset import check_lengths, features_task
+from anysubset.tables.dataset import check_lengths, prediction_task
 from anysubset.tables.folds import strata
 from anysubset.tables.in_memory import (
     WHOLLY,
     Array,
-    Held,
+    InMemoryDataset,
     check_once,
     filled,
     grouped,
@@ -84,13 +84,13 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
 
     X is one of these, in training and after; a sample needs one modality at least.
 
-    - A dict of modalities: name -> (n, features), (n, time, features) or (n, channels, height, width). A sample lacks a
+    - A dict of modalities: name -> (n, size), (n, time, size) or (n, channels, height, width). A sample lacks a
       modality where its row is entirely NaN, or masked; a step of a sequence that is entirely NaN is padding. Or name
       -> (array, rows): the samples that have the modality, and their places in X, ascending from 0. To predict, a
       modality that nobody has is left out.
     - A frame, such as pandas', with `modalities` that name its columns; other columns are not read. A sample lacks a
       modality where all its columns are NaN; to predict, all columns of a modality may be left out.
-    - An array (n, features), with `modalities` that group its columns; without, it is one modality. A sample lacks a
+    - An array (n, size), with `modalities` that group its columns; without, it is one modality. A sample lacks a
       modality where all its columns are NaN.
 
     NaN in a part of a modality is refused, and so are infinite values.
@@ -189,9 +189,9 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         experiment = self.experiment(seed, len(splits["train"]), validating="val" in splits)
         device = device_of(experiment.train.device)
         signature = signature_of(table, list(inputs), None, list(splits))
-        task = features_task(experiment.model, signature)
+        task = prediction_task(experiment.model, signature)
         check_lengths(table, task)
-        held = Held(table, signature, task)
+        held = InMemoryDataset(table, signature, task)
         forked = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(forked), tempfile.TemporaryDirectory(prefix="anysubset-") as folder:
             torch.manual_seed(seed)
@@ -243,7 +243,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------- answers
 
-    def held(self, X: Any, samples: int | None = None) -> Held:
+    def held(self, X: Any, samples: int | None = None) -> InMemoryDataset:
         """Samples to answer for.
 
         Raises:
@@ -258,7 +258,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         table = Table(tuple(map(str, range(found))), inputs, torch.zeros(found))
         self.signature_.check(table)
         check_lengths(table, self.task_)
-        return Held(table, self.signature_, self.task_)
+        return InMemoryDataset(table, self.signature_, self.task_)
 
     def trained(self) -> Method:
         """The method with the weights of the training, in float64.
@@ -330,7 +330,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         return found, count
 
     def parts(self, X: Any, fresh: bool) -> dict[str, Array]:
-        """The columns of each modality, (n, features), of an array or frame."""
+        """The columns of each modality, (n, size), of an array or frame."""
         if not fresh and not self.columns_:
             raise InputError("The training was on a dict of modalities: give a dict, such as {'text': array}.")
         names = names_in(X)

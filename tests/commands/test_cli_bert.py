@@ -101,13 +101,13 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_bert_is_trained_scored_and_asked(told, trained, mosi, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    assert {name: each.kind for name, each in read_signature(run / "features.safetensors").streams.items()} == {
+    assert {name: each.kind for name, each in read_signature(run / "signature.safetensors").streams.items()} == {
         "text": "tokens",
         "audio": "sequence",
         "vision": "sequence",
     }
     # Token ids have neither mean nor deviation.
-    assert not [name for name in tensor_file.load(run / "features.safetensors")[0] if name.startswith("text")]
+    assert not [name for name in tensor_file.load(run / "signature.safetensors")[0] if name.startswith("text")]
     told("evaluate", run)
     with (run / "scores.csv").open(newline="") as file:
         scored = {row["scenario"] for row in csv.DictReader(file) if row["metric"] == "mae"}

@@ -106,13 +106,13 @@ def test_ampute_writes_over_nothing_and_makes_no_folder(capsys, table, tmp_path)
     assert (tmp_path / "missingness.json").read_text() == "mine"
 
 
-@pytest.mark.parametrize("kind", ["features", "volumes"])
+@pytest.mark.parametrize("kind", ["table", "volumes"])
 def test_what_ampute_writes_can_be_trained_on(told, table, trained, phantoms, tmp_path, kind):
     missingness, experiment = tmp_path / "missingness.json", tmp_path / "made.yaml"
-    if kind == "features":
+    if kind == "table":
         told("ampute", table, "--output", missingness, "--rate", 1)
         experiment.write_text(
-            f"data: {{name: features, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
+            f"data: {{name: table, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
             "train: {steps: 1, batch: 4, device: cpu}\n"
         )
         before, after = "40 of 40 training samples", "0 of 40 training samples"
@@ -126,7 +126,7 @@ def test_what_ampute_writes_can_be_trained_on(told, table, trained, phantoms, tm
     # The test patients lose nothing.
     told("evaluate", tmp_path / "thin")
     scenarios = {row["scenario"] for row in rows(tmp_path / "thin")}
-    assert len(scenarios) == (7 if kind == "features" else 15)
+    assert len(scenarios) == (7 if kind == "table" else 15)
 
 
 # ------------------------------------------------------------------------------------------ random missing
@@ -161,9 +161,9 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
     ]
 
 
-def test_random_missing_of_features_has_metrics_over_the_set(told, table, tmp_path):
+def test_random_missing_of_a_table_has_metrics_over_the_set(told, table, tmp_path):
     (tmp_path / "made.yaml").write_text(
-        f"data: {{name: features, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
+        f"data: {{name: table, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
         "train: {steps: 1, batch: 4, device: cpu}\n"
     )
     run = tmp_path / "run"

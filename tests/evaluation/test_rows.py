@@ -29,8 +29,8 @@ def predict(run: Path, table: Path, folder: Path) -> list[dict[str, str]]:
     return table_of(folder)
 
 
-def test_every_sample_is_answered_from_what_it_has(trained_features, utterances, tmp_path, capsys):
-    rows = predict(trained_features, utterances, tmp_path)
+def test_every_sample_is_answered_from_what_it_has(trained_table, utterances, tmp_path, capsys):
+    rows = predict(trained_table, utterances, tmp_path)
     assert [row["id"] for row in rows] == [f"v{number // 2}/{number % 2}" for number in range(14)]
     # By hand: see `make_arrays`.
     used = ["text", "audio", "vision", "text+audio", *["text+audio+vision"] * 9, "text+audio"]
@@ -43,7 +43,7 @@ def test_every_sample_is_answered_from_what_it_has(trained_features, utterances,
         "text+audio": 2,
         "text+audio+vision": 9,
     }
-    _, known = tensor_file.load(trained_features / "checkpoints/best.safetensors")
+    _, known = tensor_file.load(trained_table / "checkpoints/best.safetensors")
     worth = facts["used"]["audio"]["validation"]
     assert worth["loss"] == known["validation"]["audio"]["all"] > 0
     assert worth["mae"] == pytest.approx(worth["loss"])  # The loss of this task is L1.
@@ -51,9 +51,9 @@ def test_every_sample_is_answered_from_what_it_has(trained_features, utterances,
     assert "2 from text, audio" in capsys.readouterr().out
 
 
-def test_an_answer_is_that_of_the_network_on_standardised_features(trained_features, utterances, tmp_path):
-    answers = {row["id"]: float(row["answer"]) for row in predict(trained_features, utterances, tmp_path)}
-    opened = open_run(trained_features, "cpu")
+def test_an_answer_is_that_of_the_network_on_standardised_values(trained_table, utterances, tmp_path):
+    answers = {row["id"]: float(row["answer"]) for row in predict(trained_table, utterances, tmp_path)}
+    opened = open_run(trained_table, "cpu")
     assert opened.signature is not None
     arrays = np.load(utterances)
     # v5/0 by itself, standardised by hand.
@@ -71,19 +71,19 @@ def test_an_answer_is_that_of_the_network_on_standardised_features(trained_featu
     assert answers["v5/0"] == pytest.approx(found.item(), abs=1e-5)
 
 
-def test_a_file_may_lack_modalities_and_targets(trained_features, rewritten: Callable[..., Path], tmp_path):
+def test_a_file_may_lack_modalities_and_targets(trained_table, rewritten: Callable[..., Path], tmp_path):
     path = rewritten(y=None, split=None, group=None, vision=None, vision_lengths=None, vision_present=None)
     with np.load(path) as stored:
         kept = {name: stored[name][3:] for name in stored.files}
     np.savez(path, **kept, extra=np.zeros(11))  # An array of another kind is no fault, since nobody asks for it.
-    rows = predict(trained_features, path, tmp_path / "answers")
+    rows = predict(trained_table, path, tmp_path / "answers")
     assert [row["used"] for row in rows] == ["text+audio"] * 11
 
 
-def test_vectors_are_no_sequences(trained_features, utterances, tmp_path):
+def test_vectors_are_no_sequences(trained_table, utterances, tmp_path):
     # A .csv table holds vectors, and the run was trained on sequences: refused in a line, and nothing is written.
     (tmp_path / "sheet.csv").write_text("id,text_0,text_1,text_2\na,1,2,3\n")
-    assert main(["predict", str(trained_features), str(tmp_path / "sheet.csv"), "--output", str(tmp_path / "o")]) == 2
+    assert main(["predict", str(trained_table), str(tmp_path / "sheet.csv"), "--output", str(tmp_path / "o")]) == 2
     assert not (tmp_path / "o").exists()
 
 
@@ -94,7 +94,7 @@ def test_classes_have_their_chances(tmp_path):
     one = generator.normal(size=(30, 4)) + y[:, None]
     np.savez(tmp_path / "table.npz", y=y, split=split, one=one, two=generator.normal(size=(30, 2)))
     (tmp_path / "tiny.yaml").write_text(
-        f"data: {{name: features, root: {tmp_path / 'table.npz'}}}\nmodel: {{width: 8}}\n"
+        f"data: {{name: table, root: {tmp_path / 'table.npz'}}}\nmodel: {{width: 8}}\n"
         "train: {steps: 3, batch: 6, device: cpu}\n"
     )
     assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "run")]) == 0

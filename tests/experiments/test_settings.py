@@ -492,7 +492,7 @@ def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
 
 
 def test_a_part_of_a_group_that_was_written_down_as_nothing_can_be_overridden(tmp_path: Path):
-    write_experiment(read_experiment(None, {"data.name": "features"}), tmp_path / "whole.yaml")
+    write_experiment(read_experiment(None, {"data.name": "table"}), tmp_path / "whole.yaml")
     found = read_experiment(tmp_path / "whole.yaml", {"data.reading.modalities.text": "words.csd"})
     assert found.data.reading.modalities == {"text": "words.csd"}
 
@@ -505,6 +505,12 @@ def test_a_renamed_setting_is_refused_with_its_new_name(tmp_path: Path):
     path.write_text("data: {holes: drawn.json}")
     assert fault(path) == f"Setting data.holes in {path} is now called data.missingness."
     assert fault(None, {"data.holes": "a"}) == "Setting data.holes is now called data.missingness."
+
+
+def test_a_renamed_value_is_refused_with_its_new_name(tmp_path: Path):
+    path = written(tmp_path, "data: {name: features}")
+    assert fault(path) == f"The value 'features' of data.name in {path} is now called 'table'."
+    assert fault(None, {"data.name": "features"}) == "The value 'features' of data.name is now called 'table'."
 
 
 def test_every_new_name_is_current_and_the_longest_old_name_counts():

@@ -24,7 +24,7 @@ def test_there_are_experiments():
 
 
 def task_of(experiment: Experiment) -> Segmentation | Prediction:
-    """The task on features of the sizes of MOSI, where it is one on features; these are known from a file only."""
+    """The task on a table of the sizes of MOSI if it is one on a table, whose sizes only a file tells."""
     kind = "vector" if experiment.model.preset == "vectors" else "sequence"
     streams = {"text": Stream(kind, 300), "audio": Stream(kind, 5), "vision": Stream(kind, 20)}
     return create_task(experiment.data, experiment.model, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))

@@ -209,9 +209,9 @@ def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
 
 
 @pytest.fixture
-def tiny(make_features, tmp_path) -> Path:
+def tiny(make_table_experiment, tmp_path) -> Path:
     """A sweep of two methods with two seeds on tiny utterances; every run takes 3 steps."""
-    write_experiment(make_features({"train.steps": 3}), tmp_path / "tiny.yaml")
+    write_experiment(make_table_experiment({"train.steps": 3}), tmp_path / "tiny.yaml")
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({"base": "tiny.yaml", "vary": VARY}, sort_keys=False))
     return path
@@ -282,10 +282,10 @@ def facts(run: Path) -> dict[str, Any]:
     return tensor_file.load(run / "checkpoints/best.safetensors")[1]
 
 
-def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, trained_features):
+def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, trained_table):
     (run,) = read_sweep(changed(tiny, vary={"seed": [0]}), tmp_path / "out").runs
     assert lacking(run, ["test"]) is None
-    shutil.copytree(trained_features, run.folder)
+    shutil.copytree(trained_table, run.folder)
     assert lacking(run, ["test"]) == ["test"]
     assert cli.main(["evaluate", str(run.folder)]) == 0
     assert lacking(run, ["test"]) == []

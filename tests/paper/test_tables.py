@@ -113,13 +113,13 @@ def test_table_3_by_hand(volumes_run: Write):
         table(3, volumes_run("other", dice(), "dropout"))
 
 
-def test_table_4_by_hand(features_run: Write):
+def test_table_4_by_hand(table_run: Write):
     truth = [1.0, 1.0, -1.0, -1.0, -1.0]
     names = ("text", "audio", "vision")
     answers = {each: [y * len(each) / 4 for y in truth] for each in all_scenarios(names)}
     values = {each: {"acc2": 0.5 + place / 100} for place, each in enumerate(all_scenarios(names))}
     facts = {"constants": {"majority": -1.0}}
-    folder = features_run("a", answers, truth, over_set=values, facts=facts)
+    folder = table_run("a", answers, truth, over_set=values, facts=facts)
     found = table(4, folder)
     assert list(found.head) == ["", "Meth.", "l", "a", "v", "a,v", "l,a", "l,v", "Full", "Avg."]
     # The place of audio+vision among the scenarios is the sixth, of the others as they come.
@@ -142,8 +142,8 @@ def test_table_4_by_hand(features_run: Write):
         "66.0",
     ]
     assert len(found.rows) == 2 + 6
-    other = features_run("b", answers, truth, over_set=values, dataset="features", **{"data.root": "x.npz"})
-    with pytest.raises(InputError, match=r"has no numbers of features x\.npz"):
+    other = table_run("b", answers, truth, over_set=values, dataset="table", **{"data.root": "x.npz"})
+    with pytest.raises(InputError, match=r"has no numbers of table x\.npz"):
         table(4, other, printed=True)
 
 
@@ -170,11 +170,11 @@ def test_table_5_by_hand(volumes_run: Write):
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, features_run: Write, number: int):
+def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, table_run: Write, number: int):
     names = ("text", "audio", "vision")
     values = {each: {"acc2": 1.0} for each in all_scenarios(names)}
     folder = (
-        features_run("a", {each: [1.0] for each in values}, [1.0], over_set=values)
+        table_run("a", {each: [1.0] for each in values}, [1.0], over_set=values)
         if number == 4
         else volumes_run("a", dice())
     )

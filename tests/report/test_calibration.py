@@ -50,12 +50,12 @@ def test_seeds_are_averaged_where_all_have_the_scenario():
     assert found[A] == (pytest.approx(0.2), pytest.approx(0.8), 1.0)
 
 
-def test_a_page_shows_it_of_any_number_of_classes(features_run: Callable[..., Path], tmp_path: Path):
+def test_a_page_shows_it_of_any_number_of_classes(table_run: Callable[..., Path], tmp_path: Path):
     from anysubset import cli
 
     answers = {A: [0.0, 1.0], B: [0.0, 0.0]}
     right = {A: {"accuracy": 1.0}, B: {"accuracy": 0.5}}
-    run = features_run("run", answers, [0.0, 1.0], over_set=right, facts={"classes": ["x", "y", "z"]})
+    run = table_run("run", answers, [0.0, 1.0], over_set=right, facts={"classes": ["x", "y", "z"]})
     assert cli.main(["report", str(run)]) == 0
     assert "Chances are not on record" in (run / "report.html").read_text(encoding="utf-8")
     path = run / "scores.csv"

@@ -46,9 +46,9 @@ def test_a_folder_of_runs_is_compared(told, runs: Path):
     assert "+35.0" in out
 
 
-def test_datasets_come_one_after_the_other(told, runs: Path, features_run: Write):
+def test_datasets_come_one_after_the_other(told, runs: Path, table_run: Write):
     answers = {F: [1.0, 2.0], T: [2.0, 1.0], FT: [1.5, 1.5]}
-    other = features_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
+    other = table_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
     _, out, _ = told(runs, other)
     assert out.index("brats: Dice %") < out.index("mosi: MAE")
 

@@ -30,14 +30,14 @@ def without_targets(folder: Path) -> Path:
     return folder
 
 
-def test_targets_are_read_back(features_run: Write):
-    (result,) = one(features_run("run", PREDICTIONS, TRUTH)).every
+def test_targets_are_read_back(table_run: Write):
+    (result,) = one(table_run("run", PREDICTIONS, TRUTH)).every
     assert result.targets == {"s0": 2.0, "s1": -1.0, "s2": 0.0, "s3": -3.0}
     assert "target" not in result.metrics
 
 
-def test_a_sign_is_right_or_wrong_for_each_sample(features_run: Write):
-    group = one(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES))
+def test_a_sign_is_right_or_wrong_for_each_sample(table_run: Write):
+    group = one(table_run("run", PREDICTIONS, TRUTH, over_set=SCORES))
     comparison = Comparison(group, "acc2")
     assert comparison.of_samples(group.first) == {
         A: {"s0": 1.0, "s1": 0.0, "s3": 1.0},
@@ -46,8 +46,8 @@ def test_a_sign_is_right_or_wrong_for_each_sample(features_run: Write):
     assert group.first.signs_right("f1") is None
 
 
-def test_constants_are_scored_on_the_targets(features_run: Write):
-    comparison = Comparison(one(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS)), "acc2")
+def test_constants_are_scored_on_the_targets(table_run: Write):
+    comparison = Comparison(one(table_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS)), "acc2")
     # One of three signs is positive.
     assert comparison.constants == {
         "majority of training": pytest.approx(1 / 3),
@@ -57,8 +57,8 @@ def test_constants_are_scored_on_the_targets(features_run: Write):
     }
 
 
-def test_without_targets_what_needs_them_is_left_out_with_a_note(features_run: Write):
-    folder = without_targets(features_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS))
+def test_without_targets_what_needs_them_is_left_out_with_a_note(table_run: Write):
+    folder = without_targets(table_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS))
     comparison = Comparison(one(folder), "acc2")
     assert comparison.constants == {}
     assert comparison.of_samples(comparison.group.first) is None
@@ -73,14 +73,14 @@ def test_volumes_need_no_targets(volumes_run: Write):
     assert Comparison(group, "dice").lacking_targets == []
 
 
-def test_constants_of_folds_are_means_of_those_of_each_fold(features_run: Write):
+def test_constants_of_folds_are_means_of_those_of_each_fold(table_run: Write):
     # The first fold is right with "0" in one of two, the second in two of two; its chance is 1/2 and 1.
     folders = []
     for seed, truth in enumerate(([0.0, 1.0], [0.0, 0.0])):
         facts = {"classes": ["0", "1"], "constants": {"majority": 0}, "fingerprints": {"train": seed, "val": seed}}
         settings = {"data.folds": 3, "data.fold": seed}
         over_set = {A: {"accuracy": 1.0}, B: {"accuracy": 1.0}}
-        folder = features_run(f"run{seed}", {A: truth, B: truth}, truth, "gmd", seed, over_set, facts, **settings)
+        folder = table_run(f"run{seed}", {A: truth, B: truth}, truth, "gmd", seed, over_set, facts, **settings)
         path = folder / "scores.csv"
         path.write_text(path.read_text().replace(",s0,", f",{seed}s0,").replace(",s1,", f",{seed}s1,"))
         folders.append(folder)

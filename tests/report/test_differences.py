@@ -175,7 +175,7 @@ def test_samples_that_lack_a_scenario_leave_the_others_as_they_are(volumes_run: 
     )
 
 
-def test_an_error_that_falls_is_better(features_run: Write):
+def test_an_error_that_falls_is_better(table_run: Write):
     truth = [0.1 * place for place in range(10)]
     far = {each: [y + 0.5 + 0.01 * place for place, y in enumerate(truth)] for each in (F, T, FT)}
     near = {each: [y + 0.1 for y in truth] for each in (F, T, FT)}
@@ -184,8 +184,8 @@ def test_an_error_that_falls_is_better(features_run: Write):
         for table in (far, near)
     ]
     found = comparison(
-        features_run("a", far, truth, "sharing", over_set=means[0]),
-        features_run("b", near, truth, over_set=means[1]),
+        table_run("a", far, truth, "sharing", over_set=means[0]),
+        table_run("b", near, truth, over_set=means[1]),
         metric="mae",
     )
     line = compare(found, "sharing", draws=200)["gmd"][0]
@@ -193,12 +193,12 @@ def test_an_error_that_falls_is_better(features_run: Write):
     assert (line.verdict, line.mean) == ("better", pytest.approx(-0.445))
 
 
-def test_a_metric_over_the_set_is_tested_over_seeds(features_run: Write):
+def test_a_metric_over_the_set_is_tested_over_seeds(table_run: Write):
     truth, answers = [1.0, -1.0], {F: [0.5, -0.5], T: [0.5, -0.5], FT: [0.5, -0.5]}
     values = {("sharing", 0): 0.5, ("sharing", 1): 0.5, ("gmd", 0): 0.6, ("gmd", 1): 0.62}
     found = comparison(
         *(
-            features_run(f"{method}{seed}", answers, truth, method, seed, {each: {"corr": value} for each in answers})
+            table_run(f"{method}{seed}", answers, truth, method, seed, {each: {"corr": value} for each in answers})
             for (method, seed), value in values.items()
         ),
         metric="corr",
@@ -212,10 +212,10 @@ def test_a_metric_over_the_set_is_tested_over_seeds(features_run: Write):
     assert line.verdict == "no difference shown"
 
 
-def test_without_any_test_there_is_no_verdict(features_run: Write):
+def test_without_any_test_there_is_no_verdict(table_run: Write):
     truth, answers = [1.0, -1.0], {F: [0.5, -0.5], T: [0.5, -0.5], FT: [0.5, -0.5]}
     folders = [
-        features_run(method, answers, truth, method, over_set={each: {"corr": value} for each in (F, T)})
+        table_run(method, answers, truth, method, over_set={each: {"corr": value} for each in (F, T)})
         for method, value in (("sharing", 0.5), ("gmd", 0.7))
     ]
     lines = compare(comparison(*folders, metric="corr"), "sharing")["gmd"]

@@ -205,12 +205,12 @@ def test_several_seeds_are_shown_with_their_deviation(report, volumes_run: Write
     assert "one standard deviation over seeds" in text
 
 
-def test_datasets_have_a_chapter_each(report, runs, features_run: Write):
+def test_datasets_have_a_chapter_each(report, runs, table_run: Write):
     answers = {A: [1.0, 2.0], B: [2.0, 1.0], AB: [1.5, 1.5]}
-    other = features_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
+    other = table_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
     reader = read(report(*runs, other)[2])
     assert {f"c1-{name}" for name in SECTIONS} <= set(reader.ids)
-    # Features have no slices.
+    # Tables have no slices.
     assert {name for name in SECTIONS if f"c2-{name}" not in reader.ids} == {"slices"}
     assert len(reader.ids) == len(set(reader.ids))
 
@@ -283,10 +283,10 @@ def test_scenarios_may_be_few(report, volumes_run: Write, some):
     assert {f"c-{name}" for name in SECTIONS} <= set(read(path).ids)
 
 
-def test_a_metric_that_is_not_defined_everywhere_is_left_blank(report, features_run: Write):
+def test_a_metric_that_is_not_defined_everywhere_is_left_blank(report, table_run: Write):
     answers = {A: [1.0, 2.0], B: [2.0, 1.0], AB: [1.5, 1.5]}
     defined = {A: {"corr": 1.0, "mae": 0.0}, B: {"corr": -1.0, "mae": 1.0}, AB: {"mae": 0.5}}
-    path = report(features_run("x", answers, [1.0, 2.0], over_set=defined), "--metric", "corr")[2]
+    path = report(table_run("x", answers, [1.0, 2.0], over_set=defined), "--metric", "corr")[2]
     rows = read(path).rows
     assert [row[-1] for row in rows if row[-2:-1] == ["2"]] == ["1.000", "-1.000", ""]
 

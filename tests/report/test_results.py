@@ -117,18 +117,16 @@ def test_a_damaged_checkpoint_is_refused(volumes_run: Write):
         read_results(folder, "test")
 
 
-def test_tables_of_anybody_are_named_by_their_file(features_run: Write):
-    folder = features_run(
-        "run", {A: [1.0], B: [1.0], AB: [1.0]}, [1.0], dataset="features", **{"data.root": "x/my.npz"}
-    )
-    assert read_results(folder, "test")[0].dataset == "features my.npz"
+def test_tables_of_anybody_are_named_by_their_file(table_run: Write):
+    folder = table_run("run", {A: [1.0], B: [1.0], AB: [1.0]}, [1.0], dataset="table", **{"data.root": "x/my.npz"})
+    assert read_results(folder, "test")[0].dataset == "table my.npz"
 
 
 # ---------------------------------------------------------------------------------------------- runs together
 
 
-def test_datasets_have_tables_of_their_own(volumes_run: Write, features_run: Write):
-    folders = [volumes_run("a", DICE), features_run("b", {A: [1.0], B: [1.0], AB: [1.0]}, [1.0])]
+def test_datasets_have_tables_of_their_own(volumes_run: Write, table_run: Write):
+    folders = [volumes_run("a", DICE), table_run("b", {A: [1.0], B: [1.0], AB: [1.0]}, [1.0])]
     groups = put_together(result for folder in folders for result in read_results(folder, "test"))
     assert [group.first.dataset for group in groups] == ["brats", "mosi"]
 
@@ -199,20 +197,20 @@ def test_what_cannot_stand_in_one_table_is_refused(volumes_run: Write, other, wh
         one(volumes_run("a", DICE), volumes_run("b", other, "full"))
 
 
-def test_other_training_samples_are_refused(features_run: Write):
+def test_other_training_samples_are_refused(table_run: Write):
     answers = {A: [1.0], B: [1.0], AB: [1.0]}
     folders = [
-        features_run(name, answers, [1.0], name, facts={"fingerprints": {"train": name, "val": "v", "present": "p"}})
+        table_run(name, answers, [1.0], name, facts={"fingerprints": {"train": name, "val": "v", "present": "p"}})
         for name in ("gmd", "full")
     ]
     with pytest.raises(InputError, match="with other splits to train and validate on"):
         one(*folders)
 
 
-def test_those_that_drop_incomplete_samples_may_train_on_fewer(features_run: Write):
+def test_those_that_drop_incomplete_samples_may_train_on_fewer(table_run: Write):
     answers = {A: [1.0], B: [1.0], AB: [1.0]}
     folders = [
-        features_run(
+        table_run(
             str(dropped), answers, [1.0], facts={"fingerprints": {"train": str(dropped), "val": "v", "present": "p"}},
             **{"data.complete_only": dropped},
         )

@@ -99,12 +99,12 @@ def test_the_score_to_expect_needs_what_can_occur(volumes_run: Write):
         assert worth.rows[0][list(worth.head).index("expected")] == told
 
 
-def test_what_an_error_says_of_modalities(features_run: Write):
+def test_what_an_error_says_of_modalities(table_run: Write):
     # Errors: flair 2, t1 1, both 1.5; the median 0 of training has 1.
     facts = {"constants": {"majority": 1.0, "mean": 0.5, "median": 0.0}}
     answers = {F: [3.0, 1.0], T: [0.0, 0.0], FT: [-0.5, 0.5]}
     values = {F: {"mae": 2.0}, T: {"mae": 1.0}, FT: {"mae": 1.5}}
-    scores, worth = grids(group(features_run("a", answers, [1.0, -1.0], over_set=values, facts=facts)))
+    scores, worth = grids(group(table_run("a", answers, [1.0, -1.0], over_set=values, facts=facts)))
     assert scores.title == "mosi: MAE; split 'test', n 2"
     assert cells(scores)[-2:] == [["mean of training", "", "", "1.000"], ["median of training", "", "", "1.000"]]
     # Gain 1 - 1.5; Shapley (2 - 1 + 1.5 - 1) / 2 and (1 - 1 + 1.5 - 2) / 2; pair 1.5 - 2 - 1 + 1.

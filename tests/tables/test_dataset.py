@@ -1,4 +1,4 @@
-"""Features: the file, its splits, batches and blocks; what stands in a missing place must never matter."""
+"""A table as a data set: the file, its splits, batches and blocks; what stands in a missing place must never matter."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingS
 from anysubset.methods import METHODS, create_method
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
-from anysubset.tables.dataset import BLOCK, Block, Features, batch_of, places, present_in, trimmed
+from anysubset.tables.dataset import BLOCK, Block, TableDataset, batch_of, places, present_in, trimmed
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.standardisation import statistics
 from anysubset.tables.table import Table
@@ -26,10 +26,12 @@ from anysubset.tasks.prediction import Prediction, Stream
 NAMES = ("text", "audio", "vision")
 
 
-def features(path: Path, name: str = "mosi", model: ModelSettings | None = None, **settings: object) -> Features:
+def table_dataset(
+    path: Path, name: str = "mosi", model: ModelSettings | None = None, **settings: object
+) -> TableDataset:
     """The dataset of a file."""
     made = create_dataset(DataSettings(name, str(path), **settings), model or ModelSettings(width=8, layers=1))
-    assert isinstance(made, Features)
+    assert isinstance(made, TableDataset)
     return made
 
 
@@ -46,7 +48,7 @@ def vectors(folder: Path, samples: int = 30, **more: object) -> Path:
 
 
 def test_a_file_says_what_the_task_is(utterances, tmp_path):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     assert dataset.task.modalities == NAMES
     assert dataset.task.streams == {
         "text": Stream("sequence", 3),
@@ -55,34 +57,36 @@ def test_a_file_says_what_the_task_is(utterances, tmp_path):
     }
     assert (dataset.task.preset, dataset.task.limits, dataset.task.classes) == ("ds-transformer", (-3.0, 3.0), ())
     assert {name: len(dataset.ids(name)) for name in dataset.splits} == {"train": 8, "val": 3, "test": 3, "all": 14}
-    classes = features(vectors(tmp_path), "features", ModelSettings(), folds=3)
+    classes = table_dataset(vectors(tmp_path), "table", ModelSettings(), folds=3)
     assert (classes.task.preset, classes.task.classes, classes.task.limits) == ("vectors", ("0", "1", "2"), None)
     assert classes.task.modalities == ("one", "two")
     assert classes.headline == ("accuracy", "macro_f1", "weighted_f1")
 
 
-def test_modalities_are_named_ordered_and_renamed(feature_arrays, tmp_path, fault):
-    arrays = feature_arrays()
+def test_modalities_are_named_ordered_and_renamed(table_arrays, tmp_path, fault):
+    arrays = table_arrays()
     renamed = {f"video{name[6:]}": each for name, each in arrays.items() if name.startswith("vision")}
     path = tmp_path / "renamed.npz"
     np.savez(path, **{name: each for name, each in arrays.items() if not name.startswith("vision")}, **renamed)
     reading = ReadingSettings(modalities={"vision": "video"})
-    assert features(path, reading=reading).task.modalities == NAMES
+    assert table_dataset(path, reading=reading).task.modalities == NAMES
     # v0/1 has audio alone.
-    assert "Samples need at least one modality" in fault(features, path, modalities=["vision", "text"], reading=reading)
+    assert "Samples need at least one modality" in fault(
+        table_dataset, path, modalities=["vision", "text"], reading=reading
+    )
     reading = ReadingSettings(modalities={"vision": "video"}, empty="drop")
-    some = features(path, modalities=["vision", "text"], reading=reading)
+    some = table_dataset(path, modalities=["vision", "text"], reading=reading)
     assert (some.task.modalities, len(some.ids("all"))) == (("vision", "text"), 13)
-    assert "has no array 'vision'" in fault(features, path)
+    assert "has no array 'vision'" in fault(table_dataset, path)
     reading = ReadingSettings(modalities={"visoin": "video"})
-    assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(features, path, reading=reading)
+    assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(table_dataset, path, reading=reading)
 
 
 def test_what_is_present_is_what_the_file_has(utterances):
     # By hand: see `make_arrays`.
     expected = [("text",), ("audio",), ("vision",), ("text", "audio"), *[NAMES] * 4]
-    assert features(utterances).present("train") == expected
-    assert features(utterances).present("test") == [NAMES, NAMES, ("text", "audio")]
+    assert table_dataset(utterances).present("train") == expected
+    assert table_dataset(utterances).present("test") == [NAMES, NAMES, ("text", "audio")]
 
 
 def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_path):
@@ -93,7 +97,7 @@ def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_p
         "split": np.array(["train", "train", "val"]),
     }
     np.savez(tmp_path / "b3.npz", **arrays)
-    dataset = features(tmp_path / "b3.npz", modalities=["text"])
+    dataset = table_dataset(tmp_path / "b3.npz", modalities=["text"])
     # By hand, B3 of our reference: of 1 and 3 the mean is 2 and the deviation 1, so 4 becomes 2 and 5 becomes 3.
     (mean, deviation) = dataset.signature.statistics["text"]
     assert (mean.item(), deviation.item()) == (2.0, 1.0)
@@ -103,17 +107,17 @@ def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_p
 
 def test_missingness_is_drawn_before_anything_is_learned(utterances, tmp_path):
     (tmp_path / "missingness.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v3/1": ["audio", "vision"]}}))
-    dataset = features(utterances, missingness=str(tmp_path / "missingness.json"))
+    dataset = table_dataset(utterances, missingness=str(tmp_path / "missingness.json"))
     present = dict(zip(dataset.ids("train"), dataset.present("train"), strict=True))
     assert (present["v2/0"], present["v3/1"], present["v2/1"]) == (("text",), ("audio", "vision"), NAMES)
-    whole = features(utterances)
+    whole = table_dataset(utterances)
     for name in NAMES:
         assert not torch.equal(dataset.signature.statistics[name][0], whole.signature.statistics[name][0])
     assert dataset.signature.fingerprints["present"] != whole.signature.fingerprints["present"]
 
 
 def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_path, fault):
-    whole, dropped = features(utterances), features(utterances, complete_only=True)
+    whole, dropped = table_dataset(utterances), table_dataset(utterances, complete_only=True)
     # By hand, from `make_arrays`: 0, 1, 2 and 3 of the training samples lack something; test sample 13 does, too.
     assert dropped.ids("train") == ("v2/0", "v2/1", "v3/0", "v3/1")
     assert dropped.present("train") == [NAMES] * 4
@@ -122,18 +126,18 @@ def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_pa
     assert torch.equal(dropped.signature.statistics["text"][0], statistics(train)["text"][0])
     # What was taken away is lacking.
     (tmp_path / "missingness.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v5/1": ["text"]}}))
-    thin = features(utterances, complete_only=True, missingness=str(tmp_path / "missingness.json"))
+    thin = table_dataset(utterances, complete_only=True, missingness=str(tmp_path / "missingness.json"))
     assert thin.ids("train") == ("v2/1", "v3/0", "v3/1")
     assert thin.ids("test") == whole.ids("test")
     (tmp_path / "all.json").write_text(json.dumps({"present": {each: ["text"] for each in dropped.ids("train")}}))
     assert "None of 8 training samples has every modality" in fault(
-        features, utterances, complete_only=True, missingness=str(tmp_path / "all.json")
+        table_dataset, utterances, complete_only=True, missingness=str(tmp_path / "all.json")
     )
 
 
 def test_the_validation_split_does_not_depend_on_what_is_dropped(rewritten):
     path = rewritten(split=np.array(["train"] * 11 + ["test"] * 3))
-    whole, dropped = features(path), features(path, complete_only=True)
+    whole, dropped = table_dataset(path), table_dataset(path, complete_only=True)
     assert dropped.ids("val") == whole.ids("val")
     assert set(dropped.ids("train")) < set(whole.ids("train"))
 
@@ -141,7 +145,7 @@ def test_the_validation_split_does_not_depend_on_what_is_dropped(rewritten):
 def test_a_modality_that_no_training_sample_has_is_refused(rewritten, fault):
     # Whoever is tested has one that was never learned. v1/0 has nothing else.
     path = rewritten(vision_present=np.array([False] * 8 + [True] * 6))
-    assert "No training sample has 'vision'" in fault(features, path, reading=ReadingSettings(empty="drop"))
+    assert "No training sample has 'vision'" in fault(table_dataset, path, reading=ReadingSettings(empty="drop"))
 
 
 # --------------------------------------------------------------------------------------------------- the splits
@@ -152,20 +156,20 @@ def test_a_missing_validation_split_is_drawn_and_said(tmp_path):
     split = np.array(["train"] * 50 + ["test"] * 10)
     path = vectors(tmp_path, 60, group=groups, split=split)
     lines: list[str] = []
-    made = create_dataset(DataSettings("features", str(path)), ModelSettings(), lines.append)
-    assert isinstance(made, Features)
+    made = create_dataset(DataSettings("table", str(path)), ModelSettings(), lines.append)
+    assert isinstance(made, TableDataset)
     # By hand: five folds of ten groups of five are two groups each.
     assert {name: len(ids) for name, ids in made.splits.items()} == {"train": 40, "val": 10, "test": 10, "all": 60}
     group = dict(zip(made.table.ids, made.table.groups or (), strict=True))
     assert not {group[each] for each in made.ids("val")} & {group[each] for each in made.ids("train")}
     assert "No split 'val': drawn from 'train' with groups kept together: train 40, test 10, val 10" in lines
     assert made.ids("test") == tuple(str(number) for number in range(50, 60))
-    assert features(path, "features", ModelSettings()).splits == made.splits
+    assert table_dataset(path, "table", ModelSettings()).splits == made.splits
 
 
 def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
     path = vectors(tmp_path)
-    parts = [features(path, "features", ModelSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
+    parts = [table_dataset(path, "table", ModelSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
     assert sorted(sample for part in parts for sample in part) == sorted(map(str, range(30)))
     # By hand: ten samples of each class are 3 or 4 in each of three folds.
     for part in parts:
@@ -173,18 +177,18 @@ def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
 
 
 def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path, fault):
-    everyone = features(utterances).ids("all")
+    everyone = table_dataset(utterances).ids("all")
     splits = {"train": everyone[4:8], "val": everyone[:3], "test": everyone[8:]}
     (utterances.parent / "mine.json").write_text(json.dumps(splits))
     try:
-        assert features(utterances, splits="mine.json").ids("train") == everyone[4:8]
-        assert "one of data.splits and data.folds" in fault(features, utterances, splits="mine.json", folds=3)
+        assert table_dataset(utterances, splits="mine.json").ids("train") == everyone[4:8]
+        assert "one of data.splits and data.folds" in fault(table_dataset, utterances, splits="mine.json", folds=3)
     finally:
         (utterances.parent / "mine.json").unlink()
 
 
 def test_a_file_without_splits_says_what_would_do(tmp_path, fault):
-    line = fault(features, vectors(tmp_path), "features", ModelSettings())
+    line = fault(table_dataset, vectors(tmp_path), "table", ModelSettings())
     assert "no split 'train'" in line
     assert "data.folds 5" in line
 
@@ -203,7 +207,7 @@ def test_tours_visit_everybody_once_and_begin_anywhere():
 
 
 def test_batches_hold_who_has_what(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     batches = list(dataset.training_batches("train", 4, 0, 0, 4))
     assert len(batches) == 4
     ids = [sample for batch in batches for sample in batch.ids]
@@ -219,14 +223,14 @@ def test_batches_hold_who_has_what(utterances):
 
 
 def test_a_modality_that_nobody_in_a_batch_has_has_no_key(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     dataset.prepare("train")
     assert list(batch_of(dataset.ready["train"], [0]).inputs) == ["text"]
     assert list(batch_of(dataset.ready["train"], [2, 1]).inputs) == ["audio", "vision"]
 
 
 def test_a_resumed_run_sees_the_same_batches_and_parts_are_a_batch(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     whole = list(dataset.training_batches("train", 4, 5, 0, 6))
     later = list(dataset.training_batches("train", 4, 5, 4, 6))
     assert [batch.ids for batch in later] == [batch.ids for batch in whole[4:]]
@@ -251,10 +255,10 @@ def test_padding_that_all_share_is_cut_and_no_step_that_is_real():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_stands_in_a_missing_place_cannot_change_a_bit(feature_arrays, tmp_path, name):
+def test_what_stands_in_a_missing_place_cannot_change_a_bit(table_arrays, tmp_path, name):
     def gradients(filler: float) -> dict[str, torch.Tensor]:
-        np.savez(tmp_path / f"{filler}.npz", **feature_arrays(filler))
-        dataset = features(tmp_path / f"{filler}.npz")
+        np.savez(tmp_path / f"{filler}.npz", **table_arrays(filler))
+        dataset = table_dataset(tmp_path / f"{filler}.npz")
         torch.manual_seed(0)
         method = create_method(name, dataset.task, {}, torch.Generator().manual_seed(0))
         found = {}
@@ -278,7 +282,7 @@ def test_what_stands_in_a_missing_place_cannot_change_a_bit(feature_arrays, tmp_
 
 
 def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     blocks = list(dataset.samples("all"))
     assert sorted(sample for block in blocks for sample in block.ids) == sorted(dataset.ids("all"))
     for block in blocks:
@@ -292,7 +296,7 @@ def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utt
 
 def test_blocks_are_bounded(tmp_path):
     count = 2 * BLOCK + 3
-    dataset = features(vectors(tmp_path, count), "features", ModelSettings(), folds=3)
+    dataset = table_dataset(vectors(tmp_path, count), "table", ModelSettings(), folds=3)
     assert [len(block.ids) for block in dataset.samples("all")] == [BLOCK, BLOCK, 3]
 
 
@@ -323,7 +327,7 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
 
 
 def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     torch.manual_seed(0)
     method = create_method("sharing", dataset.task, {}).eval()
     scores = evaluate(method, dataset, "train")
@@ -335,7 +339,7 @@ def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
 
 
 def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     torch.manual_seed(0)
     scores = evaluate(create_method("sharing", dataset.task, {}), dataset, "test")
     errors = {scenario: row["all"] for scenario, row in means(scores, "error").items()}
@@ -348,7 +352,7 @@ def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
 
 
 def test_constants_are_learned_from_training_and_chance_from_the_split_itself(utterances):
-    dataset = features(utterances)
+    dataset = table_dataset(utterances)
     found = dataset.constants("test")
     # By hand: training y = -2 .5 3 -.4 1 -1.5 0 2.5 has four above and three below 0, mean 3.1 / 8, median .25.
     assert dataset.signature.constants == pytest.approx({"majority": 1.0, "mean": 0.3875, "median": 0.25}, abs=1e-6)
@@ -359,14 +363,14 @@ def test_constants_are_learned_from_training_and_chance_from_the_split_itself(ut
 
 
 def test_constants_of_classes(tmp_path):
-    dataset = features(vectors(tmp_path), "features", ModelSettings(), folds=3)
+    dataset = table_dataset(vectors(tmp_path), "table", ModelSettings(), folds=3)
     assert set(dataset.constants("test")) == {"majority of training", "chance"}
     assert 0.25 < dataset.constants("test")["chance"]["accuracy"] < 0.5
 
 
 def test_numbers_without_limits_have_no_signs(utterances):
-    dataset = features(utterances, "features", modalities=list(NAMES))
-    assert (dataset.kind, features(utterances).kind) == ("numbers", "intensities")
+    dataset = table_dataset(utterances, "table", modalities=list(NAMES))
+    assert (dataset.kind, table_dataset(utterances).kind) == ("numbers", "intensities")
     assert {name: set(scores) for name, scores in dataset.constants("test").items()} == {
         "mean of training": {"mae"},
         "median of training": {"mae"},
@@ -376,8 +380,8 @@ def test_numbers_without_limits_have_no_signs(utterances):
 # ------------------------------------------------------------------------------------------------- the signature
 
 
-def test_a_signature_is_read_back_as_it_was(trained_features, utterances):
-    made, kept = features(utterances).signature, read_signature(trained_features / "features.safetensors")
+def test_a_signature_is_read_back_as_it_was(trained_table, utterances):
+    made, kept = table_dataset(utterances).signature, read_signature(trained_table / "signature.safetensors")
     for name in ("streams", "classes", "limits", "constants", "fingerprints", "modalities"):
         assert getattr(kept, name) == getattr(made, name)
     for name in NAMES:
@@ -414,40 +418,40 @@ def test_a_task_on_features_needs_their_signature():
     ],
 )
 def test_settings_that_mean_nothing_are_refused(utterances, model, words, fault):
-    line = fault(features, utterances, "mosi", model)
+    line = fault(table_dataset, utterances, "mosi", model)
     assert [word for word in words if word not in line] == []
 
 
 def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path, fault):
-    assert "data.workers means nothing for dataset 'mosi'" in fault(features, utterances, workers=2)
-    assert "data.group means nothing for dataset 'mosi'" in fault(features, utterances, group="(.+)_")
+    assert "data.workers means nothing for dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
+    assert "data.group means nothing for dataset 'mosi'" in fault(table_dataset, utterances, group="(.+)_")
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
-    with pytest.raises(InputError, match=r"model.preset means nothing .* it is for features"):
+    with pytest.raises(InputError, match=r"model.preset means nothing .* it is for a table"):
         create_dataset(DataSettings("phantom", str(phantoms)), ModelSettings(preset="gmc"))
     with pytest.raises(InputError, match="cross entropy"):
-        features(vectors(tmp_path), "features", ModelSettings(error="mse"), folds=3)
+        table_dataset(vectors(tmp_path), "table", ModelSettings(error="mse"), folds=3)
 
 
 def test_gmc_refuses_longer_sequences_at_once(rewritten, fault):
     values = np.ones((14, 51, 3), np.float32)
     path = rewritten(text=values, text_lengths=np.full(14, 51))
     assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(
-        features, path, "mosi", ModelSettings(preset="gmc")
+        table_dataset, path, "mosi", ModelSettings(preset="gmc")
     )
 
 
-def test_targets_beyond_the_limits_are_refused(feature_arrays, rewritten, fault):
-    y = feature_arrays()["y"].copy()
+def test_targets_beyond_the_limits_are_refused(table_arrays, rewritten, fault):
+    y = table_arrays()["y"].copy()
     y[3] = 4
-    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(features, rewritten(y=y))
+    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(table_dataset, rewritten(y=y))
 
 
 def test_token_ids_need_a_bert(rewritten, fault):
     tokens = np.ones((14, 4), np.int64)
-    assert "Token ids need a BERT" in fault(features, rewritten(text=tokens))
+    assert "Token ids need a BERT" in fault(table_dataset, rewritten(text=tokens))
 
 
 def test_present_in_keeps_the_order_of_the_task(utterances):
-    table = features(utterances).table
+    table = table_dataset(utterances).table
     assert present_in(table, ("vision", "audio", "text"))[4] == ("vision", "audio", "text")

@@ -475,12 +475,12 @@ def test_mag_bert_holds_what_an_npz_file_holds(tmp_path):
     assert differences(read_table(save(tmp_path / "x.pkl", mag(words=False))), expected(tmp_path)) == []
 
 
-def test_words_are_no_features(tmp_path, table_fault):
+def test_words_are_no_numbers(tmp_path, table_fault):
     table = read_table(save(tmp_path / "x.pkl", mag()))
     assert table.modalities == ("audio", "vision")
     assert table.origin is not None
-    assert table.origin.notes == ("text is words here, not features, and was left out.",)
-    assert "no features 'text'" in table_fault(tmp_path / "x.pkl", modalities=["text"])
+    assert table.origin.notes == ("text is words here, not numbers, and was left out.",)
+    assert "no modality 'text'" in table_fault(tmp_path / "x.pkl", modalities=["text"])
 
 
 def test_other_lists_are_refused(tmp_path, table_fault):

@@ -30,11 +30,11 @@ USUAL = {"modalities": NAMES, "target": "labels.csd"}
 def save(folder: Path, name: str, content: dict, metadata: bool = True) -> Path:
     """A computational sequence; its root has another name than the file."""
     with h5py.File(folder / name, "w") as file:
-        for video, (intervals, features) in content.items():
+        for video, (intervals, values) in content.items():
             group = file.create_group(f"Root of {name[:-4]}/data/{video}")
             group["intervals"] = np.asarray(intervals, np.float64)
-            features = np.asarray(features)
-            group["features"] = features if features.dtype.kind == "S" else features.astype(np.float32)
+            values = np.asarray(values)
+            group["features"] = values if values.dtype.kind == "S" else values.astype(np.float32)
         for key in ("root name", "computational sequence description", "dimension names") if metadata else ():
             file[f"Root of {name[:-4]}/metadata/{key}"] = np.array([json.dumps(key).encode()])
     return folder
@@ -164,18 +164,18 @@ def test_faults_are_one_clear_line(tmp_path, folder_fault):
     assert listed in folder_fault(tmp_path, modalities=None)
     assert listed in folder_fault(tmp_path, target=None)
     assert "none.csd is not there" in folder_fault(tmp_path, modalities={"vision": "none.csd"})
-    assert "words.csd holds words, not features of 'text'" in folder_fault(tmp_path, modalities={"text": "words.csd"})
+    assert "words.csd holds words, not numbers of 'text'" in folder_fault(tmp_path, modalities={"text": "words.csd"})
     assert "these have none: w/0" in folder_fault(tmp_path, modalities={"audio": "sound.csd"})
     assert read(tmp_path, modalities={"audio": "sound.csd"}, empty="drop").ids == ("v/0", "v/1")
     assert "'images' means nothing" in folder_fault(tmp_path, images=["text"])
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[1], [2]])})
-    assert "sound.csd: intervals and features of 'v' have the shapes (1, 2) and (2, 1)" in folder_fault(tmp_path)
+    assert "sound.csd: intervals and values of 'v' have the shapes (1, 2) and (2, 1)" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[1, 0]], [[1]])})
     assert "end before they start" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[-np.inf]])})
     assert "NaN or infinite values: audio 1 (in 1 samples)" in folder_fault(tmp_path)
     save(tmp_path, "sound.csd", {"v": ([[0, 1]], [[1]]), "w": ([[0, 1]], [[1, 2]])})
-    assert "audio differs in its number of features" in folder_fault(tmp_path)
+    assert "audio differs in size between samples" in folder_fault(tmp_path)
     with h5py.File(tmp_path / "sound.csd", "w") as file:
         file["one/data/v/features"] = file["two/x"] = np.zeros(1)
     assert "no computational sequence" in folder_fault(tmp_path)

@@ -156,7 +156,7 @@ def test_faults_of_parquet_files(tmp_path, table_fault):
     path = parquet(tmp_path / "x.parquet", {"y": [0, 1], "text": [[[1.0], [2.0, 3.0]], [[1.0]]]})
     assert "text of '0' is no list of numbers" in table_fault(path)
     parquet(path, {"y": [0, 1], "text": [[1.0], [2.0, 3.0]]})
-    assert "text differs in its number of features" in table_fault(path)
+    assert "text differs in size between samples" in table_fault(path)
     parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")]})
     assert "NaN or infinite values: text 1" in table_fault(path)
     path.write_bytes(path.read_bytes()[:-9])

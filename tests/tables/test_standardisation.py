@@ -44,5 +44,5 @@ def test_token_ids_stay_as_they_are():
 def test_faults_are_one_clear_line():
     with pytest.raises(InputError, match="x has no statistics"):
         standardised(table([[1.0]]), {})
-    with pytest.raises(InputError, match="x has 2 features and statistics of 1"):
+    with pytest.raises(InputError, match="x has size 2 and statistics of size 1"):
         standardised(table([[1.0, 2.0]]), statistics(table([[1.0]])))

@@ -11,7 +11,7 @@ from anysubset.tables.arrays import write_table
 from anysubset.tables.formats import read_table
 from anysubset.tables.standardisation import standardised, statistics
 from anysubset.tables.table import Table, differences, torn_groups
-from anysubset.tables.trimodal import CORRELATION, FEATURES, INFORMED, MODALITIES, PER_VIDEO, trimodal
+from anysubset.tables.trimodal import CORRELATION, INFORMED, MODALITIES, PER_VIDEO, SIZES, trimodal
 from anysubset.tasks.prediction import Prediction, Stream
 
 SMALL = {"text": 12, "audio": 5, "vision": 8}
@@ -50,7 +50,7 @@ def test_text_tells_much_audio_less_and_vision_little(many):
 
 def test_text_tells_most_with_as_many_features_as_usual():
     table = trimodal()
-    assert {name: observed.values.shape[2] for name, observed in table.inputs.items()} == FEATURES
+    assert {name: observed.values.shape[2] for name, observed in table.inputs.items()} == SIZES
     found = {name: float(np.corrcoef(*probe(table, name))[0, 1]) for name in MODALITIES}
     assert found["text"] > max(found["audio"], found["vision"]) + 0.1
 
@@ -139,8 +139,8 @@ def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
     [
         ({"counts": {}}, "The counts are"),
         ({"counts": {"train": 0}}, "at least one utterance"),
-        ({"features": {"text": 3}}, "The features are"),
-        ({"features": {**SMALL, "audio": 0}}, "at least one"),
+        ({"sizes": {"text": 3}}, "The sizes are"),
+        ({"sizes": {**SMALL, "audio": 0}}, "at least one"),
         ({"steps": 2}, "Give 3 or more"),
         ({"missing_rate": 0.6}, "Give 0 to 0.5"),
         ({"missing_rate": float("nan")}, "Give 0 to 0.5"),

@@ -24,14 +24,14 @@ Told = Callable[..., str]
 
 
 @pytest.fixture
-def run(trained_features: Path, tmp_path: Path) -> Path:
+def run(trained_table: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to write to."""
-    return Path(shutil.copytree(trained_features, tmp_path / "run"))
+    return Path(shutil.copytree(trained_table, tmp_path / "run"))
 
 
-def opened(make_features, name: str, **options: object) -> tuple[Method, list[Batch]]:
+def opened(make_table_experiment, name: str, **options: object) -> tuple[Method, list[Batch]]:
     """A method with grads left over from before, and two batches of six training samples."""
-    experiment = make_features()
+    experiment = make_table_experiment()
     dataset = create_dataset(experiment.data, experiment.model)
     torch.manual_seed(0)
     method = create_method(name, dataset.task, options)
@@ -50,8 +50,8 @@ def state_of(method: Method) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_features, name):
-    method, batches = opened(make_features, name)
+def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_table_experiment, name):
+    method, batches = opened(make_table_experiment, name)
     cases = all_scenarios(method.task.modalities)
     before = state_of(method)
     seen = diagnose(method, [[batch] for batch in batches], cases)
@@ -78,17 +78,17 @@ def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_features
         np.testing.assert_allclose(found["gramian"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
 
 
-def test_conflict_is_measured_where_the_method_measures_it(make_features):
+def test_conflict_is_measured_where_the_method_measures_it(make_table_experiment):
     norms = {}
     for conflict in ("shared", "all"):
-        method, batches = opened(make_features, "gmd", conflict=conflict)
+        method, batches = opened(make_table_experiment, "gmd", conflict=conflict)
         (entry,) = diagnose(method, [batches[:1]], all_scenarios(method.task.modalities)).entries
         norms[conflict] = entry[2]["norms"]
     assert (norms["all"] > norms["shared"]).all()
 
 
-def test_a_batch_in_parts_is_one_batch(make_features):
-    method, batches = opened(make_features, "sharing")
+def test_a_batch_in_parts_is_one_batch(make_table_experiment):
+    method, batches = opened(make_table_experiment, "sharing")
     cases = all_scenarios(method.task.modalities)
     (together,) = diagnose(method, [batches], cases).entries
     apart = diagnose(method, [[batch] for batch in batches], cases).entries
@@ -97,8 +97,8 @@ def test_a_batch_in_parts_is_one_batch(make_features):
     assert (together[2]["norms"] <= np.maximum(apart[0][2]["norms"], apart[1][2]["norms"]) + 1e-9).all()
 
 
-def test_batches_without_eligible_samples_are_passed_over(make_features):
-    method, batches = opened(make_features, "sharing")
+def test_batches_without_eligible_samples_are_passed_over(make_table_experiment):
+    method, batches = opened(make_table_experiment, "sharing")
     text = Batch({"text": batches[0].inputs["text"]}, batches[0].target, batches[0].ids)
     seen = diagnose(method, [[text], [batches[1]]], [("audio",), ("vision",)])
     assert [step for step, *_ in seen.entries] == [2]
@@ -106,9 +106,9 @@ def test_batches_without_eligible_samples_are_passed_over(make_features):
         diagnose(method, [[text]], [("audio",)])
 
 
-def test_where_nothing_is_shared_nothing_can_be_said(make_features):
+def test_where_nothing_is_shared_nothing_can_be_said(make_table_experiment):
     assert set(METHODS) - set(SHARING) == {"ensemble"}
-    method, batches = opened(make_features, "ensemble")
+    method, batches = opened(make_table_experiment, "ensemble")
     with pytest.raises(InputError, match="Ensemble shares no parameters between the modalities"):
         diagnose(method, [batches], [("text",)])
 
@@ -147,8 +147,8 @@ def test_volumes_are_diagnosed(told, trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sharing", "dropout", "full"])
-def test_methods_that_take_no_rows_are_diagnosed_too(told, make_features, tmp_path, name):
-    write_experiment(make_features({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
+def test_methods_that_take_no_rows_are_diagnosed_too(told, make_table_experiment, tmp_path, name):
+    write_experiment(make_table_experiment({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     out = told("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
     assert "Training logged no conflicts" in out
@@ -174,9 +174,9 @@ def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
     assert "is no run folder" in refused("diagnose", tmp_path)
 
 
-def test_an_ensemble_is_refused_before_its_data_are_read(refused, told, make_features, tmp_path):
+def test_an_ensemble_is_refused_before_its_data_are_read(refused, told, make_table_experiment, tmp_path):
     settings = {"method.name": "ensemble", "train.steps": 1, "train.validate_every": 1}
-    write_experiment(make_features(settings), tmp_path / "tiny.yaml")
+    write_experiment(make_table_experiment(settings), tmp_path / "tiny.yaml")
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     line = refused("diagnose", tmp_path / "run", "--split", "none")
     assert "Ensemble shares no parameters between the modalities" in line

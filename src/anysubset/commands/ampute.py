@@ -14,7 +14,7 @@ from anysubset.experiments.settings import ReadingSettings
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     """The options of `ampute`."""
-    parser.add_argument("path", type=Path, help="Folder of patients, or table of features; neither is changed.")
+    parser.add_argument("path", type=Path, help="Folder of patients, or table; neither is changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.missingness.")
     parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
     parser.add_argument("--rate-by", type=dict[str, float], help="Probability by modality: --rate-by.text 0.5 ...")
@@ -32,7 +32,7 @@ def ampute(given: Given) -> None:
     Every sample keeps one at least. `fit` reads the file as data.missingness and never looks at what is not in it.
     """
     from anysubset.datasets.presence import of_patients, of_table
-    from anysubset.tables.formats import holds_features
+    from anysubset.tables.formats import holds_table
 
     path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
     split, seed = given.get("split", "train"), given.get("seed", 0)
@@ -40,8 +40,8 @@ def ampute(given: Given) -> None:
     if seed < 0:
         raise InputError(f"The seed must be 0 or more, not {seed}.")
     splits = Path(given["splits"]) if given.get("splits") else None
-    features = bool(reading) or holds_features(path)
-    found = of_table(path, splits, **reading) if features else of_patients(path, splits)
+    is_table = bool(reading) or holds_table(path)
+    found = of_table(path, splits, **reading) if is_table else of_patients(path, splits)
     before = found.of(split)
     after = write_thinned(output, before, found.modalities, given, split, seed)
     show_missingness(before, after.present, found.modalities)

@@ -12,7 +12,7 @@ from anysubset.experiments.settings import ReadingSettings
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:
     """The options of `convert`."""
-    parser.add_argument("table", type=Path, help="Table of features, a file or a folder; it is not changed.")
+    parser.add_argument("table", type=Path, help="Table, a file or a folder; it is not changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
     parser.add_class_arguments(ReadingSettings, "reading")
 

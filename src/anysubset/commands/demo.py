@@ -9,12 +9,12 @@ from anysubset.commands.evaluate import score_run
 from anysubset.commands.fit import train_run
 from anysubset.commands.given import Given
 from anysubset.commands.report import write_page
-from anysubset.commands.terminal import say, show_feature_scores, show_volume_scores
+from anysubset.commands.terminal import say, show_table_scores, show_volume_scores
 from anysubset.experiments.files import read_experiment
 
 if TYPE_CHECKING:
     from anysubset.scoring.scores import Score
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
     from anysubset.volumes.dataset import Volumes
 
 
@@ -63,7 +63,7 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
 def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
     """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
     from anysubset.tables.arrays import write_table
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
     from anysubset.tables.trimodal import trimodal
 
     table = folder / "utterances.npz"
@@ -72,9 +72,9 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
     found, dataset = demo_runs("sentiment", folder, table, seed, settings)
-    assert isinstance(dataset, Features)
+    assert isinstance(dataset, TableDataset)
     title = "training on complete input (full) against GMD"
-    show_feature_scores(found, dataset, "test", title, ("acc2", "mae", "corr"))
+    show_table_scores(found, dataset, "test", title, ("acc2", "mae", "corr"))
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
@@ -85,7 +85,7 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
 
 def demo_runs(
     task: str, folder: Path, root: Path, seed: int, settings: Given
-) -> tuple[dict[str, list["Score"]], "Volumes | Features"]:
+) -> tuple[dict[str, list["Score"]], "Volumes | TableDataset"]:
     """Trains both methods, scores them on the test split, and writes their report."""
     found = {}
     for method in ("full", "gmd"):

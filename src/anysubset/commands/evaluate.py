@@ -8,13 +8,13 @@ import jsonargparse
 
 from anysubset.commands.given import Given
 from anysubset.commands.progress import track_samples
-from anysubset.commands.terminal import say, show_feature_scores, show_random_missing, show_volume_scores
+from anysubset.commands.terminal import say, show_random_missing, show_table_scores, show_volume_scores
 from anysubset.commands.trained import open_run
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
     from anysubset.scoring.scores import Score
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
     from anysubset.volumes.dataset import Volumes
 
 
@@ -32,14 +32,14 @@ def evaluate(given: Given) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
     from anysubset.report.table import scenario_table
     from anysubset.scoring.scores import means
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
 
     run, split = Path(given["run"]), given.get("split", "test")
     root = given.get("data", {}).get("root")
     rates, seed = given.get("rate", []), given.get("seed", 0)
     scores, drawn, dataset = score_run(run, split, root, device=given.get("device", "auto"), rates=rates, seed=seed)
-    if isinstance(dataset, Features):
-        show_feature_scores({run.name: scores}, dataset, split, str(run))
+    if isinstance(dataset, TableDataset):
+        show_table_scores({run.name: scores}, dataset, split, str(run))
     else:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
         say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
@@ -57,7 +57,7 @@ def score_run(
     device: str = "auto",
     rates: Sequence[float] = (),
     seed: int = 0,
-) -> tuple[list["Score"], list["Score"], "Volumes | Features"]:
+) -> tuple[list["Score"], list["Score"], "Volumes | TableDataset"]:
     """Score a run on a split, into its `scores.csv`: the scores of the scenarios, and those of random missing."""
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.availability import write_availability

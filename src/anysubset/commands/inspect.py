@@ -18,7 +18,7 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         type=Path,
-        help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table of features.",
+        help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table.",
     )
     parser.add_class_arguments(ReadingSettings, "reading")
     parser.add_argument(
@@ -33,32 +33,32 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
 def inspect(given: Given) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
     from anysubset.tables.description import inspect_table
-    from anysubset.tables.formats import holds_features
+    from anysubset.tables.formats import holds_table
     from anysubset.volumes.inspection import inspect_volumes
 
     path, reading, group = Path(given["path"]), given.get("reading", {}), given.get("group")
     target = Path(given["write"]) if given.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
         check_free(file)
-    features = bool(reading) or holds_features(path)
-    if features and group is not None:
+    is_table = bool(reading) or holds_table(path)
+    if is_table and group is not None:
         raise InputError("--group is for patients; name the groups of a table with --reading.group.")
-    report = inspect_table(path, **reading) if features else inspect_volumes(path, group)
-    if features and "samples" not in report:
+    report = inspect_table(path, **reading) if is_table else inspect_volumes(path, group)
+    if is_table and "samples" not in report:
         raise InputError(report["faults"][0])
     if given.get("json"):
         print(json.dumps(report, indent=2))
-    elif features:
+    elif is_table:
         show_table(report)
     else:
         show_volumes(report)
-    if target is not None and features:
-        write_features(report, path, reading, target)
+    if target is not None and is_table:
+        write_table_experiment(report, path, reading, target)
     elif target is not None:
         write_dataset(report, path, target, group)
 
 
-def write_features(report: Given, path: Path, reading: Given, target: Path) -> None:
+def write_table_experiment(report: Given, path: Path, reading: Given, target: Path) -> None:
     """An experiment on a table, with folds where its file has no splits, and a training that suits small tables.
 
     The defaults of `train` are for volumes.
@@ -68,7 +68,7 @@ def write_features(report: Given, path: Path, reading: Given, target: Path) -> N
     train = {"steps": 500, "batch": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}
     train |= {"warmup": 20, "clip": 1.0, "validate_every": 25}
 
-    settings: Given = {"name": "features", "root": str(path), "modalities": list(report["modalities"])}
+    settings: Given = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
         print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)

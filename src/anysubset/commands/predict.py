@@ -24,7 +24,7 @@ def predict_options(parser: jsonargparse.ArgumentParser) -> None:
 def predict(given: Given) -> None:
     """Answer from whatever there is.
 
-    For each patient a mask in the files' own grid; for a table of features a row for each sample.
+    For each patient a mask in the files' own grid; for a table a row for each sample.
     """
     run = Path(given["run"])
     folder = Path(given.get("output") or run / "predictions")
@@ -33,7 +33,7 @@ def predict(given: Given) -> None:
     if opened.signature is None:
         predict_masks(opened, paths, folder)
     elif len(paths) > 1:
-        raise InputError(f"Give one table of features, not {len(paths)}; their answers would replace each other.")
+        raise InputError(f"Give one table, not {len(paths)}; their answers would replace each other.")
     else:
         predict_answers(opened, paths[0], folder)
 
@@ -57,15 +57,15 @@ def predict_masks(opened: Opened, paths: Sequence[Path], folder: Path) -> None:
 
 
 def predict_answers(opened: Opened, table: Path, folder: Path) -> None:
-    """One table of answers, and a JSON, for a table of features."""
+    """One table of answers, and a JSON, for a table."""
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.rows import answer
     from anysubset.scenarios import scenario_name
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
 
     experiment = opened.experiment.at(str(table))
     dataset = create_dataset(experiment.data, experiment.model, say, opened.signature, unlabelled=True)
-    assert isinstance(dataset, Features)
+    assert isinstance(dataset, TableDataset)
     dataset.prepare("all")
     folder.mkdir(parents=True, exist_ok=True)
     path, used = answer(opened.method, dataset, folder, opened.facts)

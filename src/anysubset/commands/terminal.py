@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anysubset.datasets.dataset import Dataset
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
-    from anysubset.tables.dataset import Features
+    from anysubset.tables.dataset import TableDataset
     from anysubset.volumes.dataset import Volumes
 
 MOST = 15  # Scenarios that fit into a line.
@@ -48,9 +48,9 @@ def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split:
     )
 
 
-def show_feature_scores(
+def show_table_scores(
     runs: Mapping[str, Sequence["Score"]],
-    dataset: "Features",
+    dataset: "TableDataset",
     split: str,
     title: str,
     metrics: Sequence[str] = (),
@@ -253,7 +253,7 @@ def show_table(report: Mapping[str, Any]) -> None:
         )
     say(table)
     for name, found in report["modalities"].items():
-        lines = {"NaN or infinite": found["cleaned"], "features that never change": found["constant"]}
+        lines = {"NaN or infinite": found["cleaned"], "constant columns": found["constant"]}
         said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
         if said:
             say(f"{name}: {said}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class Opened(NamedTuple):
     """A trained run: its experiment, its task, the method with the best weights, the facts of that checkpoint, and what
-    it knows of its features, if they are features.
+    it knows of its table (the signature), None for volumes.
     """
 
     experiment: Experiment
@@ -36,12 +36,12 @@ def open_run(folder: Path, device: str) -> Opened:
     from anysubset.datasets.table import create_task, signature_in
     from anysubset.methods import method_of
     from anysubset.system import tensor_file
-    from anysubset.training.run import best_of, check_same, features_of
+    from anysubset.training.run import best_of, check_same, signature_path
 
     experiment = read_run_experiment(folder)
     tensors, facts = tensor_file.load(best_of(folder))
     check_same(experiment, facts["experiment"], best_of(folder))
-    signature = signature_in(features_of(folder), experiment.data)
+    signature = signature_in(signature_path(folder), experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
     method = method_of(experiment.method, task)
     tensor_file.load_module(tensors, method, best_of(folder))

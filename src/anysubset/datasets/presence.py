@@ -33,7 +33,7 @@ class Presence:
 
 
 def of_table(path: Path, splits: Path | None = None, **options: Any) -> Presence:
-    """Of a feature file; splits: of the file, unless a file of them is given; options: those of `read_table`."""
+    """Of a table; splits: of the file, unless a file of them is given; options: those of `read_table`."""
     table = read_table(path, **options)
     found = table.splits if splits is None else read_splits(splits)
     check_splits(found or {}, table.ids, "sample")

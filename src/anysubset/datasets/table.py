@@ -6,14 +6,14 @@ from pathlib import Path
 
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings, flatten
-from anysubset.tables.dataset import INTENSITIES, Features, FeatureSet, features_task
+from anysubset.tables.dataset import INTENSITIES, TableDataset, TableSet, prediction_task
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.dataset import Volumes, VolumeSet, segmentation_task
 from anysubset.volumes.patients import BRATS
 
-DATASETS: dict[str, VolumeSet | FeatureSet] = {
+DATASETS: dict[str, VolumeSet | TableSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),
     "brats": VolumeSet(
         "BraTS 2018-2021 (Synapse, registration): enhancing tumour is label 4",
@@ -46,13 +46,13 @@ DATASETS: dict[str, VolumeSet | FeatureSet] = {
         BRATS,
         (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))),
     ),
-    "features": FeatureSet("any table of features with a number or a class to predict; see data.reading"),
-    "mosi": FeatureSet(
+    "table": TableSet("any table with a number or a class to predict; see data.reading"),
+    "mosi": TableSet(
         "CMU-MOSI, sentiment of spoken reviews, in the files of MMSA, MulT and others",
         ("text", "audio", "vision"),
         INTENSITIES,
     ),
-    "mosei": FeatureSet(
+    "mosei": TableSet(
         "CMU-MOSEI, sentiment of spoken opinions, in the files of MMSA, MulT and others",
         ("text", "audio", "vision"),
         INTENSITIES,
@@ -65,13 +65,13 @@ FOR_VOLUMES = (
     *("model.patch", "model.stem", "model.pool", "model.cross_entropy"),
     *("model.overlap", "model.window", "model.mirror"),
 )
-FOR_FEATURES = (
+FOR_TABLES = (
     *("data.folds", "data.fold", "data.reading"),
     *("model.preset", "model.layers", "model.dropout", "model.head", "model.error", "model.bert"),
 )
 
 
-def dataset_named(data: DataSettings) -> VolumeSet | FeatureSet:
+def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
     """What is known of the dataset that the settings name.
 
     Raises:
@@ -85,7 +85,7 @@ def dataset_named(data: DataSettings) -> VolumeSet | FeatureSet:
 def create_task(
     data: DataSettings, model: ModelSettings, signature: Signature | None = None
 ) -> Segmentation | Prediction:
-    """The task that the settings describe; needs no data, but of features their signature.
+    """The task that the settings describe; needs no data, but of a table its signature.
 
     Raises:
         InputError: if there is no such dataset, or a setting means nothing for it.
@@ -96,7 +96,7 @@ def create_task(
         return segmentation_task(data, model, known)
     if signature is None:
         raise InputError(f"What dataset {data.name!r} asks for is in its file: `anysubset fit` reads it.")
-    return features_task(model, signature)
+    return prediction_task(model, signature)
 
 
 def create_dataset(
@@ -105,15 +105,15 @@ def create_dataset(
     report: Callable[[str], None] = lambda line: None,
     signature: Signature | None = None,
     unlabelled: bool = False,
-) -> Volumes | Features:
-    """The dataset that the settings describe: of volumes nothing is read yet but names and splits, of features all.
+) -> Volumes | TableDataset:
+    """The dataset that the settings describe: of volumes nothing is read yet but names and splits, of a table all.
 
     Args:
         data: where it is.
         model: the network of its task.
         report: told in one line what is read.
-        signature: of the features that a run was trained on; by default what is there is to be trained on.
-        unlabelled: whether features are to be answered from alone, so that there need not be targets.
+        signature: of the table that a run was trained on; by default what is there is to be trained on.
+        unlabelled: whether a table is only predicted for, so that there need not be targets.
 
     Raises:
         InputError: if there is no such dataset, nothing in it, the splits are faulty, or a setting means nothing.
@@ -122,27 +122,27 @@ def create_dataset(
     check_meaning(data, model, known)
     if isinstance(known, VolumeSet):
         return Volumes(data, segmentation_task(data, model, known), report)
-    return Features(data, model, known, signature, report, unlabelled)
+    return TableDataset(data, model, known, signature, report, unlabelled)
 
 
 def signature_in(path: Path, data: DataSettings) -> Signature | None:
-    """What the file of a run says of the features that it was trained on; None for volumes.
+    """What the file of a run says of the table that it was trained on; None for volumes.
 
     Raises:
         InputError: if it is needed and not there, or is none of ours.
     """
-    return read_signature(path) if isinstance(dataset_named(data), FeatureSet) else None
+    return read_signature(path) if isinstance(dataset_named(data), TableSet) else None
 
 
-def check_meaning(data: DataSettings, model: ModelSettings, known: VolumeSet | FeatureSet) -> None:
+def check_meaning(data: DataSettings, model: ModelSettings, known: VolumeSet | TableSet) -> None:
     """Refuses settings that are for datasets of the other kind, but at their defaults."""
     volumes = isinstance(known, VolumeSet)
     given = flatten({"data": asdict(data), "model": asdict(model)})
     defaults = flatten({"data": asdict(DataSettings()), "model": asdict(ModelSettings())})
     for name, value in given.items():
-        foreign = FOR_FEATURES if volumes else FOR_VOLUMES
+        foreign = FOR_TABLES if volumes else FOR_VOLUMES
         if value != defaults.get(name) and any(name == each or name.startswith(f"{each}.") for each in foreign):
-            kinds = ("volumes", "features") if volumes else ("features", "volumes")
+            kinds = ("volumes", "a table") if volumes else ("a table", "volumes")
             raise InputError(
                 f"{name} means nothing for dataset {data.name!r}, which holds {kinds[0]}: it is for {kinds[1]}."
             )

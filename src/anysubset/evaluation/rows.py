@@ -1,4 +1,4 @@
-"""A table of features -> an answer for each sample from what it has, and what is known of such answers."""
+"""A table -> an answer for each sample from what it has, and what is known of such answers."""
 
 import csv
 import json
@@ -16,11 +16,13 @@ from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL
 from anysubset.system.files import whole
-from anysubset.tables.dataset import Block, Features
+from anysubset.tables.dataset import Block, TableDataset
 
 
 @torch.no_grad()
-def answer(method: Method, dataset: Features, folder: Path, known: Mapping[str, Any]) -> tuple[Path, Counter[Scenario]]:
+def answer(
+    method: Method, dataset: TableDataset, folder: Path, known: Mapping[str, Any]
+) -> tuple[Path, Counter[Scenario]]:
     """Writes `predictions.csv` and `predictions.json` into a folder, which must be there.
 
     The table has a row a sample, in the order of the file: `id`, the modalities `used`, the `answer` (the number, or
@@ -72,7 +74,7 @@ def answer(method: Method, dataset: Features, folder: Path, known: Mapping[str, 
     return path, used
 
 
-def answered(method: Method, dataset: Features) -> Iterator[tuple[Block, Scenario, Tensor]]:
+def answered(method: Method, dataset: TableDataset) -> Iterator[tuple[Block, Scenario, Tensor]]:
     """All samples, in blocks: what those of a block have, and their (samples, outputs) answers from it, on the CPU."""
     for block in dataset.samples("all", list(dict.fromkeys(dataset.present("all")))):
         present = max(block.scenarios, key=len)

@@ -25,7 +25,7 @@ RENAMED = {
     "missingness.rates": "missingness.rate_by",
     "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.bert.*: 2.0e-5}",
 }
-RENAMED_VALUES: dict[tuple[str, object], str] = {}
+RENAMED_VALUES = {("data.name", "features"): "table"}
 
 # Groups whose names are the user's own, or a method's.
 OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
@@ -78,7 +78,7 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """How a table of features is read, where its file does not say it itself.
+    """How a table is read, where its file does not say it itself.
 
     Args:
         modalities: name -> what it is called in the file; those that keep their names may be left out.
@@ -115,9 +115,9 @@ class DataSettings:
 
     Args:
         name: of a dataset that `anysubset datasets` lists; it gives modalities and regions unless they are named.
-        root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of features, the file or folder.
+        root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of a table, the file or folder.
         splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root, and
-            of features those of the file.
+            of a table those of the file.
         group: keeps scans of one patient in one split: a regular expression with one group, which takes the patient
             from a scan's id, such as `(.+)_[0-9]+`; or a CSV file (columns `id`, `group`) or JSON file (id -> group).
             Splits that `anysubset inspect --write` draws keep groups whole; a split file that does not is noted.
@@ -128,11 +128,11 @@ class DataSettings:
         cache: "memory", or a folder in which prepared patients are kept.
         workers: processes that prepare training patches; 0 for none.
         augment: how training patches are varied.
-        folds: of features, draws the splits: that many parts, in which groups stay together and classes are spread.
+        folds: of a table, draws the splits: that many parts, in which groups stay together and classes are spread.
         fold: which of the parts is the test, from 0; the next one is for validation.
         missingness: JSON file of the modalities that stay, by id, as `anysubset ampute` writes it.
         complete_only: drops training samples that lack a modality, of their own or by `missingness`.
-        reading: how a table of features is read.
+        reading: how a table is read.
     """
 
     name: str = "volumes"
@@ -166,8 +166,8 @@ class ModelSettings:
 
     Args:
         patch: two sizes for training on slices across the last axis, three for training on volumes.
-        width: of volumes, scales the channels, by default 0.5 as in the paper; of features, how many a sample or step
-            has in the network, by default the preset's.
+        width: for volumes, a factor of the channels, by default 0.5 as in the paper; for a table, the size of the
+            vectors in the network, by default the preset's.
         stem: a 1-wide convolution of its own for each modality.
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
@@ -175,11 +175,11 @@ class ModelSettings:
         window: weights of a window's voxels where windows overlap, "gaussian" or "uniform".
         mirror: whether predictions of volumes are averaged over flips along every combination of the patch's axes;
             takes 4 times as long for two axes, 8 times for three.
-        preset: of features, the networks: `ds-transformer` (the default for sequences alone), `bert` (where there are
+        preset: of a table, the networks: `ds-transformer` (the default for sequences alone), `bert` (where there are
             token ids), `gmc`, `utterance` or `vectors` (the default for all else).
         layers: of the preset's backbone; by default as the preset has them.
-        dropout: of features; by default as the preset has it.
-        head: of features, `norm`, `linear` or `residual`; by default the preset's.
+        dropout: of a table; by default as the preset has it.
+        head: of a table, `norm`, `linear` or `residual`; by default the preset's.
         error: of a target of numbers, what is learned to be small: `l1` (the default) or `mse`.
         bert: folder that a BERT of Hugging Face's was saved to, for preset `bert`; it is read whenever the run is, and
             trained along.

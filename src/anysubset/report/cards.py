@@ -118,7 +118,7 @@ def seeds(comparison: Comparison) -> list[str]:
 
 
 def fingerprints(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
-    """The hash of the ids of each split; of features also that of what is present."""
+    """The hash of the ids of each split; of a table also that of what is present."""
     found: dict[str, None] = {}
     for result in comparison.group.every:
         own = {name: each["hash"] for name, each in records[result.folder].splits.items() if "hash" in each}

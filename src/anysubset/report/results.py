@@ -38,7 +38,7 @@ PLACES = (
     "train.checkpoint_every", "train.log_every",
 )  # fmt: skip
 # Names of datasets that stand for whatever somebody has.
-GENERIC = ("volumes", "features")
+GENERIC = ("volumes", "table")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Result:
     over_set: by metric, the value over the set, by scenario.
     settings: of the experiment by dotted name; none where the folder has no experiment.
     chosen_by: the metric that chose the weights on validation, or "" where that is not known.
-    known: what the run knows of its features; empty for volumes.
+    known: signature of the table that the run was trained on; empty for volumes.
     """
 
     folder: Path
@@ -229,7 +229,7 @@ def read_results(folder: Path, split: str) -> list[Result]:
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
     settings = read_run_experiment(folder).flat() if (folder / "experiment.yaml").is_file() else {}
     best = read_facts(folder / "checkpoints" / "best.safetensors")
-    known = read_facts(folder / "features.safetensors")
+    known = read_facts(folder / "signature.safetensors")
     # A stable sort: the order of regions and samples stays that of the file.
     chosen.sort(key=lambda row: row["dataset"])
     return [

@@ -1,6 +1,6 @@
 """Tables in `.npz` and `.safetensors` files: one array a modality, and what belongs to it.
 
-    <modality>            (samples, features), (samples, time, features) or (samples, channels, height, width); or, with
+    <modality>            (samples, size), (samples, time, size) or (samples, channels, height, width); or, with
                           lengths, (samples, time) whole numbers: token ids
     <modality>_lengths    (samples,), for sequences: how many of the steps are real; or
     <modality>_valid      (samples, time) bool: which are
@@ -119,7 +119,7 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
     if values.ndim != 3 and lengths is None and valid is None:
         return Column(values, there)
     if values.ndim not in (2, 3) or (values.ndim == 2 and values.dtype.kind not in "iu"):
-        raise InputError(f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, features).")
+        raise InputError(f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size).")
     side = "none"
     if valid is not None:
         if valid.shape != values.shape[:2]:

@@ -174,11 +174,11 @@ def moved(observed: Observed, places: Mapping[int, int]) -> Observed:
 
 
 def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] | None = None) -> Column:
-    """A column from sequences (steps, features) of different lengths; None and no steps mean missing."""
+    """A column from sequences (steps, size) of different lengths; None and no steps mean missing."""
     there = [sequence for sequence in sequences if sequence is not None and len(sequence)]
     widths = sorted({sequence.shape[1:] for sequence in there})
     if len(widths) > 1:
-        raise InputError(f"{what} differs in its number of features: {shown(map(str, widths))}.")
+        raise InputError(f"{what} differs in size between samples: {shown(map(str, widths))}.")
     time = max((len(sequence) for sequence in there), default=0)
     kind = np.result_type(*{sequence.dtype for sequence in there}) if there else np.dtype(np.float32)
     values = np.zeros((len(sequences), time, *(widths[0] if widths else (1,))), kind)

@@ -1,4 +1,4 @@
-"""Features: a table of sequences, vectors or images to training batches and blocks of samples, for prediction.
+"""From a table of sequences, vectors or images to training batches and blocks of samples, for prediction.
 
 The file is read and checked at once. Whatever is drawn depends on the seed and on its place in the run alone: a
 resumed run sees the same.
@@ -37,7 +37,7 @@ BLOCK = 256  # Samples that are answered at once.
 
 
 @dataclass(frozen=True)
-class FeatureSet:
+class TableSet:
     """A kind of table: what it is, its modalities in the order of the table, and the range of its target."""
 
     summary: str
@@ -84,14 +84,14 @@ class Block(Sample):
         ]
 
 
-class Features(Dataset):
+class TableDataset(Dataset):
     """A table, its splits, and the task that it sets.
 
     Args:
         data: where the table is and how it is read.
         model: the networks of the task.
         known: what kind of table it is.
-        signature: of the features that a run was trained on; by default what the table itself gives to train on.
+        signature: of the table that a run was trained on; by default made from the training samples of this table.
         report: told in one line what was read, and what was drawn.
         unlabelled: whether it is to be answered from alone: there need not be targets, and there are no splits.
     """
@@ -103,14 +103,14 @@ class Features(Dataset):
         self,
         data: DataSettings,
         model: ModelSettings,
-        known: FeatureSet,
+        known: TableSet,
         signature: Signature | None = None,
         report: Callable[[str], None] = lambda line: None,
         unlabelled: bool = False,
     ) -> None:
         self.data = data
         self.root = data.root
-        table = read_features(data, known, None if signature is None else signature.modalities, unlabelled)
+        table = load_table(data, known, None if signature is None else signature.modalities, unlabelled)
         report(f"Read {described(table)} from {data.root}")
         for note in notes_of(table):
             report(f"note: {note}")
@@ -128,7 +128,7 @@ class Features(Dataset):
         self.signature.check(self.table)
         if not unlabelled:
             self.signature.check_target(self.table)
-        self.task = features_task(model, self.signature)
+        self.task = prediction_task(model, self.signature)
         check_lengths(self.table, self.task)
         check_tokens(self.table, self.task)
         self.ready: dict[str, Table] = {}
@@ -247,12 +247,12 @@ class Features(Dataset):
         return constant_scores(self.kind, self.signature.constants, target)
 
 
-def features_task(model: ModelSettings, signature: Signature) -> Prediction:
-    """The task that settings and features describe."""
+def prediction_task(model: ModelSettings, signature: Signature) -> Prediction:
+    """The task that settings and signature describe."""
     kinds = {stream.kind for stream in signature.streams.values()}
     usual = "bert" if "tokens" in kinds else "ds-transformer" if kinds == {"sequence"} else "vectors"
     if model.width is not None and model.width != int(model.width):
-        raise InputError(f"model.width is a whole number for features, not {model.width}.")
+        raise InputError(f"model.width is a whole number for tables, not {model.width}.")
     if signature.classes and model.error is not None:
         raise InputError("model.error is for a target of numbers; classes are learned by cross entropy.")
     return Prediction(
@@ -300,7 +300,7 @@ def check_tokens(table: Table, task: Prediction) -> None:
 # ------------------------------------------------------------------------------------------------ the file
 
 
-def asked_for(data: DataSettings, known: FeatureSet) -> dict[str, str] | None:
+def asked_for(data: DataSettings, known: TableSet) -> dict[str, str] | None:
     """The modalities that settings or dataset name, with what each is called in the file; None for all there are."""
     renamed = data.reading.modalities or {}
     names = list(data.modalities or known.modalities or renamed)
@@ -310,9 +310,7 @@ def asked_for(data: DataSettings, known: FeatureSet) -> dict[str, str] | None:
     return {name: renamed.get(name, name) for name in names} or None
 
 
-def read_features(
-    data: DataSettings, known: FeatureSet, trained: Scenario | None = None, unlabelled: bool = False
-) -> Table:
+def load_table(data: DataSettings, known: TableSet, trained: Scenario | None = None, unlabelled: bool = False) -> Table:
     """The table that the settings describe.
 
     Args:

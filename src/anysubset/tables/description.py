@@ -57,7 +57,7 @@ def describe(table: Table) -> Report:
 
 
 def describe_modality(table: Table, name: str, observed: Observed) -> Report:
-    """samples: that have it. shape: of one. minimum, maximum, mean, deviation: over real steps. constant: features that
+    """samples: that have it. shape: of one. minimum, maximum, mean, deviation: over real steps. constant: columns that
     never change. all_zero: samples that hold zeros alone. lengths: least, mean and greatest, for sequences. padding:
     where the file had it. cleaned: NaN and infinite values that became 0.
     """

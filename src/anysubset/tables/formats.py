@@ -1,4 +1,4 @@
-"""Feature files of every known format, read as one table: `read_table` looks at what a path holds, not at its name."""
+"""Files of every supported format, read as one table: `read_table` looks at what a path holds, not at its name."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -75,8 +75,8 @@ def read_table(
         raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None
 
 
-def holds_features(path: Path) -> bool:
-    """Whether a path is a table of features: a file that names no volumes, or a folder of tables."""
+def holds_table(path: Path) -> bool:
+    """Whether a path is a table: a file that names no volumes, or a folder of tables."""
     if path.is_dir():
         folders = any(each.is_dir() for each in path.iterdir())
         return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.tables.columns import Column, observe
-from anysubset.tables.dataset import Features
+from anysubset.tables.dataset import TableDataset
 from anysubset.tables.signature import Signature
 from anysubset.tables.table import Table
 from anysubset.tasks.prediction import Prediction
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 WHOLLY = "make all of its values NaN where it is missing."
 
 
-class Held(Features):
+class InMemoryDataset(TableDataset):
     """A table in memory: nothing is read, and nothing drawn."""
 
     def __init__(self, table: Table, signature: Signature, task: Prediction) -> None:
@@ -93,8 +93,7 @@ def array_of(name: str, given: Any) -> Array:
         raise InputError(f"{name} cannot be read as an array of numbers: {one_line(error)}") from error
     if array.ndim not in (2, 3, 4) or not all(array.shape[1:]):
         raise InputError(
-            f"{name} has the shape {array.shape}: give (n, features), (n, time, features) or (n, channels, height, "
-            "width)."
+            f"{name} has the shape {array.shape}: give (n, size), (n, time, size) or (n, channels, height, width)."
         )
     return array
 

@@ -66,7 +66,7 @@ def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
             columns[name] = Column(values[:, 0], valid=mask, padding="end", vocabulary=BERT)
             continue
         if values.ndim != 3:
-            raise InputError(f"{key} has the shape {values.shape}, not (samples, time, features).")
+            raise InputError(f"{key} has the shape {values.shape}, not (samples, time, size).")
         own = real_steps(values, "end")
         if f"{key}_lengths" in parts["train"]:
             valid = from_lengths(joined(parts, f"{key}_lengths"), len(ids), values.shape[1], f"{key}_lengths")
@@ -104,7 +104,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     arrays = {name: joined(parts, key) for name, key in keys.items()}
     for name, values in arrays.items():
         if values.ndim != 3:
-            raise InputError(f"{name} has the shape {values.shape}, not (samples, time, features).")
+            raise InputError(f"{name} has the shape {values.shape}, not (samples, time, size).")
     aligned = "text" in arrays and len({values.shape[1] for values in arrays.values()}) == 1
     columns = {}
     notes = []
@@ -125,7 +125,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
 
 
 def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
-    """MAG-BERT: sequences as long as they are; text is words, of which no features are made here."""
+    """MAG-BERT: sequences as long as they are; text is words, which are not encoded here."""
     options.only("MAG-BERT pickle", "modalities", "kind", "column")
     entries = [entry for part in parts.values() for entry in part]
     try:
@@ -136,11 +136,11 @@ def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
         raise InputError("is a pickle of lists, but not of ((words, vision, audio), label, segment).") from None
     numeric = all(np.asarray(stream["text"]).dtype.kind == "f" for stream in streams)
     here = SENTIMENT if numeric else SENTIMENT[1:]
-    notes = [] if numeric else ["text is words here, not features, and was left out."]
+    notes = [] if numeric else ["text is words here, not numbers, and was left out."]
     columns = {}
     for name, key in (options.asked(here) or {name: name for name in here}).items():
         if key not in here:
-            raise InputError(f"has no features {key!r}; it has: {', '.join(here)}.")
+            raise InputError(f"has no modality {key!r}; it has: {', '.join(here)}.")
         columns[name] = ragged([matrix(stream[key], key) for stream in streams], key)
     target = target_of(labels, "labels", options.kind or "regression", options.column)
     splits = {}
@@ -154,10 +154,10 @@ def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
 
 
 def matrix(raw: Any, what: str) -> Array:
-    """One sequence, (steps, features)."""
+    """One sequence, (steps, size)."""
     array = numbers(raw, what)
     if array.ndim != 2:
-        raise InputError(f"{what} of a sample has the shape {array.shape}, not (steps, features).")
+        raise InputError(f"{what} of a sample has the shape {array.shape}, not (steps, size).")
     return array
 
 

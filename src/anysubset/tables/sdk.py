@@ -29,11 +29,11 @@ METADATA = ("root name", "computational sequence description", "dimension names"
 
 @dataclass(frozen=True)
 class Stream:
-    """One file: by video, intervals (n, 2) in seconds and features (n, ...), and what is to be said of it."""
+    """One file: by video, intervals (n, 2) in seconds and values (n, ...), and what is to be said of it."""
 
     name: str
     intervals: dict[str, Array]
-    features: dict[str, Array]
+    values: dict[str, Array]
     notes: tuple[str, ...]
 
 
@@ -55,13 +55,13 @@ def read_sdk(folder: Path, options: Options) -> Table:
     words = read_csd(folder / options.words) if options.words else None
     notes = [line for stream in (labels, *streams.values(), *([words] if words else [])) for line in stream.notes]
     for name, stream in streams.items():
-        if any(features.dtype.kind not in "biuf" for features in stream.features.values()):
-            raise InputError(f"{stream.name} holds words, not features of {name!r}: give it as words={stream.name!r}.")
+        if any(values.dtype.kind not in "biuf" for values in stream.values.values()):
+            raise InputError(f"{stream.name} holds words, not numbers of {name!r}: give it as words={stream.name!r}.")
     aligned = all(TURN.fullmatch(video) for video in labels.intervals)
     videos = sorted(labels.intervals, key=in_turn)
     places = [(video, row) for video in videos for row in range(len(labels.intervals[video]))]
     ids = [sample_id(video) if aligned else f"{video}/{row}" for video, row in places]
-    rows = [labels.features[video].reshape(len(labels.intervals[video]), -1) for video in videos]
+    rows = [labels.values[video].reshape(len(labels.intervals[video]), -1) for video in videos]
     if len({each.shape[1] for each in rows}) != 1:
         raise InputError(f"{options.target} has no labels, or labels of different widths.")
     # Sentiment stands first, emotions follow.
@@ -114,33 +114,33 @@ def read_csd(path: Path) -> Stream:
                 raise InputError(f"{path.name} is no computational sequence: no single key with data below it.")
             entries = file[roots[0]]["data"]
             intervals = {text(video): np.asarray(entries[video]["intervals"]) for video in entries}
-            features = {text(video): np.asarray(entries[video]["features"]) for video in entries}
+            values = {text(video): np.asarray(entries[video]["features"]) for video in entries}
             known = list(file[roots[0]].get("metadata", ()))
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} cannot be read: damaged, or no .csd file ({one_line(error)}).") from None
-    for video in features:
-        check_intervals(path.name, video, intervals[video], features[video])
+    for video in values:
+        check_intervals(path.name, video, intervals[video], values[video])
     lacking = [key for key in METADATA if key not in known]
     notes = (f"{path.name} lacks metadata: {', '.join(lacking)}.",) if lacking else ()
     # Slightly negative starts occur, and mean 0.
-    return Stream(path.name, {video: np.maximum(each, 0) for video, each in intervals.items()}, features, notes)
+    return Stream(path.name, {video: np.maximum(each, 0) for video, each in intervals.items()}, values, notes)
 
 
-def check_intervals(name: str, video: str, intervals: Array, features: Array) -> None:
-    """Refuses intervals that do not go with the features, or run backwards."""
-    if intervals.ndim != 2 or intervals.shape[1] != 2 or len(intervals) != len(features):
-        shapes = f"{intervals.shape} and {features.shape}"
-        raise InputError(f"{name}: intervals and features of {video!r} have the shapes {shapes}.")
+def check_intervals(name: str, video: str, intervals: Array, values: Array) -> None:
+    """Refuses intervals that do not go with the values, or run backwards."""
+    if intervals.ndim != 2 or intervals.shape[1] != 2 or len(intervals) != len(values):
+        shapes = f"{intervals.shape} and {values.shape}"
+        raise InputError(f"{name}: intervals and values of {video!r} have the shapes {shapes}.")
     if not (np.isfinite(intervals).all() and (intervals[:, 0] <= intervals[:, 1]).all()):
         raise InputError(f"{name}: intervals of {video!r} end before they start, or are NaN.")
 
 
 def flat(stream: Stream, video: str) -> Array | None:
-    """All steps of a video, (steps, features), or None if the stream lacks it."""
-    features = stream.features.get(video)
-    return None if features is None else features.reshape(len(features), -1)
+    """All steps of a video, (steps, size), or None if the stream lacks it."""
+    values = stream.values.get(video)
+    return None if values is None else values.reshape(len(values), -1)
 
 
 def overlapping(intervals: Array, start: float, end: float) -> Array:
@@ -150,9 +150,9 @@ def overlapping(intervals: Array, start: float, end: float) -> Array:
 
 
 def within(stream: Stream, video: str, start: float, end: float) -> Array | None:
-    """The frames of a video that overlap an interval, (steps, features); None if the stream lacks the video."""
-    features = flat(stream, video)
-    return None if features is None else features[overlapping(stream.intervals[video], start, end)]
+    """The frames of a video that overlap an interval, (steps, size); None if the stream lacks the video."""
+    values = flat(stream, video)
+    return None if values is None else values[overlapping(stream.intervals[video], start, end)]
 
 
 def by_words(name: str, stream: Stream, words: Stream, samples: list[tuple[Any, ...]]) -> Column:
@@ -178,9 +178,7 @@ def words_within(words: Stream, video: str, start: float, end: float) -> Array:
     if video not in words.intervals:
         return np.zeros((0, 2))
     spoken = overlapping(words.intervals[video], start, end)
-    features = words.features[video]
-    if features.dtype.kind in "SUO":
-        spoken &= np.array(
-            [text(word) != PAUSE for word in features.reshape(len(features), -1)[:, 0].tolist()], dtype=bool
-        )
+    values = words.values[video]
+    if values.dtype.kind in "SUO":
+        spoken &= np.array([text(word) != PAUSE for word in values.reshape(len(values), -1)[:, 0].tolist()], dtype=bool)
     return words.intervals[video][spoken]

@@ -5,7 +5,7 @@
 
 Target, group and split may stand in any file of a folder, or in one of their own. Where all cells of a modality are
 blank, or a file has no row for an id, the sample lacks it; where some are, the file is faulty. In Parquet a modality
-may also be one column of lists (features) or of lists of lists (time, features).
+may also be one column of lists (vectors) or of lists of lists (time, size).
 """
 
 import csv
@@ -64,7 +64,7 @@ def read_csv_folder(path: Path, options: Options) -> Table:
     for stem in wanted.values():
         if stem not in columns:
             raise InputError(
-                f"has no {stem}.csv with features; its files: {', '.join(f'{each}.csv' for each in sheets)}."
+                f"has no {stem}.csv with numbers; its files: {', '.join(f'{each}.csv' for each in sheets)}."
             )
     return from_columns("folder of csv files", joined, {name: columns[stem] for name, stem in wanted.items()}, options)
 
@@ -105,14 +105,14 @@ def csv_cells(path: Path) -> Cells:
 
 
 def about_of(options: Options) -> dict[str, str]:
-    """The names of the columns that are no features."""
+    """The names of the columns that hold no numbers of a modality."""
     return {"id": options.id or "id", "y": options.target or "y"} | {
         name: getattr(options, name) or name for name in ("group", "split")
     }
 
 
 def from_cells(layout: str, cells: Cells, options: Options) -> Table:
-    """The table of one sheet, whose columns `text_0`, `text_1`, ... are the features of `text`."""
+    """The table of one sheet, whose columns `text_0`, `text_1`, ... are the numbers of `text`."""
     options.only(layout, "modalities", "target", "kind", "id", "group", "split")
     check_named(cells, options)
     about = about_of(options)
@@ -129,7 +129,7 @@ def from_cells(layout: str, cells: Cells, options: Options) -> Table:
         else:
             strangers.append(column)
     if strangers and options.modalities is None:
-        line = "call features <modality>_<number>, or name those to read with modalities="
+        line = "call columns <modality>_<number>, or name those to read with modalities="
         raise InputError(f"has columns of no modality: {shown(strangers)}; {line}.")
     wanted = options.asked(found) or {name: name for name in found}
     for prefix in wanted.values():
@@ -151,7 +151,9 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
     target = torch.zeros(samples) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
     groups = [text(each or "") for each in cells[about["group"]]] if about["group"] in cells else None
     splits = splits_of(ids, [text(each or "") for each in cells[about["split"]]]) if about["split"] in cells else None
-    found = {name: features(name, [cells[column] for column in some], some, ids) for name, some in columns.items()}
+    found = {
+        name: numeric_columns(name, [cells[column] for column in some], some, ids) for name, some in columns.items()
+    }
     return assemble(layout, ids, found, target, options, groups, splits)
 
 
@@ -172,7 +174,7 @@ def check_named(cells: Cells, options: Options) -> None:
         raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
 
 
-def features(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
+def numeric_columns(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
     """One modality, from its columns of numbers, or from one column of lists."""
     if any(isinstance(cell, list) for cell in cells[0]):
         return from_lists(name, cells[0], ids)
@@ -185,7 +187,7 @@ def features(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Seq
 
 
 def from_lists(name: str, cells: list[Any], ids: Sequence[str]) -> Column:
-    """One modality from a list of features a sample, or a list of steps; None where it is missing."""
+    """One modality from a list of numbers a sample, or a list of steps; None where it is missing."""
     arrays: list[Array | None] = []
     for each, cell in zip(ids, cells, strict=True):
         try:

@@ -1,6 +1,6 @@
-"""What a run knows of the features that it was trained on: enough to answer from another file, of other samples.
+"""The signature of a run on a table: what is needed to predict for another file, of other samples.
 
-Kept in the run folder as `features.safetensors`: tensors `<modality>.mean` and `<modality>.deviation`, and facts.
+Kept in the run folder as `signature.safetensors`: tensors `<modality>.mean` and `<modality>.deviation`, and facts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ KINDS = {2: "vector", 3: "sequence", 4: "image"}
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """Streams, answers and scale of the features of a training split.
+    """Streams, answers and scale of a training split.
 
     streams: by modality, in the order of the task.
     classes: their names, by number; none for regression.
@@ -92,7 +92,7 @@ class Signature:
         if self.limits is not None and not self.limits[0] <= least <= greatest <= self.limits[1]:
             raise InputError(
                 f"Targets go from {least:g} to {greatest:g}, beyond {self.limits[0]:g} to {self.limits[1]:g}; "
-                "for numbers of another range, use data.name features."
+                "for numbers of another range, use data.name table."
             )
 
 
@@ -148,7 +148,7 @@ def read_signature(path: Path) -> Signature:
             fingerprints=facts["fingerprints"],
         )
     except (KeyError, TypeError, IndexError):
-        raise InputError(f"{path} does not say what features a run was trained on.") from None
+        raise InputError(f"{path} holds no signature of a table.") from None
 
 
 def stream_of(observed: Observed) -> Stream:

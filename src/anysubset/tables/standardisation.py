@@ -1,6 +1,6 @@
-"""Features with mean 0 and standard deviation 1, by the training samples and their real steps alone.
+"""Values with mean 0 and standard deviation 1, by the training samples and their real steps alone.
 
-Padding must not enter the statistics, and where the columns of a feature set differ by orders of magnitude, as those of
+Padding must not enter the statistics, and where the columns of a modality differ by orders of magnitude, as those of
 COVAREP do, averaging over time is no normalisation.
 """
 
@@ -17,7 +17,7 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 def statistics(table: Table) -> Statistics:
-    """By modality, mean and population standard deviation (features,) float64 over samples and real steps.
+    """By modality, mean and population standard deviation (size,) float64 over samples and real steps.
 
     Of images, (channels, 1, 1) over samples and pixels. Token ids have none.
     """
@@ -33,7 +33,7 @@ def statistics(table: Table) -> Statistics:
 
 
 def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
-    """The table with each feature less its mean, over its deviation; one whose deviation is 0 becomes 0.
+    """The table with each column less its mean, over its deviation; one whose deviation is 0 becomes 0.
 
     Steps that are not real stay 0.
 
@@ -49,7 +49,7 @@ def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table
         mean, deviation = by[name]
         width = observed.values.shape[1 if observed.values.ndim == 4 else -1]
         if len(mean) != width:
-            raise InputError(f"{name} has {width} features and statistics of {len(mean)}.")
+            raise InputError(f"{name} has size {width} and statistics of size {len(mean)}.")
         scale = torch.where(deviation > 0, 1 / deviation, 0.0)
         values = ((observed.values.to(torch.float64) - mean) * scale).to(torch.float32)
         if observed.valid is not None:

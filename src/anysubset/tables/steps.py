@@ -12,7 +12,7 @@ Array = NDArray[Any]
 
 
 def real_steps(values: Array, padding: str) -> Array:
-    """Which steps of (samples, time, features) are real: all but the rows of zeros at one side; (samples, time) bool.
+    """Which steps of (samples, time, size) are real: all but the rows of zeros at one side; (samples, time) bool.
 
     Rows of zeros between real steps are real. NaN is no zero.
     """

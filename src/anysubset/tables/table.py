@@ -1,4 +1,4 @@
-"""A table in memory: samples with a target, some of which lack some modalities. Every feature file becomes one.
+"""A table in memory: samples with a target, some of which lack some modalities. Every file format is read into one.
 
 Missing means not there: a modality's values are those of the samples that have it. The layouts of the files are those
 that `read_table` of `formats.py` knows.
@@ -40,7 +40,7 @@ class Table:
 
     ids: one a sample, unique, in the order of the file.
     inputs: by modality, the samples that have it: `Observed` with rows (n,), the places of those samples, and values
-        (n, features), (n, time, features), (n, channels, height, width) float32, or (n, time) int64 for token ids.
+        (n, size), (n, time, size), (n, channels, height, width) float32, or (n, time) int64 for token ids.
         Sequences have valid (n, time): which steps are real. What follows the last real step is padding, and every
         step that is not real holds 0.
     target: (samples,) float32 for regression, or int64 for classes from 0.
@@ -176,8 +176,8 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
     tokens = values.ndim == 2 and values.dtype == torch.int64
     if not tokens and (values.dtype != torch.float32 or values.ndim not in (2, 3, 4)):
         raise InputError(
-            f"{name} is {values.dtype} of {values.ndim} dimensions; a modality is float32 (n, features), (n, time, "
-            "features) or (n, channels, height, width), or int64 (n, time) for token ids."
+            f"{name} is {values.dtype} of {values.ndim} dimensions; a modality is float32 (n, size), (n, time, "
+            "size) or (n, channels, height, width), or int64 (n, time) for token ids."
         )
     if not values.numel():
         raise InputError(f"{name} has the shape {tuple(values.shape)}, which holds nothing.")

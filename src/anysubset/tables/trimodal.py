@@ -1,7 +1,7 @@
 """Utterances made from a seed: text that knows much, audio that knows less, and vision that knows little.
 
 What an utterance is: a sentiment from -3 to 3, which each modality sees through noise of its own, as a direction among
-its features that is added to every step; beside it lie noise of each step and a habit of each video. Correlation with
+its values that is added to every step; beside it lie noise of each step and a habit of each video. Correlation with
 the sentiment is all that can be had from a modality, and it is built in (`CORRELATION`); so is that one in ten
 utterances is neutral, exactly 0. Missingness depends on the sentiment: vision is rarer where it is positive, audio
 where it is negative. So the cases of audio and of vision see other targets, and pull what they share apart as soon as
@@ -26,20 +26,20 @@ Array = NDArray[np.float32]
 
 MODALITIES = ("text", "audio", "vision")
 CORRELATION = {"text": 0.85, "audio": 0.5, "vision": 0.3}  # Of what a modality shows with the sentiment.
-FEATURES = {"text": 300, "audio": 5, "vision": 20}  # As many as in the usual files of CMU-MOSI.
+SIZES = {"text": 300, "audio": 5, "vision": 20}  # As many as in the usual files of CMU-MOSI.
 INFORMED = {"text": 0.0, "audio": -0.8, "vision": 0.8}  # How much likelier missing where positive; less where negative.
 
 SHARE_OF_ZEROS = 0.1
 SPREAD = 1.3  # Standard deviation of the sentiment before it is cut off at -3 and 3.
 SIGNAL = 4.0  # Length of what is added to each step, in the standard deviation of a step's noise.
-HABIT = 0.3  # Standard deviation of a feature between videos, in the same unit.
+HABIT = 0.3  # Standard deviation of a value between videos, in the same unit.
 FEWEST_STEPS = 3
 PER_VIDEO = 8
 
 
 def trimodal(
     counts: Mapping[str, int] | None = None,
-    features: Mapping[str, int] = FEATURES,
+    sizes: Mapping[str, int] = SIZES,
     steps: int = 20,
     missing_rate: float = 0.3,
     missing_splits: Sequence[str] = ("train",),
@@ -54,16 +54,16 @@ def trimodal(
 
     Args:
         counts: utterances by split; default 480 to train, 80 for val, 160 for test.
-        features: by modality, how many a step has.
+        sizes: by modality, the length of the vector of a step.
         steps: the most that a modality of an utterance has.
         missing_rate, missing_splits: how often a modality is missing, and where.
         informed: by modality, how much likelier it is missing where the sentiment is positive, and how much less likely
             where it is negative; empty for missing completely at random, and no conflict by design.
     """
     counts = {"train": 480, "val": 80, "test": 160} if counts is None else counts
-    refuse_wrong_input(counts, features, steps, missing_rate, missing_splits, seed)
+    refuse_wrong_input(counts, sizes, steps, missing_rate, missing_splits, seed)
     generator = np.random.default_rng([seed, 0])
-    directions = {name: direction(generator, features[name]) for name in MODALITIES}
+    directions = {name: direction(generator, sizes[name]) for name in MODALITIES}
     ids: list[str] = []
     groups: list[str] = []
     target: list[float] = []
@@ -72,7 +72,7 @@ def trimodal(
     for place, (split, count) in enumerate(counts.items()):
         for number in range(count):
             video, clip = divmod(number, PER_VIDEO)
-            habits = habits_of(np.random.default_rng([seed, 1, place, video]), features)
+            habits = habits_of(np.random.default_rng([seed, 1, place, video]), sizes)
             generator = np.random.default_rng([seed, 2, place, number])
             sentiment = draw_sentiment(generator)
             sequences = {
@@ -105,7 +105,7 @@ def draw_sentiment(generator: np.random.Generator) -> float:
 def show(
     generator: np.random.Generator, name: str, sentiment: float, direction: Array, habit: Array, steps: int
 ) -> Array:
-    """(time, features): what one modality shows of a sentiment."""
+    """(time, size): what one modality shows of a sentiment."""
     correlation = CORRELATION[name]
     seen = correlation * sentiment / SPREAD + np.sqrt(1 - correlation**2) * generator.standard_normal()
     length = int(generator.integers(FEWEST_STEPS, steps + 1))
@@ -124,15 +124,15 @@ def draw_lost(generator: np.random.Generator, sentiment: float, rate: float, inf
 
 
 def direction(generator: np.random.Generator, size: int) -> Array:
-    """(features,), of length 1."""
+    """(size,), of length 1."""
     drawn = generator.standard_normal(size)
     unit: Array = (drawn / np.linalg.norm(drawn)).astype(np.float32)
     return unit
 
 
-def habits_of(generator: np.random.Generator, features: Mapping[str, int]) -> dict[str, Array]:
-    """By modality, (features,): what all utterances of a video share."""
-    return {name: (HABIT * generator.standard_normal(features[name])).astype(np.float32) for name in MODALITIES}
+def habits_of(generator: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """By modality, (size,): what all utterances of a video share."""
+    return {name: (HABIT * generator.standard_normal(sizes[name])).astype(np.float32) for name in MODALITIES}
 
 
 def observed(found: list[tuple[int, Array]], steps: int) -> Observed:
@@ -149,7 +149,7 @@ def observed(found: list[tuple[int, Array]], steps: int) -> Observed:
 
 def refuse_wrong_input(
     counts: Mapping[str, int],
-    features: Mapping[str, int],
+    sizes: Mapping[str, int],
     steps: int,
     missing_rate: float,
     missing_splits: Sequence[str],
@@ -158,8 +158,8 @@ def refuse_wrong_input(
     """Before anything is drawn."""
     if not counts or min(counts.values()) < 1:
         raise InputError(f"The counts are {dict(counts)}. Give at least one utterance to each split.")
-    if set(features) != set(MODALITIES) or min(features.values()) < 1:
-        raise InputError(f"The features are {dict(features)}. Give each of {', '.join(MODALITIES)} at least one.")
+    if set(sizes) != set(MODALITIES) or min(sizes.values()) < 1:
+        raise InputError(f"The sizes are {dict(sizes)}. Give each of {', '.join(MODALITIES)} at least one.")
     if steps < FEWEST_STEPS:
         raise InputError(f"The most steps are {steps}. Give {FEWEST_STEPS} or more.")
     # A rate of 1/2 already takes vision away from nine positive utterances in ten.

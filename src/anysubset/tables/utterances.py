@@ -1,8 +1,8 @@
-"""Utterance features as GCNet keeps them: a pickle of labels, and a folder of `.npy` files for each modality.
+"""Vectors of utterances in the files of GCNet: a pickle of labels, and a folder of `.npy` files for each modality.
 
 The pickle is a list of seven: {video: [utterance ids]}, {video: [labels]}, {video: [speakers]}, {video: [sentences]},
-and the sets of training, validation and test videos. A feature folder has `<utterance>.npy` of shape (features,),
-(1, features) or (frames, features), or a folder of such files; frames are averaged. No file, or no frame, is a missing
+and the sets of training, validation and test videos. The folder of a modality has `<utterance>.npy` of shape (size,),
+(1, size) or (frames, size), or a folder of such files; frames are averaged. No file, or no frame, is a missing
 modality.
 """
 
@@ -24,7 +24,7 @@ def is_conversations(content: Any) -> bool:
 
 
 def from_conversations(path: Path, content: Any, options: Options) -> Table:
-    """The table of a label pickle and of the feature folders that `options.modalities` names beside it.
+    """The table of a label pickle and of the folders of modalities that `options.modalities` names beside it.
 
     Utterances keep the order of the pickle, which is that of the conversation.
 
@@ -34,7 +34,7 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
     options.only("GCNet label pickle", "modalities", "kind")
     if not options.modalities:
         raise InputError(
-            "holds labels alone: name the feature folders, as in modalities={'audio': 'features/wav2vec'}."
+            "holds labels alone: name the folders of modalities, as in modalities={'audio': 'features/wav2vec'}."
         )
     utterances, labels = content[0], content[1]
     videos = list(utterances)
@@ -57,7 +57,7 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
     for name, folder in (options.asked(folders) or {}).items():
         place = path.parent / folder
         if not place.is_dir():
-            raise InputError(f"the feature folder {place} of {name} is not there.")
+            raise InputError(f"the folder {place} of {name} is not there.")
         columns[name] = stacked([utterance(place, each) for _, each in names], name)
     groups = [video for video, _ in names]
     return assemble("GCNet utterances", ids, columns, target, options, groups, checked("The file", of_split))
@@ -74,7 +74,7 @@ def check_videos(parts: Any) -> None:
 
 
 def utterance(folder: Path, name: str) -> Array | None:
-    """The features of one utterance, (1, features), or None if it has none."""
+    """The vector of one utterance, (1, size), or None if it has none."""
     file, frames = folder / f"{name}.npy", folder / name
     files = [file] if file.is_file() else sorted(frames.glob("*.npy")) if frames.is_dir() else []
     arrays = [read_npy(each) for each in files]
@@ -98,7 +98,7 @@ def read_npy(path: Path) -> Array:
 
 
 def stacked(found: list[Array | None], what: str) -> Column:
-    """A column (samples, features) from rows of one width, or None where they are missing."""
+    """A column (samples, size) from rows of one width, or None where they are missing."""
     column = ragged(found, what)
     if not column.values.shape[1]:
         raise InputError(f"{what} has no file for any utterance.")

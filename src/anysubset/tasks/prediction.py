@@ -28,7 +28,7 @@ class Stream:
 
     kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time), whole
         numbers that stand for words.
-    size: features of a step, entries of a vector, channels of an image; 1 of tokens.
+    size: length of the vector of a step or sample, channels of an image; 1 of tokens.
     stride: of the convolution over a sequence, to shorten a long one.
     """
 

@@ -103,13 +103,13 @@ class Run:
 
         Until now the folder holds nothing, so that faulty data leave nothing behind.
 
-        knowledge: of the training data, what `features.safetensors` keeps; no such file where there is nothing to.
+        knowledge: of the training data, what `signature.safetensors` keeps; no such file where there is nothing to.
 
         Raises:
             InputError: if the folder knows other things of its training data.
         """
         tensors, facts = knowledge
-        known = features_of(self.path)
+        known = signature_path(self.path)
         if (self.path / "experiment.yaml").exists() and known.exists():
             check_known(known, tensors, facts)
         self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
@@ -153,9 +153,9 @@ def best_of(folder: Path) -> Path:
     return folder / "checkpoints" / "best.safetensors"
 
 
-def features_of(folder: Path) -> Path:
-    """Where a run folder keeps what it must know of the features that it was trained on."""
-    return folder / "features.safetensors"
+def signature_path(folder: Path) -> Path:
+    """Path of the signature in a run folder: what the run knows of the table that it was trained on."""
+    return folder / "signature.safetensors"
 
 
 def check_known(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

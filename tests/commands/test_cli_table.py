@@ -1,4 +1,4 @@
-"""The command line on feature tables: fit, resume, evaluate, inspect, and wrong input of every kind."""
+"""The command line on tables: fit, resume, evaluate, inspect, and wrong input of every kind."""
 
 import csv
 import json
@@ -26,9 +26,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "tables"
 
 
 @pytest.fixture
-def run(trained_features: Path, tmp_path: Path) -> Path:
+def run(trained_table: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to write to."""
-    return Path(shutil.copytree(trained_features, tmp_path / "run"))
+    return Path(shutil.copytree(trained_table, tmp_path / "run"))
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -40,8 +40,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_features, tmp_path, name):
-    out = told("fit", trained_features.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
+def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_table, tmp_path, name):
+    out = told("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
     # By hand, from `make_arrays`: of 8, text is there 6 times, audio 6, vision 5; four have all.
     assert "4 of 8 training samples have every modality" in out
     counts = "text 6, audio 6, vision 5, text+audio 5, text+vision 4, audio+vision 4, text+audio+vision 4"
@@ -52,27 +52,29 @@ def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(to
     assert len(rows(tmp_path / "run")) > 7
 
 
-def test_fit_keeps_what_it_must_know_of_the_features(trained_features):
-    tensors, facts = tensor_file.load(trained_features / "features.safetensors")
+def test_fit_keeps_what_it_must_know_of_the_table(trained_table):
+    tensors, facts = tensor_file.load(trained_table / "signature.safetensors")
     assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
     assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
-    _, known = tensor_file.load(trained_features / "checkpoints/best.safetensors")
+    _, known = tensor_file.load(trained_table / "checkpoints/best.safetensors")
     assert set(known["validation_scores"]) == {scenario_name(each) for each in all_scenarios(NAMES)}
     assert (known["metric"], "mae" in known["validation_scores"]["text"]) == ("loss", True)
 
 
-def test_scenarios_that_nobody_supports_are_named(told, trained_features, rewritten, tmp_path):
+def test_scenarios_that_nobody_supports_are_named(told, trained_table, rewritten, tmp_path):
     # Nobody in training has text and vision at once.
     text = np.array([True, False, False, True, True, True, True, False] + [True] * 6)
     vision = np.array([False, False, True, False, False, False, False, True] + [True] * 6)
     path = rewritten(text_present=text, vision_present=vision)
-    out = told("fit", trained_features.with_name("tiny.yaml"), "--run", tmp_path / "run", "--data.root", path)
+    out = told("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--data.root", path)
     assert "no training samples for 2 scenarios, which are learned from others alone: text+vision, text+audio+v" in out
 
 
-def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, stopped_before):
+def test_a_resumed_run_ends_with_the_same_bits(told, make_table_experiment, tmp_path, stopped_before):
     settings = {"method.cases": "random=2", "method.name": "gmd", "train.steps": 6, "train.optimizer": "adamw"}
-    write_experiment(make_features({**settings, "train.batch": 3, "train.micro_batches": 2}), tmp_path / "tiny.yaml")
+    write_experiment(
+        make_table_experiment({**settings, "train.batch": 3, "train.micro_batches": 2}), tmp_path / "tiny.yaml"
+    )
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
     with stopped_before(4):
         assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
@@ -85,8 +87,8 @@ def test_a_resumed_run_ends_with_the_same_bits(told, make_features, tmp_path, st
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "stopped/metrics.jsonl").read_bytes()
 
 
-def test_a_run_is_not_resumed_on_other_features(refused, feature_arrays, run, tmp_path):
-    arrays = feature_arrays()
+def test_a_run_is_not_resumed_on_another_table(refused, table_arrays, run, tmp_path):
+    arrays = table_arrays()
     arrays["text"][5] += 1
     np.savez(tmp_path / "other.npz", **arrays)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -96,14 +98,14 @@ def test_a_run_is_not_resumed_on_other_features(refused, feature_arrays, run, tm
     assert "was written for other training data: text.deviation, text.mean differ" in line
     # Another split: one sample of the training set is for validation now.
     split = np.array(["train"] * 7 + ["val"] * 4 + ["test"] * 3)
-    np.savez(tmp_path / "other.npz", **{**feature_arrays(), "split": split})
+    np.savez(tmp_path / "other.npz", **{**table_arrays(), "split": split})
     line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
     assert "fingerprints" in line
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_an_old_run_of_volumes_is_resumed_without_its_width(told, trained, make_experiment, tmp_path):
-    # Until features came, the default width was 0.5, and stood so in every run folder.
+    # Until tables came, the default width was 0.5, and stood so in every run folder.
     experiment = make_experiment({"model.width": 0.5, "train.steps": 1})
     write_experiment(experiment, tmp_path / "old.yaml")
     told("fit", tmp_path / "old.yaml", "--run", tmp_path / "run")
@@ -154,13 +156,13 @@ def test_evaluate_on_another_file_that_lacks_a_modality(told, run, rewritten):
     assert {row["dataset"] for row in rows(run)} == {str(path)}
 
 
-def test_evaluate_refuses_its_own_data_in_another_split(refused, make_features, feature_arrays, tmp_path):
+def test_evaluate_refuses_its_own_data_in_another_split(refused, make_table_experiment, table_arrays, tmp_path):
     path = tmp_path / "mine.npz"
-    np.savez(path, **feature_arrays())
-    write_experiment(make_features({"data.root": str(path), "train.steps": 1}), tmp_path / "tiny.yaml")
+    np.savez(path, **table_arrays())
+    write_experiment(make_table_experiment({"data.root": str(path), "train.steps": 1}), tmp_path / "tiny.yaml")
     assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "run")]) == 0
     split = np.array(["test"] * 3 + ["val"] * 3 + ["train"] * 8)
-    np.savez(path, **{**feature_arrays(), "split": split})
+    np.savez(path, **{**table_arrays(), "split": split})
     line = refused("evaluate", tmp_path / "run")
     assert "Split 'train'" in line
     assert "not the one that the run was trained on" in line
@@ -182,8 +184,8 @@ def test_inspect_tells_features_from_volumes(told, utterances):
         assert words in out
 
 
-def test_inspect_counts_what_is_not_finite(told, feature_arrays, tmp_path):
-    arrays = feature_arrays()
+def test_inspect_counts_what_is_not_finite(told, table_arrays, tmp_path):
+    arrays = table_arrays()
     arrays["text"][5, 0, :2] = np.nan, np.inf
     np.savez(tmp_path / "faulty.npz", **arrays)
     out = told("inspect", tmp_path / "faulty.npz")
@@ -209,7 +211,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
     assert "folds are drawn" in capsys.readouterr().err
     assert read_experiment(tmp_path / "data.yaml").train.batch == 64
     assert yaml.safe_load((tmp_path / "data.yaml").read_text())["data"] == {
-        "name": "features",
+        "name": "table",
         "root": str(path),
         "modalities": list(NAMES),
         "folds": 5,
@@ -303,7 +305,7 @@ SDK += ["--data.reading.modalities.text", "vectors.csd"]
 
 FAULTS = [
     ("NaN", with_nan, [], ("vision 1 (in 1 samples)", "clean='zero'")),
-    ("an infinite feature", with_infinity, [], ("audio 1 (in 1 samples)", "clean='zero'")),
+    ("an infinite value", with_infinity, [], ("audio 1 (in 1 samples)", "clean='zero'")),
     ("a modality of another length", shorter, [], ("vision", "13", "14")),
     ("a label out of range", out_of_range, ["--data.name", "mosi"], ("to 4.5, beyond -3 to 3",)),
     ("a truncated HDF5", truncated_sdk, SDK, ("sdk", "vectors.csd", "damaged")),
@@ -324,11 +326,11 @@ FAULTS = [
 
 @pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[each[0] for each in FAULTS])
 def test_wrong_features_are_refused_before_a_folder_is_made(
-    refused, trained_features, feature_arrays, tmp_path, monkeypatch, name, breaks, options, words
+    refused, trained_table, table_arrays, tmp_path, monkeypatch, name, breaks, options, words
 ):
     place = tmp_path / "table.npz"
-    breaks(place, feature_arrays)
-    experiment = trained_features.with_name("tiny.yaml")
+    breaks(place, table_arrays)
+    experiment = trained_table.with_name("tiny.yaml")
     monkeypatch.chdir(tmp_path)
     line = refused("fit", experiment, "--run", tmp_path / "new", "--data.root", place, *options)
     assert [word for word in words if word not in line] == []
@@ -337,22 +339,22 @@ def test_wrong_features_are_refused_before_a_folder_is_made(
 
 
 def test_a_run_without_what_it_must_know_says_so(refused, run, utterances):
-    (run / "features.safetensors").unlink()
-    assert "features.safetensors" in refused("evaluate", run)
-    (run / "features.safetensors").write_bytes(b"no")
-    assert "features.safetensors" in refused("predict", run, utterances, "--output", run / "new")
+    (run / "signature.safetensors").unlink()
+    assert "signature.safetensors" in refused("evaluate", run)
+    (run / "signature.safetensors").write_bytes(b"no")
+    assert "signature.safetensors" in refused("predict", run, utterances, "--output", run / "new")
     assert not (run / "new").exists()
 
 
 def test_one_table_at_a_time(refused, run, utterances):
-    assert "Give one table of features, not 2" in refused("predict", run, utterances, utterances)
+    assert "Give one table, not 2" in refused("predict", run, utterances, utterances)
 
 
 # -------------------------------------------------------------------------------------------- several processes
 
 
-def test_two_processes_train_and_score_as_one_does(told, make_features, tmp_path):
-    write_experiment(make_features({"train.steps": 4}), tmp_path / "tiny.yaml")
+def test_two_processes_train_and_score_as_one_does(told, make_table_experiment, tmp_path):
+    write_experiment(make_table_experiment({"train.steps": 4}), tmp_path / "tiny.yaml")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = ["-m", "anysubset", "--", "fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "two")]
@@ -388,7 +390,7 @@ def test_two_processes_train_and_score_as_one_does(told, make_features, tmp_path
 )
 def test_real_tables_train_and_are_scored(told, tmp_path, name, options, metric):
     (tmp_path / "tiny.yaml").write_text(
-        "data: {name: features}\nmodel: {width: 16}\ntrain: {steps: 2, batch: 16, device: cpu}\n"
+        "data: {name: table}\nmodel: {width: 16}\ntrain: {steps: 2, batch: 16, device: cpu}\n"
     )
     root = f"--data.root={SHARED / f'{name}.npz'}"
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run", root, *options)
