@@ -33,6 +33,7 @@ LAYERS = (
     ("evaluation", "evaluation.*"),
     ("training", "training.*", "experiments.*"),
     ("estimators",),
+    ("api",),
     ("commands", "commands.*"),
     ("cli",),
     ("__main__",),
@@ -200,9 +201,18 @@ def test_only_the_command_line_imports_the_commands():
     assert {name for name in names if name.split(".")[0] != "commands"} == {"cli"}
 
 
-def test_only_commands_and_the_estimators_import_the_tables():
+def test_no_command_imports_a_command():
+    # Each command is a function of the same name in a file of its own; the other files in the folder are helpers.
+    commands = {name for name in FILES if OURS["commands"] & {name} and name.startswith("commands.")}
+    commands -= {"commands.given"}
+    assert len(commands) >= 12
+    for name in commands:
+        assert not OURS[name] & commands, f"{name} imports a command: move what both need to api.py."
+
+
+def test_only_commands_and_the_interfaces_in_python_import_the_tables():
     names = {name for name, found in OURS.items() if found & {"datasets.table", "methods"}}
-    assert {name for name in names if not name.startswith("commands.")} == {"estimators"}
+    assert {name for name in names if not name.startswith("commands.")} == {"api", "estimators"}
 
 
 # ------------------------------------------------------------------------------------- the names of the package

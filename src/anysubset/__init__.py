@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from anysubset.api import evaluate, fit, inspect, load, predict, write_report
     from anysubset.batches import Batch, Observed, collate
     from anysubset.estimators import AnySubsetClassifier, AnySubsetRegressor
     from anysubset.gradients import GMD, Decoupling
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 # Where each name lives: it is imported when it is first asked for, so that `import anysubset` costs nothing.
 _HOMES = {
+    "evaluate": "anysubset.api",
+    "fit": "anysubset.api",
+    "inspect": "anysubset.api",
+    "load": "anysubset.api",
+    "predict": "anysubset.api",
+    "write_report": "anysubset.api",
     "AnySubsetClassifier": "anysubset.estimators",
     "AnySubsetRegressor": "anysubset.estimators",
     "GMD": "anysubset.gradients",
@@ -39,7 +46,13 @@ __all__ = [
     "UNet",
     "all_scenarios",
     "collate",
+    "evaluate",
+    "fit",
+    "inspect",
+    "load",
+    "predict",
     "scenario_name",
+    "write_report",
 ]
 
 

@@ -98,7 +98,7 @@ def test_fit_says_how_many_steps_had_nobody_to_learn_from(told, trained, tmp_pat
         *("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", "full"),
         *("--train.batch", 1, "--train.steps", 5),
     )
-    assert "4 steps were passed over" in out
+    assert "4 steps skipped: no sample of the batch was eligible for any case" in out
 
 
 # ---------------------------------------------------------------------------------------------- evaluate

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset.api import open_run
 from anysubset.batches import Observed
 from anysubset.cli import main
-from anysubset.commands.trained import open_run
 from anysubset.system import tensor_file
 
 
@@ -53,7 +53,7 @@ def test_every_sample_is_answered_from_what_it_has(trained_table, utterances, tm
 
 def test_an_answer_is_that_of_the_network_on_standardised_values(trained_table, utterances, tmp_path):
     answers = {row["id"]: float(row["answer"]) for row in predict(trained_table, utterances, tmp_path)}
-    opened = open_run(trained_table, "cpu")
+    opened = open_run(trained_table, device="cpu")
     assert opened.signature is not None
     arrays = np.load(utterances)
     # v5/0 by itself, standardised by hand.

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import jsonargparse
 
+from anysubset.commands.data_tables import show_missingness
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
-from anysubset.commands.terminal import say, show_missingness
+from anysubset.commands.terminal import say
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings

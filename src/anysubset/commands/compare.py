@@ -4,10 +4,10 @@ from pathlib import Path
 
 import jsonargparse
 
+from anysubset import api
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_beside
-from anysubset.commands.scored import scored_runs
-from anysubset.commands.terminal import say
+from anysubset.commands.terminal import complain, say
 from anysubset.errors import InputError, unknown
 
 
@@ -54,7 +54,7 @@ def compare(given: Given) -> None:
         raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
     if given.get("rate_by") and given.get("paper") is not None:
         raise InputError("--rate-by is for our own tables; the paper's have no such column: leave out --paper.")
-    groups = scored_runs([Path(run) for run in given["run"]], given.get("split", "test"))
+    groups = api.scored_runs(given["run"], given.get("split", "test"), complain)
     if given.get("paper") is not None:
         found = paper_grids(given["paper"], groups, given.get("published", False))
     else:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import jsonargparse
 
-from anysubset.commands.evaluate import score_run
-from anysubset.commands.fit import train_run
+from anysubset import api
 from anysubset.commands.given import Given
-from anysubset.commands.report import write_page
-from anysubset.commands.terminal import say, show_table_scores, show_volume_scores
+from anysubset.commands.progress import track_samples, track_steps
+from anysubset.commands.score_tables import show_table_scores, show_volume_scores
+from anysubset.commands.terminal import complain, say
 from anysubset.experiments.files import read_experiment
 
 if TYPE_CHECKING:
@@ -87,14 +87,20 @@ def demo_runs(
     task: str, folder: Path, root: Path, seed: int, settings: Given
 ) -> tuple[dict[str, list["Score"]], "Volumes | TableDataset"]:
     """Trains both methods, scores them on the test split, and writes their report."""
-    found = {}
+    scores = {}
     for method in ("full", "gmd"):
         overrides = {"seed": seed, "data.root": str(root), "method.name": method}
         overrides |= {f"train.{name}": value for name, value in settings.items()}
         experiment = read_experiment(Path(__file__).with_name(f"demo_{task}.yaml"), overrides)
         say()
-        train_run(experiment, folder / method, resume=True)
-        found[method], _, dataset = score_run(folder / method, "test", None)
-    folders = [folder / method for method in found]
-    write_page(folders, folder / "report.html", "test", {"reference": "full"}, images=task == "segmentation")
-    return found, dataset
+        api.fit(experiment, run=folder / method, resume=True, report=say, progress=track_steps)
+        evaluation = api.evaluate(folder / method, report=say, progress=track_samples)
+        scores[method] = evaluation.scores
+    api.write_report(
+        [folder / method for method in scores],
+        output=folder / "report.html",
+        reference="full",
+        images=task == "segmentation",
+        report=complain,
+    )
+    return scores, evaluation.dataset

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import jsonargparse
 
+from anysubset import api
+from anysubset.commands.data_tables import show_table, show_volumes
 from anysubset.commands.given import Given
 from anysubset.commands.outputs import check_free
-from anysubset.commands.terminal import show_table, show_volumes
-from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
 
 
@@ -32,20 +32,12 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def inspect(given: Given) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
-    from anysubset.tables.description import inspect_table
-    from anysubset.tables.formats import holds_table
-    from anysubset.volumes.inspection import inspect_volumes
-
     path, reading, group = Path(given["path"]), given.get("reading", {}), given.get("group")
     target = Path(given["write"]) if given.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
         check_free(file)
-    is_table = bool(reading) or holds_table(path)
-    if is_table and group is not None:
-        raise InputError("--group is for patients; name the groups of a table with --reading.group.")
-    report = inspect_table(path, **reading) if is_table else inspect_volumes(path, group)
-    if is_table and "samples" not in report:
-        raise InputError(report["faults"][0])
+    report = api.inspect(path, reading=reading, group=group)
+    is_table = "samples" in report
     if given.get("json"):
         print(json.dumps(report, indent=2))
     elif is_table:

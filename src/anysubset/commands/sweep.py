@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from anysubset.commands.evaluate import evaluate
-from anysubset.commands.fit import train_run
+from anysubset import api
 from anysubset.commands.given import Given
-from anysubset.commands.progress import track
-from anysubset.commands.terminal import say, show_results
+from anysubset.commands.progress import track, track_samples, track_steps
+from anysubset.commands.score_tables import show_results, show_scores
+from anysubset.commands.terminal import say
 from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.system.devices import device_of
@@ -172,6 +172,8 @@ def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
     from anysubset.experiments.sweep import lacking
 
     if lacking(run, splits) is None:
-        train_run(run.experiment, run.folder, resume=True)
+        api.fit(run.experiment, run=run.folder, resume=True, report=say, progress=track_steps)
     for split in lacking(run, splits) or []:
-        evaluate({"run": run.folder, "split": split, "device": run.experiment.train.device})
+        device = run.experiment.train.device
+        evaluation = api.evaluate(run.folder, split=split, device=device, report=say, progress=track_samples)
+        show_scores(evaluation, run.folder, split)

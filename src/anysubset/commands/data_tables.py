@@ -1,0 +1,112 @@
+"""Tables that describe data: folders of patients, tables, and who has which modalities."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from anysubset.commands.terminal import say
+
+
+def show_volumes(report: Mapping[str, Any]) -> None:
+    """What `inspect_volumes` found, as tables."""
+    total = report["patients"]
+    say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
+    table = Table("modality", "patients", "missing")
+    for name, count in report["modalities"].items():
+        table.add_row(name, str(count), str(total - count) if count < total else "")
+    say(table)
+    table = Table("scenario", "patients")
+    for name, count in report["scenarios"].items():
+        table.add_row(name, str(count))
+    say(table)
+    for label, key in (
+        ("shapes", "shapes"),
+        ("spacings in mm", "spacings"),
+        ("orientations", "orientations"),
+        ("voxels by label", "labels"),
+        ("splits", "splits"),
+    ):
+        found = [f"{name}: {count}" for name, count in report[key].items()]
+        more = f", and {len(found) - 8} more" if len(found) > 8 else ""
+        say(f"{label}: {', '.join(found[:8]) or 'none'}{more}")
+    for patient, names in report["missing"].items():
+        say(f"missing: {patient} has no {', '.join(names)}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    for lines in report["faults"].values():
+        for line in lines:
+            say(f"fault: {line}")
+    for line in report["split_faults"]:
+        say(f"fault: {line}")
+
+
+def show_table(report: Mapping[str, Any]) -> None:
+    """What `inspect_table` found, as tables."""
+    if "samples" not in report:
+        for line in report["faults"]:
+            say(f"fault: {line}")
+        return
+    groups = "" if report["groups"] is None else f" in {report['groups']} groups"
+    say(f"{report['path']}: {report['layout']}, {report['samples']} samples{groups}")
+    table = Table("modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero")
+    for name, found in report["modalities"].items():
+        lengths = found.get("lengths")
+        table.add_row(
+            name,
+            str(found["samples"]),
+            str(report["samples"] - found["samples"] or ""),
+            found["shape"],
+            found.get("padding") or "",
+            f"{lengths['least']}-{lengths['greatest']}" if lengths else "",
+            f"{found['minimum']:.4g}",
+            f"{found['maximum']:.4g}",
+            str(found["all_zero"] or ""),
+        )
+    say(table)
+    for name, found in report["modalities"].items():
+        lines = {"NaN or infinite": found["cleaned"], "constant columns": found["constant"]}
+        said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
+        if said:
+            say(f"{name}: {said}")
+    table = Table("scenario", "samples")
+    for name, count in report["scenarios"].items():
+        table.add_row(name, str(count))
+    say(table)
+    say(f"target: {target_line(report['target'])}")
+    for name, found in report["splits"].items():
+        groups = "" if found["groups"] is None else f" in {found['groups']} groups"
+        say(f"split {name}: {found['samples']} samples{groups}; {target_line(found['target'])}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    for line in report["faults"]:
+        say(f"fault: {line}")
+
+
+def show_missingness(
+    before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], modalities: Sequence[str]
+) -> None:
+    """How many samples have just these modalities, before and after some were taken away."""
+    from anysubset.scenarios import in_order, scenario_name
+
+    counts = [
+        Counter(tuple(name for name in modalities if name in names) for names in each.values())
+        for each in (before, after)
+    ]
+    table = Table("scenario", "before", "after")
+    for scenario in in_order({*counts[0], *counts[1]}, tuple(modalities)):
+        table.add_row(scenario_name(scenario), *(str(count[scenario] or "") for count in counts))
+    say(table)
+
+
+def target_line(target: Mapping[str, Any]) -> str:
+    """How a target is spread."""
+    majority = "" if target["majority"] is None else f", majority {100 * target['majority']:.1f} %"
+    if target["kind"] == "classes":
+        found = [f"{name}: {count}" for name, count in target["counts"].items()]
+        more = f", and {len(found) - 12} more" if len(found) > 12 else ""
+        return f"classes {', '.join(found[:12])}{more}{majority}"
+    signs = f"{target['negative']} negative, {target['zero']} zero, {target['positive']} positive"
+    spread = f"numbers from {target['minimum']:.4g} to {target['maximum']:.4g}, mean {target['mean']:.4g}"
+    return f"{spread}, median {target['median']:.4g}; {signs}{majority} of the signs"
