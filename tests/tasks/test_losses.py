@@ -1,4 +1,4 @@
-"""Losses by hand; the ids N7 and N8 are those of our reference."""
+"""Losses on values worked out by hand."""
 
 import math
 from functools import partial
@@ -14,7 +14,7 @@ close = partial(assert_close, rtol=0, atol=1e-6)
 
 
 def on_eight_voxels(inside: int) -> tuple[Tensor, Tensor]:
-    """Logits of zero, so p = 1/2 everywhere, and a target with so many voxels in the region: (1, 1, 2, 2, 2)."""
+    """Logits 0 (p = 1/2) and a target with `inside` of 8 voxels in the region; both (1, 1, 2, 2, 2)."""
     target = (torch.arange(8) < inside).reshape(1, 1, 2, 2, 2)
     return torch.zeros(1, 1, 2, 2, 2), target
 
@@ -22,7 +22,7 @@ def on_eight_voxels(inside: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("inside", "expected"),
     [
-        # N7. sum p = 4 and sum p g = inside / 2: loss = 1 - (inside + 1) / (4 + inside + 1).
+        # sum p = 4 and sum p g = inside / 2: loss = 1 - (inside + 1) / (4 + inside + 1).
         pytest.param(0, 4 / 5, id="empty"),
         pytest.param(8, 4 / 13, id="full"),
         pytest.param(4, 4 / 9, id="half"),
@@ -36,12 +36,12 @@ def test_zero_logits_on_eight_voxels(inside: int, expected: float, pool: str):
 @pytest.mark.parametrize(
     ("pool", "expected"),
     [
-        # N8. Pooled: sum p = 8, sum g = 8, sum p g = 4, so 1 - 9/17. Per sample: (4/13 + 4/5) / 2.
+        # Pooled: sum p = 8, sum g = 8, sum p g = 4, so 1 - 9/17. Per sample: (4/13 + 4/5) / 2.
         ("batch", 8 / 17),
         ("sample", (4 / 13 + 4 / 5) / 2),
     ],
 )
-def test_a_batch_of_the_full_and_the_empty_target_is_pooled_or_not(pool: str, expected: float):
+def test_a_full_and_an_empty_target_are_pooled_over_the_batch_or_taken_by_sample(pool: str, expected: float):
     full, empty = on_eight_voxels(8), on_eight_voxels(0)
     logits, target = (torch.cat(pair) for pair in zip(full, empty, strict=True))
     close(soft_dice(logits, target, pool), torch.tensor(expected))
@@ -53,14 +53,14 @@ def test_pooling_over_the_batch_is_the_default():
     close(soft_dice(logits, target), torch.tensor(8 / 17))
 
 
-def test_regions_weigh_alike_whatever_their_size():
+def test_every_region_has_the_same_weight_whatever_its_size():
     # An empty, a full and a half region: (4/5 + 4/13 + 4/9) / 3.
     regions = [on_eight_voxels(inside) for inside in (0, 8, 4)]
-    logits, target = (torch.cat(some, dim=1) for some in zip(*regions, strict=True))
+    logits, target = (torch.cat(tensors, dim=1) for tensors in zip(*regions, strict=True))
     close(soft_dice(logits, target), torch.tensor((4 / 5 + 4 / 13 + 4 / 9) / 3))
 
 
-def test_the_gradient_lifts_what_is_inside_and_lowers_what_is_outside():
+def test_gradient_descent_raises_logits_inside_and_lowers_logits_outside():
     # Two voxels, the first inside: p = (1/2, 1/2), n = 2 sum p g + 1 = 2, d = sum p + sum g + 1 = 3.
     # dL/dp = -(2 g d - n) / d^2 = (-4/9, 2/9); dp/dz = p (1 - p) = 1/4.
     logits = torch.zeros(1, 1, 2, requires_grad=True)

@@ -1,6 +1,7 @@
-"""The segmentation task: labels to regions and back, what is refused, and whole volumes in windows."""
+"""The segmentation task: labels, regions and classes, refused settings, and whole volumes in windows."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -27,13 +28,13 @@ close = partial(assert_close, rtol=0, atol=1e-5)
 
 
 def task(
-    patch: tuple[int, ...] = (16, 16), regions: Mapping[str, tuple[int, ...]] = BRATS, **more: Any
+    patch: tuple[int, ...] = (16, 16), regions: Mapping[str, tuple[int, ...]] = BRATS, **options: Any
 ) -> Segmentation:
-    return Segmentation(MODALITIES, regions, patch, **{"width": 0.25, **more})
+    return Segmentation(MODALITIES, regions, patch, **{"width": 0.25, **options})
 
 
 def volumes(*size: int) -> dict[str, Tensor]:
-    """One patient with noise in every modality: (1, 1, X, Y, Z) each."""
+    """Noise for every modality of one patient: (1, 1, X, Y, Z) each."""
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(1, 1, *size, generator=generator) for name in MODALITIES}
 
@@ -43,18 +44,18 @@ def network_of(task: Segmentation) -> DynamicSharing:
     return task.network(MODALITIES)
 
 
-# --------------------------------------------------------------------------------------- labels, regions, labels
+# ------------------------------------------------------------------------------------------- labels and regions
 
 
-def test_labels_to_regions_by_hand():
+def test_regions_of_labels_by_hand():
     # Label 2 is in WT alone, 1 in WT and TC, 4 in all three.
     target = task().target(torch.tensor([0, 1, 2, 4]).view(4, 1, 1))
     assert target.dtype == torch.bool
     assert target.flatten(1).int().tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
 
 
-def test_regions_are_painted_two_then_one_then_four():
-    # Every combination of WT, TC, ET, consistent or not: the last one painted wins.
+def test_brats_regions_are_painted_2_then_1_then_4():
+    # Every combination of WT, TC and ET, also those of no label: the region painted last wins.
     combinations = torch.cartesian_prod(*[torch.tensor([False, True])] * 3)
     painted = task().mask(combinations.T.reshape(3, 8, 1, 1)).flatten().tolist()
     expected = {(0, 0, 0): 0, (1, 0, 0): 2, (0, 1, 0): 1, (1, 1, 0): 1}
@@ -68,11 +69,13 @@ def test_regions_are_painted_two_then_one_then_four():
         pytest.param({"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}, id="2023"),
         pytest.param({"tumour": (7,)}, id="one"),
         pytest.param({"liver": (2,), "spleen": (1,), "kidney": (9,)}, id="side by side"),
+        # Label 2 lies in both, 3 in the later region alone.
+        pytest.param({"left": (1, 2), "upper": (2, 3)}, id="crossed"),
     ],
 )
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_a_mask_goes_to_regions_and_back_unchanged(regions: dict[str, tuple[int, ...]], data: st.DataObject):
+def test_a_mask_survives_a_round_trip_through_regions(regions: dict[str, tuple[int, ...]], data: st.DataObject):
     made = task(regions=regions)
     values = st.sampled_from([0, *sorted(made.labels)])
     labels = torch.from_numpy(data.draw(st_numpy.arrays(np.int16, (3, 2, 2), elements=values)))
@@ -81,8 +84,8 @@ def test_a_mask_goes_to_regions_and_back_unchanged(regions: dict[str, tuple[int,
     assert torch.equal(painted, labels.to(torch.uint8))
 
 
-def test_labels_that_share_a_region_come_back_as_the_first_but_the_region_stays():
-    # Necrosis 1 and enhancing 4 are one region here: which voxel was which is not told by it.
+def test_labels_in_the_same_regions_become_the_first_of_them():
+    # Necrosis 1 and enhancing 4 are one region here, which does not tell them apart.
     made = task(regions={"core": (4, 1)})
     labels = torch.tensor([0, 1, 4]).view(3, 1, 1)
     painted = made.mask(made.target(labels))
@@ -90,7 +93,7 @@ def test_labels_that_share_a_region_come_back_as_the_first_but_the_region_stays(
     assert torch.equal(made.target(painted), made.target(labels))
 
 
-def test_every_declared_label_is_known():
+def test_labels_are_those_of_all_regions():
     assert task().labels == {1, 2, 4}
 
 
@@ -204,11 +207,11 @@ def test_regions_that_meet_as_in_no_class_are_refused(
         task(regions=regions).class_of(target)
 
 
-# ---------------------------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------------------------- refused settings
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"regions": {}}, r"needs at least one region, such as regions: \{tumour: \[1\]\}"),
         ({"regions": {"WT": (1, 0)}}, r"'WT' needs labels other than 0 \(the background\)"),
@@ -225,13 +228,13 @@ def test_regions_that_meet_as_in_no_class_are_refused(
         ({"cross_entropy": -1.0}, "0 or more, not -1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str):
-    with pytest.raises(InputError, match=said):
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
         task(**settings)
 
 
 @pytest.mark.parametrize(
-    ("modalities", "said"),
+    ("modalities", "message"),
     [
         ((), "needs at least one modality"),
         (("t1", "t2", "t1"), "named twice: t1, t2, t1"),
@@ -240,25 +243,25 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str
         (("",), "not a plain name"),
     ],
 )
-def test_modalities_that_cannot_be_named_are_refused(modalities: tuple[str, ...], said: str):
-    with pytest.raises(InputError, match=said.replace("+", r"\+")):
+def test_names_that_no_modality_can_have_are_refused(modalities: tuple[str, ...], message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
         Segmentation(modalities, BRATS)
 
 
 @pytest.mark.parametrize("name", ["type", "values", "training"])
-def test_a_modality_that_torch_cannot_name_a_module_after_is_refused(name: str):
+def test_a_modality_that_cannot_name_a_torch_module_is_refused(name: str):
     with pytest.raises(InputError):
         Segmentation((name, "t1"), BRATS)
 
 
 @pytest.mark.parametrize("width", [0.3, -1.0])
-def test_a_width_that_cannot_be_is_refused_when_the_network_is_made(width: float):
+def test_an_impossible_width_is_refused_when_the_network_is_created(width: float):
     with pytest.raises(InputError, match="width"):
         network_of(task(width=width))
 
 
 @pytest.mark.parametrize("label", [256, -1])
-def test_a_label_that_no_mask_can_hold_is_refused(label: int):
+def test_a_label_outside_uint8_is_refused(label: int):
     with pytest.raises(InputError):
         task(regions={"WT": (label,)})
 
@@ -266,15 +269,15 @@ def test_a_label_that_no_mask_can_hold_is_refused(label: int):
 # ------------------------------------------------------------------------------------------------------ the loss
 
 
-def test_the_loss_is_pooled_as_asked_and_cross_entropy_is_added_where_asked():
-    # N8: zero logits on 8 voxels, one sample full and one empty; cross entropy is ln 2 everywhere.
+def test_the_loss_is_pooled_as_set_and_cross_entropy_is_added_with_its_weight():
+    # Zero logits on 8 voxels, one sample full and one empty; cross entropy is ln 2 everywhere.
     logits = torch.zeros(2, 1, 2, 4)
     target = torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 2, 4)
-    one = {"tumour": (1,)}
+    regions = {"tumour": (1,)}
     per_sample = (4 / 13 + 4 / 5) / 2
-    close(task(regions=one).loss(logits, target), torch.tensor(8 / 17))
-    close(task(regions=one, pool="sample").loss(logits, target), torch.tensor(per_sample))
-    close(task(regions=one, cross_entropy=0.5).loss(logits, target), torch.tensor(8 / 17 + 0.5 * math.log(2)))
+    close(task(regions=regions).loss(logits, target), torch.tensor(8 / 17))
+    close(task(regions=regions, pool="sample").loss(logits, target), torch.tensor(per_sample))
+    close(task(regions=regions, cross_entropy=0.5).loss(logits, target), torch.tensor(8 / 17 + 0.5 * math.log(2)))
 
 
 # --------------------------------------------------------------------------------------------------- the network
@@ -282,15 +285,15 @@ def test_the_loss_is_pooled_as_asked_and_cross_entropy_is_added_where_asked():
 
 @pytest.mark.parametrize(("patch", "dimensions"), [((16, 16), 2), ((16, 16, 16), 3)])
 @pytest.mark.parametrize("stem", [False, True])
-def test_the_length_of_the_patch_makes_the_network(patch: tuple[int, ...], dimensions: int, stem: bool):
+def test_the_length_of_the_patch_decides_2_d_or_3_d(patch: tuple[int, ...], dimensions: int, stem: bool):
     net = network_of(task(patch, stem=stem))
-    answer = net({name: torch.zeros(2, 1, *patch) for name in MODALITIES})
-    assert answer.shape == (2, len(BRATS), *patch)
+    logits = net({name: torch.zeros(2, 1, *patch) for name in MODALITIES})
+    assert logits.shape == (2, len(BRATS), *patch)
     assert net.head.weight.ndim == 2 + dimensions
     assert set(net.stems) == (set(MODALITIES) if stem else set())
 
 
-def test_a_network_of_some_modalities_knows_no_others():
+def test_a_network_of_one_modality_has_no_others():
     assert task().network(["t2"]).modalities == ("t2",)
 
 
@@ -298,7 +301,7 @@ def test_a_network_of_some_modalities_knows_no_others():
 
 
 @torch.no_grad()
-def test_a_window_that_covers_the_volume_gives_what_the_network_gives():
+def test_a_window_that_covers_the_volume_gives_the_output_of_the_network():
     made = task((16, 16, 16))
     net, inputs = network_of(made), volumes(16, 16, 16)
     for scenario in (MODALITIES, ("t2",), ("flair", "t1")):
@@ -307,12 +310,12 @@ def test_a_window_that_covers_the_volume_gives_what_the_network_gives():
 
 
 @torch.no_grad()
-def test_slices_are_answered_one_by_one_and_put_back_in_their_places():
+def test_slices_go_through_the_network_one_by_one_and_keep_their_order():
     made = task((16, 16))
     net, inputs = network_of(made), volumes(16, 16, 3)
     for scenario in all_scenarios(MODALITIES):
         present = keep(inputs, scenario)
-        slices = [net({name: volume[..., place] for name, volume in present.items()}) for place in range(3)]
+        slices = [net({name: volume[..., index] for name, volume in present.items()}) for index in range(3)]
         assert not torch.allclose(slices[0], slices[1])
         close(made.carry(net, present), torch.stack(slices, dim=-1))
 
@@ -320,7 +323,7 @@ def test_slices_are_answered_one_by_one_and_put_back_in_their_places():
 @pytest.mark.parametrize(
     ("patch", "size"),
     [
-        pytest.param((16, 16), (16, 16, 40), id="more slices than go at once"),
+        pytest.param((16, 16), (16, 16, 40), id="more slices than one batch"),
         pytest.param((16, 16), (37, 21, 2), id="slices larger than the patch"),
         pytest.param((16, 16), (5, 30, 2), id="slices smaller than the patch"),
         pytest.param((16, 8, 16), (24, 20, 18), id="a volume larger than the patch"),
@@ -328,8 +331,8 @@ def test_slices_are_answered_one_by_one_and_put_back_in_their_places():
     ],
 )
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
-def test_windows_are_put_together_into_the_whole(patch: tuple[int, ...], size: tuple[int, ...], overlap: float):
-    # A function that answers two regions voxel by voxel, from modalities that it knows by name.
+def test_windows_do_not_change_a_voxelwise_function(patch: tuple[int, ...], size: tuple[int, ...], overlap: float):
+    # Two regions, computed voxel by voxel from modalities by name.
     def voxelwise(present: Mapping[str, Tensor]) -> Tensor:
         assert list(present) == ["t1", "flair"]
         assert all(x.shape[1:] == (1, *patch) for x in present.values())
@@ -423,7 +426,7 @@ def test_a_region_is_predicted_where_its_logit_is_above_0():
 
 @torch.no_grad()
 def test_a_scenario_in_windows_is_the_mean_of_its_modalities_in_windows():
-    # What lets an evaluation run each modality once: windowing and the affine head are both linear.
+    # Windows and the affine head are linear, so an evaluation may run each modality once for all scenarios.
     made = task((16, 16))
     net, inputs = network_of(made), volumes(24, 20, 2)
     alone = [

@@ -1,4 +1,4 @@
-"""Losses: mathematics on tensors, nothing else."""
+"""Losses of the segmentation task, as functions of tensors."""
 
 from monai.losses import DiceLoss
 from torch import Tensor
@@ -8,14 +8,18 @@ from anysubset.errors import unknown
 
 
 def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
-    """Soft Dice loss on sigmoids, smooth 1, the mean over the regions.
+    """Soft Dice loss with smoothing term 1, averaged over regions.
 
-    Of each region, 1 - (2 sum p g + 1) / (sum p + sum g + 1), with the sums over batch and volume together
-    (`pool="batch"`, the paper's) or over each sample's volume (`pool="sample"`), then the mean over the samples.
+    For each region 1 - (2 sum p g + 1) / (sum p + sum g + 1), where p is the sigmoid of the logit and g the target. The
+    sums run over the voxels of all samples (`pool="batch"`, as in the paper), or over the voxels of one sample, and the
+    loss is then averaged over samples (`pool="sample"`). Sums are taken in float32.
 
     Args:
         logits: (n, regions, ...).
-        target: (n, regions, ...) of zeros and ones.
+        target: (n, regions, ...), zeros and ones or bool.
+        pool: "batch" or "sample".
+
+    Raises InputError for another pool.
     """
     if pool not in ("batch", "sample"):
         raise unknown("pool", pool, ["batch", "sample"])
@@ -25,10 +29,10 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy of each region, the mean over regions, voxels and samples.
+    """Binary cross entropy, averaged over samples, regions and voxels; in float32.
 
     Args:
         logits: (n, regions, ...).
-        target: (n, regions, ...) of zeros and ones.
+        target: (n, regions, ...), zeros and ones or bool.
     """
     return functional.binary_cross_entropy_with_logits(logits.float(), target.to(logits.device).float())

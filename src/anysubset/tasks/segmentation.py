@@ -79,7 +79,7 @@ class Segmentation(Task):
 
     @property
     def labels(self) -> set[int]:
-        """Every label value that some region declares."""
+        """Label values that lie in at least one region."""
         return {value for values in self.regions.values() for value in values}
 
     # ---------------------------------------------------------------------- regions as mutually exclusive classes
@@ -91,8 +91,8 @@ class Segmentation(Task):
         The background (no region) comes first, then every combination of regions that some label stands for, by the
         number of regions and then in the order of the regions. For BraTS: none; WT; WT+TC; WT+TC+ET.
         """
-        of_labels = {tuple(label in values for values in self.regions.values()) for label in self.labels}
-        ordered = sorted(of_labels, key=lambda inside: (sum(inside), [not region for region in inside]))
+        combinations_of_labels = {self.regions_of(label) for label in self.labels}
+        ordered = sorted(combinations_of_labels, key=lambda inside: (sum(inside), [not region for region in inside]))
         return ((False,) * len(self.regions), *ordered)
 
     def class_of(self, target: Tensor) -> Tensor:
@@ -127,6 +127,10 @@ class Segmentation(Task):
         inside = torch.tensor(self.classes, device=logs.device).T
         return torch.stack([logs[:, own].amax(dim=1) - logs[:, ~own].amax(dim=1) for own in inside], dim=1)
 
+    def regions_of(self, label: int) -> tuple[bool, ...]:
+        """For each region, whether a label value lies in it."""
+        return tuple(label in values for values in self.regions.values())
+
     def names_of(self, inside: Iterable[bool]) -> str:
         """Names of the regions that a class lies in, such as `WT+TC`; `none` for the background."""
         return "+".join(name for name, lies_in in zip(self.regions, inside, strict=True) if lies_in) or "none"
@@ -134,7 +138,7 @@ class Segmentation(Task):
     # ----------------------------------------------------------------------------------------- network and loss
 
     def network(self, modalities: Iterable[str]) -> DynamicSharing:
-        """Dynamic Sharing on the U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
+        """Dynamic Sharing with a U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
         names = tuple(modalities)
         convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(self.patch)]
         backbone = UNet(names, len(self.patch), self.width)
@@ -143,7 +147,12 @@ class Segmentation(Task):
         return DynamicSharing(names, backbone, head, stems)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
-        """Soft Dice on sigmoids, the mean over the regions; and cross entropy, where it is asked for."""
+        """Soft Dice loss, averaged over regions, plus `cross_entropy` times the binary cross entropy.
+
+        Args:
+            answer: logits (n, regions, ...).
+            target: (n, regions, ...) bool.
+        """
         loss = soft_dice(answer, target, self.pool)
         if self.cross_entropy:
             loss = loss + self.cross_entropy * cross_entropy(answer, target)
@@ -208,19 +217,27 @@ class Segmentation(Task):
         return logits > 0
 
     def target(self, labels: Tensor) -> Tensor:
-        """(X, Y, Z) label values -> (regions, X, Y, Z) bool."""
+        """Regions from label values: (X, Y, Z) -> (regions, X, Y, Z) bool."""
         return torch.stack([torch.isin(labels, torch.tensor(values)) for values in self.regions.values()])
 
     def mask(self, regions: Tensor) -> Tensor:
-        """(regions, X, Y, Z) bool -> (X, Y, Z) uint8 label values.
+        """Label values from regions: (regions, X, Y, Z) bool -> (X, Y, Z) uint8.
 
-        Regions are painted in their order, each in the label that its inner regions do not have; later paint wins.
-        For BraTS: 2 where WT, then 1 where TC, then 4 where ET.
+        Where a voxel lies in the regions of one label or of several, it gets that label, or the first of them. Other
+        combinations, such as TC outside WT, are painted: regions in their order, each in a label that no later region
+        has, and later paint wins. For BraTS both come to 2 where WT, then 1 where TC, then 4 where ET.
         """
         painted = torch.zeros(regions.shape[1:], dtype=torch.uint8)
         names = list(self.regions)
-        for place, (name, region) in enumerate(zip(names, regions, strict=True)):
-            inner = {value for later in names[place + 1 :] for value in self.regions[later]}
-            own = [value for value in self.regions[name] if value not in inner] or list(self.regions[name])
+        for index, (name, region) in enumerate(zip(names, regions, strict=True)):
+            inner = {label for later in names[index + 1 :] for label in self.regions[later]}
+            own = [label for label in self.regions[name] if label not in inner] or list(self.regions[name])
             painted[region] = own[0]
+        # Of labels in the same regions, the first of the innermost region counts.
+        label_of: dict[tuple[bool, ...], int] = {}
+        for name in reversed(names):
+            for label in self.regions[name]:
+                label_of.setdefault(self.regions_of(label), label)
+        for inside, label in label_of.items():
+            painted[(regions == torch.tensor(inside).view(-1, 1, 1, 1)).all(dim=0)] = label
         return painted
