@@ -15,6 +15,8 @@ from anysubset.models.rfnet import (
     RegionGate,
     RegionNetwork,
     class_dice,
+    map_loss,
+    probabilities_of,
     region_loss,
     region_means,
     weighted_cross_entropy,
@@ -41,9 +43,9 @@ def volumes(size: tuple[int, ...], modalities: tuple[str, ...] = NAMES) -> dict[
     return {name: torch.randn(2, 1, *size, generator=generator, dtype=torch.float64) for name in modalities}
 
 
-def logits_of(probabilities: list[list[float]]) -> Tensor:
-    """(1, classes, voxels) from a list of voxels; a probability of 0 becomes e^-60."""
-    return torch.tensor(probabilities, dtype=torch.float64).log().clamp(min=-60).T[None]
+def voxels(*probabilities: list[float]) -> Tensor:
+    """(1, classes, voxels) from the probabilities of each voxel."""
+    return torch.tensor(probabilities, dtype=torch.float64).T[None]
 
 
 # ------------------------------------------------------------------------------------------------ the network
@@ -89,9 +91,18 @@ def test_a_patch_with_too_few_voxels_is_refused(fault):
     )
 
 
-def test_dimensions_are_two_or_three():
+def test_dimensions_are_two_or_three_and_the_width_is_in_quarters():
     with pytest.raises(InputError, match="2 or 3 dimensions, not 4"):
         RegionNetwork(NAMES, 4, 2)
+    with pytest.raises(InputError, match=r"positive multiple of 0\.25, not 0\.3"):
+        RegionNetwork(NAMES, 2, 2, width=0.3)
+
+
+def test_the_width_scales_the_channels():
+    network = RegionNetwork(NAMES, 2, 2, width=0.25)
+    levels = network.encode("t1", torch.randn(1, 1, 16, 16))
+    assert [level.shape[1] for level in levels] == [4, 8, 16, 32]
+    assert network.decode({"t1": levels}).logits.shape == (1, 2, 16, 16)
 
 
 @pytest.mark.parametrize(("dimensions", "size"), [(2, (16, 24)), (3, (16, 16, 16))], ids=str)
@@ -162,40 +173,40 @@ def test_a_region_that_is_nowhere_has_means_zero_and_not_nan():
 
 def test_the_loss_by_hand():
     # R1
-    logits, target = logits_of([[0.5, 0.5, 0, 0], [0.75, 0.25, 0, 0]]), torch.tensor([[0, 1]])
-    probabilities, truth = logits.softmax(dim=1), torch.eye(4, dtype=torch.float64)[target].mT
+    probabilities, target = voxels([0.5, 0.5, 0, 0], [0.75, 0.25, 0, 0]), torch.tensor([[0, 1]])
+    truth = torch.eye(4, dtype=torch.float64)[target].mT
     assert truth[0].T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
     # w = (.5, .5, 1, 1): the mean of -.5 ln .5 and -.5 ln .25.
     close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860, dtype=torch.float64))
     # 1 - (2 x .5 / 2.25 + 2 x .25 / 1.75) / 4
     close(class_dice(probabilities, truth), torch.tensor(0.817460, dtype=torch.float64))
-    close(region_loss(logits, target), torch.tensor(1.337320, dtype=torch.float64))
+    close(region_loss(probabilities, target), torch.tensor(1.337320, dtype=torch.float64))
 
 
 def test_a_perfect_prediction_of_two_of_four_classes_costs_a_half():
     # R2: the two absent classes contribute Dice 0.
-    logits = logits_of([[1, 0, 0, 0], [0, 1, 0, 0]])
-    close(region_loss(logits, torch.tensor([[0, 1]])), torch.tensor(0.5, dtype=torch.float64))
+    probabilities = voxels([1, 0, 0, 0], [0, 1, 0, 0])
+    close(region_loss(probabilities, torch.tensor([[0, 1]])), torch.tensor(0.5, dtype=torch.float64))
 
 
 def test_a_patch_of_background_alone_has_no_cross_entropy():
     # R2: its weight is 1 - 1.
     target = torch.tensor([[0, 0]])
     truth = torch.eye(4)[target].mT
-    for voxels in ([[0.1, 0.2, 0.3, 0.4]] * 2, [[0, 0, 0, 1.0]] * 2):
-        assert weighted_cross_entropy(torch.tensor(voxels).T[None], truth) == 0
-    close(region_loss(logits_of([[1, 0, 0, 0]] * 2), target), torch.tensor(0.75, dtype=torch.float64))
+    for voxel in ([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1.0]):
+        assert weighted_cross_entropy(voxels(voxel, voxel), truth) == 0
+    close(region_loss(voxels([1, 0, 0, 0], [1, 0, 0, 0]), target), torch.tensor(0.75, dtype=torch.float64))
 
 
 def test_dice_is_summed_over_the_batch_and_class_weights_over_each_sample():
-    logits = logits_of([[0.5, 0.5], [0.75, 0.25]]).expand(2, -1, -1)
+    probabilities = voxels([0.5, 0.5], [0.75, 0.25]).expand(2, -1, -1)
     target = torch.tensor([[0, 1], [0, 0]])
     # Sample 2 has background alone, so its cross entropy is 0: half of that of sample 1, which is R1's.
     truth = torch.eye(2, dtype=torch.float64)[target].mT
-    close(weighted_cross_entropy(logits.softmax(1), truth), torch.tensor(0.519860 / 2, dtype=torch.float64))
+    close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860 / 2, dtype=torch.float64))
     # Class 0: 2 (.5 + .5 + .75) / (2.5 + 3); class 1: 2 x .25 / (1.5 + 1).
     expected = 1 - (3.5 / 5.5 + 0.5 / 2.5) / 2
-    close(class_dice(logits.softmax(1), truth), torch.tensor(expected, dtype=torch.float64))
+    close(class_dice(probabilities, truth), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_a_class_that_the_batch_lacks_sends_no_gradient():
@@ -210,24 +221,31 @@ def test_a_class_that_the_batch_lacks_sends_no_gradient():
 def test_the_loss_is_that_of_a_loop_over_voxels(shape: tuple[int, ...]):
     generator = torch.Generator().manual_seed(2)
     n, size = shape[0], shape[1:]
-    logits = torch.randn(n, 3, *size, generator=generator, dtype=torch.float64)
+    p = torch.randn(n, 3, *size, generator=generator, dtype=torch.float64).softmax(dim=1)
     target = torch.randint(3, shape, generator=generator)
-    p = logits.softmax(dim=1)
-    entropy, voxels = 0.0, target[0].numel()
+    entropy, number = 0.0, target[0].numel()
     overlaps, sums = [0.0] * 3, [1e-7] * 3
     for b in range(n):
         for voxel in itertools.product(*map(range, size)):
             label = int(target[(b, *voxel)])
-            weight = 1 - int((target[b] == label).sum()) / voxels
-            entropy -= weight * float(p[(b, label, *voxel)].clamp(0.005, 1).log()) / (n * voxels)
+            weight = 1 - int((target[b] == label).sum()) / number
+            entropy -= weight * float(p[(b, label, *voxel)].clamp(0.005, 1).log()) / (n * number)
             for c in range(3):
                 overlaps[c] += 2 * float(p[(b, c, *voxel)]) * (label == c)
                 sums[c] += float(p[(b, c, *voxel)]) + (label == c)
     dice = 1 - sum(overlap / total for overlap, total in zip(overlaps, sums, strict=True)) / 3
-    assert_close(region_loss(logits, target).item(), entropy + dice, rtol=0, atol=1e-12)
+    assert_close(region_loss(p, target).item(), entropy + dice, rtol=0, atol=1e-12)
 
 
-def test_the_loss_of_half_precision_is_taken_in_single_precision():
-    logits = torch.randn(1, 3, 8, dtype=torch.bfloat16)
-    loss = region_loss(logits, torch.zeros(1, 8, dtype=torch.int64))
-    assert loss.dtype == torch.float32
+def test_a_map_is_interpolated_as_probabilities_and_not_as_logits():
+    # One voxel wide: from p = (.9, .1) and (.1, .9), the two voxels between have .9 - .8/3 and .1 + .8/3.
+    logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64).log().T[None, :, None]
+    target = torch.tensor([[[0, 1, 1, 1]]])
+    first = torch.tensor([0.9, 0.9 - 0.8 / 3, 0.1 + 0.8 / 3, 0.1], dtype=torch.float64)
+    expected = region_loss(torch.stack([first, 1 - first])[None, :, None], target)
+    close(map_loss(logits, target), expected)
+
+
+def test_half_precision_is_left_before_the_softmax():
+    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.float32
+    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.float64)).dtype == torch.float64

@@ -17,7 +17,7 @@ from anysubset.errors import InputError
 from anysubset.models.network import Network
 from anysubset.models.unet import convolved
 
-CHANNELS = (16, 32, 64, 128)
+CHANNELS = (16, 32, 64, 128)  # At width 1, as published.
 MAP_CHANNELS = 16
 GATE_WIDTH = 128
 SLOPE = 0.2  # Of the leaky ReLU.
@@ -27,6 +27,7 @@ SMALLEST = 9  # Voxels along an axis: the deepest level then has two, as many as
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
+Channels = tuple[int, ...]  # Of the levels, finest level first.
 Levels = Sequence[Tensor]
 
 
@@ -73,11 +74,11 @@ def narrowing(before: int, channels: int, dimensions: int) -> nn.Sequential:
 class Encoder(nn.Module):
     """The features of one modality at four levels, each half the size of the one before."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, channels: Channels, dimensions: int) -> None:
         super().__init__()
         self.entries = nn.ModuleList()
         self.residuals = nn.ModuleList()
-        for before, after in zip((1, *CHANNELS[:-1]), CHANNELS, strict=True):
+        for before, after in zip((1, *channels[:-1]), channels, strict=True):
             self.entries.append(ConvNorm(before, after, dimensions, stride=1 if before == 1 else 2))
             self.residuals.append(nn.Sequential(ConvNorm(after, after, dimensions), ConvNorm(after, after, dimensions)))
 
@@ -111,29 +112,29 @@ class Lift(nn.Module):
         return lifted
 
 
-def lifts(dimensions: int) -> nn.ModuleList:
+def lifts(levels: Channels, dimensions: int) -> nn.ModuleList:
     """One for each level but the finest, deepest level first."""
-    return nn.ModuleList(Lift(channels, dimensions) for channels in CHANNELS[:0:-1])
+    return nn.ModuleList(Lift(channels, dimensions) for channels in levels[:0:-1])
 
 
-def joins(dimensions: int) -> nn.ModuleList:
+def joins(levels: Channels, dimensions: int) -> nn.ModuleList:
     """What follows when lifted features and those of the finer level stand side by side: half as many channels."""
     return nn.ModuleList(
         nn.Sequential(
             ConvNorm(channels, channels // 2, dimensions), ConvNorm(channels // 2, channels // 2, dimensions, kernel=1)
         )
-        for channels in CHANNELS[:0:-1]
+        for channels in levels[:0:-1]
     )
 
 
 class SeparateDecoder(nn.Module):
     """Class logits from one modality alone; shared by all modalities, and used in training only."""
 
-    def __init__(self, dimensions: int, classes: int) -> None:
+    def __init__(self, channels: Channels, dimensions: int, classes: int) -> None:
         super().__init__()
-        self.lifts = lifts(dimensions)
-        self.joins = joins(dimensions)
-        self.head = CONVOLUTION[dimensions](CHANNELS[0], classes, kernel_size=1)
+        self.lifts = lifts(channels, dimensions)
+        self.joins = joins(channels, dimensions)
+        self.head = CONVOLUTION[dimensions](channels[0], classes, kernel_size=1)
 
     def forward(self, levels: Levels) -> Tensor:
         """The levels of an `Encoder` -> (n, classes, ...) logits."""
@@ -218,7 +219,7 @@ class RegionFusion(nn.Module):
         embedded = self.embed(together)
         logits: Tensor = self.map(embedded if above is None else torch.cat([embedded, above], dim=1))
         # Detached: the map is trained by a loss of its own, not through the fusion.
-        probabilities = logits.detach().float().softmax(dim=1).to(features.dtype)
+        probabilities = probabilities_of(logits.detach()).to(features.dtype)
         regions = [gate(features, probabilities[:, r : r + 1]) for r, gate in enumerate(self.gates)]
         return torch.cat([self.by_class(torch.cat(regions, dim=1)), self.shortcut(together)], dim=1), logits
 
@@ -230,21 +231,25 @@ class RegionNetwork(Network):
         modalities: in the task's order.
         dimensions: 2 or 3.
         classes: number of exclusive classes of voxels, background included.
+        width: scale of the channels, a multiple of 0.25.
     """
 
-    def __init__(self, modalities: Iterable[str], dimensions: int, classes: int) -> None:
+    def __init__(self, modalities: Iterable[str], dimensions: int, classes: int, width: float = 1.0) -> None:
         super().__init__(modalities)
         if dimensions not in CONVOLUTION:
             raise InputError(f"RFNet has 2 or 3 dimensions, not {dimensions}.")
-        self.encoders = nn.ModuleDict({modality: Encoder(dimensions) for modality in self.modalities})
-        self.separate = SeparateDecoder(dimensions, classes)
+        if width <= 0 or width % 0.25:
+            raise InputError(f"The width of RFNet is a positive multiple of 0.25, not {width}.")
+        levels = tuple(int(channels * width) for channels in CHANNELS)
+        self.encoders = nn.ModuleDict({modality: Encoder(levels, dimensions) for modality in self.modalities})
+        self.separate = SeparateDecoder(levels, dimensions, classes)
         self.fusions = nn.ModuleList(
-            RegionFusion(channels, len(self.modalities), dimensions, classes, deepest=channels == CHANNELS[-1])
-            for channels in CHANNELS[::-1]
+            RegionFusion(channels, len(self.modalities), dimensions, classes, deepest=channels == levels[-1])
+            for channels in reversed(levels)
         )
-        self.lifts = lifts(dimensions)
-        self.joins = joins(dimensions)
-        self.head = CONVOLUTION[dimensions](CHANNELS[0], classes, kernel_size=1)
+        self.lifts = lifts(levels, dimensions)
+        self.joins = joins(levels, dimensions)
+        self.head = CONVOLUTION[dimensions](levels[0], classes, kernel_size=1)
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
         """(n, 1, ...) -> four tensors (n, channels, ...), finest level first."""
@@ -274,7 +279,12 @@ class RegionNetwork(Network):
 # ----------------------------------------------------------------------------------------------------------- loss
 
 
-def region_loss(logits: Tensor, target: Tensor) -> Tensor:
+def probabilities_of(logits: Tensor) -> Tensor:
+    """Softmax over the classes, (n, classes, ...), at least in single precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+
+
+def region_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     """Weighted cross entropy plus Dice of exclusive classes.
 
         wCE = -mean over samples and voxels of w_bc log(clamp(p_c, 0.005, 1)) for the true class c,
@@ -284,12 +294,24 @@ def region_loss(logits: Tensor, target: Tensor) -> Tensor:
     As published, Dice has no smoothing term: a class that the batch lacks contributes 0 and no gradient.
 
     Args:
-        logits: (n, classes, ...).
-        target: (n, ...) int64, the class of each voxel.
+        probabilities: (n, classes, ...), p.
+        target: (n, ...) int64, the class of each voxel; y is its one-hot form.
     """
-    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    truth = functional.one_hot(target.to(logits.device), logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
+    target = target.to(probabilities.device)
+    truth = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1).to(probabilities.dtype)
     return weighted_cross_entropy(probabilities, truth) + class_dice(probabilities, truth)
+
+
+def map_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """`region_loss` of the map of one level, whose probabilities are interpolated to the size of the target.
+
+    logits: (n, classes, ...). target: (n, ...) int64.
+    """
+    mode = INTERPOLATION[target.ndim - 1]
+    probabilities = functional.interpolate(
+        probabilities_of(logits), size=target.shape[1:], mode=mode, align_corners=True
+    )
+    return region_loss(probabilities, target)
 
 
 def weighted_cross_entropy(probabilities: Tensor, truth: Tensor) -> Tensor:
