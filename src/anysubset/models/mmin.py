@@ -307,4 +307,5 @@ def imagination_loss(
     counted = ~shown & measured
     if targets == "all":
         counted = counted | shown
-    return ((imagined - target) * counted[..., None]).square().mean()
+    error = imagined.to(torch.promote_types(imagined.dtype, torch.float32)) - target
+    return (error * counted[..., None]).square().mean()
