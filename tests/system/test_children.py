@@ -1,4 +1,4 @@
-"""Processes side by side, by the system's own: logs, exit codes, kills and interruption."""
+"""Parallel processes: logs, exit codes, kills and interruption."""
 
 import os
 import signal
@@ -9,6 +9,13 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.system.children import Job, end_with_parent, environment, last_line, run_jobs
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the new processes import this file, whose functions are their work, as `tests.system.test_children`."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+
 
 # ------------------------------------------------------------------------------------- what the processes do
 
@@ -33,7 +40,7 @@ def die() -> None:
 
 
 def meet(mine: Path, other: Path) -> None:
-    """Ends well only beside the other."""
+    """Return once the other process has started as well."""
     mine.touch()
     while not other.exists():
         time.sleep(0.01)
@@ -56,7 +63,7 @@ def run(at_once: int = 2, **jobs: Job) -> dict[str, int]:
 # --------------------------------------------------------------------------------------------------- the tests
 
 
-def test_each_process_has_its_end_and_its_log_whatever_becomes_of_the_others(tmp_path):
+def test_each_process_has_its_own_exit_code_and_log(tmp_path):
     works = {"refuse": refuse, "die": die, "fail": fail}
     jobs = {name: Job(work, (), tmp_path / name) for name, work in works.items()}
     (tmp_path / "good").write_text("from before\n")
@@ -68,13 +75,13 @@ def test_each_process_has_its_end_and_its_log_whatever_becomes_of_the_others(tmp
     assert last_line(tmp_path / "die") == "before"
 
 
-def test_as_many_run_at_once_as_may(tmp_path):
+def test_two_processes_run_at_the_same_time(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     codes = run(a=Job(meet, (a, b), tmp_path / "log"), b=Job(meet, (b, a), tmp_path / "log"))
     assert codes == {"a": 0, "b": 0}
 
 
-def test_a_caller_that_stops_interrupts_them_once_and_waits(tmp_path):
+def test_closing_the_iterator_interrupts_each_process_once_and_waits(tmp_path):
     started, told = tmp_path / "started", tmp_path / "told"
     jobs = {
         "quick": Job(meet, (tmp_path / "quick", started), tmp_path / "log"),
@@ -83,17 +90,17 @@ def test_a_caller_that_stops_interrupts_them_once_and_waits(tmp_path):
     }
     ends = run_jobs(jobs, 2, 1, ["torch"])
     assert next(ends) == ("quick", 0)
-    ends.close()  # Before the third is begun.
+    ends.close()  # Before the third job starts.
     assert told.read_text() == "once"
     assert last_line(tmp_path / "long.txt") == "anysubset: interrupted"
     assert not (tmp_path / "never").exists()
 
 
-def test_a_process_without_parent_has_none_to_end_with():
-    end_with_parent()  # Else it would interrupt the tests.
+def test_the_main_process_is_not_interrupted_for_want_of_a_parent():
+    end_with_parent()  # Returns at once; SIGINT would end the tests.
 
 
-def test_the_environment_is_as_before(monkeypatch):
+def test_environment_variables_are_restored(monkeypatch):
     monkeypatch.setenv("FIRST", "before")
     monkeypatch.delenv("SECOND", raising=False)
     with environment({"FIRST": "1", "SECOND": "2"}):
@@ -103,7 +110,7 @@ def test_the_environment_is_as_before(monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "line"), [("one\n two \n\n  \n", "two"), ("", ""), (None, "")])
-def test_the_last_line_says_something(tmp_path, text, line):
+def test_the_last_line_is_the_last_that_is_not_blank(tmp_path, text, line):
     if text is not None:
         (tmp_path / "log").write_text(text)
     assert last_line(tmp_path / "log") == line

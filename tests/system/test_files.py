@@ -1,11 +1,11 @@
-"""What is written is there whole, or as it was."""
+"""Atomic writing: the new file is complete, or the old one stays."""
 
 import pytest
 
 from anysubset.system.files import clear_parts, whole
 
 
-def test_the_file_has_its_name_only_once_it_is_written(tmp_path):
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("old")
     with whole(path) as temporary:
@@ -16,7 +16,7 @@ def test_the_file_has_its_name_only_once_it_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("old")
 
@@ -31,7 +31,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_parts_of_a_killed_process_are_cleared_and_nothing_else(tmp_path):
+def test_only_temporary_files_are_cleared(tmp_path):
     (tmp_path / ".part-7-scores.csv").write_text("half")
     (tmp_path / "scores.csv").write_text("whole")
     clear_parts(tmp_path)

@@ -1,4 +1,4 @@
-"""`torchrun`: several processes train, validate and evaluate one run as a single one does."""
+"""`torchrun`: several processes train, validate and evaluate one run as a single process does."""
 
 import json
 import os
@@ -14,72 +14,97 @@ from anysubset.experiments.files import write_experiment
 from anysubset.system import processes
 
 STEPS = 6
+METHODS = ("gmd", "sharing", "ensemble")
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
-# Started in each process: a whole run, an evaluation, a run that ends at its third step, and a batch that is too small.
+# Started in each process, once for all methods, since importing takes longer than training. For each method a whole
+# run, its evaluation, and a run that is interrupted in its second step, in one process only; then a batch that is too
+# small.
 SCRIPT = f"""
-import sys
-import anysubset.training.loop
+import os, signal, sys
 from anysubset.cli import main
+from anysubset.system import processes
+from anysubset.training.run import Run
 
-experiment, place = sys.argv[1:]
-assert main(["fit", experiment, "--run", place + "/whole"]) == 0
-assert main(["evaluate", place + "/whole"]) == 0
-step_of = anysubset.train.train_step
+folder = sys.argv[1]
+log = Run.log
 
-def until_the_third(*given):
-    if given[-1] == {STEPS // 2 + 1}:
-        raise KeyboardInterrupt
-    return step_of(*given)
+def log_and_interrupt(run, step, *rest):
+    log(run, step, *rest)
+    if step == 2 and processes.rank() == 1:
+        os.kill(os.getpid(), signal.SIGINT)
 
-anysubset.train.train_step = until_the_third
-assert main(["fit", experiment, "--run", place + "/stopped"]) == 130
-assert main(["fit", experiment, "--run", place + "/small", "--train.batch", "1"]) == 2
+for method in {METHODS}:
+    experiment, runs = folder + f"/{{method}}.yaml", folder + "/" + method
+    assert main(["fit", experiment, "--run", runs + "/whole"]) == 0
+    assert main(["evaluate", runs + "/whole"]) == 0
+    Run.log = log_and_interrupt
+    assert main(["fit", experiment, "--run", runs + "/stopped"]) == 130
+    Run.log = log
+assert main(["fit", experiment, "--run", runs + "/small", "--train.batch", "1"]) == 2
 """
 
 
-@pytest.mark.parametrize("method", ["gmd", "sharing", "ensemble"])
-def test_two_processes_train_and_score_as_one_does(make_experiment, tmp_path: Path, method: str):
-    # The phantoms lack modalities: in some steps a process has nobody for a case. A loss that is a mean over samples.
+@pytest.fixture(scope="module")
+def launched(make_experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """Folder of `<method>.yaml` and of the runs `<method>/whole` and `<method>/stopped` of two processes."""
+    folder = tmp_path_factory.mktemp("launched")
+    # Phantoms with missing modalities: in some steps a process has no eligible sample for a case. A Dice loss of each
+    # sample, since that over a batch is no mean over samples.
     settings = {"model.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
-    write_experiment(make_experiment({**settings, "method.name": method}), tmp_path / "tiny.yaml")
-    script = tmp_path / "job.py"
+    for method in METHODS:
+        write_experiment(make_experiment({**settings, "method.name": method}), folder / f"{method}.yaml")
+    script = folder / "job.py"
     script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [*launch, str(script), str(tmp_path / "tiny.yaml"), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([*LAUNCH, str(script), str(folder)], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("6 steps; validation Dice") == 1  # One speaks.
+    return folder, done
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_and_score_as_one_does(launched, method: str):
+    folder, _ = launched
+    runs, experiment = folder / method, str(folder / f"{method}.yaml")
+    assert [entry["step"] for entry in log(runs / "stopped")] == [1, 2]
+    assert main(["fit", experiment, "--run", str(runs / "single")]) == 0
+    assert main(["fit", experiment, "--run", str(runs / "stopped"), "--resume"]) == 0
+    single = log(runs / "single")
+    assert len(single) == STEPS + 2
+    assert_alike(log(runs / "whole"), single)
+    assert_alike(log(runs / "stopped"), single)
+
+    scores_of_two = (runs / "whole/scores.csv").read_text()
+    assert main(["evaluate", str(runs / "whole")]) == 0
+    assert (runs / "whole/scores.csv").read_text() == scores_of_two
+
+
+def test_the_first_process_alone_speaks(launched):
+    _, done = launched
+    assert done.stdout.count("6 steps; validation Dice") == len(METHODS)
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(launched):
+    _, done = launched
     assert "A batch of 1 cannot be shared by 2 processes." in done.stderr
 
-    if method == "gmd":  # As the documentation has it; without "--", torchrun would take --run for its own option.
-        command = ["-m", "anysubset", "--", "fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "command")]
-        subprocess.run([*launch, *command], env=environment, check=True, capture_output=True)
-        assert_alike(log(tmp_path / "command"), log(tmp_path / "whole"))
 
-    assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "single")]) == 0
-    assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped"), "--resume"]) == 0
-    single, whole, resumed = (log(tmp_path / run) for run in ("single", "whole", "stopped"))
-    assert len(single) == STEPS + 2
-    assert_alike(whole, single)
-    assert_alike(resumed, single)
-
-    together = (tmp_path / "whole" / "scores.csv").read_text()
-    assert main(["evaluate", str(tmp_path / "whole")]) == 0
-    assert (tmp_path / "whole" / "scores.csv").read_text() == together
+def test_torchrun_starts_the_command_as_documented(launched):
+    folder, _ = launched
+    # Without "--", torchrun would take --run for an option of its own.
+    command = ["-m", "anysubset", "--", "fit", str(folder / "gmd.yaml"), "--run", str(folder / "command")]
+    subprocess.run([*LAUNCH, *command], env=ENVIRONMENT, check=True, capture_output=True)
+    assert_alike(log(folder / "command"), log(folder / "gmd/whole"))
 
 
 def log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_alike(found: list[dict], expected: list[dict]) -> None:
-    assert [entry["step"] for entry in found] == [entry["step"] for entry in expected]
-    for one, other in zip(found, expected, strict=True):
+def assert_alike(entries: list[dict], expected: list[dict]) -> None:
+    """Losses and validation scores agree but for the order in which sums are taken."""
+    assert [entry["step"] for entry in entries] == [entry["step"] for entry in expected]
+    for one, other in zip(entries, expected, strict=True):
         if "losses" in other:
             assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
             assert one["eligible"] == other["eligible"]
@@ -87,13 +112,13 @@ def assert_alike(found: list[dict], expected: list[dict]) -> None:
             assert one["validation"] == pytest.approx(other["validation"], abs=5e-3)
 
 
-def test_alone_nothing_is_shared():
-    assert (processes.rank(), processes.world(), processes.several()) == (0, 1, False)
+def test_a_single_process_shares_nothing():
+    assert (processes.rank(), processes.world_size(), processes.several()) == (0, 1, False)
     assert processes.share([1, 2, 3]) == [1, 2, 3]
     assert processes.gathered(iter("ab")) == ["a", "b"]
     assert processes.somewhere(True, torch.device("cpu"))
     assert not processes.somewhere(False, torch.device("cpu"))
-    # A case that nobody is eligible for is no case of the step.
+    # A case for which no sample is eligible is no case of the step.
     assert processes.totals({"a": 3, "b": 0}, torch.device("cpu")) == {"a": 3}
     processes.join("cpu")
-    assert processes.world() == 1
+    assert processes.world_size() == 1

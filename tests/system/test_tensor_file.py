@@ -28,7 +28,7 @@ FACTS = {"step": 3, "best": -math.inf, "nested": {"t1+flair": {"WT": 0.1 + 0.2}}
 
 
 class Touch:
-    """A pickle that leaves a file behind when it is loaded."""
+    """An object whose pickle makes a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,15 +53,15 @@ def test_tensors_and_facts_come_back_to_the_bit(tmp_path):
     for name, tensor in tensors.items():
         assert tensor.dtype == TENSORS[name].dtype
         assert tensor.shape == TENSORS[name].shape
-        # Also the sign of -0.0, and the number of the inf.
+        # Compared as bytes, so that -0.0 differs from 0.0.
         assert torch.equal(tensor.view(-1).view(torch.uint8), TENSORS[name].reshape(-1).view(torch.uint8))
     assert facts == FACTS
 
 
-def test_tensors_that_share_memory_or_are_views_come_back_whole(tmp_path):
+def test_views_and_tensors_that_share_memory_are_stored_in_full(tmp_path):
     matrix = torch.arange(6.0).reshape(2, 3)
-    given = {"turned": matrix.T, "row": matrix[1], "parameter": torch.nn.Parameter(matrix)[:, 1:]}
-    tensor_file.save(tmp_path / "c.safetensors", given, {})
+    views = {"turned": matrix.T, "row": matrix[1], "parameter": torch.nn.Parameter(matrix)[:, 1:]}
+    tensor_file.save(tmp_path / "c.safetensors", views, {})
     tensors, _ = tensor_file.load(tmp_path / "c.safetensors")
     assert tensors["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert tensors["row"].tolist() == [3, 4, 5]
@@ -75,7 +75,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_prefixes_are_put_on_and_taken_off():
+def test_prefixes_are_added_and_removed():
     put_on = tensor_file.with_prefix("method.", {"a": torch.ones(1), "method.b": torch.ones(2)})
     assert list(put_on) == ["method.a", "method.method.b"]
     assert list(tensor_file.without_prefix("method.", {**put_on, "methods": torch.ones(1)})) == ["a", "method.b"]
@@ -99,7 +99,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, 
         tensor_file.save(path, {"x": torch.zeros(1)}, {"step": 2})
     tensors, facts = tensor_file.load(path)
     assert (tensors["x"].item(), facts["step"]) == (1, 1)
-    assert [each.name for each in tmp_path.iterdir()] == ["c.safetensors"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
@@ -115,12 +115,12 @@ def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == -signal.SIGKILL
     assert tensor_file.load(path)[1] == {"step": 1}
-    # The new one was complete, but nobody takes it for the checkpoint.
-    (left,) = (each for each in tmp_path.iterdir() if each != path)
-    assert left.name.startswith(".part-")
+    # The new file was complete, but has a temporary name.
+    (temporary,) = (file for file in tmp_path.iterdir() if file != path)
+    assert temporary.name.startswith(".part-")
 
 
-def test_facts_are_read_without_the_tensors_and_are_none_without_a_file(tmp_path):
+def test_facts_are_read_alone_and_are_empty_without_a_file(tmp_path):
     path = tmp_path / "c.safetensors"
     assert tensor_file.read_facts(path) == {}
     tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
@@ -130,7 +130,7 @@ def test_facts_are_read_without_the_tensors_and_are_none_without_a_file(tmp_path
 # -------------------------------------------------------------------------------------------- what is refused
 
 
-def test_no_file(tmp_path):
+def test_a_file_that_does_not_exist_is_refused(tmp_path):
     assert "There is no checkpoint" in fault(tmp_path / "gone.safetensors")
     assert "There is no checkpoint" in fault(tmp_path)
 
@@ -147,12 +147,12 @@ def test_a_damaged_header_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     tensor_file.save(path, {"x": torch.ones(10)}, {"step": 1})
     whole = path.read_bytes()
-    for place in (0, 3, 7, 8, 9, 20):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for position in (0, 3, 7, 8, 9, 20):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         assert "damaged" in fault(path)
 
 
-GZIPPED = gzip.compress(b"x" * 100, mtime=0)  # Without the time, which would change the name of the test.
+GZIPPED = gzip.compress(b"x" * 100, mtime=0)  # A time stamp would change the id of the test from run to run.
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"\0" * 200, b"{}", GZIPPED])
@@ -180,6 +180,6 @@ def test_a_pickle_is_refused_and_its_code_never_runs(tmp_path, way):
         torch.save({"x": torch.ones(1), "code": Touch(touched)}, path)
     assert "not a checkpoint" in fault(path)
     assert not touched.exists()
-    # The trap is a trap: unpickling would have sprung it.
+    # Check of the test itself: unpickling does make the folder.
     pickle.loads(pickle.dumps(Touch(touched)))
     assert touched.exists()

@@ -16,37 +16,37 @@ def test_a_product_counts_a_multiplication_and_an_addition_forward_and_backward(
     assert flops_of(lambda: layer(x).sum().backward()) == 2 * (2 * 3 * 5 * 7)
 
 
-def test_a_convolution_counts_its_window_at_every_place():
+def test_a_convolution_counts_its_kernel_at_every_position():
     layer = nn.Conv2d(2, 3, kernel_size=3, padding=1, bias=False)
     assert flops_of(lambda: layer(torch.ones(1, 2, 4, 4))) == 2 * (2 * 9) * 3 * 16
 
 
-def test_attention_counts_both_of_its_products():
+def test_attention_counts_its_two_matrix_products():
     query = torch.ones(1, 1, 4, 8)
     assert flops_of(lambda: functional.scaled_dot_product_attention(query, query, query)) == 2 * (2 * 4 * 4 * 8)
 
 
-def test_what_is_counted_is_known_when_it_is_over():
+def test_the_count_stays_after_the_context_is_left():
     layer = nn.Linear(2, 2, bias=False)
-    with flop_counter() as counted:
+    with flop_counter() as flops_so_far:
         layer(torch.ones(1, 2))
-        assert counted() == 8
+        assert flops_so_far() == 8
         layer(torch.ones(1, 2))
     layer(torch.ones(1, 2))
-    assert counted() == 16
+    assert flops_so_far() == 16
 
 
-def test_memory_grows_with_what_is_held():
+def test_peak_memory_includes_a_large_tensor():
     before = most_bytes(torch.device("cpu"))
     assert before is not None
-    held = torch.ones(2**26)  # 256 MiB, each page of it touched.
+    tensor = torch.ones(2**26)  # 256 MiB, each page of it touched.
     after = most_bytes(torch.device("cpu"))
     assert after is not None
-    assert after >= held.numel() * 4
+    assert after >= tensor.numel() * 4
     assert after >= before
 
 
-def test_a_file_goes_on_with_what_it_holds(tmp_path: Path):
+def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path: Path):
     path = tmp_path / "cost.json"
     first = CostLog(path, 0)
     first.flops += [7, 8, 9]
@@ -59,9 +59,9 @@ def test_a_file_goes_on_with_what_it_holds(tmp_path: Path):
     assert json.loads(path.read_text()) == {"flops": [7, 8, 10], "most_bytes": 100}
 
 
-@pytest.mark.parametrize(("before", "now", "kept"), [(None, None, None), (None, 5, 5), (5, None, 5)])
-def test_what_nobody_knows_is_left_out(tmp_path: Path, before: int | None, now: int | None, kept: int | None):
+@pytest.mark.parametrize(("before", "now", "peak"), [(None, None, None), (None, 5, 5), (5, None, 5)])
+def test_unknown_memory_leaves_the_peak_as_it_is(tmp_path: Path, before: int | None, now: int | None, peak: int | None):
     path = tmp_path / "cost.json"
     CostLog(path, 0).save(before)
     CostLog(path, 0).save(now)
-    assert json.loads(path.read_text()) == {"flops": [], "most_bytes": kept}
+    assert json.loads(path.read_text()) == {"flops": [], "most_bytes": peak}

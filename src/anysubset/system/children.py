@@ -1,6 +1,6 @@
-"""Several processes at once, each with a log of its own; stopped together, and none takes another down.
+"""Run jobs in parallel processes, each with its own log file; a job that fails does not stop the others.
 
-Where the system can fork, they come from a server that has imported once what takes seconds to import.
+On systems that can fork, the processes are forked from a server (`forkserver`) that imports the heavy packages once.
 """
 
 import multiprocessing
@@ -20,7 +20,11 @@ from anysubset.errors import InputError
 
 
 class Job(NamedTuple):
-    """What one process is to do: `work(*arguments)`; what it prints is added to `log`, whose folder is there."""
+    """Work of one process.
+
+    work: called with `arguments`; both are pickled. log: file that gets standard output and standard error appended;
+        its folder must exist.
+    """
 
     work: Callable[..., None]
     arguments: tuple[Any, ...]
@@ -30,31 +34,32 @@ class Job(NamedTuple):
 def run_jobs(
     jobs: Mapping[str, Job], at_once: int, threads: int, preload: Sequence[str] = ()
 ) -> Iterator[tuple[str, int]]:
-    """Runs the jobs in their order, and gives the name and exit code of each as it ends.
+    """Start the jobs in their order and yield name and exit code of each one that ends.
 
-    The code is 0 for success, 2 for wrong input, minus the signal if one ended it, 1 for any other failure. When the
-    caller is interrupted or fails, every process gets one SIGINT and the time that it takes to end.
+    The exit code is 0 for success, 2 for an InputError, 130 after an interruption, -N if signal N ended the process,
+    and 1 for any other failure. If the caller is interrupted, fails or closes the iterator, each running process gets
+    one SIGINT, and is waited for.
 
     Args:
         jobs: by name.
-        at_once: how many processes there are at a time.
-        threads: of PyTorch, for each of them.
-        preload: modules that all of them need.
+        at_once: number of processes at a time.
+        threads: number of PyTorch threads of each process.
+        preload: modules to import once, in the server.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(list(preload))
     waiting = list(jobs)
     running: dict[str, BaseProcess] = {}
-    # A log is no terminal, and has the width of the tables. Libraries read the number of threads when they are loaded.
+    # Log files get plain text, wide enough for the tables. Libraries read the number of threads on import.
     settings = {"TERM": "dumb", "COLUMNS": "100", "OMP_NUM_THREADS": str(threads)}
     if forks:
-        settings["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # Else the server could not fork once CUDA was looked for.
+        settings["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # Otherwise the server cannot fork after a look for CUDA.
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
-                running[name] = context.Process(target=do, args=(jobs[name], threads), name=name)
+                running[name] = context.Process(target=run_job, args=(jobs[name], threads), name=name)
                 with environment(settings):
                     if forks:
                         forkserver.ensure_running()
@@ -70,7 +75,7 @@ def run_jobs(
 
 
 def stop(processes: Sequence[BaseProcess]) -> None:
-    """Ends processes by SIGINT, and waits for them; a second Ctrl-C meanwhile kills them."""
+    """Interrupt processes (SIGINT) and wait for them; if Ctrl-C is pressed meanwhile, kill them."""
     for process in processes:
         if process.pid is not None and process.exitcode is None:
             with suppress(ProcessLookupError):
@@ -84,11 +89,11 @@ def stop(processes: Sequence[BaseProcess]) -> None:
         raise
 
 
-def do(job: Job, threads: int) -> None:
-    """In the new process: the work of a job, under its own log."""
+def run_job(job: Job, threads: int) -> None:
+    """Do the work of a job in this new process, with output to its log, and exit."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C reaches the caller alone, who passes it on: two of them would not wait for the step.
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background may ignore it.
+        os.setsid()  # Ctrl-C must reach only the caller, which passes it on: a second SIGINT would break off a step.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Shells ignore SIGINT for jobs in the background.
     with job.log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -108,7 +113,7 @@ def do(job: Job, threads: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Interrupts this process when its parent is gone, however that ended."""
+    """Wait for the parent process to end, in any way, and then interrupt this process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -117,7 +122,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for what is started inside."""
+    """Context in which environment variables are set; their former values come back afterwards."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -131,7 +136,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def last_line(log: Path) -> str:
-    """The last line that says something, which of a failed process is most often why; empty where there is none."""
+    """Last line of a log that is not blank, usually the error of a failed process; "" if there is none."""
     if not log.is_file():
         return ""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]

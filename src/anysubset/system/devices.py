@@ -1,4 +1,4 @@
-"""The device that a setting means."""
+"""From the name of a device to a torch.device."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ from anysubset.errors import InputError
 
 
 def device_of(name: str) -> Any:
-    """A torch.device: what `auto`, `cpu`, `cuda` or `cuda:N` means here.
+    """The torch.device called `cpu`, `cuda` or `cuda:N`; `auto` is the GPU if there is one, and the CPU otherwise.
 
     Raises:
-        InputError: if it is not there.
+        InputError: if this machine does not have the device.
     """
-    import torch  # Here, so that the command line can import this file without loading it.
+    import torch  # Not at the top: the command line imports this file, and must start without delay.
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {name!r} is not there: {str(error).splitlines()[0]}") from error
+        raise InputError(f"Device {name!r} is not available: {str(error).splitlines()[0]}") from error
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files: a file appears complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ PART = ".part-"
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside the path, to write to; it gets the path's name once it is written and on the disk.
+    """Context that gives a temporary path beside `path`, with the same suffix, and renames it to `path` at the end.
 
-    A failure or a kill leaves the old file, or none. The temporary name has the path's ending.
+    The content is on disk (fsync) before the rename. If writing fails or the process is killed, the old file stays.
     """
     temporary = path.with_name(f"{PART}{os.getpid()}-{path.name}")
     try:
@@ -25,6 +25,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def clear_parts(folder: Path) -> None:
-    """Removes what a killed process had begun to write in a folder that nobody else uses."""
-    for left in folder.glob(f"{PART}*"):
-        left.unlink()
+    """Remove temporary files that a killed process left in a folder; no other process may write there now."""
+    for temporary in folder.glob(f"{PART}*"):
+        temporary.unlink()

@@ -1,6 +1,6 @@
-"""Several processes that train together, as `torchrun` starts them: one model each, and a share of every batch.
+"""Data-parallel training under `torchrun`: each process (rank) has a copy of the model and a share of every batch.
 
-Alone, everything here says so and does nothing.
+In a single process every function here returns at once, with the result of that process.
 """
 
 import atexit
@@ -18,72 +18,76 @@ Item = TypeVar("Item")
 
 
 def join(kind: str) -> None:
-    """Meets the other processes that `torchrun` started, if it did; at once if that was done before.
+    """Join the process group if `torchrun` started this process; do nothing otherwise, or if it has been joined.
 
-    kind: of device, "cpu" or "cuda".
+    kind: of device, "cpu" (gloo) or "cuda" (NCCL).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    # Not sooner: processes that part and meet again find what they had left for each other.
+    # Only at exit: a second process group would find the keys that the first one left in the store.
     atexit.register(dist.destroy_process_group)
 
 
 def several() -> bool:
-    """Whether there is more than one process."""
-    return world() > 1
+    """True if there is more than one process."""
+    return world_size() > 1
 
 
-def world() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0; that one writes files and speaks to the user."""
+    """Number of this process, from 0; process 0 writes files and prints."""
     return dist.get_rank() if several() else 0
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """What of some items falls to this process: every n-th."""
-    return items[rank() :: world()]
+    """Items of this process: every n-th of n processes, from its rank on."""
+    return items[rank() :: world_size()]
 
 
 def check_shares(batch: int, parts: int = 1) -> None:
-    """Refuses a batch that leaves nothing to some process, or to some part of its share."""
-    if batch < world() * parts:
-        shared = f" by {world()} processes" * several() + f" in {parts} parts" * (parts > 1)
-        raise InputError(f"A batch of {batch} cannot be shared{shared}.")
+    """Raise InputError if a batch is too small for each process to have a sample in each micro-batch.
+
+    batch: samples a step, over all processes. parts: micro-batches of each process.
+    """
+    least = world_size() * parts
+    if batch < least:
+        shared = f" by {world_size()} processes" * several() + f" in {parts} parts" * (parts > 1)
+        raise InputError(f"A batch of {batch} cannot be shared{shared}. Set train.batch to {least} or more.")
 
 
 def gathered(items: Iterable[Item]) -> list[Item]:
-    """The items of all processes, on each of them."""
+    """Items of all processes in the order of their ranks, on each process (all-gather)."""
     if not several():
         return list(items)
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, list(items))
-    return [item for part in found for item in part]
+    by_rank: list[Any] = [None] * world_size()
+    dist.all_gather_object(by_rank, list(items))
+    return [item for part in by_rank for item in part]
 
 
-def meet() -> None:
-    """Goes on when every process is here."""
+def barrier() -> None:
+    """Wait until every process has come to this call."""
     if several():
         dist.barrier()
 
 
-def somewhere(fact: bool, device: torch.device) -> bool:
-    """Whether something is so in any process."""
+def somewhere(flag: bool, device: torch.device) -> bool:
+    """True if the flag is set in at least one process (all-reduce)."""
     if not several():
-        return fact
-    flag = torch.tensor(int(fact), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag.item())
+        return flag
+    largest = torch.tensor(int(flag), device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return bool(largest.item())
 
 
 def totals(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
-    """Summed by name over the processes; names whose sum is 0 are left out.
+    """Sum counts over the processes by name, without the names whose sum is 0 (all-reduce).
 
     Raises:
         InputError: if the processes have different names.
@@ -91,21 +95,23 @@ def totals(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
     if not several():
         return {name: count for name, count in counts.items() if count}
     if len(set(gathered([tuple(counts)]))) > 1:
-        raise InputError(f"The processes drew different cases; this one {', '.join(counts)}: their seeds differ.")
+        raise InputError(
+            f"The processes drew different cases; process {rank()} drew {', '.join(counts)}. Give all the same seed."
+        )
     total = torch.tensor(list(counts.values()), dtype=torch.int64, device=device)
     dist.all_reduce(total)
     return {name: count for name, count in zip(counts, total.tolist(), strict=True) if count}
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
-    """Adds up `.grad` over the processes; a parameter that none has a gradient for keeps None."""
+    """Sum `.grad` over the processes, in place; it stays None for a parameter without a gradient in any process."""
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if not several() or not parameters:
         return
     device = parameters[0].device
-    found = torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    used = [parameter for parameter, here in zip(parameters, found.tolist(), strict=True) if here]
+    has_gradient = torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=device)
+    dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+    used = [parameter for parameter, flag in zip(parameters, has_gradient.tolist(), strict=True) if flag]
     if not used:
         return
     flat = torch.cat(

@@ -1,6 +1,6 @@
-"""Tensors and facts in one file, written whole or not at all.
+"""Checkpoint files: tensors with facts (JSON), written atomically.
 
-The file is in safetensors format: reading it can run no code. Facts are JSON in its header.
+The format is safetensors, with the facts in the header. Unlike a pickle, reading it never runs code.
 """
 
 import json
@@ -17,18 +17,21 @@ from anysubset.system.files import whole
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Written whole or not at all: a kill leaves the old file or the new one."""
+    """Write tensors and facts to a file; a process that is killed leaves the old file or the new one.
+
+    facts: anything that JSON can hold.
+    """
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with whole(path) as temporary:
-        # Not `save_file`, which begins under a name of its own that a kill would leave behind.
+        # Not `save_file`, which writes to a temporary file of its own that would stay behind after a kill.
         temporary.write_bytes(serialised(stored, metadata={"facts": json.dumps(facts)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the facts.
+    """Read the tensors, on the CPU, and the facts of a file.
 
     Raises:
-        InputError: if there is no such file, or it is none of ours.
+        InputError: if there is no such file, `save` did not write it, or it is damaged.
     """
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
@@ -42,10 +45,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts, without the tensors, which are not read; none where there is no such file.
+    """Read the facts of a file without reading its tensors; {} if there is no such file.
 
     Raises:
-        InputError: if it is none of ours.
+        InputError: if `save` did not write the file, or it is damaged.
     """
     if not path.is_file():
         return {}
@@ -57,7 +60,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def facts_in(stored: Any) -> dict[str, Any]:
-    """The facts in the header of an open file."""
+    """Facts from the header of an open safetensors file."""
     facts: dict[str, Any] = json.loads((stored.metadata() or {})["facts"])
     return facts
 
@@ -75,10 +78,10 @@ def load_module(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) 
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every name with a prefix in front."""
+    """The same tensors, with a prefix before each name."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name has the prefix, without it."""
+    """The tensors whose name starts with a prefix, under their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What training costs: the FLOPs of a step, the most memory that a process held, and where a run keeps both."""
+"""Cost of training: FLOPs of the first steps and peak memory, kept in the `cost.json` of a run."""
 
 import json
 import sys
@@ -14,15 +14,18 @@ from anysubset.system.files import whole
 
 
 def flops_of(step: Callable[[], Any]) -> int:
-    """Of a step: matrix products, convolutions and attention, forward and backward, as PyTorch counts them."""
-    with flop_counter() as counted:
+    """FLOPs of a step: matrix products, convolutions and attention, forward and backward, as PyTorch counts them."""
+    with flop_counter() as flops_so_far:
         step()
-    return counted()
+    return flops_so_far()
 
 
 @contextmanager
 def flop_counter() -> Iterator[Callable[[], int]]:
-    """Counts while it is open; what it gives says how many there were so far."""
+    """Context that counts FLOPs and gives a function that returns the number so far.
+
+    A multiplication and an addition count as two.
+    """
 
     def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
@@ -42,7 +45,7 @@ def flop_counter() -> Iterator[Callable[[], int]]:
 
 
 def most_bytes(device: torch.device) -> int | None:
-    """The most that tensors took on a GPU; on a CPU, the most that the whole process did. None where nobody knows."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU; None if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -53,11 +56,12 @@ def most_bytes(device: torch.device) -> int | None:
 
 
 class CostLog:
-    """`cost.json`: `flops` of each of the first steps, over all processes, and `most_bytes`, of the first process.
+    """The file `cost.json`: `flops`, a list with the FLOPs of each of the first steps over all processes, and
+    `most_bytes`, the peak memory of the first process.
 
     Args:
-        path: of the file; what is in it is gone on with.
-        until: the last step of the file that still counts.
+        path: of the file; if it exists, its content is continued.
+        until: number of steps that are kept of it, those before the checkpoint that the run resumes from.
     """
 
     def __init__(self, path: Path, until: int) -> None:
@@ -67,12 +71,12 @@ class CostLog:
         self.most_bytes: int | None = stored["most_bytes"]
 
     def save(self, most_bytes: int | None) -> None:
-        """Writes the file, whole or not at all.
+        """Write the file atomically.
 
-        most_bytes: of memory, until now; None where nobody knows.
+        most_bytes: peak memory of this process until now; None if it is unknown.
         """
-        known = [each for each in (self.most_bytes, most_bytes) if each is not None]
-        self.most_bytes = max(known, default=None)
+        peaks = [peak for peak in (self.most_bytes, most_bytes) if peak is not None]
+        self.most_bytes = max(peaks, default=None)
         with whole(self.path) as temporary:
             facts = {"flops": self.flops, "most_bytes": self.most_bytes}
             temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")

@@ -64,7 +64,7 @@ class Run:
         except BaseException:
             self.lock.release()
             raise
-        processes.meet()
+        processes.barrier()
 
     def claim(self, resume: bool) -> None:
         """Checks that the folder is free, or holds the run that is to be resumed."""
