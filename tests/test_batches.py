@@ -57,6 +57,14 @@ def test_a_modality_holds_the_samples_that_have_it_and_their_places():
     assert batch.inputs["flair"].values.tolist() == [[3.0, 4.0], [5.0, 6.0]]
     assert batch.target.tolist() == [7, 8, 9]
     assert batch.ids == ("p1", "p2", "p3")
+    assert batch.groups is None
+
+
+def test_a_batch_keeps_the_group_of_each_sample():
+    samples = [({"t1": torch.zeros(1)}, torch.tensor(0), name) for name in ("p1", "p2")]
+    batch = collate(samples, groups=["v", "w"])
+    assert (batch.groups, batch.to("meta").groups) == (("v", "w"), ("v", "w"))
+    assert "2 samples came with 1 groups" in fault(collate, samples, ["v"])
 
 
 @quick

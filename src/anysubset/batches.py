@@ -57,11 +57,16 @@ class Indexed(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: by modality; one that no sample has, has no key. target: (batch, ...). ids: one a sample."""
+    """Samples that are computed at once.
+
+    inputs: by modality; a modality that no sample has, has no key. target: (samples, ...). ids: one for each sample.
+    groups: the group of each sample, such as the video of an utterance; None for data without groups.
+    """
 
     inputs: dict[str, Observed]
     target: Tensor
     ids: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch, on a device."""
@@ -69,15 +74,22 @@ class Batch:
         return replace(self, inputs=inputs, target=self.target.to(device, non_blocking=True))
 
 
-def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]]) -> Batch:
-    """A batch of samples that need not have the same modalities; each is (inputs, target, id).
+def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]], groups: Iterable[str] | None = None) -> Batch:
+    """Make a batch of samples that need not have the same modalities.
+
+    Args:
+        samples: inputs by modality, target and id of each.
+        groups: the group of each sample; none by default.
 
     Raises:
-        InputError: if there is no sample, or one has no modality at all.
+        InputError: if there is no sample, one has no modality at all, or there is not one group for each.
     """
     samples = list(samples)
+    group_of = None if groups is None else tuple(groups)
     if not samples:
         raise InputError("A batch needs at least one sample.")
+    if group_of is not None and len(group_of) != len(samples):
+        raise InputError(f"{len(samples)} samples came with {len(group_of)} groups; give one for each sample.")
     inputs, targets, ids = zip(*samples, strict=True)
     for index, present in enumerate(inputs):
         if not present:
@@ -86,7 +98,7 @@ def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]]) -> Batc
     for name in dict.fromkeys(itertools.chain.from_iterable(inputs)):
         rows = [index for index, present in enumerate(inputs) if name in present]
         observed[name] = Observed(torch.stack([inputs[row][name] for row in rows]), torch.tensor(rows))
-    return Batch(observed, torch.stack(targets), ids)
+    return Batch(observed, torch.stack(targets), ids, group_of)
 
 
 def as_observed(inputs: Inputs) -> dict[str, Observed]:

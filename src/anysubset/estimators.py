@@ -36,7 +36,6 @@ from anysubset.methods import Method, method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
-from anysubset.tables.dataset import check_lengths, prediction_task
 from anysubset.tables.folds import strata
 from anysubset.tables.in_memory import (
     WHOLLY,
@@ -53,6 +52,7 @@ from anysubset.tables.in_memory import (
 )
 from anysubset.tables.signature import signature_of
 from anysubset.tables.table import Table
+from anysubset.tables.task import check_lengths, prediction_task
 from anysubset.training.loop import train
 from anysubset.training.run import Run
 

@@ -17,11 +17,12 @@ from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingS
 from anysubset.methods import METHODS, create_method
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
-from anysubset.tables.dataset import BLOCK, Block, TableDataset, batch_of, places, present_in, trimmed
+from anysubset.tables.batching import batch_of
+from anysubset.tables.dataset import BLOCK, TableDataset, present_in
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.standardisation import statistics
 from anysubset.tables.table import Table
-from anysubset.tasks.prediction import Prediction, Stream
+from anysubset.tasks.prediction import Stream
 
 NAMES = ("text", "audio", "vision")
 
@@ -196,16 +197,6 @@ def test_a_file_without_splits_says_what_would_do(tmp_path, fault):
 # -------------------------------------------------------------------------------------------------- the batches
 
 
-def test_tours_visit_everybody_once_and_begin_anywhere():
-    tours = places(8, 3, 0, 24)
-    assert [sorted(tours[start : start + 8]) for start in (0, 8, 16)] == [list(range(8))] * 3
-    assert tours[:8] != tours[8:16]
-    assert places(8, 3, 5, 19) == tours[5:19]
-    assert places(8, 4, 0, 8) != tours[:8]
-    # The order of the first tour is that of volumes: of the seed, 0 and the number of the tour.
-    assert tours[:8] == np.random.default_rng([3, 0, 0]).permutation(8).tolist()
-
-
 def test_batches_hold_who_has_what(utterances):
     dataset = table_dataset(utterances)
     batches = list(dataset.training_batches("train", 4, 0, 0, 4))
@@ -240,15 +231,6 @@ def test_a_resumed_run_sees_the_same_batches_and_parts_are_a_batch(utterances):
     ]
     with pytest.raises(InputError, match="A batch of 1 cannot be shared in 2 parts"):
         next(iter(dataset.training_batches("train", 1, 5, 0, 1, parts=2)))
-
-
-def test_padding_that_all_share_is_cut_and_no_step_that_is_real():
-    valid = torch.tensor([[True, False, False, False], [False, True, False, False]])
-    values = torch.arange(8.0).reshape(2, 4, 1)
-    cut = trimmed(Observed(values, torch.arange(2), valid))
-    assert cut.values.flatten().tolist() == [0, 1, 4, 5]
-    assert cut.valid is not None
-    assert cut.valid.tolist() == [[True, False], [False, True]]
 
 
 # ----------------------------------------------------------------------------------------------------- poison
@@ -298,32 +280,6 @@ def test_blocks_are_bounded(tmp_path):
     count = 2 * BLOCK + 3
     dataset = table_dataset(vectors(tmp_path, count), "table", ModelSettings(), folds=3)
     assert [len(block.ids) for block in dataset.samples("all")] == [BLOCK, BLOCK, 3]
-
-
-def test_a_block_says_what_was_answered_and_how_wrong_it_was():
-    stream = {"text": Stream("vector", 1)}
-    number = Block(("a", "b"), {}, [], torch.tensor([1.0, -2.0]), Prediction(("text",), stream, preset="vectors"))
-    found = number.scores(("text",), torch.tensor([[1.5], [1.0]]), thorough=True)
-    assert {(each.sample, each.metric): each.value for each in found} == {
-        ("a", "prediction"): 1.5,
-        ("b", "prediction"): 1.0,
-        ("a", "target"): 1.0,
-        ("b", "target"): -2.0,
-        ("a", "error"): 0.5,
-        ("b", "error"): 3.0,
-        ("a", "loss"): 0.5,
-        ("b", "loss"): 3.0,
-    }
-    task = Prediction(("text",), stream, classes=("no", "yes"), preset="vectors")
-    classes = Block(("a", "b"), {}, [], torch.tensor([0, 0]), task)
-    found = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
-    values = {(each.sample, each.metric): each.value for each in found}
-    assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
-    assert (values["a", "target"], values["b", "target"]) == (0.0, 0.0)
-    # By hand: chances 1/2, and 1/4 of the class that is true; the answers have 1/2 and 3/4.
-    assert (values["a", "confidence"], values["b", "confidence"]) == (pytest.approx(0.5), pytest.approx(0.75))
-    assert values["a", "loss"] == pytest.approx(np.log(2))
-    assert values["b", "loss"] == pytest.approx(np.log(4))
 
 
 def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):

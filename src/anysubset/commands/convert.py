@@ -23,8 +23,9 @@ def convert(given: Given) -> None:
     What `reading` chose, cleaned or dropped is so in the new file.
     """
     from anysubset.tables.arrays import check_ending, write_table
-    from anysubset.tables.dataset import described, notes_of, sizes
     from anysubset.tables.formats import read_table
+    from anysubset.tables.loading import described, notes_of
+    from anysubset.tables.splitting import sizes
 
     path, output = Path(given["table"]), Path(given["output"])
     check_ending(output)

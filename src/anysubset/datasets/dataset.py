@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -13,7 +13,10 @@ from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
+from anysubset.system import processes
 from anysubset.tasks.task import Task
+
+Unit = Literal["sample", "group"]  # What is drawn and scored: samples one by one, or whole groups of them.
 
 # Tensors and facts that JSON can hold, by name.
 Knowledge = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -79,18 +82,33 @@ class Dataset(ABC):
 
     @abstractmethod
     def training_batches(
-        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1
+        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1, unit: Unit = "sample"
     ) -> Iterator[Batch]:
-        """The batches of steps `first` up to, not including, `last`; of several processes each has its share.
+        """Yield the batches of steps `first` up to, not including, `last`; each process gets its share.
 
-        parts: micro-batches that each share comes in, one after the other.
+        Args:
+            split: name of a split.
+            batch: samples a step, over all processes.
+            seed: decides the order.
+            first: number of the first step.
+            last: number of the step after the last.
+            parts: micro-batches of each share, yielded one after the other.
+            unit: what is drawn; whole groups are never split between batches, processes or parts.
         """
+
+    def own_ids(self, split: str, unit: Unit = "sample") -> Sequence[str]:
+        """Ids of the samples that this process scores: every n-th of the split."""
+        return processes.share(self.ids(split))
 
     @abstractmethod
     def samples(
-        self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
+        self,
+        split: str,
+        asked: Sequence[Scenario] | None = None,
+        ids: Iterable[str] | None = None,
+        unit: Unit = "sample",
     ) -> Iterator[Sample]:
-        """Every sample of a split (or some, by id), with the scenarios that it is eligible for."""
+        """Yield every sample of a split (or those with these ids), with the scenarios that it is eligible for."""
 
     def knowledge(self) -> Knowledge:
         """What a run must know of its training data to answer without them, beside weights; by default nothing."""

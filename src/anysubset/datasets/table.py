@@ -6,8 +6,10 @@ from pathlib import Path
 
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings, ModelSettings, flatten
-from anysubset.tables.dataset import INTENSITIES, TableDataset, TableSet, prediction_task
+from anysubset.tables.dataset import TableDataset
+from anysubset.tables.kinds import INTENSITIES, TableSet
 from anysubset.tables.signature import Signature, read_signature
+from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.dataset import Volumes, VolumeSet, segmentation_task

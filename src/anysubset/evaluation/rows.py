@@ -16,7 +16,8 @@ from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL
 from anysubset.system.files import whole
-from anysubset.tables.dataset import Block, TableDataset
+from anysubset.tables.block import Block
+from anysubset.tables.dataset import TableDataset
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from anysubset.batches import Batch, collate
-from anysubset.datasets.dataset import Dataset, Sample, complete_only, place_of
+from anysubset.datasets.dataset import Dataset, Sample, Unit, complete_only, place_of
 from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
@@ -224,12 +224,13 @@ class Volumes(Dataset):
     # --------------------------------------------------------------------------------------------- training
 
     def training_batches(
-        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1
+        self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1, unit: Unit = "sample"
     ) -> Iterator[Batch]:
         """The batches of steps `first` up to, not including, `last`; of several processes each has its share.
 
         parts: micro-batches that each share comes in, one after the other.
         """
+        check_unit(unit)
         processes.check_shares(batch, parts)
         self.prepare(split)
         dataset = Patches(self, split, seed)
@@ -245,13 +246,18 @@ class Volumes(Dataset):
     # ------------------------------------------------------------------------------------------- evaluation
 
     def samples(
-        self, split: str, asked: Sequence[Scenario] | None = None, ids: Iterable[str] | None = None
+        self,
+        split: str,
+        asked: Sequence[Scenario] | None = None,
+        ids: Iterable[str] | None = None,
+        unit: Unit = "sample",
     ) -> Iterator[WholeVolume]:
         """Every patient of a split (or some, by id), whole, with the scenarios that it is eligible for.
 
         A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
         a patient comes once for each foreground, which is once where the contrasts share their brain mask.
         """
+        check_unit(unit)
         self.prepare(split)
         for patient_id in self.ids(split) if ids is None else ids:
             patient = self.prepared(patient_id)
@@ -387,3 +393,9 @@ def kept_prepared(path: Path) -> Prepared:
         shape=tuple(facts["shape"]),
         spacing=tuple(facts["spacing"]),
     )
+
+
+def check_unit(unit: Unit) -> None:
+    """Raise InputError if whole groups are asked for, which volumes are not drawn or scored in."""
+    if unit != "sample":
+        raise InputError("The method needs whole groups of samples, which are for tables; volumes come one by one.")

@@ -1,0 +1,61 @@
+"""Samples of a table that are predicted at once, and their scores."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from anysubset.batches import Observed, eligible
+from anysubset.datasets.dataset import Sample
+from anysubset.errors import InputError
+from anysubset.scenarios import Scenario
+from anysubset.scoring.scores import ALL, Score
+from anysubset.tasks.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Block(Sample):
+    """Samples that all have the same modalities, or whole groups of samples, in order, that need not.
+
+    ids: one for each sample. inputs: by modality, the samples that have it.
+    scenarios: those for which at least one sample is eligible. target: (samples,).
+    groups: the group of each sample in a block of whole groups; otherwise None.
+    """
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Observed]
+    scenarios: list[Scenario]
+    target: Tensor
+    task: Prediction
+    groups: tuple[str, ...] | None = None
+
+    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
+        """Scores of each eligible sample: `prediction`, `target` and `loss`; `error` for numbers, two more for classes.
+
+        `error` is |prediction - target|; `correct` is 1 if the predicted class is the target; `confidence` is the
+        probability of the predicted class.
+
+        Args:
+            scenario: one of `scenarios`.
+            answer: (n, outputs) for the n samples that are eligible for the scenario, in the order of the block.
+            thorough: makes no difference to tables.
+
+        Raises:
+            InputError: if there is not one output for each eligible sample.
+        """
+        rows = eligible(self.inputs, scenario)
+        if len(answer) != len(rows):
+            raise InputError(f"{len(answer)} outputs came for {len(rows)} samples eligible for {', '.join(scenario)}.")
+        ids = [self.ids[row] for row in rows.tolist()]
+        answer, target = answer.cpu().float(), self.target[rows]
+        decided = self.task.decision(answer)
+        values = {"prediction": decided, "target": target, "loss": self.task.losses(answer, target)}
+        if self.task.classes:
+            values["correct"] = decided == target
+            values["confidence"] = answer.softmax(dim=1).amax(dim=1)
+        else:
+            values["error"] = (decided - target).abs()
+        return [
+            Score(scenario, sample, metric, ALL, float(value))
+            for metric, numbers in values.items()
+            for sample, value in zip(ids, numbers.tolist(), strict=True)
+        ]
