@@ -411,6 +411,14 @@ def test_a_stage_has_its_own_settings_and_the_rest_of_the_run(tmp_path):
     assert train.at_stage("second") == TrainSettings(steps=50, batch=8)
 
 
+def test_settings_of_a_stage_win_over_the_defaults_that_a_method_has_for_it():
+    train = TrainSettings(lr=1.0, batch=8, stages={"first": {"lr": 3.0, "optimizer": "sgd"}})
+    defaults = {"lr": 2.0, "warmup": 5, "betas": [0.5, 0.9]}
+    # The betas of the method's Adam mean nothing for SGD.
+    assert train.at_stage("first", defaults) == TrainSettings(lr=3.0, batch=8, warmup=5, optimizer="sgd")
+    assert train.at_stage("second", defaults) == TrainSettings(lr=2.0, batch=8, warmup=5, betas=[0.5, 0.9])
+
+
 def test_the_flat_names_of_a_stage_have_its_name_and_rates_stay_whole():
     flat = EVERYTHING.flat()
     assert flat["train.stages.first.rates"] == {"*.bias": 1e-4}

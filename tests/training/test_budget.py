@@ -19,7 +19,6 @@ def test_steps_are_divided_by_share_and_none_is_lost():
     assert divide_steps(10, {"a": 1, "b": 1, "c": 1}) == {"a": 4, "b": 3, "c": 3}
     # 1.75 and 5.25.
     assert divide_steps(7, {"a": 1, "b": 3}) == {"a": 2, "b": 5}
-    assert "train.steps 2 leaves no step to stage 'c'" in fault(divide_steps, 2, {"a": 1, "b": 1, "c": 1})
 
 
 def test_a_budget_pays_for_whole_steps_at_their_mean_cost():
@@ -40,14 +39,18 @@ def test_a_budget_that_pays_for_nothing_is_refused():
     assert "no operations were counted" in fault(affordable_steps, 100.0, {"a": 1}, {"a": []})
 
 
-def test_settings_say_which_stages_have_steps_of_their_own():
+def test_steps_of_a_stage_come_from_settings_then_from_the_method_then_from_its_share():
     shares = {"first": 1.0, "second": 1.0, "third": 2.0}
-    settings = TrainSettings(steps=90, stages={"first": {"steps": 20}, "third": {"lr": 0.1}})
-    assert steps_by_stage(settings, shares) == {"first": 20, "second": 30, "third": 60}
-    alone = TrainSettings(steps=90, stages={"only": {"steps": 20}})
-    assert steps_by_stage(alone, {"only": 1.0}) == {"only": 20}
+    settings = TrainSettings(steps=80, stages={"first": {"steps": 7}, "third": {"lr": 0.1}})
+    # By share 20, 20 and 40.
+    assert steps_by_stage(settings, shares) == {"first": 7, "second": 20, "third": 40}
+    # The settings come before the method.
+    assert steps_by_stage(settings, shares, {"first": 3, "second": 4}) == {"first": 7, "second": 4, "third": 40}
+    assert "train.steps 2 leaves no step to stage 'second'; set it higher." in fault(
+        steps_by_stage, TrainSettings(steps=2), shares
+    )
     budget = TrainSettings(flops=80.0)
-    assert steps_by_stage(budget, shares, {"first": [10]}) == {"first": 2, "second": 2, "third": 4}
+    assert steps_by_stage(budget, shares, {"first": 9}, {"first": [10]}) == {"first": 2, "second": 2, "third": 4}
 
 
 def test_a_stage_that_the_method_does_not_have_is_refused():

@@ -337,9 +337,13 @@ class TrainSettings:
             if chosen not in owners and getattr(self, name) != default_of(name):
                 raise InputError(f"train.{name} is for train.{kind} {' or '.join(owners)}, not for {chosen}.")
 
-    def at_stage(self, stage: str) -> "TrainSettings":
-        """Settings of one stage of a method: these, with those of `stages` in their place."""
-        return self.changed(self.stages.get(stage, {}))
+    def at_stage(self, stage: str, defaults: Mapping[str, Any] | None = None) -> "TrainSettings":
+        """Settings of one stage: these, then the method's defaults for the stage, then those of `stages`.
+
+        Raises:
+            InputError: if one of them cannot be a setting of a stage, is out of range, or does not go with the others.
+        """
+        return self.changed(defaults or {}).changed(self.stages.get(stage, {}))
 
     def changed(self, settings: Mapping[str, Any]) -> "TrainSettings":
         """Settings of a stage: these, with others in their place.

@@ -8,16 +8,21 @@ from anysubset.experiments.settings import TrainSettings
 
 
 def steps_by_stage(
-    settings: TrainSettings, shares: Mapping[str, float], flops: Mapping[str, Sequence[int]] | None = None
+    settings: TrainSettings,
+    shares: Mapping[str, float],
+    own: Mapping[str, int] | None = None,
+    flops: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, int]:
     """Number of steps of each stage of a method.
 
-    Without a budget, `settings.steps` are divided by share between the stages that set no `steps` of their own. With
-    `settings.flops`, each stage gets its share of the budget, and as many steps as that pays for.
+    Without a budget, a stage gets its share of `settings.steps`, unless it has a number of steps of its own, which
+    leaves the other stages as they are. With `settings.flops`, it gets as many steps as its share of the budget pays
+    for, whatever the method's own numbers are.
 
     Args:
-        settings: of the run.
+        settings: of the run; a stage of `settings.stages` may set its `steps`.
         shares: stage -> its share; any positive numbers, of which only the ratios count.
+        own: stage -> steps that the method gives it by default, in place of its share.
         flops: stage -> floating-point operations of its first steps (`training/cost.py` counts them).
 
     Raises:
@@ -26,10 +31,12 @@ def steps_by_stage(
     check_stages(settings, shares)
     if settings.flops is not None:
         return affordable_steps(settings.flops, shares, flops or {})
-    own = {stage: int(settings.stages[stage]["steps"]) for stage in shares if "steps" in settings.stages.get(stage, {})}
-    rest = {stage: share for stage, share in shares.items() if stage not in own}
-    divided = divide_steps(settings.steps, rest) if rest else {}
-    return {stage: own.get(stage) or divided[stage] for stage in shares}
+    chosen = {stage: int(values["steps"]) for stage, values in settings.stages.items() if "steps" in values}
+    steps = {**divide_steps(settings.steps, shares), **(own or {}), **chosen}
+    for stage, count in steps.items():
+        if count < 1:
+            raise InputError(f"train.steps {settings.steps} leaves no step to stage {stage!r}; set it higher.")
+    return steps
 
 
 def check_stages(settings: TrainSettings, stages: Mapping[str, float]) -> None:
@@ -45,9 +52,6 @@ def divide_steps(steps: int, shares: Mapping[str, float]) -> dict[str, int]:
 
     >>> divide_steps(10, {"first": 1, "second": 2})
     {'first': 3, 'second': 7}
-
-    Raises:
-        InputError: if a stage would have no step.
     """
     total = sum(shares.values())
     exact = {stage: steps * share / total for stage, share in shares.items()}
@@ -56,9 +60,6 @@ def divide_steps(steps: int, shares: Mapping[str, float]) -> dict[str, int]:
     by_remainder = sorted(exact, key=lambda stage: divided[stage] - exact[stage])
     for stage in by_remainder[: steps - sum(divided.values())]:
         divided[stage] += 1
-    for stage, count in divided.items():
-        if not count:
-            raise InputError(f"train.steps {steps} leaves no step to stage {stage!r}; train longer.")
     return divided
 
 
