@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
+from anysubset.experiments.files import read_experiment
 from anysubset.experiments.sweep import read_sweep
 from anysubset.volumes.patients import find_patients
 
@@ -48,10 +49,18 @@ def test_splits_and_missingness(tmp_path: Path):
     assert read_missingness(tmp_path / "missingness.json") == {"p01": ("flair",)}
 
 
+def test_the_data_file_and_the_recipe(tmp_path: Path):
+    data, recipe, _ = blocks("yaml")
+    (tmp_path / "lgg.yaml").write_text(data)
+    (tmp_path / "gmd_common.yaml").write_text(recipe)
+    experiment = read_experiment([tmp_path / "lgg.yaml", tmp_path / "gmd_common.yaml"])
+    assert (experiment.data.name, experiment.train.steps, experiment.recipe) == ("lgg", 4000, "gmd_common")
+
+
 def test_the_sweep(tmp_path: Path):
-    for name in ("table_gmd.yaml", "mosi_gmd.yaml"):
+    for name in ("data/table.yaml", "data/mosi.yaml", "recipes/gmd_tables.yaml", "recipes/gmd_sequences.yaml"):
         shutil.copy(ROOT / "experiments" / name, tmp_path)
-    (tmp_path / "sweep.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "sweep.yaml").write_text(blocks("yaml")[-1])
     runs = read_sweep(tmp_path / "sweep.yaml", tmp_path / "out").runs
     # By hand: two tables, two methods, three seeds, without the three of `gmd5` on MOSI.
     assert len(runs) == 9

@@ -87,7 +87,8 @@ def experiment_of(source: Source | None, settings: Mapping[str, Any]) -> Experim
         return read_experiment(None, {**source.flat(), **overrides}) if overrides else source
     if source is None or isinstance(source, Mapping):
         return read_experiment(None, {**flatten(source or {}), **overrides})
-    return read_experiment(Path(source) if isinstance(source, str | Path) else Path(source[0]), overrides)
+    files = [source] if isinstance(source, str | Path) else source
+    return read_experiment([Path(file) for file in files], overrides)
 
 
 def fit(
@@ -133,7 +134,8 @@ def fit(
     trained = method_of(chosen.method, dataset.task, generator).to(device)
     with Run(folder, chosen, resume) as opened:
         count = sum(parameter.numel() for parameter in trained.parameters())
-        report(f"{folder}: {chosen.method['name']}, {count:,} parameters, on {device}")
+        recipe = f", recipe {chosen.recipe}" if chosen.recipe is not None else ""
+        report(f"{folder}: {chosen.method['name']}{recipe}, {count:,} parameters, on {device}")
         for line in support_lines(dataset):
             report(line)
         done = train(trained, dataset, opened, show=progress, report=report)
@@ -239,12 +241,14 @@ class Evaluation:
 
     Args:
         scores: of every sample in every scenario that it is eligible for, and over the whole split.
+        recipe: how the run was trained, by the names of files; None if it was trained without.
         random: the same where modalities are missing at random, by rate; empty unless rates were asked for.
         dataset: the data set that was scored.
     """
 
     scores: "list[Score]"
     random: "list[Score]"
+    recipe: str | None
     dataset: "Volumes | TableDataset"
 
 
@@ -308,7 +312,7 @@ def evaluate(
             write_availability(folder / "availability.json", dataset)
         write_masks(folder / "missingness", masks, dataset, split, seed)
         write_scores(folder / "scores.csv", [*scores, *random], dataset.task.modalities, facts)
-    return Evaluation(scores, random, dataset)
+    return Evaluation(scores, random, experiment.recipe, dataset)
 
 
 def predict(
@@ -529,7 +533,7 @@ def write_report(
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if output is None and len(paths) != 1:
-        raise InputError("Several folders were given: say with --output (in Python, output=) which file to write.")
+        raise InputError("Several folders were given: say with --output which file to write.")
     file = Path(output) if output is not None else paths[0] / "report.html"
     if not file.parent.is_dir():
         raise InputError(f"{file} lies in a folder that is not there.")

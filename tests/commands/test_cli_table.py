@@ -209,19 +209,25 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
     command = ["inspect", str(path), "--write", str(tmp_path / "data.yaml"), "--reading.kind", "regression"]
     assert cli.main(command) == 0
     assert "folds are drawn" in capsys.readouterr().err
-    assert read_experiment(tmp_path / "data.yaml").train.batch == 64
-    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["data"] == {
-        "name": "table",
-        "root": str(path),
-        "modalities": list(NAMES),
-        "folds": 5,
-        "reading": {"kind": "regression"},
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
+        "data": {
+            "name": "table",
+            "root": str(path),
+            "modalities": list(NAMES),
+            "folds": 5,
+            "reading": {"kind": "regression"},
+        }
     }
     # 14 samples are too few of each third for five folds.
     tiny = ["--model.width", 8, "--train.steps", 1, "--train.device", "cpu", "--data.folds", 3]
-    told("fit", tmp_path / "data.yaml", "--run", tmp_path / "run", *tiny)
-    assert read_experiment(tmp_path / "run/experiment.yaml").data.folds == 3
-    assert "MAE" in told("evaluate", tmp_path / "run")
+    recipe = Path(__file__).parents[2] / "experiments/recipes/gmd_small_tables.yaml"
+    told("fit", tmp_path / "data.yaml", recipe, "--run", tmp_path / "run", *tiny)
+    experiment = read_experiment(tmp_path / "run/experiment.yaml")
+    assert (experiment.data.folds, experiment.train.batch) == (3, 64)
+    assert experiment.recipe == "gmd_small_tables (changed)"
+    out = " ".join(told("evaluate", tmp_path / "run").split())
+    assert "MAE" in out
+    assert "recipe gmd_small_tables (changed)" in out
 
 
 # ------------------------------------------------------------------------------------------------- faults

@@ -21,6 +21,7 @@ from anysubset.experiments.settings import (
 
 EVERYTHING = Experiment(
     seed=3,
+    recipe="gmd_paper",
     data=DataSettings(
         name="volumes",
         root="some where/ünïcode",
@@ -151,6 +152,7 @@ def test_what_a_file_does_not_say_stays_at_its_default(tmp_path):
     experiment = read_experiment(written(tmp_path, "data: {augment: {flip: 0}}\ntrain: {steps: 5}\n"))
     assert experiment == replace(
         Experiment(),
+        recipe="experiment",  # The name of the file.
         data=DataSettings(augment=AugmentSettings(flip=0)),
         train=TrainSettings(steps=5),
     )

@@ -6,7 +6,7 @@ import pytest
 
 import anysubset
 from anysubset.datasets.table import create_task
-from anysubset.experiments.files import read_experiment
+from anysubset.experiments.files import read_experiment, settings_in
 from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import read_sweep
 from anysubset.methods import method_of
@@ -15,12 +15,31 @@ from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+DATA = ROOT / "experiments/data"
+RECIPES = ROOT / "experiments/recipes"
+PAIRS = [
+    *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("mosi", "gmd_sequences")),
+    *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
+]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
-def test_there_are_experiments():
-    assert {"brats_gmd.yaml", "lgg_gmd.yaml", "mosi_gmd.yaml", "table_gmd.yaml"} <= {path.name for path in FILES}
+def files_of(data: str, recipe: str) -> list[Path]:
+    return [DATA / f"{data}.yaml", RECIPES / f"{recipe}.yaml"]
+
+
+def test_every_file_is_of_one_of_the_pairs():
+    assert {path.stem for path in DATA.iterdir()} == {data for data, _ in PAIRS}
+    assert {path.stem for path in RECIPES.iterdir()} == {recipe for _, recipe in PAIRS}
+
+
+def test_a_data_file_says_nothing_of_methods_and_training_and_a_recipe_nothing_of_where_data_are():
+    for path in DATA.iterdir():
+        assert not {"method", "train"} & set(settings_in(path)), path
+    for path in RECIPES.iterdir():
+        content = settings_in(path)
+        assert set(content) <= {"data", "model", "method", "train"}
+        assert set(content.get("data", {})) <= {"augment"}, path
 
 
 def task_of(experiment: Experiment) -> Segmentation | Prediction:
@@ -30,11 +49,16 @@ def task_of(experiment: Experiment) -> Segmentation | Prediction:
     return create_task(experiment.data, experiment.model, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
 
 
-@pytest.mark.parametrize(
-    "path", [*FILES, *Path(anysubset.__file__).parent.glob("commands/*.yaml")], ids=lambda path: path.name
-)
-def test_an_experiment_describes_a_task_and_a_method(path: Path):
-    experiment = read_experiment(path)
+DEMOS = sorted(Path(anysubset.__file__).parent.glob("commands/*.yaml"))
+
+
+EXPERIMENTS = [*(files_of(*pair) for pair in PAIRS), *([path] for path in DEMOS)]
+
+
+@pytest.mark.parametrize("paths", EXPERIMENTS, ids=lambda paths: paths[-1].stem)
+def test_an_experiment_describes_a_task_and_a_method(paths: list[Path]):
+    experiment = read_experiment(paths)
+    assert experiment.recipe == paths[-1].stem
     task = task_of(experiment)
     assert set(method_of(experiment.method, task).network.modalities) == set(task.modalities)
 
@@ -50,12 +74,12 @@ def test_there_are_sweeps():
 
 
 def test_the_brats_experiment_has_the_network_of_the_paper():
-    experiment = read_experiment(FILES[[path.name for path in FILES].index("brats_gmd.yaml")])
+    experiment = read_experiment(files_of("brats", "gmd_paper"))
     method = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 3_245_235
 
 
 def test_the_mosi_experiment_has_the_network_of_the_reference():
-    experiment = read_experiment(FILES[[path.name for path in FILES].index("mosi_gmd.yaml")])
+    experiment = read_experiment(files_of("mosi", "gmd_sequences"))
     method = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 265_729

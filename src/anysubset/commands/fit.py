@@ -14,7 +14,12 @@ from anysubset.experiments.settings import flatten
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `fit`."""
-    parser.add_argument("experiment", type=Path, help="YAML file of settings; options given beside it win.")
+    parser.add_argument(
+        "experiment",
+        nargs="+",
+        type=Path,
+        help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options given beside them win.",
+    )
     parser.add_argument("--run", type=Path, help="Run folder; by default runs/ and the name of the experiment.")
     parser.add_argument("--resume", action="store_true", help="Continue the run in the folder, if there is one.")
     add_settings(parser)
@@ -25,9 +30,9 @@ def fit(given: Given) -> None:
 
     Validation on all scenarios selects the best weights; nothing is computed on the test split.
     """
-    path = Path(given["experiment"])
+    paths = [Path(path) for path in given["experiment"]]
     overrides = {name: value for name, value in given.items() if name not in ("experiment", "run", "resume")}
-    folder = Path(given.get("run") or Path("runs") / path.stem)
-    experiment = read_experiment(path, flatten(overrides))
+    folder = Path(given.get("run") or Path("runs") / "_".join(path.stem for path in paths))
+    experiment = read_experiment(paths, flatten(overrides))
     api.fit(experiment, run=folder, resume=given.get("resume", False), report=say, progress=track_steps)
     say(f"Next: anysubset evaluate {folder} --split test")

@@ -27,7 +27,7 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
         "patient from a scan's id, or a CSV or JSON file. Splits that are drawn keep a patient's scans together.",
     )
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
-    parser.add_argument("--write", type=Path, help="Write a dataset file: the `data` section of an experiment.")
+    parser.add_argument("--write", type=Path, help="Write a data file, for `fit` beside a recipe.")
 
 
 def inspect(given: Given) -> None:
@@ -45,35 +45,24 @@ def inspect(given: Given) -> None:
     else:
         show_volumes(report)
     if target is not None and is_table:
-        write_table_experiment(report, path, reading, target)
+        write_table_file(report, path, reading, target)
     elif target is not None:
-        write_dataset(report, path, target, group)
+        write_volumes_file(report, path, target, group)
 
 
-def write_table_experiment(report: Given, path: Path, reading: Given, target: Path) -> None:
-    """An experiment on a table, with folds where its file has no splits, and a training that suits small tables.
-
-    The defaults of `train` are for volumes.
-    """
-    import yaml
-
-    train = {"steps": 500, "batch": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}
-    train |= {"warmup": 20, "clip": 1.0, "validate_every": 25}
-
+def write_table_file(report: Given, path: Path, reading: Given, target: Path) -> None:
+    """Write the data file of a table, with folds if the table has no splits."""
     settings: Given = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
         print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
     if reading:
         settings["reading"] = reading
-    target.write_text(yaml.safe_dump({"data": settings, "train": train}, sort_keys=False), encoding="utf-8")
-    print(f"Wrote {target}", file=sys.stderr)
+    write_settings({"data": settings}, target, "experiments/recipes/gmd_small_tables.yaml")
 
 
-def write_dataset(report: Given, path: Path, target: Path, group: str | None = None) -> None:
-    """The `data` section of an experiment; with splits drawn for it, where none lie beside the patients."""
-    import yaml
-
+def write_volumes_file(report: Given, path: Path, target: Path, group: str | None = None) -> None:
+    """Write the data file of a folder of patients, and splits beside it if the folder has none."""
     from anysubset.volumes.inspection import dataset_file, drawn_splits
 
     settings = dataset_file(report, path, group)
@@ -82,5 +71,12 @@ def write_dataset(report: Given, path: Path, target: Path, group: str | None = N
         splits.write_text(json.dumps(drawn_splits(report, path, group), indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
         print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
+    write_settings(settings, target, "experiments/recipes/gmd_common.yaml")
+
+
+def write_settings(settings: Given, target: Path, recipe: str) -> None:
+    """Write a data file, and name a recipe to train with."""
+    import yaml
+
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    print(f"Wrote {target}", file=sys.stderr)
+    print(f"Wrote {target}. Next: anysubset fit {target} {recipe} --run FOLDER", file=sys.stderr)

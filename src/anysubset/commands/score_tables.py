@@ -24,10 +24,11 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
     from anysubset.tables.dataset import TableDataset
 
     dataset, scores = evaluation.dataset, evaluation.scores
+    title = f"{run}; recipe {evaluation.recipe}" if evaluation.recipe is not None else str(run)
     if isinstance(dataset, TableDataset):
-        show_table_scores({run.name: scores}, dataset, split, str(run))
+        show_table_scores({run.name: scores}, dataset, split, title)
     else:
-        show_volume_scores({run.name: means(scores, "dice")}, dataset, split, str(run))
+        show_volume_scores({run.name: means(scores, "dice")}, dataset, split, title)
         say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
     if evaluation.random:
         show_random_missing(evaluation.random, dataset.headline)

@@ -3,7 +3,7 @@
 Imports neither torch nor MONAI, so that a fault in a file is reported without delay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,12 @@ from anysubset.experiments.settings import (
     flatten,
 )
 
+IN_RECIPES = ("model.", "method.", "train.")  # Groups of settings that a recipe decides,
+NOT_IN_RECIPES = (  # but for these: they may differ from run to run of a recipe.
+    *("method.name", "train.device", "train.checkpoint_every", "train.log_every", "train.micro_batches"),
+)
+CHANGED = " (changed)"  # After the name of a recipe of which single settings were changed.
+
 
 def add_settings(parser: jsonargparse.ArgumentParser) -> None:
     """Every setting as an option with a dotted name."""
@@ -40,27 +46,29 @@ def settings_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment in a file, but for overrides; without a file, the defaults.
+def read_experiment(path: Path | Sequence[Path] | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read the experiment in a file, or in several files that are joined; without a file, take the defaults.
+
+    Args:
+        path: the files, such as one that describes the data and one with a recipe.
+        overrides: by dotted name, settings that replace those of the files.
 
     >>> read_experiment(None, {"train.steps": 5, "method.name": "full"}).train.steps
     5
 
     Raises:
-        InputError: if there is no such file, it is a sweep, or a setting is unknown or of the wrong kind.
+        InputError: if a file is missing or a sweep, two files disagree, or a setting is unknown or of the wrong type.
     """
-    if path is not None and not path.is_file():
-        raise InputError(f"There is no experiment file {path}.")
-    settings = settings_in(path) if path is not None else {}
-    if "vary" in settings:
-        raise InputError(f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`.")
-    check_current(settings, path)
-    check_current(overrides or {})
-    check_names(settings)
-    for name, value in (overrides or {}).items():
+    paths = [path] if isinstance(path, Path) else list(path or [])
+    settings, changes = joined_settings(paths), dict(overrides or {})
+    check_current(changes)
+    recipe = changed_recipe(settings.get("recipe"), flatten(settings), changes)
+    for name, value in changes.items():
         override(settings, name, value)
+    if "recipe" not in changes and recipe is not None:
+        settings["recipe"] = recipe
     check_names(settings)
-    parsed = parse_settings(settings, f"A setting in {path}" if path is not None else "A setting")
+    parsed = parse_settings(settings, f"A setting in {' or '.join(map(str, paths))}" if paths else "A setting")
     for stage, values in parsed["train"]["stages"].items():
         try:
             check_names({"train": values})
@@ -69,6 +77,63 @@ def read_experiment(path: Path | None, overrides: Mapping[str, Any] | None = Non
         typed = parse_settings({"train": values}, f"A setting of train.stages.{stage}")["train"]
         parsed["train"]["stages"][stage] = {name: typed[name] for name in values}
     return experiment_from(parsed)
+
+
+def joined_settings(paths: Sequence[Path]) -> dict[str, Any]:
+    """Join the nested settings of several files.
+
+    `recipe` names the files that say how the method is trained (those with a group `method` or `train`), unless a file
+    names a recipe itself, as the experiment.yaml of a run does.
+
+    Raises:
+        InputError: if a file is missing, faulty or a sweep, or a setting has different values in two files.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, Path] = {}
+    recipes = []
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"There is no experiment file {path}.")
+        content = settings_in(path)
+        if "vary" in content:
+            raise InputError(f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`.")
+        check_current(content, path)
+        check_names(content)
+        recipes += [path.stem] if {"method", "train"} & set(content) else []
+        for name, value in flatten(content).items():
+            if name in values and values[name] != value:
+                raise InputError(
+                    f"{name} is {values[name]!r} in {sources[name]} and {value!r} in {path}: leave one of them out."
+                )
+            values[name], sources[name] = value, path
+    if recipes and "recipe" not in values:
+        values["recipe"] = " + ".join(recipes)
+    settings: dict[str, Any] = {}
+    for name, value in values.items():
+        override(settings, name, value)
+    return settings
+
+
+def changed_recipe(recipe: str | None, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
+    """The name of a recipe, marked if a change gives a setting of method, network or training another value.
+
+    Args:
+        recipe: its name, or None if the settings come from no file.
+        settings: by dotted name, what the recipe sets; other settings have their defaults.
+        changes: by dotted name. The name of the method and settings that cannot change a result do not count.
+
+    >>> changed_recipe("gmd_common", {"train.steps": 100}, {"train.steps": 5})
+    'gmd_common (changed)'
+    >>> changed_recipe("gmd_common", {"train.steps": 100}, {"train.device": "cpu", "data.root": "lgg"})
+    'gmd_common'
+    """
+    before = {**Experiment().flat(), **settings}
+    different = [
+        name
+        for name, value in changes.items()
+        if name.startswith(IN_RECIPES) and name not in NOT_IN_RECIPES and before.get(name) != value
+    ]
+    return recipe if recipe is None or not different else recipe.removesuffix(CHANGED) + CHANGED
 
 
 def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
@@ -186,6 +251,7 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
         raise InputError("The method has no name; give one, such as method: {name: gmd}.")
     return Experiment(
         seed=settings["seed"],
+        recipe=settings["recipe"],
         data=DataSettings(**data),
         model=ModelSettings(**settings["model"]),
         method=method,

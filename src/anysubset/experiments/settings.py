@@ -14,7 +14,10 @@ from typing import Any, ClassVar
 from anysubset.errors import InputError, unknown
 
 # What may differ between a run and its continuation without changing a bit of the result.
-INCIDENTAL = ("data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers", "model.bert")
+INCIDENTAL = (
+    *("recipe", "data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers"),
+    "model.bert",
+)
 
 # Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
 # is refused; a setting never has two names. Of several that fit, the longest counts.
@@ -377,6 +380,7 @@ class Experiment:
 
     Args:
         seed: decides initial weights, order of patients, augmentation, cases and orders of projection.
+        recipe: name of the recipe; by default the names of the files that say how the method is trained.
         data: where the data are.
         model: the network, its input and its loss.
         method: `name`, one of `anysubset methods`, and that method's own options.
@@ -384,6 +388,7 @@ class Experiment:
     """
 
     seed: int = 0
+    recipe: str | None = None
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "gmd"})

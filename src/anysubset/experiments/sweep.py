@@ -1,10 +1,10 @@
 """A sweep: many runs from one file, every combination of what it varies.
 
-    base: table_gmd.yaml                    # an experiment beside this file; `settings:` may stand over or for it
+    base: [table.yaml, gmd_tables.yaml]     # files beside this one; `settings:` may replace or follow them
     vary:
       data:                                 # variants by name, each with its dotted settings
         rosmap: {data.root: rosmap.npz}
-        mosi: {base: mosi_gmd.yaml, data.root: mosi.npz}
+        mosi: {base: [mosi.yaml, gmd_sequences.yaml], data.root: mosi.npz}
       method:
         full: {method.name: full}
         gmd5: {method.name: gmd, method.cases: random=5}
@@ -34,7 +34,13 @@ from typing import Any
 import yaml
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiments.files import check_current, check_names, read_experiment, read_run_experiment, settings_in
+from anysubset.experiments.files import (
+    changed_recipe,
+    check_current,
+    joined_settings,
+    read_experiment,
+    read_run_experiment,
+)
 from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.files import whole
 
@@ -105,6 +111,7 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
             settings: Settings = {}
             for variant in [first] + [variant for _, variant in chosen]:
                 settings = applied(settings, variant, path.parent)
+            settings.setdefault("recipe", path.stem)
             runs.append(planned(variants, settings, output, root))
         except InputError as error:
             raise InputError(f"{path}, run {'/'.join(variants.values())}: {error}") from None
@@ -201,22 +208,19 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
     settings = dict(settings)
     given = dict(variant)
     if "base" in given:
-        base = folder / str(given.pop("base"))
-        if not base.is_file():
-            raise InputError(f"There is no experiment file {base}.")
-        content = settings_in(base)
-        check_current(content, base)
-        check_names(content)
-        settings = flatten(content)
+        base = given.pop("base")
+        files = [folder / str(name) for name in (base if isinstance(base, list) else [base])]
+        settings = flatten(joined_settings(files))
     if "settings" in given:
         inline = given.pop("settings")
         if not isinstance(inline, dict):
             raise InputError(f"`settings` is a mapping such as {{train.steps: 100}}, not {inline!r}.")
         given = {**inline, **given}
     flat = flatten(given)
+    recipe = changed_recipe(settings.get("recipe"), settings, flat)
     if "method.name" in flat and flat["method.name"] != settings.get("method.name"):
         settings = {name: value for name, value in settings.items() if not name.startswith("method.")}
-    return {**settings, **flat}
+    return {**settings, "recipe": recipe, **flat} if recipe is not None else {**settings, **flat}
 
 
 def planned(variants: dict[str, str], settings: Settings, output: Path, root: Path | None) -> Planned:

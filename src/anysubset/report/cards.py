@@ -11,7 +11,7 @@ from anysubset.report.comparison import Comparison
 from anysubset.report.folder import Record
 from anysubset.report.results import how_drawn
 from anysubset.report.scoreboard import FEW
-from anysubset.report.side_by_side import RULES, counts, differing, folds
+from anysubset.report.side_by_side import RULES, counts, differing, folds, recipes
 from anysubset.scenarios import in_order, scenario_name
 
 Fact = tuple[str, Sequence[str]]
@@ -73,6 +73,8 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
     ]
     hashes = fingerprints(comparison, records)
     facts.append(("Fingerprints of splits", hashes or ["not on record"]))
+    if recipes(comparison):
+        facts.append(("Recipe", recipes(comparison)))
     apart = differing(comparison)
     if apart:
         facts.append(("Settings that differ", apart))

@@ -303,10 +303,24 @@ def protocol(comparison: Comparison) -> list[str]:
         " ".join([RULES.get(comparison.metric, ""), f"Weights chosen on validation, {rule}."]).strip(),
         f"Mean ± standard deviation over seeds{folds(comparison)}: {every if same else seeds}. {counts(comparison)}",
     ]
+    notes += [f"Recipe: {line}." for line in recipes(comparison)]
     apart = differing(comparison)
     if apart:
         notes.append(f"Settings that differ: {'; '.join(apart)}.")
     return notes + comparison.lacking_targets
+
+
+def recipes(comparison: Comparison) -> list[str]:
+    """Say by which recipe the runs were trained: one line, with methods if they differ; none if no run has one."""
+    names = {
+        method: " and ".join(sorted({str(result.settings.get("recipe") or "none") for result in by_seed.values()}))
+        for method, by_seed in comparison.group.results.items()
+    }
+    if set(names.values()) == {"none"}:
+        return []
+    if len(set(names.values())) == 1:
+        return [next(iter(names.values()))]
+    return [", ".join(f"{recipe} ({method})" for method, recipe in names.items())]
 
 
 def folds(comparison: Comparison) -> str:
