@@ -41,7 +41,7 @@ class Problem:
             features = {
                 name: Observed(encode(name, some.values, some.valid), some.indices) for name, some in observed.items()
             }
-            answers = {scenario_name(case): network.answers(features, case)[0] for case in self.cases}
+            answers = {scenario_name(case): network.output_of_case(features, case)[0] for case in self.cases}
             return {case: self.loss(answer, self.target) for case, answer in answers.items()}
 
 

@@ -46,10 +46,10 @@ def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor],
     features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
     losses, counts = {}, {}
     for case in all_scenarios(MODALITIES):
-        answers, rows = model.answers(features, case)
-        counts[scenario_name(case)] = len(rows)
-        if len(rows):
-            losses[scenario_name(case)] = functional.mse_loss(answers.float(), batch.target[rows])
+        output, indices = model.output_of_case(features, case)
+        counts[scenario_name(case)] = len(indices)
+        if len(indices):
+            losses[scenario_name(case)] = functional.mse_loss(output.float(), batch.target[indices])
     return losses, counts
 
 

@@ -47,11 +47,11 @@ class Decoupled(lightning.LightningModule):
     def case_losses(self, batch: Batch) -> dict[str, Tensor]:
         """For each case the loss of the samples that have all of it; a case that nobody has is left out."""
         features = self.network.features(batch.inputs)  # Each modality once, for all the cases that use it.
-        answers = {case: self.network.answers(features, case) for case in all_scenarios(MODALITIES)}
+        outputs = {case: self.network.output_of_case(features, case) for case in all_scenarios(MODALITIES)}
         return {
-            scenario_name(case): functional.mse_loss(answer.float(), batch.target[rows])
-            for case, (answer, rows) in answers.items()
-            if len(rows)
+            scenario_name(case): functional.mse_loss(output.float(), batch.target[indices])
+            for case, (output, indices) in outputs.items()
+            if len(indices)
         }
 
     def training_step(self, batch: Batch, index: int) -> None:

@@ -1,6 +1,6 @@
 """Fixtures of several files: a few small phantoms, some of which lack modalities, and experiments of a second."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from anysubset import cli
+from anysubset.batches import Batch
 from anysubset.commands import terminal
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, write_experiment
@@ -19,6 +20,7 @@ from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file
 from anysubset.tables.formats import read_table
 from anysubset.training import loop as training
+from anysubset.training.loop import StageTraining
 from anysubset.volumes.phantom import write_phantoms
 
 # Tables are as wide as where nobody looks, whatever the terminal of whoever runs the tests.
@@ -219,10 +221,10 @@ def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractC
     def until(last: int) -> Iterator[None]:
         step_of = training.train_step
 
-        def step_or_stop(*given: Any) -> bool:
-            if given[-1] == last:  # The number of the step comes last.
+        def step_or_stop(stage: StageTraining, micro_batches: Sequence[Batch], number: int) -> bool:
+            if number == last:
                 raise KeyboardInterrupt
-            return step_of(*given)
+            return step_of(stage, micro_batches, number)
 
         with monkeypatch.context() as patch:
             patch.setattr(training, "train_step", step_or_stop)

@@ -23,7 +23,7 @@ from torch.testing import assert_close
 from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
 from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.methods import METHODS
+from anysubset.methods.table import METHODS
 from anysubset.tables.table import Table
 
 SMALL = {

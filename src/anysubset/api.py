@@ -22,7 +22,7 @@ from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
-    from anysubset.methods import Method
+    from anysubset.methods.method import Method
     from anysubset.report.pictures import Gallery
     from anysubset.report.results import Together
     from anysubset.scoring.scores import Score
@@ -116,7 +116,7 @@ def fit(
     import torch
 
     from anysubset.datasets.table import create_dataset
-    from anysubset.methods import method_of
+    from anysubset.methods.table import method_of
     from anysubset.scoring.scores import shown
     from anysubset.system import processes
     from anysubset.training.loop import train
@@ -131,14 +131,15 @@ def fit(
     dataset.ids("train"), dataset.ids("val")
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
-    trained = method_of(chosen.method, dataset.task, generator).to(device)
+    trained, update = method_of(chosen.method, dataset.task, generator)
+    trained.to(device)
     with Run(folder, chosen, resume) as opened:
         count = sum(parameter.numel() for parameter in trained.parameters())
         recipe = f", recipe {chosen.recipe}" if chosen.recipe is not None else ""
         report(f"{folder}: {chosen.method['name']}{recipe}, {count:,} parameters, on {device}")
         for line in support_lines(dataset):
             report(line)
-        done = train(trained, dataset, opened, show=progress, report=report)
+        done = train(trained, update, dataset, opened, generator, show=progress, report=report)
     assert done.best is not None  # The last step is always validated.
     metric = dataset.selection[0]
     report(
@@ -220,7 +221,7 @@ def open_run(run: FilePath, *, device: str = "auto") -> Trained:
         InputError: if the folder holds no run, or a checkpoint of another experiment.
     """
     from anysubset.datasets.table import create_task, signature_in
-    from anysubset.methods import method_of
+    from anysubset.methods.table import method_of
     from anysubset.system import tensor_file
     from anysubset.training.run import best_of, check_same, signature_path
 
@@ -230,8 +231,8 @@ def open_run(run: FilePath, *, device: str = "auto") -> Trained:
     check_same(experiment, facts["experiment"], best_of(folder))
     signature = signature_in(signature_path(folder), experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
-    method = method_of(experiment.method, task)
-    tensor_file.load_module(tensors, method, best_of(folder))
+    method, _ = method_of(experiment.method, task)
+    tensor_file.load_module(tensors, method, best_of(folder), method.prediction_state())
     return Trained(experiment, task, method.to(device_of(device)).eval(), facts, signature)
 
 

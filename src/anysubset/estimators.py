@@ -32,7 +32,8 @@ from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.evaluation.rows import answered, inputs_of
 from anysubset.experiments.settings import Experiment, ModelSettings, TrainSettings
-from anysubset.methods import Method, method_of
+from anysubset.methods.method import Method
+from anysubset.methods.table import method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
@@ -195,9 +196,11 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         forked = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(forked), tempfile.TemporaryDirectory(prefix="anysubset-") as folder:
             torch.manual_seed(seed)
-            method = method_of(experiment.method, task, torch.Generator().manual_seed(seed)).to(device)
+            generator = torch.Generator().manual_seed(seed)
+            method, update = method_of(experiment.method, task, generator)
+            method.to(device)
             with Run(Path(folder) / "run", experiment) as run:
-                train(method, held, run)
+                train(method, update, held, run, generator)
                 self.weights_, _ = tensor_file.load(run.best)
         self.experiment_, self.signature_, self.task_ = experiment, signature, task
         self.modalities_ = task.modalities
@@ -266,8 +269,8 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         In float32 a sample would be answered otherwise, by 1e-7, among others than alone.
         """
         with torch.random.fork_rng([]):  # Its first weights are drawn, and not used.
-            method = method_of(self.experiment_.method, self.task_)
-        method.load_state_dict(self.weights_)
+            method, _ = method_of(self.experiment_.method, self.task_)
+        method.load_state_dict(self.weights_, strict=False)
         return method.eval().double().to(device_of(self.experiment_.train.device))
 
     @torch.no_grad()

@@ -95,7 +95,7 @@ def scenario_of(present: Iterable[str], modalities: Iterable[str]) -> Scenario:
 
 
 def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
-    """The sampler that `cases` describes: `all`, `missing=R` or `random=K` (without replacement).
+    """The sampler that `cases` describes: `all`, `full`, `missing=R` or `random=K` (without replacement).
 
     The sampler takes a generator and returns the cases of one training step, in the order of `scenarios`.
     """
@@ -106,6 +106,8 @@ def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
     if cases == "all":
         every = all_scenarios(names)
         return lambda generator: every
+    if cases == "full":
+        return lambda generator: [names]
     if kind == "missing":
         some = all_scenarios(names, missing=int(number))
         return lambda generator: some
@@ -114,7 +116,31 @@ def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
         if not 1 <= count < 2 ** len(names):
             raise InputError(f"{len(names)} modalities have 1 to {2 ** len(names) - 1} cases, not {count}.")
         return lambda generator: draw_cases(names, count, generator)
-    raise unknown("cases", cases, ["all", "missing=R", "random=K"])
+    raise unknown("cases", cases, ["all", "full", "missing=R", "random=K", *BY_SAMPLE])
+
+
+def default_cases(modalities: Scenario) -> str:
+    """All cases for up to four modalities, and the paper's five random ones for more."""
+    return "all" if len(modalities) <= 4 else "random=5"
+
+
+# How one scenario is drawn for each sample: every subset of what it has equally likely, or its size first.
+BY_SAMPLE = ("sample", "sample=size")
+
+
+def draw_scenario(present: Scenario, how: str, generator: torch.Generator) -> Scenario:
+    """Draw a scenario for a sample from the modalities that it has.
+
+    Args:
+        present: what the sample has.
+        how: one of `BY_SAMPLE`. Under "sample=size" the number of modalities is uniform from 1 to all.
+        generator: the source of chance.
+    """
+    if how == "sample":
+        return draw_cases(present, 1, generator)[0]
+    size = int(torch.randint(1, len(present) + 1, (), generator=generator))
+    chosen = set(torch.randperm(len(present), generator=generator)[:size].tolist())
+    return tuple(modality for position, modality in enumerate(present) if position in chosen)
 
 
 def draw_cases(modalities: Scenario, count: int, generator: torch.Generator | None) -> list[Scenario]:

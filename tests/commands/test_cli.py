@@ -13,7 +13,7 @@ from anysubset import __version__, cli
 from anysubset.commands.lists import no_options
 from anysubset.datasets.table import DATASETS
 from anysubset.experiments.files import read_experiment
-from anysubset.methods import METHODS
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.volumes import phantom

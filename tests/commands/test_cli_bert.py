@@ -17,7 +17,9 @@ from anysubset.batches import Batch, Observed
 from anysubset.datasets.table import create_dataset
 from anysubset.experiments.files import read_experiment
 from anysubset.gradients.graph import leaves
-from anysubset.methods import create_method
+from anysubset.methods.method import Step
+from anysubset.methods.table import create_method
+from anysubset.methods.update import fill_gradients
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.tables.signature import read_signature
@@ -191,35 +193,37 @@ def test_the_network_has_the_size_of_the_reference(bert_folder):
 
 def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
     torch.manual_seed(0)
-    method = create_method("gmd", task_of(bert_folder, width=8, layers=1, dropout=0.0, error="mse"), {"cases": "all"})
+    task = task_of(bert_folder, width=8, layers=1, dropout=0.0, error="mse")
+    method, update = create_method("gmd", task, {"cases": "all"})
     bert = method.network.stems["text"].bert.eval()  # Without dropout, which would be drawn again below.
     parameters = dict(bert.named_parameters())
-    assert not {id(each) for each in method.gmd.shared} & {id(each) for each in parameters.values()}
+    assert not {id(each) for each in update.gmd.shared} & {id(each) for each in parameters.values()}
     passes: list[int] = []
 
-    def count(module, given, found):
-        found.last_hidden_state.register_hook(lambda gradient: passes.append(1))
+    def count(module, inputs, output):
+        output.last_hidden_state.register_hook(lambda gradient: passes.append(1))
 
     handle = bert.register_forward_hook(count)
-    losses = method.losses(batch())
-    assert len(losses) == len(all_scenarios(NAMES)) == 7
-    step = method.backward(losses)
+    step = Step(cases=method.draw(torch.Generator()))
+    gradients = fill_gradients(method, update, [batch()], step)
+    assert len(gradients.totals) == len(all_scenarios(NAMES)) == 7
+    coefficients = gradients.decoupling.weights
     assert passes == [1]
     handle.remove()
-    # By hand, with autograd alone: the mean of the cases' losses, each times its weight.
-    again = method.losses(batch())
-    weighted = sum(step.weights[case] * loss.value for case, loss in again.items()) / 7
+    # By hand, with autograd alone: the mean of the cases' losses, each times its coefficient.
+    again = method.losses(batch(), step)
+    weighted = sum(coefficients[case] * loss for case, loss in again.items()) / 7
     assert {id(each) for each in parameters.values()} <= {id(each) for each in leaves([weighted])}
     for (name, parameter), right in zip(
         parameters.items(), torch.autograd.grad(weighted, list(parameters.values())), strict=True
     ):
         assert parameter.grad is not None
         assert_close(parameter.grad, right, rtol=1e-4, atol=1e-7, msg=name)
-    assert max(step.weights.values()) > 1  # Otherwise the weights would not show.
+    assert max(coefficients.values()) > 1  # Otherwise the coefficients would not show.
 
 
 def test_without_text_bert_is_not_asked(bert_folder):
-    method = create_method("gmd", task_of(bert_folder, width=8, layers=1), {}).eval()
+    method = create_method("gmd", task_of(bert_folder, width=8, layers=1), {})[0].eval()
     whole = batch().inputs
     asked: list[int] = []
     method.network.stems["text"].bert.register_forward_hook(lambda *given: asked.append(1))

@@ -17,7 +17,7 @@ import yaml
 
 from anysubset import cli
 from anysubset.experiments.files import read_experiment, write_experiment
-from anysubset.methods import METHODS
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 

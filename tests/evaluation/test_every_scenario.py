@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import DataSettings, ModelSettings
-from anysubset.methods import METHODS, Method, create_method
+from anysubset.methods.method import Method
+from anysubset.methods.table import METHODS, create_method
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import all_scenarios, in_order
 from anysubset.scoring.scores import Score
@@ -30,7 +31,7 @@ def dataset(root: Path, patch: tuple[int, ...]) -> Volumes:
 
 def fresh(name: str, volumes: Volumes) -> Method:
     torch.manual_seed(0)
-    return create_method(name, volumes.task, {})
+    return create_method(name, volumes.task, {})[0]
 
 
 def with_missing_modalities(root: Path, phantoms: Path) -> None:

@@ -9,7 +9,7 @@ from anysubset.datasets.table import create_task
 from anysubset.experiments.files import read_experiment, settings_in
 from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import read_sweep
-from anysubset.methods import method_of
+from anysubset.methods.table import method_of
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
@@ -60,7 +60,7 @@ def test_an_experiment_describes_a_task_and_a_method(paths: list[Path]):
     experiment = read_experiment(paths)
     assert experiment.recipe == paths[-1].stem
     task = task_of(experiment)
-    assert set(method_of(experiment.method, task).network.modalities) == set(task.modalities)
+    assert set(method_of(experiment.method, task)[0].network.modalities) == set(task.modalities)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
@@ -75,11 +75,11 @@ def test_there_are_sweeps():
 
 def test_the_brats_experiment_has_the_network_of_the_paper():
     experiment = read_experiment(files_of("brats", "gmd_paper"))
-    method = method_of(experiment.method, task_of(experiment))
+    method, _ = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 3_245_235
 
 
 def test_the_mosi_experiment_has_the_network_of_the_reference():
     experiment = read_experiment(files_of("mosi", "gmd_sequences"))
-    method = method_of(experiment.method, task_of(experiment))
+    method, _ = method_of(experiment.method, task_of(experiment))
     assert sum(parameter.numel() for parameter in method.parameters()) == 265_729

@@ -119,7 +119,7 @@ def test_dynamic_sharing_with_missing_modalities_in_the_batch_has_the_gradients_
         }
         losses = {}
         for case in all_scenarios(names):
-            answers, _ = network.answers(features, case)
+            answers, _ = network.output_of_case(features, case)
             losses[scenario_name(case)] = (answers - (-1) ** len(losses)).square().mean()
         weights = gmd.backward(losses).weights
         found.append((weights, [values.grad for values in network.parameters()]))

@@ -71,7 +71,7 @@ def losses_of(network: DynamicSharing, cases: Sequence[Scenario], size: int) -> 
     generator = torch.Generator().manual_seed(0)
     inputs = as_observed({name: torch.randn(1, 1, size, size, generator=generator) for name in needed})
     features = network.features(inputs)
-    return {scenario_name(case): network.answers(features, case)[0].square().mean() for case in cases}
+    return {scenario_name(case): network.output_of_case(features, case)[0].square().mean() for case in cases}
 
 
 def plain_mean(network: DynamicSharing, losses: dict[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 
 from anysubset.batches import Observed, eligible
 from anysubset.gradients import GMD, Streamed
-from anysubset.models.sharing import at
+from anysubset.models.network import select
 from anysubset.scenarios import draw_cases, scenario_name
 
 MODALITIES = ("text", "audio", "vision")
@@ -85,7 +85,7 @@ class Network(nn.Module):
             rows = eligible(features, case)
             counts[scenario_name(case)] = len(rows)
             if len(rows) or empty:
-                fused = sum(at(features[name], rows) for name in case) / len(case)
+                fused = sum(select(features[name], rows) for name in case) / len(case)
                 # Cases of one modality and of two want opposite answers, so that there is conflict.
                 wanted = target[rows] * (-1) ** len(case)
                 losses[scenario_name(case)] = (self.head(fused) - wanted).square().mean()

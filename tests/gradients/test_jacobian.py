@@ -126,7 +126,7 @@ def unet_on_an_incomplete_batch(dtype: torch.dtype) -> Toy:
         features = network.features(inputs)
         found = {}
         for case in all_scenarios(names):
-            answers, places = network.answers(features, case)
+            answers, places = network.output_of_case(features, case)
             # With `c` the target is the opposite one, so that there is conflict.
             wanted = target[places] if "c" not in case else 1 - target[places]
             found[scenario_name(case)] = nn.functional.cross_entropy(answers, wanted)
@@ -325,7 +325,7 @@ class Patients:
         features = self.network.features(inputs)
         losses, counts = {}, {}
         for case in all_scenarios(("a", "b", "c")):
-            answers, rows = self.network.answers(features, case)
+            answers, rows = self.network.output_of_case(features, case)
             counts[scenario_name(case)] = len(rows)
             if len(rows):
                 target = self.target[rows + samples.start]

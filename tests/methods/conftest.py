@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.batches import Batch, collate
+from anysubset.methods.method import Method, Step
+from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import Scenario
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Function, Task
 
 MakeBatch = Callable[..., Batch]
+Fill = Callable[..., Gradients | None]
+Losses = Callable[..., dict[str, Tensor]]
 SIZE = (16, 16)
 
 
@@ -84,3 +88,26 @@ def make_linear() -> Callable[..., tuple[LinearTask, Batch]]:
         return LinearTask(tuple(inputs)), collate([(sample, torch.zeros(1), "p0")])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fill() -> Fill:
+    """`fill(method, update, batch, generator)`: the gradients of one step whose cases the generator draws."""
+
+    def fill_of(
+        method: Method, update: Update, batch: Batch, generator: torch.Generator | None = None
+    ) -> Gradients | None:
+        step = Step(cases=method.draw(generator or torch.Generator()))
+        return fill_gradients(method, update, [batch], step)
+
+    return fill_of
+
+
+@pytest.fixture(scope="session")
+def losses_of() -> Losses:
+    """`losses_of(method, batch, generator)`: the losses of one step whose cases the generator draws."""
+
+    def losses(method: Method, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return method.losses(batch, Step(cases=method.draw(generator or torch.Generator())))
+
+    return losses

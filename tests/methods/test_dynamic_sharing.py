@@ -1,4 +1,4 @@
-"""All scenarios from one pass a modality: answers are fused where the head is affine, features where it is not."""
+"""All scenarios from one pass a modality: an affine head comes before the mean of features, another after it."""
 
 from collections import Counter
 
@@ -9,18 +9,17 @@ from torch.testing import assert_close
 
 from anysubset.batches import Observed, keep
 from anysubset.errors import InputError
-from anysubset.methods.dynamic_sharing import default_cases
-from anysubset.methods.full import Full
-from anysubset.scenarios import all_scenarios
+from anysubset.methods.dynamic_sharing import DynamicSharing
+from anysubset.scenarios import all_scenarios, default_cases
 from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("a", "b", "c")
 
 
-def method_with(head: str) -> Full:
+def method_with(head: str) -> DynamicSharing:
     torch.manual_seed(0)
     task = Prediction(NAMES, {name: Stream("vector", 2) for name in NAMES}, preset="utterance", width=4, head=head)
-    return Full(task).double().eval()
+    return DynamicSharing(task, cases="full").double().eval()
 
 
 def sample() -> dict[str, Tensor]:
@@ -30,34 +29,34 @@ def sample() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("head", ["linear", "norm", "residual"])
 @torch.no_grad()
-def test_every_scenario_is_answered_after_one_pass_a_modality(head: str):
+def test_every_scenario_is_predicted_after_one_pass_a_modality(head: str):
     method, inputs = method_with(head), sample()
     passes: Counter[str] = Counter()
-    method.network.backbone.register_forward_hook(lambda module, given, found: passes.update([given[1]]))
-    found = dict(method.predict_scenarios(inputs, all_scenarios(NAMES)))
+    method.network.backbone.register_forward_hook(lambda module, inputs, output: passes.update([inputs[1]]))
+    predictions = dict(method.predict_scenarios(inputs, all_scenarios(NAMES)))
     assert passes == dict.fromkeys(NAMES, 1)
-    assert len(found) == 7
-    for scenario, answer in found.items():
-        assert_close(answer, method.predict(keep(inputs, scenario)), rtol=0, atol=1e-12)
+    assert len(predictions) == 7
+    for scenario, prediction in predictions.items():
+        assert_close(prediction, method.predict(keep(inputs, scenario)), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
 def test_an_affine_head_comes_before_the_mean_and_another_after_it():
-    # What is carried over a large sample is as small as it can be: answers if they may be fused, else features.
-    for head, carried, answered in (("linear", {(1, 1)}, 3), ("norm", {(1, 4)}, 7)):
+    # What is carried over a large sample is as small as it can be: predictions if they may be averaged, else features.
+    for head, carried, heads in (("linear", {(1, 1)}, 3), ("norm", {(1, 4)}, 7)):
         method = method_with(head)
         calls: list[nn.Module] = []
         sizes = set()
-        method.network.head.register_forward_hook(lambda module, given, found, calls=calls: calls.append(module))
+        method.network.head.register_forward_hook(lambda module, inputs, output, calls=calls: calls.append(module))
 
         def carry(function, inputs, sizes=sizes):
-            answer = function(inputs)
-            sizes.add(tuple(answer.shape))
-            return answer
+            result = function(inputs)
+            sizes.add(tuple(result.shape))
+            return result
 
         assert len(list(method.predict_scenarios(sample(), all_scenarios(NAMES), carry))) == 7
         assert sizes == carried
-        assert len(calls) == answered
+        assert len(calls) == heads
 
 
 def test_the_default_cases_are_all_up_to_four_modalities():

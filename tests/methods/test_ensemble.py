@@ -11,12 +11,15 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, keep
 from anysubset.gradients import GMD
 from anysubset.methods.ensemble import Ensemble
+from anysubset.methods.method import Objective, Step
+from anysubset.methods.update import Gradients, Mean
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.tasks.segmentation import Segmentation
 
 BRATS = ("flair", "t2", "t1ce", "t1")
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 MakeBatch = Callable[..., Batch]
+Fill = Callable[..., Gradients | None]
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def patient() -> dict[str, Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", BRATS)
-def test_one_modality_is_answered_by_its_expert_bit_for_bit(four: Ensemble, patient: dict[str, Tensor], name: str):
+def test_one_modality_is_predicted_by_its_expert_bit_for_bit(four: Ensemble, patient: dict[str, Tensor], name: str):
     # E1
     present = keep(patient, (name,))
     assert torch.equal(four.predict(present), four.experts[name](present))
@@ -42,7 +45,7 @@ def test_one_modality_is_answered_by_its_expert_bit_for_bit(four: Ensemble, pati
 
 @torch.no_grad()
 @pytest.mark.parametrize("scenario", all_scenarios(BRATS), ids=scenario_name)
-def test_several_are_answered_by_the_mean_of_their_experts(
+def test_several_are_predicted_by_the_mean_of_their_experts(
     four: Ensemble, patient: dict[str, Tensor], scenario: tuple[str, ...]
 ):
     # E2, in every scenario.
@@ -50,40 +53,44 @@ def test_several_are_answered_by_the_mean_of_their_experts(
     assert_close(four.predict(keep(patient, scenario)), torch.stack(opinions).mean(dim=0))
 
 
-def test_experts_have_nothing_in_common_so_decoupling_changes_nothing(task: Segmentation, make_batch: MakeBatch):
-    # E3. The gradients of the experts lie on disjoint parameters: every product is 0, every weight exactly 1.
+def test_experts_share_no_parameters_so_decoupling_changes_nothing(
+    task: Segmentation, make_batch: MakeBatch, fill: Fill
+):
+    # E3. The gradients of the experts lie on disjoint parameters: every product is 0, every coefficient exactly 1.
     torch.manual_seed(0)
     method, batch = Ensemble(task), make_batch([task.modalities, ("t1", "t2"), ("flair",)])
-    method.backward(method.losses(batch))
+    assert fill(method, Mean(method), batch).decoupling is None
     plain = [parameter.grad for parameter in method.parameters()]
     method.zero_grad(set_to_none=True)
-    losses = {name: loss.value for name, loss in method.losses(batch).items()}
-    seen = GMD(method.parameters(), reduction="sum").backward(losses)
-    assert seen.weights == {"t1": 1.0, "t2": 1.0, "flair": 1.0}
-    assert set(seen.cosines.values()) == {0.0}
-    assert all(length > 0 for length in seen.norms.values())
+    decoupling = GMD(method.parameters(), reduction="sum").backward(method.losses(batch, Step()))
+    assert decoupling.weights == {"t1": 1.0, "t2": 1.0, "flair": 1.0}
+    assert set(decoupling.cosines.values()) == {0.0}
+    assert all(length > 0 for length in decoupling.norms.values())
     assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(method.parameters(), plain, strict=True))
+    assert method.shared_parameters() == []
 
 
-def test_an_expert_learns_from_the_patients_that_have_its_modality(task: Segmentation, make_batch: MakeBatch):
+def test_an_expert_learns_from_the_patients_that_have_its_modality(
+    task: Segmentation, make_batch: MakeBatch, fill: Fill
+):
     torch.manual_seed(0)
     method, batch = Ensemble(task), make_batch([("t1", "t2"), ("t1",), ("t2",)])
-    losses = method.losses(batch)
-    assert {name: loss.eligible for name, loss in losses.items()} == {"t1": 2, "t2": 2}
+    assert method.objectives(Step()) == {name: Objective((name,)) for name in task.modalities}
+    losses = method.losses(batch, Step())
     t2 = {"t2": batch.inputs["t2"].values}
-    assert_close(losses["t2"].value, task.loss(method.experts["t2"](t2), batch.target[[0, 2]]))
-    method.backward(losses)
+    assert_close(losses["t2"], task.loss(method.experts["t2"](t2), batch.target[[0, 2]]))
+    assert fill(method, Mean(method), batch).totals == {"t1": 2, "t2": 2}
     learned = {name.split(".")[1] for name, parameter in method.named_parameters() if parameter.grad is not None}
     assert learned == {"t1", "t2"}
 
 
-def test_an_expert_learns_as_if_there_were_no_others(task: Segmentation, make_batch: MakeBatch):
+def test_an_expert_learns_as_if_there_were_no_others(task: Segmentation, make_batch: MakeBatch, fill: Fill):
     # Its gradient is that of its own loss, not a third of it.
     torch.manual_seed(0)
     method, batch = Ensemble(task), make_batch([task.modalities] * 2)
     expert = list(method.experts["t2"].parameters())
-    alone = torch.autograd.grad(method.losses(batch)["t2"].value, expert)
-    method.backward(method.losses(batch))
+    alone = torch.autograd.grad(method.losses(batch, Step())["t2"], expert)
+    fill(method, Mean(method), batch)
     assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(expert, alone, strict=True))
 
 

@@ -52,13 +52,13 @@ def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
 def test_the_head_of_the_mean_is_the_mean_of_the_heads(scenario: tuple[str, ...]):
     # N2, in all 15 scenarios: the head is affine and the weights of the mean sum to 1.
     net, inputs = small(), complete(samples=1)
-    alone = [net.answer_one(name, inputs[name]) for name in scenario]
+    alone = [net.predict_one(name, inputs[name]) for name in scenario]
     close(net(keep(inputs, scenario)), torch.stack(alone).mean(dim=0))
 
 
 def test_the_same_in_three_dimensions_and_with_stems():
     net, inputs = small(dimensions=3, stem=True), complete(samples=1, dimensions=3)
-    alone = [net.answer_one(name, inputs[name]) for name in BRATS]
+    alone = [net.predict_one(name, inputs[name]) for name in BRATS]
     close(net(inputs), torch.stack(alone).mean(dim=0))
 
 
@@ -66,7 +66,7 @@ def test_the_same_in_three_dimensions_and_with_stems():
 def test_a_single_modality_gives_its_own_logits_bit_for_bit(name: str):
     # N3
     net, inputs = small(), complete()
-    assert torch.equal(net({name: inputs[name]}), net.answer_one(name, inputs[name]))
+    assert torch.equal(net({name: inputs[name]}), net.predict_one(name, inputs[name]))
 
 
 def test_a_case_leaves_the_norms_of_other_modalities_without_gradient():
@@ -79,17 +79,17 @@ def test_a_case_leaves_the_norms_of_other_modalities_without_gradient():
     assert all(parameter.grad is not None for parameter in net.shared_parameters())
 
 
-def test_what_is_outside_the_scenario_cannot_reach_the_answer():
+def test_what_is_outside_the_scenario_cannot_reach_the_output():
     # N5, with NaN where the scenario does not look: all features are computed, as in training.
     net, inputs = small(), as_observed(complete())
     poisoned = {**inputs, "t2": Observed(torch.full_like(inputs["t2"].values, torch.nan), inputs["t2"].indices)}
     clean, dirty = net.features(inputs), net.features(poisoned)
     for scenario in all_scenarios(BRATS):
-        answer, _ = net.answers(dirty, scenario)
+        output, _ = net.output_of_case(dirty, scenario)
         if "t2" in scenario:
-            assert answer.isnan().all()
+            assert output.isnan().all()
         else:
-            assert torch.equal(answer, net.answers(clean, scenario)[0])
+            assert torch.equal(output, net.output_of_case(clean, scenario)[0])
 
 
 def test_the_order_of_keys_does_not_matter():
@@ -118,22 +118,23 @@ def test_a_mixed_batch_gives_each_sample_what_it_would_get_alone():
     close(net(mixed_batch()), torch.cat(alone))
 
 
-def test_the_answers_of_a_scenario_are_those_of_its_eligible_samples():
+def test_the_outputs_of_a_scenario_are_those_of_its_eligible_samples():
     net, inputs = small(), complete(samples=len(MIXED))
     features = net.features(mixed_batch())
     # By hand: t2 and t1 are both in samples 1 and 3; flair and t1ce in 1 and 4.
     for scenario, expected in {("t2", "t1"): [1, 3], ("flair", "t1ce"): [1, 4], BRATS: [1]}.items():
-        answers, rows = net.answers(features, scenario)
-        assert rows.tolist() == expected
-        close(answers, net({name: inputs[name][rows] for name in scenario}))
+        outputs, indices = net.output_of_case(features, scenario)
+        assert indices.tolist() == expected
+        close(outputs, net({name: inputs[name][indices] for name in scenario}))
 
 
-def test_a_scenario_without_eligible_samples_has_no_answers():
+def test_a_scenario_without_eligible_samples_has_no_output():
     net, inputs = small(), complete(samples=2)
     one_each = collate([({name: inputs[name][0]}, torch.zeros(1), name) for name in ("t1", "t2")]).inputs
     for scenario in (("t2", "t1"), ("flair",)):
-        answers, rows = net.answers(net.features(one_each), scenario)
-        assert len(answers) == len(rows) == 0
+        output, indices = net.output_of_case(net.features(one_each), scenario)
+        assert output is None
+        assert len(indices) == 0
 
 
 def test_one_sick_sample_leaves_the_others_alone():
@@ -241,7 +242,7 @@ def test_each_modality_is_computed_once():
     net = DynamicSharing(BRATS, backbone, nn.Identity())
     features = net.features(as_observed(complete()))
     for scenario in all_scenarios(BRATS):
-        net.answers(features, scenario)
+        net.output_of_case(features, scenario)
     assert backbone.seen == dict.fromkeys(BRATS, 1)
 
 
@@ -268,8 +269,8 @@ def test_valid_steps_go_to_the_stem_or_to_the_backbone_where_there_is_none():
     net.features({**inputs, "t1": Observed(x, torch.arange(2))})
     assert stem.seen == [(valid,)]
     assert backbone.seen == [("text",), ("audio", valid), ("t1",)]
-    net.answer_one("audio", x, valid)
-    net.answer_one("audio", x)
+    net.predict_one("audio", x, valid)
+    net.predict_one("audio", x)
     assert backbone.seen[3:] == [("audio", valid), ("audio",)]
 
 
@@ -277,7 +278,8 @@ def test_features_are_fused_whatever_was_valid():
     # What comes out of the network has one entry a sample, and no steps any more.
     x = torch.ones(2, 3, 1)
     net = DynamicSharing(("text",), Recording(), nn.Identity())
-    assert net.features({"text": Observed(x, torch.arange(2), x[..., 0] > 0)})["text"].valid is None
+    encoded = net.features({"text": Observed(x, torch.arange(2), x[..., 0] > 0)})["text"]
+    assert encoded._fields == ("values", "indices")
 
 
 def test_a_head_that_is_not_known_to_be_affine_is_taken_not_to_be():

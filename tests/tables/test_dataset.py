@@ -14,7 +14,9 @@ from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingSettings
-from anysubset.methods import METHODS, create_method
+from anysubset.methods.method import Step
+from anysubset.methods.table import METHODS, create_method
+from anysubset.methods.update import fill_gradients
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
 from anysubset.tables.batching import batch_of
@@ -242,10 +244,11 @@ def test_what_stands_in_a_missing_place_cannot_change_a_bit(table_arrays, tmp_pa
         np.savez(tmp_path / f"{filler}.npz", **table_arrays(filler))
         dataset = table_dataset(tmp_path / f"{filler}.npz")
         torch.manual_seed(0)
-        method = create_method(name, dataset.task, {}, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        method, update = create_method(name, dataset.task, {}, generator)
         found = {}
         for batch in dataset.training_batches("train", 8, 0, 0, 1):
-            method.backward(method.losses(batch))
+            fill_gradients(method, update, [batch], Step(cases=method.draw(generator)))
         method.eval()
         with torch.no_grad():
             for block in dataset.samples("test"):
@@ -285,11 +288,12 @@ def test_blocks_are_bounded(tmp_path):
 def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
     dataset = table_dataset(utterances)
     torch.manual_seed(0)
-    method = create_method("sharing", dataset.task, {}).eval()
+    method = create_method("sharing", dataset.task, {})[0].eval()
     scores = evaluate(method, dataset, "train")
     found = means(scores, "loss")
     (batch,) = dataset.training_batches("train", 8, 0, 0, 1)
-    expected = {name: loss.value.item() for name, loss in method.losses(batch).items()}
+    step = Step(cases=method.draw(torch.Generator()))
+    expected = {name: loss.item() for name, loss in method.losses(batch, step).items()}
     assert len(expected) == 7
     assert {"+".join(scenario): row["all"] for scenario, row in found.items()} == pytest.approx(expected, rel=1e-5)
 
@@ -297,7 +301,7 @@ def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
 def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
     dataset = table_dataset(utterances)
     torch.manual_seed(0)
-    scores = evaluate(create_method("sharing", dataset.task, {}), dataset, "test")
+    scores = evaluate(create_method("sharing", dataset.task, {})[0], dataset, "test")
     errors = {scenario: row["all"] for scenario, row in means(scores, "error").items()}
     over = {score.scenario: score.value for score in scores if (score.sample, score.metric) == ("all", "mae")}
     assert over == pytest.approx(errors)

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from anysubset.batches import Batch
 from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
-from anysubset.methods.gmd import GradientDecoupling
+from anysubset.methods.method import Step
+from anysubset.methods.table import create_method
+from anysubset.methods.update import fill_gradients
 from anysubset.tables.arrays import write_table
 from anysubset.tables.formats import read_table
 from anysubset.tables.standardisation import standardised, statistics
@@ -123,13 +125,15 @@ def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
         train = standardised(train, statistics(train))
         torch.manual_seed(seed)
         task = Prediction(MODALITIES, streams={name: Stream("sequence", SMALL[name]) for name in MODALITIES}, dropout=0)
-        method = GradientDecoupling(task, torch.Generator().manual_seed(seed), cases="all")
+        generator = torch.Generator().manual_seed(seed)
+        method, update = create_method("gmd", task, {"cases": "all"}, generator)
         batch = Batch(train.inputs, train.target, train.ids)
         # A fresh network's answers lie anywhere; while they lie far from all targets, all cases agree on the way back.
         with torch.no_grad():
             last = [layer for layer in method.network.head.modules() if isinstance(layer, nn.Linear)][-1]
             last.bias -= method.predict(batch.inputs).mean()
-        cosines[rate] = method.backward(method.losses(batch)).cosines["audio", "vision"]
+        gradients = fill_gradients(method, update, [batch], Step(cases=method.draw(generator)))
+        cosines[rate] = gradients.decoupling.cosines["audio", "vision"]
     assert cosines[0.3] < -0.5
     assert cosines[0.0] > cosines[0.3] + 0.3
 

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
-from anysubset.methods import METHODS, create_method
-from anysubset.methods.gmd import GradientDecoupling
-from anysubset.methods.sharing import Sharing
+from anysubset.methods.method import Method, Step
+from anysubset.methods.table import METHODS, create_method
+from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.models import fusion
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name
@@ -104,6 +104,18 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
+def step_of(method: Method, seed: int = 0) -> Step:
+    """A step whose cases are drawn from a seed."""
+    return Step(cases=method.draw(torch.Generator().manual_seed(seed)))
+
+
+def fill(method: Method, update: Update, batch: Batch) -> Gradients:
+    """Fill the gradients of one step."""
+    gradients = fill_gradients(method, update, [batch], step_of(method))
+    assert gradients is not None
+    return gradients
+
+
 @pytest.fixture(params=PRESETS)
 def preset(request: pytest.FixtureRequest) -> str:
     if request.param == "bert":
@@ -179,8 +191,9 @@ def test_the_losses_of_the_seven_cases_by_hand():
     # S1. Means in the order of the table: 2, -1, 1/2, 1/2, 5/4, -1/4, 1/2; the target is 1.
     h = {"text": number_of(2.0), "audio": number_of(-1.0), "vision": number_of(0.5)}
     network, target = DynamicSharing(NAMES, Given(), nn.Identity()), torch.ones(1)
+    features = {name: observed.values for name, observed in h.items()}
     losses = {
-        scenario_name(scenario): small("gmc").loss(network.answers(network.features(h), scenario)[0], target).item()
+        scenario_name(scenario): small("gmc").loss(network.decode(keep(features, scenario)), target).item()
         for scenario in SEVEN
     }
     expected = {"text": 1.0, "audio": 2.0, "vision": 0.5, "text+audio": 0.5, "text+vision": 0.25, "audio+vision": 1.25,
@@ -229,10 +242,10 @@ def toy() -> tuple[Toy, Batch]:
 def test_the_gradients_of_three_cases_are_decoupled_by_hand():
     # S2. h is 2 and 0, their mean 1, the target -1: losses 3, 1, 2, with rows (2, 0), (-1, 1) and (1/2, 1/2).
     task, batch = toy()
-    method = GradientDecoupling(task)
-    losses = method.losses(batch)
-    assert {name: loss.value.item() for name, loss in losses.items()} == {"text": 3.0, "audio": 1.0, "text+audio": 2.0}
-    step = method.backward(losses)
+    method, update = create_method("gmd", task, {})
+    gradients = fill(method, update, batch)
+    assert gradients.means() == {"text": 3.0, "audio": 1.0, "text+audio": 2.0}
+    step = gradients.decoupling
     assert step is not None
     assert step.weights == pytest.approx({"text": 1.5, "audio": 2.0, "text+audio": 1.0})
     backbone, stems = method.network.backbone, method.network.stems
@@ -243,8 +256,8 @@ def test_the_gradients_of_three_cases_are_decoupled_by_hand():
 
 def test_the_plain_mean_of_the_same_by_hand():
     task, batch = toy()
-    method = Sharing(task)
-    method.backward(method.losses(batch))
+    method, update = create_method("sharing", task, {})
+    fill(method, update, batch)
     close(method.network.backbone.theta.grad.flatten(), torch.tensor([0.5, 0.5]).double())
     close(method.network.stems["text"].c.grad, torch.tensor(1.0).double())
 
@@ -252,11 +265,11 @@ def test_the_plain_mean_of_the_same_by_hand():
 def test_a_case_is_taken_over_the_samples_that_have_all_of_it(preset: str):
     # S4, in the order of `scenarios`, which has text+audio before audio+vision.
     task = small(preset)
-    method = Sharing(task).double()
-    losses = method.losses(batch_of(task, [NAMES, ("audio",)]))
-    assert [loss.eligible for loss in losses.values()] == [1, 2, 1, 1, 1, 1, 1]
-    assert list(losses) == [scenario_name(scenario) for scenario in SEVEN]
-    assert {name: loss.eligible for name, loss in method.losses(batch_of(task, [("audio",)])).items()} == {"audio": 1}
+    method, update = create_method("sharing", task, {})
+    gradients = fill(method.double(), update, batch_of(task, [NAMES, ("audio",)]))
+    assert list(gradients.totals.values()) == [1, 2, 1, 1, 1, 1, 1]
+    assert list(gradients.totals) == [scenario_name(scenario) for scenario in SEVEN]
+    assert fill(method, update, batch_of(task, [("audio",)])).totals == {"audio": 1}
 
 
 # --------------------------------------------------------------------------------------- S3: what may be averaged
@@ -267,21 +280,21 @@ def test_a_linear_head_may_be_moved_across_the_mean(preset: str, scenario: Scena
     # S3
     network, inputs = network_of(small(preset, head="linear")), batch_of(small(preset), COMPLETE).inputs
     assert network.affine
-    alone = {name: network.answer_one(name, inputs[name].values, inputs[name].valid) for name in scenario}
+    alone = {name: network.predict_one(name, inputs[name].values, inputs[name].valid) for name in scenario}
     close(network(keep(inputs, scenario)), fusion.mean(alone))
 
 
 def test_the_heads_of_the_presets_may_not(preset: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
     assert not network.affine
-    alone = {name: network.answer_one(name, inputs[name].values, inputs[name].valid) for name in NAMES}
+    alone = {name: network.predict_one(name, inputs[name].values, inputs[name].valid) for name in NAMES}
     assert (network(inputs) - fusion.mean(alone)).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_modality_gives_its_own_answer_bit_for_bit(preset: str, name: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
-    own = network.answer_one(name, inputs[name].values, inputs[name].valid)
+    own = network.predict_one(name, inputs[name].values, inputs[name].valid)
     assert torch.equal(network(keep(inputs, (name,))), own)
 
 
@@ -304,11 +317,10 @@ def test_what_lies_in_padding_changes_no_bit(preset: str, name: str):
     for filler in (0.0, torch.nan, 1e30):
         task = small(preset)
         torch.manual_seed(0)
-        method = create_method(name, task, {}, torch.Generator().manual_seed(0)).double()
+        method, update = create_method(name, task, {}, torch.Generator().manual_seed(0))
+        method.double()
         batch = batch_of(task, [*COMPLETE, ("text",), ("text", "vision")], filler)
-        losses = method.losses(batch)
-        method.backward(losses)
-        values = [loss.value.detach() for loss in losses.values()]
+        values = [loss for _, loss, _ in fill(method, update, batch).losses]
         gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
         with torch.no_grad():
             seen.append([*values, *gradients, method.eval().predict(batch.inputs)])
@@ -333,11 +345,11 @@ def test_what_is_outside_the_scenario_cannot_reach_the_answer(preset: str):
     sick = Observed(torch.full_like(inputs["vision"].values, torch.nan), inputs["vision"].indices)
     clean, dirty = network.features(inputs), network.features({**inputs, "vision": sick})
     for scenario in SEVEN:
-        answer, _ = network.answers(dirty, scenario)
+        answer, _ = network.output_of_case(dirty, scenario)
         if "vision" in scenario:
             assert answer.isnan().all()
         else:
-            assert torch.equal(answer, network.answers(clean, scenario)[0])
+            assert torch.equal(answer, network.output_of_case(clean, scenario)[0])
 
 
 def test_the_order_of_keys_changes_no_bit(preset: str):
@@ -363,8 +375,8 @@ def test_samples_get_alone_what_they_get_in_a_batch(preset: str):
 def test_every_parameter_learns_from_complete_data(preset: str):
     task = small(preset)
     torch.manual_seed(0)
-    method = Sharing(task).double()
-    method.backward(method.losses(batch_of(task, COMPLETE)))
+    method, update = create_method("sharing", task, {})
+    fill(method.double(), update, batch_of(task, COMPLETE))
     still = [name for name, parameter in method.named_parameters() if parameter.grad is None]
     assert still == []
     assert all(parameter.grad.isfinite().all() for parameter in method.parameters() if parameter.grad is not None)
@@ -376,7 +388,8 @@ def test_all_scenarios_at_once_are_what_predict_gives_for_each(preset: str, name
     # Features are averaged here, not answers: the heads of the presets are not affine.
     task = small(preset)
     torch.manual_seed(0)
-    method = create_method(name, task, {}).double().eval()
+    method, _ = create_method(name, task, {})
+    method.double().eval()
     sample = {key: observed.values[:1] for key, observed in batch_of(task, COMPLETE).inputs.items()}
     found = list(method.predict_scenarios(sample, SEVEN, task.carry))
     assert [scenario for scenario, _ in found] == SEVEN
@@ -389,7 +402,8 @@ def test_all_scenarios_at_once_are_what_predict_gives_for_each(preset: str, name
 def test_sequences_of_unequal_length_are_predicted_together_in_every_scenario(preset: str, name: str):
     task = small(preset)
     torch.manual_seed(0)
-    method = create_method(name, task, {}).double().eval()
+    method, _ = create_method(name, task, {})
+    method.double().eval()
     inputs = batch_of(task, COMPLETE, filler=torch.nan).inputs
     for scenario, answer in method.predict_scenarios(inputs, SEVEN, task.carry):
         assert answer.isfinite().all()
@@ -402,9 +416,10 @@ def test_a_branch_that_is_computed_twice_gives_the_same_gradients(preset: str):
     for recompute in (False, True):
         task = small(preset)
         torch.manual_seed(0)
-        method = create_method("gmd", task, {"recompute": recompute}, torch.Generator().manual_seed(0)).double()
+        method, update = create_method("gmd", task, {"recompute": recompute}, torch.Generator().manual_seed(0))
+        method.double()
         torch.manual_seed(1)
-        method.backward(method.losses(batch_of(task, [*COMPLETE, ("audio", "vision")], filler=torch.nan)))
+        fill(method, update, batch_of(task, [*COMPLETE, ("audio", "vision")], filler=torch.nan))
         found.append([parameter.grad for parameter in method.parameters()])
     for one, two in zip(*found, strict=True):
         close(one, two)
@@ -413,16 +428,16 @@ def test_a_branch_that_is_computed_twice_gives_the_same_gradients(preset: str):
 def test_a_step_of_learning_lowers_the_loss(preset: str):
     task = small(preset)
     torch.manual_seed(0)
-    method = Sharing(task).double().eval()
+    method, update = create_method("sharing", task, {})
+    method.double().eval()
     batch = batch_of(task, COMPLETE)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
     totals = []
     for _ in range(4):
         optimizer.zero_grad()
-        losses = method.losses(batch)
-        method.backward(losses)
+        gradients = fill(method, update, batch)
         optimizer.step()
-        totals.append(sum(loss.value.item() for loss in losses.values()))
+        totals.append(sum(gradients.means().values()))
     assert totals[-1] < totals[0]
 
 

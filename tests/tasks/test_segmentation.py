@@ -430,7 +430,7 @@ def test_a_scenario_in_windows_is_the_mean_of_its_modalities_in_windows():
     made = task((16, 16))
     net, inputs = network_of(made), volumes(24, 20, 2)
     alone = [
-        made.carry(lambda present, name=name: net.answer_one(name, present[name]), {name: volume})
+        made.carry(lambda present, name=name: net.predict_one(name, present[name]), {name: volume})
         for name, volume in inputs.items()
     ]
     close(made.carry(net, inputs), torch.stack(alone).mean(dim=0))

@@ -12,22 +12,39 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
 from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Stored, sequential
-from anysubset.methods import METHODS, create_method, method_of
+from anysubset.methods.method import Method
+from anysubset.methods.table import METHODS, create_method, method_of
+from anysubset.methods.update import Update
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
 from anysubset.training import loop as training
-from anysubset.training.loop import Progress, lay_out, learning_rate, train, train_step
+from anysubset.training.checkpoint import Progress, State
+from anysubset.training.loop import StageTraining, lay_out, learning_rate, plan, train, train_step
 from anysubset.training.run import Decouplings, Run
 from anysubset.volumes.phantom import write_phantoms
 
 Show = Callable[[Iterable[int], int], Iterable[int]]
 
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
+
+
+def stage_of(
+    method: Method,
+    update: Update,
+    dataset: Dataset,
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler = UNSCALED,
+) -> StageTraining:
+    """The only stage of a method, under way, with an optimizer and a scaler of the test's own."""
+    (planned,) = plan(method, run.experiment.train)
+    return StageTraining(planned, State(method, optimizer, scaler, torch.Generator()), update, dataset, run)
 
 
 def all_steps(steps: Iterable[int], done: int) -> Iterable[int]:
@@ -39,9 +56,9 @@ def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: boo
     dataset = create_dataset(experiment.data, experiment.model)
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
-    method = method_of(experiment.method, dataset.task, generator)
+    method, update = method_of(experiment.method, dataset.task, generator)
     with Run(folder, experiment, resume) as run:
-        return train(method, dataset, run, show=show)
+        return train(method, update, dataset, run, generator, show=show)
 
 
 def stop_at(step: int) -> Show:
@@ -284,14 +301,14 @@ def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
 def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(make_experiment, tmp_path, name):
     experiment = make_experiment({"method.name": name, "train.precision": "float16"})
     dataset = create_dataset(experiment.data, experiment.model)
-    method = create_method(name, dataset.task, {})
+    method, update = create_method(name, dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     batch = next(dataset.training_batches("train", 5, experiment.seed, 0, 1))
     with Run(tmp_path / "run", experiment) as run:
         run.begin(0)
-        assert train_step(method, [batch], optimizer, scaler, run, 1) is False
+        assert train_step(stage_of(method, update, dataset, run, optimizer, scaler), [batch], 1) is False
         assert scaler.get_scale() == 2.0**59
         assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
         assert not run.decoupling.entries
@@ -312,13 +329,13 @@ def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
         experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
         dataset = create_dataset(experiment.data, experiment.model)
         torch.manual_seed(0)
-        method = create_method("gmd", dataset.task, {})
+        method, update = create_method("gmd", dataset.task, {})
         optimizer = torch.optim.Adam(method.parameters())
         scaler = UNSCALED if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
         batch = next(dataset.training_batches("train", 5, experiment.seed, 0, 1))
         with Run(tmp_path / precision, experiment) as run:
             run.begin(0)
-            assert train_step(method, [batch], optimizer, scaler, run, 1)
+            assert train_step(stage_of(method, update, dataset, run, optimizer, scaler), [batch], 1)
             found[precision] = run.decoupling.arrays()["norms"]
     np.testing.assert_allclose(found["float16"], found["float32"], rtol=0.05)
 
@@ -340,16 +357,17 @@ def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_ex
 def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experiment, tmp_path):
     experiment = make_experiment({"method.name": "full"})
     dataset = create_dataset(experiment.data, experiment.model)
-    method = create_method("full", dataset.task, {})
+    method, update = create_method("full", dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     before = {name: value.clone() for name, value in method.state_dict().items()}
     batches = dataset.training_batches("train", 1, experiment.seed, 0, 5)
     with Run(tmp_path / "run", experiment) as run:
         run.begin(0)
+        stage = stage_of(method, update, dataset, run, optimizer)
         for step, batch in enumerate(batches, start=1):
             if batch.ids == ("phantom_002",):
                 continue
-            assert train_step(method, [batch], optimizer, UNSCALED, run, step) is False
+            assert train_step(stage, [batch], step) is False
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert not optimizer.state_dict()["state"]
 
@@ -400,7 +418,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tm
     for one, other in zip(*found, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
     experiment = make_experiment()
-    method = create_method("gmd", create_dataset(experiment.data, experiment.model).task, {})
+    method, _ = create_method("gmd", create_dataset(experiment.data, experiment.model).task, {})
     lay_out(method, TrainSettings(channels_last=True))
     weight = method.network.backbone.encoder[0].second.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -437,9 +455,9 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     experiment = make_experiment({"train.steps": 4, "train.validate_every": 1})
     told: list[str] = []
     dataset = create_dataset(experiment.data, experiment.model)
-    method = create_method("gmd", dataset.task, {}, torch.Generator())
+    method, update = create_method("gmd", dataset.task, {}, torch.Generator())
     with Run(tmp_path / "run", experiment) as run:
-        done = train(method, dataset, run, report=told.append)
+        done = train(method, update, dataset, run, torch.Generator(), report=told.append)
     # By hand: the mean over the two scenarios is half of each score.
     assert (done.best, done.best_step) == (0.3, 2)
     assert done.validation == {"t1": {"WT": 0.6}, "t2": {"WT": 0.0}}
@@ -472,7 +490,7 @@ def test_the_score_of_a_checkpoint_is_the_mean_of_its_scenarios(undisturbed):
 def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, tmp_path):
     experiment = make_experiment({"train.steps": 2, "train.validate_every": 1})
     dataset = create_dataset(experiment.data, experiment.model)
-    method = create_method("gmd", dataset.task, {}, torch.Generator())
+    method, update = create_method("gmd", dataset.task, {}, torch.Generator())
     modes = []
 
     def show(steps: Iterable[int], done: int) -> Iterator[int]:
@@ -481,7 +499,7 @@ def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, t
             yield step
 
     with Run(tmp_path / "run", experiment) as run:
-        train(method, dataset, run, show=show)
+        train(method, update, dataset, run, torch.Generator(), show=show)
     assert modes == [True, True]
 
 
@@ -517,29 +535,29 @@ def test_what_was_logged_of_decoupling_can_be_worked_out_again(make_experiment, 
             weights = sequential(products, generator)
             assert stored["weights"][row, :k].tolist() == weights.tolist() == copies.numpy().sum(axis=0).tolist()
             names = [str(stored["cases"][place]) for place in stored["case"][row, :k]]
-            assert lines[step]["weights"] == dict(zip(names, weights.tolist(), strict=True))
+            assert lines[step]["coefficients"] == dict(zip(names, weights.tolist(), strict=True))
             first, second = np.triu_indices(k, 1)
             assert lines[step]["conflicting"] == (products.numpy()[first, second] < 0).mean()
             lengths = products.diagonal().sqrt()
             np.testing.assert_allclose(stored["cosines"][row, :k, :k] * np.outer(lengths, lengths), products)
 
 
-def test_conflicts_and_weights_are_curves_and_sharing_has_none(make_experiment, tmp_path):
-    found = {}
+def test_conflicts_and_coefficients_are_curves_and_sharing_has_none(make_experiment, tmp_path):
+    curves_of = {}
     for name in ("gmd", "sharing"):
         go(make_experiment({"method.name": name, "train.steps": 1, "train.validate_every": 1}), tmp_path / name)
         curves = EventAccumulator(str(tmp_path / name / "tensorboard")).Reload()
-        found[name] = set(curves.Tags()["scalars"])
+        curves_of[name] = set(curves.Tags()["scalars"])
         (line,) = [line for line in log_of(tmp_path / name) if "losses" in line]
-        weights = {f"weight/{case}" for case in line["losses"]} if name == "gmd" else set()
-        assert {tag for tag in found[name] if tag.startswith("weight/")} == weights
-    assert found["gmd"] - found["sharing"] == {"conflicting pairs", *weights_of(found["gmd"])}
-    assert len(weights_of(found["gmd"])) > 1
+        coefficients = {f"coefficient/{case}" for case in line["losses"]} if name == "gmd" else set()
+        assert {tag for tag in curves_of[name] if tag.startswith("coefficient/")} == coefficients
+    assert curves_of["gmd"] - curves_of["sharing"] == {"conflicting pairs", *coefficients_of(curves_of["gmd"])}
+    assert len(coefficients_of(curves_of["gmd"])) > 1
     assert not (tmp_path / "sharing" / "decoupling.npz").exists()
 
 
-def weights_of(tags: set[str]) -> set[str]:
-    return {tag for tag in tags if tag.startswith("weight/")}
+def coefficients_of(tags: set[str]) -> set[str]:
+    return {tag for tag in tags if tag.startswith("coefficient/")}
 
 
 def test_a_step_that_is_not_logged_pays_nothing_for_the_log(make_experiment, tmp_path, monkeypatch):
@@ -560,7 +578,7 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
     overrides = {"data.root": str(tmp_path / "patients"), "method.name": "gmd", "train.log_every": 1}
     experiment = read_experiment(Path(training.__file__).parents[1] / "commands/demo_segmentation.yaml", overrides)
     dataset = create_dataset(experiment.data, experiment.model)
-    method = create_method("gmd", dataset.task, {})
+    method, update = create_method("gmd", dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     whole, logging = [], []
     with Run(tmp_path / "run", experiment) as run:
@@ -576,9 +594,10 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
             return call
 
         run.log, run.decoupling.add = timed(log), timed(add)  # type: ignore[method-assign]
+        stage = stage_of(method, update, dataset, run, optimizer)
         for step, batch in enumerate(dataset.training_batches("train", 4, 0, 0, 8), start=1):
             logging.append(0.0)
             start = time.perf_counter()
-            assert train_step(method, [batch], optimizer, UNSCALED, run, step)
+            assert train_step(stage, [batch], step)
             whole.append(time.perf_counter() - start)
     assert statistics.median(logging) < 0.02 * statistics.median(whole)

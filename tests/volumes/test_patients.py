@@ -262,7 +262,7 @@ def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path, fault):
 
 
 def test_patient_with_nothing_but_a_label(fault):
-    assert "'a' has no modality" in fault(read_patient, Patient("a", {}, Source(Path("a_seg.nii"))))
+    assert "'a' has no contrast" in fault(read_patient, Patient("a", {}, Source(Path("a_seg.nii"))))
 
 
 def test_scaling_and_trailing_axes(tmp_path):
@@ -341,7 +341,7 @@ def test_values_that_cannot_be_trained_on(tmp_path, fault_of):
     values[0, 0, 3] = 1e300  # More than float32 can hold.
     assert "4 NaN or infinite voxels of 384" in fault_of(save(tmp_path / "a.nii.gz", values))
     zeros = fault_of(save(tmp_path / "b.nii.gz", np.zeros(SHAPE, np.int16)))
-    assert "no voxel that differs from 0: remove the file if the modality is missing" in zeros
+    assert "no voxel that differs from 0: remove the file if the contrast is missing" in zeros
 
 
 @pytest.mark.parametrize("other", ["t2", "seg"])

@@ -16,7 +16,7 @@ from anysubset.commands.evaluate import evaluate, evaluate_options
 from anysubset.commands.fit import fit, fit_options
 from anysubset.commands.given import Given
 from anysubset.commands.inspect import inspect, inspect_options
-from anysubset.commands.lists import datasets, doctor, methods, no_options
+from anysubset.commands.lists import datasets, doctor, methods, methods_options, no_options
 from anysubset.commands.predict import predict, predict_options
 from anysubset.commands.report import report, report_options
 from anysubset.commands.sweep import sweep, sweep_options
@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callabl
     "compare": (compare_options, compare),
     "report": (report_options, report),
     "diagnose": (diagnose_options, diagnose),
-    "methods": (no_options, methods),
+    "methods": (methods_options, methods),
     "datasets": (no_options, datasets),
     "doctor": (no_options, doctor),
 }

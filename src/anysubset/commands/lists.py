@@ -1,6 +1,6 @@
 """`anysubset methods`, `datasets` and `doctor`: what there is here, and what this machine can do."""
 
-import sys
+import json
 
 import jsonargparse
 from rich.table import Table
@@ -14,14 +14,35 @@ def no_options(parser: jsonargparse.ArgumentParser) -> None:
     """The options of a command that has none."""
 
 
-def methods(given: Given) -> None:
-    """List the methods and their options."""
-    from anysubset.methods import METHODS, method_options
+def methods_options(parser: jsonargparse.ArgumentParser) -> None:
+    """The options of `methods`."""
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
-    table = Table("method", "what it is", "options")
-    for name, method in METHODS.items():
-        options = ", ".join(f"{option}={value}" for option, value in method_options(name).items())
-        table.add_row(name, (sys.modules[method.__module__].__doc__ or "").splitlines()[0], options or "-")
+
+def methods(given: Given) -> None:
+    """List the methods, what each is for and needs, and its options with their defaults."""
+    from anysubset.methods.table import METHODS, method_options
+
+    rows = [
+        {
+            "method": name,
+            "what it is": row.summary,
+            "task": row.tasks,
+            "sees in training": row.sees,
+            "needs complete samples": row.complete,
+            "models": row.models,
+            "options": method_options(name),
+        }
+        for name, row in METHODS.items()
+    ]
+    if given.get("json"):
+        say(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], show_lines=True)
+    for row in rows:
+        options = "\n".join(f"{option}={value}" for option, value in method_options(str(row["method"])).items())
+        complete = "yes" if row["needs complete samples"] else "no"
+        table.add_row(*(str(value) for value in list(row.values())[:4]), complete, str(row["models"]), options)
     say(table)
 
 

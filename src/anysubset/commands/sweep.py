@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRELOAD = (
     *(
         "anysubset.datasets.table",
-        "anysubset.methods",
+        "anysubset.methods.table",
         "anysubset.training.loop",
         "anysubset.evaluation.every_scenario",
         "anysubset.evaluation.random_missingness",
@@ -124,7 +124,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
         InputError: with the name of the run.
     """
     from anysubset.datasets.table import create_dataset
-    from anysubset.methods import method_of
+    from anysubset.methods.table import method_of
 
     tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.
     for run in runs:

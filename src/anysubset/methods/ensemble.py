@@ -1,61 +1,62 @@
-"""Unimodal ensemble: one expert a modality, their answers averaged; the "Baseline" of the paper.
+"""Unimodal ensemble: one expert per modality, predictions averaged (the paper's "Baseline").
 
-The plainest row of every table: nothing is shared, so nothing can conflict.
+Nothing is shared between modalities, so no gradients can conflict.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from anysubset.batches import Batch, Inputs, Observed, as_observed
 from anysubset.errors import unknown
-from anysubset.methods.method import Loss, Method, fuse_scenarios, names
+from anysubset.methods.method import Method, Objective, Step, fuse_scenarios
 from anysubset.models import fusion
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
 
 class Ensemble(Method):
-    """Each expert is a network of its own, and learns from the samples that have its modality."""
+    """Each expert is its own network, and learns from the samples that have its modality.
 
-    averaged = False  # No expert learns more slowly because there are others.
+    Args:
+        task: what the data ask for.
+    """
 
-    def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
-        super().__init__(task, generator)
-        self.experts = nn.ModuleDict({name: task.network([name]) for name in task.modalities})
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.experts = nn.ModuleDict({modality: task.network([modality]) for modality in task.modalities})
 
-    def cases(self) -> list[Scenario]:
-        """Each modality alone."""
-        return [(name,) for name in self.task.modalities]
+    def objectives(self, step: Step) -> dict[str, Objective]:
+        """One per expert, summed: an expert's learning rate does not depend on how many others there are."""
+        return {modality: Objective((modality,)) for modality in self.task.modalities}
 
-    def losses(self, batch: Batch, cases: Sequence[Scenario] | None = None) -> dict[str, Loss]:
-        """Each expert's own loss."""
-        asked = names(self.cases() if cases is None else cases)
-        present = {name: observed for name, observed in batch.inputs.items() if name in asked}
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The loss of each expert on its own predictions."""
         return {
-            name: Loss(self.task.loss(opinion.values, batch.target[opinion.indices]), len(opinion.indices))
-            for name, opinion in self.opinions(present).items()
+            modality: self.task.loss(self.expert_prediction(modality, observed), batch.target[observed.indices])
+            for modality, observed in batch.inputs.items()
         }
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """The mean of the present experts' logits."""
-        return fusion.mean_of_present(self.opinions(as_observed(inputs)))
+        """The mean of the predictions of the present experts."""
+        return fusion.mean_of_present(
+            {
+                modality: Observed(self.expert_prediction(modality, observed), observed.indices)
+                for modality, observed in as_observed(inputs).items()
+            }
+        )
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """Each expert is asked once."""
-        return fuse_scenarios(self.opinion, inputs, scenarios, carry)
+        """Each expert predicts once."""
+        return fuse_scenarios(self.expert_prediction, inputs, scenarios, carry)
 
-    def opinions(self, inputs: Mapping[str, Observed]) -> dict[str, Observed]:
-        """The answers of each expert that has anything to look at."""
-        return {name: Observed(self.opinion(name, observed), observed.indices) for name, observed in inputs.items()}
-
-    def opinion(self, modality: str, seen: Observed) -> Tensor:
-        """One expert's answer."""
+    def expert_prediction(self, modality: str, observed: Observed) -> Tensor:
+        """(n, ...): the predictions of one expert for the n samples that have its modality."""
         if modality not in self.experts:
             raise unknown("modality", modality, self.task.modalities)
-        answer: Tensor = self.experts[modality]({modality: replace(seen, indices=torch.arange(len(seen.indices)))})
-        return answer
+        alone = Observed(observed.values, torch.arange(len(observed.indices)), observed.valid)
+        prediction: Tensor = self.experts[modality]({modality: alone})
+        return prediction

@@ -1,92 +1,156 @@
-"""What a method is: how to train on a batch, and how to answer from any subset of the modalities."""
+"""The contract of a method: the objectives of a training step, and predictions from any subset of the modalities."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from anysubset.batches import Batch, Inputs, Observed, as_observed, keep
 from anysubset.errors import InputError
-from anysubset.gradients import GMD, Decoupling
 from anysubset.models import fusion
-from anysubset.scenarios import Scenario, scenario_name
-from anysubset.system import processes
+from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
 
-class Loss(NamedTuple):
-    """One objective of a step: a scalar, and the number of samples that it was taken over."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with its own optimizer, schedule and best weights.
 
-    value: Tensor
-    eligible: int
+    name: the key of its settings in `train.stages`.
+    share: of `train.steps`, unless the settings give the stage its own steps. The shares of all stages add up to 1.
+    settings: fields of `train` that differ in this stage by default; `train.stages` overrides them.
+    scored: whether the method can predict in this stage, so that it is validated and the best weights are selected.
+    """
+
+    name: str = "train"
+    share: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scored: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, and what was drawn for this step; the same on every rank and in every micro-batch.
+
+    number: steps done before in this stage. epoch: how often each training sample was drawn in this stage, on average.
+    stage: name of the stage. cases: the scenarios that this step trains on. seed: of whatever is drawn by sample.
+    """
+
+    number: int = 0
+    epoch: float = 0.0
+    stage: str = "train"
+    cases: tuple[Scenario, ...] = ()
+    seed: int = 0
+
+    def chance(self, sample_id: str) -> torch.Generator:
+        """A generator for one sample in this step: the same on any rank and in any micro-batch."""
+        code = hashlib.sha256(f"{self.seed}/{self.stage}/{self.number}/{sample_id}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(code[:7], "big"))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss of a step, declared before it is computed.
+
+    needs: the modalities that a sample must have to count for this loss; empty if every sample counts.
+    case: whether it is the loss of a case. Cases are averaged or decoupled; every other objective is added to that.
+    weight: of an objective that is no case.
+    """
+
+    needs: Scenario = ()
+    case: bool = False
+    weight: float = 1.0
 
 
 class Method(nn.Module, ABC):
-    """A way to train and to predict. The options of a method are the keyword arguments of its constructor.
+    """How a network is trained, and how it predicts. Its options are the keyword arguments of the constructor.
 
-    Args:
-        task: what the data ask for.
-        generator: draws whatever the method draws while training; shared with the training loop, which saves it.
+    fits: the kinds of task that the method can be used for.
+    unit: "sample", or "group" if batches must hold whole groups (all utterances of a video), in order.
+    stages: parts of the training, in order.
     """
 
-    averaged = True  # Whether the losses are averaged, or summed.
+    fits: ClassVar[tuple[type[Task], ...]] = (Task,)
+    unit: ClassVar[str] = "sample"
+    stages: tuple[Stage, ...] = (Stage(),)
 
-    def __init__(self, task: Task, generator: torch.Generator | None = None) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
-        self.generator = generator or torch.Generator().manual_seed(0)
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def draw(self, generator: torch.Generator) -> tuple[Scenario, ...]:
+        """Draw the cases of a step; none by default. All ranks draw the same from generators in the same state."""
+        return ()
 
     @abstractmethod
-    def cases(self) -> list[Scenario]:
-        """The cases of a step, drawn anew by each call; the same in every process."""
+    def objectives(self, step: Step) -> dict[str, Objective]:
+        """The objectives of a step by name, whichever samples the batch holds."""
 
     @abstractmethod
-    def losses(self, batch: Batch, cases: Sequence[Scenario] | None = None) -> dict[str, Loss]:
-        """A loss for each case that some sample of the batch is eligible for; maybe none.
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The mean loss of each objective over the samples of the batch that count for it.
 
-        cases: those of this step; drawn here when they are not given.
+        An objective without such samples has no key.
         """
 
-    def backward(self, losses: Mapping[str, Loss]) -> Decoupling | None:
-        """Add gradients to `.grad`, of a batch that is whole and in one process."""
-        self.accumulate(losses, {name: loss.eligible for name, loss in losses.items()})
-        return self.finish()
+    def pools_batch(self) -> bool:
+        """Whether an objective is a statistic of the whole batch, not a mean over its samples.
 
-    def accumulate(self, losses: Mapping[str, Loss], totals: Mapping[str, int]) -> None:
-        """Take the gradients of one part of a batch: by default of the mean (see `averaged`) of the losses.
-
-        totals: by name, the eligible samples in all parts of the batch and in all processes; of names that have any.
+        A Dice loss pooled over the batch and a contrast between its samples are. Micro-batches then do not give exactly
+        the gradient of the whole batch. By default, whether the loss of the task is.
         """
-        if losses:
-            shares = [loss.eligible / totals[name] * loss.value for name, loss in losses.items()]
-            (torch.stack(shares).sum() / (len(totals) if self.averaged else 1)).backward()
+        return self.task.pools_batch
 
-    def finish(self) -> Decoupling | None:
-        """When all parts have been seen: `.grad` is that of the batch, in every process."""
-        processes.sum_gradients(self.parameters())
-        return None
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters on which cases can conflict; empty if no parameter serves two modalities."""
+        return []
 
-    def measuring(self) -> GMD | None:
-        """What takes the rows of this method's losses, to look at their conflicts; None where nothing is shared."""
-        return None
+    # -------------------------------------------------------------- what a method may do at certain moments
+
+    def begin(self, ids: Sequence[str]) -> None:
+        """Called once, before training or restoring, with the ids of the training samples."""
+
+    def enter(self, stage: str) -> None:
+        """Called when a stage begins, and again when training is resumed within it."""
+
+    def finish(self, step: Step) -> None:
+        """Called when `.grad` is that of the whole step on every rank, before the optimizer step."""
+
+    def prediction_state(self) -> dict[str, Tensor]:
+        """The part of `state_dict()` that prediction needs; everything by default."""
+        return dict(self.state_dict())
+
+    # -------------------------------------------------------------------------------------------- prediction
 
     @abstractmethod
     def predict(self, inputs: Inputs) -> Tensor:
-        """(batch, ...): the answer of each sample from what it has; plain tensors are what every sample has."""
+        """Predict every sample from the modalities that it has.
+
+        Args:
+            inputs: by modality. A plain tensor holds all samples of the batch.
+
+        Returns:
+            (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
+        """
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """The answer of one whole sample, (1, ...) a modality, in each scenario; by default one after the other."""
+        """Predict samples that have the same modalities in each of some scenarios; one after the other by default.
+
+        Args:
+            inputs: by modality; those that no scenario uses are ignored.
+            scenarios: yielded in this order.
+            carry: applies a function of training-sized inputs to whole samples.
+        """
         for scenario in scenarios:
             yield scenario, carry(self.predict, keep(inputs, scenario))
-
-
-def names(cases: Iterable[Scenario]) -> list[str]:
-    """What the losses of some cases are called."""
-    return [scenario_name(case) for case in cases]
 
 
 def fuse_scenarios(
@@ -96,19 +160,29 @@ def fuse_scenarios(
     carry: Carry,
     head: Callable[[Tensor], Tensor] = lambda fused: fused,
 ) -> Iterator[tuple[Scenario, Tensor]]:
-    """All scenarios of a method that fuses by the mean: M passes, not M 2^(M-1).
+    """Predict all scenarios of a method that fuses by the mean, in M passes instead of M 2^(M-1).
 
-    branch: of a modality's name and input, what is averaged: its answer, or features.
-    head: from the mean to the answer; by default the mean is the answer.
+    Args:
+        branch: from the name and the input of a modality to what is averaged: its prediction, or its features.
+        inputs: by modality; the samples must have the same modalities.
+        scenarios: yielded in this order.
+        carry: applies a function of training-sized inputs to whole samples.
+        head: from the mean to the prediction; by default the mean is the prediction.
     """
     scenarios = list(scenarios)
-    needed = {name for scenario in scenarios for name in scenario}
-    if len({tuple(seen.indices.tolist()) for name, seen in as_observed(inputs).items() if name in needed}) > 1:
-        raise InputError("Samples whose scenarios are answered together must have the same modalities.")
-    alone = {
-        name: carry(lambda present, name=name: branch(name, as_observed(present)[name]), {name: inputs[name]})  # type: ignore[misc]
-        for name in inputs
-        if name in needed
-    }
+    used = {modality for scenario in scenarios for modality in scenario}
+    check_same_samples({modality: observed for modality, observed in as_observed(inputs).items() if modality in used})
+
+    def branch_of(modality: str) -> Callable[[Inputs], Tensor]:
+        return lambda window: branch(modality, as_observed(window)[modality])
+
+    used_inputs = {modality: x for modality, x in inputs.items() if modality in used}
+    branches = {modality: carry(branch_of(modality), {modality: x}) for modality, x in used_inputs.items()}
     for scenario in scenarios:
-        yield scenario, head(fusion.mean(keep(alone, scenario)))
+        yield scenario, head(fusion.mean(keep(branches, scenario)))
+
+
+def check_same_samples(inputs: Mapping[str, Observed]) -> None:
+    """Raise InputError unless all modalities are present in the same samples."""
+    if len({tuple(observed.indices.tolist()) for observed in inputs.values()}) > 1:
+        raise InputError("Samples whose scenarios are predicted together must have the same modalities.")

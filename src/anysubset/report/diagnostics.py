@@ -199,7 +199,7 @@ def read_losses(run: Path) -> Losses:
         except ValueError:
             break
         if "losses" in entry:
-            entries.append((entry["step"], entry["losses"]))
+            entries.append((entry["step"], {**entry["losses"], **entry.get("other_losses", {})}))
     names = dict.fromkeys(name for _, losses in entries for name in losses)
     values = {name: np.array([losses.get(name, np.nan) for _, losses in entries], np.float64) for name in names}
     return Losses(np.array([step for step, _ in entries], np.int64), values)

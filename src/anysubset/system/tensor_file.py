@@ -4,7 +4,7 @@ The format is safetensors, with the facts in the header. Unlike a pickle, readin
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,20 @@ def facts_in(stored: Any) -> dict[str, Any]:
     return facts
 
 
-def load_module(tensors: Mapping[str, Tensor], module: nn.Module, source: Path) -> None:
+def load_module(
+    tensors: Mapping[str, Tensor], module: nn.Module, source: Path, names: Collection[str] | None = None
+) -> None:
     """Load tensors into a module.
+
+    names: of the module's state, what the tensors must hold; everything by default.
 
     Raises:
         InputError: if names or shapes do not match the module.
     """
     try:
-        module.load_state_dict(tensors)
+        if names is not None and set(names) != set(tensors):
+            raise RuntimeError
+        module.load_state_dict(tensors, strict=names is None)
     except RuntimeError:
         raise InputError(f"{source} does not hold the weights of this experiment's method.") from None
 

@@ -137,6 +137,11 @@ class Segmentation(Task):
 
     # ----------------------------------------------------------------------------------------- network and loss
 
+    @property
+    def pools_batch(self) -> bool:
+        """Whether the Dice loss is pooled over the batch."""
+        return self.pool == "batch"
+
     def network(self, modalities: Iterable[str]) -> DynamicSharing:
         """Dynamic Sharing with a U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
         names = tuple(modalities)

@@ -44,6 +44,11 @@ class Task(ABC):
     def network(self, modalities: Iterable[str]) -> DynamicSharing:
         """A fresh network for these modalities; drawn from torch's global generator."""
 
+    @property
+    def pools_batch(self) -> bool:
+        """Whether the loss of a batch is a statistic of the batch, not the mean over its samples."""
+        return False
+
     @abstractmethod
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
         """One number: how wrong the answers of a batch are."""

@@ -1,63 +1,71 @@
-"""Conflict between the cases of a trained model: the rows of every case on some batches, and nothing else is done."""
+"""Conflict between the cases of a trained method: the gradient of every case on some batches, without training."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from anysubset.batches import Batch
+from torch import Tensor
+
+from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError
 from anysubset.gradients import GMD
-from anysubset.methods.method import Method
-from anysubset.scenarios import Scenario
+from anysubset.methods.cases import CaseMethod, call_directly
+from anysubset.methods.method import Method, Step
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.training.run import Decouplings
+
+LATE = 1e9  # Epochs: a loss that is phased in over the first epochs is fully in.
 
 
 def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence[Scenario]) -> Decouplings:
     """What decoupling would see and decide on each batch, numbered from 1.
 
-    No `.grad`, weight or generator changes; dropout is off. A batch in which no case has samples is passed over.
+    No `.grad`, parameter or generator changes; dropout is off. A batch without eligible samples is skipped.
 
     Args:
         method: trained, on its device.
-        batches: each in one part or several.
-        cases: those whose rows are taken.
+        batches: each a sequence of micro-batches.
+        cases: those whose gradients are computed.
 
     Raises:
-        InputError: if the method shares nothing, or no batch has samples for any case.
+        InputError: if the method has no cases or shares no parameters, or no batch has eligible samples.
     """
-    gmd = check_shared(method)
+    trained = check_shared(method)
+    gmd = GMD(trained.shared_parameters())
     device = next(method.parameters()).device
-    was_training, state = method.training, gmd.generator.get_state()
+    was_training, call_encoder = method.training, trained.call_encoder
+    step = Step(epoch=LATE, stage=method.stages[-1].name, cases=tuple(cases))
+    seen = Decouplings()
     method.eval()
-    found = Decouplings()
+    trained.call_encoder = call_directly  # Branches that an update cuts would hide the encoders from this GMD.
     try:
-        for number, parts in enumerate(batches, start=1):
-            seen = 0
-            for part in parts:
-                losses = method.losses(part.to(device), cases)
+        for number, micro_batches in enumerate(batches, start=1):
+            eligible_cases = 0
+            for batch in micro_batches:
+                losses: dict[Hashable, Tensor] = dict(trained.case_losses(batch.to(device), step).items())
+                counts: dict[Hashable, float] = {
+                    scenario_name(case): len(eligible(batch.inputs, case)) for case in cases
+                }
                 if losses:
-                    counts: dict[Hashable, float] = {name: loss.eligible for name, loss in losses.items()}
-                    gmd.accumulate({name: loss.value for name, loss in losses.items()}, counts)
-                seen += len(losses)
-            if seen:
-                found.add(number, gmd.look())
+                    gmd.accumulate(losses, {name: counts[name] for name in losses})
+                eligible_cases += len(losses)
+            if eligible_cases:
+                seen.add(number, gmd.look())
     finally:
-        gmd.jacobian.clear()
-        gmd.generator.set_state(state)
         method.train(was_training)
-    if not found.entries:
+        trained.call_encoder = call_encoder
+    if not seen.entries:
         raise InputError("No sample of these batches is eligible for any of the cases; choose another split.")
-    return found
+    return seen
 
 
-def check_shared(method: Method) -> GMD:
-    """What takes the rows of a method.
+def check_shared(method: Method) -> CaseMethod:
+    """The method, if its cases share parameters.
 
     Raises:
-        InputError: if its modalities share nothing.
+        InputError: if they do not.
     """
-    gmd = method.measuring()
-    if gmd is None:
+    if not isinstance(method, CaseMethod) or not method.shared_parameters():
         raise InputError(
             f"{type(method).__name__} shares no parameters between the modalities, so that no case can conflict with "
             "another: there is nothing to diagnose."
         )
-    return gmd
+    return method

@@ -1,1 +1,1 @@
-"""Segmentation data: patient files on disk, prepared volumes, training batches and whole volumes."""
+"""Patients on disk, prepared volumes, and batches of them."""

@@ -1,4 +1,4 @@
-"""Random cropping and augmentation of training patches with MONAI's transforms; the same for every method."""
+"""Training patches, drawn and varied by MONAI's transforms; the same for every method."""
 
 from typing import Any
 
@@ -18,16 +18,12 @@ from anysubset.experiments.settings import AugmentSettings
 
 
 def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) -> Compose:
-    """Transform {"image": (modalities, x, y, z), "target": (regions, x, y, z)} to patches of one size.
+    """{"image": (modalities, x, y, z), "target": (regions, x, y, z)} -> both of the patch's size.
 
-    All present modalities of a patient are one image, so they are cropped, flipped and rotated together. Random numbers
-    depend on `set_random_state` alone.
+    All present contrasts of a patient are one image, so that they are cropped, flipped and turned together. What
+    is drawn depends on `set_random_state` alone.
 
-    Args:
-        patch: size of the patch, two axes for slices across the last axis, three for volumes.
-        settings: probabilities and strengths.
-        centred: whether the input also has "centres", (1, x, y, z), nonzero at voxels on which the share
-            `settings.foreground` of the patches is centred.
+    centred: whether the sample also has "centres", (1, x, y, z), on which some patches are to be centred.
     """
     both = ["image", "target"]
     size = (*patch, 1)[:3]
@@ -45,7 +41,7 @@ def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) ->
             RandAffined(
                 both,
                 prob=settings.affine,
-                # Rotations stay in the plane, because slices are often thick.
+                # In-plane turns only: slices are often thick.
                 rotate_range=[0.26] if len(patch) == 2 else [0.0, 0.0, 0.26],
                 scale_range=[0.15] * len(patch),
                 mode=("bilinear", "nearest"),

@@ -1,0 +1,192 @@
+"""The table of methods: each row names a class, and how it is trained unless the settings say otherwise."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+import torch
+
+from anysubset.errors import InputError, unknown
+from anysubset.methods.cases import CaseMethod
+from anysubset.methods.dynamic_sharing import DynamicSharing
+from anysubset.methods.ensemble import Ensemble
+from anysubset.methods.method import Method
+from anysubset.methods.update import UPDATES, Decoupled, Update
+from anysubset.models.network import Network
+from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.tasks.task import Task
+
+KINDS: dict[type, str] = {Segmentation: "volumes", Prediction: "tables", Task: "any"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method by name.
+
+    method: its class.
+    summary: what it is, in one line.
+    gradients: how its losses become gradients by default: a name in `UPDATES`.
+    options: defaults that differ from those of the class.
+    sees: which scenarios it sees in training by default.
+    complete: whether it learns from complete samples alone by default.
+    models: how many networks serve all scenarios.
+    """
+
+    method: type[Method]
+    summary: str
+    gradients: str = "mean"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sees: str = "every scenario"
+    complete: bool = False
+    models: str = "one"
+
+    @property
+    def tasks(self) -> str:
+        """The kinds of data that it is for."""
+        return ", ".join(KINDS.get(task, task.__name__) for task in self.method.fits)
+
+
+METHODS: dict[str, Row] = {
+    "gmd": Row(DynamicSharing, "Dynamic Sharing, conflicts between cases removed (the paper)", "gmd"),
+    "sharing": Row(DynamicSharing, "Dynamic Sharing, mean over all cases: GMD without decoupling"),
+    "dropout": Row(
+        DynamicSharing,
+        "Dynamic Sharing, one random case a step (modality dropout)",
+        options={"cases": "random=1"},
+        sees="one random scenario a step",
+    ),
+    "full": Row(
+        DynamicSharing,
+        "Dynamic Sharing on complete input only, as most multimodal models are trained",
+        options={"cases": "full"},
+        sees="the full scenario",
+        complete=True,
+    ),
+    "ensemble": Row(
+        Ensemble,
+        'one expert per modality, predictions averaged (the paper\'s "Baseline")',
+        sees="single modalities",
+        models="one a modality",
+    ),
+}
+
+
+def row_named(name: str) -> Row:
+    """The row of a method. Raises InputError for an unknown name."""
+    if str(name) not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]
+
+
+def keyword_options(callable_: Callable[..., Any]) -> dict[str, Any]:
+    """The keyword-only arguments of a constructor, with their defaults."""
+    parameters = inspect.signature(callable_).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def method_options(name: str, gradients: str | None = None) -> dict[str, Any]:
+    """The options of a method with their defaults, `gradients` and the options of that update among them.
+
+    Raises:
+        InputError: if the method or the update is unknown.
+    """
+    row = row_named(name)
+    return options_of(row, gradients or row.gradients)
+
+
+def options_of(row: Row, gradients: str) -> dict[str, Any]:
+    """The options of a row under an update, with their defaults."""
+    if str(gradients) not in UPDATES:
+        raise unknown("method.gradients", gradients, UPDATES)
+    own = {**keyword_options(row.method.__init__), **row.options}
+    return {**own, "gradients": gradients, **keyword_options(UPDATES[gradients].__init__)}
+
+
+def fitting_methods(task: Task) -> list[str]:
+    """The names of the methods that can be used for a task."""
+    return [name for name, row in METHODS.items() if isinstance(task, row.method.fits)]
+
+
+def create_method(
+    name: str,
+    task: Task,
+    options: Mapping[str, Any],
+    generator: torch.Generator | None = None,
+    network: Network | None = None,
+) -> tuple[Method, Update]:
+    """A new method and its update; networks are initialised from torch's global generator.
+
+    Args:
+        name: of a row.
+        task: what the data ask for.
+        options: of the method and of its update, by name; see `method_options`.
+        generator: draws the orders of projection.
+        network: in place of the method's own, for methods that train any network on cases.
+
+    Raises:
+        InputError: if the method or an option is unknown, or the method is not for such a task.
+    """
+    row = row_named(name)
+    if not isinstance(task, row.method.fits):
+        raise InputError(
+            f"Method {name!r} is for {row.tasks}; for these data choose from: {', '.join(fitting_methods(task))}."
+        )
+    return create(row, name, task, options, generator, network)
+
+
+def create(
+    row: Row,
+    name: str,
+    task: Task,
+    options: Mapping[str, Any],
+    generator: torch.Generator | None = None,
+    network: Network | None = None,
+) -> tuple[Method, Update]:
+    """As `create_method`, of any row; `name` is for messages."""
+    gradients = str(options.get("gradients", row.gradients))
+    defaults = options_of(row, gradients)
+    update_class = UPDATES[gradients]
+    hints = {
+        **get_type_hints(update_class.__init__),
+        **get_type_hints(row.method.__init__),
+        "gradients": str,
+    }
+    for option, value in options.items():
+        if option not in defaults:
+            raise unknown(f"option of method {name!r}", option, defaults)
+        kind = hints[option]
+        if not isinstance(value, int | float if kind is float else kind):
+            raise InputError(
+                f"Option {option} of method {name!r} cannot be {value!r}; its default is {defaults[option]!r}."
+            )
+    chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
+    own = keyword_options(row.method.__init__)
+    method_arguments = {option: value for option, value in chosen.items() if option in own}
+    update_arguments = {option: value for option, value in chosen.items() if option not in own}
+    method: Method
+    if network is None:
+        method = row.method(task, **method_arguments)
+    elif row.method is DynamicSharing:
+        method = CaseMethod(task, network, **method_arguments)
+    else:
+        raise InputError(f"Method {name!r} has its own network, so it cannot take another one.")
+    if update_class is Decoupled:
+        return method, Decoupled(method, generator, **update_arguments)
+    return method, update_class(method, **update_arguments)
+
+
+def method_of(
+    settings: Mapping[str, Any],
+    task: Task,
+    generator: torch.Generator | None = None,
+    network: Network | None = None,
+) -> tuple[Method, Update]:
+    """A new method and its update from the settings `method` of an experiment: the name and the options.
+
+    Raises:
+        InputError: see `create_method`.
+    """
+    options = {option: value for option, value in settings.items() if option != "name"}
+    return create_method(settings["name"], task, options, generator, network)

@@ -1,0 +1,292 @@
+"""How the losses of a step become `.grad`: the update, which is chosen apart from the method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.batches import Batch, eligible
+from anysubset.errors import InputError, unknown
+from anysubset.gradients import GMD, Decoupling, copies_named
+from anysubset.methods.cases import CaseMethod
+from anysubset.methods.method import Method, Objective, Step
+from anysubset.models import sharing
+from anysubset.models.network import Tree, tree_map
+from anysubset.system import processes
+
+Losses = Mapping[str, Tensor]
+Objectives = Mapping[str, Objective]
+Counts = Mapping[str, int]
+
+
+class Update(ABC):
+    """Takes the losses of one micro-batch after the other, and fills `.grad` when all were added."""
+
+    @abstractmethod
+    def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
+        """Take the losses of one micro-batch.
+
+        Args:
+            losses: by objective, the mean over `counts` samples.
+            objectives: all that the step declared.
+            counts: by objective, how many samples of this micro-batch count.
+            totals: the same over all micro-batches and ranks; objectives without samples have no key.
+        """
+
+    @abstractmethod
+    def finish(self) -> Decoupling | None:
+        """Fill `.grad` with the gradient of the whole step, the same on every rank."""
+
+
+class Mean(Update):
+    """The mean over the cases, plus the weighted sum of all other objectives.
+
+    Args:
+        method: whose parameters are trained.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+
+    def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
+        """Differentiate the micro-batch's share of the loss of the step."""
+        shares = {name: counts[name] / totals[name] * loss for name, loss in losses.items()}
+        cases = [share for name, share in shares.items() if objectives[name].case]
+        others = [objectives[name].weight * share for name, share in shares.items() if not objectives[name].case]
+        number = sum(objectives[name].case for name in totals)
+        terms = ([torch.stack(cases).sum() / number] if cases else []) + others
+        if terms:
+            torch.stack(terms).sum().backward()
+
+    def finish(self) -> None:
+        """Sum the gradients of all ranks."""
+        processes.sum_gradients(self.method.parameters())
+
+
+class Decoupled(Update):
+    """Gradient-guided Modality Decoupling over the cases; all other objectives are added to its result.
+
+    Args:
+        method: whose parameters are trained.
+        generator: draws the orders of projection.
+        rule: how conflicts are removed; see `anysubset.gradients.rules`.
+        reduction: `mean` or `sum` of the projected gradients.
+        conflict: where conflict is measured: on the `shared` parameters, or on `all`.
+        batched: whether the cases are differentiated together, modality by modality, which takes as many times the
+            memory of a backward pass through one modality; by default for volumes on the CPU, where it is faster.
+        recompute: whether to hold the activations of one modality at a time only, for one more forward pass a step.
+        floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
+
+    Raises:
+        InputError: if the method has no cases or shares no parameters between modalities.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        generator: torch.Generator | None = None,
+        *,
+        rule: str = "sequential",
+        reduction: str = "mean",
+        conflict: str = "shared",
+        batched: bool | None = None,
+        recompute: bool = False,
+        floor: float = 1e-8,
+    ) -> None:
+        if conflict not in ("shared", "all"):
+            raise unknown("conflict", conflict, ["shared", "all"])
+        if batched and recompute:
+            raise InputError(
+                "Branches are either batched or recomputed: set one of method.batched and method.recompute."
+            )
+        shared = method.shared_parameters()
+        if not shared:
+            raise InputError(
+                f"{type(method).__name__} shares no parameters between the modalities, so that no case can conflict "
+                "with another: set method.gradients to mean."
+            )
+        self.method = method
+        self.batched = batched
+        self.recompute = recompute
+        self.gmd = GMD(
+            method.parameters() if conflict == "all" else shared,
+            rule=partial(copies_named(rule), floor=floor),
+            reduction=reduction,
+            private=method.parameters(),
+            generator=generator,
+        )
+        self.added_others = False
+        if isinstance(method, CaseMethod):
+            method.call_encoder = self.call_encoder
+
+    def call_encoder(self, encode: Callable[..., Tree], *arguments: Any) -> Tree:
+        """Features of one modality, recomputed or batched in the backward pass if that was asked for or is faster."""
+        if not torch.is_grad_enabled():
+            return encode(*arguments)
+        if self.recompute:
+            return self.gmd.recomputed(encode, *arguments)
+        features = encode(*arguments)
+        return tree_map(self.gmd.batched, features) if self.batches_branches() else features
+
+    def batches_branches(self) -> bool:
+        """Whether branches are batched: as `batched` says, or else where that is faster.
+
+        Torch's convolutions over volumes are slow on the CPU for few samples, and two to three times faster for all
+        cases at once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
+
+        Raises:
+            InputError: if batched branches were asked for where torch cannot compute them.
+        """
+        modules = list(self.method.modules())
+        weights = [module.weight for module in modules if isinstance(module, nn.Conv2d | nn.Conv3d)]
+        strided = any(not weight.is_contiguous() for weight in weights)
+        # Torch's norms have no rule for vmap where dtypes are mixed, and its group norm none for channels last.
+        impossible = strided or any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        if self.batched and impossible:
+            raise InputError(
+                "Branches are batched in float32 and without train.channels_last only: leave out method.batched, "
+                "train.precision or train.channels_last."
+            )
+        if self.batched is not None:
+            return self.batched
+        volumes = any(weight.ndim == 5 and weight.device.type == "cpu" for weight in weights)
+        compiled = any(module._compiled_call_impl is not None for module in modules)  # torch cannot vmap its backward.
+        suitable = (
+            isinstance(self.method, CaseMethod)
+            and isinstance(self.method.network, sharing.DynamicSharing)
+            and type(self.method).extra_objectives is CaseMethod.extra_objectives
+        )
+        return volumes and suitable and not impossible and not compiled and not self.recompute
+
+    def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
+        """Take the gradient of each case apart, and add that of the other objectives to `.grad`."""
+        others = [
+            counts[name] / totals[name] * objectives[name].weight * loss
+            for name, loss in losses.items()
+            if not objectives[name].case
+        ]
+        if others and self.gmd.branches:
+            # Branches are cut from the graph, and receive the gradients of the cases alone.
+            raise InputError(
+                f"{type(self.method).__name__} has objectives beside its cases, "
+                "so its encoders can be neither batched nor recomputed: leave out method.batched and method.recompute."
+            )
+        if others:
+            torch.stack(others).sum().backward(retain_graph=True)
+        self.added_others |= any(not objectives[name].case for name in totals)
+        cases: dict[Hashable, Tensor] = {name: loss for name, loss in losses.items() if objectives[name].case}
+        case_counts: dict[Hashable, float] = {name: counts[name] for name in totals if objectives[name].case}
+        if case_counts:
+            self.gmd.accumulate(cases, case_counts)
+
+    def finish(self) -> Decoupling | None:
+        """Sum the gradients of the other objectives over the ranks, then add the decoupled gradient of the cases."""
+        if self.added_others:  # Before decoupling, whose rows are already those of all ranks.
+            processes.sum_gradients(self.method.parameters())
+        self.added_others = False
+        return self.gmd.decouple() if self.gmd.jacobian.cases else None
+
+
+UPDATES: dict[str, type[Mean] | type[Decoupled]] = {"mean": Mean, "gmd": Decoupled}
+
+
+# ------------------------------------------------------------------------------------------- gradients of a step
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What is known of a step once `.grad` is filled.
+
+    objectives: as declared. totals: by objective, the samples of all micro-batches and ranks that count for it.
+    losses: name, mean loss and number of samples, for each objective and micro-batch of this rank.
+    decoupling: of the cases, if the update decouples them.
+    """
+
+    objectives: Objectives
+    totals: Counts
+    losses: Sequence[tuple[str, Tensor, int]]
+    decoupling: Decoupling | None
+
+    def means(self) -> dict[str, float]:
+        """The mean loss of each objective over all samples that count for it, on all ranks."""
+        parts = processes.gathered([(name, loss.item(), count) for name, loss, count in self.losses])
+        return means_of(parts, self.totals)
+
+
+def means_of(parts: Iterable[tuple[str, float, int]], totals: Counts) -> dict[str, float]:
+    """By name, the mean over all samples, from the means over parts and their numbers of samples.
+
+    >>> means_of([("t1", 1.0, 3), ("t1", 5.0, 1)], {"t1": 4})
+    {'t1': 2.0}
+    """
+    sums = dict.fromkeys(totals, 0.0)
+    for name, value, count in parts:
+        sums[name] += value * count
+    return {name: sums[name] / total for name, total in totals.items()}
+
+
+def samples_that_count(batch: Batch, objectives: Objectives) -> dict[str, int]:
+    """By objective, how many samples of a batch have what it needs."""
+    return {
+        name: len(eligible(batch.inputs, objective.needs)) if objective.needs else len(batch.ids)
+        for name, objective in objectives.items()
+    }
+
+
+def fill_gradients(
+    method: Method,
+    update: Update,
+    batches: Sequence[Batch],
+    step: Step,
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> Gradients | None:
+    """Fill `.grad` with the gradient of one step.
+
+    Args:
+        method: on its device, in training mode.
+        update: made for the method.
+        batches: the micro-batches of this rank.
+        step: with the cases that were drawn.
+        autocast: entered around the losses.
+        scale: multiplies a loss before it is differentiated, for a loss scaler.
+
+    Returns:
+        None if no sample, on any rank, counts for any objective; `.grad` is then untouched.
+
+    Raises:
+        ValueError: if the losses are not those of the objectives that have samples.
+    """
+    device = next(method.parameters()).device
+    objectives = method.objectives(step)
+    counts = [samples_that_count(batch, objectives) for batch in batches]
+    sums = {name: sum(each[name] for each in counts) for name in objectives}
+    totals = processes.totals(sums, device)
+    if not totals:
+        return None
+    parts: list[tuple[str, Tensor, int]] = []
+    for batch, batch_counts in zip(batches, counts, strict=True):
+        with autocast():
+            losses = method.losses(batch.to(device), step)
+        check_losses(method, losses, batch_counts)
+        parts += [(name, loss.detach(), batch_counts[name]) for name, loss in losses.items()]
+        update.add({name: scale(loss) for name, loss in losses.items()}, objectives, batch_counts, totals)
+    decoupling = update.finish()
+    method.finish(step)
+    return Gradients(objectives, totals, parts, decoupling)
+
+
+def check_losses(method: Method, losses: Losses, counts: Counts) -> None:
+    """Raise ValueError unless there is one loss for each objective that has samples, and no other."""
+    expected = {name for name, count in counts.items() if count}
+    if set(losses) != expected:
+        raise ValueError(
+            f"{type(method).__name__}.losses gave {', '.join(losses) or 'nothing'}; the objectives with samples in "
+            f"this batch are {', '.join(name for name in counts if name in expected) or 'none'}."
+        )

@@ -1,0 +1,108 @@
+"""The checkpoint of a training: everything that the next step depends on, in one file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+
+from anysubset.methods.method import Method
+from anysubset.system import processes, tensor_file
+from anysubset.training.cost import most_bytes
+from anysubset.training.run import Run, check_same
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    step: steps done, over all stages.
+    skipped: those of them that changed nothing: no sample of the batch was eligible for any objective, or a gradient
+        in float16 overflowed.
+    best: the best validation score of the current stage, at step `best_step`.
+    finished: whether all stages are done.
+    validation: the validation score of each region or metric by scenario, at `best_step`.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    best: float | None = None
+    best_step: int = 0
+    finished: bool = False
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """What changes while a method is trained, beside `Progress`."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    generator: torch.Generator
+
+
+def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
+    """Write `latest.safetensors`, `decoupling.npz` and `cost.json`; only the first rank writes."""
+    if not run.writes:
+        return
+    run.decoupling.save()
+    run.cost.save(most_bytes(next(state.method.parameters()).device))
+    moments = {
+        f"{parameter}.{name}": value
+        for parameter, values in state.optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None  # Momentum of a parameter that never had a gradient.
+    }
+    tensors = {
+        **tensor_file.with_prefix("method.", state.method.state_dict()),
+        **tensor_file.with_prefix("optimizer.", moments),
+        "random.method": state.generator.get_state(),
+        "random.torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    facts = {"experiment": run.experiment.flat(), **asdict(progress), "scaler": state.scaler.state_dict()}
+    tensor_file.save(run.latest, tensors, facts)
+
+
+def read_progress(run: Run) -> Progress:
+    """How far the latest checkpoint has come; a new `Progress` if there is no checkpoint.
+
+    Raises:
+        InputError: if the checkpoint belongs to another experiment.
+    """
+    if not run.latest.exists():
+        return Progress()
+    facts = tensor_file.read_facts(run.latest)
+    check_same(run.experiment, facts["experiment"], run.latest)
+    return Progress(**{each.name: facts[each.name] for each in fields(Progress)})
+
+
+def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
+    """Put method, optimizer, scaler and random generators into the state of the latest checkpoint.
+
+    with_optimizer: False where the checkpoint ends a stage, since the next stage begins with a new optimizer.
+    """
+    tensors, facts = tensor_file.load(run.latest)
+    tensor_file.load_module(tensor_file.without_prefix("method.", tensors), state.method, run.latest)
+    if with_optimizer:
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensor_file.without_prefix("optimizer.", tensors).items():
+            parameter, _, name = key.partition(".")
+            moments.setdefault(int(parameter), {})[name] = value
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(facts["scaler"])
+    state.generator.set_state(tensors["random.method"])
+    restore_chance(run, tensors, facts)
+
+
+def restore_chance(run: Run, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    """Set torch's global generators."""
+    if run.writes:
+        torch.set_rng_state(tensors["random.torch"])
+    else:  # The checkpoint holds the state of the first rank; the others only must not draw what that one draws.
+        torch.manual_seed(run.experiment.seed + 1_000_003 * processes.rank() + facts["step"])
+    if run.writes and "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
