@@ -86,7 +86,7 @@ def test_a_table_of_the_paper(told, runs: Path):
         (["--output", "nowhere/table.md"], "nowhere/table.md lies in a folder that is not there."),
         (["--published"], "--published stands beside a table of the paper: add --paper 1 to 5."),
         (["--rate-by.t2", "0.5"], "Unknown modality 't2'. Did you mean 't1'? Choose from: flair, t1."),
-        (["--rate-by.t1", "1.5"], "The rate of t1 is a probability from 0 to 1, not 1.5."),
+        (["--rate-by.t1", "1.5"], "The rate of t1 must be a probability from 0 to 1, not 1.5."),
         (
             ["--rate-by.t1", "0.5", "--paper", "1"],
             "--rate-by is for our own tables; the paper's have no such column: leave out --paper.",

@@ -1,9 +1,7 @@
-import io
-
 import pytest
-from rich.console import Console
 
-from anysubset.report.table import Means, metric_table, scenario_table
+from anysubset.report.grid import as_text
+from anysubset.report.table import Means, metric_grid, scenario_grid
 from anysubset.scenarios import all_scenarios
 
 FULL = {
@@ -19,10 +17,8 @@ GMD = {
 
 
 def rendered(runs: dict[str, Means], modalities: tuple[str, ...], scale: float = 100.0) -> str:
-    """The table as it stands on a wide terminal, without colours."""
-    console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(scenario_table(runs, modalities, "A title", scale))
-    return console.export_text()
+    """The table as text."""
+    return as_text(scenario_grid(runs, modalities, "A title", scale))
 
 
 def lines(text: str) -> list[list[str]]:
@@ -96,10 +92,8 @@ def test_metrics_side_by_side_by_hand():
     }
     counts = {("t2",): 4, ("t1",): 3, ("t2", "t1"): 2}
     constants = {"mean of training": {"acc2": 0.4, "mae": 1.25}, "chance": {"acc2": 0.6}}
-    table = metric_table({"gmd": values}, ("t2", "t1"), "A title", ["acc2", "mae", "corr"], counts, constants)
-    console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(table)
-    text = console.export_text()
+    table = metric_grid({"gmd": values}, ("t2", "t1"), "A title", ["acc2", "mae", "corr"], counts, constants)
+    text = as_text(table)
     assert [word in text for word in ("A title", "Acc-2 %", "MAE", "Corr")] == [True] * 4
     assert [line.split() for line in text.splitlines() if any(c.isdecimal() for c in line)][1:] == [
         ["●", "○", "4", "50.0", "1.000"],
@@ -118,10 +112,8 @@ def test_metrics_of_two_runs_side_by_side():
     first = {("t1",): {"mae": 1.0}, ("t2",): {"mae": 2.0}}
     second = {("t1",): {"mae": 0.5}, ("t2",): {"mae": 0.7}}
     counts = {("t1",): 4, ("t2",): 3}
-    table = metric_table({"full": first, "gmd": second}, ("t1", "t2"), "", ["mae"], counts, {"mean": {"mae": 3.0}})
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(table)
-    found = [line.split() for line in console.export_text().splitlines()]
+    table = metric_grid({"full": first, "gmd": second}, ("t1", "t2"), "", ["mae"], counts, {"mean": {"mae": 3.0}})
+    found = [line.split() for line in as_text(table).splitlines()]
     assert ["full", "gmd"] in found
     assert ["●", "○", "4", "1.000", "0.500"] in found
     # (1 + 2) / 2 and (.5 + .7) / 2; a constant stands below both.

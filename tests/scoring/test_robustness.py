@@ -48,6 +48,13 @@ def tables(draw, names=ABC):
 def test_the_mean_counts_every_scenario_once():
     assert mean(TWO) == Fraction(17, 3)
     assert mean(THREE) == 5
+    # By hand: (8 + 1) / 2 of the first and the last of the single modalities.
+    assert mean(THREE, [("a",), ("c",)]) == Fraction(9, 2)
+
+
+def test_there_is_no_mean_with_a_scenario_that_has_no_score():
+    assert mean({("a",): 1.0}, [("a",), ("b",)]) is None
+    assert mean({}) is None
 
 
 def test_the_worst_scenario_depends_on_what_is_better():
@@ -76,7 +83,7 @@ def test_a_gain_where_less_is_better_is_positive_when_it_helps():
 
 
 def test_a_gain_needs_its_members():
-    with pytest.raises(InputError, match="no score of b; this number needs it"):
+    with pytest.raises(InputError, match="Scenario b has no score, and this number needs it"):
         gain({("a",): 1.0, ("a", "b"): 2.0}, AB)
 
 
@@ -170,7 +177,7 @@ def test_floats_give_floats():
 
 
 def test_shapley_needs_every_scenario():
-    with pytest.raises(InputError, match=r"no score of b and 1 more"):
+    with pytest.raises(InputError, match=r"Scenario b and 1 more has no score"):
         shapley({("a",): 1.0}, AB)
 
 
@@ -211,7 +218,7 @@ def test_the_area_by_hand():
 
 
 def test_the_area_needs_every_number_missing():
-    with pytest.raises(InputError, match=r"0 to 2 missing, not \[0\] alone"):
+    with pytest.raises(InputError, match=r"0 to 2 missing, not only \[0\]"):
         area({ABC: 1.0}, ABC)
 
 
@@ -234,16 +241,16 @@ def test_the_expected_score_by_hand():
 
 def test_what_cannot_occur_need_not_be_scored():
     assert expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 1})) == 5.0
-    with pytest.raises(InputError, match=r"no score of a\+b"):
+    with pytest.raises(InputError, match=r"Scenario a\+b has no score"):
         expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 0.5}))
 
 
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"a": 0.1}, "Rates are for a, b, each; these are for a"),
-        ({"a": 0.1, "b": 1.5}, "rate of b is a probability from 0 to 1, not 1.5"),
-        ({"a": 1, "b": 1}, "nothing is ever there"),
+        ({"a": 0.1}, "Give a rate for each of a, b; got a"),
+        ({"a": 0.1, "b": 1.5}, "rate of b must be a probability from 0 to 1, not 1.5"),
+        ({"a": 1, "b": 1}, "no modality is ever present"),
     ],
 )
 def test_wrong_rates_are_refused(rates, message):

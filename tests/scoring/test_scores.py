@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.scoring.scores import COLUMNS, Score, by_number_missing, means, overall, read_rows, write_scores
+from anysubset.scoring.scores import COLUMNS, Score, means, overall, read_rows, write_scores
 
 NAMES = ("flair", "t1")
 FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}
@@ -41,24 +41,6 @@ def test_means_are_over_the_samples_by_scenario_and_region():
 def test_overall_is_the_mean_over_scenarios_and_regions():
     # By hand: (0.2 + 0.4 + 0.6 + 1.0) / 4.
     assert overall({("t1",): {"WT": 0.2, "ET": 0.4}, ("flair",): {"WT": 0.6, "ET": 1.0}}) == pytest.approx(0.55)
-
-
-def test_by_number_missing_every_scenario_counts_once():
-    found = {
-        ("flair",): {"WT": 0.1, "ET": 0.0},
-        ("t1",): {"WT": 0.3, "ET": 0.2},
-        ("t2",): {"WT": 0.8, "ET": 0.1},
-        ("flair", "t1"): {"WT": 0.5, "ET": 0.6},
-        ("flair", "t2", "t1"): {"WT": 0.9, "ET": 0.7},
-    }
-    # By hand, of three modalities: two are missing in the first three, one in the fourth, none in the last.
-    groups = by_number_missing(found, ("flair", "t2", "t1"))
-    assert groups == {
-        0: {"WT": 0.9, "ET": 0.7},
-        1: {"WT": 0.5, "ET": 0.6},
-        2: {"WT": pytest.approx(0.4), "ET": pytest.approx(0.1)},
-    }
-    assert list(groups) == [0, 1, 2]
 
 
 # ------------------------------------------------------------------------------------------------------ the file
@@ -130,9 +112,9 @@ def test_a_failure_in_the_middle_leaves_the_old_scores(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "a,b\n1,2\n", "run,method,seed,dataset,split,scenario,sample,metric,region,value\n"]
 )
-def test_a_table_of_something_else_is_refused_and_left_alone(tmp_path, text):
+def test_another_table_is_refused_and_not_overwritten(tmp_path, text):
     path = tmp_path / "scores.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"scores\.csv is no table of scores; its columns must be run, method,"):
+    with pytest.raises(InputError, match=r"scores\.csv is not a table of scores; its columns must be run, method,"):
         write_scores(path, some([0.1]), NAMES, FACTS)
     assert path.read_text() == text

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from anysubset.commands.terminal import say
+from anysubset.commands.terminal import say, say_table
 
 MOST = 15  # Cases whose cosines fit into 80 columns.
 
@@ -19,27 +16,22 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
     say()
     say(f"Gradients of the weights of step {result['step']}; {title}")
     columns = ["trained", "1st third", "2nd", "3rd"] if training else []
-    table = Table("", "case", "norm", "weight", *columns, box=SIMPLE_HEAD)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    rows = []
     thirds = [third["weights"] for third in training["thirds"]] if training else []
     for number, name in enumerate(cases, start=1):
         weights = [each.get(name) for each in ([training["weights"], *thirds] if training else [])]
         cells = ["" if value is None else f"{value:.2f}" for value in (now["weights"][name], *weights)]
-        table.add_row(str(number), name, f"{now['norms'][name] or 0:.3g}", *cells)
-    say(table)
+        rows.append([str(number), name, f"{now['norms'][name] or 0:.3g}", *cells])
+    say_table(["", "case", "norm", "weight", *columns], rows)
     if len(cases) <= MOST:
         say("Cosines, eq. (5); below 0: in conflict")
-        # Fifteen cases fit into 80 columns.
-        table = Table("", *map(str, range(1, len(cases) + 1)), box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-        for column in table.columns:
-            column.justify, column.no_wrap = "right", True
+        rows = []
         for number, row in enumerate(place, start=1):
             values = [now["cosines"][row][column] for column in place]
             cells = ["" if value is None else f"{value:.2f}".replace("0.", ".") for value in values]
             cells[number - 1] = "1"
-            table.add_row(str(number), *cells)
-        say(table)
+            rows.append([str(number), *cells])
+        say_table(["", *map(str, range(1, len(cases) + 1))], rows)  # Fifteen cases fit into 80 columns.
     if now["conflicting"] is not None:
         say(f"{100 * now['conflicting']:.1f} % of the pairs of cases conflict, the mean over batches")
     worst = [pair for pair in now["pairs"] if pair["conflicting"] > 0][:5]
@@ -55,7 +47,10 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
         say("Training logged no conflicts: only `gmd` sees them; with method.rule none it trains as `sharing` does.")
     if result["learning"]:
         say("How much of its first loss each modality alone has lost, in %")
-        table = Table("alone", "after a third", "two thirds", "all", box=SIMPLE_HEAD)
-        for name, values in result["learning"].items():
-            table.add_row(name, *("" if value is None else f"{100 * value:.0f}" for value in values))
-        say(table)
+        say_table(
+            ["alone", "after a third", "two thirds", "all"],
+            [
+                [name, *("" if value is None else f"{100 * value:.0f}" for value in values)]
+                for name, values in result["learning"].items()
+            ],
+        )

@@ -4,23 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from anysubset.commands.terminal import say
+from anysubset.commands.terminal import say, say_table
 
 
 def show_volumes(report: Mapping[str, Any]) -> None:
     """What `inspect_volumes` found, as tables."""
     total = report["patients"]
     say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
-    table = Table("modality", "patients", "missing")
-    for name, count in report["modalities"].items():
-        table.add_row(name, str(count), str(total - count) if count < total else "")
-    say(table)
-    table = Table("scenario", "patients")
-    for name, count in report["scenarios"].items():
-        table.add_row(name, str(count))
-    say(table)
+    counts = report["modalities"].items()
+    say_table(
+        ["modality", "patients", "missing"],
+        [[name, str(count), str(total - count) if count < total else ""] for name, count in counts],
+    )
+    say_table(["scenario", "patients"], [[name, str(count)] for name, count in report["scenarios"].items()])
     for label, key in (
         ("shapes", "shapes"),
         ("spacings in mm", "spacings"),
@@ -50,30 +46,29 @@ def show_table(report: Mapping[str, Any]) -> None:
         return
     groups = "" if report["groups"] is None else f" in {report['groups']} groups"
     say(f"{report['path']}: {report['layout']}, {report['samples']} samples{groups}")
-    table = Table("modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero")
+    rows = []
     for name, found in report["modalities"].items():
         lengths = found.get("lengths")
-        table.add_row(
-            name,
-            str(found["samples"]),
-            str(report["samples"] - found["samples"] or ""),
-            found["shape"],
-            found.get("padding") or "",
-            f"{lengths['least']}-{lengths['greatest']}" if lengths else "",
-            f"{found['minimum']:.4g}",
-            f"{found['maximum']:.4g}",
-            str(found["all_zero"] or ""),
+        rows.append(
+            [
+                name,
+                str(found["samples"]),
+                str(report["samples"] - found["samples"] or ""),
+                found["shape"],
+                found.get("padding") or "",
+                f"{lengths['least']}-{lengths['greatest']}" if lengths else "",
+                f"{found['minimum']:.4g}",
+                f"{found['maximum']:.4g}",
+                str(found["all_zero"] or ""),
+            ]
         )
-    say(table)
+    say_table(["modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero"], rows)
     for name, found in report["modalities"].items():
         lines = {"NaN or infinite": found["cleaned"], "constant columns": found["constant"]}
         said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
         if said:
             say(f"{name}: {said}")
-    table = Table("scenario", "samples")
-    for name, count in report["scenarios"].items():
-        table.add_row(name, str(count))
-    say(table)
+    say_table(["scenario", "samples"], [[name, str(count)] for name, count in report["scenarios"].items()])
     say(f"target: {target_line(report['target'])}")
     for name, found in report["splits"].items():
         groups = "" if found["groups"] is None else f" in {found['groups']} groups"
@@ -94,10 +89,11 @@ def show_missingness(
         Counter(tuple(name for name in modalities if name in names) for names in each.values())
         for each in (before, after)
     ]
-    table = Table("scenario", "before", "after")
-    for scenario in in_order({*counts[0], *counts[1]}, tuple(modalities)):
-        table.add_row(scenario_name(scenario), *(str(count[scenario] or "") for count in counts))
-    say(table)
+    scenarios = in_order({*counts[0], *counts[1]}, tuple(modalities))
+    say_table(
+        ["scenario", "before", "after"],
+        [[scenario_name(scenario), *(str(count[scenario] or "") for count in counts)] for scenario in scenarios],
+    )
 
 
 def target_line(target: Mapping[str, Any]) -> str:

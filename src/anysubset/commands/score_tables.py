@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from anysubset.commands.terminal import say
+from anysubset.commands.terminal import say, say_grid, say_table
 
 if TYPE_CHECKING:
     from anysubset.api import Evaluation
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
     """Print the scores of one run: every scenario, then random missingness if it was scored."""
-    from anysubset.report.table import scenario_table
+    from anysubset.report.table import scenario_grid
     from anysubset.scoring.scores import means
     from anysubset.tables.dataset import TableDataset
 
@@ -29,18 +26,18 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
         show_table_scores({run.name: scores}, dataset, split, title)
     else:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, title)
-        say(scenario_table({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
+        say_grid(scenario_grid({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
     if evaluation.random:
         show_random_missing(evaluation.random, dataset.headline)
 
 
 def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
     """The scenario table of Dice, and the protocol that it stands under."""
-    from anysubset.report.table import scenario_table
+    from anysubset.report.table import scenario_grid
 
     title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
-    say(scenario_table(tables, dataset.task.modalities, title))
+    say_grid(scenario_grid(tables, dataset.task.modalities, title))
     say(
         "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0. Weights chosen on "
         f"validation. Split {dataset.split_hash(split)}."
@@ -55,7 +52,7 @@ def show_table_scores(
     metrics: Sequence[str] = (),
 ) -> None:
     """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
-    from anysubset.report.table import metric_table
+    from anysubset.report.table import metric_grid
     from anysubset.scenarios import all_scenarios, scenario_name, support
     from anysubset.scoring.scores import over_set
 
@@ -68,7 +65,7 @@ def show_table_scores(
         values[run] = {scenario: found[scenario_name(scenario)] for scenario in eligible}
     title = f"{title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
-    say(metric_table(values, names, title, metrics or dataset.headline, eligible, dataset.constants(split)))
+    say_grid(metric_grid(values, names, title, metrics or dataset.headline, eligible, dataset.constants(split)))
     say(
         f"{dataset.protocol} A scenario is scored on the samples that have its modalities (n). Weights chosen on "
         f"validation, by the mean loss over the scenarios. Split {dataset.split_hash(split)}."
@@ -90,10 +87,7 @@ def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> No
             name: {f"Dice {region} %": number("dice", value) for region, value in regions.items()}
             for name, regions in found.items()
         }
-    table = Table("rate", *next(iter(rows.values())))
-    for name, cells in rows.items():
-        table.add_row(name, *cells.values())
-    say(table)
+    say_table(["rate", *next(iter(rows.values()))], [[name, *cells.values()] for name, cells in rows.items()])
 
 
 def show_results(lines: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
@@ -103,14 +97,9 @@ def show_results(lines: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> N
     listed = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
     asked = [(split, metric) for split in splits for metric in listed]
     found = [(split, metric) for split, metric in asked if any(f"{split} {metric}" in line for line in lines)]
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("run", "validation"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("at step", justify="right")
-    for split, metric in found:
-        table.add_column(f"{split}\n{heading(metric)}", justify="right", min_width=6)
+    rows = []
     for line in lines:
         chosen = shown(line["metric"], line["validation"]) if "metric" in line else "-"
         cells = [number(metric, line.get(f"{split} {metric}")) for split, metric in found]
-        table.add_row(line["run"], chosen, str(line.get("step", "")), *cells)
-    say(table)
+        rows.append([line["run"], chosen, str(line.get("step", "")), *cells])
+    say_table(["run", "validation", "at step", *(f"{split}\n{heading(metric)}" for split, metric in found)], rows)

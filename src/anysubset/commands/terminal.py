@@ -2,9 +2,13 @@
 
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from anysubset.report.grid import Grid
 
 # Output that goes to a file is as wide as the widest table needs.
 console = Console(
@@ -17,6 +21,20 @@ console = Console(
 def say(line: Any = "") -> None:
     """Print a line or a table. Lines are never wrapped, so that a path can be copied."""
     console.print(line, soft_wrap=isinstance(line, str), markup=False)
+
+
+def say_grid(grid: "Grid") -> None:
+    """Print a table with its title and notes."""
+    from anysubset.report.grid import as_text
+
+    say(as_text(grid).removesuffix("\n"))
+
+
+def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table without a title."""
+    from anysubset.report.grid import Grid
+
+    say_grid(Grid("", head, list(rows)))
 
 
 def complain(line: str) -> None:

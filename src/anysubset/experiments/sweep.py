@@ -362,21 +362,25 @@ def result_of(run: Planned, splits: Sequence[str]) -> Settings:
 
 
 def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
-    """Means over scenarios, from a `scores.csv`: of every metric of each split."""
+    """Mean over all scored scenarios of every metric of each split, from a `scores.csv`."""
+    from anysubset.scoring import robustness
     from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 
-    values: dict[tuple[str, str], dict[str, dict[bool, list[float]]]] = {}
-    listed: dict[str, dict[str, None]] = {split: {} for split in splits}
+    values: dict[tuple[str, str], dict[tuple[str, ...], dict[bool, list[float]]]] = {}
+    listed: dict[str, dict[tuple[str, ...], None]] = {split: {} for split in splits}
     for row in of_scenarios(read_rows(path)):
         if row["split"] in listed and row["dataset"] == dataset:
-            listed[row["split"]][row["scenario"]] = None
-            kinds = values.setdefault((row["split"], row["metric"]), {}).setdefault(row["scenario"], {})
+            scenario = tuple(row["scenario"].split("+"))
+            listed[row["split"]][scenario] = None
+            kinds = values.setdefault((row["split"], row["metric"]), {}).setdefault(scenario, {})
             kinds.setdefault(row["sample"] == ALL, []).append(float(row["value"]))
-    return {
-        f"{split} {metric}": fmean(fmean(kinds.get(True) or kinds[False]) for kinds in scenarios.values())
-        for (split, metric), scenarios in values.items()
-        if metric not in RECORDED and len(scenarios) == len(listed[split])
-    }
+    means = {}
+    for (split, metric), scenarios in values.items():
+        by_scenario = {scenario: fmean(kinds.get(True) or kinds[False]) for scenario, kinds in scenarios.items()}
+        mean = robustness.mean(by_scenario, listed[split])
+        if metric not in RECORDED and mean is not None:
+            means[f"{split} {metric}"] = mean
+    return means
 
 
 def write_results(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -5,19 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from anysubset.report.grid import dots
 from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
-from anysubset.scenarios import Scenario, grouped_by_missing
+from anysubset.report.table import Line, lines_of
+from anysubset.scenarios import Scenario
+from anysubset.scoring import robustness
 from anysubset.scoring.scores import heading
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table of scenarios: its name and dots, and the scenarios that its score is the mean of."""
-
-    cells: tuple[str, ...]
-    scenarios: tuple[Scenario, ...]
-    family: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,32 +50,25 @@ class Comparison:
             for method, by_seed in self.group.results.items()
         }
 
-    def by_seed(self, method: str, some: Sequence[Scenario] | None = None) -> dict[int, float]:
-        """The mean over some scenarios, or all, by seed; seeds in which it is not defined everywhere are left out."""
-        wanted = self.group.first.scenarios if some is None else some
-        return {
-            seed: fmean(values[scenario] for scenario in wanted)
-            for seed, values in self.scores[method].items()
-            if all(scenario in values for scenario in wanted)
-        }
+    def by_seed(self, method: str, scenarios: Sequence[Scenario] | None = None) -> dict[int, float]:
+        """Mean over scenarios (all by default) by seed; a seed in which one of them has no score has no key."""
+        chosen = self.group.first.scenarios if scenarios is None else scenarios
+        means = {seed: robustness.mean(values, chosen) for seed, values in self.scores[method].items()}
+        return {seed: mean for seed, mean in means.items() if mean is not None}
 
     def over_seeds(self, method: str) -> dict[Scenario, float]:
-        """The mean over the seeds, by scenario; a scenario in which some seed has no score has no key."""
-        found = {}
+        """Mean over the seeds by scenario; a scenario without a score in every seed has no key."""
+        means = {}
         for scenario in self.group.first.scenarios:
             values = self.by_seed(method, [scenario])
             if len(values) == len(self.scores[method]):
-                found[scenario] = fmean(values.values())
-        return found
+                means[scenario] = fmean(values.values())
+        return means
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The scenarios, then the means by number missing, most first, and over all."""
-        found = [Line(("", *dots(each, self.modalities)), (each,), "scenario") for each in self.group.first.scenarios]
-        gap = ("",) * len(self.modalities)
-        missing = grouped_by_missing(self.group.first.scenarios, self.modalities)
-        found += [Line((f"{count} missing", *gap), tuple(group), "missing") for count, group in missing.items()]
-        return [*found, Line(("all", *gap), tuple(self.group.first.scenarios), "all")]
+        """The scenarios, then the means by number of missing modalities, then the mean over all scenarios."""
+        return lines_of(self.group.first.scenarios, self.modalities)
 
     @cached_property
     def constants(self) -> dict[str, float]:

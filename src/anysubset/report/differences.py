@@ -9,8 +9,9 @@ from statistics import fmean
 import numpy as np
 
 from anysubset.errors import InputError, unknown
-from anysubset.report.comparison import Comparison, Line
+from anysubset.report.comparison import Comparison
 from anysubset.report.results import BySample
+from anysubset.report.table import Line
 from anysubset.scenarios import Scenario
 from anysubset.scoring.statistics import (
     DRAWS,

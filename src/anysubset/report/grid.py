@@ -1,4 +1,4 @@
-"""A table as text, before it is decided for whom: the terminal, Markdown or LaTeX."""
+"""A table of text cells, and its writers: terminal, Markdown, LaTeX."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ PRESENT, MISSING = "●", "○"
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of cells.
+    """A table of text cells.
 
-    title: above it.
-    head: one cell a column.
-    rows: as many cells each.
-    rules: numbers of rows, from 0, that a line is drawn above.
-    notes: below it, a line each.
+    title: line above the table; none if empty.
+    head: heading of each column.
+    rows: as many cells each as there are columns.
+    rules: 0-based indices of the rows above which a rule is drawn.
+    notes: lines below the table.
     """
 
     title: str
@@ -30,18 +30,18 @@ class Grid:
 
 
 def dots(scenario: Sequence[str], modalities: Sequence[str]) -> list[str]:
-    """A cell a modality: whether it is present."""
+    """A cell per modality: filled if it is present in the scenario, open if it is missing."""
     return [PRESENT if name in scenario else MISSING for name in modalities]
 
 
 def numeric(grid: Grid, column: int) -> bool:
-    """Whether a column holds no words but its head, so that it is set to the right."""
+    """Whether a column holds numbers and no words below its heading; such columns are right-aligned."""
     cells = [row[column] for row in grid.rows]
-    return not any(cell[:1].isalpha() for cell in cells) and any(any(each.isdigit() for each in cell) for cell in cells)
+    return not any(cell[:1].isalpha() for cell in cells) and any(any(map(str.isdigit, cell)) for cell in cells)
 
 
 def as_text(grid: Grid) -> str:
-    """For a terminal; as wide as it must be."""
+    """The table for a terminal, as wide as its cells need."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column, name in enumerate(grid.head):
         table.add_column(name, justify="right" if numeric(grid, column) else "left", no_wrap=True)
@@ -49,15 +49,16 @@ def as_text(grid: Grid) -> str:
         if number and number in grid.rules:
             table.add_section()
         table.add_row(*row)
-    # Wider than any table, so that nothing is cut off; a table takes what it needs.
+    # Wider than any table, so that no cell is cut off; the table itself takes only what it needs.
     console = Console(file=io.StringIO(), record=True, width=10_000, highlight=False, markup=False)
     console.print(table)
     lines = [line.rstrip() for line in console.export_text().splitlines()]
-    return "\n".join([grid.title, *lines, *grid.notes]) + "\n"
+    title = [grid.title] if grid.title else []
+    return "\n".join([*title, *lines, *grid.notes]) + "\n"
 
 
 def as_markdown(grid: Grid) -> str:
-    """A pipe table; lines between rows are lost."""
+    """A pipe table; Markdown has no rules between rows, so these are lost."""
     bars = ["---:" if numeric(grid, column) else "---" for column in range(len(grid.head))]
     rows = [grid.head, bars, *grid.rows]
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
@@ -66,7 +67,7 @@ def as_markdown(grid: Grid) -> str:
 
 
 LATEX: Mapping[str, str] = {
-    **{each: f"\\{each}" for each in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -79,7 +80,7 @@ LATEX: Mapping[str, str] = {
 
 
 def as_latex(grid: Grid) -> str:
-    """A `table` for the packages booktabs and amssymb, with the notes below it."""
+    """A `table` environment with the notes below it; needs the packages booktabs and amssymb."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(latex, cells)) + r" \\"
@@ -108,12 +109,12 @@ def as_latex(grid: Grid) -> str:
 
 
 def latex(text: str) -> str:
-    """With what means something to LaTeX written so that it means itself.
+    """Text with LaTeX's special characters escaped.
 
     >>> latex("50 % of a_b")
     '50 \\\\% of a\\\\_b'
     """
-    return "".join(LATEX.get(each, each) for each in text.replace("\n", " "))
+    return "".join(LATEX.get(character, character) for character in text.replace("\n", " "))
 
 
 FORMATS: dict[str, Callable[[Grid], str]] = {"terminal": as_text, "markdown": as_markdown, "latex": as_latex}

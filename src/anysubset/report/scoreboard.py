@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
-from anysubset.report.comparison import Comparison, Line
+from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, matrix
 from anysubset.report.figures import Curve
 from anysubset.report.side_by_side import between, change, empty_score, probability, signed
+from anysubset.report.table import Line
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import number

@@ -10,6 +10,7 @@ from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare, read_groups
 from anysubset.report.grid import Grid
 from anysubset.report.results import PLACES, Together, differ
+from anysubset.report.table import rules_of
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import SHARES, number
@@ -72,7 +73,7 @@ def scores_grid(comparison: Comparison) -> Grid:
         [*line.cells, *(spread(comparison, method, line.scenarios) for method in comparison.methods)]
         for line in comparison.lines
     ]
-    rules = rules_of(comparison)
+    rules = rules_of(comparison.lines)
     gap = [""] * len(comparison.modalities)
     if comparison.constants:
         rules.append(len(rows))
@@ -80,17 +81,6 @@ def scores_grid(comparison: Comparison) -> Grid:
         rows.append([name, *gap, *([number(comparison.metric, value)] * len(comparison.methods))])
     head = ["", *comparison.modalities, *comparison.methods]
     return Grid(comparison.title, head, rows, rules, protocol(comparison))
-
-
-def rules_of(comparison: Comparison) -> list[int]:
-    """Where another number of modalities begins, and where the means do."""
-    found, lines = [], comparison.lines
-    for place in range(1, len(lines)):
-        before, here = lines[place - 1], lines[place]
-        larger = here.family == "scenario" and len(here.scenarios[0]) > len(before.scenarios[0])
-        if before.family != here.family or larger:
-            found.append(place)
-    return found
 
 
 def spread(comparison: Comparison, method: str, some: Sequence[Scenario]) -> str:
@@ -112,7 +102,7 @@ def difference_grid(
     ]
     head = ["", *comparison.modalities, *JUDGED]
     title = f"{method} less {reference}: {comparison.title}"
-    return without_blank(Grid(title, head, rows, rules_of(comparison)), INTERVALS)
+    return without_blank(Grid(title, head, rows, rules_of(comparison.lines)), INTERVALS)
 
 
 def verdict_grid(

@@ -1,141 +1,122 @@
-"""Scores as tables for a terminal, in the paper's column order."""
+"""Tables of scores by scenario, in the order of the paper: a row per scenario, then means."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from anysubset.report.grid import dots
+from anysubset.report.grid import Grid, dots
 from anysubset.scenarios import Scenario, grouped_by_missing
-from anysubset.scoring.scores import by_number_missing, heading, number, overall
+from anysubset.scoring import robustness
+from anysubset.scoring.scores import heading, number
 
 Means = Mapping[Scenario, Mapping[str, float]]
 
 
-def scenario_table(runs: Mapping[str, Means], modalities: Scenario, title: str, scale: float = 100.0) -> Table:
-    """A row a scenario, a dot for each present modality, and for every run its regions and their mean.
+@dataclass(frozen=True)
+class Line:
+    """A row of a table of scenarios.
 
-    Below them the mean by number missing, and over all scenarios.
+    cells: name, and a dot per modality. scenarios: those whose mean it shows. family: `scenario`, `missing` or `all`.
+    """
+
+    cells: tuple[str, ...]
+    scenarios: tuple[Scenario, ...]
+    family: str
+
+
+def lines_of(scenarios: Sequence[Scenario], modalities: Scenario) -> list[Line]:
+    """A line per scenario, then the means by number of missing modalities (most first), then over all scenarios."""
+    gap = ("",) * len(modalities)
+    return [
+        *(Line(("", *dots(scenario, modalities)), (scenario,), "scenario") for scenario in scenarios),
+        *(
+            Line((f"{count} missing", *gap), tuple(group), "missing")
+            for count, group in sorted(grouped_by_missing(scenarios, modalities).items(), reverse=True)
+        ),
+        Line(("all", *gap), tuple(scenarios), "all"),
+    ]
+
+
+def rules_of(lines: Sequence[Line]) -> list[int]:
+    """Indices of the lines above which a rule is drawn: where the number of modalities changes, and above means."""
+    rules = []
+    for index in range(1, len(lines)):
+        before, here = lines[index - 1], lines[index]
+        larger = here.family == "scenario" and len(here.scenarios[0]) > len(before.scenarios[0])
+        if before.family != here.family or larger:
+            rules.append(index)
+    return rules
+
+
+def scenario_grid(runs: Mapping[str, Means], modalities: Scenario, title: str, scale: float = 100.0) -> Grid:
+    """Scores by region, and their mean over the regions, in every scenario.
 
     Args:
-        runs: by name, what `anysubset.scoring.scores.means` gives; all with the same scenarios and regions.
+        runs: by name, the result of `anysubset.scoring.scores.means`; all with the same scenarios and regions.
         modalities: in the order of the columns.
         title: above the table.
-        scale: 100 shows shares as percent.
+        scale: 100 prints shares in per cent.
     """
-    table = begun(title, modalities)
+    scenarios = list(next(iter(runs.values())))
+    lines = lines_of(scenarios, modalities)
+    head, columns = ["", *modalities], []
     for name, means in runs.items():
-        regions = list(next(iter(means.values())))
-        for column in columns_of(regions):
-            table.add_column(f"{name}\n{column}", justify="right")
-    add_scenarios(
-        table,
-        modalities,
-        {each: cells([means[each] for means in runs.values()], scale) for each in next(iter(runs.values()))},
-    )
-    table.add_section()
-    gap = [""] * len(modalities)
-    groups = [by_number_missing(means, modalities) for means in runs.values()]
-    for missing in sorted(groups[0], reverse=True):
-        table.add_row(f"{missing} missing", *gap, *cells([group[missing] for group in groups], scale))
-    table.add_section()
-    table.add_row("all", *gap, *cells([across(means) for means in runs.values()], scale))
-    return table
+        regions = list(means[scenarios[0]])
+        for region in regions:
+            head.append(f"{name}\n{region}")
+            columns.append({scenario: means[scenario][region] for scenario in scenarios})
+        if len(regions) > 1:
+            head.append(f"{name}\nmean")
+            columns.append({scenario: sum(means[scenario].values()) / len(regions) for scenario in scenarios})
+    rows = [
+        [*line.cells, *(f"{scale * robustness.mean(column, line.scenarios):.1f}" for column in columns)]
+        for line in lines
+    ]
+    return Grid(title, head, rows, rules_of(lines))
 
 
-def metric_table(
+def metric_grid(
     runs: Mapping[str, Means],
     modalities: Scenario,
     title: str,
     metrics: Sequence[str],
     counts: Mapping[Scenario, int],
     constants: Mapping[str, Mapping[str, float]],
-) -> Table:
-    """A row a scenario, a dot for each present modality, how many samples have them, and metrics side by side.
+) -> Grid:
+    """Several metrics of each run in every scenario, with the number of samples (n), and constant baselines below.
 
-    Below them the means by number missing and over all scenarios, and what constants score. A metric that is not
-    defined in some scenario is blank there, and in every mean that it would enter.
+    A metric that is undefined in a scenario is blank there, and in every mean over that scenario.
 
     Args:
-        runs: by name, and by scenario, the metrics over the set; all with the same scenarios.
+        runs: by name and scenario, the metrics of the set; all with the same scenarios.
         modalities: in the order of the columns.
         title: above the table.
-        metrics: those that are shown, in this order, for each run.
-        counts: by scenario, the samples that were scored.
-        constants: by name, the metrics of answers without looking.
+        metrics: to be shown, in this order, for each run.
+        counts: number of scored samples by scenario.
+        constants: metrics of constant baselines by name.
     """
-    table = begun(title, modalities)
-    table.add_column("n", justify="right")
-    for run in runs:
+    lines = lines_of(list(next(iter(runs.values()))), modalities)
+    head = ["", *modalities, "n"]
+    columns = []
+    for run, values in runs.items():
         for metric in metrics:
-            table.add_column(f"{run}\n{heading(metric)}" if len(runs) > 1 else heading(metric), justify="right")
-    first = list(next(iter(runs.values())))
-    rows = {
-        each: [number(metric, values[each].get(metric)) for values in runs.values() for metric in metrics]
-        for each in first
-    }
-    add_scenarios(table, modalities, {each: [str(counts[each]), *row] for each, row in rows.items()})
-    missing = grouped_by_missing(sorted(first, key=len), modalities)
-    groups = {**{f"{count} missing": group for count, group in missing.items()}, "all": first}
+            head.append(f"{run}\n{heading(metric)}" if len(runs) > 1 else heading(metric))
+            columns.append((metric, of_metric(values, metric)))
+    rows = []
+    for line in lines:
+        count = str(counts[line.scenarios[0]]) if line.family == "scenario" else ""
+        means = (number(metric, robustness.mean(column, line.scenarios)) for metric, column in columns)
+        rows.append([*line.cells, count, *means])
+    rules = rules_of(lines)
+    if constants:
+        rules.append(len(rows))
     gap = [""] * (len(modalities) + 1)
-    for name, group in groups.items():
-        if name in ("all", next(iter(groups))):
-            table.add_section()
-        found = [
-            number(metric, mean_of(metric, [values[scenario] for scenario in group]))
-            for values in runs.values()
-            for metric in metrics
-        ]
-        table.add_row(name, *gap, *found)
-    table.add_section()
-    for name, constant in constants.items():
-        table.add_row(name, *gap, *(number(metric, constant.get(metric)) for _ in runs for metric in metrics))
-    return table
+    rows += [
+        [name, *gap, *(number(metric, constant.get(metric)) for metric, _ in columns)]
+        for name, constant in constants.items()
+    ]
+    return Grid(title, head, rows, rules)
 
 
-def begun(title: str, modalities: Scenario) -> Table:
-    """A table with a column for names and one for each modality."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in modalities:
-        table.add_column(name, justify="center")
-    return table
-
-
-def add_scenarios(table: Table, modalities: Scenario, rows: Mapping[Scenario, Sequence[str]]) -> None:
-    """A row a scenario: its dots, then its cells; a gap wherever the next one has more modalities."""
-    size = 1
-    for scenario, found in rows.items():
-        if len(scenario) > size:
-            table.add_section()
-            size = len(scenario)
-        table.add_row("", *dots(scenario, modalities), *found)
-
-
-def mean_of(metric: str, group: Sequence[Mapping[str, float]]) -> float | None:
-    """Over scenarios; none where the metric is not defined in all of them."""
-    found = [values[metric] for values in group if metric in values]
-    return fmean(found) if len(found) == len(group) else None
-
-
-def columns_of(regions: list[str]) -> list[str]:
-    """The regions, and their mean where there are several."""
-    return [*regions, "mean"] if len(regions) > 1 else regions
-
-
-def cells(rows: list[Mapping[str, float]], scale: float) -> list[str]:
-    """One line of numbers."""
-    shown = []
-    for regions in rows:
-        values = list(regions.values())
-        if len(values) > 1:
-            values.append(sum(values) / len(values))
-        shown += [f"{scale * value:.1f}" for value in values]
-    return shown
-
-
-def across(means: Means) -> dict[str, float]:
-    """The mean over the scenarios, by region."""
-    regions = next(iter(means.values()))
-    return {region: overall({scenario: {region: row[region]} for scenario, row in means.items()}) for region in regions}
+def of_metric(values: Means, metric: str) -> dict[Scenario, float]:
+    """One metric by scenario, without the scenarios in which it is undefined."""
+    return {scenario: scores[metric] for scenario, scores in values.items() if metric in scores}

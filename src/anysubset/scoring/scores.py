@@ -1,4 +1,4 @@
-"""Scores: one long table, one row a sample, scenario, metric and region."""
+"""`scores.csv`: a long table with one row per scenario, sample, metric and region; and how metrics are printed."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -7,20 +7,19 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.errors import InputError
-from anysubset.scenarios import Scenario, grouped_by_missing, scenario_name
+from anysubset.scenarios import Scenario, scenario_name
 from anysubset.system.files import whole
 
 COLUMNS = (
     "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
 )  # fmt: skip
 
-
-ALL = "all"  # In place of an id, for a metric over the set; in place of a region, where there are none.
+ALL = "all"  # Stands for the sample in rows of a whole set, and for the region if the task has no regions.
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number. `sample` is an id, or `all` for a metric over the set; `region` is `all` where there are none."""
+    """One row: a metric of one sample, or of the whole set (`sample` is `all`); `region` is `all` without regions."""
 
     scenario: Scenario
     sample: str
@@ -29,10 +28,10 @@ class Score:
     value: float
 
 
-# Rows of one sample that are no metric: what was predicted, and what is true.
+# Rows of one sample that are not metrics: its prediction and its target.
 RECORDED = ("prediction", "target")
 
-# Metrics from 0 to 1 that are shown in per cent, under this name.
+# Metrics from 0 to 1 that are printed in per cent, and their headings.
 SHARES = {
     "dice": "Dice",
     "acc2": "Acc-2",
@@ -48,7 +47,7 @@ SHARES = {
 
 
 def shown(metric: str, value: float) -> str:
-    """A metric and its value, as people write them.
+    """Metric and value for a line of text.
 
     >>> shown("dice", 0.7654), shown("mae", 0.7654)
     ('Dice 76.5', 'mae 0.765')
@@ -57,7 +56,7 @@ def shown(metric: str, value: float) -> str:
 
 
 def heading(metric: str) -> str:
-    """What stands above a column of a metric.
+    """Heading of a column of this metric.
 
     >>> heading("acc2"), heading("mae")
     ('Acc-2 %', 'MAE')
@@ -66,7 +65,7 @@ def heading(metric: str) -> str:
 
 
 def number(metric: str, value: float | None) -> str:
-    """A metric's value in a column of that heading; blank where there is none.
+    """Value for a column under `heading`; blank for None.
 
     >>> number("acc2", 0.7654), number("mae", 0.7654), number("corr", None)
     ('76.5', '0.765', '')
@@ -77,58 +76,56 @@ def number(metric: str, value: float | None) -> str:
 
 
 def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, float]]:
-    """Of one metric, the mean over the samples, by scenario and region, in the order of the scores."""
+    """Mean of one metric over the samples, by scenario and region, in the order of the scores."""
     values: dict[Scenario, dict[str, list[float]]] = {}
     for score in scores:
         if score.metric == metric:
             values.setdefault(score.scenario, {}).setdefault(score.region, []).append(score.value)
     return {
-        scenario: {region: fmean(found) for region, found in regions.items()} for scenario, regions in values.items()
+        scenario: {region: fmean(numbers) for region, numbers in regions.items()}
+        for scenario, regions in values.items()
     }
 
 
 def over_set(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """The metrics over the set, by the name of the scenario; none where every metric is a sample's."""
-    found: dict[str, dict[str, float]] = {}
+    """Metrics of the whole set by scenario name and metric; empty if all metrics are of single samples."""
+    metrics: dict[str, dict[str, float]] = {}
     for score in scores:
         if score.sample == ALL:
-            found.setdefault(scenario_name(score.scenario), {})[score.metric] = score.value
-    return found
+            metrics.setdefault(scenario_name(score.scenario), {})[score.metric] = score.value
+    return metrics
 
 
 def overall(means: Mapping[Scenario, Mapping[str, float]]) -> float:
-    """The mean over scenarios and regions, by which checkpoints are chosen."""
+    """Mean over all scenarios and regions: the number by which the best checkpoint is selected."""
     return fmean(value for regions in means.values() for value in regions.values())
 
 
-def by_number_missing(
-    means: Mapping[Scenario, Mapping[str, float]], modalities: Scenario
-) -> dict[int, dict[str, float]]:
-    """The mean over the scenarios that lack 0, 1, 2, .. modalities, by region."""
-    return {
-        missing: {region: fmean(means[scenario][region] for scenario in group) for region in means[group[0]]}
-        for missing, group in sorted(grouped_by_missing(means, modalities).items())
-    }
-
-
 def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, facts: Mapping[str, object]) -> None:
-    """`scores.csv`; rows of the same run, dataset and split are replaced, others stay.
+    """Write `scores.csv`. Rows of the same run, dataset and split are replaced; all others stay.
 
-    facts: `run`, `method`, `seed`, `dataset` and `split` of these scores.
+    Args:
+        path: of the file.
+        scores: to be written.
+        modalities: of the task.
+        facts: `run`, `method`, `seed`, `dataset` and `split` of these scores.
+
+    Raises:
+        InputError: if the file exists and is not a table of scores.
     """
-    kept = read_rows(path) if path.exists() else []
-    same = {name: str(facts[name]) for name in ("run", "dataset", "split")}
-    kept = [row for row in kept if any(row[name] != value for name, value in same.items())]
+    replaced = {name: str(facts[name]) for name in ("run", "dataset", "split")}
+    rows = read_rows(path) if path.exists() else []
+    others = [row for row in rows if any(row[name] != value for name, value in replaced.items())]
     with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(others)
         for score in scores:
             writer.writerow(
                 {
                     **facts,
                     "scenario": scenario_name(score.scenario),
-                    # Blank where it differs from sample to sample, as in `random:0.3`; see `of_scenarios`.
+                    # Blank for random missingness (`random:0.3`), where it differs between samples; see `of_scenarios`.
                     "n_missing": "" if set(score.scenario) - set(modalities) else len(modalities) - len(score.scenario),
                     "sample": score.sample,
                     "metric": score.metric,
@@ -139,18 +136,18 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
 
 
 def of_scenarios(rows: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """The rows of a `scores.csv` without those of random missing, which are another protocol."""
+    """Rows of the scenarios, without those of random missingness, which is another protocol."""
     return [row for row in rows if row["n_missing"]]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a `scores.csv`, as text.
+    """All rows of a `scores.csv`, as text.
 
     Raises:
-        InputError: if the file does not have its columns.
+        InputError: if the columns are not `COLUMNS`.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path} is no table of scores; its columns must be {', '.join(COLUMNS)}.")
+            raise InputError(f"{path} is not a table of scores; its columns must be {', '.join(COLUMNS)}.")
         return list(reader)
