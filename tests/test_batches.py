@@ -32,7 +32,7 @@ def fault(action, *arguments, **named) -> str:
 
 
 def observed(*rows: int) -> Observed:
-    """One number a sample: ten times its place in the batch."""
+    """One number for each sample: ten times its index in the batch."""
     places = torch.tensor(rows, dtype=torch.int64)
     return Observed(10.0 * places, places)
 
@@ -41,7 +41,7 @@ def sample_of(inputs: dict[str, Tensor], name: str = "p") -> tuple[dict[str, Ten
     return inputs, torch.zeros(1), name
 
 
-def test_a_modality_holds_the_samples_that_have_it_and_their_places():
+def test_a_modality_holds_the_samples_that_have_it_and_their_indices():
     # Three patients: the first and the last have t1, the last two have flair, and nobody has t2.
     batch = collate(
         [
@@ -78,11 +78,11 @@ def test_any_pattern_of_presence_is_collated_without_filling(patterns: list[set[
     batch = collate(samples)
     # A modality that nobody has, has no key.
     assert set(batch.inputs) == set().union(*patterns)
-    for name, found in batch.inputs.items():
+    for name, values in batch.inputs.items():
         have = [row for row, pattern in enumerate(patterns) if name in pattern]
-        assert found.indices.tolist() == have
-        assert found.indices.dtype == torch.int64
-        assert_close(found.values, torch.tensor([[10.0 * row + BRATS.index(name)] * 2 for row in have]))
+        assert values.indices.tolist() == have
+        assert values.indices.dtype == torch.int64
+        assert_close(values.values, torch.tensor([[10.0 * row + BRATS.index(name)] * 2 for row in have]))
     assert batch.target.tolist() == list(range(len(patterns)))
     assert batch.ids == tuple(str(row) for row in range(len(patterns)))
 
@@ -118,8 +118,10 @@ def test_a_batch_without_samples_is_refused():
     fault(collate, [])
 
 
-def test_values_and_places_must_match():
-    assert fault(Observed, torch.zeros(3, 1), torch.tensor([0, 1])) == "3 samples came with 2 places in the batch."
+def test_values_and_indices_must_match():
+    assert (
+        fault(Observed, torch.zeros(3, 1), torch.tensor([0, 1])) == "3 samples came with 2 indices; give one for each."
+    )
 
 
 def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
@@ -128,13 +130,13 @@ def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
     assert inputs == {"a": 1, "b": 2, "c": 3}
 
 
-def test_plain_tensors_are_what_every_sample_has():
+def test_plain_tensors_hold_a_value_for_every_sample():
     values = torch.tensor([[1.0], [2.0]])
     already = observed(1)
-    found = as_observed({"a": values, "b": already})
-    assert found["a"].values is values
-    assert found["a"].indices.tolist() == [0, 1]
-    assert found["b"] is already
+    inputs = as_observed({"a": values, "b": already})
+    assert inputs["a"].values is values
+    assert inputs["a"].indices.tolist() == [0, 1]
+    assert inputs["b"] is already
 
 
 def test_places_stay_on_the_cpu_wherever_the_values_go():
@@ -143,9 +145,9 @@ def test_places_stay_on_the_cpu_wherever_the_values_go():
     batch = Batch({"a": observed(0, 1), "text": sequence}, torch.zeros(3), ("p1", "p2", "p3")).to("meta")
     assert batch.target.device.type == "meta"
     assert batch.ids == ("p1", "p2", "p3")
-    for found in batch.inputs.values():
-        assert found.values.device.type == "meta"
-        assert found.indices.device.type == "cpu"
+    for values in batch.inputs.values():
+        assert values.values.device.type == "meta"
+        assert values.indices.device.type == "cpu"
     assert batch.inputs["text"].valid is not None
     assert batch.inputs["text"].valid.device.type == "meta"
     assert batch.inputs["a"].valid is None

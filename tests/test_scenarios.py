@@ -47,12 +47,12 @@ def test_scenarios_stand_in_the_column_order_of_the_papers_table_2():
 @given(st.integers(1, 10))
 def test_there_are_two_to_the_m_less_one_different_scenarios_none_of_them_empty(count: int):
     names = [f"m{index}" for index in range(count)]
-    found = all_scenarios(names)
-    assert len(found) == len(set(found)) == 2**count - 1
-    # The names of each are in the given order, without repetition.
-    assert all(scenario == tuple(name for name in names if name in scenario) for scenario in found)
-    assert min(map(len, found)) == 1
-    assert [len(scenario) for scenario in found] == sorted(len(scenario) for scenario in found)
+    scenarios = all_scenarios(names)
+    assert len(scenarios) == len(set(scenarios)) == 2**count - 1
+    # The names of a scenario are in the order of the modalities, without repetition.
+    assert all(scenario == tuple(name for name in names if name in scenario) for scenario in scenarios)
+    assert min(map(len, scenarios)) == 1
+    assert [len(scenario) for scenario in scenarios] == sorted(len(scenario) for scenario in scenarios)
 
 
 @quick
@@ -110,7 +110,7 @@ def test_random_draws_as_many_different_scenarios_in_the_order_of_the_table(coun
     k = data.draw(st.integers(1, min(2**count - 1, 12)))
     cases = case_sampler(names, f"random={k}")(seeded(data.draw(st.integers(0, 99))))
     assert len(cases) == k
-    # In the order of `scenarios`, hence known, not empty, and none twice.
+    # In the order of `all_scenarios`, hence valid, not empty, and none twice.
     assert cases == [scenario for scenario in all_scenarios(names) if scenario in cases]
 
 
@@ -170,7 +170,10 @@ def test_the_state_of_the_generator_is_all_that_a_resumed_run_needs():
 @pytest.mark.parametrize(
     ("cases", "said"),
     [
-        ("al", "Unknown cases 'al'. Did you mean 'all'? Choose from: all, missing=R, random=K."),
+        (
+            "al",
+            "Unknown cases 'al'. Did you mean 'all'? Choose from: all, full, missing=R, random=K, sample, sample=size.",
+        ),
         ("mising=1", "Did you mean 'missing=R'?"),
         ("all=2", "Unknown cases 'all=2'. Did you mean 'all'?"),
         ("", "Unknown cases ''. Choose from"),

@@ -33,14 +33,14 @@ class Observed:
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.indices):
-            raise InputError(f"{len(self.values)} samples came with {len(self.indices)} places in the batch.")
+            raise InputError(f"{len(self.values)} samples came with {len(self.indices)} indices; give one for each.")
         if not (self.indices.diff() > 0).all():
-            raise InputError(f"Places in the batch must ascend, each once; these are {self.indices.tolist()}.")
+            raise InputError(f"Indices must be ascending and unique; these are {self.indices.tolist()}.")
 
     def to(self, device: torch.device | str) -> "Observed":
-        """The same samples, with their values on a device."""
+        """Copy the values to a device."""
         valid = None if self.valid is None else self.valid.to(device)
-        # The places stay on the CPU: they steer indexing and must never cost a synchronisation.
+        # The indices stay on the CPU: reading them must never wait for the device.
         return replace(self, values=self.values.to(device, non_blocking=True), valid=valid)
 
 
@@ -48,7 +48,7 @@ Inputs = Mapping[str, Observed | Tensor]
 
 
 class Indexed(Protocol):
-    """Anything that knows which samples of a batch it is about, such as `Observed`."""
+    """Values of a subset of a batch's samples, with their indices, such as `Observed`."""
 
     @property
     def indices(self) -> Tensor:
@@ -69,7 +69,7 @@ class Batch:
     groups: tuple[str, ...] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch, on a device."""
+        """Copy inputs and target to a device."""
         inputs = {name: observed.to(device) for name, observed in self.inputs.items()}
         return replace(self, inputs=inputs, target=self.target.to(device, non_blocking=True))
 
@@ -102,23 +102,23 @@ def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]], groups:
 
 
 def as_observed(inputs: Inputs) -> dict[str, Observed]:
-    """Plain tensors as what every sample of the batch has; what is observed already stays as it is.
+    """Turn plain tensors, which hold a value for every sample, into `Observed`; leave `Observed` as they are.
 
     Raises:
         InputError: if plain tensors differ in their number of samples.
     """
-    lengths = {name: len(given) for name, given in inputs.items() if not isinstance(given, Observed)}
+    lengths = {name: len(values) for name, values in inputs.items() if not isinstance(values, Observed)}
     if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError(f"Plain tensors hold what every sample has, but their numbers of samples differ: {found}.")
+        counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"Plain tensors hold a value for every sample, but their numbers of samples differ: {counts}.")
     return {
-        name: given if isinstance(given, Observed) else Observed(given, torch.arange(len(given)))
-        for name, given in inputs.items()
+        name: values if isinstance(values, Observed) else Observed(values, torch.arange(len(values)))
+        for name, values in inputs.items()
     }
 
 
 def keep(inputs: Mapping[str, Value], scenario: Iterable[str]) -> dict[str, Value]:
-    """The inputs of a scenario, and nothing else."""
+    """Inputs of the modalities of a scenario, without the others."""
     return {name: inputs[name] for name in scenario}
 
 
@@ -140,7 +140,7 @@ def eligible(inputs: Mapping[str, Indexed], scenario: Scenario) -> Tensor:
 
 
 def present_by_sample(inputs: Mapping[str, Indexed], samples: int, modalities: Scenario) -> list[Scenario]:
-    """For each of the samples of a batch, the modalities that it has, in the order of `modalities`."""
+    """Modalities of each sample of a batch, in the order of `modalities`."""
     indices = {modality: set(observed.indices.tolist()) for modality, observed in inputs.items()}
     return [
         tuple(modality for modality in modalities if index in indices.get(modality, ())) for index in range(samples)

@@ -13,7 +13,7 @@ import torch
 from anysubset.errors import InputError, unknown
 
 Scenario = tuple[str, ...]
-MOST = 16  # Modalities whose 65,535 scenarios may still be listed.
+MOST = 16  # Modalities whose scenarios can be listed: 65,535.
 CaseSampler = Callable[[torch.Generator | None], list[Scenario]]
 
 
@@ -35,53 +35,57 @@ def all_scenarios(modalities: Iterable[str], missing: int | None = None) -> list
     if missing is not None and not 0 <= missing < len(names):
         raise InputError(f"Of {len(names)} modalities, 0 to {len(names) - 1} can be missing, not {missing}.")
     if len(names) > MOST:
-        raise InputError(f"{len(names)} modalities have too many scenarios to list; draw some, as with cases random=5.")
+        raise InputError(
+            f"{len(names)} modalities have too many scenarios to list; draw a few, as with cases random=5."
+        )
     sizes = range(1, len(names) + 1) if missing is None else [len(names) - missing]
-    found = []
+    scenarios = []
     for size in sizes:
-        places = sorted(itertools.combinations(range(len(names)), size), key=lambda chosen: chosen[::-1])
-        found += [tuple(names[place] for place in chosen) for chosen in places]
-    return found
+        combinations = sorted(itertools.combinations(range(len(names)), size), key=lambda indices: indices[::-1])
+        scenarios += [tuple(names[index] for index in indices) for indices in combinations]
+    return scenarios
 
 
-def in_order(some: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:
-    """Some scenarios, in the order in which `scenarios` lists all."""
-    place = {name: index for index, name in enumerate(modalities)}
-    return sorted(some, key=lambda scenario: (len(scenario), [place[name] for name in scenario[::-1]]))
+def in_order(scenarios: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:
+    """Sort scenarios into the order of `all_scenarios`."""
+    index_of = {name: index for index, name in enumerate(modalities)}
+    return sorted(scenarios, key=lambda scenario: (len(scenario), [index_of[name] for name in scenario[::-1]]))
 
 
-def support(present: Iterable[Scenario], some: Iterable[Scenario]) -> dict[Scenario, int]:
-    """How many samples are eligible for each of some scenarios, from what each sample has.
+def support(present: Iterable[Scenario], scenarios: Iterable[Scenario]) -> dict[Scenario, int]:
+    """Number of samples that are eligible for each scenario, from the modalities of each sample.
 
     >>> support([("a",), ("a", "b")], all_scenarios(["a", "b"]))
     {('a',): 2, ('b',): 1, ('a', 'b'): 1}
     """
-    having = Counter(frozenset(names) for names in present)
-    return {scenario: sum(count for names, count in having.items() if names.issuperset(scenario)) for scenario in some}
+    counts = Counter(frozenset(names) for names in present)
+    return {
+        scenario: sum(count for names, count in counts.items() if names.issuperset(scenario)) for scenario in scenarios
+    }
 
 
-def grouped_by_missing(some: Iterable[Scenario], modalities: Scenario) -> dict[int, list[Scenario]]:
-    """Some scenarios by how many modalities they lack; as they come, and so do the numbers.
+def grouped_by_missing(scenarios: Iterable[Scenario], modalities: Scenario) -> dict[int, list[Scenario]]:
+    """Scenarios by number of missing modalities; numbers and scenarios in the order in which they first occur.
 
     >>> grouped_by_missing(all_scenarios(["a", "b"]), ("a", "b"))
     {1: [('a',), ('b',)], 0: [('a', 'b')]}
     """
     groups: dict[int, list[Scenario]] = {}
-    for scenario in some:
+    for scenario in scenarios:
         groups.setdefault(len(modalities) - len(scenario), []).append(scenario)
     return groups
 
 
 def scenario_name(scenario: Scenario) -> str:
-    """The names joined by `+`, as they stand in `scores.csv`."""
+    """Names joined by `+`, as in the column `scenario` of `scores.csv`."""
     return "+".join(scenario)
 
 
 def scenario_of(present: Iterable[str], modalities: Iterable[str]) -> Scenario:
-    """The present names as a scenario, in the order of `modalities`.
+    """Make a scenario of the present modalities, in the order of `modalities`.
 
     Raises:
-        InputError: if none is present, or one is not among the modalities.
+        InputError: if none is present, or one is not among `modalities`.
     """
     present, modalities = set(present), tuple(modalities)
     for name in sorted(present - set(modalities)):
@@ -95,9 +99,12 @@ def scenario_of(present: Iterable[str], modalities: Iterable[str]) -> Scenario:
 
 
 def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
-    """The sampler that `cases` describes: `all`, `full`, `missing=R` or `random=K` (without replacement).
+    """Make the sampler that `cases` describes: `all`, `full`, `missing=R` or `random=K` (without replacement).
 
-    The sampler takes a generator and returns the cases of one training step, in the order of `scenarios`.
+    The sampler takes a generator and returns the cases of one training step, in the order of `all_scenarios`.
+
+    Raises:
+        InputError: if `cases` is none of these, or its number is out of range.
     """
     names = tuple(modalities)
     kind, _, number = cases.partition("=")
@@ -109,8 +116,8 @@ def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
     if cases == "full":
         return lambda generator: [names]
     if kind == "missing":
-        some = all_scenarios(names, missing=int(number))
-        return lambda generator: some
+        incomplete = all_scenarios(names, missing=int(number))
+        return lambda generator: incomplete
     if kind == "random":
         count = int(number)
         if not 1 <= count < 2 ** len(names):
@@ -144,12 +151,12 @@ def draw_scenario(present: Scenario, how: str, generator: torch.Generator) -> Sc
 
 
 def draw_cases(modalities: Scenario, count: int, generator: torch.Generator | None) -> list[Scenario]:
-    """`count` different scenarios, every one of the 2^M - 1 equally likely, for any number of modalities."""
+    """Draw `count` different scenarios; each of the 2^M - 1 is equally likely, for any number of modalities."""
     drawn: set[Scenario] = set()
     while len(drawn) < count:
-        # Fair coins, one a modality; the empty set is drawn again, which keeps the others equally likely.
+        # One fair coin for each modality. Rejecting the empty set keeps the others equally likely.
         coins = torch.randint(2, (len(modalities),), generator=generator).tolist()
-        chosen = tuple(name for name, coin in zip(modalities, coins, strict=True) if coin)
-        if chosen:
-            drawn.add(chosen)
+        scenario = tuple(name for name, coin in zip(modalities, coins, strict=True) if coin)
+        if scenario:
+            drawn.add(scenario)
     return in_order(drawn, modalities)

@@ -185,7 +185,9 @@ def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path, fault)
     (utterances.parent / "mine.json").write_text(json.dumps(splits))
     try:
         assert table_dataset(utterances, splits="mine.json").ids("train") == everyone[4:8]
-        assert "one of data.splits and data.folds" in fault(table_dataset, utterances, splits="mine.json", folds=3)
+        assert "to read splits or data.folds to draw them, not both" in fault(
+            table_dataset, utterances, splits="mine.json", folds=3
+        )
     finally:
         (utterances.parent / "mine.json").unlink()
 

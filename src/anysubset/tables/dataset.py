@@ -39,7 +39,7 @@ class TableDataset(Dataset):
     Args:
         data: settings of the table and of how it is read.
         model: settings of the task's network.
-        kind_of_table: its modalities and the range of its target, if it is a public data set.
+        table_set: modalities and range of the target, if it is a public data set.
         signature: of the table that a run was trained on; by default made from the training samples of this table.
         report: called with each line about what was read or drawn.
         unlabelled: for prediction alone: targets may be absent, and there are no splits.
@@ -52,14 +52,14 @@ class TableDataset(Dataset):
         self,
         data: DataSettings,
         model: ModelSettings,
-        kind_of_table: TableSet,
+        table_set: TableSet,
         signature: Signature | None = None,
         report: Callable[[str], None] = lambda line: None,
         unlabelled: bool = False,
     ) -> None:
         self.data = data
         self.root = data.root
-        table = load_table(data, kind_of_table, None if signature is None else signature.modalities, unlabelled)
+        table = load_table(data, table_set, None if signature is None else signature.modalities, unlabelled)
         report(f"Read {described(table)} from {data.root}")
         for note in notes_of(table):
             report(f"note: {note}")
@@ -73,7 +73,7 @@ class TableDataset(Dataset):
             self.table = replace(self.table, splits=whole)
         self.splits = {**(self.table.splits or {}), "all": self.table.ids}
         chosen = [name for name in ("train", "val") if name in self.splits]
-        self.signature = signature or signature_of(self.table, names, kind_of_table.limits, chosen)
+        self.signature = signature or signature_of(self.table, names, table_set.limits, chosen)
         self.signature.check(self.table)
         if not unlabelled:
             self.signature.check_target(self.table)

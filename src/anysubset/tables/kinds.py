@@ -7,7 +7,11 @@ INTENSITIES = (-3.0, 3.0)  # Limits of a target that also has a sign and seven c
 
 @dataclass(frozen=True)
 class TableSet:
-    """A kind of table: what it is, its modalities in the order of the table, and the range of its target."""
+    """A public data set of vectors or sequences, or any table.
+
+    summary: for `anysubset datasets`. modalities: in the order of the task; empty for all of the file.
+    limits: least and greatest target, or None.
+    """
 
     summary: str
     modalities: tuple[str, ...] = ()
@@ -15,5 +19,5 @@ class TableSet:
 
     @property
     def asked(self) -> str:
-        """What its task asks for, in a line: the range of the target, where one is known."""
+        """Range of the target, for `anysubset datasets`; empty without limits."""
         return "" if self.limits is None else f"{self.limits[0]:g} to {self.limits[1]:g}"

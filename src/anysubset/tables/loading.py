@@ -10,26 +10,36 @@ from anysubset.tables.kinds import TableSet
 from anysubset.tables.table import Table
 
 
-def asked_for(data: DataSettings, known: TableSet) -> dict[str, str] | None:
-    """The modalities that settings or dataset name, with what each is called in the file; None for all there are."""
+def asked_for(data: DataSettings, table_set: TableSet) -> dict[str, str] | None:
+    """Names in the file of the modalities that settings or data set name, by modality; None for all of the file.
+
+    Raises:
+        InputError: if `data.reading.modalities` renames a modality that is not asked for.
+    """
     renamed = data.reading.modalities or {}
-    names = list(data.modalities or known.modalities or renamed)
+    names = list(data.modalities or table_set.modalities or renamed)
     for name in renamed:
         if name not in names:
             raise unknown("modality", name, names)
     return {name: renamed.get(name, name) for name in names} or None
 
 
-def load_table(data: DataSettings, known: TableSet, trained: Scenario | None = None, unlabelled: bool = False) -> Table:
-    """The table that the settings describe.
+def load_table(
+    data: DataSettings, table_set: TableSet, trained: Scenario | None = None, unlabelled: bool = False
+) -> Table:
+    """Read the table that the settings describe.
 
     Args:
-        data: where it is, and how to read it.
-        known: what kind of table it is.
-        trained: the modalities of a run, whichever of them there are; by default those that are asked for, all of them.
-        unlabelled: whether the target need not be there, and who is in which group and split is not asked.
+        data: its path, and how to read it.
+        table_set: its modalities, if it is a public data set.
+        trained: modalities of a trained run, any of which may be absent from the file; by default every modality that
+            the settings name must be there.
+        unlabelled: for prediction alone: the target may be absent, and named groups and splits are not read.
+
+    Raises:
+        InputError: if the file cannot be read, or lacks what the settings name.
     """
-    wanted = asked_for(data, known)
+    wanted = asked_for(data, table_set)
     if trained is not None:
         wanted = {name: (wanted or {}).get(name, name) for name in trained}
     options: dict[str, Any] = {**vars(data.reading), "modalities": wanted}
@@ -39,13 +49,13 @@ def load_table(data: DataSettings, known: TableSet, trained: Scenario | None = N
 
 
 def described(table: Table) -> str:
-    """How many samples there are, and how many have what."""
+    """Number of samples, and how many have each modality, in a line."""
     counts = ", ".join(f"{name} {len(observed.indices)}" for name, observed in table.inputs.items())
     return f"{len(table)} samples ({counts})"
 
 
 def notes_of(table: Table) -> list[str]:
-    """What is to be known of the file."""
+    """Lines on what a user should know of the file, such as values that were set to 0."""
     if table.origin is None:
         return []
     cleaned = [f"{count} NaN or infinite values of {name} became 0." for name, count in table.origin.cleaned.items()]

@@ -26,14 +26,14 @@ KINDS = {2: "vector", 3: "sequence", 4: "image"}
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """Streams, answers and scale of a training split.
+    """Inputs, target and scale of a training split.
 
-    streams: by modality, in the order of the task.
-    classes: their names, by number; none for regression.
-    limits: the least and the greatest number that a target may be, or None.
-    statistics: by modality, but for tokens, mean and deviation over the training samples; see `standardised`.
-    constants: what to answer without looking, by name; a number of a class for classes.
-    fingerprints: of what was trained on.
+    streams: kind and size of the input, by modality in the order of the task.
+    classes: names of the classes, by number; empty for regression.
+    limits: least and greatest target, or None.
+    statistics: mean and deviation over the training samples, by modality without tokens; see `standardised`.
+    constants: predictions of constant baselines, by name; the number of a class for classes.
+    fingerprints: hashes of the ids of the splits, and of the modalities of the training samples.
     """
 
     streams: Mapping[str, Stream]
@@ -45,17 +45,17 @@ class Signature:
 
     @property
     def modalities(self) -> Scenario:
-        """In the order of the task."""
+        """Modalities in the order of the task."""
         return tuple(self.streams)
 
     def knowledge(self) -> Knowledge:
-        """As a run folder keeps it."""
+        """Tensors and facts of the file in the run folder."""
         tensors: dict[str, Tensor] = {}
         for name, (mean, deviation) in self.statistics.items():
             tensors |= {f"{name}.mean": mean, f"{name}.deviation": deviation}
         facts: dict[str, Any] = {
             "modalities": list(self.streams),
-            "streams": {name: {"kind": each.kind, "size": each.size} for name, each in self.streams.items()},
+            "streams": {name: {"kind": stream.kind, "size": stream.size} for name, stream in self.streams.items()},
             "classes": list(self.classes),
             "limits": None if self.limits is None else list(self.limits),
             "constants": dict(self.constants),
@@ -64,31 +64,23 @@ class Signature:
         return tensors, facts
 
     def check(self, table: Table) -> None:
-        """What is there of a table can be answered from.
-
-        Raises:
-            InputError: if a modality has another kind or size than the one that was trained on.
-        """
+        """Raise InputError if a modality of the table has another kind or size than in training."""
         for name, observed in table.inputs.items():
-            found, trained = stream_of(observed), self.streams[name]
-            if found != trained:
+            stream, trained = stream_of(observed), self.streams[name]
+            if stream != trained:
                 raise InputError(
-                    f"{name} is of kind {found.kind} and size {found.size}; the run was trained on kind "
+                    f"{name} is of kind {stream.kind} and size {stream.size}; the run was trained on kind "
                     f"{trained.kind} and size {trained.size}."
                 )
 
     def check_target(self, table: Table) -> None:
-        """The targets of a table are such as the run was trained on.
-
-        Raises:
-            InputError: if they are not.
-        """
+        """Raise InputError if targets are of another kind than in training, or out of range."""
         if table.regression == bool(self.classes):
             kinds = ("numbers", "classes") if table.regression else ("classes", "numbers")
             raise InputError(f"The targets are {kinds[0]}, and the run was trained on {kinds[1]}.")
         least, greatest = float(table.target.min()), float(table.target.max())
         if self.classes and greatest >= len(self.classes):
-            raise InputError(f"Class {int(greatest)} is not among the {len(self.classes)} that were there in training.")
+            raise InputError(f"Class {int(greatest)} is not among the {len(self.classes)} of the training data.")
         if self.limits is not None and not self.limits[0] <= least <= greatest <= self.limits[1]:
             raise InputError(
                 f"Targets go from {least:g} to {greatest:g}, beyond {self.limits[0]:g} to {self.limits[1]:g}; "
@@ -99,16 +91,16 @@ class Signature:
 def signature_of(
     table: Table, modalities: Sequence[str], limits: tuple[float, float] | None, splits: Sequence[str]
 ) -> Signature:
-    """What is to be known of a table before training on its split `train`.
+    """Make the signature of a table from its split `train`.
 
     Args:
         table: with that split.
         modalities: in the order of the task.
-        limits: of a target of numbers, if there are any.
-        splits: those whose ids are to be the same when the training goes on.
+        limits: least and greatest target of regression, or None.
+        splits: those whose ids must be the same when training is resumed.
 
     Raises:
-        InputError: if no training sample has one of the modalities.
+        InputError: if no training sample has one of the modalities, or there is only one class.
     """
     train = table.split("train")
     for name in modalities:
@@ -116,10 +108,10 @@ def signature_of(
             raise InputError(f"No training sample has {name!r}: leave it out of data.modalities.")
     classes = () if table.regression else tuple(str(number) for number in range(int(table.target.max()) + 1))
     if len(classes) == 1:
-        raise InputError("Every sample is of class 0; there is nothing to tell apart.")
-    found = presence(table)
+        raise InputError("Every sample is of class 0; give at least two classes.")
+    present = presence(table)
     fingerprints = {name: fingerprint(table.split(name).ids) for name in splits}
-    fingerprints["present"] = fingerprint(f"{each} {' '.join(found[each])}" for each in train.ids)
+    fingerprints["present"] = fingerprint(f"{sample} {' '.join(present[sample])}" for sample in train.ids)
     return Signature(
         streams={name: stream_of(train.inputs[name]) for name in modalities},
         classes=classes,
@@ -131,10 +123,10 @@ def signature_of(
 
 
 def read_signature(path: Path) -> Signature:
-    """What a run folder keeps.
+    """Read the signature of a run.
 
     Raises:
-        InputError: if there is no such file, or it is none of ours.
+        InputError: if there is no such file, or it holds no signature.
     """
     tensors, facts = tensor_file.load(path)
     try:
@@ -152,7 +144,7 @@ def read_signature(path: Path) -> Signature:
 
 
 def stream_of(observed: Observed) -> Stream:
-    """What the input of a modality looks like."""
+    """Kind and size of the input of a modality."""
     values = observed.values
     if not values.is_floating_point():
         return Stream("tokens", 1)
@@ -160,7 +152,7 @@ def stream_of(observed: Observed) -> Stream:
 
 
 def constants_of(train: Table) -> dict[str, float]:
-    """`majority` of classes; `majority` of the signs, `mean` and `median` of numbers."""
+    """Constant predictions: the majority class; or for regression majority sign, mean and median."""
     if train.regression:
         return constant_intensities(train.target)
     return {"majority": majority_class(train.target)}

@@ -12,15 +12,21 @@ from anysubset.tables.table import Table, shown, torn_groups
 
 
 def split(table: Table, data: DataSettings, report: Callable[[str], None], learning: bool) -> Table:
-    """The table with the splits of the settings: those of a file, drawn folds, or its own.
+    """Give a table the splits of the settings: those of a file, drawn folds, or its own.
 
-    learning: whether it is to be trained on, so that it must have what is needed for that.
+    A table with a split `train` and no `val` gets a validation split drawn from `train`.
+
+    Args:
+        table: with or without splits.
+        data: the settings `splits`, `folds` and `fold`.
+        report: called with each line about what was drawn or is wrong with a file of splits.
+        learning: whether the table is for training, so that it must have a split `train`.
 
     Raises:
-        InputError: if it has not, or the splits do not fit the table.
+        InputError: if that is absent, or the splits name ids that the table does not have.
     """
     if data.splits is not None and data.folds is not None:
-        raise InputError("Splits are read or drawn: set one of data.splits and data.folds.")
+        raise InputError("Set data.splits to read splits or data.folds to draw them, not both.")
     if data.splits is not None:
         return checked(replace(table, splits=read_splits(place_of(data.splits, data.root))), report)
     if data.folds is not None:
@@ -35,14 +41,14 @@ def split(table: Table, data: DataSettings, report: Callable[[str], None], learn
         return table
     val = set(validation_of(table.split("train")))
     train = tuple(sample for sample in table.splits["train"] if sample not in val)
-    held = tuple(sample for sample in table.splits["train"] if sample in val)
-    splits = {**table.splits, "train": train, "val": held}
+    validation = tuple(sample for sample in table.splits["train"] if sample in val)
+    splits = {**table.splits, "train": train, "val": validation}
     report(f"No split 'val': drawn from 'train'{grouped(table)}: {sizes(splits)}")
     return replace(table, splits=splits)
 
 
 def checked(table: Table, report: Callable[[str], None]) -> Table:
-    """The table; says where samples of one group are in two splits."""
+    """Report groups that have samples in more than one split; returns the table."""
     torn = torn_groups(table)
     if torn:
         report(f"note: {len(torn)} groups have samples in two splits: {shown(torn)}.")
@@ -50,9 +56,12 @@ def checked(table: Table, report: Callable[[str], None]) -> Table:
 
 
 def validation_of(train: Table) -> tuple[str, ...]:
-    """About a fifth of the training samples, in which classes are spread as they are and no group is torn apart.
+    """Draw about a fifth of the training samples, stratified by class or tercile; groups stay whole.
 
-    The same for every seed of a run: methods are compared on one validation split.
+    Independent of the seed of a run, so that methods are compared on the same validation split.
+
+    Raises:
+        InputError: if there are too few samples, groups or members of a class.
     """
     for count in (5, 4, 3, 2):
         try:
@@ -66,10 +75,10 @@ def validation_of(train: Table) -> tuple[str, ...]:
 
 
 def grouped(table: Table) -> str:
-    """How splits were drawn, for a line."""
+    """Words on groups for the report of a drawn split; empty without groups."""
     return "" if table.groups is None else " with groups kept together"
 
 
 def sizes(splits: Splits | Mapping[str, tuple[str, ...]]) -> str:
-    """How many samples are in each."""
+    """Number of samples of each split, in a line."""
     return ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())

@@ -9,7 +9,15 @@ from anysubset.tasks.prediction import Prediction
 
 
 def prediction_task(model: ModelSettings, signature: Signature) -> Prediction:
-    """The task that settings and signature describe."""
+    """Make the task of a table.
+
+    Args:
+        model: options of the network.
+        signature: streams, classes and limits of the training data.
+
+    Raises:
+        InputError: if an option does not fit the kind of target or input.
+    """
     kinds = {stream.kind for stream in signature.streams.values()}
     usual = "bert" if "tokens" in kinds else "ds-transformer" if kinds == {"sequence"} else "vectors"
     if model.width is not None and model.width != int(model.width):
@@ -32,7 +40,7 @@ def prediction_task(model: ModelSettings, signature: Signature) -> Prediction:
 
 
 def check_lengths(table: Table, task: Prediction) -> None:
-    """Refuses sequences that are longer than the preset takes; not first when a batch comes to them."""
+    """Raise InputError if sequences are longer than the preset takes."""
     for name, observed in table.inputs.items():
         if task.preset == "gmc" and observed.values.shape[1] > task.steps:
             raise InputError(
@@ -42,10 +50,10 @@ def check_lengths(table: Table, task: Prediction) -> None:
 
 
 def check_tokens(table: Table, task: Prediction) -> None:
-    """Refuses tokens that the task's BERT does not know, and sequences that are longer than it takes.
+    """Raise InputError for token ids outside the vocabulary of the task's BERT, or more tokens than it takes.
 
     Raises:
-        InputError: also if there is no such BERT.
+        InputError: also if the folder holds no BERT.
     """
     for name, observed in table.inputs.items():
         if task.bert is None or observed.valid is None or task.streams[name].kind != "tokens":

@@ -24,12 +24,12 @@ ENCODER_DROPOUT = 0.5  # Of `utterance`.
 
 @dataclass(frozen=True)
 class Stream:
-    """What the input of one modality looks like.
+    """Kind and size of the input of a modality.
 
-    kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time), whole
-        numbers that stand for words.
+    kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time),
+        integer token ids.
     size: length of the vector of a step or sample, channels of an image; 1 of tokens.
-    stride: of the convolution over a sequence, to shorten a long one.
+    stride: of the convolution over a sequence; above 1 it shortens the sequence.
     """
 
     kind: str
@@ -42,12 +42,15 @@ class Stream:
         if self.size < 1 or self.stride < 1:
             raise InputError(f"An input has a size and a stride of at least 1, not {self.size} and {self.stride}.")
         if self.stride > 1 and self.kind != "sequence":
-            raise InputError(f"A stride is for sequences; this input is of kind {self.kind!r}.")
+            raise InputError(f"A stride is for sequences only; this input is of kind {self.kind!r}.")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Networks that go together, and their defaults; a layer or dropout of None is not to be chosen."""
+    """Encoders, backbone and head that go together, with their defaults.
+
+    kinds: of the inputs that the encoders take. layers, dropout: None if the backbone has no such option.
+    """
 
     kinds: tuple[str, ...]
     width: int
@@ -57,15 +60,15 @@ class Preset:
 
 
 PRESETS = {
-    # A transformer over steps: Figure 1 of the paper, which leaves the layers open.
+    # A transformer over steps: Figure 1 of the paper, which does not say how many layers.
     "ds-transformer": Preset(("sequence",), 64, 4, 0.2, "norm"),
-    # The parts of GMC (Poklukar et al. 2022), which the paper's sentiment experiments grew out of.
+    # Encoders and backbone of GMC (Poklukar et al. 2022), on which the paper's sentiment experiments build.
     "gmc": Preset(("sequence",), 60, None, None, "residual"),
-    # One vector a modality for each utterance, from networks that were trained elsewhere.
+    # One vector per modality and utterance, computed by pretrained networks.
     "utterance": Preset(("vector",), 128, 2, 0.3, "norm"),
-    # Tables, images, spectrograms, and sequences by their mean.
+    # Vectors, images such as spectrograms, and sequences, which are averaged over time.
     "vectors": Preset(("sequence", "vector", "image"), 128, 2, 0.3, "norm"),
-    # `ds-transformer` with a BERT of its own for each modality of tokens.
+    # `ds-transformer` with a separate BERT for each modality of tokens.
     "bert": Preset(("sequence", "tokens"), 128, 4, 0.1, "norm"),
 }
 OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
@@ -73,16 +76,17 @@ OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
 
 @dataclass(frozen=True)
 class Prediction(Task):
-    """A number (regression) or a class for each sample.
+    """Predict a number (regression) or a class for each sample.
 
-    streams: modality -> what its input looks like.
-    classes: their names, by number; none for regression.
-    limits: the least and the greatest number that a target may be, for those who check or score; answers are free.
-    error: of regression, `l1` or `mse`; classes are learned by cross entropy.
-    preset: which encoders, backbone and head; one of `PRESETS`.
-    width, layers, dropout, head: as the preset has them, unless given. `head` is one of `norm`, `linear`, `residual`.
-    steps: of `gmc`, the length of a sequence.
-    bert: of `bert`, the folder that the BERT is in; see `models/bert.py`.
+    streams: kind and size of the input, by modality.
+    classes: names of the classes, by number; empty for regression.
+    limits: least and greatest target of regression, for checks and metrics; predictions are not clipped to them.
+    error: loss of regression, `l1` or `mse`. The loss of classes is cross entropy.
+    preset: encoders, backbone and head; one of `PRESETS`.
+    width, layers, dropout, head: options of the networks; by default those of the preset. `head` is one of `norm`,
+        `linear`, `residual`.
+    steps: greatest length of a sequence, of preset `gmc` only.
+    bert: folder of the BERT, of preset `bert` only; see `models/bert.py`.
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -104,7 +108,7 @@ class Prediction(Task):
         self.check_sizes()
 
     def check_inputs(self) -> None:
-        """Every modality has a stream that the preset can take."""
+        """Raise InputError if a modality has no stream, or one that the preset cannot take."""
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
         for name in self.streams:
@@ -115,7 +119,7 @@ class Prediction(Task):
             if name not in self.streams:
                 raise InputError(f"Modality {name!r} needs a stream that says what its input looks like.")
             if self.streams[name].kind not in kinds:
-                fitting = [preset for preset, has in PRESETS.items() if self.streams[name].kind in has.kinds]
+                fitting = [other for other, preset in PRESETS.items() if self.streams[name].kind in preset.kinds]
                 raise InputError(
                     f"Preset {self.preset!r} takes inputs of kind {' or '.join(kinds)}; {name!r} is of kind "
                     f"{self.streams[name].kind}, which is for: {', '.join(fitting)}."
@@ -131,9 +135,9 @@ class Prediction(Task):
             raise InputError("Token ids need a BERT: set model.bert to the folder that one was saved to.")
 
     def check_outputs(self) -> None:
-        """Classes or a range, not both."""
+        """Raise InputError for classes that are not two or more, limits beside classes, or an unknown error."""
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
-            raise InputError(f"Classes are two or more, each named once, not {list(self.classes)}.")
+            raise InputError(f"Give two or more different classes, not {list(self.classes)}.")
         if self.limits is not None:
             if self.classes:
                 raise InputError("Limits are for regression; leave them out where there are classes.")
@@ -143,7 +147,7 @@ class Prediction(Task):
             raise unknown("measure of error", self.error, ERRORS)
 
     def check_sizes(self) -> None:
-        """Of the network."""
+        """Raise InputError for sizes that the network cannot have."""
         preset = PRESETS[self.preset]
         for name in ("layers", "dropout"):
             if getattr(self, name) is not None and getattr(preset, name) is None:
@@ -160,7 +164,7 @@ class Prediction(Task):
             raise unknown("head", self.head, HEADS)
 
     def network(self, modalities: Iterable[str]) -> DynamicSharing:
-        """Dynamic Sharing on the preset's networks."""
+        """Make the Dynamic Sharing network of the preset for these modalities."""
         names = tuple(modalities)
         preset = PRESETS[self.preset]
         width = self.width or preset.width
@@ -178,7 +182,7 @@ class Prediction(Task):
         return DynamicSharing(names, backbone, head, stems)
 
     def encoder(self, stream: Stream, width: int, dropout: float) -> nn.Module:
-        """What a modality has of its own, beside norm affines."""
+        """Make the private encoder of a modality."""
         if stream.kind == "tokens":
             assert self.bert is not None
             return TokenEncoder(self.bert, width)
@@ -191,24 +195,26 @@ class Prediction(Task):
         return VectorEncoder(stream.size, width, ENCODER_DROPOUT if self.preset == "utterance" else dropout)
 
     def loss(self, answer: Tensor, target: Tensor) -> Tensor:
-        """Of (n, outputs) and (n,): cross entropy with the numbers of the classes, else the error of the number."""
+        """Loss of outputs (n, outputs) for targets (n,): mean cross entropy, or mean error of the number."""
         if target.shape != answer.shape[:1]:
-            raise InputError(f"A target is one number a sample, {len(answer)} here, not {tuple(target.shape)}.")
+            raise InputError(
+                f"The target has the shape {tuple(target.shape)}; give one number for each of {len(answer)} samples."
+            )
         target = target.to(answer.device)
         if self.classes:
             return functional.cross_entropy(answer, target)
         return ERRORS[self.error](answer[:, 0], target)
 
     def losses(self, answer: Tensor, target: Tensor) -> Tensor:
-        """Of (n, outputs) and (n,): `loss` of each sample by itself, (n,)."""
+        """Loss of each sample, (n,), of outputs (n, outputs) for targets (n,)."""
         if self.classes:
             return functional.cross_entropy(answer, target.to(answer.device), reduction="none")
         return ERRORS[self.error](answer[:, 0], target.to(answer.device), reduction="none")
 
     def decision(self, answer: Tensor) -> Tensor:
-        """(n, outputs) -> (n,): the likeliest class by its number, or the number that is predicted."""
+        """Prediction (n,) of outputs (n, outputs): the number of the most probable class, or the predicted number."""
         return answer.argmax(dim=1) if self.classes else answer[:, 0]
 
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
-        """A sample goes at once."""
+        """Compute a sample in one call."""
         return function(inputs)
