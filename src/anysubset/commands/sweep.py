@@ -51,7 +51,8 @@ def sweep(given: Given) -> int:
     """
     import filelock
 
-    from anysubset.experiments.sweep import check_folder, lacking, read_sweep, result_of, write_results
+    from anysubset.experiments.sweep import read_sweep
+    from anysubset.training.sweep_results import check_folder, result_row, unscored_splits, write_results
 
     path = Path(given["sweep"])
     output = Path(given.get("output") or Path("runs") / path.stem).resolve()
@@ -63,7 +64,7 @@ def sweep(given: Given) -> int:
     plan = read_sweep(path, output, None if root is None else Path(root))
     for run in plan.runs:
         check_folder(run)
-    waiting = [run for run in plan.runs if lacking(run, plan.splits) != []]
+    waiting = [run for run in plan.runs if unscored_splits(run, plan.splits) != []]
     say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
     draw_missingness(waiting)
     check_runs(waiting, plan.splits)
@@ -71,7 +72,7 @@ def sweep(given: Given) -> int:
     try:
         with filelock.FileLock(output / ".lock", timeout=0):
             failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
-            lines = [result_of(run, plan.splits) for run in plan.runs]
+            lines = [result_row(run, plan.splits) for run in plan.runs]
             write_results(output / "sweep.csv", lines)
     except filelock.Timeout:
         raise InputError(f"{output} is in use by another sweep.") from None
@@ -145,9 +146,9 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
 
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
     """Trains and scores runs, several at once; by name, why those failed that did."""
-    from anysubset.experiments.sweep import result_of
     from anysubset.scoring.scores import shown
     from anysubset.system.children import Job, last_line, run_jobs
+    from anysubset.training.sweep_results import result_row
 
     works, names = {}, {run.name: run for run in runs}
     for run in runs:
@@ -161,7 +162,7 @@ def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threa
             failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {works[name].log})"
             say(f"[{number}/{len(works)}] {name} failed: {failed[name]}")
         else:
-            found = result_of(names[name], splits)
+            found = result_row(names[name], splits)
             chosen = shown(found["metric"], found["validation"])
             say(f"[{number}/{len(works)}] {name}: validation {chosen} at step {found['step']}")
     return failed
@@ -169,11 +170,11 @@ def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threa
 
 def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
     """One run of a sweep, in a process of its own: trained to its end, and scored where it is not yet."""
-    from anysubset.experiments.sweep import lacking
+    from anysubset.training.sweep_results import unscored_splits
 
-    if lacking(run, splits) is None:
+    if unscored_splits(run, splits) is None:
         api.fit(run.experiment, run=run.folder, resume=True, report=say, progress=track_steps)
-    for split in lacking(run, splits) or []:
+    for split in unscored_splits(run, splits) or []:
         device = run.experiment.train.device
         evaluation = api.evaluate(run.folder, split=split, device=device, report=say, progress=track_samples)
         show_scores(evaluation, run.folder, split)

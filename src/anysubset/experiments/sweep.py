@@ -1,4 +1,4 @@
-"""A sweep: many runs from one file, every combination of what it varies.
+"""A sweep: many runs from one YAML file, one for each combination of its variants.
 
     base: [table.yaml, gmd_tables.yaml]     # files beside this one; `settings:` may replace or follow them
     vary:
@@ -12,23 +12,21 @@
     skip: [{data: mosi, method: gmd5}]      # combinations that are no runs
     evaluate: [test]
 
-What comes later wins: settings over the base, and each axis over those before it. A variant with a base starts again
-from that file. A variant that names another method than came before starts from that method's own defaults.
+Later settings replace earlier ones: `settings` those of the base, and each axis those of the axes before it. A variant
+with a base starts again from its files. A variant that names another method starts from that method's own defaults.
 `missingness.rate`, or another way of `anysubset ampute`, draws a missingness file for the run, the same for every
 method.
 
-Needs no torch until runs are looked at, so that a fault in the file is told at once.
+Imports neither torch nor MONAI, so that a fault in the file is reported without delay.
 """
 
-import csv
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
@@ -39,23 +37,24 @@ from anysubset.experiments.files import (
     check_current,
     joined_settings,
     read_experiment,
-    read_run_experiment,
 )
 from anysubset.experiments.settings import Experiment, flatten
-from anysubset.system.files import whole
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
-WAYS = ("rate", "rate_by", "absent", "monotone")  # In which `ampute` takes modalities away.
-NAME = re.compile(r"[\w+=-][\w.+=-]*")  # Is a folder on every system.
+WAYS = ("rate", "rate_by", "absent", "monotone")  # How `ampute` and a sweep can draw missingness.
+NAME = re.compile(r"[\w+=-][\w.+=-]*")  # A valid folder name on every system.
 
 
 @dataclass(frozen=True)
 class Planned:
     """A run of a sweep.
 
-    variants: by axis, the name of the variant. experiment: what is to be run. folder: its run folder.
-    missingness: how `experiment.data.missingness` is drawn, for a file that may not be there yet; empty for none.
+    Args:
+        variants: by axis, the name of the variant.
+        experiment: its settings.
+        folder: its run folder.
+        missingness: how the file `experiment.data.missingness` is drawn if it does not exist; empty for no such file.
     """
 
     variants: dict[str, str]
@@ -65,35 +64,32 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """Of its variants."""
+        """The names of its variants, such as `gmd/rosmap/0`."""
         return "/".join(self.variants.values())
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs in the order of the file, and the splits that each is scored on."""
+    """The runs in the order of the file, and the splits that every run is scored on."""
 
     runs: tuple[Planned, ...]
     splits: tuple[str, ...]
 
 
-# --------------------------------------------------------------------------------------------------- the file
-
-
 def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
-    """The runs that a file asks for; none of them is looked at.
+    """Read the runs that a file asks for, without reading any data.
 
     Args:
-        path: the file.
+        path: the YAML file.
         output: the folder of all run folders.
-        root: where relative paths of `data.root` begin; by default where the program was started.
+        root: the folder that relative `data.root` start from; by default the working directory.
 
     Raises:
-        InputError: if the file is faulty, or a setting in it unknown or of the wrong kind.
+        InputError: if the file is faulty, or a setting is unknown or of the wrong type.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    content = unrepeated(path)
+    content = read_unique(path)
     for name in content:
         if name not in PARTS:
             raise unknown(f"part of {path}", name, PARTS)
@@ -103,7 +99,7 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
     runs = []
     for chosen in itertools.product(*(variants.items() for variants in axes.values())):
         variants = dict(zip(axes, (name for name, _ in chosen), strict=True))
-        if any(each.items() <= variants.items() for each in skipped):
+        if any(combination.items() <= variants.items() for combination in skipped):
             continue
         try:
             if not first and not any("base" in variant for _, variant in chosen):
@@ -119,16 +115,16 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
 
 
 def skipped_of(content: Any, axes: Mapping[str, Mapping[str, Settings]], path: Path) -> list[dict[str, str]]:
-    """The combinations to pass over: for some axes, the name of a variant each.
+    """The combinations that are no runs: names of variants by axis, for some of the axes.
 
     Raises:
-        InputError: if that is not what stands there.
+        InputError: if `content` is no list of such, or an axis or variant is unknown.
     """
-    if not isinstance(content, list) or not all(isinstance(each, dict) and each for each in content):
+    if not isinstance(content, list) or not all(isinstance(item, dict) and item for item in content):
         raise InputError(f"{path}: skip is a list of combinations, such as [{{method: gmd}}], not {content!r}.")
-    skipped = [{str(axis): str(name) for axis, name in each.items()} for each in content]
-    for each in skipped:
-        for axis, name in each.items():
+    skipped = [{str(axis): str(name) for axis, name in item.items()} for item in content]
+    for combination in skipped:
+        for axis, name in combination.items():
             if axis not in axes:
                 raise unknown(f"axis in skip of {path}", axis, axes)
             if name not in axes[axis]:
@@ -137,10 +133,10 @@ def skipped_of(content: Any, axes: Mapping[str, Mapping[str, Settings]], path: P
 
 
 class OnceLoader(yaml.SafeLoader):
-    """YAML in which no name may come twice in one mapping; YAML itself would keep the last and lose the others."""
+    """YAML that refuses a name that comes twice in one mapping; plain YAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As ever, unless a name comes twice."""
+        """Construct a mapping as plain YAML does; raise YAMLError if a name comes twice."""
         names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for name in names:
             if names.count(name) > 1:
@@ -148,11 +144,11 @@ class OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def unrepeated(path: Path) -> Settings:
-    """What stands in a YAML file that names nothing twice.
+def read_unique(path: Path) -> Settings:
+    """Read a YAML file of a mapping in which no name comes twice.
 
     Raises:
-        InputError: if it is not such a file.
+        InputError: if the file is none.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), OnceLoader)
@@ -164,32 +160,32 @@ def unrepeated(path: Path) -> Settings:
 
 
 def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
-    """By axis and name, what each variant sets.
+    """The settings of each variant, by axis and name.
 
     Raises:
-        InputError: if an axis has no variants, or a variant no name that could be a folder's.
+        InputError: if an axis has no variants, or the name of a variant is no valid folder name.
     """
     if not isinstance(vary, dict) or not vary:
         raise InputError(f"{path} varies nothing; write such as vary: {{seed: [0, 1]}}.")
     axes: dict[str, dict[str, Settings]] = {}
     for axis, variants in vary.items():
-        place = f"{path}, axis {axis!r}"
+        where = f"{path}, axis {axis!r}"
         if isinstance(variants, list):
             names = [str(value) for value in variants]
             if len(set(names)) < len(names):
-                raise InputError(f"{place}: {next(each for each in names if names.count(each) > 1)} comes twice.")
+                raise InputError(f"{where}: {next(name for name in names if names.count(name) > 1)} comes twice.")
             variants = {name: {axis: value} for name, value in zip(names, variants, strict=True)}
         if not isinstance(variants, dict) or not variants:
-            raise InputError(f"{place} is a list of values, or variants such as name: {{train.lr: 0.001}}.")
+            raise InputError(f"{where} is a list of values, or variants such as name: {{train.lr: 0.001}}.")
         for name, settings in variants.items():
             if not NAME.fullmatch(str(name)):
                 raise InputError(
-                    f"{place}: {name!r} names a folder; use letters, digits and . _ + = - alone "
+                    f"{where}: {name!r} names a folder; use letters, digits and . _ + = - alone "
                     "(variants have names of their own: name: {setting: value})."
                 )
             if not isinstance(settings, dict):
                 raise InputError(
-                    f"{place}: variant {name!r} is a mapping of settings, {{}} for none, not {settings!r}."
+                    f"{where}: variant {name!r} is a mapping of settings, {{}} for none, not {settings!r}."
                 )
         axes[str(axis)] = {str(name): settings for name, settings in variants.items()}
     if "missingness" in next(iter(axes.values())):
@@ -200,23 +196,28 @@ def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
 
 
 def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
-    """Dotted settings, with those of a variant over them; its base is looked up in a folder.
+    """Replace dotted settings by those of a variant.
+
+    Args:
+        settings: by dotted name.
+        variant: nested or dotted settings, and perhaps `base` and `settings`.
+        folder: that the files of `base` are in.
 
     Raises:
-        InputError: if its base is not there, or holds what is no setting.
+        InputError: if a file of its base is missing or faulty.
     """
     settings = dict(settings)
-    given = dict(variant)
-    if "base" in given:
-        base = given.pop("base")
+    changes = dict(variant)
+    if "base" in changes:
+        base = changes.pop("base")
         files = [folder / str(name) for name in (base if isinstance(base, list) else [base])]
         settings = flatten(joined_settings(files))
-    if "settings" in given:
-        inline = given.pop("settings")
+    if "settings" in changes:
+        inline = changes.pop("settings")
         if not isinstance(inline, dict):
             raise InputError(f"`settings` is a mapping such as {{train.steps: 100}}, not {inline!r}.")
-        given = {**inline, **given}
-    flat = flatten(given)
+        changes = {**inline, **changes}
+    flat = flatten(changes)
     recipe = changed_recipe(settings.get("recipe"), settings, flat)
     if "method.name" in flat and flat["method.name"] != settings.get("method.name"):
         settings = {name: value for name, value in settings.items() if not name.startswith("method.")}
@@ -224,10 +225,16 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
 
 
 def planned(variants: dict[str, str], settings: Settings, output: Path, root: Path | None) -> Planned:
-    """The run of these settings.
+    """The run with these settings.
+
+    Args:
+        variants: by axis, the name of the variant.
+        settings: by dotted name; `missingness.*` say how missingness is drawn.
+        output: the folder of all run folders.
+        root: the folder that a relative `data.root` starts from.
 
     Raises:
-        InputError: if a setting is unknown or of the wrong kind.
+        InputError: if a setting is unknown or of the wrong type.
     """
     for name, value in settings.items():
         inside = [other for other in settings if other.startswith(f"{name}.")]
@@ -236,7 +243,7 @@ def planned(variants: dict[str, str], settings: Settings, output: Path, root: Pa
     check_current(settings)
     prefix = "missingness."
     missingness = {name.removeprefix(prefix): value for name, value in settings.items() if name.startswith(prefix)}
-    experiment = read_experiment(None, {name: each for name, each in settings.items() if not name.startswith(prefix)})
+    experiment = read_experiment(None, {name: value for name, value in settings.items() if not name.startswith(prefix)})
     data = experiment.data
     if root is not None:
         data = replace(data, root=str(root / data.root))
@@ -249,10 +256,10 @@ def planned(variants: dict[str, str], settings: Settings, output: Path, root: Pa
 
 
 def checked_missingness(missingness: Settings) -> Settings:
-    """How missingness is drawn, in full; empty where no way is named, whatever the seed.
+    """How missingness is drawn: one of `WAYS`, the split and the seed; empty if none of `WAYS` is set.
 
     Raises:
-        InputError: if a setting is unknown, or of the wrong kind.
+        InputError: if a setting is unknown or of the wrong type, or several of `WAYS` are set.
     """
     for name, value in missingness.items():
         kinds: dict[str, tuple[type, ...]] = {
@@ -279,7 +286,7 @@ def checked_missingness(missingness: Settings) -> Settings:
 
 
 def missingness_name(data: Any, missingness: Settings) -> str:
-    """A name that changes with whatever decides which modalities go, and is the same for every method."""
+    """Name of the missingness file: it depends on everything that decides what is drawn, and not on the method."""
     facts = [Path(data.root).name, data.splits and Path(data.splits).name, data.folds, data.fold, data.modalities]
     facts += [data.name, asdict(data.reading), missingness]
     code = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
@@ -288,106 +295,16 @@ def missingness_name(data: Any, missingness: Settings) -> str:
     return f"{Path(data.root).stem}-{way}{value}-seed{missingness['seed']}-{code}.json"
 
 
-def splits_of(given: Any, path: Path) -> tuple[str, ...]:
-    """The splits that are scored."""
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given) or len(set(given)) < len(given):
-        raise InputError(f"{path}: `evaluate` is a list of splits such as [test], each once, not {given!r}.")
-    return tuple(given)
-
-
-# ------------------------------------------------------------------------------------------------- what is done
-
-
-def check_folder(run: Planned) -> None:
-    """A run folder that is there already is of the same experiment, on data of the same names.
+def splits_of(content: Any, path: Path) -> tuple[str, ...]:
+    """The splits that are scored.
 
     Raises:
-        InputError: if it is not.
+        InputError: if `content` is no list of different names.
     """
-    from anysubset.training.run import check_same
-
-    stored = run.folder / "experiment.yaml"
-    if not stored.is_file():
-        return
-    found = read_run_experiment(run.folder).flat()
-    check_same(run.experiment, found, stored)
-    # A continuation may find its data elsewhere; in a sweep, variants may differ in nothing else.
-    for name in ("root", "splits", "missingness"):
-        mine, theirs = getattr(run.experiment.data, name), found.get(f"data.{name}")
-        if (mine and Path(mine).resolve().name) != (theirs and Path(theirs).name):
-            raise InputError(
-                f"{stored} belongs to another experiment: data.{name} is {theirs}, not {mine}. "
-                "Choose another --output, or remove that run."
-            )
-
-
-def lacking(run: Planned, splits: Sequence[str]) -> list[str] | None:
-    """The splits that a trained run has no scores on; None where it is not trained to its end."""
-    from anysubset.scoring.scores import read_rows
-    from anysubset.system.tensor_file import read_facts
-
-    checkpoint = run.folder / "checkpoints" / "latest.safetensors"
-    if not read_facts(checkpoint).get("finished"):
-        return None
-    scores = run.folder / "scores.csv"
-    # Scores that are older than the end of the training are of other weights.
-    if not scores.is_file() or scores.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:
-        return list(splits)
-    known = {row["split"] for row in read_rows(scores) if row["dataset"] == run.experiment.data.name}
-    return [name for name in splits if name not in known]
-
-
-# -------------------------------------------------------------------------------------------------- the results
-
-
-def result_of(run: Planned, splits: Sequence[str]) -> Settings:
-    """One line of the table: what the run is, how it was chosen on validation, and its scores.
-
-    `metric`, `step` and `validation` are of the best weights. `<split> <metric>` is the mean over the scenarios, of a
-    metric over the set or, where there is none of that name, over samples and regions; none where it is not defined
-    in every scenario.
-    """
-    from anysubset.system.tensor_file import read_facts
-
-    said = {"method.name": run.experiment.method["name"], "seed": run.experiment.seed}
-    line: Settings = {"run": run.name, **run.variants}
-    line |= {name: value for name, value in said.items() if name not in line}
-    best = read_facts(run.folder / "checkpoints" / "best.safetensors")
-    if best:
-        line |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
-    scores = run.folder / "scores.csv"
-    if scores.is_file():
-        line |= mean_scores(scores, run.experiment.data.name, splits)
-    return line
-
-
-def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
-    """Mean over all scored scenarios of every metric of each split, from a `scores.csv`."""
-    from anysubset.scoring import robustness
-    from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
-
-    values: dict[tuple[str, str], dict[tuple[str, ...], dict[bool, list[float]]]] = {}
-    listed: dict[str, dict[tuple[str, ...], None]] = {split: {} for split in splits}
-    for row in of_scenarios(read_rows(path)):
-        if row["split"] in listed and row["dataset"] == dataset:
-            scenario = tuple(row["scenario"].split("+"))
-            listed[row["split"]][scenario] = None
-            kinds = values.setdefault((row["split"], row["metric"]), {}).setdefault(scenario, {})
-            kinds.setdefault(row["sample"] == ALL, []).append(float(row["value"]))
-    means = {}
-    for (split, metric), scenarios in values.items():
-        by_scenario = {scenario: fmean(kinds.get(True) or kinds[False]) for scenario, kinds in scenarios.items()}
-        mean = robustness.mean(by_scenario, listed[split])
-        if metric not in RECORDED and mean is not None:
-            means[f"{split} {metric}"] = mean
-    return means
-
-
-def write_results(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """`sweep.csv`: a line a run; a column is blank where a run has nothing for it."""
-    lines = list(lines)
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(lines)
+    if (
+        not isinstance(content, list)
+        or not all(isinstance(name, str) for name in content)
+        or len(set(content)) < len(content)
+    ):
+        raise InputError(f"{path}: `evaluate` is a list of splits such as [test], each once, not {content!r}.")
+    return tuple(content)

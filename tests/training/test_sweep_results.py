@@ -1,0 +1,32 @@
+"""The table of the runs of a sweep."""
+
+import csv
+
+import pytest
+
+from anysubset.scoring.scores import COLUMNS
+from anysubset.training.sweep_results import mean_scores
+
+
+def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
+    rows = [
+        ("a", "all", "acc2", 0.2), ("a+b", "all", "acc2", 0.6), ("a", "1", "acc2", 9),
+        ("a", "all", "corr", 0.5),
+        ("a", "1", "dice", 0.1), ("a", "2", "dice", 0.3), ("a+b", "1", "dice", 0.8),
+        ("a", "1", "prediction", 3), ("a+b", "1", "prediction", 3),
+        ("a", "1", "target", 3), ("a+b", "1", "target", 3),
+        ("random:0.3", "all", "acc2", 0.9),
+    ]  # fmt: skip
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for scenario, sample, metric, value in rows:
+            # As `write_scores` has it: of two modalities; blank where it differs from sample to sample.
+            lacking = "" if ":" in scenario else 1 - scenario.count("+")
+            facts = {"scenario": scenario, "n_missing": lacking, "sample": sample, "metric": metric, "value": value}
+            for split, dataset in (("test", "mosi"), ("val", "mosi"), ("test", "/elsewhere")):
+                shift = 0 if (split, dataset) == ("test", "mosi") else 10
+                writer.writerow({**facts, "split": split, "dataset": dataset, "value": value + shift})
+    found = mean_scores(tmp_path / "scores.csv", "mosi", ["test"])
+    # By hand: (.2 + .6) / 2, and ((.1 + .3) / 2 + .8) / 2; corr is not defined in every scenario.
+    assert found == {"test acc2": pytest.approx(0.4), "test dice": pytest.approx(0.5)}
