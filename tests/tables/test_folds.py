@@ -62,7 +62,7 @@ def test_without_validation():
 @pytest.mark.parametrize(
     ("given", "options", "line"),
     [
-        (table(CLASSES), {"count": 2}, "2 folds leave nothing to train on; it takes 3"),
+        (table(CLASSES), {"count": 2}, "2 folds leave nothing to train on; give 3 or more"),
         (table(CLASSES), {"count": 3, "grouped": True}, "no groups"),
         (table(CLASSES, group=15), {"count": 3}, "2 samples or groups cannot make 3 folds"),
         (table(torch.tensor([0] * 8 + [1] * 2)), {"count": 3}, "Class 1 has 2 samples or groups, too few"),

@@ -94,13 +94,15 @@ FAULTS = {
     "empty split: 'val'": {"splits": {"train": ("a",), "val": ()}},
     "no sample has: x": {"splits": {"train": ("a", "x")}},
     "Call the split 'valid' 'val'": {"splits": {"train": ("a",), "valid": ("b",)}},
-    "outside the table's 3 samples": {"inputs": text([[[1.0], [0.0]], [[2.0], [3.0]]], rows=(0, 3))},
+    "indices outside 0 to 2, those of the table's samples": {
+        "inputs": text([[[1.0], [0.0]], [[2.0], [3.0]]], rows=(0, 3))
+    },
     "1 NaN or infinite": {"inputs": text([[[1.0], [0.0]], [[2.0], [torch.inf]]])},
     "1 samples without a real step": {"inputs": text([[[0.0], [0.0]], [[2.0], [3.0]]], [[0, 0], [1, 1]])},
     "in steps that are not real": {"inputs": text([[[1.0], [9.0]], [[2.0], [3.0]]])},
     "valid is torch.bool (2, 1)": {"inputs": text([[[1.0], [0.0]], [[2.0], [3.0]]], [[1], [1]])},
-    "text: sequences say which": {"inputs": text([[[1.0], [0.0]], [[2.0], [3.0]]], None)},
-    "which holds nothing": {"inputs": text(torch.zeros(0, 2, 1), torch.zeros(0, 2), ())},
+    "text: sequences and token ids need `valid`": {"inputs": text([[[1.0], [0.0]], [[2.0], [3.0]]], None)},
+    "which has no values": {"inputs": text(torch.zeros(0, 2, 1), torch.zeros(0, 2), ())},
     "of 1 dimensions": {"inputs": text([1.0, 2.0], None)},
     "these have none: b": {"inputs": {"text": table().inputs["text"]}},
 }

@@ -1,9 +1,9 @@
-"""The missingness file: which modalities stay with whom, so that one missingness serves every method and every run.
+"""The missingness file: which modalities each sample keeps, so that every method and run has the same missingness.
 
     {"how": "each modality missing with probability 0.3", "seed": 0, "present": {"id": ["text", "vision"], ...}}
 
-Samples, of a table or patients of a folder alike, that are not named keep what they have. Whatever stands beside
-`present` is for whoever reads.
+Samples of a table, or patients of a folder, that are not named keep all of their modalities. Only `present` is read;
+the rest tells how the file was drawn.
 """
 
 import json
@@ -14,14 +14,14 @@ from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import whole
 
-Present = dict[str, Scenario]  # By id, the modalities that are there.
+Present = dict[str, Scenario]  # Present modalities by id.
 
 
 def read_missingness(path: Path) -> Present:
-    """By id, the modalities that stay, in the order of the file.
+    """Read the modalities that samples keep, by id, in the order of the file.
 
     Raises:
-        InputError: if the file is not of this layout, an id or a modality comes twice, or a sample keeps none.
+        InputError: if the file has another layout, an id or a modality is repeated, or a sample keeps none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
@@ -42,7 +42,7 @@ def read_missingness(path: Path) -> Present:
 
 
 def write_missingness(path: Path, present: Mapping[str, Collection[str]], about: Mapping[str, object]) -> None:
-    """Writes the modalities that stay by id; `about` says how they were drawn. Whole or not at all."""
+    """Write the modalities that samples keep, by id; `about` tells how they were drawn. The file appears whole."""
     lines = ",\n".join(f"  {json.dumps(sample)}: {json.dumps(list(names))}" for sample, names in present.items())
     facts = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n " for name, value in about.items())
     with whole(path) as temporary:
@@ -50,7 +50,7 @@ def write_missingness(path: Path, present: Mapping[str, Collection[str]], about:
 
 
 def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[str]]) -> Present:
-    """Of what is there, what stays; samples that are not named keep what they have.
+    """Restrict present modalities to those that stay; samples that `stay` does not name keep theirs.
 
     >>> restricted({"1": ("text", "audio"), "2": ("audio",)}, {"1": ["audio", "text"], "2": ["audio", "text"]})
     {'1': ('text', 'audio'), '2': ('audio',)}
@@ -60,13 +60,13 @@ def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[st
     Raises:
         InputError: if an id or a modality is unknown, or a sample would have none left.
     """
-    known = dict.fromkeys(name for names in present.values() for name in names)
+    modalities = dict.fromkeys(name for names in present.values() for name in names)
     for sample, names in stay.items():
         if sample not in present:
             raise unknown("sample", sample, list(present)[:5])
         for name in names:
-            if name not in known:
-                raise unknown("modality", name, known)
+            if name not in modalities:
+                raise unknown("modality", name, modalities)
         if not set(names) & set(present[sample]):
             raise InputError(
                 f"Samples keep at least one modality; {sample!r} has {', '.join(present[sample])} "
@@ -79,9 +79,9 @@ def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[st
 
 
 def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, in which no name may come twice: JSON itself would keep the last and lose the others."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Make a JSON object; raise ValueError if a name is repeated, of which JSON would use the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice")
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""Who has what on disk, in a table and in a folder of patients alike: what missingness is drawn from."""
+"""Present modalities of the samples of a table or the patients of a folder, from which missingness is drawn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,14 @@ from anysubset.volumes.patients import find_patients, modalities_in_order
 
 @dataclass(frozen=True)
 class Presence:
-    """present: modalities by id. modalities: all there are, in their order. splits: ids by name, and `all`."""
+    """Present modalities by id, all modalities in their order, and ids by split, with a split `all`."""
 
     present: Present
     modalities: Scenario
     splits: Splits
 
     def of(self, split: str) -> Present:
-        """Those of a split.
+        """Present modalities of the samples of a split.
 
         Raises:
             InputError: if there is no such split.
@@ -33,22 +33,25 @@ class Presence:
 
 
 def of_table(path: Path, splits: Path | None = None, **options: Any) -> Presence:
-    """Of a table; splits: of the file, unless a file of them is given; options: those of `read_table`."""
+    """Presence in a table.
+
+    path: of the table. splits: a file of splits instead of the table's own. options: those of `read_table`.
+    """
     table = read_table(path, **options)
-    found = table.splits if splits is None else read_splits(splits)
-    check_splits(found or {}, table.ids, "sample")
-    return Presence(amputation.presence(table), table.modalities, {**(found or {}), "all": table.ids})
+    of_file = (table.splits if splits is None else read_splits(splits)) or {}
+    check_splits(of_file, table.ids, "sample")
+    return Presence(amputation.presence(table), table.modalities, {**of_file, "all": table.ids})
 
 
 def of_patients(path: Path, splits: Path | None = None) -> Presence:
-    """Of patients as `find_patients` finds them; splits: beside them, unless a file of them is given.
+    """Presence in a folder of patients, from file names alone. Patients without any image are left out.
 
-    Nothing is read but names. A patient without any image has nothing to lose, and is left out.
+    path: as for `find_patients`. splits: a file of splits instead of those beside the patients.
     """
     patients = find_patients(path)
-    found: Splits | None = find_splits(path) if splits is None else read_splits(splits)
-    check_splits(found or {}, {patient.id for patient in patients})
+    of_file: Splits = (find_splits(path) if splits is None else read_splits(splits)) or {}
+    check_splits(of_file, {patient.id for patient in patients})
     present = {patient.id: tuple(patient.sources) for patient in patients if patient.sources}
-    named = {name: tuple(each for each in ids if each in present) for name, ids in (found or {}).items()}
+    named = {name: tuple(patient for patient in ids if patient in present) for name, ids in of_file.items()}
     modalities = tuple(modalities_in_order({name for names in present.values() for name in names}))
     return Presence(present, modalities, {**named, "all": tuple(present)})

@@ -1,7 +1,6 @@
-"""Values with mean 0 and standard deviation 1, by the training samples and their real steps alone.
+"""Standardisation: mean 0 and standard deviation 1 of each column, by the real steps of the training samples.
 
-Padding must not enter the statistics, and where the columns of a modality differ by orders of magnitude, as those of
-COVAREP do, averaging over time is no normalisation.
+Padding must not enter the statistics. Columns may differ by orders of magnitude, as those of COVAREP do.
 """
 
 from collections.abc import Mapping
@@ -17,35 +16,37 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 def statistics(table: Table) -> Statistics:
-    """By modality, mean and population standard deviation (size,) float64 over samples and real steps.
+    """Mean and population standard deviation of each modality, (size,) float64, over samples and real steps.
 
-    Of images, (channels, 1, 1) over samples and pixels. Token ids have none.
+    For images (channels, 1, 1), over samples and pixels. Token ids have none.
     """
-    found = {}
+    by_modality = {}
     for name, observed in table.inputs.items():
         if observed.values.is_floating_point():
             values = observed.values if observed.valid is None else observed.values[observed.valid]
             image = values.ndim == 4
             variance, mean = torch.var_mean(values.to(torch.float64), dim=(0, 2, 3) if image else (0,), correction=0)
             shape = (-1, 1, 1) if image else (-1,)
-            found[name] = (mean.reshape(shape), variance.sqrt().reshape(shape))
-    return found
+            by_modality[name] = (mean.reshape(shape), variance.sqrt().reshape(shape))
+    return by_modality
 
 
 def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
-    """The table with each column less its mean, over its deviation; one whose deviation is 0 becomes 0.
+    """Standardise a table: (value - mean) / deviation, or 0 in columns whose deviation is 0; padding stays 0.
 
-    Steps that are not real stay 0.
+    Args:
+        table: of any split.
+        by: mean and deviation of each modality, as of `statistics`.
 
     Raises:
-        InputError: if a modality has no statistics, or those of another width.
+        InputError: if a modality has no statistics, or statistics of another size.
     """
     inputs = dict(table.inputs)
     for name, observed in table.inputs.items():
         if not observed.values.is_floating_point():
             continue
         if name not in by:
-            raise InputError(f"{name} has no statistics: no sample that they were made from has it.")
+            raise InputError(f"{name} has no statistics: no training sample has it.")
         mean, deviation = by[name]
         width = observed.values.shape[1 if observed.values.ndim == 4 else -1]
         if len(mean) != width:

@@ -1,4 +1,4 @@
-"""Which steps of a sequence are real: from rows of zeros at either side, or from lengths."""
+"""Which steps of a sequence are real, by rows of zeros at either end or by lengths; moving padding to the end."""
 
 from typing import Any
 
@@ -12,9 +12,11 @@ Array = NDArray[Any]
 
 
 def real_steps(values: Array, padding: str) -> Array:
-    """Which steps of (samples, time, size) are real: all but the rows of zeros at one side; (samples, time) bool.
+    """Which steps of (samples, time, size) are real, (samples, time) bool: all but rows of zeros at one end.
 
-    Rows of zeros between real steps are real. NaN is no zero.
+    Rows of zeros between other rows are real steps. NaN does not count as zero.
+
+    padding: the end with the padding, `front`, `end` or `none`.
     """
     filled = np.asarray((values != 0).any(axis=2))
     if padding == "front":
@@ -25,26 +27,30 @@ def real_steps(values: Array, padding: str) -> Array:
 
 
 def padded_side(values: Array) -> str:
-    """The side with more rows of zeros, over all samples that are not all zero: `front`, `end` or `none`."""
-    front, end, none = (int(real_steps(values, side).sum()) for side in ("front", "end", "none"))
-    nothing = int((~(values != 0).any(axis=(1, 2))).sum()) * values.shape[1]
-    if front == end == none - nothing:
+    """End with more rows of zeros over all samples that are not all zero: `front`, `end`, or `none` without any."""
+    front, end, every = (int(real_steps(values, side).sum()) for side in ("front", "end", "none"))
+    all_zero = int((~(values != 0).any(axis=(1, 2))).sum()) * values.shape[1]
+    if front == end == every - all_zero:
         return "none"
     return "front" if front <= end else "end"
 
 
 def to_the_front(values: Array, valid: Array) -> tuple[Array, Array]:
-    """The real steps first and the padding after them; (samples, time, ...) and (samples, time)."""
+    """Move real steps to the front and padding to the end, of values (samples, time, ...) and valid (samples, time)."""
     order = np.argsort(~valid, axis=1, kind="stable")
     shaped = order.reshape(*order.shape, *[1] * (values.ndim - 2))
     return np.take_along_axis(values, shaped, axis=1), np.take_along_axis(valid, order, axis=1)
 
 
 def from_lengths(lengths: Any, samples: int, time: int, what: str) -> Array:
-    """Which steps are real where lengths say it; (samples, time) bool."""
-    found = whole_numbers(numbers(lengths, what), what).reshape(-1)
-    if len(found) != samples:
-        raise InputError(f"{what} are {len(found)} for {samples} samples.")
-    if found.size and (found.min() < 0 or found.max() > time):
-        raise InputError(f"{what} go from {found.min()} to {found.max()}, outside 0 to {time}, the steps there are.")
-    return np.asarray(np.arange(time) < found[:, None])
+    """Which steps are real by the lengths of sequences, (samples, time) bool.
+
+    Raises:
+        InputError: if there is not one length for each sample, from 0 to `time`.
+    """
+    counts = whole_numbers(numbers(lengths, what), what).reshape(-1)
+    if len(counts) != samples:
+        raise InputError(f"{what} are {len(counts)} for {samples} samples; give one for each.")
+    if counts.size and (counts.min() < 0 or counts.max() > time):
+        raise InputError(f"{what} go from {counts.min()} to {counts.max()}, outside 0 to {time}, the number of steps.")
+    return np.asarray(np.arange(time) < counts[:, None])

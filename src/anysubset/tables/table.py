@@ -1,7 +1,6 @@
-"""A table in memory: samples with a target, some of which lack some modalities. Every file format is read into one.
+"""A table in memory: samples with a target, any of which may lack modalities. Every file format is read into one.
 
-Missing means not there: a modality's values are those of the samples that have it. The layouts of the files are those
-that `read_table` of `formats.py` knows.
+A modality holds only the samples that have it. `read_table` of `formats.py` lists the file formats.
 """
 
 from collections import Counter
@@ -20,11 +19,13 @@ VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the spli
 
 @dataclass(frozen=True)
 class Origin:
-    """What the file was like that a table came from.
+    """Facts of the file that a table was read from.
 
-    layout: such as `MulT pickle, aligned`. padding: by modality, where the file had its padding: `front`, `end` or
-    `none`. cleaned: by modality, how many NaN or infinite values became 0, as was asked for. all_zero: by modality, how
-    many samples have it and hold nothing but zeros, as where a detector failed. notes: lines for whoever reads.
+    layout: such as `MulT pickle, aligned`.
+    padding: end of the sequences where the file has padding, by modality: `front`, `end` or `none`.
+    cleaned: number of NaN or infinite values that were set to 0 on request, by modality.
+    all_zero: number of samples that have the modality and hold zeros only, as where a detector failed, by modality.
+    notes: lines for the user.
     """
 
     layout: str
@@ -36,20 +37,19 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Samples with a target, some of which lack some modalities.
+    """Samples with a target, any of which may lack modalities.
 
-    ids: one a sample, unique, in the order of the file.
-    inputs: by modality, the samples that have it: `Observed` with rows (n,), the places of those samples, and values
-        (n, size), (n, time, size), (n, channels, height, width) float32, or (n, time) int64 for token ids.
-        Sequences have valid (n, time): which steps are real. What follows the last real step is padding, and every
-        step that is not real holds 0.
+    ids: unique, one for each sample, in the order of the file.
+    inputs: by modality, the samples that have it: indices (n,) and values (n, size), (n, time, size), (n, channels,
+        height, width) float32, or (n, time) int64 for token ids. Sequences have valid (n, time) bool, which steps are
+        real; all other steps hold 0.
     target: (samples,) float32 for regression, or int64 for classes from 0.
-    groups: one a sample, such as the video it was cut from; or None.
+    groups: the group of each sample, such as the video of an utterance; or None.
     splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
-    origin: what the file was like; or None.
+    origin: facts of the file; or None.
 
     Raises:
-        InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality at all.
+        InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality.
     """
 
     ids: tuple[str, ...]
@@ -75,41 +75,43 @@ class Table:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that some sample has."""
+        """Modalities that at least one sample has."""
         return tuple(self.inputs)
 
     @property
     def regression(self) -> bool:
-        """Whether the target is a number, not a class."""
+        """True if the target is a number, False if it is a class."""
         return self.target.is_floating_point()
 
     def select(self, ids: Iterable[str]) -> "Table":
-        """Some samples, in the order that is asked for. A modality that none of them has, has no key.
+        """Select samples, in the order of `ids`. A modality that none of them has, has no key.
 
         Raises:
-            InputError: if there is no such sample, an id comes twice, or none is asked for.
+            InputError: if there is no such sample, an id is repeated, or there is no id.
         """
         ids = tuple(ids)
-        place = {sample: number for number, sample in enumerate(self.ids)}
+        index_of = {sample: index for index, sample in enumerate(self.ids)}
         for sample in ids:
-            if sample not in place:
+            if sample not in index_of:
                 raise unknown("sample", sample, self.ids[:5])
         check_ids(ids)
-        chosen = torch.tensor([place[sample] for sample in ids])
-        inputs = {name: taken(observed, chosen, len(self)) for name, observed in self.inputs.items()}
-        kept = set(ids)
-        splits = {name: tuple(each for each in split if each in kept) for name, split in (self.splits or {}).items()}
+        indices = torch.tensor([index_of[sample] for sample in ids])
+        inputs = {name: taken(observed, indices, len(self)) for name, observed in self.inputs.items()}
+        selected = set(ids)
+        splits = {
+            name: tuple(sample for sample in split if sample in selected) for name, split in (self.splits or {}).items()
+        }
         return replace(
             self,
             ids=ids,
             inputs={name: observed for name, observed in inputs.items() if len(observed.indices)},
-            target=self.target[chosen],
-            groups=None if self.groups is None else tuple(self.groups[number] for number in chosen.tolist()),
+            target=self.target[indices],
+            groups=None if self.groups is None else tuple(self.groups[index] for index in indices.tolist()),
             splits=None if self.splits is None else {name: split for name, split in splits.items() if split},
         )
 
     def split(self, name: str) -> "Table":
-        """The samples of a split.
+        """Select the samples of a split.
 
         Raises:
             InputError: if there is no such split.
@@ -119,13 +121,19 @@ class Table:
         return self.select((self.splits or {})[name])
 
 
-def taken(observed: Observed, chosen: Tensor, samples: int) -> Observed:
-    """Those of the chosen samples, (k,) places, that have a modality."""
-    where = torch.full((samples,), -1)
-    where[observed.indices] = torch.arange(len(observed.indices))
-    found = where[chosen]
-    rows = torch.nonzero(found >= 0).flatten()
-    entries = found[rows]
+def taken(observed: Observed, indices: Tensor, samples: int) -> Observed:
+    """Select those of the samples with these indices that have a modality.
+
+    Args:
+        observed: the modality.
+        indices: (k,) int64; the samples of the result are numbered by their position here.
+        samples: number of samples of the table.
+    """
+    entry_of = torch.full((samples,), -1)  # Index of a sample -> its row in `observed`, -1 where it is missing.
+    entry_of[observed.indices] = torch.arange(len(observed.indices))
+    entries = entry_of[indices]
+    rows = torch.nonzero(entries >= 0).flatten()
+    entries = entries[rows]
     return Observed(observed.values[entries], rows, None if observed.valid is None else observed.valid[entries])
 
 
@@ -133,13 +141,13 @@ def taken(observed: Observed, chosen: Tensor, samples: int) -> Observed:
 
 
 def shown(names: Iterable[str]) -> str:
-    """The first three of some names, and how many there are if there are more."""
+    """The first three names, and the number of all if there are more."""
     names = list(names)
     return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def check_ids(ids: tuple[str, ...]) -> None:
-    """Refuses a table without samples, and ids that come twice."""
+    """Raise InputError if there is no id, or an id is repeated."""
     if not ids:
         raise InputError("A table needs at least one sample.")
     if len(set(ids)) < len(ids):
@@ -148,7 +156,7 @@ def check_ids(ids: tuple[str, ...]) -> None:
 
 
 def check_target(target: Tensor, samples: int) -> None:
-    """Refuses a target that is not one finite number or one class a sample."""
+    """Raise InputError if the target is not one finite number or one class for each sample."""
     if target.shape != (samples,):
         raise InputError(f"{samples} samples came with a target of shape {tuple(target.shape)}: give one number each.")
     if target.dtype not in (torch.float32, torch.int64):
@@ -160,18 +168,18 @@ def check_target(target: Tensor, samples: int) -> None:
 
 
 def check_table_splits(splits: Splits, ids: tuple[str, ...]) -> None:
-    """Refuses empty splits, ids in two splits, ids that no sample has, and other names of the split `val`."""
-    known = set(ids)
+    """Raise InputError for empty splits, ids in two splits, ids of no sample, and other names of the split `val`."""
+    of_samples = set(ids)
     for name, split in checked("The table", {name: list(split) for name, split in splits.items()}).items():
         if name in VALIDATION:
             raise InputError(f"Call the split {name!r} 'val'; the usual names are {', '.join(USUAL)}.")
-        if not known.issuperset(split):
-            absent = [each for each in split if each not in known]
+        if not of_samples.issuperset(split):
+            absent = [sample for sample in split if sample not in of_samples]
             raise InputError(f"Split {name!r} names ids that no sample has: {shown(absent)}.")
 
 
 def check_observed(name: str, observed: Observed, samples: int) -> None:
-    """Refuses a modality whose shapes, places or values are not those of a table."""
+    """Raise InputError if shapes, types, indices or values of a modality are not those of a table."""
     values, valid = observed.values, observed.valid
     tokens = values.ndim == 2 and values.dtype == torch.int64
     if not tokens and (values.dtype != torch.float32 or values.ndim not in (2, 3, 4)):
@@ -180,13 +188,13 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
             "size) or (n, channels, height, width), or int64 (n, time) for token ids."
         )
     if not values.numel():
-        raise InputError(f"{name} has the shape {tuple(values.shape)}, which holds nothing.")
+        raise InputError(f"{name} has the shape {tuple(values.shape)}, which has no values.")
     if observed.indices[0] < 0 or observed.indices[-1] >= samples:
-        raise InputError(f"{name} has places outside the table's {samples} samples.")
+        raise InputError(f"{name} has indices outside 0 to {samples - 1}, those of the table's samples.")
     if not torch.isfinite(values).all():
         raise InputError(f"{name} has {int((~torch.isfinite(values)).sum())} NaN or infinite values.")
     if (tokens or values.ndim == 3) != (valid is not None):
-        raise InputError(f"{name}: sequences say which steps are real, and nothing else does.")
+        raise InputError(f"{name}: sequences and token ids need `valid`, and nothing else has it.")
     if valid is not None:
         if valid.shape != values.shape[:2] or valid.dtype != torch.bool:
             raise InputError(
@@ -201,7 +209,7 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
 
 
 def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
-    """Refuses samples that have no modality."""
+    """Raise InputError if a sample has no modality."""
     empty = torch.ones(len(ids), dtype=torch.bool)
     for observed in inputs.values():
         empty[observed.indices] = False
@@ -211,7 +219,7 @@ def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
 
 
 def torn_groups(table: Table) -> list[str]:
-    """The groups with samples in two splits, sorted: what is learned of them in one is known in the other."""
+    """Groups with samples in more than one split, sorted: scores on one split then profit from the other."""
     owners: dict[str, set[str]] = {}
     group = dict(zip(table.ids, table.groups or (), strict=False))
     for name, split in (table.splits or {}).items() if group else ():
@@ -221,14 +229,14 @@ def torn_groups(table: Table) -> list[str]:
 
 
 def differences(first: Table, second: Table) -> list[str]:
-    """What two tables do not share to the bit, by name; empty if they hold the same. Their origins are not compared."""
-    found = [
+    """Names of what differs between two tables in any bit; empty if they are equal. Origins are not compared."""
+    different = [
         name for name in ("ids", "modalities", "groups", "splits") if getattr(first, name) != getattr(second, name)
     ]
-    found += [] if same(first.target, second.target) else ["target"]
+    different += [] if same(first.target, second.target) else ["target"]
     for name in dict.fromkeys([*first.inputs, *second.inputs]):
         if name not in first.inputs or name not in second.inputs:
-            found.append(name)
+            different.append(name)
             continue
         one, other = first.inputs[name], second.inputs[name]
         parts = {
@@ -236,12 +244,12 @@ def differences(first: Table, second: Table) -> list[str]:
             "indices": (one.indices, other.indices),
             "valid": (one.valid, other.valid),
         }
-        found += [f"{name}.{part}" for part, (a, b) in parts.items() if not same(a, b)]
-    return found
+        different += [f"{name}.{part}" for part, (a, b) in parts.items() if not same(a, b)]
+    return different
 
 
 def same(first: Tensor | None, second: Tensor | None) -> bool:
-    """Whether two tensors have one type, one shape and the same entries."""
+    """True if two tensors have the same type, shape and values, or both are None."""
     if first is None or second is None:
         return first is second
     return first.dtype == second.dtype and first.shape == second.shape and torch.equal(first, second)
