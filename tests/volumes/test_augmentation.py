@@ -1,3 +1,5 @@
+"""Training patches: reproducible, all modalities moved together, background at 0."""
+
 import warnings
 
 import pytest
@@ -15,27 +17,27 @@ PATCHES = pytest.mark.parametrize("patch", [(8, 8), (8, 8, 4)], ids=["2-D", "3-D
 
 
 def blob(shape: tuple[int, int, int] = (14, 12, 10)) -> Tensor:
-    """(1, x, y, z): a lopsided region, different from all its mirror images."""
+    """An asymmetric region that differs from all its mirror images: (1, x, y, z) bool."""
     x, y, z = torch.meshgrid(*[torch.arange(float(length)) for length in shape], indexing="ij")
     return ((x - 5) ** 2 + 1.5 * (y - 4) ** 2 + 2 * (z - 5) ** 2 + x * y / 3 < 20)[None]
 
 
 def draw(settings: AugmentSettings, patch: tuple[int, ...], image: Tensor, target: Tensor, seed: int):
-    """What the transforms make of a patient, as plain tensors."""
+    """Image and target of one patch, as plain tensors."""
     centred = settings.foreground > 0
     transform = patches(patch, settings, centred)
     transform.set_random_state(seed)
     centres = {"centres": target.any(dim=0, keepdim=True).to(torch.uint8)} if centred else {}
-    made = transform({"image": image, "target": target.to(torch.uint8), **centres})
-    made = made[0] if isinstance(made, list) else made
-    return made["image"].as_tensor(), made["target"].as_tensor()
+    patch_of = transform({"image": image, "target": target.to(torch.uint8), **centres})
+    first = patch_of[0] if isinstance(patch_of, list) else patch_of
+    return first["image"].as_tensor(), first["target"].as_tensor()
 
 
 @PATCHES
 def test_a_seed_decides_everything(patch):
     image = torch.rand(2, 14, 12, 10, generator=torch.Generator().manual_seed(0))
     first = draw(EVERYTHING, patch, image, blob(), seed=3)
-    torch.rand(5)  # The global generators have no say.
+    torch.rand(5)  # The global generators have no influence.
     again = draw(EVERYTHING, patch, image, blob(), seed=3)
     other = draw(EVERYTHING, patch, image, blob(), seed=4)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -45,20 +47,20 @@ def test_a_seed_decides_everything(patch):
 
 
 @PATCHES
-def test_a_transform_used_before_draws_as_a_fresh_one_does(patch):
+def test_a_transform_that_was_used_before_draws_the_same_as_a_new_one(patch):
     sample = {"image": torch.rand(2, 14, 12, 10), "target": blob().to(torch.uint8)}
     settings = AugmentSettings(foreground=0)
     used = patches(patch, settings, centred=False)
     for seed in (9, 3):
         used.set_random_state(seed)
-        made = used(sample)["image"]
+        image = used(sample)["image"]
     fresh = patches(patch, settings, centred=False)
     fresh.set_random_state(3)
-    assert torch.equal(made, fresh(sample)["image"])
+    assert torch.equal(image, fresh(sample)["image"])
 
 
 @PATCHES
-def test_contrasts_and_target_are_cropped_and_flipped_together(patch):
+def test_modalities_and_target_are_cropped_and_flipped_together(patch):
     target = blob()
     image = torch.cat([target, 2 * target]).float()
     different = set()
@@ -71,7 +73,7 @@ def test_contrasts_and_target_are_cropped_and_flipped_together(patch):
 
 
 @PATCHES
-def test_contrasts_and_target_are_turned_and_zoomed_together(patch):
+def test_modalities_and_target_are_rotated_and_zoomed_together(patch):
     target = blob()
     settings = AugmentSettings(flip=0, affine=1, intensity=0, foreground=1)
     still = AugmentSettings(flip=0, affine=0, intensity=0, foreground=1)
@@ -80,7 +82,7 @@ def test_contrasts_and_target_are_turned_and_zoomed_together(patch):
         moved, regions = draw(settings, patch, torch.cat([target, target]).float(), target, seed)
         assert torch.equal(moved[0], moved[1])
         assert set(regions.unique().tolist()) <= {0, 1}
-        # Interpolated and cut at one half, the contrast is the region, but for voxels on the very edge.
+        # Interpolated and thresholded at 1/2, the image equals the region except for voxels on its border.
         same = ((moved[0] > 0.5) == (regions[0] > 0)).float().mean()
         assert same > 0.95
         turned += not torch.equal(regions, draw(still, patch, target.float(), target, seed)[1])
@@ -98,7 +100,7 @@ def test_a_volume_smaller_than_the_patch_is_padded_with_background(patch):
         assert moved.shape == (2, *patch)
         assert regions.shape == (1, *patch)
         depth = 1 if len(patch) == 2 else 3
-        # In the plane everything fits: 5 x 4 voxels a slice, the rest is 0.
+        # The patch is larger in the plane: 5 x 4 voxels of a slice are the image, the others are 0.
         assert (moved != 0).sum() == 2 * 5 * 4 * depth
         seen += int(regions.sum())
     assert seen > 0
@@ -118,38 +120,38 @@ def test_a_change_of_intensity_leaves_the_background_at_zero(patch):
 
 
 @PATCHES
-def test_intensities_change_within_their_limits_and_each_contrast_by_itself(patch):
+def test_intensities_change_within_their_limits_and_independently_by_modality(patch):
     settings = AugmentSettings(flip=0, affine=0, intensity=0.2, foreground=0)
     image = torch.full((2, 14, 12, 10), 2.0)
     factors = []
     for seed in range(20):
         moved, _ = draw(settings, patch, image, blob(), seed)
-        # Both contrasts are 2 everywhere: their standard deviation is 0, so that there is no shift, only the scale.
+        # Both modalities are 2 everywhere: with standard deviation 0 there is no shift, only the scale.
         values = moved.flatten(1)
         assert_close(values, values[:, :1].expand_as(values))
         factors.append(values[:, 0] / 2)
-    found = torch.stack(factors)
-    assert ((found >= 0.8) & (found <= 1.2)).all()
-    assert found.min() < 0.9
-    assert found.max() > 1.1
-    assert (found[:, 0] != found[:, 1]).all()
+    scales = torch.stack(factors)
+    assert ((scales >= 0.8) & (scales <= 1.2)).all()
+    assert scales.min() < 0.9
+    assert scales.max() > 1.1
+    assert (scales[:, 0] != scales[:, 1]).all()
 
 
 @PATCHES
-def test_the_share_of_patches_on_a_region_is_kept(patch):
-    # One voxel in 1680: a patch drawn anywhere seldom has it.
+def test_the_set_share_of_patches_is_centred_on_a_region(patch):
+    # One voxel in 1680: a patch at a random position seldom has it.
     target = torch.zeros(1, 14, 12, 10, dtype=torch.bool)
     target[0, 10, 9, 8] = True
-    found = {}
+    hits = {}
     for share in (0.0, 0.5, 1.0):
         settings = AugmentSettings(flip=0.5, affine=0, intensity=0, foreground=share)
-        found[share] = sum(int(draw(settings, patch, target.float(), target, seed)[1].any()) for seed in range(40))
-    assert found[1.0] == 40
-    assert 12 <= found[0.5] < 40
-    assert found[0.0] < found[0.5]
+        hits[share] = sum(int(draw(settings, patch, target.float(), target, seed)[1].any()) for seed in range(40))
+    assert hits[1.0] == 40
+    assert 12 <= hits[0.5] < 40
+    assert hits[0.0] < hits[0.5]
 
 
-def test_nothing_is_changed_when_nothing_is_asked_for():
+def test_without_augmentation_a_patch_as_large_as_the_volume_is_unchanged():
     image = torch.rand(2, 8, 8, 4)
     moved, regions = draw(STILL, (8, 8, 4), image, blob((8, 8, 4)), seed=5)
     assert torch.equal(moved, image)
@@ -157,8 +159,8 @@ def test_nothing_is_changed_when_nothing_is_asked_for():
 
 
 @PATCHES
-def test_no_warning_is_given_for_a_patient_that_is_all_region(patch):
-    # What `Volumes` does with one: it draws anywhere.
+def test_a_patient_that_is_all_region_gives_no_warning(patch):
+    # `Volumes` draws patches of such a patient at random positions.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, regions = draw(STILL, patch, torch.rand(1, 14, 12, 10), torch.ones(1, 14, 12, 10, dtype=torch.bool), 0)

@@ -1,3 +1,5 @@
+"""The report on a folder of patients, and the draft of an experiment on it."""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,7 +17,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not a
 
 
 def save(root: Path, case: str, name: str, values: np.ndarray | None = None, affine=None) -> Path:
-    """A NIfTI file, random unless told otherwise, on a grid of 1 mm."""
+    """Write a NIfTI file, by default of random voxels, on a grid of 1 mm."""
     path = root / case / f"{case}_{name}.nii.gz"
     path.parent.mkdir(exist_ok=True)
     if values is None:
@@ -25,7 +27,7 @@ def save(root: Path, case: str, name: str, values: np.ndarray | None = None, aff
 
 
 def label(**voxels: int) -> np.ndarray:
-    """A label in which v4=3 gives the value 4 to three voxels."""
+    """Label of which v4=3 sets three voxels to 4."""
     values = np.zeros(8 * 8 * 6, np.uint8)
     start = 0
     for name, count in voxels.items():
@@ -34,7 +36,7 @@ def label(**voxels: int) -> np.ndarray:
     return values.reshape(SHAPE)
 
 
-def test_report(tmp_path):
+def test_the_report_on_patients_without_faults(tmp_path):
     lps = np.diag([-1.0, -1.0, 2.50049, 1.0])
     for name in ("t1", "flair", "adc"):
         save(tmp_path, "a", name)
@@ -79,7 +81,7 @@ def test_groups_are_counted_and_splits_that_tear_one_apart_are_noted(tmp_path):
     assert "group" not in dataset_file(report, tmp_path)["data"]
 
 
-def test_every_fault_of_every_patient_is_told(tmp_path):
+def test_every_fault_of_every_patient_is_reported(tmp_path):
     save(tmp_path, "good", "t1")
     save(tmp_path, "bad", "flair")
     truncated = save(tmp_path, "bad", "t1")
@@ -95,10 +97,10 @@ def test_every_fault_of_every_patient_is_told(tmp_path):
     assert "bad_t1.nii.gz cannot be read" in t1
     assert "bad_t2.nii.gz cannot be read" in t2
     assert "bad_seg.nii.gz has label values that nobody declared: 0.5" in seg
-    assert "'bare' has no contrast" in report["faults"]["bare"][0]
+    assert "'bare' has no modality" in report["faults"]["bare"][0]
     assert "8 x 8 x 7 and 8 x 8 x 6" in report["faults"]["misfit"][0]
     assert not any("\n" in line for lines in report["faults"].values() for line in lines)
-    # Files are counted whatever is in them; grids and labels only where all is well.
+    # All files are counted; grids and labels only those of patients without faults.
     assert report["patients"] == 4
     assert report["modalities"] == {"flair": 1, "t2": 2, "t1": 3}
     assert report["missing"]["bare"] == ["flair", "t2", "t1"]
@@ -107,18 +109,18 @@ def test_every_fault_of_every_patient_is_told(tmp_path):
     assert (report["labels"], report["labelled"]) == ({}, 2)
 
 
-def test_no_patients(tmp_path):
+def test_a_folder_without_patients_is_refused(tmp_path):
     with pytest.raises(InputError, match="no patients"):
         inspect_volumes(tmp_path)
 
 
-def test_backgrounds(tmp_path):
+def test_backgrounds_other_than_zero_are_noted(tmp_path):
     scored = np.full(SHAPE, -0.75, np.float32)
     scored[2:5, 2:5, 2:5] = 1
     plain = np.zeros(SHAPE, np.float32)
     plain[2:5, 2:5, 2:5] = 1
     corner = scored.copy()
-    corner[-1, 0, -1] = 0  # One of eight corners is not like the others: no background to speak of.
+    corner[-1, 0, -1] = 0  # One of eight corners differs, so the background is taken to be 0.
     for case in "abcd":
         save(tmp_path, case, "t1", scored)
         save(tmp_path, case, "flair", plain)
@@ -129,7 +131,7 @@ def test_backgrounds(tmp_path):
     assert note == "The background of t1 is not 0 for 4 of the patients: a (-0.75), b (-0.75), c (-0.75), ..."
 
 
-def test_faults_of_splits(tmp_path):
+def test_faults_of_splits_are_reported(tmp_path):
     save(tmp_path, "a", "t1")
     (tmp_path / "train.txt").write_text("a\nz\n")
     report = inspect_volumes(tmp_path)
@@ -157,7 +159,7 @@ BRATS = ["flair", "t2", "t1ce", "t1"]
         ([], BRATS, {}),
     ],
 )
-def test_dataset_file(tmp_path, labels, modalities, regions):
+def test_regions_are_guessed_from_label_values(tmp_path, labels, modalities, regions):
     report = {
         "labels": {str(value): 10 for value in labels},
         "modalities": dict.fromkeys(modalities, 3),
@@ -172,8 +174,8 @@ def test_dataset_file(tmp_path, labels, modalities, regions):
     }
 
 
-def test_the_decathlon_numbers_its_labels_otherwise(tmp_path):
-    # In Task01 1 is the oedema, 2 the non-enhancing core, 3 the enhancing one: the core is 2 and 3.
+def test_regions_of_the_decathlon_follow_its_own_label_values(tmp_path):
+    # In Task01 1 is oedema, 2 the non-enhancing core and 3 enhancing tumour: the core is 2 and 3.
     (tmp_path / "imagesTr").mkdir()
     report = {"labels": {"1": 9, "2": 9, "3": 9}, "modalities": dict.fromkeys(BRATS, 3)}
     regions = dataset_file(report, tmp_path)["data"]["regions"]
@@ -184,17 +186,17 @@ def test_the_decathlon_numbers_its_labels_otherwise(tmp_path):
 def test_real_lgg():
     root = SHARED / "lgg"
     report = inspect_volumes(root)
-    # Counted without us: one glob for each contrast, over the names of folders.
-    have = {
+    # Counted independently: one glob for every modality, in every folder.
+    present = {
         case.name: [name for name in ("flair", "t1ce", "t1") if any(case.glob(f"*_{name}.nii.gz"))]
         for case in root.iterdir()
         if case.is_dir()
     }
-    assert report["patients"] == len(have) == 60
+    assert report["patients"] == len(present) == 60
     assert report["modalities"] == {"flair": 60, "t1ce": 54, "t1": 57}
-    assert report["scenarios"] == Counter("+".join(names) for names in have.values())
+    assert report["scenarios"] == Counter("+".join(names) for names in present.values())
     assert report["scenarios"] == {"flair+t1ce+t1": 54, "flair+t1": 3, "flair": 3}
-    assert set(report["missing"]) == {case for case, names in have.items() if len(names) < 3}
+    assert set(report["missing"]) == {case for case, names in present.items() if len(names) < 3}
     assert len(report["missing"]) == 6
     assert report["splits"] == {"train": 42, "val": 6, "test": 12}
     assert (report["faults"], report["split_faults"]) == ({}, [])

@@ -1,3 +1,5 @@
+"""Find and read patients in every layout, refuse faulty files, and write masks."""
+
 import csv
 import gzip
 import json
@@ -18,21 +20,21 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not a
 
 
 def save(path: Path, values: np.ndarray | None = None, affine: np.ndarray = LPS, like=nib.Nifti1Image) -> Path:
-    """A NIfTI file, of ones unless told otherwise."""
+    """Write a NIfTI file, by default of ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(like(np.ones(SHAPE, np.int16) if values is None else values, affine), path)
     return path
 
 
 def touch(root: Path, *names: str) -> None:
-    """Files that are found by name and never read."""
+    """Create empty files, for tests that read only names."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
-def found(root: Path) -> dict[str, dict[str, str]]:
-    """By id, the file names by modality and, under "label", the label's."""
+def names_by_patient(root: Path) -> dict[str, dict[str, str]]:
+    """File names by id and modality; under "label" that of the label."""
     return {
         patient.id: {name: source.path.name for name, source in patient.sources.items()}
         | ({"label": patient.label.path.name} if patient.label else {})
@@ -42,7 +44,7 @@ def found(root: Path) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def fault_of(fault):
-    """`fault_of(path)`: what is said of a single file, which must be named."""
+    """`fault_of(path)`: the message on a faulty file, which must name it."""
 
     def line_of(path: Path) -> str:
         line = fault(read_volume, Source(path))
@@ -55,9 +57,9 @@ def fault_of(fault):
 # --------------------------------------------------------------------------------------------------- finding
 
 
-def test_brats_2018_to_2021_with_contrasts_missing(tmp_path):
+def test_brats_2018_to_2021_with_missing_modalities(tmp_path):
     touch(tmp_path, "b/b_t1.nii.gz", "b/b_flair.nii.gz", "b/b_seg.nii.gz", "a/a_t1ce.nii", "a/a_t2.nii")
-    assert found(tmp_path) == {
+    assert names_by_patient(tmp_path) == {
         "a": {"t2": "a_t2.nii", "t1ce": "a_t1ce.nii"},
         "b": {"flair": "b_flair.nii.gz", "t1": "b_t1.nii.gz", "label": "b_seg.nii.gz"},
     }
@@ -70,7 +72,7 @@ def test_brats_2018_to_2021_with_contrasts_missing(tmp_path):
 def test_brats_2023(tmp_path):
     case = "BraTS-GLI-00005-100"
     touch(tmp_path, *[f"{case}/{case}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg")])
-    assert found(tmp_path)[case] == {
+    assert names_by_patient(tmp_path)[case] == {
         "flair": f"{case}-t2f.nii.gz",
         "t2": f"{case}-t2w.nii.gz",
         "t1ce": f"{case}-t1c.nii.gz",
@@ -79,12 +81,12 @@ def test_brats_2023(tmp_path):
     }
 
 
-def test_other_names(tmp_path):
-    # ADC is a modality of its own; W39_..._Segm is how BraTS 2020 spells the label of one patient.
+def test_file_names_of_other_spellings(tmp_path):
+    # ADC is a further modality; W39_..._Segm is how BraTS 2020 spells the label of one patient.
     touch(tmp_path, "p/p_ADC.nii.gz", "p/W39_1998.09.19_Segm.nii", "p/other-case-t1.nii", "p/flair.nii.gz")
-    # p10 begins with p, and is not p.
+    # The name starts with p, but not with the whole id and a separator.
     touch(tmp_path, "p/p10_dwi_b0.nii.gz", "p/p_dwi_b1000.nii.gz", "p/notes.txt")
-    assert found(tmp_path)["p"] == {
+    assert names_by_patient(tmp_path)["p"] == {
         "flair": "flair.nii.gz",
         "t1": "other-case-t1.nii",
         "adc": "p_ADC.nii.gz",
@@ -94,27 +96,27 @@ def test_other_names(tmp_path):
     }
 
 
-def test_hidden_things_are_ignored(tmp_path):
+def test_hidden_files_and_folders_are_ignored(tmp_path):
     touch(tmp_path, "a/a_t1.nii.gz", "a/._a_t1.nii.gz", "a/.a_t2.nii.gz", ".trash/b/b_t1.nii.gz", ".c/c_t1.nii.gz")
-    assert found(tmp_path) == {"a": {"t1": "a_t1.nii.gz"}}
+    assert names_by_patient(tmp_path) == {"a": {"t1": "a_t1.nii.gz"}}
 
 
-def test_groups_are_descended_once(tmp_path, fault):
+def test_folders_of_patient_folders_are_searched_one_level_down(tmp_path, fault):
     touch(tmp_path, "HGG/a/a_t1.nii.gz", "LGG/b/b_t1.nii.gz", "c/c_t1.nii.gz", "HGG/deep/d/d_t1.nii.gz")
-    assert list(found(tmp_path)) == ["a", "b", "c"]
+    assert list(names_by_patient(tmp_path)) == ["a", "b", "c"]
     touch(tmp_path, "LGG/a/a_t1.nii.gz")
     assert "'a'" in fault(find_patients, tmp_path)
 
 
-def test_one_patients_folder(tmp_path, monkeypatch):
+def test_the_folder_of_one_patient(tmp_path, monkeypatch):
     touch(tmp_path, "a/a_t1.nii.gz", "a/a_flair.nii.gz", "a/old/x_t1.nii.gz")
     expected = {"a": {"flair": "a_flair.nii.gz", "t1": "a_t1.nii.gz"}}
-    assert found(tmp_path / "a") == expected
+    assert names_by_patient(tmp_path / "a") == expected
     monkeypatch.chdir(tmp_path / "a")
-    assert found(Path()) == expected
+    assert names_by_patient(Path()) == expected
 
 
-def test_decathlon(tmp_path):
+def test_a_decathlon_folder(tmp_path):
     names = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w", "4": "ADC"}
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": names}))
     channels = np.stack([np.full(SHAPE, value, np.float32) for value in (10, 11, 12, 13, 14)], axis=3)
@@ -137,14 +139,14 @@ def test_decathlon(tmp_path):
     assert read.grid.shape == SHAPE
 
 
-def test_decathlon_with_one_modality_and_channel_names(tmp_path):
+def test_a_decathlon_folder_with_one_modality_and_channel_names(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}}))
     save(tmp_path / "imagesTr" / "liver_1.nii.gz")
     (patient,) = find_patients(tmp_path)
     assert list(read_patient(patient).volumes) == ["ct"]
 
 
-def test_decathlon_faults(tmp_path, fault):
+def test_faults_of_a_decathlon_folder(tmp_path, fault):
     save(tmp_path / "imagesTr" / "a.nii.gz", np.ones((*SHAPE, 2), np.float32))
     assert "dataset.json" in fault(find_patients, tmp_path)
     for content in ("{", "[]", "{}", '{"modality": {"x": "T1"}}'):
@@ -162,13 +164,13 @@ def manifest(path: Path, *rows: list[str], encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_manifest(tmp_path):
+def test_a_manifest(tmp_path):
     touch(tmp_path, "scans/one.nii.gz", "scans/two.nii.gz", "mask.nii.gz")
     absolute = str(tmp_path / "scans" / "two.nii.gz")
     rows = [["ID", "T1c", "flair", "label"], ["b", "", "scans/one.nii.gz", "mask.nii.gz"], ["a", absolute, "", ""]]
-    # Spreadsheets write a byte order mark first, and rows of nothing last.
+    # Spreadsheets write a byte order mark first and empty rows last.
     path = manifest(tmp_path / "set.csv", *rows, ["", "", "", ""], encoding="utf-8-sig")
-    assert found(path) == {
+    assert names_by_patient(path) == {
         "a": {"t1ce": "two.nii.gz"},
         "b": {"flair": "one.nii.gz", "label": "mask.nii.gz"},
     }
@@ -191,13 +193,13 @@ def test_manifest(tmp_path):
         ([], ["'id'", "(none)"]),
     ],
 )
-def test_manifest_faults(tmp_path, rows, words, fault):
+def test_faults_of_a_manifest(tmp_path, rows, words, fault):
     touch(tmp_path, "here.nii")
     line = fault(find_patients, manifest(tmp_path / "set.csv", *rows))
     assert [word for word in words if word not in line] == []
 
 
-def test_manifest_that_is_no_text(tmp_path, fault):
+def test_a_manifest_that_is_not_text(tmp_path, fault):
     (tmp_path / "set.csv").write_bytes(b"id,t1\n\xff\xfe,\n")
     assert "cannot be read as CSV" in fault(find_patients, tmp_path / "set.csv")
 
@@ -215,7 +217,7 @@ def test_file_without_a_modality(tmp_path, fault):
     assert "a.nii.gz gives the modality name ''" in fault(find_patients, tmp_path)
 
 
-def test_nothing_there(tmp_path, fault):
+def test_paths_without_patients(tmp_path, fault):
     assert "does not exist" in fault(find_patients, tmp_path / "gone")
     assert "no patients" in fault(find_patients, tmp_path)
     touch(tmp_path, "a/readme.txt")
@@ -226,7 +228,7 @@ def test_nothing_there(tmp_path, fault):
 # --------------------------------------------------------------------------------------------------- reading
 
 
-def test_read_patient(tmp_path):
+def test_volumes_and_label_of_a_patient(tmp_path):
     values = np.arange(8 * 8 * 6, dtype=np.int16).reshape(SHAPE)
     save(tmp_path / "a" / "a_t1.nii.gz", values)
     save(tmp_path / "a" / "a_flair.nii", values + 1)
@@ -245,12 +247,12 @@ def test_read_patient(tmp_path):
 
 
 def test_spacing_of_an_oblique_grid():
-    # The first axis of the array goes 3 mm along x and 4 mm along y: 5 mm a voxel.
+    # A step along the first axis of the array is 3 mm in x and 4 mm in y: 5 mm.
     affine = np.array([[3.0, -4, 0, 7], [4, 3, 0, 8], [0, 0, 2, 9], [0, 0, 0, 1]])
     assert Grid(SHAPE, affine).spacing == (5.0, 5.0, 2.0)
 
 
-def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path, fault):
+def test_only_the_modalities_of_the_task_are_read_and_in_its_order(tmp_path, fault):
     save(tmp_path / "a" / "a_t1.nii.gz")
     save(tmp_path / "a" / "a_t2.nii.gz")
     (tmp_path / "a" / "a_flair.nii.gz").write_text("broken")
@@ -261,11 +263,11 @@ def test_only_wanted_modalities_are_read_and_in_that_order(tmp_path, fault):
     assert "flair, t2, t1" in line
 
 
-def test_patient_with_nothing_but_a_label(fault):
-    assert "'a' has no contrast" in fault(read_patient, Patient("a", {}, Source(Path("a_seg.nii"))))
+def test_a_patient_with_a_label_alone_is_refused(fault):
+    assert "'a' has no modality" in fault(read_patient, Patient("a", {}, Source(Path("a_seg.nii"))))
 
 
-def test_scaling_and_trailing_axes(tmp_path):
+def test_scaling_of_the_header_and_trailing_axes(tmp_path):
     path = save(tmp_path / "a.nii", np.full((*SHAPE, 1), 3, np.int16))
     whole = path.read_bytes()
     # The header holds slope and intercept at byte 112: a stored 3 means 2 * 3 - 1 = 5.
@@ -293,15 +295,15 @@ def test_truncated_files(tmp_path, fault_of):
             assert "cannot be read" in fault_of(path) or "truncated" in fault_of(path)
 
 
-def test_one_damaged_byte_anywhere_in_the_voxels_is_seen(tmp_path, fault_of):
+def test_one_damaged_byte_is_detected_anywhere_in_the_voxels(tmp_path, fault_of):
     path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(1, 999, SHAPE, dtype=np.int16))
     whole = path.read_bytes()
-    for place in (len(whole) // 2, len(whole) - 10, len(whole) - 6):  # The last is the checksum itself.
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for offset in (len(whole) // 2, len(whole) - 10, len(whole) - 6):  # The last lies in the checksum.
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
         assert "cannot be read" in fault_of(path)
 
 
-def test_files_that_are_no_nifti(tmp_path, fault_of):
+def test_files_that_are_not_nifti(tmp_path, fault_of):
     path = tmp_path / "a.nii.gz"
     path.write_text("not found\n")
     assert "cannot be read" in fault_of(path)
@@ -315,7 +317,7 @@ def test_files_that_are_no_nifti(tmp_path, fault_of):
 def test_damaged_headers(tmp_path, fault_of):
     path = save(tmp_path / "a.nii")
     whole = path.read_bytes()
-    path.write_bytes(whole[:70] + b"\xff\x7f" + whole[72:])  # The code of a type that does not exist.
+    path.write_bytes(whole[:70] + b"\xff\x7f" + whole[72:])  # A data type that does not exist.
     assert "damaged NIfTI header" in fault_of(path)
     path.write_bytes(whole[:42] + b"\xf8\xff" + whole[44:])  # A first axis of -8 voxels.
     assert "no voxels" in fault_of(path)
@@ -324,13 +326,13 @@ def test_damaged_headers(tmp_path, fault_of):
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 6, 2), (8, 8, 6, 1, 3)])
-def test_not_3d(tmp_path, shape, fault_of):
+def test_volumes_that_are_not_3_d(tmp_path, shape, fault_of):
     line = fault_of(save(tmp_path / "a.nii.gz", np.ones(shape, np.int16)))
     assert "not 3-D" in line
     assert " x ".join(map(str, shape)) in line
 
 
-def test_not_numbers(tmp_path, fault_of):
+def test_voxels_that_are_not_real_numbers(tmp_path, fault_of):
     assert "complex64" in fault_of(save(tmp_path / "a.nii.gz", np.ones(SHAPE, np.complex64)))
 
 
@@ -341,7 +343,7 @@ def test_values_that_cannot_be_trained_on(tmp_path, fault_of):
     values[0, 0, 3] = 1e300  # More than float32 can hold.
     assert "4 NaN or infinite voxels of 384" in fault_of(save(tmp_path / "a.nii.gz", values))
     zeros = fault_of(save(tmp_path / "b.nii.gz", np.zeros(SHAPE, np.int16)))
-    assert "no voxel that differs from 0: remove the file if the contrast is missing" in zeros
+    assert "no voxel that differs from 0: remove the file if the modality is missing" in zeros
 
 
 @pytest.mark.parametrize("other", ["t2", "seg"])
@@ -368,7 +370,7 @@ def test_affines_that_differ(tmp_path, other, fault):
     assert [word for word in words if word not in line] == []
 
 
-def test_labels_that_nobody_declared(tmp_path, fault):
+def test_label_values_that_are_not_declared(tmp_path, fault):
     label = np.zeros(SHAPE)
     label[0, 0, :4] = (1, 3, 4, 7)
     save(tmp_path / "a" / "a_t1.nii.gz")
@@ -376,7 +378,7 @@ def test_labels_that_nobody_declared(tmp_path, fault):
     (patient,) = find_patients(tmp_path)
     line = fault(read_patient, patient, None, [1, 2, 4])
     assert "a_seg.nii.gz has label values that nobody declared: 3, 7; declared: 0, 1, 2, 4." in line
-    read_patient(patient)  # Without a declaration, every whole number up to 255 will do.
+    read_patient(patient)  # Without a declaration, whole numbers from 0 to 255 are allowed.
     for wrong in (0.5, -1, 256, np.nan):
         label[0, 0, 0] = wrong
         save(path, label)
@@ -385,7 +387,7 @@ def test_labels_that_nobody_declared(tmp_path, fault):
         assert "whole numbers from 0 to 255" in line
 
 
-def test_a_label_without_tumour_is_no_fault(tmp_path):
+def test_a_label_of_zeros_is_allowed(tmp_path):
     save(tmp_path / "a" / "a_t1.nii.gz")
     save(tmp_path / "a" / "a_seg.nii.gz", np.zeros(SHAPE, np.uint8))
     read = read_patient(find_patients(tmp_path)[0], labels=[1])
@@ -398,7 +400,7 @@ def test_a_label_without_tumour_is_no_fault(tmp_path):
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 1), (0, 2), (2, 0), (4, 1)])
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii"])
-def test_mask_has_the_geometry_of_the_image(tmp_path, sform, qform, name):
+def test_a_mask_has_the_geometry_of_the_image(tmp_path, sform, qform, name):
     turn = np.array([[0.6, -0.8, 0, 7], [0.8, 0.6, 0, -8], [0, 0, 2.5, 9], [0, 0, 0, 1]])
     image = nib.Nifti1Image(np.ones(SHAPE, np.float32), turn)
     image.set_qform(turn, qform)
@@ -419,10 +421,10 @@ def test_mask_has_the_geometry_of_the_image(tmp_path, sform, qform, name):
         np.testing.assert_array_equal(written.header[key], original.header[key], err_msg=key)
     np.testing.assert_array_equal(written.header["pixdim"][:4], original.header["pixdim"][:4])
     assert written.header["cal_max"] == 0
-    assert read.header.get_data_dtype() == np.float32  # The patient's own header stays as it was.
+    assert read.header.get_data_dtype() == np.float32  # The patient's header is unchanged.
 
 
-def test_mask_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_mask_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     path = save(tmp_path / "a_seg.nii.gz", np.ones(SHAPE, np.uint8))
     header = nib.load(path).header
 
@@ -440,7 +442,7 @@ def test_mask_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["a_seg.nii.gz"]
 
 
-def test_mask_of_another_shape_is_refused(tmp_path):
+def test_a_mask_of_another_shape_or_type_is_refused(tmp_path):
     header = nib.load(save(tmp_path / "a.nii.gz")).header
     with pytest.raises(ValueError, match="8 x 8 x 7"):
         write_mask(tmp_path / "mask.nii.gz", np.ones((8, 8, 7), np.uint8), header)
@@ -456,8 +458,8 @@ def test_real_lgg_patients():
     patients = find_patients(SHARED / "lgg")
     assert len(patients) == 60
     assert all(patient.label for patient in patients)
-    have = {name: sum(name in patient.sources for patient in patients) for name in ("flair", "t1", "t1ce")}
-    assert have == {"flair": 60, "t1": 57, "t1ce": 54}
+    counts = {name: sum(name in patient.sources for patient in patients) for name in ("flair", "t1", "t1ce")}
+    assert counts == {"flair": 60, "t1": 57, "t1ce": 54}
     read = read_patient(patients[0], labels=[1])
     assert read.label is not None
     assert np.allclose(read.grid.spacing, (1.8, 1.8, 5.0))

@@ -1,4 +1,4 @@
-"""The phantom: what is claimed of a patient, of the folders on disk, and of what is refused."""
+"""Phantoms: anatomy and intensities of a patient, folders on disk, and refused arguments."""
 
 import gzip
 import json
@@ -19,17 +19,17 @@ SMALL = (20, 18, 16)
 
 @pytest.fixture(scope="module")
 def patients():
-    """Twenty patients (volumes by modality, label) of the default size."""
+    """Twenty patients of the default size: (volumes by modality, label)."""
     return [phantom_patient(np.random.default_rng([1, index]), (48, 48, 32)) for index in range(20)]
 
 
 def files_under(root: Path) -> dict[str, bytes]:
-    """The bytes of every file by its path from the root."""
+    """Content of every file, by path relative to the root."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def noise_of(volume, region):
-    """The noise's standard deviation, from differences of neighbours in a region; the median ignores edges."""
+    """Standard deviation of the noise, from differences of neighbours in a region; the median is robust to edges."""
     differences = np.diff(volume, axis=0)[region[1:] & region[:-1]]
     # A difference of two samples has sqrt(2) times their sd; for a Gaussian the median of |x| is 0.6745 sd.
     return np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)
@@ -40,7 +40,7 @@ def contrast_to_noise(volume, one, other, noise_region):
 
 
 def best_dice_of_any_threshold(values, truth):
-    """The Dice of the best threshold there is for these voxels: an upper bound, chosen with the truth at hand."""
+    """Dice of the best threshold, chosen with the truth: an upper bound for every threshold."""
     truth = truth[np.argsort(-values)]
     hits = np.cumsum(truth)
     return (2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())).max()
@@ -49,7 +49,7 @@ def best_dice_of_any_threshold(values, truth):
 # One patient
 
 
-def test_the_table_names_every_modality_for_every_tissue():
+def test_intensities_are_set_for_every_tissue_and_modality():
     assert MODALITIES == ("flair", "t2", "t1ce", "t1")
     assert LABELS == {"necrosis": 1, "oedema": 2, "enhancing": 4}
     assert len(INTENSITIES) == 9
@@ -57,7 +57,7 @@ def test_the_table_names_every_modality_for_every_tissue():
     assert set(LABELS) <= set(INTENSITIES)
 
 
-def test_background_is_exactly_zero_and_brain_is_positive_in_every_contrast(patients):
+def test_background_is_exactly_zero_and_brain_positive_in_every_modality(patients):
     for volumes, label in patients:
         assert tuple(volumes) == MODALITIES
         brain = volumes["t1"] != 0
@@ -67,10 +67,10 @@ def test_background_is_exactly_zero_and_brain_is_positive_in_every_contrast(pati
             assert volume.dtype == np.float32
             assert np.array_equal(volume != 0, brain)
             assert volume[brain].min() >= 1
-            assert volume.max() < 5000  # int16 holds it with room to spare.
+            assert volume.max() < 5000  # Well within int16.
 
 
-def test_brain_stays_apart_from_background_even_without_any_signal(monkeypatch):
+def test_brain_differs_from_background_even_without_any_signal(monkeypatch):
     monkeypatch.setattr("anysubset.volumes.phantom.INTENSITIES", dict.fromkeys(INTENSITIES, (0, 0, 0, 0)))
     monkeypatch.setattr("anysubset.volumes.phantom.NOISE", 0.0)
     volumes, _ = phantom_patient(np.random.default_rng(0), SMALL)
@@ -89,7 +89,7 @@ def test_tumour_regions_are_nested(patients):
         if (label == 4).any():
             border = ndimage.binary_dilation(necrosis) & brain & ~necrosis
             enclosed.append(core[border].mean())
-    # Drawn apart, a core would find healthy tissue around it nine times in ten: a tumour is a tenth of the brain.
+    # Drawn independently, nine tenths of a core's border would be healthy: a tumour is a tenth of the brain.
     assert np.mean(surrounded) > 0.8
     assert np.mean(enclosed) > 0.8
 
@@ -145,7 +145,7 @@ def test_distractors_defeat_a_threshold_even_in_the_dominant_modality(patients):
             if np.isin(label, region).any():
                 dice.append(best_dice_of_any_threshold(volumes[name][brain], np.isin(label, region)[brain]))
         assert len(dice) >= 10
-        assert 0.4 < np.mean(dice) < 0.8  # Something can be read, but not by a threshold.
+        assert 0.4 < np.mean(dice) < 0.8  # The modality shows the region, but a threshold does not segment it.
 
 
 @settings(max_examples=12, deadline=None)
@@ -157,7 +157,7 @@ def test_any_size_holds_a_brain_and_a_tumour(size, seed):
         assert volume.shape == label.shape == size
         assert np.isfinite(volume).all()
         assert np.array_equal(volume > 0, brain)
-    # Low grade has no label 4; no other region ever vanishes.
+    # Low-grade tumours have no label 4; no other region vanishes.
     assert set(np.unique(label)) in ({0, 1, 2, 4}, {0, 1, 2})
     assert not label[~brain].any()
 
@@ -172,7 +172,7 @@ def test_uneven_sizes(size):
 # Folders
 
 
-def test_folders_are_in_brats_spelling_with_splits(tmp_path):
+def test_files_are_named_as_in_brats_and_splits_are_written(tmp_path):
     root = tmp_path / "new" / "set"
     write_phantoms(root, counts={"train": 2, "val": 1, "test": 0}, size=SMALL)
     assert json.loads((root / "splits.json").read_text()) == {
@@ -186,7 +186,7 @@ def test_folders_are_in_brats_spelling_with_splits(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["set"]  # The temporary folder is gone.
 
 
-def test_files_hold_the_rounded_patient_in_the_geometry_of_brats(tmp_path):
+def test_files_hold_rounded_volumes_in_the_geometry_of_brats(tmp_path):
     write_phantoms(tmp_path / "set", counts={"train": 1}, size=SMALL, seed=5)
     volumes, label = phantom_patient(np.random.default_rng([5, 0]), SMALL)
     for name, voxels in {**volumes, "seg": label}.items():
@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     shared = [path for path in first if path in other and path != "splits.json"]
     assert shared
     assert all(gzip.decompress(first[path]) != gzip.decompress(other[path]) for path in shared)
-    # Bytes 4 to 7 of a gzip header are the time of writing: the second run may not owe its equality to the clock.
+    # Bytes 4 to 7 of a gzip header are the time of writing: 0, so equality does not depend on the clock.
     assert all(content[4:8] == bytes(4) for path, content in first.items() if path.endswith(".gz"))
 
 
@@ -224,14 +224,14 @@ def test_adding_patients_changes_no_earlier_one(tmp_path):
     assert few == {path: many[path] for path in many if path.startswith(("phantom_000/", "phantom_001/"))}
 
 
-def test_what_stays_of_a_patient_with_missing_modalities_is_what_it_was(tmp_path):
+def test_missing_modalities_do_not_change_the_files_that_remain(tmp_path):
     write_phantoms(tmp_path / "whole", counts={"train": 3}, size=SMALL)
     write_phantoms(tmp_path / "incomplete", counts={"train": 3}, size=SMALL, missing_rate=0.5)
     whole, incomplete = files_under(tmp_path / "whole"), files_under(tmp_path / "incomplete")
     assert incomplete.items() < whole.items()
 
 
-def test_missing_rate_leaves_out_that_part_of_the_files_but_never_all_of_a_patient(tmp_path):
+def test_the_missing_rate_is_the_share_of_missing_files_and_no_patient_lacks_all(tmp_path):
     root, counts = tmp_path / "set", {"train": 60, "val": 3, "test": 3}
     write_phantoms(root, counts=counts, size=(16, 16, 16), missing_rate=0.5)
     splits = json.loads((root / "splits.json").read_text())
@@ -244,16 +244,16 @@ def test_missing_rate_leaves_out_that_part_of_the_files_but_never_all_of_a_patie
     assert all((root / case / f"{case}_seg.nii.gz").exists() for case in present)
     for case in (*splits["val"], *splits["test"]):
         assert present[case] == list(MODALITIES)
-    kept = [present[case] for case in splits["train"]]
-    assert all(kept)
-    # Each of 240 files stays with probability 1/2, and one in 16 patients gets one back: (2 + 1/16) / 4 = 0.516.
-    assert np.mean([len(names) / 4 for names in kept]) == pytest.approx(0.516, abs=0.1)
-    assert len({tuple(names) for names in kept}) > 8  # Of 15 scenarios: which ones are missing varies.
+    trained = [present[case] for case in splits["train"]]
+    assert all(trained)
+    # A file is present with probability 1/2, and one patient of 16 gets one back: (2 + 1/16) / 4 = 0.516.
+    assert np.mean([len(names) / 4 for names in trained]) == pytest.approx(0.516, abs=0.1)
+    assert len({tuple(names) for names in trained}) > 8  # Of 15 scenarios.
     for name in MODALITIES:
-        assert 0.25 < np.mean([name in names for names in kept]) < 0.75
+        assert 0.25 < np.mean([name in names for names in trained]) < 0.75
 
 
-def test_missing_splits_are_those_named(tmp_path):
+def test_modalities_are_missing_only_in_the_named_splits(tmp_path):
     write_phantoms(
         tmp_path / "set",
         counts={"train": 1, "test": 4},
@@ -263,14 +263,14 @@ def test_missing_splits_are_those_named(tmp_path):
     )
     counts = [len(list((tmp_path / "set" / f"phantom_{index:03d}").iterdir())) for index in range(5)]
     assert counts[0] == 5
-    # Four patients keep all four with probability 1e-16: at a rate of 0.9 most keep one, beside the label.
+    # All four patients are complete with probability 1e-16; most have one modality and the label.
     assert 2 <= min(counts[1:]) < 5
 
 
 # Refusals
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path):
+def test_an_empty_folder_is_used_and_a_folder_with_files_is_refused(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     write_phantoms(root, counts={"train": 1}, size=SMALL)
@@ -281,7 +281,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path):
     assert files_under(root) == before
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_instead_of_a_folder_is_refused(tmp_path):
     (tmp_path / "set").write_text("mine")
     with pytest.raises(InputError, match="already exists"):
         write_phantoms(tmp_path / "set", counts={"train": 1}, size=SMALL)
@@ -303,14 +303,14 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         ({"seed": -1}, r"seed is -1\. Give 0 or more"),
     ],
 )
-def test_wrong_input_is_refused_in_one_line_and_leaves_nothing(tmp_path, wrong, message):
+def test_wrong_arguments_are_refused_in_one_line_and_leave_no_files(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message) as refusal:
         write_phantoms(tmp_path / "set", **{"counts": {"train": 1}, "size": SMALL, **wrong})
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fault_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
+def test_an_error_while_writing_leaves_no_files(tmp_path, monkeypatch):
     saved = []
 
     def fail_at_the_third(image, path):

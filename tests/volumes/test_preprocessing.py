@@ -1,3 +1,5 @@
+"""Preparation of a patient: z-score, crop, orientation, and the location of heads in noisy air."""
+
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -27,16 +29,16 @@ from anysubset.volumes.reading import Grid, PatientVolumes
 TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
 SHAPE = (8, 7, 6)
 WORLD = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-# Every way to lay three axes: RAS, LPS, PIR and 45 others.
+# All orientations of three axes: RAS, LPS, PIR and 45 others.
 ORIENTATIONS = [
-    "".join(pair[place] for pair, place in zip(axes, places, strict=True))
+    "".join(pair[direction] for pair, direction in zip(axes, directions, strict=True))
     for axes in itertools.permutations(("LR", "PA", "IS"))
-    for places in itertools.product((0, 1), repeat=3)
+    for directions in itertools.product((0, 1), repeat=3)
 ]
 
 
 def grid(shape: tuple[int, int, int] = SHAPE, codes: str = "RAS", spacing: tuple[float, ...] = (1, 1, 1)) -> Grid:
-    """Voxels that run along the given directions, with their sizes along each axis of the array."""
+    """Grid whose axes run along the directions `codes`; spacing in mm along every axis of the array."""
     affine = np.eye(4)
     affine[:3] = [[0, 0, 0, 3], [0, 0, 0, -4], [0, 0, 0, 5]]
     for axis, (code, size) in enumerate(zip(codes, spacing, strict=True)):
@@ -61,7 +63,7 @@ def block(low: tuple[int, int, int], high: tuple[int, int, int], seed: int = 0) 
 # ------------------------------------------------------------------------------------------------- z-score
 
 
-def test_the_foreground_is_scored_by_itself_and_the_background_stays_zero():
+def test_the_z_score_is_that_of_the_foreground_and_the_background_stays_zero():
     volume = np.zeros(SHAPE)
     volume[2, 2:6, 2] = (2, 4, 4, 4)
     volume[3, 2:6, 2] = (5, 5, 7, 9)
@@ -73,11 +75,11 @@ def test_the_foreground_is_scored_by_itself_and_the_background_stays_zero():
     volume[5, 5, 5] = 5  # Widens the box; what lies between is background.
     ready = prepare(patient({"t1": volume}), TASK)
     assert ready.image.shape == (1, 4, 4, 4)
-    assert (ready.image != 0).sum() == 6  # The three fives are the mean, 0 after the score.
+    assert (ready.image != 0).sum() == 6  # The three fives are the mean, so their z-score is 0.
     assert ready.image.dtype == torch.float32
 
 
-def test_every_contrast_is_scored_by_its_own_foreground():
+def test_every_modality_is_z_scored_over_its_own_foreground():
     volumes = {"t1": block((1, 1, 1), (6, 6, 5), 1), "flair": 40 * block((2, 1, 1), (6, 6, 5), 2)}
     ready = prepare(patient(volumes), TASK)
     assert ready.modalities == ("flair", "t1")
@@ -88,17 +90,17 @@ def test_every_contrast_is_scored_by_its_own_foreground():
         assert (channel[~head] == 0).all()
 
 
-def test_a_background_that_is_not_zero_becomes_zero_when_all_corners_share_it():
+def test_a_background_other_than_zero_becomes_zero_if_all_corners_have_it():
     plain = block((2, 2, 2), (6, 6, 5))
     shifted = np.where(plain == 0, -0.75, plain)
     expected, ready = prepare(patient({"t1": plain}), TASK), prepare(patient({"t1": shifted}), TASK)
     assert ready.boxes == expected.boxes
     assert_close(ready.image, expected.image)
-    shifted[0, 0, 0] = 3  # One corner differs: nobody knows what the background is.
+    shifted[0, 0, 0] = 3  # One corner differs, so the background is taken to be 0.
     assert prepare(patient({"t1": shifted}), TASK).boxes["t1"] == Box((0, 0, 0), SHAPE)
 
 
-def test_a_contrast_that_is_the_same_everywhere_is_refused():
+def test_a_modality_with_the_same_value_everywhere_is_refused():
     with pytest.raises(InputError, match=r"'case'.*t1 has no foreground"):
         prepare(patient({"t1": np.full(SHAPE, 7.0), "flair": block((1, 1, 1), (4, 4, 4))}), TASK)
 
@@ -107,7 +109,7 @@ def test_a_contrast_that_is_the_same_everywhere_is_refused():
 
 
 def noisy_head() -> np.ndarray:
-    """A bright shell with a dark ventricle, in air that is anything from 0 to 2, with a bright speck far away."""
+    """A bright head with a dark ventricle, in air with noise from 0 to 2 and a bright speck far away."""
     volume = np.random.default_rng(0).integers(0, 3, SHAPE).astype(float)
     volume[1:6, 1:6, 1:5] = 20
     volume[1:6, 1:6, 1:5:2] = 30
@@ -116,22 +118,22 @@ def noisy_head() -> np.ndarray:
     return volume
 
 
-def test_the_head_is_the_largest_bright_part_with_what_it_surrounds():
+def test_the_head_is_the_largest_bright_component_with_its_holes_filled():
     expected = np.zeros(SHAPE, dtype=bool)
     expected[1:6, 1:6, 1:5] = True
     assert (head(noisy_head()) == expected).all()
 
 
-def test_noise_in_the_air_counts_neither_for_the_score_nor_as_foreground():
+def test_noise_in_the_air_counts_neither_for_the_z_score_nor_as_foreground():
     noisy, quiet = noisy_head(), np.where(head(noisy_head()), noisy_head(), 0)
-    found = prepare(patient({"t1": noisy}), replace(TASK, skull_stripped=False))
-    assert found.boxes["t1"] == Box((1, 1, 1), (6, 6, 5))
-    assert_close(found.image, prepare(patient({"t1": quiet}), TASK).image)
-    # By hand: of four slices of 25 voxels two hold 30 and two 20, but for 1 in the middle of each.
+    ready = prepare(patient({"t1": noisy}), replace(TASK, skull_stripped=False))
+    assert ready.boxes["t1"] == Box((1, 1, 1), (6, 6, 5))
+    assert_close(ready.image, prepare(patient({"t1": quiet}), TASK).image)
+    # By hand: of four slices of 25 voxels two hold 30 and two 20, with one 1 in the middle of every slice.
     values = np.array([30] * 48 + [20] * 48 + [1] * 4)
     expected = (1 - values.mean()) / values.std()
-    assert found.image[0, 2, 2, 0].item() == pytest.approx(expected, abs=1e-5)
-    # Taken for skull-stripped, the air would be foreground.
+    assert ready.image[0, 2, 2, 0].item() == pytest.approx(expected, abs=1e-5)
+    # With skull_stripped=True, the air would be foreground.
     assert prepare(patient({"t1": noisy}), TASK).boxes["t1"] == Box((0, 0, 0), SHAPE)
 
 
@@ -143,19 +145,19 @@ def test_a_volume_without_a_head_is_refused():
 # ---------------------------------------------------------------------------------------------------- crop
 
 
-def test_the_crop_is_around_the_contrasts_that_are_there_and_no_others():
+def test_the_crop_encloses_the_foregrounds_of_the_present_modalities_alone():
     volumes = {"t1": block((1, 2, 0), (4, 5, 3)), "flair": block((3, 1, 1), (7, 4, 6))}
     label = np.zeros(SHAPE, np.uint8)
-    label[7, 6, 5] = 1  # Outside of every foreground: it does not widen the crop, and is not lost.
+    label[7, 6, 5] = 1  # Outside every foreground: it does not enlarge the crop, and stays in the target.
     both = prepare(patient(volumes, label), TASK)
     assert both.boxes == {"flair": Box((3, 1, 1), (7, 4, 6)), "t1": Box((1, 2, 0), (4, 5, 3))}
-    # By hand: from the smaller of the lows to the larger of the highs.
+    # By hand: from the smaller starts to the larger stops.
     assert both.box == Box((1, 1, 0), (7, 5, 6))
     assert both.image.shape == (2, 6, 4, 6)
     alone = prepare(patient({"t1": volumes["t1"]}, label), TASK)
     assert alone.box == Box((1, 2, 0), (4, 5, 3))
     assert alone.image.shape == (1, 3, 3, 3)
-    # The same voxels, whichever crop they are seen in.
+    # The same voxels in both crops.
     assert_close(both.boxes["t1"].within(both.box).of(both.image[1]), alone.image[0])
     for ready in (both, alone):
         assert ready.target is not None
@@ -187,7 +189,7 @@ def test_boxes_by_hand():
     assert around([Box((1, 5), (3, 6)), Box((2, 1), (9, 2))]) == Box((1, 1), (9, 6))
 
 
-def test_paste_finds_nothing_outside_the_box():
+def test_paste_is_false_outside_the_box():
     regions = torch.tensor([[[True, False]], [[True, True]]])
     whole = paste(regions, Box((2, 1), (3, 3)), (4, 3))
     assert whole.shape == (2, 4, 3)
@@ -198,13 +200,13 @@ def test_paste_finds_nothing_outside_the_box():
 # ----------------------------------------------------------------------------------------------- orientation
 
 
-def test_lps_is_turned_by_two_flips():
+def test_lps_is_turned_to_ras_by_two_flips():
     volume = np.arange(8).reshape(2, 2, 2)
     turned = to_canonical(volume, grid((2, 2, 2), "LPS"))
     assert turned.tolist() == volume[::-1, ::-1, :].tolist()
 
 
-def test_pir_is_turned_by_exchanging_axes():
+def test_pir_is_turned_to_ras_by_flips_and_a_permutation_of_axes():
     # Axis 0 runs to posterior, 1 to inferior, 2 to the right.
     volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     turned = to_canonical(volume, grid((2, 3, 4), "PIR"))
@@ -216,7 +218,7 @@ def test_pir_is_turned_by_exchanging_axes():
     shape=st.tuples(*[st.integers(1, 4)] * 3),
     spacing=st.tuples(*[st.sampled_from([0.5, 1.0, 5.0])] * 3),
 )
-def test_every_orientation_comes_back_and_voxels_keep_their_places(codes, shape, spacing):
+def test_turning_is_undone_in_every_orientation_and_voxels_keep_their_coordinates(codes, shape, spacing):
     where = grid(shape, codes, spacing)
     assert "".join(nib.aff2axcodes(where.affine)) == codes
     volume = np.arange(np.prod(shape)).reshape(shape)
@@ -224,7 +226,7 @@ def test_every_orientation_comes_back_and_voxels_keep_their_places(codes, shape,
     np.testing.assert_array_equal(from_canonical(turned, where), volume)
     affine = canonical_affine(where)
     assert "".join(nib.aff2axcodes(affine)) == "RAS"
-    # The voxel with a number lies at the same millimetres in both.
+    # A voxel has the same coordinates in mm before and after.
     for number in {0, volume.size // 2, volume.size - 1}:
         before = where.affine @ [*np.argwhere(volume == number)[0], 1]
         after = affine @ [*np.argwhere(turned == number)[0], 1]
@@ -237,11 +239,11 @@ def test_there_are_48_orientations():
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
-def test_a_patient_is_prepared_alike_however_it_was_stored(codes):
+def test_a_prepared_patient_does_not_depend_on_the_orientation_of_the_files(codes):
     ras = {"t1": block((1, 2, 0), (5, 6, 4))}
     label = (ras["t1"] > 5).astype(np.uint8)
     expected = prepare(patient(ras, label, grid(SHAPE, "RAS", (1, 2, 3))), TASK)
-    # The same head in other axes: shape and spacing change their places with them.
+    # The same head with permuted axes: shape and spacing are permuted with them.
     axes = [WORLD[code] for code in codes]
     shape = tuple(SHAPE[axis] for axis in axes)
     stored = grid(shape, codes, tuple((1, 2, 3)[axis] for axis in axes))

@@ -1,1 +1,1 @@
-"""Patients on disk, prepared volumes, and batches of them."""
+"""Segmentation data: patient files on disk, prepared volumes, training batches and whole volumes."""

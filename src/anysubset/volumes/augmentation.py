@@ -1,4 +1,4 @@
-"""Training patches, drawn and varied by MONAI's transforms; the same for every method."""
+"""Random cropping and augmentation of training patches with MONAI's transforms; the same for every method."""
 
 from typing import Any
 
@@ -18,12 +18,16 @@ from anysubset.experiments.settings import AugmentSettings
 
 
 def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) -> Compose:
-    """{"image": (modalities, x, y, z), "target": (regions, x, y, z)} -> both of the patch's size.
+    """Transform {"image": (modalities, x, y, z), "target": (regions, x, y, z)} to patches of one size.
 
-    All present contrasts of a patient are one image, so that they are cropped, flipped and turned together. What
-    is drawn depends on `set_random_state` alone.
+    All present modalities of a patient are one image, so they are cropped, flipped and rotated together. Random numbers
+    depend on `set_random_state` alone.
 
-    centred: whether the sample also has "centres", (1, x, y, z), on which some patches are to be centred.
+    Args:
+        patch: size of the patch, two axes for slices across the last axis, three for volumes.
+        settings: probabilities and strengths.
+        centred: whether the input also has "centres", (1, x, y, z), nonzero at voxels on which the share
+            `settings.foreground` of the patches is centred.
     """
     both = ["image", "target"]
     size = (*patch, 1)[:3]
@@ -41,7 +45,7 @@ def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) ->
             RandAffined(
                 both,
                 prob=settings.affine,
-                # In-plane turns only: slices are often thick.
+                # Rotations stay in the plane, because slices are often thick.
                 rotate_range=[0.26] if len(patch) == 2 else [0.0, 0.0, 0.26],
                 scale_range=[0.15] * len(patch),
                 mode=("bilinear", "nearest"),

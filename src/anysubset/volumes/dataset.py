@@ -1,7 +1,7 @@
-"""Volumes: patient folders to training batches and whole samples, for the segmentation task.
+"""Data set of volumes: from patient folders to training batches and whole volumes, for the segmentation task.
 
-Everything is read and checked before the first step. Whatever is drawn for a training patch depends on the seed and
-on its place in the run alone, not on what was drawn before: a resumed run, and one with more workers, sees the same.
+All files are read and checked before the first step. The random numbers of a training patch depend on the seed and on
+the number of the patch in the run, not on earlier draws: a resumed run and one with more workers see the same patches.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ from anysubset.volumes.patients import Patient, find_patients
 from anysubset.volumes.preprocessing import Box, Prepared, around, paste, prepare
 from anysubset.volumes.reading import read_patient
 
-WIDTH = 0.5  # The paper's.
-PREPARATION = 1  # Raised whenever preparation changes, so that kept patients are prepared again.
+WIDTH = 0.5  # As in the paper.
+PREPARATION = 1  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """A public dataset: what it is, its modalities in the order of the table, and its regions, outer ones first."""
+    """A public data set: summary, modalities in the order of tables, and regions, outer ones first."""
 
     summary: str
     modalities: tuple[str, ...] = ()
@@ -49,16 +49,17 @@ class VolumeSet:
 
     @property
     def asked(self) -> str:
-        """What its task asks for, in a line: regions, and the labels in each."""
+        """Regions and their labels, in one line."""
         return "  ".join(f"{region} {list(labels)}" for region, labels in self.regions)
 
 
 @dataclass(frozen=True)
 class WholeVolume(Sample):
-    """One whole patient, as seen in some scenarios.
+    """One whole patient, with the scenarios whose modalities have the same foreground.
 
-    inputs: (1, 1, x, y, z) a modality, cropped to `box`, the foreground of what these scenarios see.
-    target: (regions, X, Y, Z) bool, of the whole volume.
+    inputs: (1, 1, x, y, z) for every modality, cropped to `box`, that foreground.
+    target: (regions, X, Y, Z) bool, not cropped.
+    spacing: size of a voxel in mm.
     """
 
     ids: tuple[str, ...]
@@ -69,21 +70,21 @@ class WholeVolume(Sample):
     spacing: tuple[float, ...]
     task: Segmentation
 
-    def whole(self, answer: Tensor) -> Tensor:
-        """(1, regions, x, y, z) logits -> (regions, X, Y, Z) bool."""
-        return paste(self.task.prediction(answer)[0], self.box, self.target.shape[1:])
+    def whole(self, logits: Tensor) -> Tensor:
+        """Prediction on the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool."""
+        return paste(self.task.prediction(logits)[0], self.box, self.target.shape[1:])
 
-    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
-        """Hard Dice on the whole volume.
+    def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
+        """Dice of the prediction on the whole volume, by region.
 
-        `thorough` adds HD95 in mm, which takes longer than the network does, and `ece`, the calibration error within
-        the box: outside nothing was asked.
+        `thorough` adds `hd95` in mm, which takes longer than the network, and `ece`, the calibration error inside the
+        box, since nothing is predicted outside.
         """
-        predicted = self.whole(answer)
+        predicted = self.whole(logits)
         values = {"dice": dice(predicted, self.target)}
         if thorough:
             values["hd95"] = hd95(predicted, self.target, self.spacing)
-            values["ece"] = voxel_calibration_error(answer[0].cpu().float().sigmoid(), self.box.of(self.target))
+            values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()
@@ -92,12 +93,12 @@ class WholeVolume(Sample):
 
 
 class Volumes(Dataset):
-    """Patients, their splits, and the task that they set.
+    """Patients, their splits and the segmentation task.
 
     Args:
-        data: where the patients are.
-        task: their modalities and regions, and the patch that a network trains on.
-        report: told in one line what is being read.
+        data: settings of the data.
+        task: modalities, regions and size of the training patch.
+        report: called with one line before patients are read, and for every note.
     """
 
     selection = ("dice", True)
@@ -117,18 +118,18 @@ class Volumes(Dataset):
         self.ready: dict[str, Prepared | Path] = {}
 
     def find_patients(self) -> dict[str, Patient]:
-        """Patients by id, with the files that the missingness file leaves them; a label always stays."""
+        """Patients by id, without the modalities that `data.missingness` removes; labels are not affected."""
         patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
         if self.data.missingness is None:
             return patients
         path = place_of(self.data.missingness, self.root)
         stay = read_missingness(path)
         try:
-            left = restricted({patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}, stay)
+            present = restricted({patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}, stay)
         except InputError as error:
             raise InputError(f"{path} and {self.data.root} do not go together: {error}") from None
         return {
-            patient_id: replace(patient, sources={name: patient.sources[name] for name in left[patient_id]})
+            patient_id: replace(patient, sources={name: patient.sources[name] for name in present[patient_id]})
             for patient_id, patient in patients.items()
         }
 
@@ -143,58 +144,55 @@ class Volumes(Dataset):
         return groups_of(self.patients, place_of(setting, self.root) if is_file(setting) else setting)
 
     def read_splits(self) -> dict[str, tuple[str, ...]]:
-        """Ids by split. Without a file of splits every patient is in the split `all`.
+        """Ids by split, from `data.splits` or the files beside the patients; every patient is in the split `all`.
 
         Raises:
-            InputError: if they name what is not there, or no training patient is complete who has to be.
+            InputError: if a split names an unknown patient, or `data.complete_only` leaves no training patient.
         """
         if self.data.splits is None:
-            found = find_splits(Path(self.data.root))
+            from_files = find_splits(Path(self.data.root)) or {}
         else:
-            found = read_splits(place_of(self.data.splits, self.root))
-        if found is not None:
-            check_splits(found, self.patients)
-            note = torn_note(found, self.groups) if self.groups is not None else None
-            if note is not None:
-                self.report(note)
-        splits = {**(found or {}), "all": tuple(self.patients)}
+            from_files = read_splits(place_of(self.data.splits, self.root))
+        check_splits(from_files, self.patients)
+        note = torn_note(from_files, self.groups) if self.groups is not None else None
+        if note is not None:
+            self.report(note)
+        splits = {**from_files, "all": tuple(self.patients)}
         if not self.data.complete_only:
             return splits
         present = {patient_id: patient.sources for patient_id, patient in self.patients.items()}
         return complete_only(splits, present, self.task.modalities, self.noun, self.report)
 
     def check_modalities(self) -> None:
-        """For training: each of the task's modalities is somebody's, or it is misspelt.
-
-        Raises:
-            InputError: if nobody has one, with the nearest that somebody has.
-        """
+        """Raise InputError if a modality of the task occurs in no patient, usually a typo."""
         names = sorted({name for patient in self.patients.values() for name in patient.sources})
         for name in self.task.modalities:
             if name not in names:
                 raise unknown("modality", name, names)
 
     def present(self, split: str) -> list[Scenario]:
-        """For each patient of a split, the contrasts that there are files of."""
-        found = [self.patients[patient_id].sources for patient_id in self.ids(split)]
-        return [tuple(name for name in self.task.modalities if name in sources) for sources in found]
+        """Modalities of the task that every patient of a split has files of."""
+        sources_of = [self.patients[patient_id].sources for patient_id in self.ids(split)]
+        return [tuple(name for name in self.task.modalities if name in sources) for sources in sources_of]
 
     # ------------------------------------------------------------------------------------------ preparation
 
     def prepare(self, split: str) -> None:
-        """Reads, checks and prepares every patient of a split; at once if that was done before.
+        """Read, check and prepare the patients of a split that are not ready yet.
 
-        Raises:
-            InputError: for the first faulty file or patient.
+        Raises InputError for the first faulty file or patient.
         """
-        missing = [patient_id for patient_id in self.ids(split) if patient_id not in self.ready]
-        if missing:
-            self.report(f"Reading {len(missing)} patients ({split}) from {self.data.root}")
-        for patient_id in missing:
-            self.ready[patient_id] = self.kept(self.patients[patient_id])
+        unread = [patient_id for patient_id in self.ids(split) if patient_id not in self.ready]
+        if unread:
+            self.report(f"Reading {len(unread)} patients ({split}) from {self.data.root}")
+        for patient_id in unread:
+            self.ready[patient_id] = self.prepared_or_cached(self.patients[patient_id])
 
-    def kept(self, patient: Patient) -> Prepared | Path:
-        """The prepared patient, or the file in the cache folder that holds this very one."""
+    def prepared_or_cached(self, patient: Patient) -> Prepared | Path:
+        """The prepared patient, or with a cache folder the file that holds it.
+
+        Raises InputError if the patient has no label, or a file is faulty.
+        """
         if patient.label is None:
             raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.")
         if self.data.cache == "memory":
@@ -202,17 +200,16 @@ class Volumes(Dataset):
         path = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
-            keep_prepared(fresh, path)
+            save_prepared(prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task), path)
         return path
 
     def prepared(self, patient_id: str) -> Prepared:
-        """A patient of a split that `prepare` was called for."""
+        """Prepared patient; `prepare` must have been called for a split that has it."""
         ready = self.ready[patient_id]
-        return kept_prepared(ready) if isinstance(ready, Path) else ready
+        return load_prepared(ready) if isinstance(ready, Path) else ready
 
     def fingerprint(self, patient: Patient) -> str:
-        """Changes with the files, the task and the way of preparation."""
+        """Hash of everything that decides a prepared patient: files, task, and version of the preparation."""
         sources = [*patient.sources.items(), ("label", patient.label)]
         facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
         for name, source in sources:
@@ -226,9 +223,15 @@ class Volumes(Dataset):
     def training_batches(
         self, split: str, batch: int, seed: int, first: int, last: int, parts: int = 1, unit: Unit = "sample"
     ) -> Iterator[Batch]:
-        """The batches of steps `first` up to, not including, `last`; of several processes each has its share.
+        """Batches of patches for the steps from `first` up to, but not including, `last`.
 
-        parts: micro-batches that each share comes in, one after the other.
+        Args:
+            split: patients to draw from.
+            batch: patches in a step, over all processes; a process gets its share.
+            seed: of the order of patients and of the augmentation.
+            first: first step, from 0.
+            last: step after the last one.
+            parts: micro-batches in which a process gets its share, one after the other.
         """
         check_unit(unit)
         processes.check_shares(batch, parts)
@@ -237,10 +240,11 @@ class Volumes(Dataset):
         shares = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
         yield from DataLoader(
             dataset,
-            batch_sampler=[mine[part::parts] for mine in shares for part in range(parts)],
+            batch_sampler=[share[part::parts] for share in shares for part in range(parts)],
             collate_fn=collate,
             num_workers=self.data.workers,
-            generator=torch.Generator(),  # Else it draws from torch's own, and a resumed run once more.
+            # Its own generator: otherwise it draws from torch's global one, and once more in a resumed run.
+            generator=torch.Generator(),
         )
 
     # ------------------------------------------------------------------------------------------- evaluation
@@ -252,10 +256,15 @@ class Volumes(Dataset):
         ids: Iterable[str] | None = None,
         unit: Unit = "sample",
     ) -> Iterator[WholeVolume]:
-        """Every patient of a split (or some, by id), whole, with the scenarios that it is eligible for.
+        """Whole patients, with the scenarios that they are eligible for.
 
-        A scenario sees the foreground of its own modalities and no more, as it would if the others were not there:
-        a patient comes once for each foreground, which is once where the contrasts share their brain mask.
+        The input of a scenario is cropped to the foreground of its own modalities, as if the patient had no others. A
+        patient is therefore yielded once for every foreground: once in all if its modalities have the same brain mask.
+
+        Args:
+            split: patients to yield.
+            asked: scenarios; by default all.
+            ids: patients of the split to yield; by default all.
         """
         check_unit(unit)
         self.prepare(split)
@@ -266,16 +275,19 @@ class Volumes(Dataset):
                 if set(scenario) <= set(patient.modalities):
                     box = around(patient.boxes[name] for name in scenario)
                     boxes.setdefault(box, []).append(scenario)
-            for box, seen in boxes.items():
-                yield sample(patient, box, seen, self.task)
+            for box, scenarios in boxes.items():
+                yield sample(patient, box, scenarios, self.task)
 
 
-def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet) -> Segmentation:
-    """The task that the settings describe; modalities and regions from `known` where they are not named."""
-    regions = dict(known.regions)
+def segmentation_task(data: DataSettings, model: ModelSettings, public: VolumeSet) -> Segmentation:
+    """Task of the settings; modalities and regions that they do not name are those of the public data set.
+
+    Raises InputError if neither names them, or the task refuses a setting.
+    """
+    regions = dict(public.regions)
     if data.regions is not None:
         regions = {name: tuple(labels) for name, labels in data.regions.items()}
-    modalities = known.modalities if data.modalities is None else tuple(data.modalities)
+    modalities = public.modalities if data.modalities is None else tuple(data.modalities)
     if not modalities or not regions:
         raise InputError(
             f"Dataset {data.name!r} needs data.modalities and data.regions; `anysubset inspect {data.root}` shows them."
@@ -283,7 +295,7 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
     return Segmentation(
         modalities=modalities,
         regions=regions,
-        skull_stripped=known.skull_stripped if data.skull_stripped is None else data.skull_stripped,
+        skull_stripped=public.skull_stripped if data.skull_stripped is None else data.skull_stripped,
         patch=tuple(model.patch),
         width=WIDTH if model.width is None else model.width,
         stem=model.stem,
@@ -295,16 +307,16 @@ def segmentation_task(data: DataSettings, model: ModelSettings, known: VolumeSet
     )
 
 
-def sample(patient: Prepared, box: Box, seen: list[Scenario], task: Segmentation) -> WholeVolume:
-    """A patient cropped to a box within its foreground."""
+def sample(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
+    """Crop the modalities of some scenarios to a box within the patient's foreground."""
     if patient.target is None:
         raise InputError(f"Patient {patient.id!r} has no label.")
-    needed = {name for scenario in seen for name in scenario}
+    needed = {name for scenario in scenarios for name in scenario}
     image = box.within(patient.box).of(patient.image)
     inputs = {
         name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
     }
-    return WholeVolume((patient.id,), inputs, seen, patient.target, box, patient.spacing, task)
+    return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task)
 
 
 Key = tuple[int, int]
@@ -312,7 +324,7 @@ Item = tuple[dict[str, Tensor], Tensor, str]
 
 
 class Patches(TorchDataset[Item]):
-    """Augmented patches; a key is (place of the patient, number of the draw)."""
+    """Augmented patches of the patients of a split; a key is (index of the patient, number of the patch)."""
 
     def __init__(self, volumes: Volumes, split: str, seed: int) -> None:
         self.volumes = volumes
@@ -323,51 +335,51 @@ class Patches(TorchDataset[Item]):
         self.centred = patches(volumes.task.patch, volumes.data.augment, centred=True)
 
     def keys(self, first: int, last: int) -> list[Key]:
-        """Draw `first` up to, not including, `last`: every patient once, in an order of that tour, then again."""
+        """Keys of patches `first` up to, but not including, `last`: every patient once an epoch, in random order."""
         keys = []
-        for draw in range(first, last):
-            tour, place = divmod(draw, len(self.ids))
-            order = np.random.default_rng([self.seed, 0, tour]).permutation(len(self.ids))
-            keys.append((int(order[place]), draw))
+        for number in range(first, last):
+            epoch, position = divmod(number, len(self.ids))
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.ids))
+            keys.append((int(order[position]), number))
         return keys
 
     def __getitem__(self, key: Key) -> Item:
-        place, draw = key
-        patient = self.volumes.prepared(self.ids[place])
+        index, number = key
+        patient = self.volumes.prepared(self.ids[index])
         if patient.target is None:
             raise InputError(f"Patient {patient.id!r} has no label.")
         whole = {"image": patient.image, "target": patient.box.of(patient.target).to(torch.uint8)}
-        found = whole["target"].any(dim=0, keepdim=True)
+        inside = whole["target"].any(dim=0, keepdim=True)
         transform = self.anywhere
-        # A patient in whom no region is found, or all of the crop is one, has nothing to centre on.
-        if self.share > 0 and found.any() and not found.all():
+        # MONAI needs voxels inside and outside the regions to choose centres from.
+        if self.share > 0 and inside.any() and not inside.all():
             transform = self.centred
-            whole["centres"] = found.to(torch.uint8)
-        transform.set_random_state(int(np.random.default_rng([self.seed, 1, draw]).integers(2**32)))
-        made = untracked(transform, whole)
-        image, target = made["image"].contiguous(), made["target"].contiguous()
+            whole["centres"] = inside.to(torch.uint8)
+        transform.set_random_state(int(np.random.default_rng([self.seed, 1, number]).integers(2**32)))
+        patch = untracked(transform, whole)
+        image, target = patch["image"].contiguous(), patch["target"].contiguous()
         inputs = {name: image[i : i + 1].float() for i, name in enumerate(patient.modalities)}
         return inputs, target > 0, patient.id
 
 
 def untracked(transform: Compose, item: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The transformed item, without the history that MONAI would keep with each tensor, which takes half the time."""
+    """Transform an item without MONAI's record of transforms in every tensor, which takes half of the time."""
     before = get_track_meta()
     set_track_meta(False)
     try:
-        made = transform(item)
+        transformed = transform(item)
     finally:
         set_track_meta(before)
-    # MONAI gives a list where a transform could give several crops.
-    first: dict[str, Tensor] = made[0] if isinstance(made, list) else made
+    # MONAI returns a list if a transform can return several crops.
+    first: dict[str, Tensor] = transformed[0] if isinstance(transformed, list) else transformed
     return first
 
 
-# --------------------------------------------------------------------------------------------- kept on disk
+# ------------------------------------------------------------------------------------------- cache on disk
 
 
-def keep_prepared(patient: Prepared, path: Path) -> None:
-    """Writes a prepared patient, whole or not at all."""
+def save_prepared(patient: Prepared, path: Path) -> None:
+    """Write a prepared patient to a file, whole or not at all."""
     tensors = {"image": patient.image}
     if patient.target is not None:
         tensors["target"] = patient.target
@@ -381,8 +393,8 @@ def keep_prepared(patient: Prepared, path: Path) -> None:
     tensor_file.save(path, tensors, facts)
 
 
-def kept_prepared(path: Path) -> Prepared:
-    """What `keep_prepared` wrote."""
+def load_prepared(path: Path) -> Prepared:
+    """Read a patient that `save_prepared` wrote."""
     tensors, facts = tensor_file.load(path)
     return Prepared(
         id=facts["id"],

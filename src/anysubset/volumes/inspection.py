@@ -1,4 +1,4 @@
-"""What a folder of patients holds, before anyone trains on it: a report of plain numbers, names and lines.
+"""Inspect a folder of patients before training: a report of numbers, names and lines that JSON can hold.
 
 A faulty patient does not stop the inspection; its faults are lines of the report.
 """
@@ -22,14 +22,22 @@ Report = dict[str, Any]
 
 
 def inspect_volumes(root: Path, group: str | None = None) -> Report:
-    """A report that JSON can hold; every file is read, one patient at a time.
+    """Read every file of every patient and report on them.
 
-    By the files that are there: patients: how many. modalities: name to patients that have it. missing: id to the
-    modalities it lacks of those found in the set. scenarios: `flair+t1` to patients. labelled: patients with a
-    label. By the patients without faults: shapes (`240 x 240 x 155`), spacings (mm, `1.0 x 1.0 x 1.0`) and
-    orientations (`LPS`) to patients. labels: value to voxels, without 0. backgrounds: modality to id to the value,
-    other than 0, that all eight corners share. And: faults: id to lines. splits: name to the number of ids.
-    split_faults and notes: lines.
+    The report has, by the files that exist:
+        patients: number of patients.
+        modalities: modality -> number of patients that have it.
+        missing: id -> modalities that the patient lacks, but another has.
+        scenarios: present modalities, such as `flair+t1` -> number of patients.
+        labelled: number of patients with a label.
+    By the patients without faults:
+        shapes, spacings (mm), orientations: `240 x 240 x 155`, `1.0 x 1.0 x 1.0`, `LPS` -> number of patients.
+        labels: label value other than 0 -> number of voxels.
+        backgrounds: modality -> id -> value, other than 0, that all eight corners of the volume have.
+    Also:
+        faults: id -> lines.
+        splits: name -> number of ids.
+        split_faults, notes: lines.
 
     Args:
         root: folder of patients, one patient, Medical Decathlon folder, or CSV manifest.
@@ -67,13 +75,13 @@ def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits
 
 
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
-    """By id, the modalities that a patient lacks; complete patients are left out."""
-    lacking = {patient.id: [name for name in modalities if name not in patient.sources] for patient in patients}
-    return {patient_id: names for patient_id, names in lacking.items() if names}
+    """Modalities that a patient lacks, by id, of incomplete patients."""
+    missing = {patient.id: [name for name in modalities if name not in patient.sources] for patient in patients}
+    return {patient_id: names for patient_id, names in missing.items() if names}
 
 
 def inspect_files(patients: list[Patient]) -> Report:
-    """What only reading shows: grids, labels, backgrounds and faults."""
+    """Read all files: the part of the report on grids, labels, backgrounds and faults."""
     shapes, spacings, orientations = Counter[str](), Counter[str](), Counter[str]()
     labels: Counter[int] = Counter()
     backgrounds: dict[str, dict[str, float]] = {}
@@ -82,7 +90,7 @@ def inspect_files(patients: list[Patient]) -> Report:
         try:
             read = read_patient(patient)
         except InputError as error:
-            # Reading stops at the first fault. Files faulty by themselves are listed; else they do not fit.
+            # Reading stops at the first fault, so list all faulty files; without any, the files do not fit together.
             faults[patient.id] = faulty_files(patient) or [str(error)]
             continue
         shapes[by(read.grid.shape)] += 1
@@ -105,7 +113,7 @@ def inspect_files(patients: list[Patient]) -> Report:
 
 
 def faulty_files(patient: Patient) -> list[str]:
-    """A line for each file, or channel, that cannot be read even by itself."""
+    """One line for every file, or channel, that is faulty by itself."""
     faults = []
     for source in patient.sources.values():
         try:
@@ -121,7 +129,7 @@ def faulty_files(patient: Patient) -> list[str]:
 
 
 def voxels_by_value(read: PatientVolumes) -> dict[int, int]:
-    """How many voxels of the label have each value, without 0; none where there is no label."""
+    """Number of voxels by label value other than 0; empty without a label."""
     if read.label is None:
         return {}
     counts = np.bincount(read.label.ravel()).tolist()
@@ -129,17 +137,17 @@ def voxels_by_value(read: PatientVolumes) -> dict[int, int]:
 
 
 def notes(backgrounds: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One line for each contrast that somebody has with a background other than 0."""
+    """One line for every modality of which the background is not 0 in some patients."""
     lines = []
-    for name, patients in backgrounds.items():
-        shown = ", ".join(f"{patient_id} ({value:.2f})" for patient_id, value in list(patients.items())[:3])
-        more = ", ..." if len(patients) > 3 else "."
-        lines.append(f"The background of {name} is not 0 for {len(patients)} of the patients: {shown}{more}")
+    for name, values in backgrounds.items():
+        shown = ", ".join(f"{patient_id} ({value:.2f})" for patient_id, value in list(values.items())[:3])
+        more = ", ..." if len(values) > 3 else "."
+        lines.append(f"The background of {name} is not 0 for {len(values)} of the patients: {shown}{more}")
     return lines
 
 
 def inspect_splits(root: Path, patients: list[Patient]) -> Report:
-    """The sizes of the splits that lie beside the patients, and what is wrong with them."""
+    """Sizes and faults of the splits beside the patients."""
     try:
         splits = find_splits(root) or {}
     except InputError as error:
@@ -153,7 +161,7 @@ def inspect_splits(root: Path, patients: list[Patient]) -> Report:
 
 
 def dataset_file(report: Report, root: Path, group: str | None = None) -> Report:
-    """The `data:` section of an experiment on this folder, to be looked over and kept."""
+    """Draft the `data` section of an experiment on this folder, for the user to check."""
     labels = [int(value) for value in report["labels"]]
     brats = set(BRATS) <= set(report["modalities"])
     decathlon = (root / "imagesTr").is_dir()
@@ -167,12 +175,18 @@ def dataset_file(report: Report, root: Path, group: str | None = None) -> Report
 
 
 def regions_of(labels: list[int], brats: bool, decathlon: bool) -> dict[str, list[int]]:
-    """Regions by name, guessed from the label's values; `brats` says that all four contrasts are there."""
+    """Guess regions from the label values.
+
+    Args:
+        labels: values other than 0, sorted.
+        brats: whether the four modalities of BraTS are there.
+        decathlon: whether it is a Medical Decathlon folder.
+    """
     if labels == [1, 2, 4]:
         return {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
-    if labels == [1, 2, 3, 4] and brats:  # BraTS 2013 to 2016 keep the non-enhancing core, 3, apart.
+    if labels == [1, 2, 3, 4] and brats:  # BraTS 2013 to 2016: 3 is the non-enhancing core.
         return {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}
-    if labels == [1, 2, 3] and brats and decathlon:  # There 1 is the oedema, and 2 the non-enhancing core.
+    if labels == [1, 2, 3] and brats and decathlon:  # Decathlon: 1 is oedema, 2 the non-enhancing core.
         return {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
     if labels == [1, 2, 3] and brats:
         return {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}

@@ -1,6 +1,6 @@
-"""Patients on disk: finding their files under any of the known spellings.
+"""Find patients and their files on disk, in the usual layouts and spellings.
 
-A contrast whose file is not there has no key. Nothing is read here but names, manifests and `dataset.json`.
+A modality without a file has no key. Only names of files, manifests and `dataset.json` are read here, no image.
 """
 
 import csv
@@ -24,7 +24,7 @@ SPELLINGS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a volume lies: a file, and which channel of it if it is 4-D."""
+    """File of a volume, and its channel (from 0) if the file is 4-D."""
 
     path: Path
     channel: int | None = None
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Patient:
-    """The files of one patient; a missing modality has no key in `sources`."""
+    """Files of one patient, by modality; a missing modality has no key in `sources`."""
 
     id: str
     sources: dict[str, Source]
@@ -43,13 +43,14 @@ class Patient:
 
 
 def find_patients(root: Path) -> list[Patient]:
-    """The patients under `root`, sorted by id; nothing is read but names, a manifest or a `dataset.json`.
+    """Find the patients under a path, sorted by id.
 
-    `root` is a folder of patient folders (one level down, or two as in HGG/ and LGG/), one patient's folder,
-    a Medical Decathlon folder, or a CSV manifest.
+    Args:
+        root: folder of patient folders (one level down, or two as in HGG/ and LGG/ of BraTS), folder of one patient,
+            Medical Decathlon folder, or CSV manifest.
 
     Raises:
-        InputError: if there are no patients, an id comes twice, or two files give one modality.
+        InputError: if there are no patients, two have the same id, or a patient has two files for one modality.
     """
     if root.is_dir():
         decathlon = (root / "imagesTr").is_dir()
@@ -70,7 +71,7 @@ def find_patients(root: Path) -> list[Patient]:
 
 
 def from_folders(root: Path) -> list[Patient]:
-    """Patients one or two levels below `root`, or `root` itself if it holds NIfTI files."""
+    """Patients whose folders lie one or two levels below `root`, or in `root` itself if it holds NIfTI files."""
     if niftis(root):
         return [patient_in(root)]
     patients = []
@@ -82,13 +83,13 @@ def from_folders(root: Path) -> list[Patient]:
 
 
 def patient_in(folder: Path) -> Patient:
-    """The patient whose files lie in `folder`, whose name is the id."""
+    """Patient whose files lie in a folder; the name of the folder is the id."""
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
     return assemble(name, [(suffix(stem(path), name), Source(path)) for path in niftis(folder)])
 
 
 def from_decathlon(root: Path) -> list[Patient]:
-    """Patients of a Medical Decathlon folder: 4-D files, whose channels `dataset.json` names."""
+    """Patients of a Medical Decathlon folder: 4-D files whose channels are named in `dataset.json`."""
     try:
         described = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         names = described.get("modality") or described["channel_names"]
@@ -108,7 +109,7 @@ def from_decathlon(root: Path) -> list[Patient]:
 
 
 def from_manifest(path: Path) -> list[Patient]:
-    """Patients of a CSV file: a column `id`, one a modality, and `label` or `seg`; blank means missing."""
+    """Patients of a CSV file with a column `id`, one for every modality, and `label` or `seg`; blank means missing."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
@@ -125,7 +126,7 @@ def from_manifest(path: Path) -> list[Patient]:
             raise InputError(f"{path}, row {number} has {len(row)} cells for {len(header)} columns.")
         cells = list(zip(header, row, strict=True))
         patient_id = row[header.index("id")]
-        # The id becomes a file name when a mask is written.
+        # Masks are written to files named after the id.
         if not patient_id or Path(patient_id).name != patient_id:
             raise InputError(f"{path}, row {number} has the id {patient_id!r}: give a name without slashes.")
         named = [(name, Source(path.parent / cell)) for name, cell in cells if name != "id" and cell]
@@ -137,27 +138,27 @@ def from_manifest(path: Path) -> list[Patient]:
 
 
 def assemble(patient_id: str, named: Iterable[tuple[str, Source]]) -> Patient:
-    """A patient from (name as spelled, source) pairs; one of the names may be the label's."""
-    found: dict[str, Source] = {}
+    """Patient from pairs of a modality's name, in any spelling, and its source; one may be the label."""
+    sources: dict[str, Source] = {}
     for spelled, source in named:
         name = SPELLINGS.get(spelled.lower(), spelled.lower())
-        # `+` joins the names of a scenario, and a module's name has no dot.
+        # "+" joins the names of a scenario, and torch does not allow a dot in a module's name.
         if not re.fullmatch(r"[\w -]+", name):
             raise InputError(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
-        if name in found:
-            raise InputError(f"Patient {patient_id!r} has {name} twice: {found[name]} and {source}.")
-        found[name] = source
-    label = found.pop(LABEL, None)
-    return Patient(patient_id, {name: found[name] for name in modalities_in_order(found)}, label)
+        if name in sources:
+            raise InputError(f"Patient {patient_id!r} has {name} twice: {sources[name]} and {source}.")
+        sources[name] = source
+    label = sources.pop(LABEL, None)
+    return Patient(patient_id, {name: sources[name] for name in modalities_in_order(sources)}, label)
 
 
 def modalities_in_order(names: Iterable[str]) -> list[str]:
-    """flair, t2, t1ce, t1, then the others alphabetically."""
+    """Sort modalities: flair, t2, t1ce, t1, then others alphabetically."""
     return sorted(names, key=lambda name: (BRATS.index(name) if name in BRATS else len(BRATS), name))
 
 
 def suffix(name: str, folder: str) -> str:
-    """The modality as a file's name spells it: after the folder's name, else after the last `_` or `-`."""
+    """Modality in the name of a file: the part after the folder's name, or else after the last `_` or `-`."""
     rest = name.removeprefix(folder)
     if name.startswith(folder) and rest[:1] in ("", "_", "-"):
         return rest.lstrip("_-")
@@ -165,15 +166,15 @@ def suffix(name: str, folder: str) -> str:
 
 
 def stem(path: Path) -> str:
-    """The file's name without `.nii` or `.nii.gz`."""
+    """Name of a file without `.nii` or `.nii.gz`."""
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies right in a folder, by name, without hidden things such as macOS's `._x`."""
+    """Files and folders directly in a folder, sorted, without hidden ones such as `._x` of macOS."""
     return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
 
 
 def niftis(folder: Path) -> list[Path]:
-    """The NIfTI files right in a folder."""
+    """NIfTI files directly in a folder, sorted."""
     return [path for path in visible(folder) if stem(path) != path.name and path.is_file()]

@@ -1,13 +1,13 @@
-"""Phantoms: synthetic brain-tumour patients in BraTS spelling, made from a seed.
+"""Phantoms: synthetic brain-tumour patients, drawn from a seed, in files named as in BraTS.
 
-What a phantom is: a skull-stripped, brain-like ellipsoid with cortex, deep grey matter, ventricles and one
-tumour of nested, irregular regions, seen in four contrasts that know unequally much. The dominance is built
-in: enhancing tumour shows almost only in t1ce and oedema best in flair, while t2 shows oedema beside fluid that
-is bright too, and t1 shows little. Vessels in t1ce and bright rims of the ventricles in flair look like tumour,
-so that no contrast can be read with a threshold alone.
+A phantom is a skull-stripped, brain-like ellipsoid with cortex, deep grey matter, ventricles and one tumour of nested,
+irregular regions, in four modalities of unequal information. One modality dominates by design: enhancing tumour shows
+almost only in t1ce. Oedema shows best in flair; t2 shows it beside fluid that is bright too, and t1 shows little.
+Vessels in t1ce and bright rims of the ventricles in flair look like tumour, so a threshold on one modality does not
+segment it.
 
-What it is not: anatomy, MR physics or clinical realism. A score on phantoms says that the program works, and
-how a method behaves when one modality dominates; it says nothing about patients.
+Phantoms are neither anatomy nor MR physics. A score on phantoms shows that the program works and how a method behaves
+when one modality dominates; it says nothing about patients.
 """
 
 import json
@@ -28,8 +28,8 @@ Field = NDArray[np.float64]
 
 MODALITIES = ("flair", "t2", "t1ce", "t1")
 
-# Mean intensity by tissue and modality, before scale, bias, texture and noise. Painted from top to bottom, so
-# that a later tissue covers an earlier one.
+# Mean intensity by tissue and modality, before scale, bias, texture and noise. Painted from top to bottom: a later
+# tissue covers an earlier one.
 INTENSITIES = {
     #               flair   t2  t1ce   t1
     "fluid":        (170,  900,  240, 230),
@@ -45,12 +45,12 @@ INTENSITIES = {
 LABELS = {"necrosis": 1, "oedema": 2, "enhancing": 4}
 
 SMALLEST_SIZE = 16  # Voxels along an axis.
-SEMI_AXES = (0.78, 0.92, 0.88)  # Of the brain, as parts of half the field of view.
-LOW_GRADE_RATE = 0.1  # Patients whose tumour does not enhance.
-NOISE = 35.0  # Standard deviation, in the units of the table.
-TISSUE_SPREAD = 0.06  # How much a tissue's mean differs between patients, as a part of it.
-TEXTURE = 0.05  # Standard deviation within a tissue, as a part of its mean.
-BIAS = 0.1  # The same over the whole field of view.
+SEMI_AXES = (0.78, 0.92, 0.88)  # Of the brain, as fractions of half the field of view.
+LOW_GRADE_RATE = 0.1  # Probability that a tumour does not enhance.
+NOISE = 35.0  # Standard deviation, in the units of INTENSITIES.
+TISSUE_SPREAD = 0.06  # Standard deviation of a tissue's mean between patients, as a fraction of the mean.
+TEXTURE = 0.05  # Standard deviation within a tissue, as a fraction of its mean.
+BIAS = 0.1  # Standard deviation of the log bias field over the field of view.
 
 
 def write_phantoms(
@@ -62,16 +62,25 @@ def write_phantoms(
     missing_rate: float = 0.0,
     missing_splits: Sequence[str] = ("train",),
 ) -> None:
-    """Write a folder per patient and `splits.json` under `root`, which must not exist or be empty.
+    """Write a folder for every patient, and `splits.json`.
 
-    Patients are numbered through the splits in the order of `counts` (`{"train": 12, "val": 4}`), and each
-    depends on the seed and its number alone. In `missing_splits` each modality is left out with probability
-    `missing_rate`, but every patient keeps at least one.
+    Patients are numbered through the splits, and a patient depends on the seed and its number alone.
+
+    Args:
+        root: new or empty folder.
+        counts: number of patients by split, such as {"train": 12, "val": 4}.
+        size: voxels along every axis, at least SMALLEST_SIZE.
+        seed: 0 or more.
+        missing_rate: probability that a patient lacks a modality; every patient keeps at least one.
+        missing_splits: splits in which modalities are missing.
+
+    Raises:
+        InputError: if an argument is out of range, or `root` is not empty.
     """
     root = Path(root).resolve()
     refuse_wrong_input(root, counts, seed, missing_rate, missing_splits)
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Built in a temporary sibling and moved at the end: a kill leaves no half-written set at root.
+    # Written to a temporary folder beside it and renamed at the end: a kill leaves no half-written data set.
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
         unfinished = Path(scratch) / root.name
         unfinished.mkdir()
@@ -86,17 +95,17 @@ def write_phantoms(
             splits[split].append(patient_id)
         (unfinished / "splits.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         if root.exists():
-            root.rmdir()  # It is empty, or we had refused; not every system renames onto a folder.
+            root.rmdir()  # It is empty, as checked above; not every system can rename onto an empty folder.
         unfinished.rename(root)
 
 
 def phantom_patient(
     generator: np.random.Generator, size: tuple[int, int, int]
 ) -> tuple[dict[str, Volume], NDArray[np.uint8]]:
-    """One patient: a volume by modality and the label, all of shape `size` (left, posterior, superior).
+    """Draw one patient: volumes by modality and the label, all of shape `size` (left, posterior, superior).
 
-    The background is exactly 0 in every modality, and the brain at least 1. Labels: 1 necrotic or
-    non-enhancing core, 2 oedema, 4 enhancing (about one patient in ten has none).
+    The background is exactly 0 in every modality, the brain at least 1. Labels: 1 necrotic or non-enhancing core, 2
+    oedema, 4 enhancing tumour (absent in about one patient of ten).
     """
     if len(size) != 3 or min(size) < SMALLEST_SIZE:
         raise InputError(f"The size is {size}. Give three axes of at least {SMALLEST_SIZE} voxels.")
@@ -109,8 +118,8 @@ def phantom_patient(
 
 
 def draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> tuple[Mask, dict[str, Mask]]:
-    """The brain mask and a mask by tissue, each of shape `size`, the tissues in the order of painting."""
-    # Coordinates in which the brain is about the unit ball: any size, also uneven, holds a whole head.
+    """Draw the masks of brain and tissues, all of shape `size`; tissues in the order of painting."""
+    # Coordinates in which the brain is about the unit ball, so that volumes of any size hold a whole brain.
     axes = [np.linspace(-1, 1, length) / axis for length, axis in zip(size, SEMI_AXES, strict=True)]
     position = np.stack(np.meshgrid(*axes, indexing="ij")) / generator.uniform(0.92, 1)
     radius = np.sqrt((position**2).sum(axis=0)) + 0.03 * smooth_noise(generator, size, cells=6)
@@ -120,12 +129,12 @@ def draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> 
     cortex = radius > 0.8 + 0.08 * folds
     x, y, z = position
     nuclei = ((abs(x) - 0.4) / 0.15) ** 2 + (y / 0.3) ** 2 + (z / 0.3) ** 2 < 1
-    # Two horns that part towards front and back, wide or narrow as age has it.
+    # Two horns that diverge towards front and back, of a width that varies between patients.
     horns = ((abs(x) - 0.13 - 0.3 * y**2) / 0.09) ** 2 + (y / 0.45) ** 2 + ((z - 0.1) / 0.35) ** 2
     horns = np.sqrt(horns) / generator.uniform(0.8, 1.4) + 0.1 * smooth_noise(generator, size, cells=10)
     rim_width = generator.uniform(0.2, 0.8) + 0.3 * smooth_noise(generator, size, cells=10)
 
-    # Regions are drawn as parts of one another, so that they are nested and none vanishes when the size is small.
+    # Every region is a fraction of the one around it, so regions are nested and none vanishes in small volumes.
     direction = generator.standard_normal(3)
     centre = direction / np.linalg.norm(direction) * generator.uniform(0.2, 0.7)
     distance = np.sqrt(((position - centre[:, None, None, None]) ** 2).sum(axis=0))
@@ -138,7 +147,7 @@ def draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> 
     if generator.random() < LOW_GRADE_RATE:
         necrosis = core
 
-    # Where two smooth fields are zero together there are curves: they serve as vessels.
+    # Two smooth random fields are both near zero along curves, which serve as vessels.
     curves = smooth_noise(generator, size, cells=7) ** 2 + smooth_noise(generator, size, cells=7) ** 2
     return brain, {
         "white matter": brain,
@@ -154,47 +163,47 @@ def draw_tissues(generator: np.random.Generator, size: tuple[int, int, int]) -> 
 
 
 def acquire(generator: np.random.Generator, modality: str, brain: Mask, tissues: dict[str, Mask]) -> Volume:
-    """The volume that one modality shows of the tissues, with a scale, a bias field and noise of its own."""
+    """Simulate the volume of one modality, with its own scale, bias field and noise: float32 of the brain's shape."""
     column = MODALITIES.index(modality)
     image = np.full(brain.shape, INTENSITIES["fluid"][column], dtype=np.float64)
     for tissue, mask in tissues.items():
         image[mask] = INTENSITIES[tissue][column] * generator.normal(1, TISSUE_SPREAD)
-    image = ndimage.gaussian_filter(image, 0.5)  # Partial volume: no boundary is sharp.
+    image = ndimage.gaussian_filter(image, 0.5)  # Partial volume effect.
     image *= 1 + TEXTURE * smooth_noise(generator, brain.shape, cells=12)
     image *= np.exp(BIAS * smooth_noise(generator, brain.shape, cells=3))
     real, imaginary = NOISE * generator.standard_normal((2, *brain.shape))
-    image = np.hypot(image + real, imaginary)  # A magnitude: the noise is Rician.
-    image *= generator.uniform(0.6, 1.6)  # MR intensities have no unit.
+    image = np.hypot(image + real, imaginary)  # The noise of a magnitude image is Rician.
+    image *= generator.uniform(0.6, 1.6)  # The scale of MR intensities is arbitrary.
     return np.where(brain, np.maximum(image, 1), 0).astype(np.float32)
 
 
 def smooth_noise(generator: np.random.Generator, size: tuple[int, ...], *, cells: int) -> Field:
-    """A smooth random field of mean 0 and variance 1: `cells` bumps of random height along each axis."""
+    """Draw a smooth random field of mean 0 and variance 1, with `cells` Gaussian bumps along every axis."""
     field: Field = generator.standard_normal((cells, cells, cells))
     for length in size:
         offsets = np.linspace(0, cells - 1, length)[:, None] - np.arange(cells)
         bumps = np.exp(-((offsets / 0.8) ** 2))
         bumps /= np.linalg.norm(bumps, axis=1, keepdims=True)
-        # Each turn takes the first axis away and appends its fine one: after three the order is back.
+        # Contracts the first axis and appends the interpolated one; after three rounds the order is restored.
         field = np.einsum("abc,xa->bcx", field, bumps)
     return field
 
 
-def lowest(field: Field, region: Mask, part: float) -> Mask:
-    """That part of a region's voxels where the field is lowest: never none, and for a part below 1 not all."""
-    found: Mask = region & (field <= np.quantile(field[region], part))
-    return found
+def lowest(field: Field, region: Mask, fraction: float) -> Mask:
+    """Mask of the fraction of a region where the field is lowest; at least one voxel."""
+    mask: Mask = region & (field <= np.quantile(field[region], fraction))
+    return mask
 
 
 def draw_present(generator: np.random.Generator, missing_rate: float) -> list[str]:
-    """The modalities that a patient keeps: each is missing independently, but one always stays."""
+    """Draw the present modalities of a patient: each is missing independently, but at least one is present."""
     present = generator.random(len(MODALITIES)) >= missing_rate
     present[generator.integers(len(MODALITIES))] |= not present.any()
-    return [name for name, kept in zip(MODALITIES, present, strict=True) if kept]
+    return [name for name, is_present in zip(MODALITIES, present, strict=True) if is_present]
 
 
 def write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[np.uint8]) -> None:
-    """A folder of NIfTI files: one a volume, and the label."""
+    """Write the volumes and the label of a patient as NIfTI files `<folder>_<modality>.nii.gz`."""
     folder.mkdir()
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = label.shape[1] - 1  # As in BraTS: 1 mm, LPS, origin at the last row.
@@ -204,14 +213,14 @@ def write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[np
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
         image.header.set_xyzt_units("mm")
-        # nibabel writes no time and no name into the gzip header: the same seed gives the same bytes.
+        # nibabel writes neither time nor name into the gzip header, so the same seed gives the same bytes.
         nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
 
 
 def refuse_wrong_input(
     root: Path, counts: Mapping[str, int], seed: int, missing_rate: float, missing_splits: Sequence[str]
 ) -> None:
-    """Before anything is drawn."""
+    """Raise InputError if an argument of `write_phantoms` is out of range."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} already exists and is not empty. Give a new or an empty folder.")
     if not counts or min(counts.values()) < 0 or sum(counts.values()) == 0:

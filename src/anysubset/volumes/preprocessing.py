@@ -1,7 +1,7 @@
-"""One patient's volumes made ready for a network, from what is there and nothing else, and masks put back.
+"""Prepare the volumes of a patient for a network: orientation, z-score and crop; and put masks back.
 
-Every contrast is z-scored by its own foreground, and its background is exactly 0. The foreground of a patient is
-the smallest box around the foregrounds of the contrasts that are there.
+Every modality is z-scored over its own foreground, and its background is set to 0. A patient is cropped to the smallest
+box around the foregrounds of the modalities that are present, so missing ones have no influence.
 """
 
 from collections.abc import Iterable
@@ -25,19 +25,19 @@ CANONICAL = "RAS"
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a volume: from `start` up to, not including, `stop`, in voxels, an axis each."""
+    """Box of voxels: along every axis from `start` up to, but not including, `stop`."""
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
 
     def of(self, volume: Tensor) -> Tensor:
-        """A view of this part of the last axes."""
+        """View of the box in the last axes of a tensor."""
         for axis, (low, high) in enumerate(zip(self.start, self.stop, strict=True), volume.ndim - len(self.start)):
             volume = volume.narrow(axis, low, high - low)
         return volume
 
     def within(self, outer: "Box") -> "Box":
-        """The same part, in coordinates of a box around it."""
+        """The same box in coordinates of a box that encloses it."""
         return Box(
             tuple(low - origin for low, origin in zip(self.start, outer.start, strict=True)),
             tuple(high - origin for high, origin in zip(self.stop, outer.start, strict=True)),
@@ -46,13 +46,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A patient in canonical orientation (RAS), cropped to the foreground of the contrasts that are there.
+    """Patient in canonical orientation (RAS), cropped to the foreground of the present modalities.
 
-    modalities: those present, in the task's order.
+    modalities: present modalities, in the task's order.
     image: (modalities, x, y, z) float32, z-scored, background 0, cropped to `box`.
-    target: (regions, X, Y, Z) bool, of the whole volume; None where there is no label.
-    boxes: the foreground of each present modality, in coordinates of the whole volume.
-    shape: (X, Y, Z) of the whole volume. spacing: in mm.
+    target: (regions, X, Y, Z) bool, not cropped; None without a label.
+    boxes: foreground of every present modality, in coordinates of the whole volume.
+    shape: (X, Y, Z) of the whole volume.
+    spacing: size of a voxel in mm.
     """
 
     id: str
@@ -65,12 +66,15 @@ class Prepared:
 
     @property
     def box(self) -> Box:
-        """Around the foregrounds of all that is present."""
+        """Smallest box around the foregrounds of all present modalities."""
         return around(self.boxes.values())
 
 
 def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
-    """Orientation, z-score, foreground crop."""
+    """Turn a patient to RAS, z-score every modality over its foreground, and crop to the foreground.
+
+    Raises InputError if a modality has no foreground.
+    """
     modalities = scenario_of(patient.volumes, task.modalities)
     normalize = NormalizeIntensity(nonzero=True)
     volumes, boxes = [], {}
@@ -79,10 +83,10 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         inside = volume != background(volume) if task.skull_stripped else head(volume)
         volume = np.where(inside, volume, np.float32(0))
         if not volume.any():
-            raise InputError(f"Patient {patient.id!r}: {name} has no foreground, every voxel is the same.")
+            raise InputError(f"Patient {patient.id!r}: {name} has no foreground: every voxel has the same value.")
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
         boxes[name] = Box(tuple(map(int, start)), tuple(map(int, stop)))
-        # MONAI's own tensors carry a history that costs time wherever they go.
+        # A plain tensor: MONAI's MetaTensor records a history, which slows down every operation.
         volumes.append(torch.from_numpy(np.asarray(normalize(volume), dtype=np.float32)))
     target = None
     if patient.label is not None:
@@ -100,21 +104,21 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
 
 
 def head(volume: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where the head is, in a volume whose air holds scanner noise: (x, y, z) bool.
+    """Locate the head in a volume whose air holds scanner noise: (x, y, z) -> bool.
 
-    The largest connected part that is brighter than the mean of the volume, with what it surrounds in each slice:
-    ventricles and skull are dark, but they are not air.
+    The head is the largest connected component brighter than the mean of the volume, with its holes filled slice by
+    slice: ventricles and skull are dark but belong to the head.
     """
-    bright, parts = ndimage.label(volume > np.asarray(volume, dtype=np.float64).mean())
-    if parts == 0:
+    components, count = ndimage.label(volume > np.asarray(volume, dtype=np.float64).mean())
+    if count == 0:
         return np.zeros(volume.shape, dtype=bool)
-    sizes = np.bincount(bright.ravel())
-    largest = bright == 1 + int(np.argmax(sizes[1:]))
+    sizes = np.bincount(components.ravel())
+    largest = components == 1 + int(np.argmax(sizes[1:]))
     return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, -1, 0)], axis=-1)
 
 
 def around(boxes: Iterable[Box]) -> Box:
-    """The smallest box around some."""
+    """Smallest box that encloses all boxes."""
     boxes = list(boxes)
     return Box(
         tuple(min(lows) for lows in zip(*(box.start for box in boxes), strict=True)),
@@ -123,20 +127,20 @@ def around(boxes: Iterable[Box]) -> Box:
 
 
 def paste(regions: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
-    """(regions, x, y, z) bool of a box -> (regions, X, Y, Z) of the whole volume; nothing is found outside the box."""
+    """Regions of the whole volume from those of a box, (regions, x, y, z) -> (regions, *shape) bool; false outside."""
     whole = torch.zeros(len(regions), *shape, dtype=torch.bool)
     box.of(whole).copy_(regions)
     return whole
 
 
 def to_canonical(volume: NDArray[np.generic], grid: Grid) -> NDArray[np.generic]:
-    """Axes flipped and exchanged, never resampled, to run right, anterior, superior."""
+    """Flip and permute axes, without resampling, so that they run to right, anterior, superior."""
     turned = nib.orientations.apply_orientation(volume, turn(grid))
     return np.ascontiguousarray(turned)
 
 
 def from_canonical(volume: NDArray[np.generic], grid: Grid) -> NDArray[np.generic]:
-    """Back to the grid that the volume came in."""
+    """Undo `to_canonical`: turn a volume back to the orientation of its grid."""
     inverse = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt(CANONICAL), nib.orientations.io_orientation(grid.affine)
     )
@@ -144,7 +148,7 @@ def from_canonical(volume: NDArray[np.generic], grid: Grid) -> NDArray[np.generi
 
 
 def turn(grid: Grid) -> NDArray[np.float64]:
-    """nibabel's description of the way from the grid's orientation to the canonical one."""
+    """Axes and flips (nibabel's orientation array) that lead from the grid to the canonical orientation."""
     return np.asarray(
         nib.orientations.ornt_transform(
             nib.orientations.io_orientation(grid.affine), nib.orientations.axcodes2ornt(CANONICAL)
@@ -153,5 +157,5 @@ def turn(grid: Grid) -> NDArray[np.float64]:
 
 
 def canonical_affine(grid: Grid) -> NDArray[np.float64]:
-    """Voxels of the canonical volume to mm."""
+    """Affine of the canonical volume, (4, 4): from voxel index to mm."""
     return np.asarray(grid.affine @ nib.orientations.inv_ornt_aff(turn(grid), grid.shape))

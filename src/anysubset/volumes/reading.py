@@ -1,6 +1,6 @@
-"""A patient's files, read to the last byte and checked before they are used; and masks written to match.
+"""Read a patient's NIfTI files, with every byte checked, and write masks with the geometry of an image.
 
-A fault is an `InputError`, one line that names the file.
+Faults raise InputError, one line that names the file.
 """
 
 import gzip
@@ -19,30 +19,30 @@ from anysubset.errors import InputError, one_line
 from anysubset.system.files import whole
 from anysubset.volumes.patients import Patient, Source, stem
 
-AFFINE_TOLERANCE = 1e-3
+AFFINE_TOLERANCE = 1e-3  # In mm: files of one patient may differ by rounding.
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels lie. shape: (x, y, z). affine: (4, 4) float64, voxel index to millimetres."""
+    """The geometry of a volume. shape: (x, y, z). affine: (4, 4) float64, from voxel index to mm."""
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """The voxel's size in mm along each axis of the array."""
+        """Size of a voxel in mm, along every axis of the array."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
 
 
 @dataclass(frozen=True, eq=False)
 class PatientVolumes:
-    """One patient, read and checked.
+    """Volumes of one patient, read and checked.
 
     volumes: by modality, (x, y, z) float32, C-contiguous; a missing modality has no key.
-    label: (x, y, z) uint8, or None where the patient has no label.
-    header: of the first image, for `write_mask`.
+    label: (x, y, z) uint8; None if the patient has no label.
+    header: header of the first image, for `write_mask`.
     """
 
     id: str
@@ -55,20 +55,24 @@ class PatientVolumes:
 def read_patient(
     patient: Patient, modalities: Sequence[str] | None = None, labels: Collection[int] | None = None
 ) -> PatientVolumes:
-    """The patient's volumes, in the order of `modalities` (default: all there are), and the label.
+    """Read a patient's volumes and label.
 
-    labels: the values that the label may have besides 0; None admits every whole number from 0 to 255.
+    Args:
+        patient: whose files to read.
+        modalities: which modalities to read, in this order; by default all that the patient has.
+        labels: values that the label may have besides 0; by default whole numbers from 0 to 255.
 
     Raises:
-        InputError: if none of the modalities is there, a file is faulty, grids differ, or a label is unknown.
+        InputError: if the patient has none of the modalities, a file is faulty, grids differ, or the label has another
+            value.
     """
     wanted = list(patient.sources) if modalities is None else list(modalities)
     sources = {name: patient.sources[name] for name in wanted if name in patient.sources}
     if not sources:
         has = ", ".join(patient.sources) or "none"
-        raise InputError(f"Patient {patient.id!r} has no {' or '.join(wanted) or 'contrast'} (it has: {has}).")
-    every = [*sources.values(), *([patient.label] if patient.label else [])]
-    images = {path: open_image(path) for path in dict.fromkeys(source.path for source in every)}
+        raise InputError(f"Patient {patient.id!r} has no {' or '.join(wanted) or 'modality'} (it has: {has}).")
+    all_sources = [*sources.values(), *([patient.label] if patient.label else [])]
+    images = {path: open_image(path) for path in dict.fromkeys(source.path for source in all_sources)}
     volumes = {name: volume_of(images[source.path], source) for name, source in sources.items()}
     label = label_of(images[patient.label.path], patient.label, labels) if patient.label else None
     paths = list(images)
@@ -79,22 +83,26 @@ def read_patient(
 
 
 def read_volume(source: Source) -> tuple[NDArray[np.float32], nib.Nifti1Image]:
-    """One contrast, (x, y, z) float32, and the image that it came from."""
+    """Read one modality: the volume, (x, y, z) float32, and its image."""
     image = open_image(source.path)
     return volume_of(image, source), image
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
-    """The image in a file that was read to its last byte, so that damage shows here and not later."""
+    """Read a NIfTI file to its last byte, so that damage shows here and not during training.
+
+    Raises InputError if the file is damaged, truncated, no NIfTI file, holds no real numbers, or has a singular affine.
+    """
     try:
         raw = path.read_bytes()
-        # nibabel stops at the last voxel and so never sees a wrong checksum; this does.
+        # nibabel stops at the last voxel and never checks the checksum; `gzip.decompress` does.
         content = gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
     except (EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path} cannot be read: damaged, or not what its name says ({one_line(error)}).") from None
+        reason = f"missing, damaged, or not what its name says ({one_line(error)})"
+        raise InputError(f"{path} cannot be read: {reason}.") from None
     kind: Any = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
     if content[344:348] != b"n+1\0" and kind is nib.Nifti1Image:
-        raise InputError(f"{path} is not a NIfTI file: {len(content)} bytes without the mark of one.")
+        raise InputError(f"{path} is not a NIfTI file: its {len(content)} bytes have no NIfTI magic number.")
     try:
         image: nib.Nifti1Image = kind.from_bytes(content)
         proxy: Any = image.dataobj
@@ -113,13 +121,13 @@ def open_image(path: Path) -> nib.Nifti1Image:
 
 
 def grid_of(image: nib.Nifti1Image) -> Grid:
-    """The grid of a 3-D image, or of one channel of a 4-D one."""
+    """Grid of a 3-D image, or of one channel of a 4-D image."""
     x, y, z = image.shape[:3]
     return Grid((x, y, z), np.asarray(image.affine, dtype=np.float64))
 
 
 def check_same(path: Path, grid: Grid, other: Path, other_grid: Grid) -> None:
-    """Refuses two files of one patient whose voxels do not lie in the same places."""
+    """Raise InputError if two files of one patient differ in shape, or in affine by more than AFFINE_TOLERANCE."""
     if grid.shape != other_grid.shape:
         shapes = f"{by(grid.shape)} and {by(other_grid.shape)}"
         raise InputError(f"Shapes differ within a patient: {path} and {other} have {shapes} voxels.")
@@ -129,11 +137,11 @@ def check_same(path: Path, grid: Grid, other: Path, other_grid: Grid) -> None:
 
 
 def voxels_of(image: nib.Nifti1Image, source: Source) -> NDArray[np.generic]:
-    """(x, y, z) in the file's own type, scaled as its header says."""
+    """Voxels of a 3-D image or of one channel, (x, y, z), in the file's type and scaled as its header says."""
     shape = image.shape
     if source.channel is not None:
         if len(shape) != 4 or source.channel >= shape[3]:
-            raise InputError(f"{source} is not there: the file's shape is {by(shape)}.")
+            raise InputError(f"{source} does not exist: the file's shape is {by(shape)}.")
         return np.asarray(image.dataobj[..., source.channel])
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise InputError(f"{source} is not 3-D: its shape is {by(shape)}.")
@@ -141,21 +149,20 @@ def voxels_of(image: nib.Nifti1Image, source: Source) -> NDArray[np.generic]:
 
 
 def volume_of(image: nib.Nifti1Image, source: Source) -> NDArray[np.float32]:
-    """A contrast with finite voxels that are not all 0; (x, y, z) float32."""
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # What float32 cannot hold becomes infinite, and is refused below.
+    """Volume of one modality, (x, y, z) float32. Raises InputError if voxels are not finite, or all 0."""
+    # Values that float32 cannot hold become infinite, and are refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
         volume = np.array(voxels_of(image, source), dtype=np.float32, order="C")
     faulty = volume.size - int(np.isfinite(volume).sum())
     if faulty:
         raise InputError(f"{source} has {faulty} NaN or infinite voxels of {volume.size}.")
     if not volume.any():
-        raise InputError(f"{source} has no voxel that differs from 0: remove the file if the contrast is missing.")
+        raise InputError(f"{source} has no voxel that differs from 0: remove the file if the modality is missing.")
     return volume
 
 
 def label_of(image: nib.Nifti1Image, source: Source, labels: Collection[int] | None) -> NDArray[np.uint8]:
-    """A label whose values are all declared; (x, y, z) uint8."""
+    """Label, (x, y, z) uint8. Raises InputError for values other than 0 and `labels` (None: 0 to 255)."""
     label = voxels_of(image, source)
     allowed = set(range(256)) if labels is None else {0, *labels} & set(range(256))
     wrong = [value for value in np.unique(label).tolist() if value not in allowed]
@@ -167,16 +174,16 @@ def label_of(image: nib.Nifti1Image, source: Source, labels: Collection[int] | N
 
 
 def background(volume: NDArray[np.generic]) -> float:
-    """The value outside the head, (x, y, z) in: 0, unless all eight corners share another one.
+    """Value of the background of a volume (x, y, z): 0, unless all eight corners have the same other value.
 
-    A file that was z-scored with its background holds a constant there that is not 0.
+    A file that was z-scored together with its background has a constant there that is not 0.
     """
     corners = volume[np.ix_([0, -1], [0, -1], [0, -1])]
     return float(corners[0, 0, 0].item()) if (corners == corners[0, 0, 0]).all() else 0.0
 
 
 def by(shape: Iterable[int]) -> str:
-    """A shape as people write it.
+    """Format a shape.
 
     >>> by((240, 240, 155))
     '240 x 240 x 155'
@@ -185,17 +192,23 @@ def by(shape: Iterable[int]) -> str:
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> None:
-    """Writes a mask, (x, y, z) uint8, with the affine, sform and qform of `like`, codes included.
+    """Write a mask with the affine, sform and qform of an image, codes included; the file appears whole or not at all.
 
-    The file appears whole or not at all. `path` ends with `.nii.gz` or `.nii`.
+    Args:
+        path: ends with `.nii.gz` or `.nii`.
+        mask: (x, y, z) uint8.
+        like: header of the image, of the same shape.
+
+    Raises:
+        ValueError: if type, shape or path do not fit.
     """
     header: Any = like  # nibabel's methods have no types.
     if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or stem(path) == path.name:
         raise ValueError(f"A {mask.dtype} mask of {by(mask.shape)} cannot be written to {path} like this image.")
     kind: Any = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
-    # With the header's own affine, nibabel leaves its sform and qform and their codes as they are.
+    # Passed the header's own affine, nibabel leaves sform, qform and their codes as they are.
     image = kind(mask, header.get_best_affine(), header)
     image.set_data_dtype(np.uint8)
-    image.header["cal_min"] = image.header["cal_max"] = 0  # The contrast's display window would hide the mask.
+    image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
     with whole(path) as temporary:
         nib.save(image, temporary)
