@@ -223,16 +223,17 @@ def open_run(run: FilePath, *, device: str = "auto") -> Trained:
     from anysubset.datasets.table import create_task, signature_in
     from anysubset.methods.table import method_of
     from anysubset.system import tensor_file
-    from anysubset.training.run import best_of, check_same, signature_path
+    from anysubset.system.run_folder import RunFolder
+    from anysubset.training.run import check_same
 
     folder = Path(run)
     experiment = read_run_experiment(folder)
-    tensors, facts = tensor_file.load(best_of(folder))
-    check_same(experiment, facts["experiment"], best_of(folder))
-    signature = signature_in(signature_path(folder), experiment.data)
+    tensors, facts = tensor_file.load(RunFolder(folder).best)
+    check_same(experiment, facts["experiment"], RunFolder(folder).best)
+    signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
     method, _ = method_of(experiment.method, task)
-    tensor_file.load_module(tensors, method, best_of(folder), method.prediction_state())
+    tensor_file.load_module(tensors, method, RunFolder(folder).best, method.prediction_state())
     return Trained(experiment, task, method.to(device_of(device)).eval(), facts, signature)
 
 
@@ -285,6 +286,7 @@ def evaluate(
     from anysubset.evaluation.random_missingness import draw_masks, under_masks, write_masks
     from anysubset.scoring.scores import write_scores
     from anysubset.system import processes
+    from anysubset.system.run_folder import RunFolder
 
     folder = Path(run)
     processes.join(device_of(device).type)
@@ -310,9 +312,9 @@ def evaluate(
     }
     if processes.rank() == 0:
         if root is None:
-            write_availability(folder / "availability.json", dataset)
+            write_availability(RunFolder(folder).availability, dataset)
         write_masks(folder / "missingness", masks, dataset, split, seed)
-        write_scores(folder / "scores.csv", [*scores, *random], dataset.task.modalities, facts)
+        write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
     return Evaluation(scores, random, experiment.recipe, dataset)
 
 

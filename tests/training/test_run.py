@@ -16,7 +16,8 @@ from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Decoupling
 from anysubset.system import tensor_file
-from anysubset.training.run import DecouplingLog, Run, check_same, signature_path
+from anysubset.system.run_folder import RunFolder
+from anysubset.training.run import DecouplingLog, Run, check_same
 
 HOLD = """
 import sys, time
@@ -372,18 +373,18 @@ KNOWN = ({"text.mean": torch.tensor([1.0, 2.0], dtype=torch.float64)}, {"classes
 
 def test_what_a_run_must_know_is_written_when_it_begins_and_compared_when_it_goes_on(tmp_path):
     with Run(tmp_path / "run", Experiment()) as run:
-        assert not signature_path(run.path).exists()
+        assert not RunFolder(run.path).signature.exists()
         run.begin(0, KNOWN)
-    tensors, facts = tensor_file.load(signature_path(tmp_path / "run"))
+    tensors, facts = tensor_file.load(RunFolder(tmp_path / "run").signature)
     assert tensors["text.mean"].tolist() == [1.0, 2.0]
     assert facts == {"classes": ["no", "yes"], "limits": None}
-    before = signature_path(tmp_path / "run").read_bytes()
+    before = RunFolder(tmp_path / "run").signature.read_bytes()
     # Another number of threads may add up in another order.
     close = {"text.mean": KNOWN[0]["text.mean"] * (1 + 1e-15)}
     for knowledge in (KNOWN, (close, KNOWN[1])):
         with Run(tmp_path / "run", Experiment(), resume=True) as run:
             run.begin(0, knowledge)
-    assert signature_path(tmp_path / "run").read_bytes() == before
+    assert RunFolder(tmp_path / "run").signature.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -406,10 +407,10 @@ def test_a_run_on_other_features_is_refused_with_what_differs(tmp_path, tensors,
 
 def test_what_a_killed_process_knew_is_forgotten_where_the_run_had_not_begun(tmp_path):
     (tmp_path / "run").mkdir()
-    tensor_file.save(signature_path(tmp_path / "run"), {}, {"classes": ["old"]})
+    tensor_file.save(RunFolder(tmp_path / "run").signature, {}, {"classes": ["old"]})
     with Run(tmp_path / "run", Experiment()) as run:
         run.begin(0, KNOWN)
-    assert tensor_file.load(signature_path(tmp_path / "run"))[1]["classes"] == ["no", "yes"]
+    assert tensor_file.load(RunFolder(tmp_path / "run").signature)[1]["classes"] == ["no", "yes"]
 
 
 def test_no_width_is_the_width_that_was_the_default(tmp_path):

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.report.comparison import Comparison
-from anysubset.report.folder import Record
 from anysubset.report.results import how_drawn
 from anysubset.report.scoreboard import FEW
 from anysubset.report.side_by_side import RULES, counts, differing, folds, recipes
 from anysubset.scenarios import in_order, scenario_name
+from anysubset.system.run_folder import Record
 
 Fact = tuple[str, Sequence[str]]
 

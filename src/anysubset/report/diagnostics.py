@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError
+from anysubset.system.run_folder import RunFolder
 
 Array = NDArray[Any]
 WINDOW = 100  # Steps, as in Figure 4 of the paper.
@@ -66,7 +67,7 @@ def read_history(run: Path) -> History | None:
     Raises:
         InputError: if the file is damaged.
     """
-    path = run / "decoupling.npz"
+    path = RunFolder(run).decoupling
     if not path.exists():
         return None
     try:
@@ -191,7 +192,7 @@ class Losses:
 
 def read_losses(run: Path) -> Losses:
     """From a run's `metrics.jsonl`; a last line that a kill cut off is left out."""
-    path = run / "metrics.jsonl"
+    path = RunFolder(run).losses
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

@@ -22,7 +22,6 @@ from anysubset.report.cards import (
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import compare
 from anysubset.report.dynamics import Drawn, Dynamics, dynamics
-from anysubset.report.folder import read_record
 from anysubset.report.pictures import Gallery
 from anysubset.report.results import Result, Together
 from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
@@ -30,6 +29,7 @@ from anysubset.report.side_by_side import reference_of, tested
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import SHARES, heading, number
 from anysubset.scoring.statistics import DRAWS
+from anysubset.system.run_folder import read_record
 
 
 @dataclass(frozen=True)

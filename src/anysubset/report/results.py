@@ -20,6 +20,7 @@ from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import Calibration, calibration
 from anysubset.scoring.prediction_metrics import sign_is_right
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
+from anysubset.system.run_folder import RunFolder
 from anysubset.system.tensor_file import read_facts
 
 BySample = Mapping[Scenario, Mapping[str, float]]
@@ -197,10 +198,10 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"There is no run folder {path}.")
-        if (path / "scores.csv").is_file():
+        if RunFolder(path).scores.is_file():
             scored.append(path)
             continue
-        if (path / "experiment.yaml").is_file():
+        if RunFolder(path).experiment.is_file():
             raise InputError(f"{path} has no scores yet: anysubset evaluate {path}")
         below = sorted(each.parent for each in path.rglob("scores.csv"))
         if not below:
@@ -217,7 +218,8 @@ def read_results(folder: Path, split: str) -> list[Result]:
     Raises:
         InputError: if there is none, or a file is damaged.
     """
-    path = folder / "scores.csv"
+    run = RunFolder(folder)
+    path = run.scores
     every = read_rows(path)
     for row in every:
         if None in row or None in row.values():
@@ -227,9 +229,9 @@ def read_results(folder: Path, split: str) -> list[Result]:
     if not chosen:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
-    settings = read_run_experiment(folder).flat() if (folder / "experiment.yaml").is_file() else {}
-    best = read_facts(folder / "checkpoints" / "best.safetensors")
-    known = read_facts(folder / "signature.safetensors")
+    settings = read_run_experiment(folder).flat() if run.experiment.is_file() else {}
+    best = read_facts(run.best)
+    known = read_facts(run.signature)
     # A stable sort: the order of regions and samples stays that of the file.
     chosen.sort(key=lambda row: row["dataset"])
     return [

@@ -24,6 +24,7 @@ from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.gradients import Decoupling
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import clear_parts, whole
+from anysubset.system.run_folder import RunFolder
 from anysubset.training.cost import CostLog
 
 
@@ -68,7 +69,7 @@ class Run:
 
     def claim(self, resume: bool) -> None:
         """Checks that the folder is free, or holds the run that is to be resumed."""
-        stored = self.path / "experiment.yaml"
+        stored = RunFolder(self.path).experiment
         if stored.exists() and not resume:
             raise InputError(
                 f"{self.path} holds a run already. Add --resume to go on with it, or choose another folder."
@@ -89,12 +90,12 @@ class Run:
     @property
     def latest(self) -> Path:
         """Everything that is needed to go on."""
-        return self.path / "checkpoints" / "latest.safetensors"
+        return RunFolder(self.path).latest
 
     @property
     def best(self) -> Path:
         """The weights with the best validation score."""
-        return best_of(self.path)
+        return RunFolder(self.path).best
 
     # ------------------------------------------------------------------------------------------------- logs
 
@@ -109,21 +110,21 @@ class Run:
             InputError: if the folder knows other things of its training data.
         """
         tensors, facts = knowledge
-        known = signature_path(self.path)
-        if (self.path / "experiment.yaml").exists() and known.exists():
+        known = RunFolder(self.path).signature
+        if RunFolder(self.path).experiment.exists() and known.exists():
             check_known(known, tensors, facts)
-        self.decoupling = DecouplingLog(self.path / "decoupling.npz", step)
-        self.cost = CostLog(self.path / "cost.json", step)
+        self.decoupling = DecouplingLog(RunFolder(self.path).decoupling, step)
+        self.cost = CostLog(RunFolder(self.path).cost, step)
         if not self.writes:
             return
-        stored = self.path / "experiment.yaml"
+        stored = RunFolder(self.path).experiment
         if not stored.exists():
             if tensors or facts:
                 tensor_file.save(known, tensors, facts)
-            (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+            RunFolder(self.path).environment.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with whole(stored) as temporary:
                 write_experiment(self.experiment, temporary)
-        log = self.path / "metrics.jsonl"
+        log = RunFolder(self.path).losses
         if log.exists():
             kept = []
             for line in log.read_text(encoding="utf-8").splitlines():
@@ -135,27 +136,17 @@ class Run:
                     kept.append(line)
             with whole(log) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self.curves = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        self.curves = SummaryWriter(str(RunFolder(self.path).tensorboard), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, Any], curves: Mapping[str, float]) -> None:
         """One line of `metrics.jsonl`, and points on TensorBoard's curves."""
         if not self.writes:
             return
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with RunFolder(self.path).losses.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.curves is not None:
             for name, value in curves.items():
                 self.curves.add_scalar(name, value, step)
-
-
-def best_of(folder: Path) -> Path:
-    """Where a run folder keeps the weights with the best validation score."""
-    return folder / "checkpoints" / "best.safetensors"
-
-
-def signature_path(folder: Path) -> Path:
-    """Path of the signature in a run folder: what the run knows of the table that it was trained on."""
-    return folder / "signature.safetensors"
 
 
 def check_known(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 from anysubset.system.files import whole
+from anysubset.system.run_folder import RunFolder
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
 
@@ -24,7 +25,7 @@ def check_folder(run: Planned) -> None:
     Raises:
         InputError: if it does not.
     """
-    file = run.folder / "experiment.yaml"
+    file = RunFolder(run.folder).experiment
     if not file.is_file():
         return
     stored = read_run_experiment(run.folder).flat()
@@ -42,10 +43,10 @@ def check_folder(run: Planned) -> None:
 
 def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits that a trained run has no scores on; None if its training has not ended."""
-    checkpoint = run.folder / "checkpoints" / "latest.safetensors"
+    checkpoint = RunFolder(run.folder).latest
     if not read_facts(checkpoint).get("finished"):
         return None
-    scores = run.folder / "scores.csv"
+    scores = RunFolder(run.folder).scores
     # Scores older than the end of the training are of other weights.
     if not scores.is_file() or scores.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:
         return list(splits)
@@ -67,10 +68,10 @@ def result_row(run: Planned, splits: Sequence[str]) -> dict[str, Any]:
     facts = {"method.name": experiment.method["name"], "seed": experiment.seed, "recipe": experiment.recipe}
     row: dict[str, Any] = {"run": run.name, **run.variants}
     row |= {name: value for name, value in facts.items() if name not in row and value is not None}
-    best = read_facts(run.folder / "checkpoints" / "best.safetensors")
+    best = read_facts(RunFolder(run.folder).best)
     if best:
         row |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
-    scores = run.folder / "scores.csv"
+    scores = RunFolder(run.folder).scores
     if scores.is_file():
         row |= mean_scores(scores, experiment.data.name, splits)
     return row

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from anysubset.report.folder import parameters_in, read_record, seconds_a_step
 from anysubset.system import tensor_file
+from anysubset.system.run_folder import parameters_in, read_record, seconds_a_step
 
 
 def test_a_folder_that_tells_nothing_is_no_fault(tmp_path: Path):

@@ -1,0 +1,189 @@
+"""Paths of the files of a run folder, and what they record of splits, environment and cost; needs no model."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from anysubset.errors import InputError
+from anysubset.system.tensor_file import read_facts
+
+# Running statistics that normalisation layers store beside their parameters.
+BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)(\.|$)")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of the files of a run folder, whether or not they exist."""
+
+    path: Path
+
+    @property
+    def experiment(self) -> Path:
+        """Settings of the run."""
+        return self.path / "experiment.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, devices and command line of the training."""
+        return self.path / "environment.json"
+
+    @property
+    def signature(self) -> Path:
+        """What the run knows of its training table; volumes have no such file."""
+        return self.path / "signature.safetensors"
+
+    @property
+    def latest(self) -> Path:
+        """Checkpoint from which training is resumed."""
+        return self.path / "checkpoints" / "latest.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """Weights with the best validation score."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def losses(self) -> Path:
+        """Logged losses and validation scores, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def decoupling(self) -> Path:
+        """Coefficients, norms, cosines and Gramians of the logged steps."""
+        return self.path / "decoupling.npz"
+
+    @property
+    def cost(self) -> Path:
+        """FLOPs and memory of training."""
+        return self.path / "cost.json"
+
+    @property
+    def scores(self) -> Path:
+        """All scores; see `anysubset.scoring.scores`."""
+        return self.path / "scores.csv"
+
+    @property
+    def availability(self) -> Path:
+        """Number of eligible samples by split and scenario."""
+        return self.path / "availability.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the curves."""
+        return self.path / "tensorboard"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run folder records; empty or None for what it does not.
+
+    splits: by name, `samples`, `hash` and the number of eligible samples by scenario. environment: of the training.
+    chosen: facts of the best checkpoint. parameters: their number. seconds: median of a training step. flops: mean of
+    a training step. most_bytes: peak memory of the training.
+    """
+
+    folder: Path
+    splits: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    parameters: int | None
+    seconds: float | None
+    flops: float | None
+    most_bytes: int | None
+
+
+def read_record(folder: Path) -> Record:
+    """Read what a run folder records.
+
+    Raises:
+        InputError: if a file is damaged.
+    """
+    run = RunFolder(folder)
+    cost = read_json(run.cost)
+    counted = [flops for flops in cost.get("flops", []) if flops]  # Skipped steps have 0 FLOPs.
+    return Record(
+        folder=folder,
+        splits=read_availability(run.availability),
+        environment=read_json(run.environment),
+        chosen=read_facts(run.best),
+        parameters=parameters_in(run.best),
+        seconds=seconds_a_step(run.tensorboard),
+        flops=fmean(counted) if counted else None,
+        most_bytes=cost.get("most_bytes"),
+    )
+
+
+def read_availability(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Number of eligible samples by split and scenario; empty if the file does not exist."""
+    splits = read_json(path)
+    for split in splits.values():
+        if not isinstance(split, dict) or not {"samples", "hash", "scenarios"} <= set(split):
+            raise InputError(f"{path} is damaged: each split must have samples, hash and scenarios.")
+    return splits
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object; empty if the file does not exist. Raises InputError if it holds anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it must be a JSON object.")
+    return content
+
+
+def parameters_in(path: Path) -> int | None:
+    """Number of parameters of a checkpoint, without running statistics; reads only the header."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as stored:
+            names = [name for name in stored.keys() if not BUFFERS.search(name)]  # noqa: SIM118 (not a dict)
+            return sum(int(prod(stored.get_slice(name).get_shape())) for name in names)
+    except SafetensorError:
+        raise InputError(f"{path} is not a file of anysubset, or is damaged.") from None
+
+
+def seconds_a_step(folder: Path) -> float | None:
+    """Median seconds of a training step, from TensorBoard files; validation is not counted. None without entries."""
+    seconds: list[float] = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        seconds += stretches(entries_of(path))
+    return median(seconds) if seconds else None
+
+
+def entries_of(path: Path) -> list[tuple[int, float, bool]]:
+    """(step, time in seconds, is validation) of every point of the curves in a TensorBoard file."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return [
+        (event.step, event.wall_time, event.summary.value[0].tag.startswith("validation"))
+        for event in EventFileLoader(str(path)).Load()
+        if event.HasField("summary") and event.summary.value
+    ]
+
+
+def stretches(entries: Sequence[tuple[int, float, bool]]) -> list[float]:
+    """Seconds per step, from the last point of one log entry to the first point of the next training entry.
+
+    Validation is logged after the training entry of its step, so no validation falls between the two.
+
+    >>> stretches([(10, 1.0, False), (10, 9.0, True), (20, 14.0, False)])
+    [0.5]
+    """
+    seconds = []
+    for (before, start, _), (after, end, validation) in pairwise(entries):
+        if after > before and not validation:
+            seconds.append((end - start) / (after - before))
+    return seconds
