@@ -20,6 +20,7 @@ RECIPES = ROOT / "experiments/recipes"
 PAIRS = [
     *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("mosi", "gmd_sequences")),
     *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
+    *(("brats", "rfnet_paper"), ("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
 ]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 

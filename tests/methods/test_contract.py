@@ -9,7 +9,10 @@ from anysubset.methods.table import METHODS, method_options
 from anysubset.testing import CHECKS, Subject, subjects, toys
 
 # Options that keep a method small on the toy tasks.
-SMALL: Mapping[str, Mapping[str, Any]] = {}
+SMALL: Mapping[str, Mapping[str, Any]] = {"rfnet": {"width": 0.25}, "mmin": {"width": 8}}
+
+# Subjects that take a minute or more.
+SLOW = {"rfnet-volumes"}
 
 SUBJECTS = {
     f"{name}-{task}": subject
@@ -20,12 +23,19 @@ SUBJECTS = {
 
 def test_every_method_fits_a_toy_task():
     assert {name.partition("-")[0] for name in SUBJECTS} == set(METHODS)
-    assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble"}
+    assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble", "rfnet", "gmc", "mmin"}
+    assert set(SUBJECTS) > SLOW
     assert {name.partition("-")[2] for name in SUBJECTS} == set(toys())
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(subject, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        for name, subject in SUBJECTS.items()
+    ],
+)
 def test_contract(subject: Subject, check: Callable[[Subject], None]):
     check(subject)
 

@@ -26,6 +26,7 @@ from anysubset.methods.update import Decoupled, Gradients, Mean
 from anysubset.scenarios import all_scenarios
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.testing import subjects
 
 THREE = {"a": (6.0, 0.0), "b": (0.0, 6.0), "c": (-3.0, 3.0)}
 MakeBatch = Callable[..., Batch]
@@ -55,8 +56,8 @@ def test_rows_of_dynamic_sharing_differ_in_cases_and_update(task: Segmentation):
     assert cases == {"gmd": "all", "sharing": "all", "dropout": "random=1", "full": "full"}
 
 
-def test_only_the_row_of_complete_samples_says_so():
-    assert [name for name, row in METHODS.items() if row.complete] == ["full"]
+def test_only_the_rows_of_complete_samples_say_so():
+    assert [name for name, row in METHODS.items() if row.complete] == ["full", "gmc"]
 
 
 # Dropout: one case a step, each equally likely.
@@ -184,7 +185,8 @@ def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_defaults_may_be_given_as_they_are(name: str, task: Segmentation):
+def test_defaults_may_be_given_as_they_are(name: str):
+    task = next(iter(subjects(METHODS[name]).values())).toy.task
     plain, _ = create_method(name, task, {})
     method, update = create_method(name, task, method_options(name))
     assert type(method) is type(plain)
@@ -234,7 +236,7 @@ def test_a_method_for_other_data_is_refused_with_those_that_fit(task: Segmentati
     monkeypatch.setitem(METHODS, "tabular", Row(ForTables, "Dynamic Sharing on tables"))
     line = fault(create_method, "tabular", task, {})
     assert line == (
-        "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble."
+        "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble, rfnet."
     )
     assert "tabular" not in fitting_methods(task)
     table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"}, preset="vectors", width=4)

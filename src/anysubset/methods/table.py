@@ -11,7 +11,10 @@ from anysubset.errors import InputError, unknown
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
+from anysubset.methods.gmc import GMC
 from anysubset.methods.method import Method
+from anysubset.methods.mmin import MMIN
+from anysubset.methods.rfnet import RFNet
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
 from anysubset.tasks.prediction import Prediction
@@ -69,6 +72,22 @@ METHODS: dict[str, Row] = {
         'one expert per modality, predictions averaged (the paper\'s "Baseline")',
         sees="single modalities",
         models="one a modality",
+    ),
+    "rfnet": Row(
+        RFNet,
+        "one encoder per modality, fused region by region at every level (Ding et al. 2021)",
+        sees="one random scenario a sample",
+    ),
+    "gmc": Row(
+        GMC,
+        "codes of single modalities, drawn to the joint code by contrast (Poklukar et al. 2022)",
+        sees="the full scenario",
+        complete=True,
+    ),
+    "mmin": Row(
+        MMIN,
+        "missing features imagined by a student of a teacher that saw everything (Zhao et al. 2021)",
+        sees="one random scenario a sample",
     ),
 }
 
