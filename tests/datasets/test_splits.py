@@ -108,7 +108,7 @@ def test_real_splits():
 # ------------------------------------------------------------------------------------------------- drawn ones
 
 
-def test_drawn_splits_are_seven_to_one_to_two_and_hold_everyone_once():
+def test_drawn_splits_are_seven_to_one_to_two_and_have_every_patient_once():
     ids = [f"case_{number}" for number in range(20)]
     splits = draw_splits(ids)
     assert {name: len(part) for name, part in splits.items()} == {"train": 14, "val": 2, "test": 4}

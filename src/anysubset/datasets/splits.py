@@ -1,6 +1,7 @@
-"""Splits: which patients are for training, which for validation and which for the test.
+"""Splits: which samples are for training, for validation and for the test.
 
-A JSON file, `{"train": ["patient1", ...], "val": [...], "test": [...]}`, or text files with one id a line.
+They are read from a JSON file, `{"train": ["patient1", ...], "val": [...], "test": [...]}`, or from text files with one
+id on every line.
 """
 
 import json
@@ -15,10 +16,10 @@ USUAL = ("train", "val", "test")
 
 
 def read_splits(path: Path) -> Splits:
-    """The ids by split, from a JSON file, a folder of text files, or one text file `NAME.txt`.
+    """Read ids by split from a JSON file, a folder of text files, or one text file `NAME.txt`.
 
     Raises:
-        InputError: if nothing is there, a split is empty, or an id comes twice.
+        InputError: if the file cannot be read, a split is empty, or an id occurs twice.
     """
     if path.is_dir():
         texts = sorted(text for text in path.glob("*.txt") if not text.name.startswith("."))
@@ -31,10 +32,10 @@ def read_splits(path: Path) -> Splits:
 
 
 def find_splits(root: Path) -> Splits | None:
-    """The splits that lie beside the patients, or None.
+    """Read the splits beside the patients; None if there are none.
 
-    Looked for in this order: `splits.json`, `splits/*.txt`, and `train.txt`, `val.txt`, `test.txt`. `root` is the
-    folder of patients, or a CSV manifest, beside which they lie.
+    Tries `splits.json`, then `splits/*.txt`, then `train.txt`, `val.txt` and `test.txt`, in the folder of patients or
+    beside the CSV manifest `root`.
     """
     folder = root if root.is_dir() else root.parent
     if (folder / "splits.json").is_file():
@@ -46,26 +47,29 @@ def find_splits(root: Path) -> Splits | None:
 
 
 def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], noun: str = "patient") -> None:
-    """Refuses splits that name an id which nobody has; who is in no split is not used, and no fault.
+    """Raise InputError if a split names an unknown id. Samples may be in no split; they are not used.
 
-    noun: what has the ids, for the message.
+    Args:
+        splits: ids by split.
+        ids: of all samples.
+        noun: what samples are called in the message.
     """
-    known = set(ids)
+    existing = set(ids)
     for name, split in splits.items():
-        absent = [sample for sample in split if sample not in known]
-        if absent:
-            shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else ".")
-            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(absent)} in all: {shown}")
+        unknown_ids = [sample for sample in split if sample not in existing]
+        if unknown_ids:
+            shown = ", ".join(unknown_ids[:3]) + (", ..." if len(unknown_ids) > 3 else ".")
+            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(unknown_ids)} in all: {shown}")
 
 
 def lines_of(path: Path) -> list[str]:
-    """The ids of a text file, one a line; blank lines and what follows a `#` are left out."""
+    """Ids of a text file, one on every line; blank lines and comments after `#` are ignored."""
     lines = [line.partition("#")[0].strip() for line in text_of(path).splitlines()]
     return [line for line in lines if line]
 
 
 def from_json(path: Path) -> dict[str, list[str]]:
-    """The ids by split of a JSON file, which is a map of names to lists of ids and nothing else."""
+    """Ids by split of a JSON file, an object of lists of ids."""
     text = text_of(path)
     try:
         content = json.loads(text)
@@ -81,7 +85,7 @@ def from_json(path: Path) -> dict[str, list[str]]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file in UTF-8, with or without the mark that Windows puts first."""
+    """Text of a file in UTF-8, without the byte order mark that Windows programs write."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -89,18 +93,18 @@ def text_of(path: Path) -> str:
 
 
 def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
-    """The splits, if each has an id and no id comes twice."""
-    owner: dict[str, str] = {}
+    """The splits in the usual order. Raises InputError if a split is empty or an id occurs twice."""
+    split_of: dict[str, str] = {}
     for name, ids in splits.items():
         if not ids:
             raise InputError(f"{path} has an empty split: {name!r} names no id.")
         for sample in ids:
-            if owner.get(sample) == name:
+            if split_of.get(sample) == name:
                 raise InputError(f"{path} names {sample!r} twice in split {name!r}.")
-            if sample in owner:
-                raise InputError(f"{path} has {sample!r} in two splits: {owner[sample]!r} and {name!r}.")
-            owner[sample] = name
-    # Whatever the order on disk, training comes first and the test last.
+            if sample in split_of:
+                raise InputError(f"{path} has {sample!r} in two splits: {split_of[sample]!r} and {name!r}.")
+            split_of[sample] = name
+    # Training first and the test last, whatever the order in the file.
     names = [name for name in USUAL if name in splits] + [name for name in splits if name not in USUAL]
     return {name: tuple(splits[name]) for name in names}
 

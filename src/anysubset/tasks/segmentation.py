@@ -151,16 +151,16 @@ class Segmentation(Task):
         stems = {name: convolution(1, 1, kernel_size=1) for name in names} if self.stem else None
         return DynamicSharing(names, backbone, head, stems)
 
-    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Soft Dice loss, averaged over regions, plus `cross_entropy` times the binary cross entropy.
 
         Args:
-            answer: logits (n, regions, ...).
+            logits: (n, regions, ...).
             target: (n, regions, ...) bool.
         """
-        loss = soft_dice(answer, target, self.pool)
+        loss = soft_dice(logits, target, self.pool)
         if self.cross_entropy:
-            loss = loss + self.cross_entropy * cross_entropy(answer, target)
+            loss = loss + self.cross_entropy * cross_entropy(logits, target)
         return loss
 
     # --------------------------------------------------------------------------------------------- whole volumes
