@@ -94,7 +94,7 @@ def test_a_table_of_the_paper(told, runs: Path):
         (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),
         (["--reference", "ful"], "Unknown reference 'ful'. Did you mean 'full'? Choose from: full, gmd."),
-        (["--groups", "nowhere.csv"], "There is no file of groups nowhere.csv."),
+        (["--groups", "nowhere.csv"], "The file of groups nowhere.csv does not exist."),
     ],
 )
 def test_wrong_input_is_told_in_one_line(told, runs: Path, arguments: list[str], complaint: str):

@@ -90,11 +90,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: resampled_means(np.empty((0, 1))), "no sample to draw"),
+        (lambda: resampled_means(np.empty((0, 1))), "at least one sample, not shape"),
         (lambda: resampled_means([[1.0]], draws=0), "at least one draw, not 0"),
         (lambda: resampled_means([[1.0], [2.0]], ["a"]), "2 samples came with 1 groups"),
-        (lambda: t_interval([1.0]), "needs two of them, not 1"),
-        (lambda: paired_t([1.0]), "needs two of them, not 1"),
+        (lambda: t_interval([1.0]), "needs at least two seeds, not 1"),
+        (lambda: paired_t([1.0]), "needs at least two seeds, not 1"),
     ],
 )
 def test_what_is_too_little_is_refused(call, message):

@@ -1,4 +1,4 @@
-"""Is one method better than another in some scenario: their difference, how sure it is, and the answer in words."""
+"""Differences between methods in every scenario, with confidence intervals, corrected tests and a verdict."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,15 @@ from anysubset.scoring.statistics import (
     verdict,
 )
 
-# The mean difference, its intervals over samples and over seeds, and p before it is corrected.
+# Mean difference, its intervals over samples and over seeds, and the uncorrected p-value.
 Raw = tuple[float, Interval | None, Interval | None, float | None]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's score less that of the reference.
+    """Score of a method minus that of the reference.
 
-    mean: over samples or seeds. samples, seeds: intervals, where there are any. p: corrected, where there is one.
+    mean: over samples or seeds. samples, seeds: confidence intervals, None if there is none. p: corrected, or None.
     """
 
     mean: float
@@ -52,22 +52,22 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, list[Difference | None]]:
-    """For every other method, its difference to the reference in each line of the table; None where it has none.
+    """Difference of every other method to the reference, in each line of the table; None where it is undefined.
 
-    Over samples: of the mean over the seeds that both have (or over each one's own, where they share none), the paired
-    bootstrap, and Wilcoxon's test. Over seeds that both have: Student's interval; and its test, where a sample alone
-    has no such metric. The p-values are corrected by Holm, over all methods: those of the scenarios together, those of
-    the numbers missing, and those over all scenarios.
+    Over samples: paired bootstrap and Wilcoxon's test, of the mean over the seeds that both methods share (over all
+    seeds of each if they share none). Over the shared seeds: Student's t interval, and the paired t-test for metrics
+    that only a set has. P-values are corrected by Holm over all methods, separately for the scenarios, the numbers of
+    missing modalities, and the mean over all scenarios.
 
     Args:
         comparison: the runs.
         reference: one of its methods.
-        groups: by sample, such as videos; samples of one group are drawn together, and tested by their mean.
+        groups: group of each sample, such as its video; a group is drawn as a whole, and tested by its mean.
         draws: of the bootstrap.
         seed: of the draws.
 
     Raises:
-        InputError: if there is no such reference, or a sample has no group.
+        InputError: if the reference is unknown, or a sample has no group.
     """
     if reference not in comparison.methods:
         raise unknown("reference", reference, comparison.methods)
@@ -92,7 +92,7 @@ def compare(
 
 
 def judged(mean: float, samples: Interval | None, seeds: Interval | None, p: float | None, higher: bool) -> Difference:
-    """A difference with its verdict; without a test there is none to give."""
+    """A difference with its verdict, which is empty if there is no test."""
     intervals = [each for each in (samples, seeds) if each is not None]
     words = "" if p is None else verdict(intervals, p, higher)
     return Difference(mean, samples, seeds, p, words)
@@ -107,7 +107,7 @@ def difference(
     means: Numbers | None,
     groups: Sequence[str] | None,
 ) -> Raw | None:
-    """One line: the mean difference, both intervals, and p before it is corrected."""
+    """One line: mean difference, both intervals and the uncorrected p-value; None if a method has no score."""
     mine, theirs = comparison.by_seed(method, line.scenarios), comparison.by_seed(reference, line.scenarios)
     paired = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
     seeds = t_interval(paired) if len(paired) > 1 else None
@@ -118,24 +118,24 @@ def difference(
         return mean, None, seeds, paired_t(paired) if len(paired) > 1 else None
     places = [comparison.group.first.scenarios.index(scenario) for scenario in line.scenarios]
     mean = float(np.nanmean(columns[:, places], axis=0).mean())
-    # A draw without a sample of some scenario says nothing of the mean over them.
+    # A draw without a sample in one of the scenarios has no mean over them (NaN), and is left out.
     samples = percentile_interval(mean, means[:, places].mean(axis=1))
     return mean, samples, seeds, signed_rank(by_unit(columns[:, places], groups))
 
 
 def by_unit(columns: Numbers, groups: Sequence[str] | None) -> Numbers:
-    """(units,): the mean difference of each sample, or of each group; those without a value are left out."""
+    """(units,): mean difference of each sample or group over the scenarios; units without a value are left out."""
     known = ~np.isnan(columns)
     sums, counts = np.where(known, columns, 0.0).sum(axis=1), known.sum(axis=1).astype(float)
     if groups is not None:
         sums, counts = summed(sums[:, None], groups)[:, 0], summed(counts[:, None], groups)[:, 0]
-    # Rounded, so that what is equal but for the last digit ties, and what is nothing is 0.
+    # Rounded, so that values equal up to rounding errors are ties, and 0 is exactly 0.
     found: Numbers = (sums[counts > 0] / counts[counts > 0]).round(12)
     return found
 
 
 def differences_of_samples(comparison: Comparison, method: str, reference: str, ids: Sequence[str]) -> Numbers | None:
-    """(samples, scenarios), NaN where a sample has no value; None where no sample has the metric by itself."""
+    """(samples, scenarios): differences per sample, NaN where undefined; None for metrics that only a set has."""
     mine, theirs = (comparison.group.results[each] for each in (method, reference))
     common = [seed for seed in mine if seed in theirs]
     averages = []
@@ -150,7 +150,7 @@ def differences_of_samples(comparison: Comparison, method: str, reference: str, 
 
 
 def mean_of_known(values: Sequence[Numbers]) -> Numbers:
-    """Over the seeds, entry by entry; a sample of a cross-validation has a value in its own fold alone."""
+    """Mean over the seeds of what is not NaN; in a cross-validation a sample has a value in one fold only."""
     stacked = np.stack(values)
     known = ~np.isnan(stacked)
     count = known.sum(axis=0)
@@ -159,7 +159,7 @@ def mean_of_known(values: Sequence[Numbers]) -> Numbers:
 
 
 def matrix(values: BySample, ids: Sequence[str], columns: Sequence[Scenario]) -> Numbers:
-    """(samples, scenarios), NaN where there is no value."""
+    """(samples, scenarios): scores as an array, NaN where a sample has none."""
     return np.array([[values.get(scenario, {}).get(each, np.nan) for scenario in columns] for each in ids])
 
 
@@ -167,7 +167,7 @@ def corrected_by_family(
     lines: Sequence[Line],
     raw: Mapping[str, Sequence[Raw | None]],
 ) -> dict[tuple[str, int], float]:
-    """By method and line, Holm's p over the lines of the same kind of all methods."""
+    """Corrected p-values by method and line: Holm over the lines of one family, of all methods together."""
     found: dict[tuple[str, int], float] = {}
     for family in dict.fromkeys(line.family for line in lines):
         p_values = {
@@ -184,10 +184,10 @@ def read_groups(path: Path) -> dict[str, str]:
     """The group of each sample, from a CSV file with the columns `id` and `group`.
 
     Raises:
-        InputError: if there is no such file, it lacks a column, or names a sample twice.
+        InputError: if the file does not exist, lacks a column, or names a sample twice.
     """
     if not path.is_file():
-        raise InputError(f"There is no file of groups {path}.")
+        raise InputError(f"The file of groups {path} does not exist.")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"id", "group"} <= set(reader.fieldnames or ()):
@@ -201,8 +201,8 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def groups_of(ids: Sequence[str], groups: Mapping[str, str]) -> list[str]:
-    """(samples,): whose each is."""
+    """(samples,): the group of each sample. Raises InputError if one has none."""
     absent = [each for each in ids if not groups.get(each)]
     if absent:
-        raise InputError(f"{len(absent)} samples have no group, {absent[0]!r} among them.")
+        raise InputError(f"{len(absent)} samples have no group in the file, such as {absent[0]!r}.")
     return [groups[each] for each in ids]

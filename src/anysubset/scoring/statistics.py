@@ -1,4 +1,4 @@
-"""Is one method better than another: intervals over samples and over seeds, tests, and the answer in words."""
+"""Confidence intervals and tests of the difference between two methods, over samples and over seeds; verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from anysubset.errors import InputError
 LEVEL = 0.95
 ALPHA = 0.05
 DRAWS = 10_000
-EXACT = 50  # Differences of which every way to put signs is counted.
-AT_ONCE = 2_000_000  # Numbers of one block of draws, to bound the memory.
+EXACT = 50  # Up to so many differences, the null distribution of the signed-rank test is enumerated.
+AT_ONCE = 2_000_000  # Numbers per block of draws, to bound memory.
 
 Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """An estimate, and what it lies between at the level asked for."""
+    """An estimate with the bounds of its confidence interval."""
 
     mean: float
     low: float
@@ -33,29 +33,29 @@ class Interval(NamedTuple):
 def resampled_means(
     values: ArrayLike, groups: Sequence[str] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Numbers:
-    """(draws, columns): the mean of each column over samples, or groups of them, drawn with replacement.
+    """(draws, columns): bootstrap means of each column over samples, or groups of samples, drawn with replacement.
 
-    One draw is the same for all columns, so that means of columns may be compared and averaged. NaN where a draw holds
-    no sample of a column. Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 13.
+    A draw uses the same samples for all columns, so that columns may be subtracted and averaged. NaN where a draw holds
+    no value of a column. Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 13.
 
     Args:
-        values: (n, columns); NaN where a sample has no value, as in a scenario that it is not eligible for.
-        groups: (n,) whose sample each is.
-        draws: how many.
+        values: (n, columns); NaN where a sample has no value, as in a scenario for which it is not eligible.
+        groups: (n,) group of each sample, such as its video; None if samples are independent.
+        draws: number of bootstrap draws.
         seed: of the draws.
     """
-    found = np.asarray(values, dtype=float)
-    if found.ndim != 2 or not len(found):
-        raise InputError("There is no sample to draw.")
+    matrix = np.asarray(values, dtype=float)
+    if matrix.ndim != 2 or not len(matrix):
+        raise InputError(f"The bootstrap needs (samples, columns) with at least one sample, not shape {matrix.shape}.")
     if draws < 1:
         raise InputError(f"The bootstrap needs at least one draw, not {draws}.")
-    known = ~np.isnan(found)
-    sums, counts = np.where(known, found, 0.0), known.astype(float)
+    defined = ~np.isnan(matrix)
+    sums, counts = np.where(defined, matrix, 0.0), defined.astype(float)
     if groups is not None:
         sums, counts = summed(sums, groups), summed(counts, groups)
     generator = np.random.default_rng(seed)
     size = len(sums)
-    means = np.empty((draws, found.shape[1]))
+    means = np.empty((draws, matrix.shape[1]))
     block = max(1, AT_ONCE // size)
     for start in range(0, draws, block):
         times = generator.multinomial(size, np.full(size, 1 / size), size=min(block, draws - start)).astype(float)
@@ -65,110 +65,110 @@ def resampled_means(
 
 
 def percentile_interval(mean: float, means: Numbers, level: float = LEVEL) -> Interval:
-    """The mean, between the quantiles of what it was in (draws,)."""
+    """Percentile interval around a mean, from its (draws,) bootstrap means."""
     tail = (1 - level) / 2
     low, high = np.nanquantile(means, [tail, 1 - tail]).tolist()
     return Interval(mean, low, high)
 
 
 def summed(values: Numbers, groups: Sequence[str]) -> Numbers:
-    """(groups, columns): (n, columns) added up by group, in the order in which groups come first."""
+    """(groups, columns): sums of (n, columns) by group, in the order of first occurrence."""
     if len(groups) != len(values):
         raise InputError(f"{len(values)} samples came with {len(groups)} groups.")
-    number = {name: place for place, name in enumerate(dict.fromkeys(groups))}
+    number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     total = np.zeros((len(number), values.shape[1]))
     np.add.at(total, [number[name] for name in groups], values)
     return total
 
 
 def signed_rank(differences: ArrayLike) -> float:
-    """The p-value of Wilcoxon's signed-rank test, two-sided: that paired differences are as likely above 0 as below.
+    """Two-sided p-value of Wilcoxon's signed-rank test for paired differences.
 
-    Differences of 0 are left out; where all are, p is 1. Exact up to 50, ties or not, where scipy is exact without ties
-    alone; the normal approximation beyond. Wilcoxon (1945), Individual comparisons by ranking methods.
+    Differences of 0 are left out; if all are 0, p is 1. Exact up to 50 differences, also with ties (scipy is exact only
+    without ties); normal approximation beyond. Wilcoxon (1945), Individual comparisons by ranking methods.
 
     Args:
-        differences: (n,), one a sample, or a group.
+        differences: (n,), one per sample or group.
     """
-    found = np.asarray(differences, dtype=float)
-    found = found[found != 0]
-    if not len(found):
+    nonzero = np.asarray(differences, dtype=float)
+    nonzero = nonzero[nonzero != 0]
+    if not len(nonzero):
         return 1.0
-    if len(found) > EXACT:
-        return float(stats.wilcoxon(found, method="approx").pvalue)
-    ranks = (2 * stats.rankdata(np.abs(found))).astype(int)  # Doubled, so that the mean rank of a tie is whole.
-    # How many of the 2^n ways to put signs give each sum of those above 0.
+    if len(nonzero) > EXACT:
+        return float(stats.wilcoxon(nonzero, method="approx").pvalue)
+    ranks = (2 * stats.rankdata(np.abs(nonzero))).astype(int)  # Doubled, so that the mean rank of a tie is an integer.
+    # ways[s]: number of the 2^n sign assignments whose positive ranks sum to s.
     ways = np.zeros(ranks.sum() + 1)
     ways[0] = 1
     for rank in ranks:
         ways[rank:] += ways[:-rank].copy()
-    least = min(ranks[found > 0].sum(), ranks[found < 0].sum())
-    return min(1.0, 2 * float(ways[: least + 1].sum()) / 2.0 ** len(found))
+    least = min(ranks[nonzero > 0].sum(), ranks[nonzero < 0].sum())
+    return min(1.0, 2 * float(ways[: least + 1].sum()) / 2.0 ** len(nonzero))
 
 
 # -------------------------------------------------------------------------------------------------- over seeds
 
 
 def t_interval(differences: ArrayLike, level: float = LEVEL) -> Interval:
-    """The mean of differences that are paired by seed, and Student's interval.
+    """Mean of differences paired by seed, with Student's t interval.
 
     Args:
         differences: (seeds,), at least two.
-        level: the share of such intervals that hold the truth.
+        level: confidence level.
     """
-    found = np.asarray(differences, dtype=float)
-    if len(found) < 2:
-        raise InputError(f"An interval over seeds needs two of them, not {len(found)}.")
-    mean = float(found.mean())
-    half = float(stats.t.ppf((1 + level) / 2, len(found) - 1)) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    paired = np.asarray(differences, dtype=float)
+    if len(paired) < 2:
+        raise InputError(f"An interval over seeds needs at least two seeds, not {len(paired)}.")
+    mean = float(paired.mean())
+    half = float(stats.t.ppf((1 + level) / 2, len(paired) - 1)) * float(paired.std(ddof=1)) / math.sqrt(len(paired))
     return Interval(mean, mean - half, mean + half)
 
 
 def paired_t(differences: ArrayLike) -> float:
-    """The p-value that belongs to `t_interval`: below 1 - level exactly where that leaves out 0.
+    """Two-sided p-value of the paired t-test; below 1 - level exactly if `t_interval` excludes 0.
 
     Args:
         differences: (seeds,), at least two.
     """
-    found = np.asarray(differences, dtype=float)
-    if len(found) < 2:
-        raise InputError(f"A test over seeds needs two of them, not {len(found)}.")
-    error = float(found.std(ddof=1)) / math.sqrt(len(found))
+    paired = np.asarray(differences, dtype=float)
+    if len(paired) < 2:
+        raise InputError(f"A test over seeds needs at least two seeds, not {len(paired)}.")
+    error = float(paired.std(ddof=1)) / math.sqrt(len(paired))
     if not error:
-        return 1.0 if not found[0] else 0.0
-    return float(2 * stats.t.sf(abs(float(found.mean())) / error, len(found) - 1))
+        return 1.0 if not paired[0] else 0.0
+    return float(2 * stats.t.sf(abs(float(paired.mean())) / error, len(paired) - 1))
 
 
 # --------------------------------------------------------------------------------------------------- together
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected for how many there are, so that one in twenty families of true nulls has a p below .05.
+    """P-values corrected for multiple tests by Holm's method, which bounds the family-wise error rate.
 
-    The smallest is multiplied by their number, the next by one less, and so on, never below one before it, never above
-    1. Holm (1979), A simple sequentially rejective multiple test procedure.
+    The smallest of n is multiplied by n, the next by n - 1, and so on; they stay ascending and at most 1.
+    Holm (1979), A simple sequentially rejective multiple test procedure.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     corrected = [1.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda each: p_values[each])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
     return corrected
 
 
 def verdict(intervals: Sequence[Interval], p: float, higher: bool = True, alpha: float = ALPHA) -> str:
-    """`better` or `worse` where every interval lies on that side of 0 and p allows it; else `no difference shown`.
+    """`better` or `worse` if all intervals lie on that side of 0 and p < alpha; `no difference shown` otherwise.
 
     Args:
-        intervals: of the difference, over samples and over seeds, those that there are; at least one.
-        p: corrected.
+        intervals: of the difference, over samples and over seeds, as far as they exist.
+        p: corrected for multiple tests.
         higher: whether more of the metric is better.
-        alpha: what p must be below.
+        alpha: significance level.
     """
-    above, below = all(each.low > 0 for each in intervals), all(each.high < 0 for each in intervals)
+    above, below = all(interval.low > 0 for interval in intervals), all(interval.high < 0 for interval in intervals)
     if not intervals or p >= alpha or not (above or below):
         return "no difference shown"
     return "better" if above == higher else "worse"
