@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,14 @@ import torch
 
 import anysubset
 from anysubset import api
+from anysubset.batches import Inputs
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
+from anysubset.methods.ensemble import Ensemble
+from anysubset.models.network import Network
 from anysubset.system import tensor_file
+from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.task import Task
 
 TINY = {"model.width": 8, "model.layers": 1, "train.steps": 2, "train.batch": 4, "train.device": "cpu"}
 
@@ -77,6 +82,80 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(tmp_path: Path):
     with pytest.raises(InputError, match="There is no experiment file"):
         anysubset.fit(tmp_path / "gone.yaml", run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# ----------------------------------------------------------------------------- methods and networks of the user
+
+
+class Halved(Ensemble):
+    """An ensemble whose predictions are multiplied by a factor."""
+
+    def __init__(self, task: Task, *, factor: float = 0.5) -> None:
+        super().__init__(task)
+        self.factor = factor
+
+    def predict(self, inputs: Inputs) -> torch.Tensor:
+        return self.factor * super().predict(inputs)
+
+
+class Sums(Network):
+    """The sum over the modalities of a linear function of the mean over time."""
+
+    def __init__(self, task: Prediction) -> None:
+        super().__init__(task.modalities)
+        self.layers = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(stream.size, 4) for name, stream in task.streams.items()}
+        )
+        self.head = torch.nn.Linear(4, 1)
+
+    def encode(self, modality: str, x: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        return self.layers[modality](x.mean(dim=1))
+
+    def decode(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.head(sum(features.values()))
+
+
+def test_a_method_of_the_user_is_recorded_by_name_and_given_again(trained_table: Path, tmp_path: Path):
+    file, run = trained_table.with_name("tiny.yaml"), tmp_path / "run"
+    anysubset.fit(file, run=run, method=Halved, **{"method.factor": 0.25})
+    # The options of the method in the file are not those of the user's method.
+    stored = read_experiment(run / "experiment.yaml").method
+    assert stored == {"factor": 0.25, "name": f"{__name__}.Halved"}
+    method = anysubset.load(run, method=Halved, device="cpu")
+    assert isinstance(method, Halved)
+    assert method.factor == 0.25
+    assert anysubset.evaluate(run, method=Halved, device="cpu").scores
+    assert anysubset.fit(run / "experiment.yaml", run=run, method=Halved, resume=True).steps == 4
+    with pytest.raises(InputError, match=r"trained with a method of your own, .*Halved: pass it in Python, method="):
+        anysubset.load(run)
+    with pytest.raises(InputError, match=r"trained with method .*Halved, not .*Ensemble"):
+        anysubset.load(run, method=Ensemble)
+    with pytest.raises(InputError, match="Unknown option of method"):
+        anysubset.fit(file, run=tmp_path / "other", method=Halved, **{"method.factr": 0.25})
+
+
+def test_a_method_that_is_made_already(trained_table: Path, tmp_path: Path):
+    file = trained_table.with_name("tiny.yaml")
+    made = Halved(anysubset.load(trained_table, device="cpu").task)
+    assert anysubset.fit(file, run=tmp_path / "run", method=made).steps == 4
+    loaded = anysubset.load(tmp_path / "run", method=Halved(made.task), device="cpu")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in tensors(tmp_path / "run").items())
+    with pytest.raises(InputError, match="takes no network= and no options"):
+        anysubset.fit(file, run=tmp_path / "other", method=made, **{"method.factor": 1.0})
+
+
+def test_a_network_of_the_user_is_trained_by_gmd(trained_table: Path, tmp_path: Path):
+    file, run = trained_table.with_name("tiny.yaml"), tmp_path / "run"
+    anysubset.fit(file, run=run, network=Sums)
+    assert read_experiment(run / "experiment.yaml").method == {"name": "gmd", "network": f"{__name__}.Sums"}
+    assert (run / "decoupling.npz").is_file()
+    method = anysubset.load(run, network=Sums, device="cpu")
+    assert anysubset.load(run, network=Sums(method.task), device="cpu").state_dict().keys() == tensors(run).keys()
+    assert anysubset.evaluate(run, network=Sums, device="cpu").scores
+    with pytest.raises(InputError, match=r"trained with a network of your own, .*Sums: pass it in Python, network="):
+        anysubset.evaluate(run)
+    with pytest.raises(InputError, match="has its own network"):
+        anysubset.fit(file, run=tmp_path / "other", method="ensemble", network=Sums)
 
 
 # ----------------------------------------------------------------------------------------------- trained runs

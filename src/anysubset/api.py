@@ -12,9 +12,9 @@ torch and MONAI are imported when a function needs them, so that `import anysubs
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, read_run_experiment
@@ -22,7 +22,11 @@ from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
+    from torch import Generator
+
     from anysubset.methods.method import Method
+    from anysubset.methods.update import Update
+    from anysubset.models.network import Network
     from anysubset.report.pictures import Gallery
     from anysubset.report.results import Together
     from anysubset.scoring.scores import Score
@@ -30,11 +34,15 @@ if TYPE_CHECKING:
     from anysubset.tables.signature import Signature
     from anysubset.tasks.prediction import Prediction
     from anysubset.tasks.segmentation import Segmentation
+    from anysubset.tasks.task import Task
     from anysubset.volumes.dataset import Volumes
 
 FilePath = str | Path
 # One YAML file, several that are joined, settings by nested or dotted name, or an Experiment.
 Source = FilePath | Sequence[FilePath] | Mapping[str, Any] | Experiment
+OwnMethod: TypeAlias = "type[Method] | Method | None"
+# A network, or a function of the task that makes one.
+OwnNetwork: TypeAlias = "Network | Callable[[Task], Network] | None"
 Report = Callable[[str], None]  # Called with one line of text, as `print` is.
 Progress = Callable[..., Iterable[Any]]  # Wraps an iterable, with a label and a total, to show a progress bar.
 
@@ -95,6 +103,8 @@ def fit(
     experiment: Source | None = None,
     *,
     run: FilePath,
+    method: "str | type[Method] | Method | None" = None,
+    network: OwnNetwork = None,
     resume: bool = False,
     report: Report = silent,
     progress: Callable[[Iterable[int], int], Iterable[int]] = without_bar,
@@ -105,6 +115,11 @@ def fit(
     Args:
         experiment: YAML file or files, settings, or an Experiment; the defaults if None.
         run: the run folder to write.
+        method: the name of a method, or a method of your own: a subclass of `anysubset.methods.method.Method`, or an
+            instance for the same task. Its options are settings too: `**{"method.gradients": "gmd"}`.
+        network: a network of your own, for a method that trains any network on cases (`gmd`, `sharing`, `dropout`,
+            `full`): an `anysubset.models.network.Network`, or a function of the task that makes one, so that the seed
+            decides its weights. A run records the names of both; pass them again to resume or load it.
         resume: continue the run in the folder, if there is one. Otherwise a folder that holds a run is refused.
         report: called with one line at a time.
         progress: wraps the step numbers and the count of steps done before, to show a progress bar.
@@ -116,13 +131,15 @@ def fit(
     import torch
 
     from anysubset.datasets.table import create_dataset
-    from anysubset.methods.table import method_of
     from anysubset.scoring.scores import shown
     from anysubset.system import processes
     from anysubset.training.loop import train
     from anysubset.training.run import Run
 
-    chosen, folder = experiment_of(experiment, settings).anchored(), Path(run)
+    if isinstance(method, str):
+        settings, method = {**settings, "method.name": method}, None
+    chosen, folder = experiment_of(experiment, settings), Path(run)
+    chosen = replace(chosen, method=recorded_method(chosen.method, flatten(settings), method, network)).anchored()
     # Faults that show without reading a volume are reported before the run folder is made.
     device = device_of(chosen.train.device)
     processes.join(device.type)
@@ -131,7 +148,7 @@ def fit(
     dataset.ids("train"), dataset.ids("val")
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
-    trained, update = method_of(chosen.method, dataset.task, generator)
+    trained, update = create_method(chosen.method, dataset.task, generator, method, network)
     trained.to(device)
     with Run(folder, chosen, resume) as opened:
         count = sum(parameter.numel() for parameter in trained.parameters())
@@ -151,6 +168,85 @@ def fit(
         steps = "1 step" if done.skipped == 1 else f"{done.skipped} steps"
         report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}")
     return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
+
+
+def recorded_method(
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    method: OwnMethod,
+    network: OwnNetwork,
+) -> dict[str, Any]:
+    """The settings `method` of a run, with the names of a method and a network of the user's own.
+
+    Args:
+        settings: of the experiment; the options of another method are dropped if the user brings one.
+        changes: settings by dotted name that are meant for the user's method.
+        method: of the user.
+        network: of the user.
+    """
+    recorded = dict(settings)
+    if method is not None:
+        name = qualified_name(method)
+        if recorded["name"] != name:
+            prefix = "method."
+            recorded = {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
+        recorded["name"] = name
+    if network is not None:
+        recorded["network"] = qualified_name(network)
+    return recorded
+
+
+def qualified_name(thing: object) -> str:
+    """The module and name of a class or function, or of the class of an instance."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def create_method(
+    settings: Mapping[str, Any],
+    task: "Task",
+    generator: "Generator | None" = None,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
+) -> "tuple[Method, Update]":
+    """Create the method and the update of a run, or take those that the user brings.
+
+    Args:
+        settings: the settings `method` of the run: `name`, perhaps `network`, and options.
+        task: what the data ask for.
+        generator: draws the orders of projection.
+        method: of the user.
+        network: of the user.
+
+    Raises:
+        InputError: if an option is unknown, or a method or network of the user does not fit or is not given again.
+    """
+    from anysubset.methods.method import Method
+    from anysubset.methods.table import METHODS, Row, create, method_of
+    from anysubset.methods.update import UPDATES
+    from anysubset.models.network import Network
+
+    options = {name: value for name, value in settings.items() if name not in ("name", "network")}
+    recorded = (("method", settings["name"], method), ("network", settings.get("network"), network))
+    for kind, name, own in recorded:
+        theirs = name is not None and (kind == "network" or (name not in METHODS and "." in name))
+        if theirs and own is None:
+            raise InputError(f"This run was trained with a {kind} of your own, {name}: pass it in Python, {kind}=...")
+        if own is not None and qualified_name(own) != name:
+            raise InputError(f"This run was trained with {kind} {name or 'of its own'}, not {qualified_name(own)}.")
+    if network is not None and not isinstance(network, Network):
+        network = network(task)
+        if not isinstance(network, Network):
+            raise InputError(f"network= is a Network, or a function of the task that makes one, not {network!r}.")
+    if method is None:
+        return method_of({"name": settings["name"], **options}, task, generator, network)
+    if isinstance(method, Method):
+        if method.task != task:
+            raise InputError("The method was made for another task than that of these data; pass its class instead.")
+        if network is not None or set(options) - {"gradients"}:
+            raise InputError("A method that is made already takes no network= and no options: pass its class instead.")
+        return method, UPDATES[str(options.get("gradients", "mean"))](method)
+    return create(Row(method, "of the user"), settings["name"], task, options, generator, network)
 
 
 def support_lines(dataset: "Volumes | TableDataset") -> list[str]:
@@ -198,7 +294,13 @@ class Trained:
     signature: "Signature | None"
 
 
-def load(run: FilePath, *, device: str = "auto") -> "Method":
+def load(
+    run: FilePath,
+    *,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
+    device: str = "auto",
+) -> "Method":
     """Load the trained method of a run, in evaluation mode. `method.task` says what it was trained for.
 
     `method.predict({modality: tensor})` gives logits, or numbers for a regression, of preprocessed inputs;
@@ -206,22 +308,29 @@ def load(run: FilePath, *, device: str = "auto") -> "Method":
 
     Args:
         run: the run folder.
+        method: your own, if the run was trained with one.
+        network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         InputError: if the folder holds no run, or a checkpoint of another experiment.
     """
-    return open_run(run, device=device).method
+    return open_run(run, method=method, network=network, device=device).method
 
 
-def open_run(run: FilePath, *, device: str = "auto") -> Trained:
-    """Load a trained run with its experiment, task and checkpoint facts.
+def open_run(
+    run: FilePath,
+    *,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
+    device: str = "auto",
+) -> Trained:
+    """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
 
     Raises:
         InputError: if the folder holds no run, or a checkpoint of another experiment.
     """
     from anysubset.datasets.table import create_task, signature_in
-    from anysubset.methods.table import method_of
     from anysubset.system import tensor_file
     from anysubset.system.run_folder import RunFolder
     from anysubset.training.run import check_same
@@ -232,9 +341,9 @@ def open_run(run: FilePath, *, device: str = "auto") -> Trained:
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
     signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.model, signature)
-    method, _ = method_of(experiment.method, task)
-    tensor_file.load_module(tensors, method, RunFolder(folder).best, method.prediction_state())
-    return Trained(experiment, task, method.to(device_of(device)).eval(), facts, signature)
+    trained, _ = create_method(experiment.method, task, None, method, network)
+    tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
+    return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature)
 
 
 @dataclass(frozen=True)
@@ -261,6 +370,8 @@ def evaluate(
     root: FilePath | None = None,
     rates: Sequence[float] = (),
     seed: int = 0,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
     device: str = "auto",
     report: Report = silent,
     progress: Progress = without_bar,
@@ -273,6 +384,8 @@ def evaluate(
         root: data in another folder or file; by default those of the experiment.
         rates: also score with modalities missing at random at these rates.
         seed: decides what is missing at random, the same for every method.
+        method: your own, if the run was trained with one.
+        network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with one line at a time.
         progress: wraps samples, with a label and their number, to show a progress bar.
@@ -290,7 +403,7 @@ def evaluate(
 
     folder = Path(run)
     processes.join(device_of(device).type)
-    trained = open_run(folder, device=device)
+    trained = open_run(folder, method=method, network=network, device=device)
     experiment = trained.experiment.at(None if root is None else str(root))
     dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
     if root is None:
@@ -323,6 +436,8 @@ def predict(
     inputs: FilePath | Sequence[FilePath],
     *,
     output: FilePath | None = None,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
     device: str = "auto",
     report: Report = silent,
     progress: Progress = without_bar,
@@ -333,6 +448,8 @@ def predict(
         run: the run folder.
         inputs: folders of one or several patients, or one table.
         output: folder for the predictions; by default `predictions` in the run folder.
+        method: your own, if the run was trained with one.
+        network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with one line for each prediction or scenario.
         progress: wraps patients, with a label, to show a progress bar.
@@ -340,7 +457,7 @@ def predict(
     Raises:
         InputError: if the run or a file is faulty, or two predictions would have the same name.
     """
-    trained = open_run(run, device=device)
+    trained = open_run(run, method=method, network=network, device=device)
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     folder = Path(output) if output is not None else Path(run) / "predictions"
     if trained.signature is None:
@@ -400,6 +517,8 @@ def diagnose(
     split: str = "val",
     batches: int = 10,
     cases: str = "all",
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
     device: str = "auto",
     report: Report = silent,
     progress: Progress = without_bar,
@@ -411,6 +530,8 @@ def diagnose(
         split: whose samples the batches are drawn from, as in training.
         batches: number of batches.
         cases: "all", "missing=R" or "random=K".
+        method: your own, if the run was trained with one.
+        network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with one line at a time.
         progress: wraps batches, with a label and their number, to show a progress bar.
@@ -431,7 +552,7 @@ def diagnose(
 
     if batches < 1:
         raise InputError(f"The number of batches must be at least 1, not {batches}.")
-    folder, trained = Path(run), open_run(run, device=device)
+    folder, trained = Path(run), open_run(run, method=method, network=network, device=device)
     check_shared(trained.method)
     experiment = trained.experiment
     sampler = case_sampler(trained.task.modalities, cases)
