@@ -1,7 +1,7 @@
-"""The numbers that the paper prints, as it prints them, and how they are to be read.
+"""The numbers printed in the paper, unchanged, and the caveats for comparing them with ours.
 
 Wang, Luo, Hu and Zhang, Gradient-guided Modality Decoupling for Missing-Modality Robustness; in per cent. Tables 1, 2,
-3 and 5 are of BraTS 2018, table 4 of CMU-MOSI and CMU-MOSEI. Averages are those that are printed.
+3 and 5 are of BraTS 2018, table 4 of CMU-MOSI and CMU-MOSEI. Averages are the printed ones.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ TABLE_5: Mapping[str, Numbers] = {
 
 
 def written(text: str) -> dict[tuple[str, str], Numbers]:
-    """By region or dataset and by method, the numbers of a line."""
+    """Numbers of each line by (region or dataset, method)."""
     lines = [line.split(",") for line in text.split()]
     return {(first, method): tuple(map(float, numbers)) for first, method, *numbers in lines}
 
@@ -86,7 +86,7 @@ def written(text: str) -> dict[tuple[str, str], Numbers]:
 TABLE_2 = written(WRITTEN_2)
 TABLE_4 = written(WRITTEN_4)
 
-# How the paper's segmentation numbers were made.
+# Protocol of the paper's segmentation numbers.
 PROTOCOL = (
     "Printed Dice is soft, pooled over 4 cases and over a centre crop, of the best epoch on the reported cases; ours "
     "is hard, per case, on whole volumes, weights chosen on validation. Pooling hides empty ET."
@@ -96,7 +96,7 @@ MIXED = (
     "splits (ACN, SMU-Net), BraTS 2020 (RFNet), one fold of 228/57 (Baseline, Ours). No row is like for like."
 )
 
-# By number of the table: what must be known before a printed number stands beside another.
+# Caveats by number of the table.
 CAVEATS: Mapping[int, tuple[str, ...]] = {
     1: (
         PROTOCOL,

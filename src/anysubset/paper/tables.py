@@ -1,4 +1,4 @@
-"""Our runs in the layout of the paper's tables 1 to 5, the printed numbers below them where that is asked for."""
+"""Our runs in the layout of the paper's tables 1 to 5, optionally with the printed numbers below."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -13,10 +13,10 @@ from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import heading
 
-# The paper's names, in the order of its columns.
+# The paper's names of the modalities, in the order of its columns.
 BRATS = {"flair": "Fl.", "t2": "T2", "t1ce": "T1c", "t1": "T1"}
 TRIMODAL = {"text": "l", "audio": "a", "vision": "v"}
-# The columns of table 4; not the order of `scenarios`.
+# The columns of table 4, which are not in the order of `all_scenarios`.
 COLUMNS_4: tuple[Scenario, ...] = (
     ("text",),
     ("audio",),
@@ -26,7 +26,7 @@ COLUMNS_4: tuple[Scenario, ...] = (
     ("text", "vision"),
     ("text", "audio", "vision"),
 )
-# Table 3, by DS and GMD: the method that it is here.
+# Rows of table 3: (Dynamic Sharing, GMD) and our name of that method.
 ABLATION = {(False, False): "ensemble", (True, False): "sharing", (True, True): "gmd"}
 TICK = "✓"
 
@@ -35,12 +35,12 @@ def paper_grids(table: int, groups: Sequence[Together], printed: bool) -> list[G
     """A table of the paper for each dataset.
 
     Args:
-        table: its number, 1 to 5.
-        groups: the runs.
-        printed: whether the paper's numbers stand there, too.
+        table: number, 1 to 5.
+        groups: the runs, by dataset.
+        printed: add the paper's numbers.
 
     Raises:
-        InputError: if there is no such table, or a dataset has not what it shows.
+        InputError: if the number is not 1 to 5, or a dataset lacks the metric, modalities or regions of the table.
     """
     if table not in TABLES:
         raise unknown("table", table, map(str, TABLES))
@@ -48,7 +48,7 @@ def paper_grids(table: int, groups: Sequence[Together], printed: bool) -> list[G
 
 
 def table_1(group: Together, printed: bool) -> Grid:
-    """Flair, T2 and T1 alone and together, and what that gains over the best of them; of TC."""
+    """Table 1: FLAIR, T2 and T1 alone and together, and the gain over the best of them; region TC."""
     needs(1, group, "dice", tuple(BRATS), regions=("TC",))
     comparison = Comparison(group, "dice", "TC")
     together = tuple(name for name in comparison.modalities if name != "t1ce")
@@ -70,7 +70,7 @@ def table_1(group: Together, printed: bool) -> Grid:
 
 
 def table_2(group: Together, printed: bool) -> Grid:
-    """Every scenario and their mean, of every region and method."""
+    """Table 2: every scenario and the mean over them, by region and method."""
     needs(2, group, "dice")
     if printed:
         needs(2, group, "dice", tuple(BRATS), regions=("WT", "TC", "ET"))
@@ -101,7 +101,7 @@ def table_2(group: Together, printed: bool) -> Grid:
 
 
 def column_2(scenario: Scenario, names: Scenario) -> str:
-    """As the paper heads it: what is present, or what alone is not; the last modality first."""
+    """Heading of a scenario in the paper: its modalities, the last one first, or `~` and the only missing one."""
     known = {name: BRATS.get(name, name) for name in names}
     absent = [known[name] for name in names if name not in scenario]
     if not absent:
@@ -112,7 +112,7 @@ def column_2(scenario: Scenario, names: Scenario) -> str:
 
 
 def table_3(group: Together, printed: bool) -> Grid:
-    """By number missing, without and with DS and GMD; of ET, or of the mean over the regions where there is no ET."""
+    """Table 3: by number of missing modalities, with and without DS and GMD; of ET, or the mean over the regions."""
     needs(3, group, "dice")
     region = "ET" if "ET" in group.first.regions("dice") else None
     comparison = Comparison(group, "dice", region)
@@ -140,7 +140,7 @@ def table_3(group: Together, printed: bool) -> Grid:
 
 
 def table_4(group: Together, printed: bool) -> Grid:
-    """Text, audio and vision in every scenario, by the accuracy of the sign."""
+    """Table 4: Acc-2 in every scenario of text, audio and vision."""
     needs(4, group, "acc2", tuple(TRIMODAL))
     comparison = Comparison(group, "acc2")
     name = comparison.group.first.dataset.upper()
@@ -166,7 +166,7 @@ def table_4(group: Together, printed: bool) -> Grid:
 
 
 def table_5(group: Together, printed: bool) -> Grid:
-    """GMD by the cases that it is trained on: those that lack 1, 2, .. modalities, or all; means of all scenarios."""
+    """Table 5: GMD trained on cases with 1, 2, .. missing modalities, or on all; means over all scenarios."""
     needs(5, group, "dice")
     modalities = group.first.modalities
     columns = [*(f"missing={number}" for number in range(1, len(modalities))), "all"]
@@ -202,7 +202,7 @@ TABLES: dict[int, Callable[[Together, bool], Grid]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- what they share
+# ---------------------------------------------------------------------------------------------------- helpers
 
 
 def grid(
@@ -213,9 +213,9 @@ def grid(
     rules: Sequence[int] = (),
     notes: Sequence[str] = (),
 ) -> Grid:
-    """With the protocol of our runs below, and what must be known of printed numbers where there are any.
+    """The table with the protocol of our runs below it, and the caveats of printed numbers if it holds any.
 
-    Our rows are blank in the last columns, where these are for printed numbers alone.
+    Our rows are filled with blanks up to the columns of printed numbers.
     """
     rows = [[*row, *[""] * (len(head) - len(row))] for row in rows]
     beside = any("printed" in each for row in [head, *rows] for each in row)
@@ -231,7 +231,7 @@ def grid(
 def needs(
     table: int, group: Together, metric: str, modalities: Scenario | None = None, regions: Sequence[str] = ()
 ) -> None:
-    """Refuses a dataset that has not what a table shows."""
+    """Raise InputError if a dataset lacks the metric, the modalities or the regions of a table."""
     first = group.first
     if metric not in first.metrics:
         raise InputError(f"Table {table} shows {metric}; {first.dataset} has {', '.join(first.metrics)}.")
@@ -247,48 +247,48 @@ def needs(
 
 
 def percent(comparison: Comparison, method: str) -> dict[Scenario, float]:
-    """The mean over the seeds, by scenario, in per cent."""
+    """Mean over the seeds by scenario, in per cent."""
     return {scenario: 100 * value for scenario, value in comparison.over_seeds(method).items()}
 
 
 def by_set(values: Mapping[Scenario, float]) -> dict[frozenset[str], float]:
-    """Whatever the order of the task."""
+    """Values by set of modalities, independent of the order of the task."""
     return {frozenset(scenario): value for scenario, value in values.items()}
 
 
 def means_over(comparison: Comparison, method: str | None) -> float | None:
-    """The mean of all scenarios in per cent; none without such a method."""
+    """Mean over all scenarios in per cent; None without a method."""
     return None if method is None else average(list(percent(comparison, method).values()))
 
 
-def average(found: Sequence[float | None]) -> float | None:
-    """None where one is not there."""
-    known = [each for each in found if each is not None]
-    return fmean(known) if known and len(known) == len(found) else None
+def average(numbers: Sequence[float | None]) -> float | None:
+    """Mean of the numbers; None if one is None or there is none."""
+    defined = [number for number in numbers if number is not None]
+    return fmean(defined) if defined and len(defined) == len(numbers) else None
 
 
 def cases_of(group: Together, label: str) -> str:
-    """The cases of a run of gmd; those that it has by default are all of up to four modalities, and five beyond."""
+    """Cases of a run of gmd; by default all for up to four modalities, and five random ones beyond."""
     result = next(iter(group.results[label].values()))
     usual = "all" if len(result.modalities) <= 4 else "random=5"
     return str(result.settings.get("method.cases") or usual)
 
 
 def shown(name: str) -> str:
-    """A row of the paper's."""
+    """Label of a row of printed numbers."""
     return f"{name} (printed)".strip()
 
 
 def cell(value: float | None) -> str:
-    """One digit after the point, or a dash."""
+    """A number with one decimal; a dash for None."""
     return "-" if value is None else f"{value:.1f}"
 
 
 def change(value: float | None) -> str:
-    """With its sign."""
+    """A signed number with one decimal; a dash for None."""
     return "-" if value is None else f"{value:+.1f}"
 
 
-def tick(there: bool) -> str:
-    """A mark, or nothing."""
-    return TICK if there else ""
+def tick(on: bool) -> str:
+    """A tick if true, blank otherwise."""
+    return TICK if on else ""

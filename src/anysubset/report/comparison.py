@@ -1,4 +1,4 @@
-"""Runs of one dataset under one metric: the score of every method, seed and scenario, and of every sample."""
+"""Runs of one dataset under one metric: scores by method, seed and scenario, and by sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from anysubset.scoring.scores import heading
 class Comparison:
     """Runs of one dataset under one metric.
 
-    group: the runs. metric: by its name in `scores.csv`. region: one of them, or None for their mean.
+    group: the runs. metric: its name in `scores.csv`. region: of the metric, or None for the mean over its regions.
     """
 
     group: Together
@@ -25,26 +25,26 @@ class Comparison:
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            self.by_seed(method)  # Refuses unknown metrics and regions at once.
+            self.by_seed(method)  # Raises InputError for an unknown metric or region.
 
     @property
     def methods(self) -> list[str]:
-        """As they are called in the tables."""
+        """Labels of the methods in the tables."""
         return list(self.group.results)
 
     @property
     def modalities(self) -> Scenario:
-        """In the order of the task."""
+        """Modalities in the order of the task."""
         return self.group.first.modalities
 
     @property
     def higher(self) -> bool:
-        """Whether more of the metric is better."""
+        """True if a higher value of the metric is better."""
         return self.metric not in LESS_IS_BETTER
 
     @cached_property
     def scores(self) -> Mapping[str, Mapping[int, Mapping[Scenario, float]]]:
-        """By method, seed and scenario."""
+        """Scores by method, seed and scenario."""
         return {
             method: {seed: result.values(self.metric, self.region) for seed, result in by_seed.items()}
             for method, by_seed in self.group.results.items()
@@ -94,7 +94,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """What the tables show."""
+        """Title of the tables: dataset, metric, regions, split and number of samples."""
         result = self.group.first
         regions = result.regions(self.metric)
         of = "" if len(regions) < 2 else f" of {self.region}" if self.region else f", mean of {', '.join(regions)}"

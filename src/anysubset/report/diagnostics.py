@@ -1,9 +1,9 @@
-"""Conflict between the cases, from what was logged of it: a run's `decoupling.npz` and `metrics.jsonl`.
+"""Conflicts between the gradients of cases, from a run's logs `decoupling.npz` and `metrics.jsonl`.
 
 Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustness": two cases conflict where the cosine
-of their gradients, eq. (5), is negative; the weights are those of the sum of the projected gradients, eq. (9) for two
-cases. Whatever is given by case stands under its name, whichever cases a step drew and in whichever order. What is not
-finite, as after an overflow, counts as not there.
+of their gradients, eq. (5), is negative; the coefficients are those of the sum of the projected gradients, eq. (9) for
+two cases. Values by case are matched by the name of the case, whichever cases a step drew and in any order. Values that
+are not finite, as after an overflow, are ignored.
 """
 
 import json
@@ -28,11 +28,11 @@ WINDOW = 100  # Steps, as in Figure 4 of the paper.
 class History:
     """T logged steps of at most k cases, padded with -1 and NaN.
 
-    step: (T,), ascending. cases: the C names. case: (T, k), places in `cases`.
-    weights, norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
+    step: (T,), ascending. cases: the C names. case: (T, k), indices into `cases`.
+    weights (the coefficients), norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
     copies: (T, k, k), row i the projected gradient of case i in coordinates of the original ones.
 
-    Gramians and copies are all NaN where a file is too old to hold them, copies where the rule gives weights alone.
+    Gramians and copies are NaN in files of older versions, copies also if the rule gives coefficients only.
     """
 
     step: Array
@@ -45,24 +45,24 @@ class History:
     copies: Array
 
     def between(self, first: float, last: float) -> "History":
-        """The steps after `first`, up to `last`."""
+        """The steps with first < step <= last."""
         return self.only((self.step > first) & (self.step <= last))
 
     def only(self, chosen: Array) -> "History":
-        """Some of the steps; chosen: (T,) bool."""
+        """The steps selected by a (T,) bool mask."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "cases"}
         return replace(self, **{name: value[chosen] for name, value in values.items()})
 
 
 def history_of(arrays: Mapping[str, Array]) -> History:
-    """From the arrays of `decoupling.npz`, of this version or older ones."""
+    """History from the arrays of a `decoupling.npz` of this or an older version."""
     square = np.full(arrays["cosines"].shape, np.nan)
     given = {each.name: arrays.get(each.name, square) for each in fields(History) if each.name != "cases"}
     return History(cases=tuple(arrays["cases"].tolist()), **given)
 
 
 def read_history(run: Path) -> History | None:
-    """What a run logged of decoupling; None where nothing was decoupled.
+    """Read the decoupling log of a run; None if the run does not decouple.
 
     Raises:
         InputError: if the file is damaged.
@@ -81,7 +81,7 @@ def read_history(run: Path) -> History | None:
 
 
 def by_case(history: History, values: Array) -> Array:
-    """(T, k) of the cases of each step -> (T, C) under their names; NaN where a case was not in the step."""
+    """(T, C): values of (T, k) sorted into one column per case; NaN where a step lacks the case."""
     found = np.full((len(history.step), len(history.cases)), np.nan)
     rows, places = np.nonzero(history.case >= 0)
     found[rows, history.case[rows, places]] = values[rows, places]
@@ -89,31 +89,31 @@ def by_case(history: History, values: Array) -> Array:
 
 
 def mean(values: Array, axis: int = 0) -> Array:
-    """Of what is finite; NaN where nothing is."""
+    """Mean of the finite values along an axis; NaN if there is none."""
     there = np.isfinite(values)
     count = there.sum(axis=axis)
     return np.where(count > 0, np.where(there, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def smoothed(step: Array, values: Array, window: int = WINDOW) -> Array:
-    """(T, ...): at each logged step the mean over the last `window` steps, as in Figure 4, of what is finite."""
+    """(T, ...): running mean of the finite values over the last `window` steps, as in Figure 4."""
     starts = np.searchsorted(step, step - window, side="right")
     rows = [mean(values[start : row + 1]) for row, start in enumerate(starts.tolist())]
     return np.array(rows).reshape(values.shape)
 
 
 def mean_cosines(history: History) -> Array:
-    """(C, C): eq. (5), averaged over the steps in which both cases were; NaN where there is none."""
+    """(C, C): mean cosine, eq. (5), over the steps with both cases; NaN if there is none."""
     return over_steps(history, history.cosines)
 
 
 def conflicts(history: History) -> Array:
-    """(C, C): of the steps in which both cases were, the share in which they conflict."""
+    """(C, C): share of conflicting steps among the steps with both cases."""
     return over_steps(history, np.where(np.isfinite(history.cosines), history.cosines < 0, np.nan))
 
 
 def over_steps(history: History, values: Array) -> Array:
-    """(T, k, k) of pairs of cases -> (C, C), the mean over steps."""
+    """(C, C): mean over the steps of values of pairs of cases, (T, k, k)."""
     count = len(history.cases)
     total, times = np.zeros((count, count)), np.zeros((count, count))
     for places, square in zip(history.case, values, strict=True):
@@ -129,20 +129,20 @@ def over_steps(history: History, values: Array) -> Array:
 
 
 def conflicting(history: History) -> Array:
-    """(T,): the share of the pairs of cases of each step that conflict; NaN where there is no pair."""
+    """(T,): share of conflicting pairs of cases in each step; NaN without a pair."""
     return mean(pairs(np.where(np.isfinite(history.cosines), history.cosines < 0, np.nan)), axis=1)
 
 
 def pairs(values: Array) -> Array:
-    """(T, k, k) symmetric -> (T, k (k - 1) / 2), each pair once."""
+    """(T, k (k - 1) / 2): the upper triangle of symmetric (T, k, k), each pair once."""
     first, second = np.triu_indices(values.shape[-1], 1)
     return np.asarray(values[:, first, second])
 
 
 def angles(history: History) -> tuple[Array, Array]:
-    """In degrees, between each two gradients of each step, before decoupling and after it, as in Figure 3.
+    """Angles in degrees between pairs of gradients before and after decoupling, as in Figure 3.
 
-    Both are (n,), of the same pairs: those in which neither gradient is zero, before or after.
+    Both are (n,), of the same pairs: those in which neither gradient is zero before or after.
 
     >>> arrays = {"step": np.array([1]), "cases": np.array(["a", "b"]), "case": np.array([[0, 1]])}
     >>> arrays |= {"gramian": np.array([[[1.0, -1.0], [-1.0, 2.0]]])}  # rows (1, 0) and (-1, 1)
@@ -160,13 +160,13 @@ def angles(history: History) -> tuple[Array, Array]:
 
 
 def projected(copies: Array, products: Array) -> tuple[Array, Array]:
-    """The inner products W G W^T of the copies, and how large what cancels out in them is; (T, k, k) each."""
+    """Inner products W G W^T of the projected gradients, and the same sums of absolute values; (T, k, k) each."""
     sizes = np.abs(copies) @ np.abs(products) @ np.abs(copies).swapaxes(1, 2)
     return copies @ products @ copies.swapaxes(1, 2), sizes
 
 
 def degrees(products: Array, sizes: Array) -> Array:
-    """(T, k, k) angles from inner products; NaN for a vector of which rounding noise is all that is left."""
+    """(T, k, k): angles in degrees from inner products; NaN for vectors that are zero up to rounding."""
     squares = np.diagonal(products, axis1=1, axis2=2)
     left = squares > 1e-12 * np.diagonal(sizes, axis1=1, axis2=2)
     lengths = np.where(left, np.sqrt(np.where(left, squares, 1.0)), np.nan)
@@ -175,7 +175,7 @@ def degrees(products: Array, sizes: Array) -> Array:
 
 
 def angle_counts(found: Array, width: int = 10) -> Array:
-    """How many angles lie in 0 to `width` degrees, the next `width`, .., up to 180."""
+    """Histogram of angles from 0 to 180 degrees in bins of `width` degrees."""
     return np.histogram(found, bins=np.arange(0, 180 + width, width))[0]
 
 
@@ -184,14 +184,14 @@ def angle_counts(found: Array, width: int = 10) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """step: (T,), ascending. values: by case, (T,) the mean loss over its eligible samples; NaN where it had none."""
+    """Logged losses. step: (T,), ascending. values: by case, (T,) mean loss, NaN without eligible samples."""
 
     step: Array
     values: Mapping[str, Array]
 
 
 def read_losses(run: Path) -> Losses:
-    """From a run's `metrics.jsonl`; a last line that a kill cut off is left out."""
+    """Read the losses of a run's `metrics.jsonl`; an incomplete last line, left by a kill, is ignored."""
     path = RunFolder(run).losses
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -207,14 +207,14 @@ def read_losses(run: Path) -> Losses:
 
 
 def learning_window(losses: Losses) -> int:
-    """A tenth of training, so that short runs are not one long average; at least up to the first logged step."""
+    """Steps to average over: a tenth of training, but at least up to the first logged step."""
     return max(int(losses.step[-1]) // 10, int(losses.step[0]))
 
 
 def learned(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
-    """By modality, (T,): how much of its first loss it has lost, from the case in which it is alone.
+    """(T,) by modality: relative decrease of the loss of the case in which it is the only modality.
 
-    1 - l(t) / l(0), where l(t) is the mean over the last `window` steps, and l(0) that over the first `window`.
+    1 - l(t) / l(0), with l(t) the mean over the last `window` steps, and l(0) the mean over the first `window` steps.
     """
     found = {}
     for name, values in losses.values.items():
@@ -225,9 +225,9 @@ def learned(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
 
 
 def learning_speed(losses: Losses) -> dict[str, list[float]]:
-    """By modality: how much of its first loss it lost by the end of each third of training.
+    """By modality: relative decrease of its loss by the end of each third of training.
 
-    As `learned`, over windows of `learning_window`. What a third adds is the speed in it.
+    As `learned`, with windows of `learning_window`. The increase over a third is the speed of learning in it.
     """
     if not len(losses.step):
         return {}
@@ -241,11 +241,11 @@ def learning_speed(losses: Losses) -> dict[str, list[float]]:
 
 
 def summary(history: History) -> dict[str, Any]:
-    """Of some steps, what JSON can hold; None where there is nothing.
+    """Summary of steps for JSON; undefined numbers are None.
 
-    conflicting: the share of conflicting pairs, the mean over steps. norms, weights: by case, means over the steps that
-    had it. cosines: a matrix in the order of `cases`. pairs: each pair, the most negative mean cosine first, with the
-    share of steps in which it conflicts. angles: counts by 10 degrees, before and after.
+    conflicting: mean share of conflicting pairs. norms, weights: by case, means over the steps with that case.
+    cosines: matrix in the order of `cases`. pairs: the most negative mean cosine first, with the share of steps in
+    which the pair conflicts. angles: counts in bins of 10 degrees, before and after decoupling.
     """
     cosines, shares = mean_cosines(history), conflicts(history)
     first, second = np.triu_indices(len(history.cases), 1)
@@ -274,12 +274,12 @@ def summary(history: History) -> dict[str, Any]:
 
 
 def named(history: History, values: Array) -> dict[str, float]:
-    """(T, k) -> by case, the mean over the steps that had it."""
+    """Mean by case of values (T, k), over the steps with that case."""
     return dict(zip(history.cases, mean(by_case(history, values)).tolist(), strict=True))
 
 
 def training_summary(history: History) -> dict[str, Any]:
-    """`summary` of all logged steps; `thirds` says what each third of training saw, with the step that ends it."""
+    """`summary` of all logged steps, and the same for each third of training with its last step (`thirds`)."""
     last = int(history.step[-1])
     ends = [last / 3, 2 * last / 3, last]
     parts = [history.between(first, end) for first, end in zip([0.0, *ends], ends, strict=False)]
@@ -295,7 +295,7 @@ def training_summary(history: History) -> dict[str, Any]:
 
 
 def without_nan(found: Any) -> Any:
-    """With None in place of what is no number, which JSON cannot hold."""
+    """Replace NaN and infinity, which JSON cannot hold, by None, at any depth."""
     if isinstance(found, dict):
         return {name: without_nan(value) for name, value in found.items()}
     if isinstance(found, list):
@@ -304,9 +304,9 @@ def without_nan(found: Any) -> Any:
 
 
 def diagnosis(run: Path, now: History) -> dict[str, Any]:
-    """What `anysubset diagnose` says: of batches that were looked at just now, and of the training before.
+    """Result of `anysubset diagnose`: `now`, `training` (None if the run does not decouple) and `learning`.
 
-    now: a step a batch. The keys are `now`, `training` (None where nothing was decoupled) and `learning`.
+    now: gradients of the trained weights, one step per batch.
     """
     history = read_history(run)
     return {

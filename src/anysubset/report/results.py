@@ -1,6 +1,6 @@
-"""What runs scored: `scores.csv` of run folders, put together by dataset and method.
+"""Scores of runs, read from the `scores.csv` of run folders and grouped by dataset and method.
 
-Needs neither the data nor the weights. Rows of random missing are another protocol, and are left out.
+Needs neither data nor weights. Rows of random missingness belong to another protocol and are left out.
 """
 
 import json
@@ -25,34 +25,34 @@ from anysubset.system.tensor_file import read_facts
 
 BySample = Mapping[Scenario, Mapping[str, float]]
 
-# Metrics of which less is better.
+# Metrics of which a lower value is better.
 LESS_IS_BETTER = ("hd95", "ece", "loss", "error", "mae")
-# Metrics over the set that are the mean of a metric of the samples.
+# Metrics of a set that are the mean of a value of the samples.
 MEAN_OF = {"mae": "error", "accuracy": "correct"}
-# What is kept of each sample, and is not a metric by itself.
+# Values of single samples that are not metrics by themselves.
 BY_SAMPLE = ("prediction", "target", "error", "correct", "confidence")
-# Metrics that are asked for first, the first one that there is.
+# The default metric is the first of these that was scored.
 USUAL = ("dice", "acc2", "accuracy", "mae")
 # Settings that say where and how often, not what; missingness is told with the dataset.
 PLACES = (
     "seed", "data.fold", "data.root", "data.splits", "data.missingness", "data.cache", "data.workers", "train.device",
     "train.checkpoint_every", "train.log_every",
 )  # fmt: skip
-# Names of datasets that stand for whatever somebody has.
+# Dataset names that say nothing about the data, so that the name of the file is added.
 GENERIC = ("volumes", "table")
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What one run scored on one split of one dataset.
+    """Scores of one run on one split of one dataset.
 
     folder: of the run. method, seed, split: as in `scores.csv`.
     dataset: as there, with the file where anybody's data are called so, and with the missingness that was drawn in it.
     modalities: in the order of the task.
-    samples: by metric and region, the value of every sample that is eligible, by scenario.
-    over_set: by metric, the value over the set, by scenario.
-    settings: of the experiment by dotted name; none where the folder has no experiment.
-    chosen_by: the metric that chose the weights on validation, or "" where that is not known.
+    samples: by metric and region, then by scenario, the value of every eligible sample.
+    over_set: by metric and scenario, the value of the whole set.
+    settings: of the experiment by dotted name; empty if the folder has no experiment.
+    chosen_by: the validation metric by which the weights were selected, or "" if unknown.
     known: signature of the table that the run was trained on; empty for volumes.
     """
 
@@ -70,13 +70,13 @@ class Result:
 
     @cached_property
     def scenarios(self) -> list[Scenario]:
-        """Those that were scored, in the order of the table."""
+        """The scored scenarios, in the order of the tables."""
         found = {scenario for values in self.samples.values() for scenario in values}
         return in_order(found, self.modalities)
 
     @cached_property
     def ids(self) -> Mapping[Scenario, frozenset[str]]:
-        """Who was scored in which scenario."""
+        """Ids of the samples scored in each scenario."""
         found: dict[Scenario, set[str]] = {scenario: set() for scenario in self.scenarios}
         for values in self.samples.values():
             for scenario, by_id in values.items():
@@ -85,28 +85,28 @@ class Result:
 
     @property
     def everybody(self) -> list[str]:
-        """The ids, sorted."""
+        """Sorted ids of all scored samples."""
         return sorted(set().union(*self.ids.values()))
 
     @property
     def fold(self) -> tuple[int, int] | None:
-        """Of a cross-validation: which fold, of how many."""
+        """(fold, number of folds) of a cross-validation; None otherwise."""
         count = self.settings.get("data.folds")
         return None if count is None else (self.settings["data.fold"], count)
 
     @property
     def metrics(self) -> list[str]:
-        """What can be compared, the usual ones first."""
+        """Metrics that can be compared, the default one first."""
         found = {metric for metric, _ in self.samples if metric not in BY_SAMPLE}
         found |= set(self.over_set)
         return sorted(found, key=lambda metric: (USUAL.index(metric) if metric in USUAL else len(USUAL), metric))
 
     def regions(self, metric: str) -> list[str]:
-        """Of a metric of the samples, in the order of the scores; `all` where there are none."""
+        """Regions of a metric of single samples, in the order of the scores; `all` for a task without regions."""
         return [region for each, region in self.samples if each == metric]
 
     def of_samples(self, metric: str, region: str | None = None) -> BySample | None:
-        """By scenario and sample, in a region or the mean over them; None where no sample has the metric by itself."""
+        """Values by scenario and sample, of a region or the mean over regions; None for metrics that only a set has."""
         name = MEAN_OF.get(metric, metric)
         regions = [region] if region is not None else self.regions(name)
         found = [self.samples[name, each] for each in regions if (name, each) in self.samples]
@@ -167,10 +167,10 @@ class Result:
         return constant_scores(kind, learned, [self.targets[sample] for sample in self.everybody])
 
     def values(self, metric: str, region: str | None = None) -> dict[Scenario, float]:
-        """By scenario; those in which the metric is not defined have no key.
+        """Score by scenario; a scenario in which the metric is undefined has no key.
 
         Raises:
-            InputError: if there is no such metric or region.
+            InputError: if the metric or region is unknown.
         """
         if metric not in self.metrics:
             raise unknown("metric", metric, self.metrics)
@@ -188,10 +188,10 @@ class Result:
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Run folders, given themselves or anywhere below a folder: those with scores, and those without.
+    """Run folders with scores, and those without, among these folders or anywhere below them.
 
     Raises:
-        InputError: if a folder is not there, is a run without scores, or holds no run with scores.
+        InputError: if a folder does not exist, is a run without scores, or holds no run with scores.
     """
     scored: list[Path] = []
     unscored: list[Path] = []
@@ -213,10 +213,10 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def read_results(folder: Path, split: str) -> list[Result]:
-    """One for each dataset that a run was scored on, on this split.
+    """Read the scores of a run on a split: one result for each dataset that it was scored on.
 
     Raises:
-        InputError: if there is none, or a file is damaged.
+        InputError: if there are none, or a file is damaged.
     """
     run = RunFolder(folder)
     path = run.scores
@@ -232,7 +232,7 @@ def read_results(folder: Path, split: str) -> list[Result]:
     settings = read_run_experiment(folder).flat() if run.experiment.is_file() else {}
     best = read_facts(run.best)
     known = read_facts(run.signature)
-    # A stable sort: the order of regions and samples stays that of the file.
+    # The sort is stable, so regions and samples stay in the order of the file.
     chosen.sort(key=lambda row: row["dataset"])
     return [
         result_of(folder, name, list(part), settings, str(best.get("metric", "")), known)
@@ -248,10 +248,10 @@ def result_of(
     chosen_by: str,
     known: Mapping[str, Any],
 ) -> Result:
-    """From the rows of one dataset and split.
+    """The result in the rows of one dataset and split.
 
     Raises:
-        InputError: if a row cannot be read, or they are of several methods or seeds.
+        InputError: if a row cannot be read, or the rows are of several methods or seeds.
     """
     samples: dict[tuple[str, str], dict[Scenario, dict[str, float]]] = {}
     over_set: dict[str, dict[Scenario, float]] = {}
@@ -292,9 +292,9 @@ def result_of(
 
 
 def modalities_of(missing: Mapping[Scenario, int]) -> Scenario:
-    """In the order of the task, from scenarios and how many modalities each lacks."""
+    """Modalities in the order of the task, from the number of missing modalities of each scenario."""
     whole = [scenario for scenario, number in missing.items() if number == 0]
-    # Where no sample has them all, the scenarios of one come in the order of the task.
+    # If no sample has all modalities: scenarios of one modality come in the order of the task.
     return whole[0] if whole else tuple(dict.fromkeys(name for scenario in missing for name in scenario))
 
 
@@ -307,49 +307,49 @@ def how_drawn(path: Path) -> str:
         return path.name
 
 
-# ------------------------------------------------------------------------------------------- putting together
+# --------------------------------------------------------------------------------------------------- grouping
 
 
 @dataclass(frozen=True, eq=False)
 class Together:
-    """Runs that may stand in one table: by method, as it is called there, and by seed."""
+    """Runs that can be compared in one table: by the label of the method there, and by seed."""
 
     results: Mapping[str, Mapping[int, Result]]
 
     @cached_property
     def first(self) -> Result:
-        """Any of them, for what they have in common."""
+        """Any one of the results, for what all have in common."""
         return next(result for by_seed in self.results.values() for result in by_seed.values())
 
     @property
     def every(self) -> list[Result]:
-        """All of them."""
+        """All results."""
         return [result for by_seed in self.results.values() for result in by_seed.values()]
 
     @cached_property
     def folds(self) -> list[Result]:
-        """A run of each fold of a cross-validation, and of other data any one."""
+        """One result per fold of a cross-validation; a single result without cross-validation."""
         return list({result.fold: result for result in reversed(self.every)}.values())[::-1]
 
     @cached_property
     def everybody(self) -> list[str]:
-        """The ids of all folds, sorted."""
+        """Sorted ids of the scored samples of all folds."""
         return sorted({sample for result in self.folds for sample in result.everybody})
 
     def of_method(self, name: str) -> list[str]:
-        """What runs of a method are called."""
+        """Labels of the runs of a method."""
         return [label for label, by_seed in self.results.items() if next(iter(by_seed.values())).method == name]
 
 
 def put_together(results: Iterable[Result]) -> list[Together]:
-    """Results by dataset, and in each by method and seed.
+    """Group results by dataset, and in each dataset by method and seed.
 
-    Runs of one method whose settings differ are told apart by these. Folds of one cross-validation stand together,
-    each with a seed of its own.
+    Runs of one method with different settings get labels with these settings. The folds of a cross-validation form one
+    group, each fold with its own seed.
 
     Raises:
-        InputError: if runs of one dataset and fold have other samples, splits, modalities, scenarios or regions, two
-            are of the same method, settings and seed, or of one seed but other folds.
+        InputError: if runs of one dataset and fold differ in samples, splits, modalities, scenarios or regions, if two
+            share method, settings and seed, or if one seed stands for different folds.
     """
     by_dataset: dict[str, list[Result]] = {}
     for result in results:
@@ -358,7 +358,7 @@ def put_together(results: Iterable[Result]) -> list[Together]:
 
 
 def together(group: Sequence[Result]) -> Together:
-    """The results of one dataset."""
+    """Group the results of one dataset by method and seed."""
     of_fold: dict[tuple[int, int] | None, Result] = {}
     of_seed: dict[int, Result] = {}
     for other in group:
@@ -384,7 +384,7 @@ def together(group: Sequence[Result]) -> Together:
 
 
 def check_alike(one: Result, other: Result) -> None:
-    """Refuses two runs of one dataset that cannot stand in one table; names what differs."""
+    """Raise InputError, naming what differs, if two runs of one dataset cannot be compared in one table."""
     fingerprints = [result.known.get("fingerprints", {}) for result in (one, other)]
     # A run that drops incomplete samples trains on fewer by its own setting, and on others for another missingness.
     dropped = any(result.settings.get("data.complete_only") for result in (one, other))
@@ -408,18 +408,18 @@ def check_alike(one: Result, other: Result) -> None:
 
 
 def regions_of(result: Result) -> set[str]:
-    """Of all metrics."""
+    """Regions of all metrics."""
     return {region for _, region in result.samples}
 
 
 def labels_of(group: Sequence[Result]) -> list[str]:
-    """What each result is called: its method, and as many settings as it takes to tell runs of that method apart.
+    """Label of each result: its method, and as many settings as are needed to distinguish runs of that method.
 
-    A setting that is left to its default is not told.
+    A setting left at its default is not shown.
     """
     labels = [result.method for result in group]
     known = dict.fromkeys(name for result in group for name in result.settings if name not in PLACES)
-    # Those of the method say most.
+    # Settings of the method first: these say most.
     for name in sorted(known, key=lambda each: not each.startswith("method.")):
         for label in dict.fromkeys(labels):
             alike = [place for place, other in enumerate(labels) if other == label]
@@ -431,5 +431,5 @@ def labels_of(group: Sequence[Result]) -> list[str]:
 
 
 def differ(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting has several values."""
+    """True if a setting has several values among runs."""
     return len({repr(each.get(name)) for each in settings}) > 1

@@ -1,7 +1,7 @@
-"""Which settings matter: the runs of a sweep, put together by each setting that it varies.
+"""Effect of each setting that a sweep varies.
 
-Where a sweep has every combination, two values of a setting are compared on runs that agree in all else, so that what
-else was varied neither helps nor harms either of them.
+Two values of a setting are compared on runs that agree in all other settings, so that these do not confound the
+difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from anysubset.report.side_by_side import between, signed
 from anysubset.scoring.scores import heading, number
 from anysubset.scoring.statistics import t_interval
 
-# A run of a sweep: the name of its variant by axis, and its score.
+# A run of a sweep: its variant on each axis, and its scores.
 Line = Mapping[str, Any]
 METHOD, SEED = "method", "seed"
 
 
 def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Grid:
-    """A row a value of each setting, a column a method.
+    """A row per value of each setting, a column per method.
 
     Args:
         lines: the runs.
@@ -62,7 +62,7 @@ def settings_grid(lines: Sequence[Line], axes: Sequence[str], score: str) -> Gri
 
 
 def by_method(lines: Sequence[Line], axes: Sequence[str], score: str, methods: Sequence[Any]) -> list[str]:
-    """The mean of each method, and each but the first less the first."""
+    """Mean of each method, then the difference of each further method to the first."""
     metric = score.partition(" ")[2]
     means = [told(metric, scores_of(lines, score, METHOD, method)) for method in methods]
     apart = [differences(lines, axes, score, METHOD, method, methods[0]) for method in methods[1:]]
@@ -70,12 +70,12 @@ def by_method(lines: Sequence[Line], axes: Sequence[str], score: str, methods: S
 
 
 def variants(lines: Sequence[Line], axis: str) -> list[Any]:
-    """The values of a setting, in the order of the runs."""
+    """Values of a setting, in the order of the runs."""
     return list(dict.fromkeys(line[axis] for line in lines))
 
 
 def scores_of(lines: Sequence[Line], score: str, axis: str, value: Any) -> list[float]:
-    """Of the runs with a value, the mean of each seed."""
+    """Mean score per seed of the runs with this value of a setting."""
     chosen = [line for line in lines if line.get(axis, "") == value]
     return [
         fmean(line[score] for line in chosen if line.get(SEED) == seed)
@@ -86,7 +86,7 @@ def scores_of(lines: Sequence[Line], score: str, axis: str, value: Any) -> list[
 def differences(
     lines: Sequence[Line], axes: Sequence[str], score: str, axis: str, value: Any, other: Any
 ) -> list[float]:
-    """Of each seed, the mean difference between runs with a value and those with another that agree in all else."""
+    """Mean difference per seed between runs with two values of a setting that agree in all other settings."""
     rest = [each for each in axes if each != axis]
     of_other = {tuple(line[each] for each in rest): line[score] for line in lines if line[axis] == other}
     by_seed: dict[Any, list[float]] = {}
@@ -98,7 +98,7 @@ def differences(
 
 
 def told(metric: str, by_seed: Sequence[float]) -> str:
-    """`mean ± deviation`; blank without any."""
+    """`mean ± standard deviation` over seeds; blank without runs."""
     if not by_seed:
         return ""
     shown = number(metric, fmean(by_seed))
@@ -106,7 +106,7 @@ def told(metric: str, by_seed: Sequence[float]) -> str:
 
 
 def difference(metric: str, by_seed: Sequence[float]) -> str:
-    """`mean (low to high)`; blank without any, and without the interval of one seed."""
+    """`mean (low to high)`; without the interval for a single seed, blank without runs."""
     if not by_seed:
         return ""
     shown = signed(metric, fmean(by_seed))

@@ -1,4 +1,4 @@
-"""The tables of a comparison, and the protocol that they stand under."""
+"""Tables of a comparison of methods, and the protocol printed below them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from anysubset.scoring import robustness
 from anysubset.scoring.scores import SHARES, number
 from anysubset.scoring.statistics import DRAWS, Interval
 
-# In place of a value that is not defined.
+# Printed for an undefined value.
 BLANK = ""
 INTERVALS = ("95 % over samples", "95 % over seeds")
 JUDGED = ("difference", *INTERVALS, "p", "verdict")
@@ -31,21 +31,21 @@ def grids(
     rates: Mapping[str, float] | None = None,
     draws: int = DRAWS,
 ) -> list[Grid]:
-    """All tables of runs of one dataset: scores, what modalities are worth, differences to a reference, and verdicts.
+    """All tables of one dataset: scores, contributions of modalities, differences to a reference, and verdicts.
 
     Args:
         group: the runs.
-        metric: by default the usual one.
-        region: one of the metric's, or None for their mean.
-        reference: as it is called in the tables, or a method of which there is one; by default `sharing`, `ensemble`
-            or the first one.
-        groups: a file that says which samples are not independent, or None where each stands for itself.
-        rates: by modality, the probability that it is missing where the models are to be used; those that are not named
-            are never. By default that is not asked.
+        metric: by default the first that was scored of `USUAL`.
+        region: of the metric, or None for the mean over its regions.
+        reference: a label in the tables, or a method with a single label; by default `sharing`, `ensemble` or the
+            first method.
+        groups: file with the group of each sample, such as its video; None if samples are independent.
+        rates: by modality, the probability that it is missing in use, 0 for modalities not named; None leaves out the
+            expected score.
         draws: of the bootstrap.
 
     Raises:
-        InputError: if there is no such metric, region, reference or modality, or a rate is no probability.
+        InputError: if metric, region, reference or modality are unknown, or a rate is not a probability.
     """
     comparison = Comparison(group, metric or group.first.metrics[0], region)
     chosen = reference_of(group, reference)
@@ -59,7 +59,7 @@ def grids(
 
 
 def reference_of(group: Together, asked: str | None) -> str:
-    """What the method that others are compared with is called in the tables."""
+    """Label of the method that others are compared with."""
     for name in [asked] if asked is not None else ["sharing", "ensemble"]:
         labels = group.of_method(name)
         if len(labels) == 1 or (labels and asked is None):
@@ -68,7 +68,7 @@ def reference_of(group: Together, asked: str | None) -> str:
 
 
 def scores_grid(comparison: Comparison) -> Grid:
-    """A row a scenario, a column a method: mean and standard deviation over its seeds."""
+    """A row per scenario, a column per method: mean and standard deviation over its seeds."""
     rows = [
         [*line.cells, *(spread(comparison, method, line.scenarios) for method in comparison.methods)]
         for line in comparison.lines
@@ -84,7 +84,7 @@ def scores_grid(comparison: Comparison) -> Grid:
 
 
 def spread(comparison: Comparison, method: str, some: Sequence[Scenario]) -> str:
-    """`mean ± deviation` over the seeds, or the one number that there is; blank where a seed has none."""
+    """`mean ± standard deviation` over the seeds, or the score of a single seed; blank if a seed has none."""
     values = list(comparison.by_seed(method, some).values())
     if len(values) < len(comparison.scores[method]):
         return BLANK
@@ -95,7 +95,7 @@ def spread(comparison: Comparison, method: str, some: Sequence[Scenario]) -> str
 def difference_grid(
     comparison: Comparison, method: str, reference: str, differences: Sequence[Difference | None]
 ) -> Grid:
-    """A row a scenario: a method less the reference, intervals over samples and over seeds, p and verdict."""
+    """A row per scenario: score of a method minus that of the reference, confidence intervals, p and verdict."""
     rows = [
         [*line.cells, *judged(comparison.metric, found)]
         for line, found in zip(comparison.lines, differences, strict=True)
@@ -108,7 +108,7 @@ def difference_grid(
 def verdict_grid(
     comparison: Comparison, reference: str, differences: Mapping[str, Sequence[Difference | None]]
 ) -> Grid:
-    """A row a method: the last line of each table of differences, the mean over all scenarios."""
+    """A row per method: its mean over all scenarios, and the difference of that to the reference."""
     every = comparison.lines[-1].scenarios
     rows = [[reference, spread(comparison, reference, every), *([BLANK] * (len(JUDGED) - 1)), "reference"]]
     for method, found in differences.items():
@@ -118,7 +118,7 @@ def verdict_grid(
 
 
 def judged(metric: str, found: Difference | None) -> list[str]:
-    """A difference, its intervals, p and verdict; blank where there is none."""
+    """Cells of a difference: its mean, intervals, p and verdict; blank for None."""
     if found is None:
         return [BLANK] * len(JUDGED)
     return [
@@ -131,7 +131,7 @@ def judged(metric: str, found: Difference | None) -> list[str]:
 
 
 def without_blank(grid: Grid, names: Sequence[str]) -> Grid:
-    """Some columns left out, where nothing stands in them."""
+    """The table without those of the named columns that are blank in every row."""
     kept = [place for place, name in enumerate(grid.head) if name not in names or any(row[place] for row in grid.rows)]
     return replace(
         grid, head=[grid.head[place] for place in kept], rows=[[row[place] for place in kept] for row in grid.rows]
@@ -139,7 +139,7 @@ def without_blank(grid: Grid, names: Sequence[str]) -> Grid:
 
 
 def robustness_grid(comparison: Comparison, rates: Mapping[str, float] | None = None) -> Grid:
-    """A row a method: its worst scenario, what all modalities gain, where more is worse, and what each is worth.
+    """A row per method: worst scenario, gain and area, Shapley values, and where one more modality makes it worse.
 
     rates: as in `grids`.
     """
@@ -149,7 +149,7 @@ def robustness_grid(comparison: Comparison, rates: Mapping[str, float] | None = 
     rows = []
     for method in comparison.methods:
         values = comparison.over_seeds(method)
-        # A number that needs a scenario which nobody was scored in is blank.
+        # Numbers that need a scenario without scores are blank.
         complete = len(values) == 2 ** len(comparison.modalities) - 1
         row = [method, *worst_in_words(comparison, values)]
         if complete:
@@ -191,10 +191,10 @@ def robustness_grid(comparison: Comparison, rates: Mapping[str, float] | None = 
 
 
 def every_rate(comparison: Comparison, rates: Mapping[str, float]) -> dict[str, float]:
-    """Of all modalities; 0 where none is named.
+    """Rates of all modalities, 0 for those not named.
 
     Raises:
-        InputError: for a name that is no modality.
+        InputError: if a name is not a modality of the task.
     """
     for name in rates:
         if name not in comparison.modalities:
@@ -203,7 +203,7 @@ def every_rate(comparison: Comparison, rates: Mapping[str, float]) -> dict[str, 
 
 
 def worst_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> list[str]:
-    """The worst score, and where it is."""
+    """Cells of the worst score and its scenario."""
     if not values:
         return [BLANK, BLANK]
     scenario, value = robustness.worst(values, comparison.higher)
@@ -211,7 +211,7 @@ def worst_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> 
 
 
 def violations_in_words(comparison: Comparison, values: Mapping[Scenario, float]) -> str:
-    """How many there are, and the largest."""
+    """Number of violations, and the largest one."""
     found = robustness.violations(values, comparison.higher)
     if not found:
         return "0"
@@ -219,20 +219,20 @@ def violations_in_words(comparison: Comparison, values: Mapping[Scenario, float]
 
 
 def change(comparison: Comparison, violation: robustness.Violation) -> str:
-    """By how much a modality makes it worse, in the metric's own direction."""
+    """Signed change of the score by a modality that makes it worse."""
     return signed(comparison.metric, -violation.loss if comparison.higher else violation.loss)
 
 
 def pair_in_words(comparison: Comparison, pairs: Mapping[tuple[str, str], float]) -> str:
-    """The pair that interacts most, either way."""
+    """The pair with the largest absolute interaction; blank for a single modality."""
     if not pairs:
-        return BLANK  # There is one modality only.
+        return BLANK
     pair = max(pairs, key=lambda each: abs(pairs[each]))
     return f"{scenario_name(pair)} {signed(comparison.metric, pairs[pair])}"
 
 
 def empty_score(comparison: Comparison) -> tuple[float | None, str]:
-    """What is scored without any input, and what that is; no name where it is not known."""
+    """Score of a prediction without any input, and its name; the name is empty if the score is unknown."""
     for name in ("median of training", "majority of training"):
         if name in comparison.constants:
             return comparison.constants[name], f"the {name}"
@@ -243,7 +243,7 @@ def empty_score(comparison: Comparison) -> tuple[float | None, str]:
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference, in the units of a column of the metric.
+    """A signed difference, in the units of the metric's column.
 
     >>> signed("acc2", 0.0412), signed("mae", -0.02), signed("mae", -0.0001)
     ('+4.1', '-0.020', '0.000')
@@ -253,12 +253,12 @@ def signed(metric: str, value: float) -> str:
 
 
 def between(metric: str, interval: Interval | None) -> str:
-    """`low to high`, or blank."""
+    """`low to high`; blank for None."""
     return BLANK if interval is None else f"{signed(metric, interval.low)} to {signed(metric, interval.high)}"
 
 
 def probability(p: float) -> str:
-    """Three digits, or that it is less."""
+    """A p-value with three digits, or `< .001`."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
@@ -282,7 +282,7 @@ RULES: dict[str, str] = {
 
 
 def protocol(comparison: Comparison) -> list[str]:
-    """How the numbers came about."""
+    """Notes below a table: definition of the metric, selection of weights, seeds, differing settings."""
     group = comparison.group
     chosen = {result.chosen_by for result in group.every}
     rule = f"by the mean {' or '.join(sorted(chosen))} over the scenarios" if all(chosen) else "by a rule not on record"
@@ -314,13 +314,13 @@ def recipes(comparison: Comparison) -> list[str]:
 
 
 def folds(comparison: Comparison) -> str:
-    """How many of a cross-validation there are, each with a seed of its own."""
+    """`, n of k folds` for a cross-validation; empty otherwise."""
     found = [result.fold for result in comparison.group.folds if result.fold is not None]
     return f", {len(found)} of {found[0][1]} folds" if found else ""
 
 
 def counts(comparison: Comparison) -> str:
-    """How many samples a scenario is scored on."""
+    """Sentence on the number of samples per scenario."""
     sizes = {len(ids) for result in comparison.group.folds for ids in result.ids.values()}
     if len(sizes) == 1:
         return f"{sizes.pop()} samples in every scenario."
@@ -328,7 +328,7 @@ def counts(comparison: Comparison) -> str:
 
 
 def differing(comparison: Comparison) -> list[str]:
-    """Settings, other than of methods, in which the runs of a table differ; so many, and how many more."""
+    """Settings other than those of methods in which runs differ: five at most, and how many more there are."""
     settings = [result.settings for result in comparison.group.every]
     names = dict.fromkeys(name for each in settings for name in each)
     told = " ".join(comparison.methods)
@@ -348,7 +348,7 @@ def differing(comparison: Comparison) -> list[str]:
 
 
 def tested(comparison: Comparison, reference: str, grouped: bool) -> list[str]:
-    """How differences were judged."""
+    """Notes on the tests behind the verdicts."""
     unit = "groups" if grouped else "samples"
     several = any(len(by_seed) > 1 for by_seed in comparison.group.results.values())
     by_sample = all(comparison.of_samples(result) is not None for result in comparison.group.every)
