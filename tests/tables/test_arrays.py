@@ -118,7 +118,7 @@ FAULTS = {
         "audio": np.full((3, 1), -np.inf),
     },
     "beyond what float32 can hold": {"audio": np.full((3, 1), 1e300)},
-    "y hold numbers beyond what float32": {"y": np.array([1e-60, 0, 1])},
+    "y hold numbers that float32 cannot tell": {"y": np.array([1e-60, 0, 1])},
     "y are NaN or infinite for 1 samples": {"y": np.array([0.5, np.nan, 1])},
     "text_lengths go from 1 to 3, outside 0 to 2": {"text_lengths": np.array([2, 1, 3])},
     "text_lengths are not whole": {"text_lengths": np.array([2, 1.5, 2])},

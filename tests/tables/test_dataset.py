@@ -24,7 +24,7 @@ from anysubset.tables.dataset import BLOCK, TableDataset, present_in
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.standardisation import statistics
 from anysubset.tables.table import Table
-from anysubset.tasks.prediction import Stream
+from anysubset.tasks.prediction import Prediction, Stream
 
 NAMES = ("text", "audio", "vision")
 
@@ -240,7 +240,14 @@ def test_a_resumed_run_sees_the_same_batches_and_parts_are_a_batch(utterances):
 # ----------------------------------------------------------------------------------------------------- poison
 
 
-@pytest.mark.parametrize("name", METHODS)
+FOR_TABLES = [name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits)]
+
+
+def test_methods_for_tables_are_listed():
+    assert {"gmd", "sharing", "dropout", "full", "ensemble"} <= set(FOR_TABLES)
+
+
+@pytest.mark.parametrize("name", FOR_TABLES)
 def test_what_stands_in_a_missing_place_cannot_change_a_bit(table_arrays, tmp_path, name):
     def gradients(filler: float) -> dict[str, torch.Tensor]:
         np.savez(tmp_path / f"{filler}.npz", **table_arrays(filler))
@@ -359,8 +366,8 @@ def test_a_file_of_another_kind_is_refused():
         signature.check_target(table)
 
 
-def test_a_task_on_features_needs_their_signature():
-    with pytest.raises(InputError, match="`anysubset fit` reads it"):
+def test_a_task_on_a_table_needs_its_signature():
+    with pytest.raises(InputError, match="is in its file, which `anysubset fit` reads"):
         create_task(DataSettings("mosi"), ModelSettings())
 
 

@@ -1,8 +1,8 @@
-"""Taking modalities away, at random or whole, so that a complete data set can stand for an incomplete one.
+"""Amputation: removing modalities from samples, to make an incomplete data set from a complete one.
 
-What is there comes by id, so that the samples of a table and the patients of a folder are treated alike. Every sample
-keeps a modality at least. What is drawn comes from the generator that is handed in, in the order of the samples, so
-that one seed gives one missingness; `missingness.py` keeps it in a file.
+Present modalities come and go by id, for samples of a table and patients of a folder alike. Every sample keeps at least
+one modality. Draws come from the generator passed in, in the order of the samples, so that one seed gives one
+missingness; `missingness.py` writes it to a file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,39 +22,41 @@ Mask = NDArray[np.bool_]  # (samples, modalities).
 
 
 def remove(present: Mapping[str, Scenario], modalities: Collection[str], ids: Collection[str] | None = None) -> Present:
-    """Without some modalities at all, or for some samples.
+    """Remove modalities from all samples, or from those in `ids`.
 
     Raises:
         InputError: if a sample would have none left.
     """
     check_modalities(present, modalities)
     gone = np.array([name in modalities for name in names_in(present)])
-    keep = mask_in(present) & ~(gone & chosen(present, ids)[:, None])
+    keep = mask_in(present) & ~(gone & may_lose(present, ids)[:, None])
     lost = [sample for sample, row in zip(present, keep, strict=True) if not row.any()]
     if lost:
         raise InputError(f"Samples keep at least one modality; these would have none: {shown(lost)}.")
-    return kept(present, keep)
+    return masked(present, keep)
 
 
 def remove_at_random(
     present: Mapping[str, Scenario], rate: float, generator: np.random.Generator, ids: Collection[str] | None = None
 ) -> Present:
-    """Completely at random: of its modalities a sample keeps one, drawn uniformly, and each other with probability q.
+    """Remove completely at random: a sample keeps one modality, drawn uniformly, and each other with probability q.
 
-    q = max(0, (M (1 - rate) - 1) / (M - 1)) for a sample that has M, so that the share that goes is `rate`; from
-    1 - 1/M on, exactly one is left. Only the samples in `ids` lose anything, if that is given. With one state of the
-    generator, what is missing at a rate is missing at every higher one.
+    q = max(0, (M (1 - rate) - 1) / (M - 1)) for a sample with M modalities, so that the expected share removed is
+    `rate`; at rates from 1 - 1/M on, exactly one modality is left. With the same state of the generator, a modality
+    that is missing at one rate is missing at every higher rate.
+
+    ids: of the samples that lose modalities; all by default.
     """
     check_rate(rate)
     have = mask_in(present)
     scores = np.where(have, generator.random(have.shape), -1)
     one = np.arange(have.shape[1]) == scores.argmax(axis=1)[:, None]
     others = generator.random(have.shape) < share_of_others(have, rate)
-    return kept(present, have & (one | others | ~chosen(present, ids)[:, None]))
+    return masked(present, have & (one | others | ~may_lose(present, ids)[:, None]))
 
 
 def true_rate(present: Mapping[str, Scenario], rate: float) -> float:
-    """The share that `remove_at_random` takes away on average: less than the rate where one modality has to stay.
+    """Expected share that `remove_at_random` removes: below the rate if samples would have no modality left.
 
     >>> true_rate({"1": ("text", "audio", "vision")}, 0.3), true_rate({"1": ("text", "audio")}, 0.7)
     (0.3, 0.5)
@@ -63,11 +65,11 @@ def true_rate(present: Mapping[str, Scenario], rate: float) -> float:
     have = mask_in(present)
     number = have.sum(axis=1, keepdims=True)
     stays = (1 + (number - 1) * share_of_others(have, rate)).sum()
-    return round(float(1 - stays / number.sum()), 12)  # Else 0.3 were 0.30000000000000004.
+    return round(float(1 - stays / number.sum()), 12)  # Without rounding 0.3 becomes 0.30000000000000004.
 
 
 def share_of_others(have: Mask, rate: float) -> NDArray[np.float64]:
-    """(samples, 1): q, the probability that a modality stays which need not."""
+    """Probability q of `remove_at_random` for each sample, (samples, 1)."""
     number = have.sum(axis=1, keepdims=True)
     share: NDArray[np.float64] = np.maximum(0, (number * (1 - rate) - 1) / np.maximum(number - 1, 1))
     return share
@@ -79,9 +81,9 @@ def remove_by_rates(
     generator: np.random.Generator,
     ids: Collection[str] | None = None,
 ) -> Present:
-    """Each modality goes with a probability of its own; a sample that would have none left is drawn again.
+    """Remove each modality with its own probability; a sample that would have none left is drawn again.
 
-    So rates are met before drawing again: with rate p for each of three, all stay with (1 - p)^3 / (1 - p^3).
+    The rates hold before drawing again: with rate p for each of three, all stay with (1 - p)^3 / (1 - p^3).
 
     Raises:
         InputError: if a sample has no modality with a rate below 1.
@@ -91,7 +93,7 @@ def remove_by_rates(
         check_rate(rate)
     have = mask_in(present)
     probability = np.array([rates.get(name, 0.0) for name in names_in(present)])
-    loses = chosen(present, ids)
+    loses = may_lose(present, ids)
     emptied = loses & ~(have & (probability < 1)).any(axis=1)
     if emptied.any():
         lost = [sample for sample, empty in zip(present, emptied, strict=True) if empty]
@@ -101,7 +103,7 @@ def remove_by_rates(
     while len(waiting):
         keep[waiting] = have[waiting] & (generator.random((len(waiting), have.shape[1])) >= probability)
         waiting = waiting[~keep[waiting].any(axis=1)]
-    return kept(present, keep)
+    return masked(present, keep)
 
 
 def remove_monotone(
@@ -111,10 +113,9 @@ def remove_monotone(
     order: Sequence[str],
     ids: Collection[str] | None = None,
 ) -> Present:
-    """Monotone: what comes later in the order is missing wherever something earlier went.
+    """Remove monotonely: if a modality is removed, so are all that follow it in the order.
 
-    Of its modalities, in the order, a sample keeps the first; at each later one it is lost with probability `rate`,
-    with all that follow.
+    A sample keeps the first of its modalities; each later one is removed with probability `rate`, with all that follow.
 
     Raises:
         InputError: if the order does not name every modality once.
@@ -127,17 +128,17 @@ def remove_monotone(
     have = mask_in(present)[:, columns]
     first = have & (have.cumsum(axis=1) == 1)
     stays = first | ~have | (generator.random(have.shape) >= rate)
-    reached = np.logical_and.accumulate(stays, axis=1) | ~chosen(present, ids)[:, None]
+    reached = np.logical_and.accumulate(stays, axis=1) | ~may_lose(present, ids)[:, None]
     keep = np.empty_like(have)
     keep[:, columns] = have & reached
-    return kept(present, keep)
+    return masked(present, keep)
 
 
 # -------------------------------------------------------------------------------------------------- tables
 
 
 def presence(table: Table) -> Present:
-    """By id, the modalities that a sample has."""
+    """Present modalities of the samples of a table, by id."""
     names = table.modalities
     return {
         sample: tuple(name for name, there in zip(names, row, strict=True) if there)
@@ -146,7 +147,7 @@ def presence(table: Table) -> Present:
 
 
 def mask_of(table: Table) -> Mask:
-    """Who has what, in the order of the table."""
+    """Mask of present modalities, (samples, modalities), in the order of the table."""
     mask = np.zeros((len(table), len(table.inputs)), bool)
     for column, observed in enumerate(table.inputs.values()):
         mask[observed.indices.numpy(), column] = True
@@ -154,9 +155,9 @@ def mask_of(table: Table) -> Mask:
 
 
 def restrict(table: Table, stay: Mapping[str, Collection[str]]) -> Table:
-    """The table with no more than these modalities, by id; samples that are not named keep what they have.
+    """Restrict the samples of a table to the modalities that stay, by id; samples that are not named keep theirs.
 
-    A modality that nobody has left, has no key.
+    A modality that no sample has left has no key.
 
     Raises:
         InputError: if an id or a modality is unknown, or a sample would have none left.
@@ -175,42 +176,42 @@ def restrict(table: Table, stay: Mapping[str, Collection[str]]) -> Table:
 
 
 def names_in(present: Mapping[str, Scenario]) -> list[str]:
-    """The modalities that some sample has, alphabetically: what is drawn depends on no other order of theirs."""
+    """Modalities that occur, in alphabetical order, so that draws do not depend on the order of the task."""
     return sorted({name for names in present.values() for name in names})
 
 
 def mask_in(present: Mapping[str, Scenario]) -> Mask:
-    """Who has what, in the order of `names_in`."""
+    """Mask of present modalities, (samples, modalities), in the order of `names_in`."""
     names = names_in(present)
     return np.array([[name in have for name in names] for have in present.values()], bool).reshape(-1, len(names))
 
 
-def kept(present: Mapping[str, Scenario], keep: Mask) -> Present:
-    """What a mask keeps."""
-    place = {name: column for column, name in enumerate(names_in(present))}
+def masked(present: Mapping[str, Scenario], keep: Mask) -> Present:
+    """Present modalities where the mask is true."""
+    column_of = {name: column for column, name in enumerate(names_in(present))}
     return {
-        sample: tuple(name for name in names if row[place[name]])
+        sample: tuple(name for name in names if row[column_of[name]])
         for (sample, names), row in zip(present.items(), keep.tolist(), strict=True)
     }
 
 
-def chosen(present: Mapping[str, Scenario], ids: Collection[str] | None) -> Mask:
-    """(samples,): those that may lose something."""
-    some = set(present if ids is None else ids)
-    if not some.issubset(present):
-        raise unknown("sample", sorted(some - set(present))[0], list(present)[:5])
-    return np.array([sample in some for sample in present], bool)
+def may_lose(present: Mapping[str, Scenario], ids: Collection[str] | None) -> Mask:
+    """Mask of the samples that may lose modalities, (samples,): those in `ids`, or all."""
+    losing = set(present if ids is None else ids)
+    if not losing.issubset(present):
+        raise unknown("sample", sorted(losing - set(present))[0], list(present)[:5])
+    return np.array([sample in losing for sample in present], bool)
 
 
 def check_rate(rate: float) -> None:
-    """Refuses what is no probability."""
+    """Raise InputError if a rate is no probability."""
     if not 0 <= rate <= 1:
         raise InputError(f"A rate of missing modalities lies between 0 and 1; this is {rate}.")
 
 
 def check_modalities(present: Mapping[str, Scenario], names: Collection[str]) -> None:
-    """Refuses a modality that no sample has."""
-    known = names_in(present)
+    """Raise InputError for a modality that no sample has."""
+    modalities = names_in(present)
     for name in names:
-        if name not in known:
-            raise unknown("modality", name, known)
+        if name not in modalities:
+            raise unknown("modality", name, modalities)

@@ -1,4 +1,4 @@
-"""What training and evaluation know of data, whatever they are: splits, batches, and samples that can be scored."""
+"""The contract of a data set, for training and evaluation: splits, batches, and samples that can be scored."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -23,9 +23,9 @@ Knowledge = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
 class Sample(ABC):
-    """What is predicted at once, with the scenarios that it is eligible for.
+    """One or more samples that are predicted at once.
 
-    inputs: by modality, what is there. ids: of what is in it.
+    inputs: by modality, without missing ones. scenarios: those that they are eligible for. ids: of the samples.
     """
 
     inputs: Inputs
@@ -34,26 +34,26 @@ class Sample(ABC):
 
     @abstractmethod
     def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
-        """What can be said of one answer; `thorough` also says what takes long to compute."""
+        """Scores of the outputs of one scenario; with `thorough` also those that take long to compute."""
 
 
 class Dataset(ABC):
-    """Samples, their splits, and the task that they set.
+    """Samples, their splits and their task.
 
-    splits: ids by split. root: where they are, for messages. noun: what samples are called there.
+    splits: ids by name. root: path of the data, for messages. noun: word for samples, such as patients.
     """
 
     task: Task
     splits: Mapping[str, tuple[str, ...]]
     root: str
     noun: str = "samples"
-    selection: tuple[str, bool]  # The metric by which weights are chosen, and whether more of it is better.
+    selection: tuple[str, bool]  # The metric that selects the best weights, and whether more is better.
 
     def ids(self, split: str) -> tuple[str, ...]:
-        """The samples of a split.
+        """Ids of the samples of a split.
 
         Raises:
-            InputError: if there is no such split, or nobody is in it.
+            InputError: if there is no such split, or it is empty.
         """
         if split not in self.splits:
             raise unknown("split", split, self.splits)
@@ -62,23 +62,23 @@ class Dataset(ABC):
         return self.splits[split]
 
     def split_hash(self, split: str) -> str:
-        """A fingerprint of the ids of a split, for the record."""
+        """Hash of the ids of a split."""
         return fingerprint(self.ids(split))
 
     @abstractmethod
     def check_modalities(self) -> None:
-        """For training: each of the task's modalities is some sample's, or it is misspelt."""
+        """Raise InputError if a modality of the task occurs in no sample (usually a typo)."""
 
-    def check_trained(self) -> None:  # noqa: B027 (where nothing is known, all is well)
-        """For scores under the name of a run's own data: its splits are those that it was trained on, where known."""
+    def check_trained(self) -> None:  # noqa: B027 (by default there is nothing to compare with)
+        """Raise InputError if the splits are not those that the run was trained on; by default nothing is checked."""
 
     @abstractmethod
     def present(self, split: str) -> list[Scenario]:
-        """For each sample of a split, what it has of the task's modalities."""
+        """Present modalities of each sample of a split."""
 
     @abstractmethod
     def prepare(self, split: str) -> None:
-        """Reads and checks every sample of a split; at once if that was done before."""
+        """Read and check every sample of a split, unless that is done."""
 
     @abstractmethod
     def training_batches(
@@ -111,26 +111,26 @@ class Dataset(ABC):
         """Yield every sample of a split (or those with these ids), with the scenarios that it is eligible for."""
 
     def knowledge(self) -> Knowledge:
-        """What a run must know of its training data to answer without them, beside weights; by default nothing."""
+        """Tensors and facts of the training data that prediction needs beside weights; empty by default."""
         return {}, {}
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
-        """Metrics that need all samples of a scenario at once; by default none."""
+        """Metrics over all samples of a scenario, from the scores of the samples; none by default."""
         return []
 
     @property
     def headline(self) -> tuple[str, ...]:
-        """Those of them that are shown first; by default none."""
+        """Metrics over the set that are shown first; none by default."""
         return ()
 
 
 def fingerprint(lines: Iterable[str]) -> str:
-    """Changes with any of the lines, and with their order."""
+    """Hash of lines and of their order: the first 16 hexadecimal digits of SHA-256."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def place_of(name: str, root: str) -> Path:
-    """A file or folder that the settings name, from here or from where the data are."""
+    """Path of a file or folder that the settings name, relative to the working folder or to the data."""
     beside = Path(root) if Path(root).is_dir() else Path(root).parent
     return Path(name) if Path(name).exists() else beside / name
 
@@ -142,14 +142,14 @@ def complete_only(
     noun: str,
     report: Callable[[str], None],
 ) -> Splits:
-    """The splits, with those training samples alone that have all of these modalities; other splits stay as they are.
+    """Drop training samples that lack a modality; other splits stay as they are.
 
     Args:
         splits: with or without a split `train`.
-        present: by id, what a sample has.
-        modalities: all that it must have.
-        noun: what samples are called.
-        report: told in one line how many stay.
+        present: modalities of each sample, by id.
+        modalities: all of the task.
+        noun: word for samples, such as patients.
+        report: called with a line on how many stay.
 
     Raises:
         InputError: if every training sample lacks one.

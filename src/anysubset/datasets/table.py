@@ -1,4 +1,4 @@
-"""The datasets, and the table by which the rest knows them."""
+"""The data sets by name, and the task and data set that settings describe."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -61,7 +61,7 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
     ),
 }
 
-# Settings that mean nothing for one kind of dataset, since they are for the other.
+# Settings that are for one kind of data set only.
 FOR_VOLUMES = (
     *("data.group", "data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
     *("model.patch", "model.stem", "model.pool", "model.cross_entropy"),
@@ -74,7 +74,7 @@ FOR_TABLES = (
 
 
 def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
-    """What is known of the dataset that the settings name.
+    """Entry of `DATASETS` that the settings name.
 
     Raises:
         InputError: if there is no such dataset.
@@ -87,17 +87,17 @@ def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
 def create_task(
     data: DataSettings, model: ModelSettings, signature: Signature | None = None
 ) -> Segmentation | Prediction:
-    """The task that the settings describe; needs no data, but of a table its signature.
+    """Make the task that the settings describe, without data; a table needs the signature of a run.
 
     Raises:
-        InputError: if there is no such dataset, or a setting means nothing for it.
+        InputError: if there is no such dataset, or a setting is not for it.
     """
-    known = dataset_named(data)
-    check_meaning(data, model, known)
-    if isinstance(known, VolumeSet):
-        return segmentation_task(data, model, known)
+    entry = dataset_named(data)
+    check_meaning(data, model, entry)
+    if isinstance(entry, VolumeSet):
+        return segmentation_task(data, model, entry)
     if signature is None:
-        raise InputError(f"What dataset {data.name!r} asks for is in its file: `anysubset fit` reads it.")
+        raise InputError(f"The task of dataset {data.name!r} is in its file, which `anysubset fit` reads.")
     return prediction_task(model, signature)
 
 
@@ -108,42 +108,42 @@ def create_dataset(
     signature: Signature | None = None,
     unlabelled: bool = False,
 ) -> Volumes | TableDataset:
-    """The dataset that the settings describe: of volumes nothing is read yet but names and splits, of a table all.
+    """Make the data set that the settings describe. A table is read whole; of volumes only names and splits.
 
     Args:
-        data: where it is.
-        model: the network of its task.
-        report: told in one line what is read.
-        signature: of the table that a run was trained on; by default what is there is to be trained on.
-        unlabelled: whether a table is only predicted for, so that there need not be targets.
+        data: settings of the data.
+        model: settings of the task's network.
+        report: called with each line about what was read or drawn.
+        signature: of the table that a run was trained on; by default made from the training samples.
+        unlabelled: for prediction from a table alone: targets may be absent.
 
     Raises:
-        InputError: if there is no such dataset, nothing in it, the splits are faulty, or a setting means nothing.
+        InputError: if there is no such dataset, it is empty, its splits are faulty, or a setting is not for it.
     """
-    known = dataset_named(data)
-    check_meaning(data, model, known)
-    if isinstance(known, VolumeSet):
-        return Volumes(data, segmentation_task(data, model, known), report)
-    return TableDataset(data, model, known, signature, report, unlabelled)
+    entry = dataset_named(data)
+    check_meaning(data, model, entry)
+    if isinstance(entry, VolumeSet):
+        return Volumes(data, segmentation_task(data, model, entry), report)
+    return TableDataset(data, model, entry, signature, report, unlabelled)
 
 
 def signature_in(path: Path, data: DataSettings) -> Signature | None:
-    """What the file of a run says of the table that it was trained on; None for volumes.
+    """Read the signature of a run on a table; None for a run on volumes.
 
     Raises:
-        InputError: if it is needed and not there, or is none of ours.
+        InputError: if the file is not there, or holds no signature.
     """
     return read_signature(path) if isinstance(dataset_named(data), TableSet) else None
 
 
-def check_meaning(data: DataSettings, model: ModelSettings, known: VolumeSet | TableSet) -> None:
-    """Refuses settings that are for datasets of the other kind, but at their defaults."""
-    volumes = isinstance(known, VolumeSet)
-    given = flatten({"data": asdict(data), "model": asdict(model)})
+def check_meaning(data: DataSettings, model: ModelSettings, entry: VolumeSet | TableSet) -> None:
+    """Raise InputError if a setting for the other kind of data set differs from its default."""
+    volumes = isinstance(entry, VolumeSet)
+    settings = flatten({"data": asdict(data), "model": asdict(model)})
     defaults = flatten({"data": asdict(DataSettings()), "model": asdict(ModelSettings())})
-    for name, value in given.items():
+    for name, value in settings.items():
         foreign = FOR_TABLES if volumes else FOR_VOLUMES
-        if value != defaults.get(name) and any(name == each or name.startswith(f"{each}.") for each in foreign):
+        if value != defaults.get(name) and any(name == other or name.startswith(f"{other}.") for other in foreign):
             kinds = ("volumes", "a table") if volumes else ("a table", "volumes")
             raise InputError(
                 f"{name} means nothing for dataset {data.name!r}, which holds {kinds[0]}: it is for {kinds[1]}."

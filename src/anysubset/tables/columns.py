@@ -1,7 +1,7 @@
-"""From what files hold, an entry a sample and modality whether there or not, to a checked table.
+"""From the arrays of a file, with an entry for every sample, to a checked table without entries for missing samples.
 
-The readers of the formats find the arrays; what holds for all of them is done here, once: missing samples, NaN and
-infinite values, types, padding that must not leak.
+The readers of the formats find the arrays. Common to all formats are missing samples, NaN and infinite values, types,
+and padding, which must not leak into results.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,47 +25,53 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Options(ReadingSettings):
-    """What a reader is told beside the path; `read_table` explains each. None: as the layout has it."""
+    """Options of a reader; `read_table` explains them. None stands for the default of the layout."""
 
     absent: bool = False
     unlabelled: bool = False
 
     def __post_init__(self) -> None:
         choices = {"kind": ("regression", "classes"), "padding": ("front", "end", "none")}
-        for name, known in {**choices, "clean": ("zero",), "empty": ("drop",)}.items():
-            if getattr(self, name) not in (None, *known):
-                raise unknown(name, getattr(self, name), known)
+        for name, values in {**choices, "clean": ("zero",), "empty": ("drop",)}.items():
+            if getattr(self, name) not in (None, *values):
+                raise unknown(name, getattr(self, name), values)
 
-    def only(self, layout: str, *known: str) -> None:
-        """Refuses options that mean nothing for a layout; some mean something for all."""
+    def only(self, layout: str, *names: str) -> None:
+        """Raise InputError for an option that is neither among `names` nor common to all layouts."""
         for option in fields(self):
-            given = getattr(self, option.name)
+            value = getattr(self, option.name)
             everywhere = ("clean", "empty", "absent", "unlabelled")
-            if given is not None and given != [] and option.name not in (*known, *everywhere):
+            if value is not None and value != [] and option.name not in (*names, *everywhere):
                 raise InputError(f"The option {option.name!r} means nothing for a {layout}.")
 
-    def asked(self, found: Collection[str]) -> Mapping[str, str] | None:
-        """The modalities that were asked for; with `absent`, those of them that the file has; None if none was named.
+    def asked(self, in_file: Collection[str]) -> Mapping[str, str] | None:
+        """Modalities to read with their names in the file; None for all of the file.
 
-        found: what there is in the file, by the names that it has there.
+        With `absent`, those that are not in the file are left out.
+
+        in_file: names in the file.
+
+        Raises:
+            InputError: if the file has none of them.
         """
         if self.modalities is None or not self.absent:
             return self.modalities
-        there = {name: stored for name, stored in self.modalities.items() if stored in found}
+        there = {name: stored for name, stored in self.modalities.items() if stored in in_file}
         if not there:
             wanted = ", ".join(self.modalities.values())
-            raise InputError(f"has none of {wanted}; it has: {', '.join(map(str, found))}.")
+            raise InputError(f"has none of {wanted}; it has: {', '.join(map(str, in_file))}.")
         return there
 
 
 @dataclass(frozen=True)
 class Column:
-    """One modality as a file holds it, with an entry for every sample.
+    """One modality of a file, with an entry for every sample.
 
-    values: (samples, ...) numbers; (samples, time) whole ones if they are tokens. present: (samples,) bool, or None if
-    everyone has it. valid: (samples, time) bool for sequences: which steps are real; padding stands at the end.
-    padding: where it stood in the file. vocabulary: of tokens, how many ids there are, 0 to `vocabulary` - 1; None for
-    what are no tokens.
+    values: (samples, ...) numbers; (samples, time) integers for token ids.
+    present: (samples,) bool, which samples have it; None if all have.
+    valid: (samples, time) bool for sequences, which steps are real; padding is at the end.
+    padding: end of the sequences where the file has padding, `front`, `end` or `none`.
+    vocabulary: number of token ids, 0 to `vocabulary` - 1; None for other kinds of input.
     """
 
     values: Array
@@ -85,10 +91,20 @@ def assemble(
     splits: Splits | None = None,
     notes: Iterable[str] = (),
 ) -> Table:
-    """The table that a file holds.
+    """Make the table of a file.
+
+    Args:
+        layout: of the file, for `Origin`.
+        ids: of the samples.
+        columns: by modality.
+        target: (samples,).
+        options: `clean` and `empty` are used.
+        groups: the group of each sample, or None.
+        splits: ids by name, or None.
+        notes: lines for the user.
 
     Raises:
-        InputError: if a value is NaN or infinite and nothing was said of it, or the table would be none.
+        InputError: if a value is NaN or infinite without `clean`, or the table is faulty.
     """
     faulty: dict[str, tuple[int, int]] = {}
     inputs: dict[str, Observed] = {}
@@ -107,17 +123,17 @@ def assemble(
         {name: count for name, observed in inputs.items() if (count := all_zero(observed))},
         tuple(notes),
     )
-    kept = having_any(len(ids), inputs)
-    if options.empty == "drop" and len(kept) < len(ids):
-        line = f"{len(ids) - len(kept)} of {len(ids)} samples had no modality, and were dropped as asked."
+    staying = having_any(inputs)
+    if options.empty == "drop" and len(staying) < len(ids):
+        line = f"{len(ids) - len(staying)} of {len(ids)} samples had no modality, and were dropped as asked."
         origin = replace(origin, notes=(*origin.notes, line))
-        places = dict(zip(kept, range(len(kept)), strict=True))
-        inputs = {name: moved(observed, places) for name, observed in inputs.items()}
-        gone = set(ids) - {ids[place] for place in kept}
-        left = {name: tuple(each for each in split if each not in gone) for name, split in (splits or {}).items()}
+        new_index = dict(zip(staying, range(len(staying)), strict=True))
+        inputs = {name: reindexed(observed, new_index) for name, observed in inputs.items()}
+        gone = set(ids) - {ids[index] for index in staying}
+        left = {name: tuple(sample for sample in split if sample not in gone) for name, split in (splits or {}).items()}
         splits = None if splits is None else {name: split for name, split in left.items() if split}
-        ids, target = [ids[place] for place in kept], target[kept]
-        groups = groups and [groups[place] for place in kept]
+        ids, target = [ids[index] for index in staying], target[staying]
+        groups = groups and [groups[index] for index in staying]
     table = Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)
     torn = torn_groups(table)
     if torn:
@@ -127,13 +143,20 @@ def assemble(
 
 
 def observe(name: str, column: Column, samples: int) -> tuple[Observed, tuple[int, int]]:
-    """The samples that have a modality, and how many values, in how many of them, were not finite, and became 0."""
+    """Select the samples that have a modality, and set values that are not finite to 0.
+
+    Returns:
+        The modality; and the number of values that were not finite, with the number of samples that hold them.
+
+    Raises:
+        InputError: if there is no entry for each sample, or values are no numbers, too large, or no token ids.
+    """
     values, valid = column.values, column.valid
     if len(values) != samples:
         raise InputError(f"{name} has {len(values)} samples where the target has {samples}.")
     present = np.ones(samples, bool) if column.present is None else column.present
     if valid is not None:
-        present = present & valid.any(axis=1)  # No real step: the sample lacks this modality.
+        present = present & valid.any(axis=1)  # A sample without a real step lacks the modality.
         valid = valid[present]
     rows, values = torch.from_numpy(np.flatnonzero(present)), values[present]
     if column.vocabulary is not None:
@@ -144,7 +167,7 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, tuple[in
         return Observed(torch.from_numpy(tokens), rows, torch.from_numpy(valid)), (0, 0)
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    with np.errstate(over="ignore", invalid="ignore"):  # What padding holds is of no concern; the rest is looked at.
+    with np.errstate(over="ignore", invalid="ignore"):  # Padding may hold anything; real steps are checked below.
         result = values.astype(np.float32)
     if valid is not None:
         result[~valid] = 0
@@ -159,22 +182,31 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, tuple[in
 
 
 def all_zero(observed: Observed) -> int:
-    """How many samples have the modality and hold nothing but zeros."""
+    """Number of samples that have the modality and hold zeros only."""
     return int((observed.values == 0).flatten(1).all(dim=1).sum())
 
 
-def having_any(samples: int, inputs: Mapping[str, Observed]) -> list[int]:
-    """The places of the samples that have a modality, ascending."""
+def having_any(inputs: Mapping[str, Observed]) -> list[int]:
+    """Indices of the samples that have at least one modality, ascending."""
     return sorted({row for observed in inputs.values() for row in observed.indices.tolist()})
 
 
-def moved(observed: Observed, places: Mapping[int, int]) -> Observed:
-    """The same samples at other places."""
-    return replace(observed, indices=torch.tensor([places[row] for row in observed.indices.tolist()]))
+def reindexed(observed: Observed, new_index: Mapping[int, int]) -> Observed:
+    """The same samples under their new indices."""
+    return replace(observed, indices=torch.tensor([new_index[index] for index in observed.indices.tolist()]))
 
 
 def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] | None = None) -> Column:
-    """A column from sequences (steps, size) of different lengths; None and no steps mean missing."""
+    """Make a column from sequences (steps, size) of different lengths; None or no steps means missing.
+
+    Args:
+        sequences: one for each sample.
+        what: name of the modality, for messages.
+        valid: which steps of each sequence are real; all by default.
+
+    Raises:
+        InputError: if sequences differ in size.
+    """
     there = [sequence for sequence in sequences if sequence is not None and len(sequence)]
     widths = sorted({sequence.shape[1:] for sequence in there})
     if len(widths) > 1:
@@ -183,8 +215,8 @@ def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] 
     kind = np.result_type(*{sequence.dtype for sequence in there}) if there else np.dtype(np.float32)
     values = np.zeros((len(sequences), time, *(widths[0] if widths else (1,))), kind)
     steps = np.zeros((len(sequences), time), bool)
-    for place, sequence in enumerate(sequences):
+    for index, sequence in enumerate(sequences):
         if sequence is not None:
-            values[place, : len(sequence)] = sequence
-            steps[place, : len(sequence)] = True if valid is None else valid[place]
+            values[index, : len(sequence)] = sequence
+            steps[index, : len(sequence)] = True if valid is None else valid[index]
     return Column(values, valid=steps)

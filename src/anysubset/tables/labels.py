@@ -1,4 +1,4 @@
-"""Targets, ids and splits, in all the shapes and spellings that files have for them."""
+"""Targets, ids and splits in the shapes and spellings of the supported files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,14 @@ Array = NDArray[Any]
 
 
 def samples_in(raw: Any, what: str) -> int:
-    """How many entries a list or an array has."""
+    """Number of entries of a list or an array."""
     if not isinstance(raw, list | tuple | np.ndarray) or (isinstance(raw, np.ndarray) and raw.ndim == 0):
-        raise InputError(f"{what} must be a list or an array with an entry a sample, not {type(raw).__name__}.")
+        raise InputError(f"{what} must be a list or an array with an entry for each sample, not {type(raw).__name__}.")
     return len(raw)
 
 
 def numbers(raw: Any, what: str) -> Array:
-    """Numbers from lists, arrays of any type, or arrays of objects that hold numbers."""
+    """Array of numbers from lists, arrays of any type, or arrays of objects that hold numbers."""
     try:
         array = np.asarray(raw)
         if array.dtype == object:
@@ -36,7 +36,7 @@ def numbers(raw: Any, what: str) -> Array:
 
 
 def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
-    """The same numbers as int64, if they are whole."""
+    """Convert to int64; raise InputError if a number is not whole."""
     with np.errstate(invalid="ignore"):
         whole = array.astype(np.int64)
     if not (whole == array).all():
@@ -45,13 +45,20 @@ def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
 
 
 def target_of(raw: Any, what: str, kind: str | None = None, column: int | None = None) -> Tensor:
-    """A target (samples,) from labels (samples,), (samples, 1), (samples, 1, 1), lists or arrays of objects.
+    """Make a target (samples,) from labels (samples,), (samples, 1), (samples, 1, 1), lists or arrays of objects.
 
-    Labels with several columns need a column. Without a kind (`regression`, `classes`), whole numbers are classes.
+    Args:
+        raw: the labels.
+        what: their name, for messages.
+        kind: `regression` or `classes`; by default floats are for regression and integers are classes.
+        column: of labels with several columns.
+
+    Raises:
+        InputError: if the labels are no numbers, NaN or infinite, or have several columns and none is named.
     """
     array = numbers(raw, what)
     if not array.size or array.ndim == 0:
-        raise InputError(f"{what} of shape {array.shape} hold no number a sample.")
+        raise InputError(f"{what} of shape {array.shape} have no number for each sample.")
     array = array.reshape(len(array), -1)
     if array.shape[1] > 1:
         if column is None or not 0 <= column < array.shape[1]:
@@ -66,17 +73,17 @@ def target_of(raw: Any, what: str, kind: str | None = None, column: int | None =
     with np.errstate(over="ignore", under="ignore"):
         result = flat.astype(np.float32)
     if not np.array_equal(result == 0, flat == 0) or not np.isfinite(result).all():
-        raise InputError(f"{what} hold numbers beyond what float32 can tell from 0 or infinity.")
+        raise InputError(f"{what} hold numbers that float32 cannot tell from 0 or infinity.")
     return torch.from_numpy(result) + 0  # -0.0 + 0 is 0.
 
 
 def text(raw: Any) -> str:
-    """Text from text, bytes or a number."""
+    """Convert text, bytes or a number to text."""
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 
 
 def sample_id(raw: Any) -> str:
-    """The one form of an id, `video/segment`, from the spellings of the public files.
+    """Convert the spellings of ids in public files to `video/segment`.
 
     >>> sample_id("abc$_$3"), sample_id(b"abc[3]"), sample_id([b"abc", b"1.5", b"2.75"]), sample_id("abc")
     ('abc/3', 'abc/3', 'abc/1.5-2.75', 'abc')
@@ -91,19 +98,19 @@ def sample_id(raw: Any) -> str:
 
 
 def videos_of(ids: Sequence[str]) -> list[str] | None:
-    """The groups of ids `video/segment`, or None if some id has no such form."""
-    return [each.rpartition("/")[0] for each in ids] if all("/" in each.strip("/") for each in ids) else None
+    """Videos of ids `video/segment`; None if an id has another form."""
+    return [name.rpartition("/")[0] for name in ids] if all("/" in name.strip("/") for name in ids) else None
 
 
 def split_name(name: str) -> str:
-    """`val` for every name of the validation split."""
+    """Standard name of a split: `val` for `valid`, `dev` and the like."""
     return "val" if name.lower() in VALIDATION else name
 
 
 def splits_of(ids: Sequence[str], names: Sequence[str]) -> Splits:
-    """Splits from one name a sample, in which an empty one is none."""
+    """Splits from the name of the split of each sample; a sample with an empty name is in none."""
     parts: dict[str, list[str]] = {}
-    for each, name in zip(ids, names, strict=True):
+    for sample, name in zip(ids, names, strict=True):
         if name:
-            parts.setdefault(split_name(name), []).append(each)
+            parts.setdefault(split_name(name), []).append(sample)
     return checked("The file", parts)
