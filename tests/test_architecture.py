@@ -214,7 +214,7 @@ def test_only_the_command_line_imports_the_commands():
 def test_no_command_imports_a_command():
     # Each command is a function of the same name in a file of its own; the other files in the folder are helpers.
     commands = {name for name in FILES if OURS["commands"] & {name} and name.startswith("commands.")}
-    commands -= {"commands.given"}
+    commands -= {"commands.options"}
     assert len(commands) >= 12
     for name in commands:
         assert not OURS[name] & commands, f"{name} imports a command: move what both need to api.py."

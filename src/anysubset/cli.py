@@ -1,4 +1,4 @@
-"""The command line: from what is typed to a command, and from its end to an exit code."""
+"""The command line: parse the arguments, run a command, return its exit code."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jsonargparse
 
 from anysubset.commands import COMMANDS
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiments.files import current_name
 
@@ -20,12 +20,12 @@ RENAMED_OPTIONS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: success; 2: wrong input, told in one line; 130: interrupted; 1: a fault of the program."""
+    """Run a command. Returns 0 for success, 1 for a failure, 2 for wrong input, 130 if interrupted."""
     try:
         parser, commands = make_parser()
-        given = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
-        name = given.pop("command")
-        return COMMANDS[name][1](given.get(name) or {}) or 0
+        options = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
+        name = options.pop("command")
+        return COMMANDS[name][1](options.get(name) or {}) or 0
     except InputError as error:
         print(f"anysubset: {error}", file=sys.stderr)
         return 2
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(
     parser: jsonargparse.ArgumentParser, commands: dict[str, jsonargparse.ArgumentParser], arguments: list[str]
-) -> Given:
-    """What was given, and nothing of what was not.
+) -> Options:
+    """The command and the options that were given; options left at their defaults have no key.
 
     Raises:
         InputError: for an unknown command or option, with the nearest one.
@@ -50,16 +50,16 @@ def parse(
     if not arguments[0].startswith("-") and arguments[0] not in commands:
         raise unknown("command", arguments[0], commands)
     try:
-        parsed: Given = parser.parse_args(arguments, defaults=False).as_dict()
+        parsed: Options = parser.parse_args(arguments, defaults=False).as_dict()
     except jsonargparse.ArgumentError as error:
         message = one_line(error)
-        found = re.search(r"[Uu]nrecognized arguments?: (-[^\s=]*)", message)
-        if found:
-            check_renamed(arguments[0], found[1])
+        unrecognized = re.search(r"[Uu]nrecognized arguments?: (-[^\s=]*)", message)
+        if unrecognized:
+            check_renamed(arguments[0], unrecognized[1])
             actions = commands[arguments[0]]._actions
             options = [option for action in actions for option in action.option_strings if option.startswith("--")]
             raise unknown(
-                f"option of `{arguments[0]}`", found[1], [o for o in options if not o.endswith("+")]
+                f"option of `{arguments[0]}`", unrecognized[1], [o for o in options if not o.endswith("+")]
             ) from error
         raise InputError(f"{message} (see `anysubset {arguments[0]} --help`)") from error
     return parsed
@@ -77,7 +77,7 @@ def check_renamed(command: str, option: str) -> None:
 
 
 def make_parser() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:
-    """The parser of everything, and the parser of each command."""
+    """The parser of the program, and the parsers of its commands by name."""
     parser = jsonargparse.ArgumentParser(
         prog="anysubset", description="One multimodal model for any subset of its modalities.", exit_on_error=False
     )

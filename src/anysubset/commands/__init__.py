@@ -14,14 +14,14 @@ from anysubset.commands.demo import demo, demo_options
 from anysubset.commands.diagnose import diagnose, diagnose_options
 from anysubset.commands.evaluate import evaluate, evaluate_options
 from anysubset.commands.fit import fit, fit_options
-from anysubset.commands.given import Given
 from anysubset.commands.inspect import inspect, inspect_options
 from anysubset.commands.lists import datasets, doctor, methods, methods_options, no_options
+from anysubset.commands.options import Options
 from anysubset.commands.predict import predict, predict_options
 from anysubset.commands.report import report, report_options
 from anysubset.commands.sweep import sweep, sweep_options
 
-COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Given], int | None]]] = {
+COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callable[[Options], int | None]]] = {
     "demo": (demo_options, demo),
     "inspect": (inspect_options, inspect),
     "convert": (convert_options, convert),

@@ -1,20 +1,20 @@
-"""`anysubset ampute`: modalities taken away."""
+"""`anysubset ampute`: draw missingness."""
 
 from pathlib import Path
 
 import jsonargparse
 
 from anysubset.commands.data_tables import show_missingness
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_free
+from anysubset.commands.removal import write_removal
 from anysubset.commands.terminal import say
-from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `ampute`."""
+    """Add the options of `ampute`."""
     parser.add_argument("path", type=Path, help="Folder of patients, or table; neither is changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.missingness.")
     parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
@@ -27,25 +27,25 @@ def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_class_arguments(ReadingSettings, "reading")
 
 
-def ampute(given: Given) -> None:
-    """Take modalities away, at random or whole: writes which ones stay with whom.
+def ampute(options: Options) -> None:
+    """Draw missingness: a file that says which modalities each sample keeps.
 
-    Every sample keeps one at least. `fit` reads the file as data.missingness and never looks at what is not in it.
+    Every sample keeps at least one. `fit` reads the file with data.missingness, and never reads a removed modality.
     """
     from anysubset.datasets.presence import of_patients, of_table
     from anysubset.tables.formats import holds_table
 
-    path, output, reading = Path(given["path"]), Path(given["output"]), given.get("reading", {})
-    split, seed = given.get("split", "train"), given.get("seed", 0)
+    path, output, reading = Path(options["path"]), Path(options["output"]), options.get("reading", {})
+    split, seed = options.get("split", "train"), options.get("seed", 0)
     check_free(output)
     if seed < 0:
         raise InputError(f"The seed must be 0 or more, not {seed}.")
-    splits = Path(given["splits"]) if given.get("splits") else None
+    splits = Path(options["splits"]) if options.get("splits") else None
     is_table = bool(reading) or holds_table(path)
-    found = of_table(path, splits, **reading) if is_table else of_patients(path, splits)
-    before = found.of(split)
-    after = write_thinned(output, before, found.modalities, given, split, seed)
-    show_missingness(before, after.present, found.modalities)
+    presence = of_table(path, splits, **reading) if is_table else of_patients(path, splits)
+    before = presence.of(split)
+    after = write_removal(output, before, presence.modalities, options, split, seed)
+    show_missingness(before, after.present, presence.modalities)
     gone = f"{after.had - after.have} of {after.had} modalities are taken away ({after.missing:.1%})"
     say(f"{gone}: {after.how}; split {split!r}, seed {seed}")
     say(f"Wrote {output}; use it with --data.missingness {output}")

@@ -5,14 +5,14 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_beside
 from anysubset.commands.terminal import complain, say
 from anysubset.errors import InputError, unknown
 
 
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `compare`."""
+    """Add the options of `compare`."""
     parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
     parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
     parser.add_argument("--region", help="One region; by default the mean over all.")
@@ -34,34 +34,34 @@ def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="File to write; by default the terminal.")
 
 
-def compare(given: Given) -> None:
+def compare(options: Options) -> None:
     """Put methods and seeds side by side in every scenario.
 
-    Means, intervals and tests against a reference, from the scores of runs alone.
+    Means, intervals and tests against a reference, computed from the scores of the runs.
     """
     from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
     from anysubset.system.files import whole
 
-    output = Path(given["output"]) if given.get("output") else None
-    form = given.get("format", "terminal")
+    output = Path(options["output"]) if options.get("output") else None
+    form = options.get("format", "terminal")
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
     if output is not None:
         check_beside(output)
-    if given.get("published") and given.get("paper") is None:
+    if options.get("published") and options.get("paper") is None:
         raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
-    if given.get("rate_by") and given.get("paper") is not None:
+    if options.get("rate_by") and options.get("paper") is not None:
         raise InputError("--rate-by is for our own tables; the paper's have no such column: leave out --paper.")
-    groups = api.scored_runs(given["run"], given.get("split", "test"), complain)
-    if given.get("paper") is not None:
-        found = paper_grids(given["paper"], groups, given.get("published", False))
+    groups = api.scored_runs(options["run"], options.get("split", "test"), complain)
+    if options.get("paper") is not None:
+        tables = paper_grids(options["paper"], groups, options.get("published", False))
     else:
-        asked: Given = {name: given.get(name) for name in ("metric", "region", "reference", "groups")}
-        asked["rates"] = given.get("rate_by")
-        found = [grid for group in groups for grid in grids(group, **asked)]
-    text = "\n".join(FORMATS[form](grid) for grid in found)
+        choices: Options = {name: options.get(name) for name in ("metric", "region", "reference", "groups")}
+        choices["rates"] = options.get("rate_by")
+        tables = [table for group in groups for table in grids(group, **choices)]
+    text = "\n".join(FORMATS[form](table) for table in tables)
     if output is None:
         say(text)
         return

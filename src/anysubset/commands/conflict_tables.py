@@ -12,22 +12,22 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
     """What `diagnose` result: norms and weights by case, cosines, pairs that conflict, and what training logged."""
     now, training = result["now"], result["training"]
     cases = sorted(now["cases"], key=lambda name: name.count("+"))
-    place = [now["cases"].index(name) for name in cases]
+    order = [now["cases"].index(name) for name in cases]
     say()
     say(f"Gradients of the weights of step {result['step']}; {title}")
     columns = ["trained", "1st third", "2nd", "3rd"] if training else []
     rows = []
     thirds = [third["weights"] for third in training["thirds"]] if training else []
     for number, name in enumerate(cases, start=1):
-        weights = [each.get(name) for each in ([training["weights"], *thirds] if training else [])]
+        weights = [logged.get(name) for logged in ([training["weights"], *thirds] if training else [])]
         cells = ["" if value is None else f"{value:.2f}" for value in (now["weights"][name], *weights)]
         rows.append([str(number), name, f"{now['norms'][name] or 0:.3g}", *cells])
     say_table(["", "case", "norm", "weight", *columns], rows)
     if len(cases) <= MOST:
         say("Cosines, eq. (5); below 0: in conflict")
         rows = []
-        for number, row in enumerate(place, start=1):
-            values = [now["cosines"][row][column] for column in place]
+        for number, row in enumerate(order, start=1):
+            values = [now["cosines"][row][column] for column in order]
             cells = ["" if value is None else f"{value:.2f}".replace("0.", ".") for value in values]
             cells[number - 1] = "1"
             rows.append([str(number), *cells])

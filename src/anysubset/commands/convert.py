@@ -1,36 +1,36 @@
-"""`anysubset convert`: any table in our own format."""
+"""`anysubset convert`: write any table in the format of this package."""
 
 from pathlib import Path
 
 import jsonargparse
 
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import say
 from anysubset.experiments.settings import ReadingSettings
 
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `convert`."""
+    """Add the options of `convert`."""
     parser.add_argument("table", type=Path, help="Table, a file or a folder; it is not changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
     parser.add_class_arguments(ReadingSettings, "reading")
 
 
-def convert(given: Given) -> None:
-    """Write a table of any known format as our own: a file that is read fast, and with no settings.
+def convert(options: Options) -> None:
+    """Write a table of any format that can be read as one .npz or .safetensors file, which needs no settings.
 
-    What `reading` chose, cleaned or dropped is so in the new file.
+    What the settings `reading` select, clean or drop is applied to the new file.
     """
     from anysubset.tables.arrays import check_ending, write_table
     from anysubset.tables.formats import read_table
     from anysubset.tables.loading import described, notes_of
     from anysubset.tables.splitting import sizes
 
-    path, output = Path(given["table"]), Path(given["output"])
+    path, output = Path(options["table"]), Path(options["output"])
     check_ending(output)
     check_free(output)
-    table = read_table(path, **given.get("reading", {}))
+    table = read_table(path, **options.get("reading", {}))
     write_table(table, output)
     for note in notes_of(table):
         say(f"note: {note}")

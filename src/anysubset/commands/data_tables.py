@@ -8,7 +8,7 @@ from anysubset.commands.terminal import say, say_table
 
 
 def show_volumes(report: Mapping[str, Any]) -> None:
-    """What `inspect_volumes` found, as tables."""
+    """Print the report of `inspect_volumes`."""
     total = report["patients"]
     say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
     counts = report["modalities"].items()
@@ -24,9 +24,9 @@ def show_volumes(report: Mapping[str, Any]) -> None:
         ("voxels by label", "labels"),
         ("splits", "splits"),
     ):
-        found = [f"{name}: {count}" for name, count in report[key].items()]
-        more = f", and {len(found) - 8} more" if len(found) > 8 else ""
-        say(f"{label}: {', '.join(found[:8]) or 'none'}{more}")
+        facts = [f"{name}: {count}" for name, count in report[key].items()]
+        more = f", and {len(facts) - 8} more" if len(facts) > 8 else ""
+        say(f"{label}: {', '.join(facts[:8]) or 'none'}{more}")
     for patient, names in report["missing"].items():
         say(f"missing: {patient} has no {', '.join(names)}")
     for note in report["notes"]:
@@ -39,7 +39,7 @@ def show_volumes(report: Mapping[str, Any]) -> None:
 
 
 def show_table(report: Mapping[str, Any]) -> None:
-    """What `inspect_table` found, as tables."""
+    """Print the report of `inspect_table`."""
     if "samples" not in report:
         for line in report["faults"]:
             say(f"fault: {line}")
@@ -47,32 +47,32 @@ def show_table(report: Mapping[str, Any]) -> None:
     groups = "" if report["groups"] is None else f" in {report['groups']} groups"
     say(f"{report['path']}: {report['layout']}, {report['samples']} samples{groups}")
     rows = []
-    for name, found in report["modalities"].items():
-        lengths = found.get("lengths")
+    for name, facts in report["modalities"].items():
+        lengths = facts.get("lengths")
         rows.append(
             [
                 name,
-                str(found["samples"]),
-                str(report["samples"] - found["samples"] or ""),
-                found["shape"],
-                found.get("padding") or "",
+                str(facts["samples"]),
+                str(report["samples"] - facts["samples"] or ""),
+                facts["shape"],
+                facts.get("padding") or "",
                 f"{lengths['least']}-{lengths['greatest']}" if lengths else "",
-                f"{found['minimum']:.4g}",
-                f"{found['maximum']:.4g}",
-                str(found["all_zero"] or ""),
+                f"{facts['minimum']:.4g}",
+                f"{facts['maximum']:.4g}",
+                str(facts["all_zero"] or ""),
             ]
         )
     say_table(["modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero"], rows)
-    for name, found in report["modalities"].items():
-        lines = {"NaN or infinite": found["cleaned"], "constant columns": found["constant"]}
+    for name, facts in report["modalities"].items():
+        lines = {"NaN or infinite": facts["cleaned"], "constant columns": facts["constant"]}
         said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
         if said:
             say(f"{name}: {said}")
     say_table(["scenario", "samples"], [[name, str(count)] for name, count in report["scenarios"].items()])
     say(f"target: {target_line(report['target'])}")
-    for name, found in report["splits"].items():
-        groups = "" if found["groups"] is None else f" in {found['groups']} groups"
-        say(f"split {name}: {found['samples']} samples{groups}; {target_line(found['target'])}")
+    for name, facts in report["splits"].items():
+        groups = "" if facts["groups"] is None else f" in {facts['groups']} groups"
+        say(f"split {name}: {facts['samples']} samples{groups}; {target_line(facts['target'])}")
     for note in report["notes"]:
         say(f"note: {note}")
     for line in report["faults"]:
@@ -86,8 +86,8 @@ def show_missingness(
     from anysubset.scenarios import in_order, scenario_name
 
     counts = [
-        Counter(tuple(name for name in modalities if name in names) for names in each.values())
-        for each in (before, after)
+        Counter(tuple(name for name in modalities if name in names) for names in presence.values())
+        for presence in (before, after)
     ]
     scenarios = in_order({*counts[0], *counts[1]}, tuple(modalities))
     say_table(
@@ -100,9 +100,9 @@ def target_line(target: Mapping[str, Any]) -> str:
     """How a target is spread."""
     majority = "" if target["majority"] is None else f", majority {100 * target['majority']:.1f} %"
     if target["kind"] == "classes":
-        found = [f"{name}: {count}" for name, count in target["counts"].items()]
-        more = f", and {len(found) - 12} more" if len(found) > 12 else ""
-        return f"classes {', '.join(found[:12])}{more}{majority}"
+        facts = [f"{name}: {count}" for name, count in target["counts"].items()]
+        more = f", and {len(facts) - 12} more" if len(facts) > 12 else ""
+        return f"classes {', '.join(facts[:12])}{more}{majority}"
     signs = f"{target['negative']} negative, {target['zero']} zero, {target['positive']} positive"
     spread = f"numbers from {target['minimum']:.4g} to {target['maximum']:.4g}, mean {target['mean']:.4g}"
     return f"{spread}, median {target['median']:.4g}; {signs}{majority} of the signs"

@@ -1,4 +1,4 @@
-"""`anysubset demo`: the first five minutes."""
+"""`anysubset demo`: make data, train two methods, compare them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track_samples, track_steps
 from anysubset.commands.score_tables import show_table_scores, show_volume_scores
 from anysubset.commands.terminal import complain, say
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `demo`."""
+    """Add the options of `demo`."""
     parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="What to show.")
     parser.add_argument("--output", type=Path, help="Folder of the data and the two runs; by default runs/demo...")
     parser.add_argument("--seed", type=int, default=0, help="Of the data and of both runs.")
     parser.add_argument("--train.steps", type=int, help="Optimizer steps of each run.")
 
 
-def demo(given: Given) -> None:
+def demo(options: Options) -> None:
     """Make a set, train on complete input and with GMD, and compare them in every scenario.
 
     Phantom patients with tumours, or utterances of text, audio and vision. Goes on where it was stopped when it is
     called again.
     """
-    sentiment = given.get("task") == "sentiment"
-    folder = Path(given.get("output") or ("runs/demo_sentiment" if sentiment else "runs/demo"))
-    (demo_sentiment if sentiment else demo_segmentation)(folder, given.get("seed", 0), given.get("train", {}))
+    sentiment = options.get("task") == "sentiment"
+    folder = Path(options.get("output") or ("runs/demo_sentiment" if sentiment else "runs/demo"))
+    (demo_sentiment if sentiment else demo_segmentation)(folder, options.get("seed", 0), options.get("train", {}))
 
 
-def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
+def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
     """Phantom patients; the table of Dice of both methods."""
     from anysubset.scoring.scores import means
     from anysubset.volumes.dataset import Volumes
@@ -47,9 +47,9 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
     if not patients.exists():
         say(f"Making phantom patients in {patients}: enhancing tumour shows almost only in t1ce")
         write_phantoms(patients, counts={"train": 24, "val": 4, "test": 12}, size=(48, 48, 32), seed=seed)
-    found, dataset = demo_runs("segmentation", folder, patients, seed, settings)
+    scores, dataset = demo_runs("segmentation", folder, patients, seed, settings)
     assert isinstance(dataset, Volumes)
-    tables = {method: means(scores, "dice") for method, scores in found.items()}
+    tables = {method: means(values, "dice") for method, values in scores.items()}
     show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
@@ -60,7 +60,7 @@ def demo_segmentation(folder: Path, seed: int, settings: Given) -> None:
     )
 
 
-def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
+def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
     """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
     from anysubset.tables.arrays import write_table
     from anysubset.tables.dataset import TableDataset
@@ -71,10 +71,10 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
         say(f"Making utterances in {table}: text says most, and half of all modalities are missing in training")
         folder.mkdir(parents=True, exist_ok=True)
         write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
-    found, dataset = demo_runs("sentiment", folder, table, seed, settings)
+    scores, dataset = demo_runs("sentiment", folder, table, seed, settings)
     assert isinstance(dataset, TableDataset)
     title = "training on complete input (full) against GMD"
-    show_table_scores(found, dataset, "test", title, ("acc2", "mae", "corr"))
+    show_table_scores(scores, dataset, "test", title, ("acc2", "mae", "corr"))
     say(
         "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
@@ -84,9 +84,9 @@ def demo_sentiment(folder: Path, seed: int, settings: Given) -> None:
 
 
 def demo_runs(
-    task: str, folder: Path, root: Path, seed: int, settings: Given
+    task: str, folder: Path, root: Path, seed: int, settings: Options
 ) -> tuple[dict[str, list["Score"]], "Volumes | TableDataset"]:
-    """Trains both methods, scores them on the test split, and writes their report."""
+    """Train both methods, score them on the test split, and write their report."""
     scores = {}
     for method in ("full", "gmd"):
         overrides = {"seed": seed, "data.root": str(root), "method.name": method}

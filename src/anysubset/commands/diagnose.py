@@ -6,7 +6,7 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.conflict_tables import show_diagnosis
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import say
 
@@ -20,12 +20,12 @@ def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
-def diagnose(given: Given) -> None:
+def diagnose(options: Options) -> None:
     """Show which cases conflict: gradients of the trained model, and what training logged.
 
     Nothing is trained; every number goes into the run's diagnosis.json.
     """
-    run = Path(given["run"])
-    options = {name: given[name] for name in ("split", "batches", "cases", "device") if name in given}
-    show_diagnosis(api.diagnose(run, **options, report=say, progress=track), str(run))
+    run = Path(options["run"])
+    choices = {name: options[name] for name in ("split", "batches", "cases", "device") if name in options}
+    show_diagnosis(api.diagnose(run, **choices, report=say, progress=track), str(run))
     say(f"Every number: {run / 'diagnosis.json'}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track_samples
 from anysubset.commands.score_tables import show_scores
 from anysubset.commands.terminal import say
@@ -21,16 +21,16 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
-def evaluate(given: Given) -> None:
+def evaluate(options: Options) -> None:
     """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
-    run, split, seed = Path(given["run"]), given.get("split", "test"), given.get("seed", 0)
+    run, split, seed = Path(options["run"]), options.get("split", "test"), options.get("seed", 0)
     evaluation = api.evaluate(
         run,
         split=split,
-        root=given.get("data", {}).get("root"),
-        rates=given.get("rate", []),
+        root=options.get("data", {}).get("root"),
+        rates=options.get("rate", []),
         seed=seed,
-        device=given.get("device", "auto"),
+        device=options.get("device", "auto"),
         report=say,
         progress=track_samples,
     )

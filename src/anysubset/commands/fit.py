@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track_steps
 from anysubset.commands.terminal import say
 from anysubset.experiments.files import add_settings, read_experiment
@@ -25,14 +25,14 @@ def fit_options(parser: jsonargparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def fit(given: Given) -> None:
+def fit(options: Options) -> None:
     """Train an experiment.
 
     Validation on all scenarios selects the best weights; nothing is computed on the test split.
     """
-    paths = [Path(path) for path in given["experiment"]]
-    overrides = {name: value for name, value in given.items() if name not in ("experiment", "run", "resume")}
-    folder = Path(given.get("run") or Path("runs") / "_".join(path.stem for path in paths))
+    paths = [Path(path) for path in options["experiment"]]
+    overrides = {name: value for name, value in options.items() if name not in ("experiment", "run", "resume")}
+    folder = Path(options.get("run") or Path("runs") / "_".join(path.stem for path in paths))
     experiment = read_experiment(paths, flatten(overrides))
-    api.fit(experiment, run=folder, resume=given.get("resume", False), report=say, progress=track_steps)
+    api.fit(experiment, run=folder, resume=options.get("resume", False), report=say, progress=track_steps)
     say(f"Next: anysubset evaluate {folder} --split test")

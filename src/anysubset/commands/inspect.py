@@ -8,13 +8,13 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.data_tables import show_table, show_volumes
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_free
 from anysubset.experiments.settings import ReadingSettings
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `inspect`."""
+    """Add the options of `inspect`."""
     parser.add_argument(
         "path",
         type=Path,
@@ -30,15 +30,15 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--write", type=Path, help="Write a data file, for `fit` beside a recipe.")
 
 
-def inspect(given: Given) -> None:
+def inspect(options: Options) -> None:
     """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
-    path, reading, group = Path(given["path"]), given.get("reading", {}), given.get("group")
-    target = Path(given["write"]) if given.get("write") else None
+    path, reading, group = Path(options["path"]), options.get("reading", {}), options.get("group")
+    target = Path(options["write"]) if options.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
         check_free(file)
     report = api.inspect(path, reading=reading, group=group)
     is_table = "samples" in report
-    if given.get("json"):
+    if options.get("json"):
         print(json.dumps(report, indent=2))
     elif is_table:
         show_table(report)
@@ -50,9 +50,9 @@ def inspect(given: Given) -> None:
         write_volumes_file(report, path, target, group)
 
 
-def write_table_file(report: Given, path: Path, reading: Given, target: Path) -> None:
+def write_table_file(report: Options, path: Path, reading: Options, target: Path) -> None:
     """Write the data file of a table, with folds if the table has no splits."""
-    settings: Given = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
+    settings: Options = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
         print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
@@ -61,7 +61,7 @@ def write_table_file(report: Given, path: Path, reading: Given, target: Path) ->
     write_settings({"data": settings}, target, "experiments/recipes/gmd_small_tables.yaml")
 
 
-def write_volumes_file(report: Given, path: Path, target: Path, group: str | None = None) -> None:
+def write_volumes_file(report: Options, path: Path, target: Path, group: str | None = None) -> None:
     """Write the data file of a folder of patients, and splits beside it if the folder has none."""
     from anysubset.volumes.inspection import dataset_file, drawn_splits
 
@@ -74,7 +74,7 @@ def write_volumes_file(report: Given, path: Path, target: Path, group: str | Non
     write_settings(settings, target, "experiments/recipes/gmd_common.yaml")
 
 
-def write_settings(settings: Given, target: Path, recipe: str) -> None:
+def write_settings(settings: Options, target: Path, recipe: str) -> None:
     """Write a data file, and name a recipe to train with."""
     import yaml
 

@@ -1,11 +1,11 @@
-"""`anysubset methods`, `datasets` and `doctor`: what there is here, and what this machine can do."""
+"""`anysubset methods`, `datasets` and `doctor`: lists of what can be chosen, and a check of this machine."""
 
 import json
 
 import jsonargparse
 from rich.table import Table
 
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.terminal import say
 from anysubset.system.devices import device_of
 
@@ -15,11 +15,11 @@ def no_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def methods_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `methods`."""
+    """Add the options of `methods`."""
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 
 
-def methods(given: Given) -> None:
+def methods(options: Options) -> None:
     """List the methods, what each is for and needs, and its options with their defaults."""
     from anysubset.methods.table import METHODS, method_options
 
@@ -35,29 +35,29 @@ def methods(given: Given) -> None:
         }
         for name, row in METHODS.items()
     ]
-    if given.get("json"):
+    if options.get("json"):
         say(json.dumps(rows, indent=1))
         return
     table = Table(*rows[0], show_lines=True)
     for row in rows:
-        options = "\n".join(f"{option}={value}" for option, value in method_options(str(row["method"])).items())
+        defaults = "\n".join(f"{option}={value}" for option, value in method_options(str(row["method"])).items())
         complete = "yes" if row["needs complete samples"] else "no"
-        table.add_row(*(str(value) for value in list(row.values())[:4]), complete, str(row["models"]), options)
+        table.add_row(*(str(value) for value in list(row.values())[:4]), complete, str(row["models"]), defaults)
     say(table)
 
 
-def datasets(given: Given) -> None:
-    """List the datasets that are known by name."""
+def datasets(options: Options) -> None:
+    """List the data sets that have a name."""
     from anysubset.datasets.table import DATASETS
 
     table = Table("dataset", "modalities", "regions or range", "what it is")
-    for name, known in DATASETS.items():
-        table.add_row(name, " ".join(known.modalities) or "-", known.asked or "-", known.summary)
+    for name, dataset in DATASETS.items():
+        table.add_row(name, " ".join(dataset.modalities) or "-", dataset.asked or "-", dataset.summary)
     say(table)
 
 
-def doctor(given: Given) -> None:
-    """Say what this machine can do, and whether the mathematics gives the right numbers on it."""
+def doctor(options: Options) -> None:
+    """Show versions and devices of this machine, and check that GMD computes the right coefficients on it."""
     import torch
 
     from anysubset.gradients import by_index
@@ -70,10 +70,10 @@ def doctor(given: Given) -> None:
         table.add_row(name, str(value) if value else "none")
     table.add_row("training on", str(device_of("auto")))
     rows = torch.tensor([[10.0, 0.0], [-0.6, 0.8]], dtype=torch.float64)
-    weights = by_index(rows @ rows.T)
+    coefficients = by_index(rows @ rows.T)
     # By hand: copies (6.4, 4.8) and (0, 0.8), so the sum is 1.06 g_1 + 7 g_2.
-    right = torch.allclose(weights, torch.tensor([1.06, 7.0], dtype=torch.float64))
-    table.add_row("GMD on a pair worked out by hand", "as it should be" if right else f"WRONG: {weights.tolist()}")
+    right = torch.allclose(coefficients, torch.tensor([1.06, 7.0], dtype=torch.float64))
+    table.add_row("GMD on a pair worked out by hand", "as it should be" if right else f"WRONG: {coefficients.tolist()}")
     say(table)
     if not right:
-        raise RuntimeError("GMD gives wrong weights on this machine.")
+        raise RuntimeError("GMD computes wrong coefficients on this machine.")

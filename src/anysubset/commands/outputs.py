@@ -1,4 +1,4 @@
-"""Where a command writes, looked at before it begins."""
+"""Checks of where a command is to write, before it begins."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from anysubset.errors import InputError
 
 
 def check_free(output: Path) -> None:
-    """Refuses to write where something is, or into a folder that is not there."""
+    """Raise InputError if the file exists, or its folder does not."""
     if output.exists():
         raise InputError(f"{output} is there already; choose another name.")
     check_beside(output)
 
 
 def check_beside(output: Path) -> None:
-    """Refuses to write into a folder that is not there."""
+    """Raise InputError if the folder of the file does not exist."""
     if not output.parent.is_dir():
         raise InputError(f"{output} lies in a folder that is not there.")

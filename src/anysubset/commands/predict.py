@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import say
 
@@ -18,16 +18,16 @@ def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
-def predict(given: Given) -> None:
+def predict(options: Options) -> None:
     """Predict from whichever modalities there are.
 
     For each patient a mask in the grid of its files; for a table a row for each sample.
     """
     api.predict(
-        given["run"],
-        given["path"],
-        output=given.get("output"),
-        device=given.get("device", "auto"),
+        options["run"],
+        options["path"],
+        output=options.get("output"),
+        device=options.get("device", "auto"),
         report=say,
         progress=track,
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.commands.progress import track, track_samples, track_steps
+from anysubset.commands.removal import write_removal
 from anysubset.commands.score_tables import show_results, show_scores
 from anysubset.commands.terminal import say
-from anysubset.commands.thinned import write_thinned
 from anysubset.errors import InputError
 from anysubset.system.devices import device_of
 
@@ -37,14 +37,14 @@ PRELOAD = (
 
 
 def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of `sweep`."""
+    """Add the options of `sweep`."""
     parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and what is varied in it.")
     parser.add_argument("--output", type=Path, help="Folder of all runs; by default runs/ and the name of the file.")
     parser.add_argument("--data.root", type=Path, help="Folder in which the file's relative data.root are looked up.")
     parser.add_argument("--jobs", type=int, help="Runs at once, which share the cores; by default one a core, up to 4.")
 
 
-def sweep(given: Given) -> int:
+def sweep(options: Options) -> int:
     """Train and score every combination that a file asks for, several at once: a table, and sweep.csv.
 
     What is done is skipped, and what was stopped goes on, when it is called again. Exit code 1 if a run failed.
@@ -54,11 +54,11 @@ def sweep(given: Given) -> int:
     from anysubset.experiments.sweep import read_sweep
     from anysubset.training.sweep_results import check_folder, result_row, unscored_splits, write_results
 
-    path = Path(given["sweep"])
-    output = Path(given.get("output") or Path("runs") / path.stem).resolve()
-    root = given.get("data", {}).get("root")
+    path = Path(options["sweep"])
+    output = Path(options.get("output") or Path("runs") / path.stem).resolve()
+    root = options.get("data", {}).get("root")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = given.get("jobs", min(cores, 4))
+    jobs = options.get("jobs", min(cores, 4))
     if jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {jobs}.")
     plan = read_sweep(path, output, None if root is None else Path(root))
@@ -99,7 +99,7 @@ def draw_missingness(runs: Sequence["Planned"]) -> None:
         split = run.missingness["split"]
         found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
         before = {sample: names for sample, names in found.items() if names}
-        after = write_thinned(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
+        after = write_removal(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
         say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
 
 

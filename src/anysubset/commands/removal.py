@@ -1,18 +1,24 @@
-"""Samples with modalities taken away, in the way that was asked for, as a missingness file."""
+"""Draw missingness as the options say, and write the missingness file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from anysubset.commands.given import Given
+from anysubset.commands.options import Options
 from anysubset.errors import InputError
 
 if TYPE_CHECKING:
     from anysubset.datasets.missingness import Present
 
 
-class Thinned(NamedTuple):
-    """What is left of samples: by id, what stays; how that was chosen, in words; all modalities, before and after."""
+class Removal(NamedTuple):
+    """Modalities that were removed.
+
+    Args:
+        present: the modalities that each sample keeps, by id.
+        how: the rule, in words.
+        had: number of modalities of all samples before. have: number after.
+    """
 
     present: "Present"
     how: str
@@ -21,44 +27,52 @@ class Thinned(NamedTuple):
 
     @property
     def missing(self) -> float:
-        """The share that is gone."""
+        """The share of the modalities that was removed."""
         return 1 - self.have / self.had
 
 
-def write_thinned(
-    output: Path, before: "Present", modalities: Sequence[str], given: Given, split: str, seed: int
-) -> Thinned:
-    """Takes modalities of a split away in the one way that is given, and writes the missingness file.
+def write_removal(
+    output: Path, before: "Present", modalities: Sequence[str], options: Options, split: str, seed: int
+) -> Removal:
+    """Remove modalities of a split by the one rule in the options, and write the missingness file.
+
+    Args:
+        output: the file.
+        before: the modalities that each sample has, by id.
+        modalities: of the data, in order.
+        options: `rate`, `rate_by`, `absent` or `monotone`.
+        split: recorded in the file.
+        seed: decides what is removed.
 
     Raises:
-        InputError: if not exactly one way is given, or a sample would have no modality left.
+        InputError: if not exactly one rule is given, or a sample would keep no modality.
     """
     from anysubset.datasets.missingness import write_missingness
 
-    present, how = thinned(before, modalities, given, seed)
-    after = Thinned(present, how, *(sum(map(len, each.values())) for each in (before, present)))
+    present, how = remaining(before, modalities, options, seed)
+    after = Removal(present, how, *(sum(map(len, names.values())) for names in (before, present)))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_missingness(output, present, {"how": how, "seed": seed, "split": split, "missing": round(after.missing, 4)})
     return after
 
 
-def thinned(before: "Present", modalities: Sequence[str], given: Given, seed: int) -> tuple["Present", str]:
-    """What one way of removal leaves, and the way in words.
+def remaining(before: "Present", modalities: Sequence[str], options: Options, seed: int) -> tuple["Present", str]:
+    """The modalities that each sample keeps, and the rule in words.
 
     Raises:
-        InputError: if not exactly one way is asked for.
+        InputError: if not exactly one rule is given.
     """
     import numpy as np
 
     from anysubset.datasets import amputation
 
-    ways = [name for name in ("rate", "rate_by", "absent", "monotone") if given.get(name) is not None]
+    ways = [name for name in ("rate", "rate_by", "absent", "monotone") if options.get(name) is not None]
     if len(ways) != 1:
         raise InputError(
             "Give exactly one of --rate R, --rate-by.MODALITY R, --absent MODALITY and --monotone R; "
             f"{' and '.join(f'--{way}'.replace('_', '-') for way in ways) or 'none'} came."
         )
-    value, generator = given[ways[0]], np.random.default_rng(seed)
+    value, generator = options[ways[0]], np.random.default_rng(seed)
     if ways == ["rate"]:
         return amputation.remove_at_random(before, value, generator), f"rate {value} at random, one always stays"
     if ways == ["rate_by"]:
