@@ -57,7 +57,7 @@ def test_a_page_shows_it_of_any_number_of_classes(table_run: Callable[..., Path]
     right = {A: {"accuracy": 1.0}, B: {"accuracy": 0.5}}
     run = table_run("run", answers, [0.0, 1.0], over_set=right, facts={"classes": ["x", "y", "z"]})
     assert cli.main(["report", str(run)]) == 0
-    assert "Chances are not on record" in (run / "report.html").read_text(encoding="utf-8")
+    assert "Probabilities are not on record" in (run / "report.html").read_text(encoding="utf-8")
     path = run / "scores.csv"
     lines = path.read_text().splitlines()
     chances = [line.rpartition(",")[0].replace(",correct,", ",confidence,") for line in lines if ",correct," in line]
@@ -84,5 +84,5 @@ def test_a_page_shows_that_of_regions(volumes_run: Callable[..., Path]):
     path.write_text("\n".join([*lines, *errors]) + "\n")
     assert cli.main(["report", str(run)]) == 0
     text = (run / "report.html").read_text(encoding="utf-8")
-    assert "Answers are those to voxels of the box around the head" in text
+    assert "Predictions are of voxels of the box around the head" in text
     assert text.split('id="c-calibration"')[1].split("</section>")[0].count("<td>20.0</td>") == 3

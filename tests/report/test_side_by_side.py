@@ -112,7 +112,7 @@ def test_what_an_error_says_of_modalities(table_run: Write):
         ["gmd", "2.000", "flair", "-0.500", "1.500", "+0.750", "-0.250", "flair+t1 -0.500", "1: flair to t1 +0.500"]
     ]
     assert "from 1.000 (the median of training) without any" in worth.notes[-1]
-    assert "< 0 where the two are more together" in worth.notes[-1]
+    assert "< 0 where the two are complementary" in worth.notes[-1]
 
 
 def test_numbers_that_need_an_unscored_scenario_are_blank(volumes_run: Write):

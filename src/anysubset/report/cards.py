@@ -1,4 +1,4 @@
-"""What a reader must know to trust a page of scores: who had what, under which rules, at which cost, and where."""
+"""Parts of the page that document the scores: availability of modalities, protocol, cost and environment."""
 
 import math
 import shlex
@@ -19,7 +19,7 @@ Fact = tuple[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Bar:
-    """How many samples of a split support a scenario, and which share of the split that is; None where not known."""
+    """Number of samples of a split that have the modalities of a scenario (None if unknown), and their share."""
 
     count: int | None
     share: float
@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Availability:
-    """splits: their names and sizes. rows: a scenario, whether each modality is in it, a bar a split. note: or ""."""
+    """splits: names and sizes. rows: scenario, presence of each modality, one bar per split. note: text or ""."""
 
     splits: Sequence[tuple[str, int]]
     rows: Sequence[tuple[str, Sequence[bool], Sequence[Bar]]]
@@ -35,7 +35,7 @@ class Availability:
 
 
 def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Availability:
-    """How many samples of each split have the modalities of each scenario; of many modalities, each alone and all."""
+    """Samples of each split by scenario; with many modalities only single modalities and all of them."""
     result = comparison.group.first
     splits = {name: dict(found) for name, found in records[result.folder].splits.items()}
     note = ""
@@ -60,7 +60,7 @@ def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Avai
 
 
 def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> list[Fact]:
-    """How the numbers came about: a name, and a line or more."""
+    """Facts of the protocol: a name, and one or more lines."""
     group, result = comparison.group, comparison.group.first
     facts: list[Fact] = [
         ("Data", [f"{result.dataset}, split {result.split!r}, {len(group.everybody)} samples"]),
@@ -98,7 +98,7 @@ def missing_in_training(comparison: Comparison) -> list[str]:
 
 
 def chosen(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
-    """By which metric the weights were chosen, and at which step of each run."""
+    """Validation metric by which the weights were selected, and the selected step of each run."""
     metrics = sorted({result.chosen_by for result in comparison.group.every})
     rule = "Chosen by a rule that is not on record."
     if all(metrics):
@@ -112,7 +112,7 @@ def chosen(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
 
 
 def seeds(comparison: Comparison) -> list[str]:
-    """Of each method, and how many folds of a cross-validation they are."""
+    """Seeds of each method, and the number of folds of a cross-validation."""
     by_method = {method: ", ".join(map(str, by_seed)) for method, by_seed in comparison.group.results.items()}
     same = len(set(by_method.values())) == 1
     told = [next(iter(by_method.values()))] if same else [f"{name}: {each}" for name, each in by_method.items()]
@@ -136,14 +136,14 @@ def fingerprints(comparison: Comparison, records: Mapping[Path, Record]) -> list
 
 @dataclass(frozen=True)
 class Cost:
-    """A row: the method and its cells, in the order of the head."""
+    """A row of the table of costs: a method, and a cell per column."""
 
     method: str
     cells: Sequence[str]
 
 
 def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[str], list[Cost]]:
-    """The head and the rows; a column of which nothing is known is left out."""
+    """Headings and rows of the table of costs, without columns that are blank for all methods."""
     head = ["parameters", "steps", "batch", "FLOPs a step", "time a step", "most memory", "trained on"]
     rows = []
     for by_seed in comparison.group.results.values():
@@ -170,12 +170,12 @@ def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[
 
 
 def joined(values: Iterable[str]) -> str:
-    """Each once."""
+    """Distinct values, in order, separated by commas."""
     return ", ".join(dict.fromkeys(values))
 
 
 def duration(seconds: float) -> str:
-    """In milliseconds or seconds, two or three digits.
+    """A duration in milliseconds or seconds, with two or three digits.
 
     >>> duration(0.0586), duration(1.2596)
     ('59 ms', '1.26 s')
@@ -184,7 +184,7 @@ def duration(seconds: float) -> str:
 
 
 def operations(flops: float) -> str:
-    """With the prefix that leaves one to three digits before the point.
+    """FLOPs with the SI prefix that leaves one to three digits before the point.
 
     >>> operations(0.0), operations(4.08e9), operations(2.5e13)
     ('0 FLOP', '4.08 GFLOP', '25 TFLOP')
@@ -194,7 +194,7 @@ def operations(flops: float) -> str:
 
 
 def machine(record: Record) -> str:
-    """What it was trained on, as far as that is on record."""
+    """Device of the training, as far as it is recorded."""
     environment = record.environment
     if environment.get("devices"):
         return joined(environment["devices"])
@@ -203,7 +203,7 @@ def machine(record: Record) -> str:
 
 
 def environment(records: Iterable[Record]) -> list[Fact]:
-    """What is on record of the machines and programs, each value once."""
+    """Recorded facts of machines and software, each distinct value once."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
         for name, value in record.environment.items():
@@ -220,7 +220,7 @@ def environment(records: Iterable[Record]) -> list[Fact]:
 
 
 def commands(comparison: Comparison, records: Mapping[Path, Record]) -> list[tuple[str, str, str]]:
-    """Of every run: its folder, what trains it again, and what was typed; the last is "" where that is not known."""
+    """For every run its folder, a command that trains it again, and the original command ("" if unknown)."""
     found = []
     for result in comparison.group.every:
         typed = records[result.folder].environment.get("command", [])

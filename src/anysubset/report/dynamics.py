@@ -1,4 +1,4 @@
-"""How training went, from the logs of runs: conflict between the cases, their weights, and what was learned when."""
+"""Figures of training from the logs of runs: conflicts between cases, their coefficients, learning of modalities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from anysubset.report.diagnostics import (
 )
 from anysubset.scenarios import Scenario
 
-STILL = 1e-9  # As near to 1 as a weight is that nothing was added to.
+STILL = 1e-9  # Coefficients closer to 1 than this were not changed by decoupling.
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure: its `svg`, the legend below it, and what it is of."""
+    """A figure: its `svg` element, the entries of its legend, and its caption."""
 
     svg: str
     keys: Sequence[figures.Key] = ()
@@ -33,10 +33,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Figures of one method that decouples, of its first seed.
+    """Figures of the first seed of a method that decouples.
 
-    conflict: in words. worst: the pair of cases with the most negative mean cosine, in words. weights: none where no
-    weight ever left 1.
+    conflict: mean share of conflicting pairs, as text. worst: the pair of cases with the most negative mean cosine, as
+    text. weights: None if all coefficients stayed at 1.
     """
 
     method: str
@@ -51,12 +51,12 @@ class Dynamics:
 def dynamics(
     folders: Mapping[str, tuple[int, Path]], modalities: Scenario, name: str
 ) -> tuple[list[Dynamics], Drawn | None, Drawn | None]:
-    """Of every method that decouples, the share of conflict of all of them, and what was learned by the first method.
+    """Figures of every method that decouples, one figure of all their conflicts, and one of learning by modality.
 
     Args:
-        folders: by method, the seed and the run folder that stand for it.
+        folders: by method, the seed and the folder of the run that is shown.
         modalities: in the order of the task.
-        name: before every id.
+        name: prefix of all ids in the page.
     """
     histories = {
         method: history for method, (_, path) in folders.items() if (history := read_history(path)) is not None
@@ -72,12 +72,12 @@ def dynamics(
             figures.conflict_over_steps(histories, list(folders), f"{name}-conflict"),
             figures.keys(list(histories), list(folders)),
         )
-    # Methods that decouple say most of who is learned when; of others the first that trains modalities alone.
+    # Learning is shown for a method that decouples, or else for the first that trains single modalities.
     return found, share, speed({**{each: folders[each] for each in histories}, **folders}, f"{name}-learned")
 
 
 def of_method(method: str, seed: int, history: History, modalities: Scenario, name: str) -> Dynamics:
-    """From its log."""
+    """Figures from the log of one method."""
     angles = figures.before_and_after(history, f"{name}-angles")
     sides = (figures.Key("var(--muted)", "4 2", "before"), figures.Key("var(--accent)", "none", "after"))
     matrix = mean_cosines(history)
@@ -103,7 +103,7 @@ def of_method(method: str, seed: int, history: History, modalities: Scenario, na
 
 
 def speed(folders: Mapping[str, tuple[int, Path]], name: str) -> Drawn | None:
-    """How much of its loss each modality alone has lost, of the first run that trains them alone."""
+    """Relative decrease of the loss of each single modality, in the first run that trains single modalities."""
     for method, (seed, path) in folders.items():
         losses = read_losses(path)
         if not len(losses.step):

@@ -1,4 +1,4 @@
-"""The figures of the page; each gives an `svg` element."""
+"""Figures of the page, each as an `svg` element."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from anysubset.report.diagnostics import (
 )
 from anysubset.scenarios import Scenario
 
-WIDTH = 5.2  # Inches: 600 pixels on a page, and still to be read on the 360 of a phone.
-MATRIX = 32  # Cases that a matrix can show one by one.
+WIDTH = 5.2  # Inches: 600 pixels in the page, and still legible on a phone of 360 pixels.
+MATRIX = 32  # Up to so many cases, a matrix shows each case.
 THIRDS = ("first third", "middle third", "last third")
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend, which stands below a figure: what it looks like there, and its name."""
+    """An entry of the legend below a figure: colour and dashes of a line, and its name."""
 
     colour: str
     dash: str
@@ -37,7 +37,7 @@ class Key:
 
 
 def keys(names: Sequence[str], order: Sequence[str] | None = None) -> list[Key]:
-    """The legend of lines; order: of those that colours are given to, by default these names."""
+    """Legend of lines. order: all names that share the colours, in order; by default `names`."""
     patterns = ("none", "5 2", "1.5 1.5", "5 1.5 1.5 1.5")
     places = [(order or names).index(name) for name in names]
     return [
@@ -51,9 +51,9 @@ def keys(names: Sequence[str], order: Sequence[str] | None = None) -> list[Key]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's score against the number missing.
+    """Score of a method against the number of missing modalities.
 
-    missing, score: as many numbers. low, high: what each lies between, or None where nothing is known of that.
+    missing, score: of equal length. low, high: limits of each score, or None if unknown.
     scenarios: (number missing, score) of each scenario.
     """
 
@@ -65,9 +65,9 @@ class Curve:
 
 
 def against_missing(curves: Mapping[str, Curve], methods: Sequence[str], label: str, name: str) -> str:
-    """A line a method, with what each point lies between; a faint dot for each scenario.
+    """A line per method with error bars, and a faint dot per scenario.
 
-    methods: all of the page, here and below, so that each has one colour in every figure.
+    methods: all methods of the page, here and below, so that a method has the same colour in every figure.
     """
     with svg.drawing():
         figure, (axes,) = svg.canvas(WIDTH, 2.9)
@@ -92,7 +92,7 @@ def against_missing(curves: Mapping[str, Curve], methods: Sequence[str], label: 
 
 
 def worth(values: Mapping[str, Mapping[str, float]], methods: Sequence[str], label: str, name: str) -> str:
-    """Bars: what each modality is worth to each method."""
+    """Bars: Shapley value of each modality for each method."""
     modalities = list(next(iter(values.values())))
     with svg.drawing():
         figure, (axes,) = svg.canvas(WIDTH, 0.6 + len(modalities) * (0.1 + 0.16 * len(values)))
@@ -111,7 +111,7 @@ def worth(values: Mapping[str, Mapping[str, float]], methods: Sequence[str], lab
 
 
 def reliability(bins: Mapping[str, Sequence[tuple[float, float, int]]], methods: Sequence[str], name: str) -> str:
-    """The share that is right against the mean chance, a line a method; the diagonal is perfect."""
+    """Reliability diagram: accuracy against mean probability, a line per method; the diagonal is perfect."""
     with svg.drawing():
         figure, (axes,) = svg.canvas(3.6, 3.1)
         axes.plot([0.5, 1], [0.5, 1], color=svg.MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -119,18 +119,18 @@ def reliability(bins: Mapping[str, Sequence[tuple[float, float, int]]], methods:
             place = methods.index(method)
             chances, right, _ = zip(*rows, strict=True)
             axes.plot(chances, right, color=svg.colour(place), linestyle=svg.dashes(place), marker=svg.marker(place))
-        axes.set_xlabel("mean chance of the answers")
+        axes.set_xlabel("mean probability of the predictions")
         axes.set_ylabel("share that is right")
         axes.set_xlim(0.48, 1.02)
         axes.set_ylim(-0.03, 1.03)
-        return svg.as_svg(figure, name, "Reliability: share of right answers against their mean chance")
+        return svg.as_svg(figure, name, "Reliability: share of right predictions against their mean probability")
 
 
 # --------------------------------------------------------------------------------------------------- conflict
 
 
 def conflict_over_steps(histories: Mapping[str, History], methods: Sequence[str], name: str) -> str:
-    """The share of conflicting pairs, a line a method, smoothed; single steps faint."""
+    """Share of conflicting pairs over the steps, a smoothed line per method; single steps as faint dots."""
     with svg.drawing():
         figure, (axes,) = svg.canvas(WIDTH, 2.1)
         for method, history in histories.items():
@@ -147,7 +147,7 @@ def conflict_over_steps(histories: Mapping[str, History], methods: Sequence[str]
 
 
 def weights_over_steps(history: History, name: str) -> str:
-    """The weight of each case, smoothed over 100 steps, in the order of `cases_in_order`."""
+    """Coefficient of each case over the steps, smoothed over 100 steps, in the order of `cases_in_order`."""
     weights = by_case(history, history.weights)
     places = cases_in_order(history)
     with svg.drawing():
@@ -166,18 +166,18 @@ def weights_over_steps(history: History, name: str) -> str:
 
 
 def line(axes: Axes, place: int, history: History, values: Array) -> None:
-    """One smoothed line."""
+    """Draw one smoothed line."""
     found = smoothed(history.step, values)
     axes.plot(history.step, found, color=svg.colour(place), linestyle=svg.dashes(place), linewidth=1.4)
 
 
 def cases_in_order(history: History) -> list[int]:
-    """Places of the cases, fewest modalities first."""
+    """Indices of the cases, fewest modalities first."""
     return sorted(range(len(history.cases)), key=lambda place: history.cases[place].count("+"))
 
 
 def weight_names(history: History) -> list[str]:
-    """What the lines of `weights_over_steps` are."""
+    """Names of the lines of `weights_over_steps`."""
     places = cases_in_order(history)
     if len(places) > MATRIX:
         sizes = sorted({history.cases[place].count("+") + 1 for place in places})
@@ -186,9 +186,9 @@ def weight_names(history: History) -> list[str]:
 
 
 def cosines(history: History, modalities: Scenario, name: str) -> list[str]:
-    """A drawing a third of training: the mean cosine of every pair of cases; dots say which modalities a case has.
+    """A matrix per third of training: mean cosine of each pair of cases; dots mark the modalities of a case.
 
-    More than 32 cases are put together by their number of modalities.
+    More than 32 cases are grouped by their number of modalities.
     """
     last = int(history.step[-1])
     ends = [0.0, last / 3, 2 * last / 3, float(last)]
@@ -220,7 +220,7 @@ def cosines(history: History, modalities: Scenario, name: str) -> list[str]:
 
 
 def numbered(axes: Axes, count: int) -> None:
-    """The numbers of modalities, 1 and more, on the left and below."""
+    """Label rows and columns with numbers of modalities, from 1."""
     places, names = np.arange(count) + 0.46, [str(each + 1) for each in range(count)]
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
@@ -242,17 +242,17 @@ def by_size(matrix: Array, sizes: Array) -> Array:
 
 
 def squares(axes: Axes, matrix: Array) -> None:
-    """A square for each entry: the accent's colour above 0, the other one below, the fainter the nearer to 0."""
+    """Draw a square per entry: one colour for positive, another for negative values, fainter towards 0."""
     for row, values in enumerate(matrix.tolist()):
         for column, value in enumerate(values):
             if np.isfinite(value):
                 colour = svg.ACCENT if value >= 0 else svg.AGAINST
-                # A little under one, so that rounding does not make what is opaque lose its attribute.
+                # Just below 1, because matplotlib omits the attribute of opaque patches.
                 axes.add_patch(Rectangle((column, row), 0.92, 0.92, facecolor=colour, alpha=min(abs(value), 0.99)))
 
 
 def beside(axes: Axes, names: Sequence[Scenario], modalities: Scenario) -> None:
-    """Dots on the left and above, for the modalities of each row and column."""
+    """Draw dots left of and above the matrix for the modalities of each row and column."""
     count, step = len(names), max(len(names) / 15, 0.45)
     for place, each in enumerate(modalities):
         at = -(len(modalities) - place) * step
@@ -269,7 +269,7 @@ def beside(axes: Axes, names: Sequence[Scenario], modalities: Scenario) -> None:
 
 
 def before_and_after(history: History, name: str) -> str | None:
-    """How many pairs of gradients make which angle, before and after; None where what is needed was not logged."""
+    """Histogram of the angles between gradients before and after decoupling; None if they were not logged."""
     before, after = angles(history)
     if not len(before):
         return None
@@ -288,7 +288,7 @@ def before_and_after(history: History, name: str) -> str | None:
 
 
 def learning(values: Mapping[str, Sequence[float]], steps: Sequence[int], name: str) -> str:
-    """How much of its first loss each modality has lost when it is alone, a line a modality."""
+    """Relative decrease of the loss of each single modality over the steps, a line per modality."""
     with svg.drawing():
         figure, (axes,) = svg.canvas(WIDTH, 2.1)
         for place, found in enumerate(values.values()):

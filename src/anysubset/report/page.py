@@ -1,4 +1,4 @@
-"""One page of runs: a single HTML file, without scripts, that needs nothing else to be read."""
+"""The report: one self-contained HTML page without scripts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ from anysubset.system.run_folder import read_record
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A row a scenario: its name, and for each method what `columns` says, in per cent, or "".
+    """Table of calibration: a row per scenario with the `columns` of each method, in per cent or "".
 
-    of: what the answers are answers to.
+    of: what is predicted, as text.
     """
 
     of: str
@@ -48,7 +48,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Everything that a page says of the runs of one dataset; see the template for how."""
+    """Content of the page on one dataset; the template lays it out."""
 
     name: str
     title: str
@@ -86,18 +86,18 @@ def page(
     galleries: Mapping[str, Gallery | str] | None = None,
     draws: int = DRAWS,
 ) -> str:
-    """The text of the file.
+    """HTML text of the report.
 
     Args:
         groups: the runs, by dataset.
-        metric: by default the usual one of each dataset.
-        region: one of the metric's, or None for their mean.
-        reference: as in `compare`.
-        galleries: pictures of volumes by dataset, or why there are none.
+        metric: by default the first that was scored of `USUAL` on each dataset.
+        region: of the metric, or None for the mean over its regions.
+        reference: method that the others are compared with, as in `reference_of`.
+        galleries: pictures of volumes by dataset, or the reason why there are none.
         draws: of the bootstrap.
 
     Raises:
-        InputError: if there is no such metric, region or reference, or a run folder is damaged.
+        InputError: if metric, region or reference are unknown, or a run folder is damaged.
     """
     chapters = []
     for place, group in enumerate(groups):
@@ -118,7 +118,7 @@ def page(
 
 
 def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery | str, draws: int) -> Chapter:
-    """The runs of one dataset."""
+    """Content of the page on one dataset."""
     group = comparison.group
     differences = compare(comparison, reference, draws=draws)
     board = Scoreboard(comparison, reference, differences, draws)
@@ -158,7 +158,7 @@ def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery 
 
 
 def by_region(comparison: Comparison, reference: str, draws: int) -> list[tuple[str, list[Row]]]:
-    """The map of each region, where the map of all is of their mean; without differences to the reference."""
+    """A map of scores per region if the main map shows their mean; without differences to the reference."""
     regions = comparison.group.first.regions(comparison.metric)
     if comparison.region is not None or len(regions) < 2:
         return []
@@ -170,7 +170,7 @@ def by_region(comparison: Comparison, reference: str, draws: int) -> list[tuple[
 
 
 def unit(metric: str) -> str:
-    """Beside an axis."""
+    """Label of an axis."""
     return f"{SHARES[metric]}, %" if metric in SHARES else heading(metric)
 
 
@@ -185,7 +185,7 @@ def curve(board: Scoreboard, name: str) -> Drawn | None:
 
 
 def shapley(worth: Worth, comparison: Comparison, name: str) -> Drawn | None:
-    """Bars of what modalities are worth."""
+    """Bar chart of Shapley values."""
     if not worth.shapley:
         return None
     points = "points of " if scale_of(comparison.metric) == 100 else ""
@@ -195,12 +195,12 @@ def shapley(worth: Worth, comparison: Comparison, name: str) -> Drawn | None:
 
 
 def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
-    """Of methods whose chances are on record; None where there are none."""
+    """Calibration of the methods whose probabilities were recorded; None if there are none."""
     return calibrated_classes(comparison, name) or calibrated_voxels(comparison)
 
 
 def calibrated_classes(comparison: Comparison, name: str) -> Calibrated | None:
-    """Error, confidence and accuracy of answers that are classes."""
+    """Calibration error, confidence and accuracy of predicted classes."""
     found = {
         method: values
         for method, by_seed in comparison.group.results.items()
@@ -236,7 +236,7 @@ def mean_calibrations(results: Sequence[Result]) -> dict[Scenario, tuple[float, 
 
 
 def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
-    """The error alone, of answers that are regions: the mean over the patients, and over the seeds."""
+    """Calibration error of voxels: the mean over patients and seeds."""
     found = {}
     for method, by_seed in comparison.group.results.items():
         if all("ece" in result.metrics for result in by_seed.values()):
@@ -250,7 +250,7 @@ def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
 def in_rows(
     comparison: Comparison, found: Mapping[str, Mapping[Scenario, Sequence[float]]]
 ) -> list[tuple[str, list[list[str]]]]:
-    """By scenario, what was found of each method, in per cent."""
+    """Rows of the table: per scenario, the numbers of each method in per cent."""
     columns = max(len(numbers) for values in found.values() for numbers in values.values())
     return [
         (

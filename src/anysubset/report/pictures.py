@@ -1,4 +1,4 @@
-"""Slices of volumes with the contours of prediction and truth, as PNGs inside the page."""
+"""Slices of volumes with the contours of prediction and ground truth, as PNGs inside the page."""
 
 import base64
 import io
@@ -16,9 +16,9 @@ from anysubset.report.svg import drawing
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import shown
 
-TRUTH, PREDICTION = "#ffd84d", "#35d0ff"  # On the black of a scan, in light and dark alike.
+TRUTH, PREDICTION = "#ffd84d", "#35d0ff"  # Visible on the black background of a scan.
 PIXELS = 240
-MOST = 5  # Methods, to bound the size of the page.
+MOST = 5  # Methods with pictures, to bound the size of the page.
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Wanted:
-    """patients: why each is shown, and its id. scenarios: why each is shown, and which it is. methods: of the table."""
+    """patients: (reason, id). scenarios: (reason, scenario). methods: labels in the tables."""
 
     patients: Sequence[tuple[str, str]]
     scenarios: Sequence[tuple[str, Scenario]]
@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Picture:
-    """data: the PNG as a URI. label: what is to be seen. caption: below it."""
+    """data: the PNG as a data URI. label: alternative text. caption: text below it."""
 
     data: str
     label: str
@@ -54,17 +54,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """patients: in words, and for each method a picture a scenario. note: what is left out, or ""."""
+    """patients: (title, for each method a picture per scenario). note: what is left out, or ""."""
 
     patients: Sequence[tuple[str, Sequence[tuple[str, Sequence[Picture]]]]]
     note: str
 
 
 def wanted(comparison: Comparison) -> Wanted | None:
-    """The best, the median and the worst patient who has every modality, by the mean over scenarios and methods.
+    """Select what is shown: the best, the median and the worst complete patient by mean score.
 
-    In complete input, in the scenario with one missing that scores least, and in the modality that scores least alone.
-    None where samples have no score by themselves, or no patient is complete.
+    Each with all modalities, in the worst scenario with one missing modality, and in the worst single modality. None
+    for metrics that only a set has, and if no patient is complete.
     """
     names = comparison.modalities
     by_patient: dict[str, list[float]] = {}
@@ -100,7 +100,7 @@ def wanted(comparison: Comparison) -> Wanted | None:
 
 
 def gallery(comparison: Comparison, asked: Wanted, cuts: Mapping[tuple[str, str, Scenario], Cut]) -> Gallery:
-    """From the slices by method, patient and scenario."""
+    """Pictures from the slices by method, patient and scenario."""
     patients = []
     for why, patient in asked.patients:
         rows = []
@@ -125,7 +125,7 @@ def gallery(comparison: Comparison, asked: Wanted, cuts: Mapping[tuple[str, str,
 
 
 def as_uri(cut: Cut) -> str:
-    """A PNG of a slice: outer regions in thick lines, inner ones in thin lines."""
+    """A slice as PNG data URI: outer regions in thick lines, inner ones in thin lines."""
     inside = cut.image[cut.image != 0]  # The background of a prepared volume is exactly 0.
     low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0.0, 1.0)
     image = np.where(cut.image == 0, low, cut.image)
@@ -143,14 +143,14 @@ def as_uri(cut: Cut) -> str:
         file = io.BytesIO()
         figure.savefig(file, format="png", facecolor="black")
     small = io.BytesIO()
-    # With a palette it takes a third of the bytes.
+    # A palette cuts the size to a third.
     painted = Image.open(file).convert("RGB").quantize(palette=palette(), dither=Image.Dither.NONE)
     painted.save(small, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
 
 
 def palette() -> Image.Image:
-    """Greys, and both contours at some transparencies over some of them."""
+    """Palette of greys, and of both contour colours at several opacities over greys."""
     greys = np.linspace(0, 255, 96)
     colours = [[grey] * 3 for grey in greys.tolist()]
     for name in (TRUTH, PREDICTION):

@@ -1,4 +1,4 @@
-"""The scores of a page: verdicts, the map of scenarios, curves against the number missing, worths of modalities."""
+"""Scores of the page: verdicts, map of scenarios, curves over the number of missing modalities, Shapley values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from anysubset.scoring import robustness
 from anysubset.scoring.scores import number
 from anysubset.scoring.statistics import DRAWS, Numbers, percentile_interval, resampled_means
 
-FEW = 5  # Modalities of which every scenario has a row.
-ENDS = 10  # Scenarios shown from either end, where there are more.
+FEW = 5  # Up to so many modalities, every scenario has a row.
+ENDS = 10  # With more modalities, so many of the best and of the worst scenarios are shown.
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is to be known of a method first; texts.
+    """Summary of a method, as texts.
 
-    spread: of the mean. difference, intervals, p: to the reference, or nothing. tone: of the verdict.
+    spread: of the mean. difference, intervals, p: to the reference, or empty. tone: `good`, `bad` or `plain`.
     """
 
     method: str
@@ -42,7 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score: as text, what it lies between, how good it is from 0 to 1 in its table, and what is claimed of it."""
+    """A score as text, its spread, its position from worst (0) to best (1), and the verdict."""
 
     text: str
     spread: str
@@ -52,7 +52,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the map: its name, whether each modality is present (None in a mean), how many samples, the cells."""
+    """A line of the map: name, presence of each modality (None for means), number of samples, a cell per method."""
 
     name: str
     present: Sequence[bool] | None
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Scoreboard:
-    """Scores with what is known of their spread: over the seeds, or over samples where there is one seed.
+    """Scores with their spread: over seeds, or over samples for a method with a single seed.
 
     differences: of each method to the reference, in the order of the lines of the comparison.
     """
@@ -77,7 +77,7 @@ class Scoreboard:
 
     @cached_property
     def resampled(self) -> dict[str, Numbers]:
-        """(draws, scenarios) of each method with one seed whose metric each sample has by itself."""
+        """(draws, scenarios): bootstrap means of each method with a single seed, if single samples have the metric."""
         found = {}
         for method, by_seed in self.comparison.group.results.items():
             if len(by_seed) == 1:
@@ -89,7 +89,7 @@ class Scoreboard:
         return found
 
     def limits(self, method: str, some: Sequence[Scenario]) -> tuple[float, float] | None:
-        """Mean less and plus a standard deviation over the seeds; of one seed, 95 % over the samples; else None."""
+        """Mean minus and plus a standard deviation over seeds; the 95 % interval over samples for one seed; or None."""
         values = list(self.comparison.by_seed(method, some).values())
         if len(values) > 1:
             return fmean(values) - stdev(values), fmean(values) + stdev(values)
@@ -99,7 +99,7 @@ class Scoreboard:
         return None
 
     def spread(self, method: str, some: Sequence[Scenario]) -> str:
-        """`± deviation`, `low to high`, or nothing."""
+        """`± standard deviation`, `low to high`, or empty."""
         limits = self.limits(method, some)
         if limits is None:
             return ""
@@ -109,7 +109,7 @@ class Scoreboard:
 
     @property
     def spread_in_words(self) -> str:
-        """What stands beside the scores."""
+        """Description of the spread shown beside the scores."""
         seeds = {len(by_seed) for by_seed in self.comparison.scores.values()}
         if seeds == {1}:
             return "95 % interval, bootstrap over samples" if self.resampled else "no interval: one seed"
@@ -119,12 +119,12 @@ class Scoreboard:
     # -------------------------------------------------------------------------------------------------- tables
 
     def score(self, method: str, some: Sequence[Scenario]) -> float | None:
-        """The mean over the seeds; None where a seed has none."""
+        """Mean over the seeds; None if a seed has no score."""
         values = self.comparison.by_seed(method, some)
         return fmean(values.values()) if len(values) == len(self.comparison.scores[method]) else None
 
     def cards(self) -> list[Card]:
-        """One a method."""
+        """A card per method."""
         comparison = self.comparison
         metric, every = comparison.metric, comparison.group.first.scenarios
         found = []
@@ -157,7 +157,7 @@ class Scoreboard:
         return found
 
     def rows(self) -> list[Row]:
-        """Scenarios, then means by number missing and over all; of many modalities the ends alone, after the means."""
+        """Scenarios, then means; with many modalities first the means, then the best and the worst scenarios."""
         comparison = self.comparison
         single = [line for line in comparison.lines if line.family == "scenario"]
         means = [line for line in comparison.lines if line.family != "scenario"]
@@ -175,11 +175,11 @@ class Scoreboard:
         ]
 
     def larger(self, single: Sequence[Line], place: int) -> bool:
-        """Whether a scenario has more modalities than the one before."""
+        """True if a scenario has more modalities than the one before it."""
         return place > 0 and len(single[place].scenarios[0]) > len(single[place - 1].scenarios[0])
 
     def best_first(self, single: Sequence[Line]) -> list[Line]:
-        """Lines of scenarios by their mean over the methods; those without a score are left out."""
+        """Lines of scenarios with a score, sorted by their mean over the methods, best first."""
         scores = {}
         for line in single:
             found = [self.score(method, line.scenarios) for method in self.comparison.methods]
@@ -190,13 +190,13 @@ class Scoreboard:
         return sorted(chosen, key=lambda line: scores[line.scenarios[0]], reverse=self.comparison.higher)
 
     def scale(self, some: Sequence[Scenario]) -> tuple[float, float]:
-        """The least and the greatest score of a scenario."""
+        """Lowest and highest score of these scenarios over all methods."""
         found = [self.score(method, [scenario]) for method in self.comparison.methods for scenario in some]
         known = [each for each in found if each is not None]
         return (min(known), max(known)) if known else (0.0, 1.0)
 
     def row(self, line: Line, scale: tuple[float, float], rule: bool) -> Row:
-        """Of the map."""
+        """A row of the map."""
         comparison = self.comparison
         single = line.family == "scenario"
         present = [name in line.scenarios[0] for name in comparison.modalities] if single else None
@@ -223,7 +223,7 @@ class Scoreboard:
         return Row(name, present, samples, cells, rule)
 
     def claimed(self, method: str, line: Line) -> str:
-        """`better`, `worse`, or nothing."""
+        """`better`, `worse`, or empty."""
         if method not in self.differences:
             return ""
         found = self.differences[method][self.comparison.lines.index(line)]
@@ -232,7 +232,7 @@ class Scoreboard:
     # ------------------------------------------------------------------------------------------------- figures
 
     def curves(self) -> dict[str, Curve]:
-        """By method, in per cent where the metric is shown so; methods without every number missing are left out."""
+        """Curve by method, in the units of the metric's column; methods without scores are left out."""
         scale = scale_of(self.comparison.metric)
         groups = [line for line in self.comparison.lines if line.family == "missing"]
         count = len(self.comparison.modalities)
@@ -256,7 +256,7 @@ class Scoreboard:
 
 
 def scale_of(metric: str) -> float:
-    """100 for what is shown in per cent."""
+    """100 for metrics printed in per cent, otherwise 1."""
     return 100.0 if number(metric, 1.0) == "100.0" else 1.0
 
 
@@ -265,10 +265,11 @@ def scale_of(metric: str) -> float:
 
 @dataclass(frozen=True)
 class Worth:
-    """shapley: by method and modality, in the units of the metric's column. pairs: by pair, a cell a method.
+    """Contributions of modalities.
 
-    violations: by method, how many of how many steps make it worse, and the largest in words.
-    empty: the score without any modality, in words; "" where it is not known, and then no value is either.
+    shapley: by method and modality, in the units of the metric's column. pairs: interactions, a cell per method.
+    violations: method, how many additions of one modality make the score worse, and the largest ones as text.
+    empty: score without any input, as text; "" if unknown, and then there are no values.
     """
 
     shapley: Mapping[str, Mapping[str, float]]
@@ -278,7 +279,7 @@ class Worth:
 
 
 def worth_of(comparison: Comparison) -> Worth:
-    """Of each method whose every scenario has a score."""
+    """Contributions for each method with a score in every scenario."""
     names, metric = comparison.modalities, comparison.metric
     scale = scale_of(metric)
     empty, source = empty_score(comparison)

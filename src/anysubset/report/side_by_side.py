@@ -170,17 +170,18 @@ def robustness_grid(comparison: Comparison, rates: Mapping[str, float] | None = 
     expected = [] if rates is None else ["expected"]
     head = ["method", "worst", "where", "gain", "area", *expected, *names, *(["strongest pair"] if source else [])]
     notes = [
-        "gain: all modalities against the best one alone, > 0 where they are better. area: under the mean against the "
-        "number missing.",
-        "worse with more: how often one more modality makes it worse, and where most. Of means over the seeds.",
+        "gain: of all modalities over the best single one, > 0 if all are better. area: under the curve of mean "
+        "score against number of missing modalities.",
+        "worse with more: number of cases in which adding a modality makes the score worse, and the largest. Of means "
+        "over the seeds.",
     ]
     if rates is not None:
         words = ", ".join(f"{name} with probability {rate:g}" for name, rate in rates.items())
         notes.append(
-            f"expected: the mean score where samples lack {words}, independently; who would have nothing is left out."
+            f"expected: mean score if samples lack {words}, independently; samples without any modality are left out."
         )
     if source:
-        same, apart = "say the same", "are more together"
+        same, apart = "are redundant", "are complementary"
         notes.append(
             f"Columns of modalities: exact Shapley values, from {number(comparison.metric, empty)} ({source}) without "
             "any. Strongest pair: Shapley interaction, < 0 where the two "

@@ -1,4 +1,4 @@
-"""Drawings of matplotlib as parts of a page: their colours are those of the page's style, in light and dark alike."""
+"""matplotlib figures as SVG inside the page, with colours from the page's style sheet (light and dark)."""
 
 import io
 import re
@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Colours that stand for variables of the page's style while something is drawn.
+# Placeholder colours, replaced by CSS variables once a figure is drawn.
 INK, MUTED, RULE, ACCENT, AGAINST = "#010101", "#010102", "#010103", "#010104", "#010105"
 SERIES = tuple(f"#0102{place:02x}" for place in range(1, 9))
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
@@ -24,9 +24,9 @@ VARIABLES = {
     **{colour: f"var(--s{place})" for place, colour in enumerate(SERIES, start=1)},
 }
 STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # A dollar in a name is a dollar.
-    "svg.fonttype": "none",  # Text stays text, in the page's own font.
-    "svg.hashsalt": "anysubset",  # The same drawing has the same bytes.
+    "text.parse_math": False,  # A dollar sign in a name is no formula.
+    "svg.fonttype": "none",  # Text stays text, set in the font of the page.
+    "svg.hashsalt": "anysubset",  # The same figure gives the same bytes.
     "font.size": 9.5,
     "font.family": "sans-serif",
     "text.color": INK,
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The look of all drawings, whatever the user's own settings of matplotlib are."""
+    """Apply the style of all figures, whatever the user's own matplotlib settings are."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -61,34 +61,34 @@ def drawing() -> Iterator[None]:
 
 
 def canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A drawing of some inches with axes side by side."""
+    """A figure of width x height inches with axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)
     return figure, list(axes[0])
 
 
 def colour(place: int) -> str:
-    """Of a line among several; after the eighth they begin again, with other dashes."""
+    """Colour of the line with this index; repeats after eight, with other dashes."""
     return SERIES[place % len(SERIES)]
 
 
 def dashes(place: int) -> Any:
-    """Of a line among several."""
+    """Dash pattern of the line with this index."""
     return DASHES[place // len(SERIES) % len(DASHES)]
 
 
 def marker(place: int) -> str:
-    """Of a line among several, so that they are told apart without colours."""
+    """Marker of the line with this index, to distinguish lines without colour."""
     return MARKERS[place % len(MARKERS)]
 
 
 def as_svg(figure: Figure, name: str, label: str) -> str:
-    """An `svg` element for the inside of a page.
+    """The figure as an `svg` element for the page.
 
     Args:
         figure: drawn within `drawing`.
-        name: put before every id, so that several may stand on one page.
-        label: what it shows, for those who do not see it.
+        name: prefix of all ids, so that a page can hold several figures.
+        label: alternative text.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
@@ -106,14 +106,14 @@ def as_svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
-    # The font is the page's; its size alone stays.
+    # Keep the font size only; the font is that of the page.
     text = re.sub(r"font: (?:[\d.]+ )?([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
     return re.sub("|".join(VARIABLES), lambda found: VARIABLES[found[0]], text)
 
 
 def escaped(text: str) -> str:
-    """For an attribute.
+    """Escape text for an HTML attribute.
 
     >>> escaped('a<b "c"')
     'a&lt;b &quot;c&quot;'
