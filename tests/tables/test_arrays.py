@@ -193,7 +193,7 @@ def test_damage_is_refused(tmp_path, table_fault):
     path.write_bytes(whole[:200] + b"damage" + whole[206:])
     assert "cannot be read: damaged" in table_fault(path)
     path.write_bytes(b"")
-    assert "no known format" in table_fault(path)
+    assert "no supported format" in table_fault(path)
     assert "cannot be read: No such file" in table_fault(tmp_path / "nothing.npz")
     assert "without .csv or .csd" in table_fault(tmp_path)
 

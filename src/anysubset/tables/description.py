@@ -1,4 +1,4 @@
-"""What a table holds, before anyone trains on it: plain numbers, names and lines, which JSON can hold."""
+"""Describe a table for `anysubset inspect`: numbers, names and lines, which JSON can hold."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,27 +18,28 @@ Report = dict[str, Any]
 
 
 def inspect_table(path: Path | str, **options: Any) -> Report:
-    """The description of a file or folder, with `path`, `faults` and, where NaN or infinite values are the only fault,
-    everything else as it is with those at 0.
+    """Describe the table in a file or folder, with its `path` and `faults`.
 
-    The options are those of `read_table`. A file that cannot be read has `path` and `faults` alone.
+    If NaN or infinite values are the only fault, the rest is described with those set to 0. For a file that cannot be
+    read, there are `path` and `faults` only. The options are those of `read_table`.
     """
     faults: list[str] = []
     for clean in dict.fromkeys([options.pop("clean", None), "zero"]):
         try:
             return {"path": str(path), "faults": faults, **describe(read_table(path, clean=clean, **options))}
         except InputError as error:
-            # With the same line twice, cleaning did not help.
+            # The same line again means that cleaning did not help.
             faults += [str(error)] if str(error) not in faults else []
     return {"path": str(path), "faults": faults}
 
 
 def describe(table: Table) -> Report:
-    """A report that JSON can hold.
+    """Describe a table.
 
-    layout: of the file, or None. samples. groups: how many, or None. modalities: see `describe_modality`. scenarios:
-    `text+audio` to samples that have just these. target: see `describe_target`. splits: name to samples, groups and
-    target. notes: lines.
+    Returns:
+        layout: of the file, or None. samples: number. groups: number, or None. modalities: see `describe_modality`.
+        scenarios: number of samples with exactly these modalities, by name such as `text+audio`. target: see
+        `describe_target`. splits: samples, groups and target by name. notes: lines for the user.
     """
     origin = table.origin
     notes = list(origin.notes) if origin else []
@@ -57,9 +58,13 @@ def describe(table: Table) -> Report:
 
 
 def describe_modality(table: Table, name: str, observed: Observed) -> Report:
-    """samples: that have it. shape: of one. minimum, maximum, mean, deviation: over real steps. constant: columns that
-    never change. all_zero: samples that hold zeros alone. lengths: least, mean and greatest, for sequences. padding:
-    where the file had it. cleaned: NaN and infinite values that became 0.
+    """Describe a modality.
+
+    Returns:
+        samples: number that have it. shape: of one sample. minimum, maximum, mean, deviation: over real steps.
+        constant: number of columns with one value only. all_zero: number of samples that hold zeros only. lengths:
+        least, mean and greatest, for sequences. padding: end with padding in the file. cleaned: number of values that
+        were set to 0.
     """
     origin = table.origin
     values = observed.values if observed.valid is None else observed.values[observed.valid]
@@ -85,17 +90,21 @@ def describe_modality(table: Table, name: str, observed: Observed) -> Report:
 
 
 def scenarios_of(table: Table) -> dict[str, int]:
-    """How many samples have just these modalities, by their names joined; the most frequent first."""
+    """Number of samples with exactly these modalities, by scenario, the most frequent first."""
     return dict(Counter(map(scenario_name, presence(table).values())).most_common())
 
 
 def describe_target(target: Tensor) -> Report:
-    """For classes, counts and majority, the share of the largest. For regression, range, mean and median, how many are
-    negative, zero and positive, and majority, the share of the larger sign among those that are not zero, or None.
+    """Describe a target.
+
+    Returns:
+        For classes `counts` by class, and `majority`, the share of the largest. For regression `minimum`, `maximum`,
+        `mean`, `median`, the numbers of `negative`, `zero` and `positive` targets, and `majority`, the share of the
+        more frequent sign among targets that are not 0, or None.
     """
     if not target.is_floating_point():
         counts = Counter(target.tolist())
-        report: Report = {"kind": "classes", "counts": {str(each): counts[each] for each in sorted(counts)}}
+        report: Report = {"kind": "classes", "counts": {str(number): counts[number] for number in sorted(counts)}}
         return report | {"majority": max(counts.values()) / len(target)}
     numbers = target.to(torch.float64)
     negative, positive = int((target < 0).sum()), int((target > 0).sum())
@@ -113,6 +122,6 @@ def describe_target(target: Tensor) -> Report:
 
 
 def describe_split(table: Table) -> Report:
-    """What a split holds: samples, groups and the target's report."""
+    """Numbers of samples and groups of a split, and the description of its target."""
     groups = None if table.groups is None else len(set(table.groups))
     return {"samples": len(table), "groups": groups, "target": describe_target(table.target)}

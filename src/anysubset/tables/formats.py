@@ -1,4 +1,4 @@
-"""Files of every supported format, read as one table: `read_table` looks at what a path holds, not at its name."""
+"""Read a table from a file or folder of any supported format, recognised by its content."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from anysubset.tables.table import Table
 from anysubset.tables.unpickling import unpickle
 from anysubset.tables.utterances import from_conversations, is_conversations
 
-KNOWN = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
+FORMATS = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
 
 
 def read_table(
@@ -35,34 +35,34 @@ def read_table(
     absent: bool = False,
     unlabelled: bool = False,
 ) -> Table:
-    """The table that a file or a folder holds.
+    """Read a table from a file or a folder.
 
-    Known are our own `.npz`, `.safetensors`, `.csv` and Parquet tables (`arrays.py`, `sheets.py`), the pickles of MMSA,
-    MulT, MFM, GMC, MultiBench and MAG-BERT (`pickles.py`), GCNet's utterances (`utterances.py`) and folders of `.csd`
-    files of the CMU SDK (`sdk.py`). Samples stay in the order of the file. Ids of the public layouts become
+    Supported are our own `.npz`, `.safetensors`, `.csv` and Parquet tables (`arrays.py`, `sheets.py`), the pickles of
+    MMSA, MulT, MFM, GMC, MultiBench and MAG-BERT (`pickles.py`), GCNet's utterances (`utterances.py`) and folders of
+    `.csd` files of the CMU SDK (`sdk.py`). Samples are in the order of the file. Ids of the public layouts become
     `video/segment`, and their videos are the groups. Splits called `valid` or `dev` become `val`.
 
     Args:
         path: the file or folder.
-        modalities: which to read, in the order wanted; a mapping also says what each is called in the file, such as
+        modalities: to read, in this order; a mapping also gives their names in the file, such as
             {"text": "text_bert"} for MMSA's token ids, {"audio": "COVAREP.csd"}, or {"text": "features/deberta"} for
-            GCNet's folders. Default: all there are.
-        target: the name of the target; default `y`, or the layout's own.
-        kind: `regression` or `classes`; default: floats are for regression, whole numbers are classes.
-        column: which column of a target with several, such as an emotion.
-        id, group, split: the names of these, where they have others. For `.csd`, split is a file of folds by video.
+            GCNet's folders. Default: all of the file.
+        target: name of the target; default `y`, or that of the layout.
+        kind: `regression` or `classes`; default: floats are for regression, integers are classes.
+        column: number of the column of a target with several, such as an emotion.
+        id, group, split: names in the file of ids, groups and splits, if others. For `.csd`, split is a file of folds
+            by video.
         images: modalities (samples, height, width) that are images of one channel, not sequences.
-        padding: `front`, `end` or `none`: where rows of zeros are padding, where the file has no lengths.
-        words: the `.csd` file to whose words the others are aligned; default: not aligned.
-        clean: `zero` sets NaN and infinite values to 0, and `Table.origin` counts them; default: they are refused.
-        empty: `drop` leaves out samples without any modality, and says so in `Table.origin`; default: refused.
-        absent: whether the file may lack modalities that were asked for, all but one: then no sample has them.
-        unlabelled: whether the target is not looked at and need not be there, where samples can be told without it: in
-            our own tables. It is 0 in theirs.
+        padding: end at which rows of zeros are padding, `front`, `end` or `none`, in a file without lengths.
+        words: `.csd` file with words, to which modalities are aligned; default: not aligned.
+        clean: `zero` sets NaN and infinite values to 0, counted in `Table.origin`; default: they are refused.
+        empty: `drop` leaves out samples without any modality, noted in `Table.origin`; default: they are refused.
+        absent: whether the file may lack modalities that are asked for, except for one.
+        unlabelled: whether the target is ignored and may be absent, which our own formats allow. It is then 0.
 
     Raises:
-        InputError: in one line that starts with the path, if the file is damaged, of no known layout, holds code, or
-            makes no sound table; or if an option means nothing for its layout.
+        InputError: in one line that starts with the path, if the file is damaged, of an unsupported layout or holds
+            code, if the table is faulty, or if an option is not for its layout.
     """
     path = Path(path)
     names = modalities if isinstance(modalities, Mapping) else {name: name for name in modalities or ()}
@@ -76,9 +76,9 @@ def read_table(
 
 
 def holds_table(path: Path) -> bool:
-    """Whether a path is a table: a file that names no volumes, or a folder of tables."""
+    """True if a path is a table and not volumes: a file without names of NIfTI files, or a folder of tables."""
     if path.is_dir():
-        folders = any(each.is_dir() for each in path.iterdir())
+        folders = any(child.is_dir() for child in path.iterdir())
         return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
     if not path.is_file() or ".nii" in path.name:
         return False
@@ -87,7 +87,7 @@ def holds_table(path: Path) -> bool:
 
 
 def dispatched(path: Path, options: Options) -> Table:
-    """The table, by the reader for what the path holds."""
+    """Read the table with the reader for the content of the path."""
     if path.is_dir():
         if any(path.glob("*.csd")):
             return read_sdk(path, options)
@@ -108,7 +108,7 @@ def dispatched(path: Path, options: Options) -> Table:
         return read_parquet(path, options)
     if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
         return read_safetensors(path, options)
-    # Protocols from 2 on have a mark; those before it begin as text does.
+    # Pickles of protocol 2 and later start with a marker; earlier ones look like text.
     if start.startswith(b"\x80") or path.suffix.lower() in (".pkl", ".pickle", ".p"):
         content = unpickle(path)
         return (
@@ -116,16 +116,16 @@ def dispatched(path: Path, options: Options) -> Table:
         )
     if path.suffix.lower() in (".csv", ".tsv"):
         return read_csv(path, options)
-    raise InputError(f"is of no known format. Known: {KNOWN}.")
+    raise InputError(f"is of no supported format. Supported: {FORMATS}.")
 
 
 def refuse_torch(path: Path) -> None:
-    """Refuses what `torch.save` writes: pickled objects of a program, such as GMC's `.dt` files."""
+    """Raise InputError for files of `torch.save`, which hold pickled objects, such as GMC's `.dt` files."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile):
-        return  # The reader of arrays says what is wrong with it.
+        return  # The reader of arrays reports the fault.
     if any(name.endswith("/data.pkl") for name in names):
         raise InputError(
             "was refused: it holds objects saved by torch, as GMC's .dt files do, and reading those runs code of the "

@@ -1,4 +1,4 @@
-"""Arrays in memory as samples that may lack modalities, and as a dataset to train on and to answer for."""
+"""Arrays in memory: samples that may lack modalities, and a data set to train on and predict for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ WHOLLY = "make all of its values NaN where it is missing."
 
 
 class InMemoryDataset(TableDataset):
-    """A table in memory: nothing is read, and nothing drawn."""
+    """A data set of a table that is in memory already; no file is read, and no split drawn."""
 
     def __init__(self, table: Table, signature: Signature, task: Prediction) -> None:
         self.root = "the data"

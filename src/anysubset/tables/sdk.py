@@ -29,7 +29,7 @@ METADATA = ("root name", "computational sequence description", "dimension names"
 
 @dataclass(frozen=True)
 class Stream:
-    """One file: by video, intervals (n, 2) in seconds and values (n, ...), and what is to be said of it."""
+    """One `.csd` file: intervals (n, 2) in seconds and values (n, ...) by video, and lines for the user."""
 
     name: str
     intervals: dict[str, Array]
@@ -38,7 +38,7 @@ class Stream:
 
 
 def read_sdk(folder: Path, options: Options) -> Table:
-    """The table of a folder of `.csd` files, of which `options` says which is what.
+    """Read the table of a folder of `.csd` files; `options` name the files of modalities and labels.
 
     Raises:
         InputError: also if h5py is not installed.
@@ -59,48 +59,49 @@ def read_sdk(folder: Path, options: Options) -> Table:
             raise InputError(f"{stream.name} holds words, not numbers of {name!r}: give it as words={stream.name!r}.")
     aligned = all(TURN.fullmatch(video) for video in labels.intervals)
     videos = sorted(labels.intervals, key=in_turn)
-    places = [(video, row) for video in videos for row in range(len(labels.intervals[video]))]
-    ids = [sample_id(video) if aligned else f"{video}/{row}" for video, row in places]
+    segments = [(video, row) for video in videos for row in range(len(labels.intervals[video]))]
+    ids = [sample_id(video) if aligned else f"{video}/{row}" for video, row in segments]
     rows = [labels.values[video].reshape(len(labels.intervals[video]), -1) for video in videos]
-    if len({each.shape[1] for each in rows}) != 1:
+    if len({row.shape[1] for row in rows}) != 1:
         raise InputError(f"{options.target} has no labels, or labels of different widths.")
-    # Sentiment stands first, emotions follow.
+    # Column 0 is sentiment; emotions follow.
     column = 0 if options.column is None else options.column
     target = target_of(np.concatenate(rows), options.target, options.kind or "regression", column)
     columns = {}
     for name, stream in streams.items():
         if aligned:
-            columns[name] = ragged([flat(stream, video) for video, _ in places], name)
+            columns[name] = ragged([flat(stream, video) for video, _ in segments], name)
         elif words is None:
-            found = [within(stream, video, *labels.intervals[video][row]) for video, row in places]
-            columns[name] = ragged(found, name)
+            columns[name] = ragged(
+                [within(stream, video, *labels.intervals[video][row]) for video, row in segments], name
+            )
         else:
             columns[name] = by_words(
-                name, stream, words, [(video, *labels.intervals[video][row]) for video, row in places]
+                name, stream, words, [(video, *labels.intervals[video][row]) for video, row in segments]
             )
-    groups = [each.rpartition("/")[0] for each in ids]
+    groups = [sample.rpartition("/")[0] for sample in ids]
     splits = folds(folder / options.split, ids, groups) if options.split else None
     layout = f"CMU SDK, {'aligned' if aligned or words is not None else 'unaligned'}"
     return assemble(layout, ids, columns, target, options, groups, splits, notes)
 
 
 def in_turn(video: str) -> tuple[str, int]:
-    """What sorts `video[k]` by video and then by k as a number: `[10]` comes after `[9]`."""
+    """Sort key of `video[k]`: the video, then k as a number, so that `[10]` follows `[9]`."""
     turn = TURN.fullmatch(video)
     return (turn[1], int(turn[2])) if turn else (video, 0)
 
 
 def folds(path: Path, ids: list[str], videos: list[str]) -> Splits:
-    """Splits of samples, from a file with splits of videos."""
+    """Read splits of videos from a file, and return those of the samples."""
     parts = read_splits(path)
     owner = {video: name for name, part in parts.items() for video in part}
     return checked("The folds", {
-        name: [each for each, video in zip(ids, videos, strict=True) if owner.get(video) == name] for name in parts
+        name: [sample for sample, video in zip(ids, videos, strict=True) if owner.get(video) == name] for name in parts
     })  # fmt: skip
 
 
 def read_csd(path: Path) -> Stream:
-    """One computational sequence, read whole; the file is closed again."""
+    """Read one computational sequence."""
     try:
         import h5py
     except ImportError:
@@ -115,21 +116,21 @@ def read_csd(path: Path) -> Stream:
             entries = file[roots[0]]["data"]
             intervals = {text(video): np.asarray(entries[video]["intervals"]) for video in entries}
             values = {text(video): np.asarray(entries[video]["features"]) for video in entries}
-            known = list(file[roots[0]].get("metadata", ()))
+            metadata = list(file[roots[0]].get("metadata", ()))
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} cannot be read: damaged, or no .csd file ({one_line(error)}).") from None
     for video in values:
         check_intervals(path.name, video, intervals[video], values[video])
-    lacking = [key for key in METADATA if key not in known]
+    lacking = [key for key in METADATA if key not in metadata]
     notes = (f"{path.name} lacks metadata: {', '.join(lacking)}.",) if lacking else ()
-    # Slightly negative starts occur, and mean 0.
-    return Stream(path.name, {video: np.maximum(each, 0) for video, each in intervals.items()}, values, notes)
+    # Starts slightly below 0 occur in the public files and stand for 0.
+    return Stream(path.name, {video: np.maximum(times, 0) for video, times in intervals.items()}, values, notes)
 
 
 def check_intervals(name: str, video: str, intervals: Array, values: Array) -> None:
-    """Refuses intervals that do not go with the values, or run backwards."""
+    """Raise InputError if there is not one interval for each value, or an interval ends before it starts."""
     if intervals.ndim != 2 or intervals.shape[1] != 2 or len(intervals) != len(values):
         shapes = f"{intervals.shape} and {values.shape}"
         raise InputError(f"{name}: intervals and values of {video!r} have the shapes {shapes}.")
@@ -144,13 +145,13 @@ def flat(stream: Stream, video: str) -> Array | None:
 
 
 def overlapping(intervals: Array, start: float, end: float) -> Array:
-    """Which intervals share more than a border with one, (n,) bool; those without length count where they start."""
+    """Which intervals overlap [start, end) in more than a point, (n,) bool; one without length counts if inside."""
     points = (intervals[:, 0] == intervals[:, 1]) & (intervals[:, 0] >= start) & (intervals[:, 0] < end)
     return np.asarray(((intervals[:, 0] < end) & (intervals[:, 1] > start)) | points)
 
 
 def within(stream: Stream, video: str, start: float, end: float) -> Array | None:
-    """The frames of a video that overlap an interval, (steps, size); None if the stream lacks the video."""
+    """Frames of a video that overlap an interval, (steps, size); None if the stream lacks the video."""
     values = flat(stream, video)
     return None if values is None else values[overlapping(stream.intervals[video], start, end)]
 
@@ -174,7 +175,7 @@ def by_words(name: str, stream: Stream, words: Stream, samples: list[tuple[Any, 
 
 
 def words_within(words: Stream, video: str, start: float, end: float) -> Array:
-    """The intervals of the words, (n, 2), that overlap one of a video; none if it has no words."""
+    """Intervals, (n, 2), of the words of a video that overlap an interval; pauses are left out."""
     if video not in words.intervals:
         return np.zeros((0, 2))
     spoken = overlapping(words.intervals[video], start, end)

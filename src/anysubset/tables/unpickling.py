@@ -1,8 +1,8 @@
-"""Pickles that hold arrays and builtin containers, and run nothing.
+"""Read pickles of arrays and builtin containers without running code.
 
-Nothing that a pickle names is looked up: the few names that arrays need lead to stand-ins of this file, and every other
-name is refused. numpy's own names would be no safe answer, since numpy believes what a pickle says of a dtype: one that
-denies holding references makes an array of objects out of bytes.
+No name in a pickle is imported. The few names that arrays need map to substitutes in this file; every other name is
+refused. numpy's own functions would not be safe: numpy trusts what a pickle says of a dtype, and one that denies
+holding references turns bytes into an array of objects.
 """
 
 import collections
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 
-KINDS = "biufcSU"  # The dtypes whose bytes are plain numbers or text.
-DEEPEST = 50  # Containers in containers; the known layouts need six.
+KINDS = "biufcSU"  # Kinds of dtypes whose bytes are plain numbers or text.
+DEEPEST = 50  # Nested containers; the supported layouts need six.
 
 
 def unpickle(path: Path) -> Any:
-    """What a pickle of protocols 0 to 5 holds, written by Python 2 or 3: containers, text, numbers, arrays.
+    """Read a pickle of protocols 0 to 5, written by Python 2 or 3: containers, text, numbers, arrays.
 
-    Arrays share the memory of what was read and must not be written to. Arrays of objects may hold text and numbers.
+    Arrays share memory with the content of the file and are read-only. Arrays of objects may hold text and numbers.
 
     Raises:
         InputError: if the pickle names anything but arrays and builtin containers, or is damaged.
@@ -40,21 +40,21 @@ def unpickle(path: Path) -> Any:
 
 
 class Admitting(pickle.Unpickler):
-    """An unpickler that knows the names below and no others."""
+    """An unpickler that accepts the names in `ADMITTED` only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name."""
-        known = ADMITTED.get((RENAMED.get(module, module), name))
-        if known is None:
+        """The substitute for a name; raises InputError for a name that is not admitted."""
+        substitute = ADMITTED.get((RENAMED.get(module, module), name))
+        if substitute is None:
             raise InputError(
                 f"was refused: it is a pickle that wants to load {module}.{name}, and only arrays and builtin "
                 "containers are read. Save its arrays with numpy.savez in the program that wrote it."
             )
-        return known
+        return substitute
 
 
 class StoredType:
-    """A dtype as a pickle describes it: a code such as `f4`, and the byte order that follows."""
+    """A dtype as pickled: a code such as `f4`, followed by the byte order."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         self.code = code
@@ -68,18 +68,18 @@ class StoredType:
 
     @property
     def objects(self) -> bool:
-        """Whether this is a dtype of objects."""
+        """True for a dtype of objects."""
         return self.code.startswith("O")
 
     def dtype(self) -> np.dtype[Any]:
-        """The dtype, if its bytes are plain numbers or text."""
+        """The dtype; raises InputError unless its bytes are plain numbers or text."""
         if self.code[:1] not in KINDS:
             raise InputError(f"was refused: it holds an array of dtype {self.code!r}, not of numbers or text.")
         return np.dtype(self.code).newbyteorder(self.order if self.order in "<>" else "=")  # type: ignore[arg-type]
 
 
 class StoredArray:
-    """An array as pickles before protocol 5 describe it, and numpy's `_reconstruct`, whose arguments are of no use."""
+    """An array as pickled before protocol 5; also stands for numpy's `_reconstruct`, whose arguments are not needed."""
 
     def __init__(self, kind: Any = None, shape: Any = None, code: Any = None) -> None:
         self.state: Any = None
@@ -88,7 +88,7 @@ class StoredArray:
         self.state = state
 
     def array(self) -> NDArray[Any]:
-        """The array itself; (...) of the shape and order it was stored with."""
+        """The array, in the shape and memory order in which it was stored."""
         if self.state is None:
             raise InputError("cannot be read: an array in it has no content.")
         shape, stored, fortran, content = self.state[-4:]
@@ -98,44 +98,44 @@ class StoredArray:
         if not isinstance(content, list) or len(content) != math.prod(shape):
             raise InputError(f"cannot be read: an array of shape {shape} in it has other content.")
         flat = np.empty(len(content), dtype=object)
-        for place, entry in enumerate(content):
+        for index, entry in enumerate(content):
             if not isinstance(entry, str | bytes | int | float | np.number | np.str_ | np.bytes_):
                 held = type(entry).__name__
                 raise InputError(f"was refused: it has an array of objects that holds {held}, not text or numbers.")
-            flat[place] = entry
+            flat[index] = entry
         return flat.reshape(shape, order=order)
 
 
 def from_bytes(content: Any, stored: StoredType) -> NDArray[Any]:
-    """Numbers or text from their bytes, which Python 2 wrote as text; (n,)."""
+    """Array (n,) of numbers or text from bytes, which Python 2 wrote as text."""
     return np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, dtype=stored.dtype())
 
 
 def from_buffer(content: Any, stored: StoredType, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
-    """numpy's `_frombuffer`, of protocol 5."""
+    """Substitute for numpy's `_frombuffer`, of protocol 5."""
     if order == "K" and axes is not None:
         return from_bytes(content, stored).reshape(shape).transpose(axes)
     return from_bytes(content, stored).reshape(shape, order=order)
 
 
 def scalar(stored: StoredType, content: Any = b"") -> Any:
-    """numpy's `scalar`: a single number or text."""
+    """Substitute for numpy's `scalar`: a single number or text."""
     return from_bytes(content, stored)[0]
 
 
 def encode(text: str, codec: str = "latin1") -> bytes:
-    """Bytes as Python 3 wrote them for protocols 0 to 2."""
+    """Substitute for `_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
     if codec != "latin1":
         raise InputError(f"was refused: it wants the codec {codec!r}.")
     return text.encode("latin1")
 
 
 def nothing() -> bytes:
-    """No bytes, as Python 3 wrote them for protocols 0 to 2."""
+    """Substitute for `bytes()`, as which Python 3 writes empty bytes in protocols 0 to 2."""
     return b""
 
 
-# numpy 1 and Python 2 had other names for the same.
+# Names in numpy 2 and Python 2 -> names in numpy 1 and Python 3.
 RENAMED = {
     "numpy._core.multiarray": "numpy.core.multiarray",
     "numpy._core.numeric": "numpy.core.numeric",
@@ -160,7 +160,7 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def resolved(content: Any, depth: int = 0) -> Any:
-    """The content with arrays in place of what stood for them, and plain dicts, lists and tuples."""
+    """Replace `StoredArray` by arrays, and subclasses of containers by plain dicts, lists and tuples."""
     if depth > DEEPEST:
         raise InputError(f"was refused: it nests containers more than {DEEPEST} deep.")
     if isinstance(content, StoredArray):
