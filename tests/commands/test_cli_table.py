@@ -20,6 +20,7 @@ from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
+from anysubset.tasks.prediction import Prediction
 
 NAMES = ("text", "audio", "vision")
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "tables"
@@ -39,7 +40,14 @@ def rows(run: Path) -> list[dict[str, str]]:
 # --------------------------------------------------------------------------------------------------- fit
 
 
-@pytest.mark.parametrize("name", METHODS)
+FOR_TABLES = [name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits)]
+
+
+def test_there_are_methods_for_tables():
+    assert {"gmd", "sharing", "dropout", "full", "ensemble"} <= set(FOR_TABLES)
+
+
+@pytest.mark.parametrize("name", FOR_TABLES)
 def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_table, tmp_path, name):
     out = told("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
     # By hand, from `make_arrays`: of 8, text is there 6 times, audio 6, vision 5; four have all.

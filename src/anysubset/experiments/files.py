@@ -34,13 +34,13 @@ CHANGED = " (changed)"  # After the name of a recipe of which single settings we
 
 
 def add_settings(parser: jsonargparse.ArgumentParser) -> None:
-    """Every setting as an option with a dotted name."""
+    """Add every setting as an option with a dotted name."""
     parser.add_class_arguments(Experiment, fail_untyped=False)
 
 
 @cache
 def settings_parser() -> jsonargparse.ArgumentParser:
-    """Of the settings alone; made once, since that takes longer than to use it."""
+    """The parser of the settings; made once, since making it takes longer than using it."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     add_settings(parser)
     return parser
@@ -137,7 +137,7 @@ def changed_recipe(recipe: str | None, settings: Mapping[str, Any], changes: Map
 
 
 def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
-    """Nested settings in their types, with defaults for those that are not there.
+    """Convert nested settings to their types, and add defaults for those that are missing.
 
     Raises:
         InputError: if a value cannot be read as the type of its setting; `subject` opens the message.
@@ -149,20 +149,20 @@ def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
 
 
 def override(settings: dict[str, Any], name: str, value: Any) -> None:
-    """Sets one nested setting by its dotted name."""
+    """Set one nested setting by its dotted name."""
     *groups, last = name.split(".")
     for group in groups:
-        if settings.get(group) is None:  # As where an optional group was written down.
+        if settings.get(group) is None:  # Also if an optional group is null in the file.
             settings[group] = {}
         settings = settings[group]
     settings[last] = value
 
 
 def settings_in(path: Path) -> dict[str, Any]:
-    """What stands in a YAML file.
+    """Read the settings in a YAML file, nested as they are there.
 
     Raises:
-        InputError: if it is not YAML, or not a mapping.
+        InputError: if the file is not YAML, or not a mapping.
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -205,7 +205,7 @@ def current_name(name: str) -> str | None:
 
 
 def read_run_experiment(folder: Path) -> Experiment:
-    """The experiment of a run folder.
+    """Read the experiment of a run folder.
 
     Raises:
         InputError: if the folder has none, an earlier version wrote it under other names, or it cannot be read.
@@ -220,29 +220,34 @@ def read_run_experiment(folder: Path) -> Experiment:
     return read_experiment(path)
 
 
-def check_names(settings: dict[str, Any], known: dict[str, Any] | None = None, prefix: str = "") -> None:
-    """Every name is a setting's.
+def check_names(settings: dict[str, Any], defaults: dict[str, Any] | None = None, prefix: str = "") -> None:
+    """Check the names of nested settings.
+
+    Args:
+        settings: to be checked.
+        defaults: all settings of the group; by default those of an experiment.
+        prefix: dotted name of the group, with a dot at its end.
 
     Raises:
-        InputError: for a name that is not, with the nearest one that is.
+        InputError: for an unknown name, with the nearest setting; for a value in place of a group; for a missing value.
     """
-    known = asdict(Experiment()) if known is None else known
+    defaults = asdict(Experiment()) if defaults is None else defaults
     for name, value in settings.items():
-        if name not in known:
-            raise unknown("setting", f"{prefix}{name}", [*(f"{prefix}{each}" for each in known)])
-        if value is None and known[name] is not None:
-            raise InputError(f"{prefix}{name} has no value; leave it out for {known[name]!r}.")
-        if not isinstance(known[name], dict):
+        if name not in defaults:
+            raise unknown("setting", f"{prefix}{name}", [*(f"{prefix}{setting}" for setting in defaults)])
+        if value is None and defaults[name] is not None:
+            raise InputError(f"{prefix}{name} has no value; leave it out for {defaults[name]!r}.")
+        if not isinstance(defaults[name], dict):
             continue
         if not isinstance(value, dict):
-            names = f" ({', '.join(known[name])})" if known[name] else ""
+            names = f" ({', '.join(defaults[name])})" if defaults[name] else ""
             raise InputError(f"{prefix}{name} is a group of settings{names}, not {value!r}.")
         if f"{prefix}{name}" not in OPEN:
-            check_names(value, known[name], f"{prefix}{name}.")
+            check_names(value, defaults[name], f"{prefix}{name}.")
 
 
 def experiment_from(settings: dict[str, Any]) -> Experiment:
-    """From nested settings that have passed the parser's checks of names and types."""
+    """Make an experiment of nested settings whose names and types were checked."""
     data = dict(settings["data"])
     data["augment"] = AugmentSettings(**data["augment"])
     data["reading"] = ReadingSettings(**data["reading"])
@@ -260,5 +265,5 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
 
 
 def write_experiment(experiment: Experiment, path: Path) -> None:
-    """As YAML that `read_experiment` gives back unchanged."""
+    """Write an experiment as YAML, which `read_experiment` reads back unchanged."""
     path.write_text(yaml.safe_dump(asdict(experiment), sort_keys=False), encoding="utf-8")

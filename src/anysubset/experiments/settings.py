@@ -399,11 +399,11 @@ class Experiment:
             raise InputError(f"The seed must be 0 or more, not {self.seed}.")
 
     def flat(self) -> dict[str, Any]:
-        """Every setting under its dotted name."""
+        """All settings by dotted name."""
         return flatten(asdict(self))
 
     def anchored(self) -> "Experiment":
-        """The same experiment with whole paths, so that its run can be used from anywhere."""
+        """The same experiment with absolute paths, so that its run can be used from any working directory."""
         splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
             for path in (self.data.splits, self.data.group, self.data.missingness, self.model.bert)
@@ -413,7 +413,7 @@ class Experiment:
         return replace(self, data=data, model=replace(self.model, bert=bert))
 
     def at(self, root: str | None) -> "Experiment":
-        """The same experiment on data at another place; None leaves it where it is."""
+        """The same experiment on data in another folder or file; unchanged for None."""
         if root is None:
             return self
         # Splits, groups, folds and missingness belong to the ids of the earlier data.
