@@ -255,8 +255,8 @@ FAULTS = [
     Fault(
         "an option that the method does not have",
         nothing,
-        FIT + " --method.name full --method.cases all",
-        ("Unknown option of method 'full' 'cases'",),
+        FIT + " --method.name sharing --method.floor 0.1",
+        ("Unknown option of method 'sharing' 'floor'",),
     ),
     Fault(
         "an option of a method that is of the wrong kind",
@@ -286,13 +286,13 @@ FAULTS = [
         "a device that is not there",
         nothing,
         FIT + " --train.device cuda:99",
-        ("Device 'cuda:99' is not there",),
+        ("Device 'cuda:99' is not available",),
     ),
     Fault(
         "a device that is not there, at prediction",
         nothing,
         "predict {run} {patients}/phantom_003 --output {new} --device cuda:99",
-        ("Device 'cuda:99' is not there",),
+        ("Device 'cuda:99' is not available",),
     ),
     # ------------------------------------------------------------------------------------------------ run folders
     Fault("a missing run folder", nothing, "evaluate {new}", ("no run folder", "anysubset fit")),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from anysubset.errors import InputError
 from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
 from anysubset.training.cost import most_bytes
@@ -70,13 +71,16 @@ def read_progress(run: Run) -> Progress:
     """How far the latest checkpoint has come; a new `Progress` if there is no checkpoint.
 
     Raises:
-        InputError: if the checkpoint belongs to another experiment.
+        InputError: if the checkpoint belongs to another experiment, or is of another kind.
     """
     if not run.latest.exists():
         return Progress()
     facts = tensor_file.read_facts(run.latest)
+    missing = [name for name in ("experiment", *(item.name for item in fields(Progress))) if name not in facts]
+    if missing:
+        raise InputError(f"{run.latest} is no checkpoint to resume from: it lacks {', '.join(missing)}.")
     check_same(run.experiment, facts["experiment"], run.latest)
-    return Progress(**{each.name: facts[each.name] for each in fields(Progress)})
+    return Progress(**{item.name: facts[item.name] for item in fields(Progress)})
 
 
 def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
