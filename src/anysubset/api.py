@@ -107,7 +107,7 @@ def fit(
     network: OwnNetwork = None,
     resume: bool = False,
     report: Report = silent,
-    progress: Callable[[Iterable[int], int], Iterable[int]] = without_bar,
+    progress: Callable[..., Iterable[int]] = without_bar,
     **settings: Any,
 ) -> Fit:
     """Train an experiment into a run folder. The test split is not looked at.

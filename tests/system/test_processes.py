@@ -116,8 +116,8 @@ def test_a_single_process_shares_nothing():
     assert (processes.rank(), processes.world_size(), processes.several()) == (0, 1, False)
     assert processes.share([1, 2, 3]) == [1, 2, 3]
     assert processes.gathered(iter("ab")) == ["a", "b"]
-    assert processes.somewhere(True, torch.device("cpu"))
-    assert not processes.somewhere(False, torch.device("cpu"))
+    assert processes.any_rank(True, torch.device("cpu"))
+    assert not processes.any_rank(False, torch.device("cpu"))
     # A case for which no sample is eligible is no case of the step.
     assert processes.totals({"a": 3, "b": 0}, torch.device("cpu")) == {"a": 3}
     processes.join("cpu")

@@ -25,7 +25,7 @@ from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
 from anysubset.training import loop as training
 from anysubset.training.checkpoint import Progress, State
-from anysubset.training.loop import StageTraining, lay_out, learning_rate, plan, train, train_step
+from anysubset.training.loop import StageTraining, lay_out, train, train_step
 from anysubset.training.run import Decouplings, Run
 from anysubset.volumes.phantom import write_phantoms
 
@@ -46,11 +46,14 @@ def stage_of(
     scaler: torch.amp.GradScaler = UNSCALED,
 ) -> StageTraining:
     """The only stage of a method, under way, with an optimizer and a scaler of the test's own."""
-    (planned,) = plan(method, run.experiment.train)
-    return StageTraining(planned, State(method, optimizer, scaler, torch.Generator()), update, dataset, run)
+    (stage,) = method.stages
+    settings = run.experiment.train
+    for group in optimizer.param_groups:
+        group.setdefault("peak", settings.lr)
+    return StageTraining(stage, settings, 0, State(method, optimizer, scaler, torch.Generator()), update, dataset, run)
 
 
-def all_steps(steps: Iterable[int], done: int) -> Iterable[int]:
+def all_steps(steps: Iterable[int], done: int, *_: object) -> Iterable[int]:
     return steps
 
 
@@ -67,7 +70,7 @@ def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: boo
 def stop_at(step: int) -> Show:
     """Ctrl-C right before a step."""
 
-    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+    def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         for each in steps:
             if each == step:
                 signal.raise_signal(signal.SIGINT)
@@ -100,34 +103,6 @@ def assert_same_run(folder: Path, other: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------- learning rate
-
-
-def test_the_rate_falls_as_the_poly_schedule_says():
-    settings = TrainSettings(steps=10, schedule="poly")
-    # By hand: (1 - 0 / 10)^0.9 = 1; (1 - 5 / 10)^0.9 = 2^-0.9 = 0.535887; (1 - 9 / 10)^0.9 = 10^-0.9 = 0.125893.
-    rates = [learning_rate(settings, step) for step in (0, 5, 9)]
-    assert rates == pytest.approx([1, 0.535887, 0.125893], rel=1e-5)
-
-
-def test_the_rate_falls_as_the_cosine_schedule_says():
-    settings = TrainSettings(steps=6, schedule="cosine")
-    # By hand: (1 + cos(0)) / 2, (1 + cos(60 degrees)) / 2, (1 + cos(90)) / 2, (1 + cos(120)) / 2.
-    rates = [learning_rate(settings, step) for step in (0, 2, 3, 4)]
-    assert rates == pytest.approx([1, 3 / 4, 1 / 2, 1 / 4])
-
-
-def test_the_rate_rises_over_the_warmup():
-    settings = TrainSettings(steps=8, schedule="constant", warmup=4)
-    assert [learning_rate(settings, step) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
-    # The rise is on top of the fall: 2 / 4 of (1 + cos(180 degrees / 8)) / 2 = (1 + 0.923880) / 2 in step 1.
-    cosine = TrainSettings(steps=8, schedule="cosine", warmup=4)
-    assert learning_rate(cosine, 1) == pytest.approx(0.5 * 0.961940)
-
-
-@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
-def test_no_schedule_reaches_a_rate_of_zero_or_below(schedule):
-    settings = TrainSettings(steps=7, schedule=schedule, warmup=3)
-    assert all(0 < learning_rate(settings, step) <= 1 for step in range(7))
 
 
 def test_the_optimizer_takes_the_rate_of_the_schedule(make_experiment, tmp_path):
@@ -197,7 +172,7 @@ def test_a_run_stopped_three_times_ends_with_the_same_bits(undisturbed, tmp_path
 def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undisturbed, tmp_path):
     experiment, folder = undisturbed
 
-    def crash(steps: Iterable[int], done: int) -> Iterator[int]:
+    def crash(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         for step in steps:
             if step == 7:
                 raise RuntimeError("The power is gone.")
@@ -210,7 +185,7 @@ def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undistu
     assert log_of(tmp_path / "run")[-1]["step"] == 6
     done_again = []
 
-    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+    def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         for step in steps:
             done_again.append(step)
             yield step
@@ -221,7 +196,7 @@ def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undistu
 
 
 def test_a_second_ctrl_c_does_not_wait(make_experiment, tmp_path):
-    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+    def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         yield from steps
@@ -241,7 +216,7 @@ def test_a_finished_run_resumed_does_nothing(undisturbed):
     experiment, folder = undisturbed
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "events" not in path.name}
 
-    def none(steps: Iterable[int], done: int) -> Iterable[int]:
+    def none(steps: Iterable[int], done: int, *_: object) -> Iterable[int]:
         raise AssertionError("A finished run was trained.")
 
     done = go(experiment, folder, none, resume=True)
@@ -496,7 +471,7 @@ def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, t
     method, update = create_method("gmd", dataset.task, {}, torch.Generator())
     modes = []
 
-    def show(steps: Iterable[int], done: int) -> Iterator[int]:
+    def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         for step in steps:
             modes.append(method.training)
             yield step

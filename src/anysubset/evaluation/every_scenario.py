@@ -38,7 +38,7 @@ def evaluate(
     device = next(method.parameters()).device
     ids = dataset.ids(split)
     found: list[Score] = []
-    for sample in progress(dataset.samples(split, asked, processes.share(ids))):
+    for sample in progress(dataset.samples(split, asked, dataset.own_ids(split, method.unit), method.unit)):
         inputs = {name: given.to(device) for name, given in sample.inputs.items()}
         for scenario, answer in method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry):
             found += sample.scores(scenario, answer, thorough)

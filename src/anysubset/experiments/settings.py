@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from anysubset.errors import InputError, unknown
 
@@ -271,9 +271,6 @@ class TrainSettings:
     checkpoint_every: int = 50
     log_every: int = 10
     device: str = "auto"
-
-    # No setting any more: the training loop still reads it, until it calls `create_optimizer`.
-    bert_lr: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "micro_batches", "validate_every", "checkpoint_every", "log_every"):

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class Method(nn.Module, ABC):
     """
 
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
-    unit: ClassVar[str] = "sample"
+    unit: ClassVar[Literal["sample", "group"]] = "sample"
     stages: tuple[Stage, ...] = (Stage(),)
 
     def __init__(self, task: Task) -> None:

@@ -77,7 +77,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def somewhere(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """True if the flag is set in at least one process (all-reduce)."""
     if not several():
         return flag

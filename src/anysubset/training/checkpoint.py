@@ -11,6 +11,7 @@ from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
 from anysubset.training.cost import most_bytes
 from anysubset.training.run import Run, check_same
+from anysubset.training.schedules import Plateau
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Progress:
     best: the best validation score of the current stage, at step `best_step`.
     finished: whether all stages are done.
     validation: the validation score of each region or metric by scenario, at `best_step`.
+    stage_steps: the number of steps of each stage, as far as it is decided.
     """
 
     step: int = 0
@@ -31,6 +33,7 @@ class Progress:
     best_step: int = 0
     finished: bool = False
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
+    stage_steps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,6 +44,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     generator: torch.Generator
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
@@ -64,6 +68,7 @@ def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     facts = {"experiment": run.experiment.flat(), **asdict(progress), "scaler": state.scaler.state_dict()}
+    facts["plateau"] = asdict(state.plateau)
     tensor_file.save(run.latest, tensors, facts)
 
 
@@ -96,6 +101,7 @@ def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
             parameter, _, name = key.partition(".")
             moments.setdefault(int(parameter), {})[name] = value
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+        state.plateau = Plateau(**facts["plateau"])
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(facts["scaler"])
     state.generator.set_state(tensors["random.method"])

@@ -6,61 +6,57 @@ seed and the number of the step. A run that was stopped anywhere and resumed end
 Under `torchrun` each process takes its share of every batch; one of them writes.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anysubset.batches import Batch
 from anysubset.datasets.dataset import Dataset
-from anysubset.errors import InputError, unknown
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.settings import TrainSettings
 from anysubset.gradients import NonFiniteGradientError
 from anysubset.methods.method import Method, Stage, Step
 from anysubset.methods.update import Gradients, Update, fill_gradients
-from anysubset.models.bert import TokenEncoder
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import means, over_set, overall, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
+from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
 from anysubset.training.checkpoint import Progress, State, read_progress, restore, save_checkpoint
-from anysubset.training.cost import flop_counter
+from anysubset.training.cost import flop_counter, most_bytes
+from anysubset.training.optimizers import create_optimizer, set_learning_rates
 from anysubset.training.run import Run
+from anysubset.training.schedules import learning_rate_factor
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-BERT_LR = 2e-5  # A pretrained network moves slowly.
+# Wraps the numbers of steps: told the steps done before, a function for the latest loss, and the name of the stage.
+Show = Callable[..., Iterable[int]]
+TIMED = 5  # Steps whose time is measured, to say how long the run will take.
 COUNTED = 10  # Steps whose FLOPs are counted: several, since each may draw other cases; few, since counting takes time.
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage with its settings; its steps are those after `first` up to and including `last` of the run."""
-
-    stage: Stage
-    settings: TrainSettings
-    first: int
-
-    @property
-    def last(self) -> int:
-        """The last step of the stage."""
-        return self.first + self.settings.steps
 
 
 @dataclass
 class StageTraining:
-    """One stage under way: everything that a step needs."""
+    """One stage under way: everything that a step needs.
 
-    planned: PlannedStage
+    stage: its number in the method's stages says when training is finished. settings: those of the stage, with its
+    number of steps. first: steps of the run before this stage. losses: of the latest step, for progress.
+    """
+
+    stage: Stage
+    settings: TrainSettings
+    first: int
     state: State
     update: Update
     dataset: Dataset
     run: Run
+    losses: Sequence[Tensor] = ()
 
     @property
     def method(self) -> Method:
@@ -68,32 +64,25 @@ class StageTraining:
         return self.state.method
 
     @property
-    def settings(self) -> TrainSettings:
-        """Those of the stage."""
-        return self.planned.settings
+    def last(self) -> int:
+        """The last step of the run that belongs to this stage."""
+        return self.first + self.settings.steps
 
+    def batches(self, done: int) -> Iterator[Batch]:
+        """The micro-batches of this rank, after some steps of the stage."""
+        return self.dataset.training_batches(
+            "train",
+            self.settings.batch,
+            self.run.experiment.seed,
+            done,
+            self.settings.steps,
+            self.settings.micro_batches,
+            self.method.unit,
+        )
 
-def plan(method: Method, settings: TrainSettings) -> list[PlannedStage]:
-    """The stages of a method with their settings and steps.
-
-    Raises:
-        InputError: if `train.stages` names a stage that the method does not have, or a setting that is none.
-    """
-    names = [stage.name for stage in method.stages]
-    for name in settings.stages:
-        if name not in names:
-            raise unknown("stage in train.stages", name, names)
-    stages: list[PlannedStage] = []
-    for stage in method.stages:
-        own = settings.stages.get(stage.name, {})
-        choices = [name for name in TrainSettings.__dataclass_fields__ if name != "stages"]
-        for name in {**stage.settings, **own}:
-            if name not in choices:
-                raise unknown(f"setting in train.stages.{stage.name}", name, choices)
-        steps = max(1, round(settings.steps * stage.share))
-        stage_settings = replace(settings, **{"steps": steps, **stage.settings, **own, "stages": {}})
-        stages.append(PlannedStage(stage, stage_settings, stages[-1].last if stages else 0))
-    return stages
+    def latest_loss(self) -> float | None:
+        """The mean of the losses of the latest step on this rank, each objective counting the same; None before."""
+        return torch.stack(list(self.losses)).mean().item() if self.losses else None
 
 
 def train(
@@ -103,7 +92,7 @@ def train(
     run: Run,
     generator: torch.Generator,
     *,
-    show: Callable[[Iterable[int], int], Iterable[int]] = lambda steps, done: steps,
+    show: Show = lambda steps, done, loss, stage: steps,
     report: Callable[[str], None] = lambda line: None,
 ) -> Progress:
     """Train from the start or from the run's latest checkpoint, and write everything into the run folder.
@@ -114,8 +103,9 @@ def train(
         dataset: with the splits `train` and `val`; both are read and checked before the first step.
         run: open; its experiment holds the settings.
         generator: draws the cases of each step, and the orders of projection if the update has it too.
-        show: wraps the numbers of the steps, for a progress bar; also told how many were done before.
-        report: told in one line how each validation went.
+        show: wraps the numbers of the steps of a stage, for a progress bar; also told how many steps were done before,
+            a function that gives the latest loss, and the name of the stage, which is empty if there is only one.
+        report: told in one line how each validation went, and how long the run will take.
     """
     settings = run.experiment.train
     dataset.prepare("train")
@@ -124,89 +114,109 @@ def train(
     method.begin(dataset.ids("train"))
     method.to(device)  # `begin` may have made parameters.
     lay_out(method, settings)
-    stages = plan(method, settings)
-    check_rates(method, settings)
+    shares = {stage.name: stage.share for stage in method.stages}
+    own_steps = {stage.name: int(stage.settings["steps"]) for stage in method.stages if "steps" in stage.settings}
+    check_stages(settings, shares)
+    create_optimizer(method, settings)  # Settings that do not fit the method are refused before anything is written.
     # Small gradients are 0 in float16: losses are scaled up, and gradients down again in float32.
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     scaler.scale(torch.zeros((), device=device))  # Else a process without a loss in the first step would not know it.
     progress = read_progress(run)
+    if settings.flops is None:
+        progress.stage_steps = steps_by_stage(settings, shares, own_steps)
     run.begin(progress.step, dataset.knowledge())
     if progress.finished:
         return progress
     method.train()
     resumed = progress.step > 0
-    for planned in stages:
-        if progress.step >= planned.last:
+    first = 0
+    for stage in method.stages:
+        steps = progress.stage_steps.get(stage.name)
+        if steps is not None and progress.step >= first + steps:
+            first += steps
             continue
-        begins = progress.step == planned.first
+        stage_settings = settings.at_stage(stage.name, stage.settings)
+        begins = progress.step == first
         if begins and resumed:
             # The state at the end of the stage before, as it was when `enter` was called.
-            before = State(method, new_optimizer(method, planned.settings), scaler, generator)
+            before = State(method, create_optimizer(method, stage_settings), scaler, generator)
             restore(run, before, with_optimizer=False)
-        method.enter(planned.stage.name)
-        state = State(method, new_optimizer(method, planned.settings), scaler, generator)
+        method.enter(stage.name)
+        state = State(method, create_optimizer(method, stage_settings), scaler, generator)
         if resumed and not begins:
             restore(run, state, with_optimizer=True)
         if begins:
             progress.best, progress.best_step, progress.validation = None, 0, {}
         resumed = False
-        train_stage(StageTraining(planned, state, update, dataset, run), progress, stages[-1].last, show, report)
+        training = StageTraining(stage, stage_settings, first, state, update, dataset, run)
+        if steps is None:
+            assert settings.flops is not None
+            steps = affordable_steps(settings.flops, shares, {stage.name: measured_flops(training)})[stage.name]
+            progress.stage_steps[stage.name] = steps
+            report(f"train.flops {settings.flops:.3g} pays for {steps} steps of stage {stage.name!r}")
+        training.settings = replace(stage_settings, steps=steps, flops=None)
+        train_stage(training, progress, show, report)
+        first += steps
     return progress
 
 
-def train_stage(
-    training: StageTraining,
-    progress: Progress,
-    total: int,
-    show: Callable[[Iterable[int], int], Iterable[int]],
-    report: Callable[[str], None],
-) -> None:
-    """Take the remaining steps of a stage. `total` counts the steps of all stages."""
-    planned, settings, run, dataset = training.planned, training.settings, training.run, training.dataset
-    device = next(training.method.parameters()).device
-    parts = settings.micro_batches
-    done = progress.step - planned.first
-    batches = dataset.training_batches("train", settings.batch, run.experiment.seed, done, settings.steps, parts)
+def train_stage(training: StageTraining, progress: Progress, show: Show, report: Callable[[str], None]) -> None:
+    """Take the remaining steps of a stage."""
+    method, settings, run = training.method, training.settings, training.run
+    device = next(method.parameters()).device
+    batches = training.batches(progress.step - training.first)
+    name = training.stage.name if len(method.stages) > 1 else ""
+    numbers = range(progress.step + 1, training.last + 1)
+    timed = numbers.start + COUNTED  # Counting takes time, so the steps before are slower than the others.
+    started = time.perf_counter()
     with interruption() as interrupted:
-        for number in show(range(progress.step + 1, planned.last + 1), progress.step):
-            micro_batches = [next(batches) for _ in range(parts)]
+        for number in show(numbers, progress.step, training.latest_loss, name):
+            micro_batches = [next(batches) for _ in range(settings.micro_batches)]
+            if number == timed:
+                started = time.perf_counter()
             # Compiled functions cannot be traced for their FLOPs.
             counting = number <= COUNTED and not settings.compile
             with flop_counter() if counting else nullcontext() as counted:
                 stepped = train_step(training, micro_batches, number)
             if counted is not None:
                 run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
+            if number == timed + TIMED - 1 and training.last > number:
+                seconds = (time.perf_counter() - started) / TIMED
+                report(estimate(training.last - number, seconds, most_bytes(device)))
             progress.step = number
             progress.skipped += not stepped
-            last = number == planned.last
-            if planned.stage.scored and ((number - planned.first) % settings.validate_every == 0 or last):
-                validate(training.method, dataset, run, progress, report)
-            progress.finished = number == total
-            ending = processes.somewhere(interrupted(), device)
+            last = number == training.last
+            if training.stage.scored and ((number - training.first) % settings.validate_every == 0 or last):
+                validate(training, progress, report)
+            progress.finished = last and training.stage is method.stages[-1]
+            ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
                 save_checkpoint(run, training.state, progress)
             if ending and not progress.finished:
                 raise KeyboardInterrupt
 
 
-def check_rates(method: Method, settings: TrainSettings) -> None:
-    """Raise InputError if a learning rate is set for a BERT, and the network has none."""
-    if settings.bert_lr is not None and not any(isinstance(module, TokenEncoder) for module in method.modules()):
-        raise InputError("train.bert_lr is for preset 'bert', and there is no BERT in this network.")
+def measured_flops(training: StageTraining) -> list[int]:
+    """FLOPs of the first steps of a stage, over all ranks, without taking them; all state is as it was before.
 
-
-def new_optimizer(method: Method, settings: TrainSettings) -> torch.optim.Optimizer:
-    """An optimizer of all parameters that require a gradient; those of a BERT are a group with its own rate."""
-    encoders = [module for module in method.modules() if isinstance(module, TokenEncoder)]
-    pretrained = {parameter: None for encoder in encoders for parameter in encoder.bert.parameters()}
-    others = [parameter for parameter in method.parameters() if parameter.requires_grad and parameter not in pretrained]
-    groups: list[dict[str, Any]] = [{"params": others}]
-    if pretrained:
-        groups.append({"params": list(pretrained), "highest": settings.bert_lr or BERT_LR})
-    optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.optimizer](
-        groups, lr=settings.lr, weight_decay=settings.weight_decay
-    )
-    return optimizer
+    The optimizer is left out: its operations are not matrix products, and are not counted in training either.
+    """
+    method, state = training.method, training.state
+    device = next(method.parameters()).device
+    batches = training.batches(0)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    chance, drawn = torch.get_rng_state(), state.generator.get_state()
+    flops = []
+    for done in range(COUNTED):
+        micro_batches = [next(batches) for _ in range(training.settings.micro_batches)]
+        with flop_counter() as counted:
+            step_gradients(training, micro_batches, done)
+        flops.append(sum(processes.totals({"flops": counted()}, device).values()))
+    state.optimizer.zero_grad(set_to_none=True)
+    method.load_state_dict(before)
+    torch.set_rng_state(chance)
+    state.generator.set_state(drawn)
+    return flops
 
 
 def lay_out(method: Method, settings: TrainSettings) -> None:
@@ -224,29 +234,34 @@ def lay_out(method: Method, settings: TrainSettings) -> None:
                 module.backbone.compile()
 
 
+def step_gradients(training: StageTraining, micro_batches: Sequence[Batch], done: int) -> Gradients | None:
+    """Fill `.grad` for a step, after `done` steps of the stage; None if no sample counts for any objective."""
+    method, settings, state = training.method, training.settings, training.state
+    device = next(method.parameters()).device
+    epoch = done * settings.batch / len(training.dataset.ids("train"))
+    step = Step(done, epoch, training.stage.name, method.draw(state.generator), training.run.experiment.seed)
+    dtype = AUTOCAST.get(settings.precision)
+    state.optimizer.zero_grad(set_to_none=True)
+    return fill_gradients(
+        method,
+        training.update,
+        micro_batches,
+        step,
+        autocast=lambda: torch.autocast(device.type, dtype, dtype is not None),
+        scale=state.scaler.scale,
+    )
+
+
 def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: int) -> bool:
     """Take step `number` of the run; False if nothing was changed, see `Progress.skipped`."""
-    method, settings, state, run = training.method, training.settings, training.state, training.run
+    settings, state = training.settings, training.state
     optimizer, scaler = state.optimizer, state.scaler
-    device = next(method.parameters()).device
-    done = number - training.planned.first - 1
-    factor = learning_rate(settings, done)
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("highest", settings.lr) * factor
-    epoch = done * settings.batch / len(training.dataset.ids("train"))
-    step = Step(done, epoch, training.planned.stage.name, method.draw(state.generator), run.experiment.seed)
-    dtype = AUTOCAST.get(settings.precision)
+    done = number - training.first - 1
+    factor = learning_rate_factor(settings, done, settings.steps) * state.plateau.factor
+    set_learning_rates(optimizer, factor)
     scale = scaler.get_scale()
-    optimizer.zero_grad(set_to_none=True)
     try:
-        gradients = fill_gradients(
-            method,
-            training.update,
-            micro_batches,
-            step,
-            autocast=lambda: torch.autocast(device.type, dtype, dtype is not None),
-            scale=scaler.scale,
-        )
+        gradients = step_gradients(training, micro_batches, done)
     except NonFiniteGradientError:
         if not scaler.is_enabled():
             raise
@@ -254,9 +269,10 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
         return False
     if gradients is None:
         return False
+    training.losses = [loss for _, loss, _ in gradients.losses]
     scaler.unscale_(optimizer)
     if settings.clip:
-        torch.nn.utils.clip_grad_norm_(method.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(training.method.parameters(), settings.clip)
     scaler.step(optimizer)
     scaler.update()
     if scaler.get_scale() < scale:
@@ -276,7 +292,7 @@ def log(training: StageTraining, gradients: Gradients, number: int, rate: float,
     if others:
         entry |= {"other_losses": others, "weights": {name: gradients.objectives[name].weight for name in others}}
     if len(training.method.stages) > 1:
-        entry |= {"stage": training.planned.stage.name}
+        entry |= {"stage": training.stage.name}
     curves = {"lr": rate, **{f"loss/{name}": value for name, value in values.items()}}
     decoupling = gradients.decoupling
     if decoupling is not None:
@@ -288,24 +304,9 @@ def log(training: StageTraining, gradients: Gradients, number: int, rate: float,
     run.log(number, entry, curves)
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """The share of the highest learning rate in step 0, 1, .. of the schedule.
-
-    >>> [round(learning_rate(TrainSettings(steps=4, schedule="cosine"), step), 3) for step in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    """
-    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    done = step / settings.steps
-    falls = {
-        "poly": math.pow(1 - done, 0.9),
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "constant": 1.0,
-    }
-    return rise * falls[settings.schedule]
-
-
-def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, report: Callable[[str], None]) -> None:
-    """Score every scenario of the validation split by the dataset's own metric, and save the best weights."""
+def validate(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
+    """Score every scenario of the validation split by the dataset's own metric, and save the selected weights."""
+    method, dataset, run = training.method, training.dataset, training.run
     metric, more_is_better = dataset.selection
     scores = evaluate(method, dataset, "val", thorough=False)
     by_scenario = means(scores, metric)
@@ -314,6 +315,8 @@ def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, rep
     run.log(progress.step, {"validation": score, "scenarios": scenarios}, {f"validation/{metric}": score})
     best = progress.best
     better = best is None or (score > best if more_is_better else score < best)
+    better = better or training.settings.select == "last"
+    training.state.plateau.update(training.settings, score, more_is_better)
     if better:
         progress.best, progress.best_step, progress.validation = score, progress.step, scenarios
         facts = {
@@ -329,5 +332,5 @@ def validate(method: Method, dataset: Dataset, run: Run, progress: Progress, rep
             tensor_file.save(run.best, method.prediction_state(), facts)
     report(
         f"step {progress.step}: validation {shown(metric, score)}, mean of {len(by_scenario)} scenarios"
-        + " (best)" * better
+        + f" ({training.settings.select})" * better
     )
