@@ -18,9 +18,9 @@ from anysubset.methods.table import (
     Row,
     create,
     create_method,
-    fitting_methods,
     method_of,
     method_options,
+    methods_for,
 )
 from anysubset.methods.update import Decoupled, Gradients, Mean
 from anysubset.scenarios import all_scenarios
@@ -238,9 +238,9 @@ def test_a_method_for_other_data_is_refused_with_those_that_fit(task: Segmentati
     assert line == (
         "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble, rfnet."
     )
-    assert "tabular" not in fitting_methods(task)
+    assert "tabular" not in methods_for(type(task))
     table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"}, preset="vectors", width=4)
-    assert fitting_methods(table)[-1] == "tabular"
+    assert methods_for(type(table))[-1] == "tabular"
     assert type(create_method("tabular", table, {})[0]) is ForTables
 
 

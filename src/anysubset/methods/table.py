@@ -123,9 +123,9 @@ def options_of(row: Row, gradients: str) -> dict[str, Any]:
     return {**own, "gradients": gradients, **keyword_options(UPDATES[gradients].__init__)}
 
 
-def fitting_methods(task: Task) -> list[str]:
-    """The names of the methods that can be used for a task."""
-    return [name for name, row in METHODS.items() if isinstance(task, row.method.fits)]
+def methods_for(task: type[Task]) -> list[str]:
+    """The names of the methods that can be used for a kind of task."""
+    return [name for name, row in METHODS.items() if issubclass(task, row.method.fits)]
 
 
 def create_method(
@@ -150,7 +150,7 @@ def create_method(
     row = row_named(name)
     if not isinstance(task, row.method.fits):
         raise InputError(
-            f"Method {name!r} is for {row.tasks}; for these data choose from: {', '.join(fitting_methods(task))}."
+            f"Method {name!r} is for {row.tasks}; for these data choose from: {', '.join(methods_for(type(task)))}."
         )
     return create(row, name, task, options, generator, network)
 
