@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from anysubset import GMD, collate
+from anysubset import GMD, collate, testing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -56,6 +56,8 @@ def test_every_example_is_listed_and_tested():
         "lightning_module.py",
         "fabric_loop.py",
         "accelerate_loop.py",
+        "own_method.py",
+        "own_network.py",
     }
     listed, tested = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
     for name in found:
@@ -266,3 +268,38 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path):
     )
     assert one.count("->") == 3
     assert two == one
+
+
+# ------------------------------------------------------------------------------ own_method.py and own_network.py
+
+
+@pytest.fixture
+def own_method(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module under its own name, which a run records."""
+    module = example("own_method")
+    monkeypatch.setitem(sys.modules, "example_own_method", module)
+    return module
+
+
+@pytest.mark.parametrize("gradients", ["mean", "gmd"])
+def test_a_method_of_ones_own_is_fitted_evaluated_and_reported(own_method: ModuleType, gradients: str):
+    errors = own_method.main(60, gradients)
+    assert len(errors) == 7
+    # The target is standard normal, so that the best constant has an error of sqrt(2 / pi) = 0.8 on average.
+    assert all(error < 0.7 for error in errors.values()), errors
+
+
+def test_a_method_of_ones_own_fulfils_the_contract(own_method: ModuleType):
+    subjects = testing.subjects(testing.Row(own_method.Agreement, "agreement"))
+    assert set(subjects) == set(testing.toys())
+    for check in testing.CHECKS:
+        check(subjects["vectors"])
+        check(subjects["sequences"])
+
+
+def test_a_network_of_ones_own_is_trained_by_gmd(monkeypatch: pytest.MonkeyPatch):
+    module = example("own_network")
+    monkeypatch.setitem(sys.modules, "example_own_network", module)
+    errors = module.main(60)
+    assert len(errors) == 7
+    assert all(error < 0.7 for error in errors.values()), errors

@@ -138,8 +138,11 @@ def fit(
 
     if isinstance(method, str):
         settings, method = {**settings, "method.name": method}, None
-    chosen, folder = experiment_of(experiment, settings), Path(run)
-    chosen = replace(chosen, method=recorded_method(chosen.method, flatten(settings), method, network)).anchored()
+    changes, folder = flatten(settings), Path(run)
+    # Options of the user's method are not those of the method that the experiment names.
+    others = {name: value for name, value in changes.items() if method is None or not name.startswith("method.")}
+    chosen = experiment_of(experiment, others)
+    chosen = replace(chosen, method=recorded_method(chosen.method, changes, method, network)).anchored()
     # Faults that show without reading a volume are reported before the run folder is made.
     device = device_of(chosen.train.device)
     processes.join(device.type)
@@ -187,10 +190,9 @@ def recorded_method(
     recorded = dict(settings)
     if method is not None:
         name = qualified_name(method)
-        if recorded["name"] != name:
-            prefix = "method."
-            recorded = {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
-        recorded["name"] = name
+        prefix = "method."
+        options = {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
+        recorded = {**(recorded if recorded["name"] == name else {}), **options, "name": name}
     if network is not None:
         recorded["network"] = qualified_name(network)
     return recorded
