@@ -328,8 +328,8 @@ def test_the_best_weights_on_validation_are_kept_or_the_last_ones(fraction: floa
     trained = {}
     inside = estimators.train
 
-    def spy(method: Any, dataset: Any, run: Any) -> Any:
-        trained["progress"] = inside(method, dataset, run)
+    def spy(method: Any, *others: Any) -> Any:
+        trained["progress"] = inside(method, *others)
         trained["last"] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         return trained["progress"]
 
@@ -367,7 +367,7 @@ PARAMETERS = [
     ({"cases": "some"}, "Unknown cases 'some'"),
     ({"preset": "gmc"}, "Preset 'gmc' takes inputs of kind sequence"),
     ({"validation_fraction": 1.0}, "validation_fraction is a share from 0 to below 1, not 1.0"),
-    ({"device": "cuda:99"}, "Device 'cuda:99' is not there"),
+    ({"device": "cuda:99"}, "Device 'cuda:99' is not available"),
     ({"modalities": GROUPS}, "a dict names its modalities"),
 ]
 
@@ -430,7 +430,7 @@ def test_a_wrong_target_is_refused_in_one_line(y: Any, message: str):
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(estimators.processes, "world", lambda: 2)
+    monkeypatch.setattr(estimators.processes, "world_size", lambda: 2)
     with pytest.raises(InputError, match="Estimators train in one process"):
         AnySubsetClassifier(**SMALL).fit(*separable())
 
