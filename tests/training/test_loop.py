@@ -579,3 +579,31 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
             assert train_step(stage, [batch], step)
             whole.append(time.perf_counter() - start)
     assert statistics.median(logging) < 0.02 * statistics.median(whole)
+
+
+# ------------------------------------------------------------------------------------------- a budget of FLOPs
+
+
+def test_a_budget_pays_for_as_many_steps_as_its_flops_and_measuring_leaves_no_trace(make_table_experiment, tmp_path):
+    settings = {"method.name": "gmd", "train.steps": 10}
+    go(make_table_experiment(settings), tmp_path / "steps")
+    flops = json.loads((tmp_path / "steps" / "cost.json").read_text())["flops"]
+    # Half a step more than ten steps cost pays for ten.
+    budget = 10.5 * sum(flops) / len(flops)
+    progress = go(make_table_experiment({**settings, "train.flops": budget}), tmp_path / "budget")
+    assert progress.stage_steps == {"train": 10}
+    first, second = (
+        tensor_file.load(tmp_path / name / "checkpoints" / "latest.safetensors")[0] for name in ("steps", "budget")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_each_stage_spends_its_share_of_a_budget(make_table_experiment, tmp_path):
+    budget = 3e9
+    progress = go(make_table_experiment({"method.name": "mmin", "train.flops": budget}), tmp_path / "run")
+    assert progress.finished
+    flops = json.loads((tmp_path / "run" / "cost.json").read_text())["flops"]
+    # The teacher has a quarter of the budget; its first steps are those that were measured.
+    assert progress.stage_steps["teacher"] == math.floor(budget / 4 / (sum(flops) / len(flops)))
+    assert set(progress.stage_steps) == {"teacher", "student"}
+    assert progress.step == sum(progress.stage_steps.values())

@@ -68,14 +68,14 @@ class StageTraining:
         """The last step of the run that belongs to this stage."""
         return self.first + self.settings.steps
 
-    def batches(self, done: int) -> Iterator[Batch]:
-        """The micro-batches of this rank, after some steps of the stage."""
+    def batches(self, done: int, last: int) -> Iterator[Batch]:
+        """The micro-batches of this rank for the steps of the stage after `done`, up to and including `last`."""
         return self.dataset.training_batches(
             "train",
             self.settings.batch,
             self.run.experiment.seed,
             done,
-            self.settings.steps,
+            last,
             self.settings.micro_batches,
             self.method.unit,
         )
@@ -151,7 +151,9 @@ def train(
         training = StageTraining(stage, stage_settings, first, state, update, dataset, run)
         if steps is None:
             assert settings.flops is not None
-            steps = affordable_steps(settings.flops, shares, {stage.name: measured_flops(training)})[stage.name]
+            # This stage alone: the cost of the others is unknown, or was measured when they began.
+            budget = settings.flops * stage.share / sum(shares.values())
+            steps = affordable_steps(budget, {stage.name: 1.0}, {stage.name: measured_flops(training)})[stage.name]
             progress.stage_steps[stage.name] = steps
             report(f"train.flops {settings.flops:.3g} pays for {steps} steps of stage {stage.name!r}")
         training.settings = replace(stage_settings, steps=steps, flops=None)
@@ -164,7 +166,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
     """Take the remaining steps of a stage."""
     method, settings, run = training.method, training.settings, training.run
     device = next(method.parameters()).device
-    batches = training.batches(progress.step - training.first)
+    batches = training.batches(progress.step - training.first, settings.steps)
     name = training.stage.name if len(method.stages) > 1 else ""
     numbers = range(progress.step + 1, training.last + 1)
     timed = numbers.start + COUNTED  # Counting takes time, so the steps before are slower than the others.
@@ -203,7 +205,7 @@ def measured_flops(training: StageTraining) -> list[int]:
     """
     method, state = training.method, training.state
     device = next(method.parameters()).device
-    batches = training.batches(0)
+    batches = training.batches(0, COUNTED)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     chance, drawn = torch.get_rng_state(), state.generator.get_state()
     flops = []
