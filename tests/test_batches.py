@@ -1,6 +1,5 @@
 """Batches in which a missing modality has no key."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,27 +7,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed, as_observed, collate, eligible, keep
-from anysubset.errors import InputError
 from anysubset.scenarios import all_scenarios
 
 quick = settings(deadline=None, max_examples=60)
 
 BRATS = ("flair", "t2", "t1ce", "t1")
 NAMES = ("a", "b", "c")
-FORTY = tuple(f"m{index}" for index in range(40))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def fault(action, *arguments, **named) -> str:
-    """The one line that wrong input is refused with."""
-    with pytest.raises(InputError) as caught:
-        action(*arguments, **named)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
 
 
 def observed(*rows: int) -> Observed:
@@ -60,7 +44,7 @@ def test_a_modality_holds_the_samples_that_have_it_and_their_indices():
     assert batch.groups is None
 
 
-def test_a_batch_keeps_the_group_of_each_sample():
+def test_a_batch_keeps_the_group_of_each_sample(fault):
     samples = [({"t1": torch.zeros(1)}, torch.tensor(0), name) for name in ("p1", "p2")]
     batch = collate(samples, groups=["v", "w"])
     assert (batch.groups, batch.to("meta").groups) == (("v", "w"), ("v", "w"))
@@ -109,16 +93,16 @@ def test_eligible_by_hand():
     assert eligible(inputs, ("b", "c")).dtype == eligible(inputs, ("d",)).dtype == torch.int64
 
 
-def test_a_sample_without_any_modality_is_refused_by_name():
+def test_a_sample_without_any_modality_is_refused_by_name(fault):
     samples = [sample_of({"t1": torch.zeros(1)}, "p1"), sample_of({}, "p2")]
     assert fault(collate, samples) == "Sample 'p2' has no modality."
 
 
-def test_a_batch_without_samples_is_refused():
+def test_a_batch_without_samples_is_refused(fault):
     fault(collate, [])
 
 
-def test_values_and_indices_must_match():
+def test_values_and_indices_must_match(fault):
     assert (
         fault(Observed, torch.zeros(3, 1), torch.tensor([0, 1])) == "3 samples came with 2 indices; give one for each."
     )

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anysubset.batches import eligible
-from anysubset.errors import InputError
 from anysubset.scenarios import all_scenarios, case_sampler, draw_cases, scenario_name, scenario_of
 
 quick = settings(deadline=None, max_examples=60)
@@ -20,15 +19,6 @@ FORTY = tuple(f"m{index}" for index in range(40))
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def fault(action, *arguments, **named) -> str:
-    """The one line that wrong input is refused with."""
-    with pytest.raises(InputError) as caught:
-        action(*arguments, **named)
-    line = str(caught.value)
-    assert "\n" not in line
-    return line
 
 
 # -------------------------------------------------------------------------------------------------- scenarios
@@ -64,7 +54,7 @@ def test_the_scenarios_by_number_missing_are_all_scenarios(count: int):
 
 
 @pytest.mark.parametrize("missing", [-1, 3, 4])
-def test_all_modalities_cannot_be_missing(missing: int):
+def test_all_modalities_cannot_be_missing(missing: int, fault):
     line = fault(all_scenarios, NAMES, missing=missing)
     assert line == f"Of 3 modalities, 0 to 2 can be missing, not {missing}."
 
@@ -80,13 +70,13 @@ def test_present_modalities_are_put_in_the_order_of_the_task():
     assert scenario_of(BRATS[::-1], BRATS) == BRATS
 
 
-def test_a_scenario_cannot_be_empty():
+def test_a_scenario_cannot_be_empty(fault):
     assert fault(scenario_of, [], NAMES) == "No modality is present. Give at least one of: a, b, c."
     assert () not in all_scenarios(NAMES)
     assert fault(eligible, {}, ()) == "A scenario has at least one modality."
 
 
-def test_an_unknown_modality_is_named_with_the_nearest_one():
+def test_an_unknown_modality_is_named_with_the_nearest_one(fault):
     assert "Unknown modality 't1c'. Did you mean 't1ce'?" in fault(scenario_of, ["t1c", "t1"], BRATS)
 
 
@@ -186,7 +176,7 @@ def test_the_state_of_the_generator_is_all_that_a_resumed_run_needs():
         ("random=8", "3 modalities have 1 to 7 cases, not 8."),
     ],
 )
-def test_cases_that_cannot_be_are_refused_before_anything_is_drawn(cases: str, said: str):
+def test_cases_that_cannot_be_are_refused_before_anything_is_drawn(cases: str, said: str, fault):
     assert said in fault(case_sampler, NAMES, cases)
 
 

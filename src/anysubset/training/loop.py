@@ -45,8 +45,8 @@ COUNTED = 10  # Steps whose FLOPs are counted: several, since each may draw othe
 class StageTraining:
     """One stage under way: everything that a step needs.
 
-    stage: its number in the method's stages says when training is finished. settings: those of the stage, with its
-    number of steps. first: steps of the run before this stage. losses: of the latest step, for progress.
+    settings: those of the stage, with its number of steps. first: steps of the run before this stage. losses: of the
+    latest step on this rank, for progress.
     """
 
     stage: Stage
