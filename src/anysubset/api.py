@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from anysubset.methods.method import Method
     from anysubset.methods.update import Update
     from anysubset.models.network import Network
+    from anysubset.report.groups import RunGroup
     from anysubset.report.pictures import Gallery
-    from anysubset.report.results import Together
     from anysubset.scoring.scores import Score
     from anysubset.tables.dataset import TableDataset
     from anysubset.tables.signature import Signature
@@ -607,7 +607,7 @@ def inspect(path: FilePath, *, reading: Mapping[str, Any] | None = None, group: 
     return description
 
 
-def scored_runs(runs: FilePath | Iterable[FilePath], split: str, report: Report = silent) -> "list[Together]":
+def scored_runs(runs: FilePath | Iterable[FilePath], split: str, report: Report = silent) -> "list[RunGroup]":
     """Read the scores of runs on a split, grouped by data set.
 
     Args:
@@ -618,12 +618,13 @@ def scored_runs(runs: FilePath | Iterable[FilePath], split: str, report: Report 
     Raises:
         InputError: if no run has scores on the split, or two runs cannot stand in one table.
     """
-    from anysubset.report.results import find_runs, put_together, read_results
+    from anysubset.report.groups import group_by_dataset
+    from anysubset.report.reading import find_runs, read_results
 
     folders, unscored = find_runs([Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs])
     for folder in unscored:
         report(f"{folder} is left out: it has no scores yet")
-    return put_together(result for folder in folders for result in read_results(folder, split))
+    return group_by_dataset(result for folder in folders for result in read_results(folder, split))
 
 
 def write_report(
@@ -671,7 +672,7 @@ def write_report(
     return file
 
 
-def gallery_of(group: "Together", split: str) -> "Gallery | str":
+def gallery_of(group: "RunGroup", split: str) -> "Gallery | str":
     """Predict slices of patients with the runs of one data set; or say why there are no pictures."""
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.slices import slices

@@ -7,7 +7,8 @@ from anysubset.errors import InputError
 from anysubset.paper.printed import CAVEATS, TABLE_2
 from anysubset.paper.tables import TABLES, paper_grids
 from anysubset.report.grid import Grid
-from anysubset.report.results import Together, put_together, read_results
+from anysubset.report.groups import RunGroup, group_by_dataset
+from anysubset.report.reading import read_results
 from anysubset.scenarios import all_scenarios
 
 Write = Callable[..., Path]
@@ -28,8 +29,8 @@ def dice(shift: float = 0.0, regions: tuple[str, ...] = ("WT", "TC", "ET"), name
     }
 
 
-def group(*folders: Path) -> list[Together]:
-    return put_together(result for folder in folders for result in read_results(folder, "test"))
+def group(*folders: Path) -> list[RunGroup]:
+    return group_by_dataset(result for folder in folders for result in read_results(folder, "test"))
 
 
 def table(number: int, *folders: Path, printed: bool = False) -> Grid:

@@ -22,11 +22,11 @@ def result(chances: dict[tuple[str, ...], list[tuple[float, float]]]) -> Result:
         dataset="d",
         split="test",
         modalities=("a", "b"),
-        samples={("confidence", ALL): confidence, ("correct", ALL): marks},
-        over_set={},
+        sample_scores={("confidence", ALL): confidence, ("correct", ALL): marks},
+        set_scores={},
         settings={},
-        chosen_by="loss",
-        known={},
+        selected_by="loss",
+        signature={},
     )
 
 
@@ -39,7 +39,7 @@ def test_a_scenario_is_made_of_its_samples():
 
 def test_nothing_is_guessed():
     known = result({A: [(0.9, 1.0)]})
-    unknown = replace(known, samples={("correct", ALL): known.samples["correct", ALL]})
+    unknown = replace(known, sample_scores={("correct", ALL): known.sample_scores["correct", ALL]})
     assert unknown.calibrations() == {}
     assert mean_calibrations([known, unknown]) == {}
 

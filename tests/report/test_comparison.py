@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from anysubset.report.comparison import Comparison
-from anysubset.report.results import Together, put_together, read_results
+from anysubset.report.groups import RunGroup, group_by_dataset
+from anysubset.report.reading import read_results
 from anysubset.report.side_by_side import grids
 
 A, B = ("a",), ("b",)
@@ -16,9 +17,9 @@ SCORES = {A: {"acc2": 2 / 3}, B: {"acc2": 1.0}}
 FACTS = {"constants": {"majority": 1.0, "mean": 0.5, "median": -0.5}}
 
 
-def one(*folders: Path) -> Together:
+def one(*folders: Path) -> RunGroup:
     """The runs of one dataset."""
-    (group,) = put_together(result for folder in folders for result in read_results(folder, "test"))
+    (group,) = group_by_dataset(result for folder in folders for result in read_results(folder, "test"))
     return group
 
 
@@ -31,7 +32,7 @@ def without_targets(folder: Path) -> Path:
 
 
 def test_targets_are_read_back(table_run: Write):
-    (result,) = one(table_run("run", PREDICTIONS, TRUTH)).every
+    (result,) = one(table_run("run", PREDICTIONS, TRUTH)).all_results
     assert result.targets == {"s0": 2.0, "s1": -1.0, "s2": 0.0, "s3": -3.0}
     assert "target" not in result.metrics
 
@@ -39,11 +40,11 @@ def test_targets_are_read_back(table_run: Write):
 def test_a_sign_is_right_or_wrong_for_each_sample(table_run: Write):
     group = one(table_run("run", PREDICTIONS, TRUTH, over_set=SCORES))
     comparison = Comparison(group, "acc2")
-    assert comparison.of_samples(group.first) == {
+    assert comparison.scores_by_sample(group.first) == {
         A: {"s0": 1.0, "s1": 0.0, "s3": 1.0},
         B: {"s0": 1.0, "s1": 1.0, "s3": 1.0},
     }
-    assert group.first.signs_right("f1") is None
+    assert group.first.correct_signs("f1") is None
 
 
 def test_constants_are_scored_on_the_targets(table_run: Write):
@@ -61,7 +62,7 @@ def test_without_targets_what_needs_them_is_left_out_with_a_note(table_run: Writ
     folder = without_targets(table_run("run", PREDICTIONS, TRUTH, over_set=SCORES, facts=FACTS))
     comparison = Comparison(one(folder), "acc2")
     assert comparison.constants == {}
-    assert comparison.of_samples(comparison.group.first) is None
+    assert comparison.scores_by_sample(comparison.group.first) is None
     (note,) = comparison.lacking_targets
     assert note.startswith(f"{folder}/scores.csv holds no targets")
     assert note.endswith(f"Run again: anysubset evaluate {folder}")

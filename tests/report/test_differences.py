@@ -9,7 +9,8 @@ from scipy import stats
 from anysubset.errors import InputError
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import compare, read_groups
-from anysubset.report.results import put_together, read_results
+from anysubset.report.groups import group_by_dataset
+from anysubset.report.reading import read_results
 from anysubset.scoring.statistics import Interval, holm, percentile_interval, resampled_means, t_interval
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
@@ -26,7 +27,7 @@ def dice(shift: float, seed: int = 0, share: int = 0) -> dict:
 
 
 def comparison(*folders: Path, metric: str = "dice", region: str | None = None) -> Comparison:
-    (group,) = put_together(result for folder in folders for result in read_results(folder, "test"))
+    (group,) = group_by_dataset(result for folder in folders for result in read_results(folder, "test"))
     return Comparison(group, metric, region)
 
 

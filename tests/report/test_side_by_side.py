@@ -5,7 +5,8 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.report.grid import Grid
-from anysubset.report.results import Together, put_together, read_results
+from anysubset.report.groups import RunGroup, group_by_dataset
+from anysubset.report.reading import read_results
 from anysubset.report.side_by_side import grids, probability, signed
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
@@ -22,8 +23,8 @@ HIGH = {
 }
 
 
-def group(*folders: Path) -> Together:
-    (found,) = put_together(result for folder in folders for result in read_results(folder, "test"))
+def group(*folders: Path) -> RunGroup:
+    (found,) = group_by_dataset(result for folder in folders for result in read_results(folder, "test"))
     return found
 
 

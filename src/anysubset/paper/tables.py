@@ -7,7 +7,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.paper import printed as published
 from anysubset.report.comparison import Comparison
 from anysubset.report.grid import Grid
-from anysubset.report.results import Together
+from anysubset.report.groups import RunGroup
 from anysubset.report.side_by_side import protocol
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring import robustness
@@ -31,7 +31,7 @@ ABLATION = {(False, False): "ensemble", (True, False): "sharing", (True, True): 
 TICK = "✓"
 
 
-def paper_grids(table: int, groups: Sequence[Together], printed: bool) -> list[Grid]:
+def paper_grids(table: int, groups: Sequence[RunGroup], printed: bool) -> list[Grid]:
     """A table of the paper for each dataset.
 
     Args:
@@ -47,7 +47,7 @@ def paper_grids(table: int, groups: Sequence[Together], printed: bool) -> list[G
     return [TABLES[table](group, printed) for group in groups]
 
 
-def table_1(group: Together, printed: bool) -> Grid:
+def table_1(group: RunGroup, printed: bool) -> Grid:
     """Table 1: FLAIR, T2 and T1 alone and together, and the gain over the best of them; region TC."""
     needs(1, group, "dice", tuple(BRATS), regions=("TC",))
     comparison = Comparison(group, "dice", "TC")
@@ -69,7 +69,7 @@ def table_1(group: Together, printed: bool) -> Grid:
     return grid(1, comparison, [*head, "Δ printed"], rows, [len(comparison.methods)])
 
 
-def table_2(group: Together, printed: bool) -> Grid:
+def table_2(group: RunGroup, printed: bool) -> Grid:
     """Table 2: every scenario and the mean over them, by region and method."""
     needs(2, group, "dice")
     if printed:
@@ -111,7 +111,7 @@ def column_2(scenario: Scenario, names: Scenario) -> str:
     return ",".join(known[name] for name in scenario[::-1])
 
 
-def table_3(group: Together, printed: bool) -> Grid:
+def table_3(group: RunGroup, printed: bool) -> Grid:
     """Table 3: by number of missing modalities, with and without DS and GMD; of ET, or the mean over the regions."""
     needs(3, group, "dice")
     region = "ET" if "ET" in group.first.regions("dice") else None
@@ -119,7 +119,7 @@ def table_3(group: Together, printed: bool) -> Grid:
     numbers = range(len(comparison.modalities) - 1, -1, -1)
     rows = []
     for (sharing, gmd), name in ABLATION.items():
-        for method in group.of_method(name):
+        for method in group.labels_of_method(name):
             means = robustness.by_missing(percent(comparison, method), comparison.modalities)
             cells = [means.get(number) for number in numbers]
             rows.append([method, tick(sharing), tick(gmd), *map(cell, [*cells, average(cells)])])
@@ -139,7 +139,7 @@ def table_3(group: Together, printed: bool) -> Grid:
     return grid(3, comparison, head, rows, rules, notes)
 
 
-def table_4(group: Together, printed: bool) -> Grid:
+def table_4(group: RunGroup, printed: bool) -> Grid:
     """Table 4: Acc-2 in every scenario of text, audio and vision."""
     needs(4, group, "acc2", tuple(TRIMODAL))
     comparison = Comparison(group, "acc2")
@@ -165,13 +165,13 @@ def table_4(group: Together, printed: bool) -> Grid:
     return grid(4, comparison, [*head, "Avg. printed"], rows, rules)
 
 
-def table_5(group: Together, printed: bool) -> Grid:
+def table_5(group: RunGroup, printed: bool) -> Grid:
     """Table 5: GMD trained on cases with 1, 2, .. missing modalities, or on all; means over all scenarios."""
     needs(5, group, "dice")
     modalities = group.first.modalities
     columns = [*(f"missing={number}" for number in range(1, len(modalities))), "all"]
     methods: dict[str, str] = {}
-    for method in group.of_method("gmd"):
+    for method in group.labels_of_method("gmd"):
         cases = cases_of(group, method)
         if cases in methods:
             raise InputError(f"{methods[cases]!r} and {method!r} both train on cases {cases}; leave one out.")
@@ -193,7 +193,7 @@ def table_5(group: Together, printed: bool) -> Grid:
     return grid(5, Comparison(group, "dice"), head, rows, rules)
 
 
-TABLES: dict[int, Callable[[Together, bool], Grid]] = {
+TABLES: dict[int, Callable[[RunGroup, bool], Grid]] = {
     1: table_1,
     2: table_2,
     3: table_3,
@@ -224,12 +224,12 @@ def grid(
         said += [f"Printed: the paper's numbers, under another protocol than ours of {comparison.group.first.dataset}."]
         said += published.CAVEATS[table]
     first, of = comparison.group.first, f" of {comparison.region}" if comparison.region else ""
-    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(comparison.group.everybody)}"
+    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(comparison.group.sample_ids)}"
     return Grid(f"Table {table} of the paper, of {first.dataset}: {shows}", head, rows, rules, said)
 
 
 def needs(
-    table: int, group: Together, metric: str, modalities: Scenario | None = None, regions: Sequence[str] = ()
+    table: int, group: RunGroup, metric: str, modalities: Scenario | None = None, regions: Sequence[str] = ()
 ) -> None:
     """Raise InputError if a dataset lacks the metric, the modalities or the regions of a table."""
     first = group.first
@@ -267,7 +267,7 @@ def average(numbers: Sequence[float | None]) -> float | None:
     return fmean(defined) if defined and len(defined) == len(numbers) else None
 
 
-def cases_of(group: Together, label: str) -> str:
+def cases_of(group: RunGroup, label: str) -> str:
     """Cases of a run of gmd; by default all for up to four modalities, and five random ones beyond."""
     result = next(iter(group.results[label].values()))
     usual = "all" if len(result.modalities) <= 4 else "random=5"

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.report.comparison import Comparison
-from anysubset.report.results import how_drawn
+from anysubset.report.reading import missingness_origin
 from anysubset.report.scoreboard import FEW
 from anysubset.report.side_by_side import RULES, counts, differing, folds, recipes
 from anysubset.scenarios import in_order, scenario_name
@@ -40,10 +40,10 @@ def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Avai
     splits = {name: dict(found) for name, found in records[result.folder].splits.items()}
     note = ""
     if not splits:
-        counted = {scenario_name(scenario): len(ids) for scenario, ids in result.ids.items()}
-        splits = {result.split: {"samples": len(result.everybody), "scenarios": counted}}
+        counted = {scenario_name(scenario): len(ids) for scenario, ids in result.ids_by_scenario.items()}
+        splits = {result.split: {"samples": len(result.sample_ids), "scenarios": counted}}
         note = "The run does not say who has what in other splits; scoring it again writes that down."
-    elif any(records[each.folder].splits != records[result.folder].splits for each in comparison.group.every):
+    elif any(records[each.folder].splits != records[result.folder].splits for each in comparison.group.all_results):
         note = f"Of {result.folder}; other runs had other splits or missingness."
     names = comparison.modalities
     shown = comparison.group.first.scenarios
@@ -63,7 +63,7 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
     """Facts of the protocol: a name, and one or more lines."""
     group, result = comparison.group, comparison.group.first
     facts: list[Fact] = [
-        ("Data", [f"{result.dataset}, split {result.split!r}, {len(group.everybody)} samples"]),
+        ("Data", [f"{result.dataset}, split {result.split!r}, {len(group.sample_ids)} samples"]),
         ("Modalities", [", ".join(comparison.modalities)]),
         ("Missing in training", missing_in_training(comparison)),
         ("Missing in the test", [f"Every scenario by itself. {counts(comparison)}"]),
@@ -85,11 +85,11 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
 
 def missing_in_training(comparison: Comparison) -> list[str]:
     """Missingness that was drawn, and whether incomplete samples were dropped."""
-    settings = [result.settings for result in comparison.group.every]
+    settings = [result.settings for result in comparison.group.all_results]
     files = {str(each["data.missingness"]) for each in settings if each.get("data.missingness") is not None}
-    drawn = sorted({f"Missingness {how_drawn(Path(each))}" for each in files})
+    drawn = sorted({f"Missingness {missingness_origin(Path(each))}" for each in files})
     dropped = sorted(
-        {result.method for result in comparison.group.every if result.settings.get("data.complete_only") is True}
+        {result.method for result in comparison.group.all_results if result.settings.get("data.complete_only") is True}
     )
     return [
         *(drawn or ["What the data themselves lack; no missingness was drawn."]),
@@ -99,7 +99,7 @@ def missing_in_training(comparison: Comparison) -> list[str]:
 
 def chosen(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
     """Validation metric by which the weights were selected, and the selected step of each run."""
-    metrics = sorted({result.chosen_by for result in comparison.group.every})
+    metrics = sorted({result.selected_by for result in comparison.group.all_results})
     rule = "Chosen by a rule that is not on record."
     if all(metrics):
         rule = f"The best on validation by the mean {' or '.join(metrics)} over the scenarios."
@@ -122,9 +122,9 @@ def seeds(comparison: Comparison) -> list[str]:
 def fingerprints(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
     """The hash of the ids of each split; of a table also that of what is present."""
     found: dict[str, None] = {}
-    for result in comparison.group.every:
+    for result in comparison.group.all_results:
         own = {name: each["hash"] for name, each in records[result.folder].splits.items() if "hash" in each}
-        known = own or result.known.get("fingerprints", {})
+        known = own or result.signature.get("fingerprints", {})
         if known:
             found[", ".join(f"{name} {value}" for name, value in known.items())] = None
     lines = list(found)
@@ -222,7 +222,7 @@ def environment(records: Iterable[Record]) -> list[Fact]:
 def commands(comparison: Comparison, records: Mapping[Path, Record]) -> list[tuple[str, str, str]]:
     """For every run its folder, a command that trains it again, and the original command ("" if unknown)."""
     found = []
-    for result in comparison.group.every:
+    for result in comparison.group.all_results:
         typed = records[result.folder].environment.get("command", [])
         again = f"anysubset fit {shlex.quote(str(result.folder / 'experiment.yaml'))} --run NEW_FOLDER"
         found.append((str(result.folder), again, shlex.join(map(str, typed))))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from anysubset.report.results import LESS_IS_BETTER, BySample, Result, Together
+from anysubset.report.groups import RunGroup
+from anysubset.report.results import LOWER_IS_BETTER, BySample, Result
 from anysubset.report.table import Line, lines_of
 from anysubset.scenarios import Scenario
 from anysubset.scoring import robustness
@@ -19,7 +20,7 @@ class Comparison:
     group: the runs. metric: its name in `scores.csv`. region: of the metric, or None for the mean over its regions.
     """
 
-    group: Together
+    group: RunGroup
     metric: str
     region: str | None = None
 
@@ -40,13 +41,13 @@ class Comparison:
     @property
     def higher(self) -> bool:
         """True if a higher value of the metric is better."""
-        return self.metric not in LESS_IS_BETTER
+        return self.metric not in LOWER_IS_BETTER
 
     @cached_property
     def scores(self) -> Mapping[str, Mapping[int, Mapping[Scenario, float]]]:
         """Scores by method, seed and scenario."""
         return {
-            method: {seed: result.values(self.metric, self.region) for seed, result in by_seed.items()}
+            method: {seed: result.scores(self.metric, self.region) for seed, result in by_seed.items()}
             for method, by_seed in self.group.results.items()
         }
 
@@ -73,7 +74,7 @@ class Comparison:
     @cached_property
     def constants(self) -> dict[str, float]:
         """Scores of constant baselines by name, averaged over the folds; empty where a fold has none."""
-        by_fold = [result.constants() for result in self.group.folds]
+        by_fold = [result.constants() for result in self.group.one_per_fold]
         return {
             name: fmean(scores[name][self.metric] for scores in by_fold)
             for name in by_fold[0]
@@ -83,7 +84,7 @@ class Comparison:
     @property
     def lacking_targets(self) -> list[str]:
         """A line that says which runs lack targets and how to add them; empty if none does."""
-        folders = [str(result.folder) for result in self.group.every if result.lacks_targets]
+        folders = [str(result.folder) for result in self.group.all_results if result.lacks_targets]
         if not folders:
             return []
         more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
@@ -98,9 +99,9 @@ class Comparison:
         result = self.group.first
         regions = result.regions(self.metric)
         of = "" if len(regions) < 2 else f" of {self.region}" if self.region else f", mean of {', '.join(regions)}"
-        return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(self.group.everybody)}"
+        return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(self.group.sample_ids)}"
 
-    def of_samples(self, result: Result) -> BySample | None:
+    def scores_by_sample(self, result: Result) -> BySample | None:
         """The metric of each sample by scenario; None for a metric that only a set has, such as F1."""
-        found = result.of_samples(self.metric, self.region)
-        return found if found is not None else result.signs_right(self.metric)
+        found = result.scores_by_sample(self.metric, self.region)
+        return found if found is not None else result.correct_signs(self.metric)

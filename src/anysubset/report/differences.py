@@ -71,7 +71,7 @@ def compare(
     """
     if reference not in comparison.methods:
         raise unknown("reference", reference, comparison.methods)
-    ids = comparison.group.everybody
+    ids = comparison.group.sample_ids
     named = None if groups is None else groups_of(ids, groups)
     raw: dict[str, list[Raw | None]] = {}
     for method in comparison.methods:
@@ -140,7 +140,7 @@ def differences_of_samples(comparison: Comparison, method: str, reference: str, 
     common = [seed for seed in mine if seed in theirs]
     averages = []
     for results in (mine, theirs):
-        tables = [comparison.of_samples(results[seed]) for seed in common or results]
+        tables = [comparison.scores_by_sample(results[seed]) for seed in common or results]
         found = [table for table in tables if table is not None]
         if len(found) < len(tables):
             return None

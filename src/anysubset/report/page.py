@@ -22,8 +22,9 @@ from anysubset.report.cards import (
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import compare
 from anysubset.report.dynamics import Drawn, Dynamics, dynamics
+from anysubset.report.groups import RunGroup
 from anysubset.report.pictures import Gallery
-from anysubset.report.results import Result, Together
+from anysubset.report.results import Result
 from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
 from anysubset.report.side_by_side import reference_of, tested
 from anysubset.scenarios import Scenario, scenario_name
@@ -78,7 +79,7 @@ class Chapter:
 
 
 def page(
-    groups: Sequence[Together],
+    groups: Sequence[RunGroup],
     *,
     metric: str | None = None,
     region: str | None = None,
@@ -122,7 +123,7 @@ def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery 
     group = comparison.group
     differences = compare(comparison, reference, draws=draws)
     board = Scoreboard(comparison, reference, differences, draws)
-    records = {result.folder: read_record(result.folder) for result in group.every}
+    records = {result.folder: read_record(result.folder) for result in group.all_results}
     folders = {
         method: next((seed, result.folder) for seed, result in found.items()) for method, found in group.results.items()
     }
@@ -240,7 +241,7 @@ def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
     found = {}
     for method, by_seed in comparison.group.results.items():
         if all("ece" in result.metrics for result in by_seed.values()):
-            values = [result.values("ece", comparison.region) for result in by_seed.values()]
+            values = [result.scores("ece", comparison.region) for result in by_seed.values()]
             found[method] = {scenario: [fmean(each[scenario] for each in values)] for scenario in values[0]}
     if not found:
         return None

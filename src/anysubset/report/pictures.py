@@ -69,8 +69,8 @@ def wanted(comparison: Comparison) -> Wanted | None:
     names = comparison.modalities
     by_patient: dict[str, list[float]] = {}
     complete: set[str] | None = None
-    for result in comparison.group.every:
-        table = comparison.of_samples(result)
+    for result in comparison.group.all_results:
+        table = comparison.scores_by_sample(result)
         if table is None or names not in table:
             return None
         complete = set(table[names]) if complete is None else complete & set(table[names])
@@ -106,7 +106,7 @@ def gallery(comparison: Comparison, asked: Wanted, cuts: Mapping[tuple[str, str,
         rows = []
         for method in asked.methods:
             result = next(iter(comparison.group.results[method].values()))
-            table = comparison.of_samples(result) or {}
+            table = comparison.scores_by_sample(result) or {}
             pictures = []
             for reason, scenario in asked.scenarios:
                 cut = cuts[method, patient, scenario]

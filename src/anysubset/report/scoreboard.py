@@ -82,10 +82,10 @@ class Scoreboard:
         for method, by_seed in self.comparison.group.results.items():
             if len(by_seed) == 1:
                 (result,) = by_seed.values()
-                table = self.comparison.of_samples(result)
+                table = self.comparison.scores_by_sample(result)
                 if table is not None:
                     columns = self.comparison.group.first.scenarios
-                    found[method] = resampled_means(matrix(table, result.everybody, columns), draws=self.draws)
+                    found[method] = resampled_means(matrix(table, result.sample_ids, columns), draws=self.draws)
         return found
 
     def limits(self, method: str, some: Sequence[Scenario]) -> tuple[float, float] | None:
@@ -202,7 +202,9 @@ class Scoreboard:
         present = [name in line.scenarios[0] for name in comparison.modalities] if single else None
         samples = None
         if single:
-            samples = sum(len(result.ids.get(line.scenarios[0], ())) for result in comparison.group.folds)
+            (scenario,) = line.scenarios
+            folds = comparison.group.one_per_fold
+            samples = sum(len(result.ids_by_scenario.get(scenario, ())) for result in folds)
         cells = []
         for method in comparison.methods:
             value = self.score(method, line.scenarios)

@@ -9,7 +9,7 @@ from anysubset.errors import unknown
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare, read_groups
 from anysubset.report.grid import Grid
-from anysubset.report.results import PLACES, Together, differ
+from anysubset.report.groups import BOOKKEEPING_SETTINGS, RunGroup, varies
 from anysubset.report.table import rules_of
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
@@ -23,7 +23,7 @@ JUDGED = ("difference", *INTERVALS, "p", "verdict")
 
 
 def grids(
-    group: Together,
+    group: RunGroup,
     metric: str | None = None,
     region: str | None = None,
     reference: str | None = None,
@@ -58,10 +58,10 @@ def grids(
     return [scores_grid(comparison), robustness_grid(comparison, rates), *tables]
 
 
-def reference_of(group: Together, asked: str | None) -> str:
+def reference_of(group: RunGroup, asked: str | None) -> str:
     """Label of the method that others are compared with."""
     for name in [asked] if asked is not None else ["sharing", "ensemble"]:
-        labels = group.of_method(name)
+        labels = group.labels_of_method(name)
         if len(labels) == 1 or (labels and asked is None):
             return labels[0]
     return asked or next(iter(group.results))
@@ -237,7 +237,7 @@ def empty_score(comparison: Comparison) -> tuple[float | None, str]:
     for name in ("median of training", "majority of training"):
         if name in comparison.constants:
             return comparison.constants[name], f"the {name}"
-    classes = len(comparison.group.first.known.get("classes", ()))
+    classes = len(comparison.group.first.signature.get("classes", ()))
     if comparison.metric == "accuracy" and classes:
         return 1 / classes, f"one of {classes} classes"
     return (0.0, "nothing right") if comparison.metric in ("dice", "corr") else (None, "")
@@ -285,7 +285,7 @@ RULES: dict[str, str] = {
 def protocol(comparison: Comparison) -> list[str]:
     """Notes below a table: definition of the metric, selection of weights, seeds, differing settings."""
     group = comparison.group
-    chosen = {result.chosen_by for result in group.every}
+    chosen = {result.selected_by for result in group.all_results}
     rule = f"by the mean {' or '.join(sorted(chosen))} over the scenarios" if all(chosen) else "by a rule not on record"
     seeds = "; ".join(f"{method} {', '.join(map(str, by_seed))}" for method, by_seed in group.results.items())
     same = len({tuple(by_seed) for by_seed in group.results.values()}) == 1
@@ -316,13 +316,13 @@ def recipes(comparison: Comparison) -> list[str]:
 
 def folds(comparison: Comparison) -> str:
     """`, n of k folds` for a cross-validation; empty otherwise."""
-    found = [result.fold for result in comparison.group.folds if result.fold is not None]
+    found = [result.fold for result in comparison.group.one_per_fold if result.fold is not None]
     return f", {len(found)} of {found[0][1]} folds" if found else ""
 
 
 def counts(comparison: Comparison) -> str:
     """Sentence on the number of samples per scenario."""
-    sizes = {len(ids) for result in comparison.group.folds for ids in result.ids.values()}
+    sizes = {len(ids) for result in comparison.group.one_per_fold for ids in result.ids_by_scenario.values()}
     if len(sizes) == 1:
         return f"{sizes.pop()} samples in every scenario."
     return f"A scenario is scored on the samples that have its modalities: {min(sizes)} to {max(sizes)}."
@@ -330,13 +330,16 @@ def counts(comparison: Comparison) -> str:
 
 def differing(comparison: Comparison) -> list[str]:
     """Settings other than those of methods in which runs differ: five at most, and how many more there are."""
-    settings = [result.settings for result in comparison.group.every]
+    settings = [result.settings for result in comparison.group.all_results]
     names = dict.fromkeys(name for each in settings for name in each)
     told = " ".join(comparison.methods)
     names_apart = [
         name
         for name in names
-        if name not in PLACES and not name.startswith("method.") and f" {name}=" not in told and differ(name, settings)
+        if name not in BOOKKEEPING_SETTINGS
+        and not name.startswith("method.")
+        and f" {name}=" not in told
+        and varies(name, settings)
     ]
     found = []
     for name in names_apart:
@@ -352,7 +355,7 @@ def tested(comparison: Comparison, reference: str, grouped: bool) -> list[str]:
     """Notes on the tests behind the verdicts."""
     unit = "groups" if grouped else "samples"
     several = any(len(by_seed) > 1 for by_seed in comparison.group.results.values())
-    by_sample = all(comparison.of_samples(result) is not None for result in comparison.group.every)
+    by_sample = all(comparison.scores_by_sample(result) is not None for result in comparison.group.all_results)
     first = (
         f"Over samples: paired bootstrap over {unit}, {DRAWS:,} draws, of the mean over the seeds; "
         f"p: Wilcoxon's signed rank over {unit}, corrected by Holm: the scenarios, the numbers missing and the means "
