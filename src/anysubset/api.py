@@ -406,7 +406,7 @@ def evaluate(
     folder = Path(run)
     processes.join(device_of(device).type)
     trained = open_run(folder, method=method, network=network, device=device)
-    experiment = trained.experiment.at(None if root is None else str(root))
+    experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
     if root is None:
         dataset.check_trained()
@@ -500,7 +500,7 @@ def predict_table(trained: Trained, table: Path, folder: Path, report: Report) -
     from anysubset.scenarios import scenario_name
     from anysubset.tables.dataset import TableDataset
 
-    experiment = trained.experiment.at(str(table))
+    experiment = trained.experiment.at(str(table), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.model, report, trained.signature, unlabelled=True)
     assert isinstance(dataset, TableDataset)
     dataset.prepare("all")
@@ -588,7 +588,7 @@ def inspect(path: FilePath, *, reading: Mapping[str, Any] | None = None, group: 
     Args:
         path: folder of patients, one patient, Decathlon folder, or CSV manifest; or a table.
         reading: how a table is read, as in the settings `data.reading`.
-        group: which scans belong to one patient, as in the setting `data.group`.
+        group: which samples belong together, as in the setting `data.group`.
 
     Raises:
         InputError: if nothing can be read there.
@@ -599,9 +599,7 @@ def inspect(path: FilePath, *, reading: Mapping[str, Any] | None = None, group: 
 
     if not reading and not holds_table(Path(path)):
         return inspect_volumes(Path(path), group)
-    if group is not None:
-        raise InputError("--group is for patients; name the groups of a table with --reading.group.")
-    description = inspect_table(Path(path), **(reading or {}))
+    description = inspect_table(Path(path), group=group, **(reading or {}))
     if "samples" not in description:
         raise InputError(description["faults"][0])
     return description

@@ -16,6 +16,8 @@ RENAMED_OPTIONS = {
     ("ampute", "--rates"): "--rate-by",
     ("compare", "--rates"): "--rate-by",
     ("evaluate", "--rates"): "--rate",
+    ("convert", "--reading.group"): "--group",
+    ("inspect", "--reading.group"): "--group",
 }
 
 
@@ -67,6 +69,8 @@ def parse(
 
 def check_renamed(command: str, option: str) -> None:
     """Raise InputError with the new name if an option or setting was renamed."""
+    if (command, option) in RENAMED_OPTIONS:
+        raise InputError(f"Option {option} of `{command}` is now called {RENAMED_OPTIONS[command, option]}.")
     name, dot, modality = option.partition(".")
     if (command, name) in RENAMED_OPTIONS:
         current = f"{RENAMED_OPTIONS[command, name]}{dot}{modality}"

@@ -62,6 +62,12 @@ def test_a_sheet_without_splits_becomes_a_table_without_splits(told, tmp_path):
     assert read_table(tmp_path / "sheet.npz").target.tolist() == [0, 1]
 
 
+def test_groups_by_a_pattern_of_ids_are_converted(told, tmp_path):
+    (tmp_path / "sheet.csv").write_text("id,y,x.0\np1a,0,1.5\np1b,1,2\np2a,1,3\n", encoding="utf-8")
+    told("convert", tmp_path / "sheet.csv", "--output", tmp_path / "sheet.npz", "--group", r"(p\d)")
+    assert read_table(tmp_path / "sheet.npz").groups == ("p1", "p1", "p2")
+
+
 def test_what_cannot_be_converted_is_refused_and_leaves_nothing(refused, utterances, tmp_path):
     taken = tmp_path / "taken.npz"
     taken.write_bytes(b"mine")

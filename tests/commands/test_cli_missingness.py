@@ -202,6 +202,8 @@ def test_rates_that_are_none_are_refused_before_anything_is_scored(capsys, train
         ),
         (("compare", "a", "--rates.t1", "1"), "Option --rates.t1 of `compare` is now called --rate-by.t1."),
         (("fit", "a.yaml", "--data.holes", "b"), "Setting data.holes is now called data.missingness."),
+        (("fit", "a.yaml", "--data.reading.group", "b"), "Setting data.reading.group is now called data.group."),
+        (("inspect", "a", "--reading.group", "b"), "Option --reading.group of `inspect` is now called --group."),
     ],
 )
 def test_renamed_options_are_refused_with_their_new_names(capsys, arguments, line):

@@ -214,7 +214,8 @@ def test_inspect_reads_a_folder_of_sheets_and_a_manifest_of_patients_each_as_wha
 
 def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path):
     path = rewritten(split=None, group=None)
-    command = ["inspect", str(path), "--write", str(tmp_path / "data.yaml"), "--reading.kind", "regression"]
+    written = str(tmp_path / "data.yaml")
+    command = ["inspect", str(path), "--write", written, "--reading.kind", "regression", "--group", "(.+)/"]
     assert cli.main(command) == 0
     assert "folds are drawn" in capsys.readouterr().err
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
@@ -223,6 +224,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
             "root": str(path),
             "modalities": list(NAMES),
             "folds": 5,
+            "group": "(.+)/",
             "reading": {"kind": "regression"},
         }
     }

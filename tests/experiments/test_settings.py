@@ -43,7 +43,6 @@ EVERYTHING = Experiment(
             kind="classes",
             column=0,
             id="name",
-            group="video",
             split="part",
             images=["t1"],
             padding="front",
@@ -496,6 +495,8 @@ def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
     assert found.data.splits == str(tmp_path / "drawn.json")
     assert found.data.group == str(tmp_path / "scans.csv")
     assert read_experiment(None, {"data.group": "(.+)_."}).anchored().data.group == "(.+)_."
+    # A column of groups stays a name, even beside a folder of that name.
+    assert read_experiment(None, {"data.group": "bert"}).anchored().data.group == "bert"
     # Splits that lie beside the patients are found there, wherever that is.
     beside = read_experiment(None, {"data.root": "patients", "data.splits": "splits.json"}).anchored()
     assert beside.data.splits == "splits.json"
@@ -526,6 +527,7 @@ def test_a_renamed_value_is_refused_with_its_new_name(tmp_path: Path):
 def test_every_new_name_is_current_and_the_longest_old_name_counts():
     assert current_name("holes.rate") == "missingness.rate"
     assert current_name("holes.rates.t1") == "missingness.rate_by.t1"
+    assert current_name("data.reading.group") == "data.group"
     assert current_name("data.holesome") is None
     assert not [new for new in RENAMED.values() if current_name(new) is not None]
 

@@ -151,6 +151,58 @@ def test_a_modality_that_no_training_sample_has_is_refused(rewritten, fault):
     assert "No training sample has 'vision'" in fault(table_dataset, path, reading=ReadingSettings(empty="drop"))
 
 
+# --------------------------------------------------------------------------------------------------- the groups
+
+
+def test_groups_come_from_the_files_own_column_or_from_a_named_one(rewritten):
+    path = rewritten(speaker=np.array([f"s{number // 4}" for number in range(14)]))
+    # By hand: the file's own groups are seven videos of two utterances; speakers have four.
+    assert table_dataset(path, modalities=NAMES).table.groups == tuple(f"v{number // 2}" for number in range(14))
+    by_speaker = table_dataset(path, modalities=NAMES, group="speaker")
+    assert by_speaker.table.groups == tuple(f"s{number // 4}" for number in range(14))
+
+
+def test_groups_come_from_a_pattern_of_ids_or_from_a_file_of_ids(rewritten):
+    path = rewritten(group=None)
+    assert table_dataset(path).table.groups is None
+    videos = tuple(f"v{number // 2}" for number in range(14))
+    assert table_dataset(path, group="(.+)/").table.groups == videos
+    ids = table_dataset(path).ids("all")
+    speakers = {sample: f"s{number // 4}" for number, sample in enumerate(ids)}
+    (path.parent / "speakers.json").write_text(json.dumps(speakers))
+    lines = [f"{sample},{speaker}" for sample, speaker in speakers.items()]
+    (path.parent / "speakers.csv").write_text("\n".join(["id,group", *lines]))
+    # A file may lie beside the table.
+    for name in ("speakers.json", "speakers.csv"):
+        assert table_dataset(path, group=name).table.groups == tuple(speakers.values())
+
+
+def test_a_pattern_replaces_the_groups_of_the_file_also_in_folds_and_notes(rewritten):
+    lines: list[str] = []
+    create_dataset(DataSettings("mosi", str(rewritten()), group="/(.)"), ModelSettings(width=8), lines.append)
+    # By hand: utterances 0 and 1 of every video are the two groups. The file's own groups tear only v5 apart.
+    assert "note: 2 groups have samples in two splits: 0, 1." in lines
+    assert not [line for line in lines if line.endswith(": v5.")]
+
+
+def test_a_run_is_resumed_with_the_same_groups_alone(rewritten):
+    path = rewritten()
+    plain, by_video, by_number = (table_dataset(path, group=group) for group in (None, "(.+)/", "/(.)"))
+    prints = [dataset.signature.fingerprints.get("groups") for dataset in (plain, by_video, by_number)]
+    assert prints[0] is None
+    assert len(set(prints)) == 3
+
+
+def test_groups_that_the_table_does_not_have_are_refused(rewritten, fault):
+    path = rewritten()
+    assert "has no array 'speaker'" in fault(table_dataset, path, group="speaker")
+    assert fault(table_dataset, path, group="(v0)") == (
+        "data.group, '(v0)', gives no group for 12 of 14 ids: v1/0, v1/1, v2/0, ...."
+    )
+    assert "has 2 groups in parentheses; it needs one" in fault(table_dataset, path, group="(v)(0)")
+    assert "gone.csv (data.group) cannot be read" in fault(table_dataset, path, group="gone.csv")
+
+
 # --------------------------------------------------------------------------------------------------- the splits
 
 
@@ -393,7 +445,6 @@ def test_settings_that_mean_nothing_are_refused(utterances, model, words, fault)
 
 def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path, fault):
     assert "data.workers means nothing for dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
-    assert "data.group means nothing for dataset 'mosi'" in fault(table_dataset, utterances, group="(.+)_")
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
     with pytest.raises(InputError, match=r"model.preset means nothing .* it is for a table"):

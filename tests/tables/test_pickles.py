@@ -381,6 +381,15 @@ def test_videos_in_two_splits_are_named(tmp_path):
     assert table.origin.notes == ("2 groups have samples in two splits: a, b.",)
 
 
+def test_groups_by_a_pattern_of_ids_replace_the_videos(tmp_path, table_fault):
+    path = save(tmp_path / "x.pkl", mmsa())
+    assert read_table(path).groups == tuple(name.split("/")[0] for name in IDS)
+    assert read_table(path, group=r"/(\d+)").groups == tuple(name.split("/")[1] for name in IDS)
+    # The layout has no columns to choose from.
+    assert "'group' means nothing for a" in table_fault(path, group="speaker")
+    assert "give a pattern of ids or a file of groups" in table_fault(path, group="speaker")
+
+
 def test_shapes_come_from_the_arrays(tmp_path):
     table = read_table(save(tmp_path / "x.pkl", mmsa(False)))
     assert {name: each.values.shape[1] for name, each in table.inputs.items()} == {"text": 4, "audio": 6, "vision": 5}

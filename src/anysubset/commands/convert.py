@@ -15,12 +15,17 @@ def convert_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, help="Table, a file or a folder; it is not changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
     parser.add_class_arguments(ReadingSettings, "reading")
+    parser.add_argument(
+        "--group",
+        help="Setting data.group: a regular expression with one group, which takes the group from an id, a CSV or JSON "
+        "file, or the column of groups.",
+    )
 
 
 def convert(options: Options) -> None:
     """Write a table of any format that can be read as one .npz or .safetensors file, which needs no settings.
 
-    What the settings `reading` select, clean or drop is applied to the new file.
+    What the settings `reading` select, clean or drop is applied to the new file, and so are the groups.
     """
     from anysubset.tables.arrays import check_ending, write_table
     from anysubset.tables.formats import read_table
@@ -30,7 +35,7 @@ def convert(options: Options) -> None:
     path, output = Path(options["table"]), Path(options["output"])
     check_ending(output)
     check_free(output)
-    table = read_table(path, **options.get("reading", {}))
+    table = read_table(path, group=options.get("group"), **options.get("reading", {}))
     write_table(table, output)
     for note in notes_of(table):
         say(f"note: {note}")

@@ -23,8 +23,9 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_class_arguments(ReadingSettings, "reading")
     parser.add_argument(
         "--group",
-        help="Setting data.group of patients with several scans: a regular expression with one group, which takes the "
-        "patient from a scan's id, or a CSV or JSON file. Splits that are drawn keep a patient's scans together.",
+        help="Setting data.group of samples that belong together: a regular expression with one group, which takes the "
+        "patient or video from an id, a CSV or JSON file, or the column of a table. Splits that are drawn keep groups "
+        "whole.",
     )
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
     parser.add_argument("--write", type=Path, help="Write a data file, for `fit` beside a recipe.")
@@ -45,17 +46,19 @@ def inspect(options: Options) -> None:
     else:
         show_volumes(report)
     if target is not None and is_table:
-        write_table_file(report, path, reading, target)
+        write_table_file(report, path, reading, target, group)
     elif target is not None:
         write_volumes_file(report, path, target, group)
 
 
-def write_table_file(report: Options, path: Path, reading: Options, target: Path) -> None:
+def write_table_file(report: Options, path: Path, reading: Options, target: Path, group: str | None = None) -> None:
     """Write the data file of a table, with folds if the table has no splits."""
     settings: Options = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
         print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
+    if group is not None:
+        settings["group"] = group
     if reading:
         settings["reading"] = reading
     write_settings({"data": settings}, target, "experiments/recipes/gmd_small_tables.yaml")

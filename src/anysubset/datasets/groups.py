@@ -1,4 +1,4 @@
-"""Groups of samples that belong together, such as the scans of one patient: they must not be in two splits.
+"""Groups of samples that belong together, such as the scans of a patient: they must not be in two splits.
 
 What a network learns about a patient from a training scan helps it on another scan of the same patient, so scores on a
 split that shares patients with training are too high.
@@ -11,13 +11,25 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.errors import InputError, one_line
-
-FILES = (".csv", ".json")
+from anysubset.experiments.settings import GROUP_FILES
 
 
 def is_file(setting: str) -> bool:
-    """Whether the setting `data.group` names a file; otherwise it is a regular expression."""
-    return Path(setting).suffix.lower() in FILES
+    r"""True if the setting `data.group` names a file.
+
+    >>> [is_file(setting) for setting in ("scans.csv", r"(.+)_\d+", "video")]
+    [True, False, False]
+    """
+    return setting.lower().endswith(GROUP_FILES)
+
+
+def is_column(setting: str) -> bool:
+    r"""True if the setting `data.group` names a column of a table: neither a file nor a regular expression.
+
+    >>> [is_column(setting) for setting in ("scans.csv", r"(.+)_\d+", "video")]
+    [False, False, True]
+    """
+    return not is_file(setting) and "(" not in setting
 
 
 def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:
@@ -53,7 +65,7 @@ def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
     if pattern.groups != 1:
         raise InputError(
             f"data.group, {expression!r}, has {pattern.groups} groups in parentheses; it needs one, around the part of "
-            r"an id that names the patient, such as '(.+)_\d+'."
+            r"an id that names the patient or video, such as '(.+)_\d+'."
         )
     matches = {sample: pattern.search(sample) for sample in ids}
     return {sample: match[1] for sample, match in matches.items() if match}

@@ -63,7 +63,7 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
 
 # Settings that are for one kind of data set only.
 FOR_VOLUMES = (
-    *("data.group", "data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
+    *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
     *("model.patch", "model.stem", "model.pool", "model.cross_entropy"),
     *("model.overlap", "model.window", "model.mirror"),
 )

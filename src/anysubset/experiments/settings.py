@@ -25,10 +25,14 @@ RENAMED = {
     "data.holes": "data.missingness",
     "holes": "missingness",
     "holes.rates": "missingness.rate_by",
+    "data.reading.group": "data.group",
     "missingness.rates": "missingness.rate_by",
     "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.bert.*: 2.0e-5}",
 }
 RENAMED_VALUES = {("data.name", "features"): "table"}
+
+# Endings of a value of data.group that names a file.
+GROUP_FILES = (".csv", ".json")
 
 # Groups whose names are the user's own, or a method's.
 OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
@@ -89,7 +93,6 @@ class ReadingSettings:
         kind: `regression` or `classes`; by default whole numbers are classes.
         column: which column of a target with several, from 0.
         id: the name of the ids, where they have another.
-        group: the name of the groups, such as videos, where they have another.
         split: the name of the splits, where they have another; for `.csd` a file of folds by video.
         images: modalities (samples, height, width) that are images of one channel, not sequences.
         padding: `front`, `end` or `none`: where rows of zeros are padding.
@@ -103,7 +106,6 @@ class ReadingSettings:
     kind: str | None = None
     column: int | None = None
     id: str | None = None
-    group: str | None = None
     split: str | None = None
     images: list[str] = field(default_factory=list)
     padding: str | None = None
@@ -121,9 +123,11 @@ class DataSettings:
         root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of a table, the file or folder.
         splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root, and
             of a table those of the file.
-        group: keeps scans of one patient in one split: a regular expression with one group, which takes the patient
-            from a scan's id, such as `(.+)_[0-9]+`; or a CSV file (columns `id`, `group`) or JSON file (id -> group).
-            Splits that `anysubset inspect --write` draws keep groups whole; a split file that does not is noted.
+        group: which samples belong together, such as the scans of a patient or the utterances of a video. A value that
+            ends in .csv or .json is a file (columns `id`, `group`; or id -> group). Any other value with a parenthesis
+            is a regular expression with one group, which takes the patient or video from an id, such as
+            `(.+)_[0-9]+`. Any other value, for tables alone, is the name of the column of groups; by default `group`,
+            or the layout's own. Drawn splits and folds keep groups whole; a split file that does not is noted.
         modalities: in the order of the task.
         regions: name -> label values, outer regions first.
         skull_stripped: whether the air around a head is exactly one value; false finds the head first, so that
@@ -401,20 +405,26 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same experiment with absolute paths, so that its run can be used from any working directory."""
+        group_file = self.data.group if (self.data.group or "").lower().endswith(GROUP_FILES) else None
         splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, self.data.group, self.data.missingness, self.model.bert)
+            for path in (self.data.splits, group_file, self.data.missingness, self.model.bert)
         )
+        group = self.data.group if group is None else group
         root = str(Path(self.data.root).resolve())
         data = replace(self.data, root=root, splits=splits, group=group, missingness=missingness)
         return replace(self, data=data, model=replace(self.model, bert=bert))
 
-    def at(self, root: str | None) -> "Experiment":
-        """The same experiment on data in another folder or file; unchanged for None."""
+    def at(self, root: str | None, groups: bool = False) -> "Experiment":
+        """The same experiment on data in another folder or file; unchanged for None.
+
+        groups: whether the method needs the groups of the other data, which `data.group` must then give, too.
+        """
         if root is None:
             return self
         # Splits, groups, folds and missingness belong to the ids of the earlier data.
-        data = replace(self.data, root=root, splits=None, group=None, folds=None, fold=0, missingness=None)
+        group = self.data.group if groups else None
+        data = replace(self.data, root=root, splits=None, group=group, folds=None, fold=0, missingness=None)
         return replace(self, data=replace(data, complete_only=False))
 
 

@@ -18,7 +18,7 @@ from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import ReadingSettings
 from anysubset.tables.labels import whole_numbers
-from anysubset.tables.table import Origin, Table, shown, torn_groups
+from anysubset.tables.table import Origin, Table, shown
 
 Array = NDArray[Any]
 
@@ -27,6 +27,7 @@ Array = NDArray[Any]
 class Options(ReadingSettings):
     """Options of a reader; `read_table` explains them. None stands for the default of the layout."""
 
+    group: str | None = None
     absent: bool = False
     unlabelled: bool = False
 
@@ -42,7 +43,8 @@ class Options(ReadingSettings):
             value = getattr(self, option.name)
             everywhere = ("clean", "empty", "absent", "unlabelled")
             if value is not None and value != [] and option.name not in (*names, *everywhere):
-                raise InputError(f"The option {option.name!r} means nothing for a {layout}.")
+                hint = ": give a pattern of ids or a file of groups" if option.name == "group" else ""
+                raise InputError(f"The option {option.name!r} means nothing for a {layout}{hint}.")
 
     def asked(self, in_file: Collection[str]) -> Mapping[str, str] | None:
         """Modalities to read with their names in the file; None for all of the file.
@@ -134,12 +136,7 @@ def assemble(
         splits = None if splits is None else {name: split for name, split in left.items() if split}
         ids, target = [ids[index] for index in staying], target[staying]
         groups = groups and [groups[index] for index in staying]
-    table = Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)
-    torn = torn_groups(table)
-    if torn:
-        line = f"{len(torn)} groups have samples in two splits: {shown(torn)}."
-        table = replace(table, origin=replace(origin, notes=(*origin.notes, line)))
-    return table
+    return Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)
 
 
 def observe(name: str, column: Column, samples: int) -> tuple[Observed, tuple[int, int]]:

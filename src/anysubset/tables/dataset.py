@@ -10,7 +10,7 @@ import torch
 
 from anysubset.batches import Batch
 from anysubset.datasets.amputation import presence, restrict
-from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, place_of
+from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, fingerprint, place_of
 from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
 from anysubset.experiments.settings import DataSettings, ModelSettings
@@ -74,6 +74,10 @@ class TableDataset(Dataset):
         self.splits = {**(self.table.splits or {}), "all": self.table.ids}
         chosen = [name for name in ("train", "val") if name in self.splits]
         self.signature = signature or signature_of(self.table, names, table_set.limits, chosen)
+        if signature is None and data.group is not None and self.table.groups is not None:
+            # Groups decide which samples share a batch, so a run is resumed with the same groups.
+            groups = fingerprint(self.table.groups)
+            self.signature = replace(self.signature, fingerprints={**self.signature.fingerprints, "groups": groups})
         self.signature.check(self.table)
         if not unlabelled:
             self.signature.check_target(self.table)
@@ -155,7 +159,8 @@ class TableDataset(Dataset):
         table = self.table.select(self.ids(split))
         if table.groups is None:
             raise InputError(
-                f"The method needs whole groups, and {self.root} has none: name their array with data.reading.group."
+                f"The method needs whole groups, and {self.root} has none: set data.group to the name of their column, "
+                "to a pattern of ids, or to a file of groups by id."
             )
         row = {sample: index for index, sample in enumerate(self.table.ids)}
         return members_of(table.groups, [row[sample] for sample in table.ids])

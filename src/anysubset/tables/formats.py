@@ -2,15 +2,17 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from anysubset.datasets.groups import groups_of, is_column
 from anysubset.errors import InputError
 from anysubset.tables.arrays import read_npz, read_safetensors
 from anysubset.tables.columns import Options
 from anysubset.tables.pickles import from_pickle
 from anysubset.tables.sdk import read_sdk
 from anysubset.tables.sheets import read_csv, read_csv_folder, read_parquet
-from anysubset.tables.table import Table
+from anysubset.tables.table import Table, shown, torn_groups
 from anysubset.tables.unpickling import unpickle
 from anysubset.tables.utterances import from_conversations, is_conversations
 
@@ -50,8 +52,9 @@ def read_table(
         target: name of the target; default `y`, or that of the layout.
         kind: `regression` or `classes`; default: floats are for regression, integers are classes.
         column: number of the column of a target with several, such as an emotion.
-        id, group, split: names in the file of ids, groups and splits, if others. For `.csd`, split is a file of folds
-            by video.
+        id, split: names in the file of ids and splits, if others. For `.csd`, split is a file of folds by video.
+        group: a regular expression with one group in parentheses, which takes the group from an id; a `.csv` or `.json`
+            file of groups by id; otherwise the name in the file of the groups, if another. See `datasets/groups.py`.
         images: modalities (samples, height, width) that are images of one channel, not sequences.
         padding: end at which rows of zeros are padding, `front`, `end` or `none`, in a file without lengths.
         words: `.csd` file with words, to which modalities are aligned; default: not aligned.
@@ -66,13 +69,39 @@ def read_table(
     """
     path = Path(path)
     names = modalities if isinstance(modalities, Mapping) else {name: name for name in modalities or ()}
-    told = (target, kind, column, id, group, split, list(images), padding, words, clean, empty, absent, unlabelled)
-    options = Options(None if modalities is None else dict(names), *told)
+    options = Options(
+        modalities=None if modalities is None else dict(names),
+        target=target,
+        kind=kind,
+        column=column,
+        id=id,
+        split=split,
+        images=list(images),
+        padding=padding,
+        words=words,
+        clean=clean,
+        empty=empty,
+        group=group if group is None or is_column(group) else None,
+        absent=absent,
+        unlabelled=unlabelled,
+    )
     try:
-        return dispatched(path, options)
+        table = dispatched(path, options)
     except InputError as error:
         line = str(error)
         raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None
+    if group is not None and not is_column(group):
+        table = replace(table, groups=tuple(groups_of(table.ids, group).values()))
+    return with_torn_groups_noted(table)
+
+
+def with_torn_groups_noted(table: Table) -> Table:
+    """The same table, with a note in its origin on groups that have samples in more than one split."""
+    torn = torn_groups(table)
+    if not torn or table.origin is None:
+        return table
+    line = f"{len(torn)} groups have samples in two splits: {shown(torn)}."
+    return replace(table, origin=replace(table.origin, notes=(*table.origin.notes, line)))
 
 
 def holds_table(path: Path) -> bool:

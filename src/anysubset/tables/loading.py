@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from anysubset.datasets.dataset import place_of
+from anysubset.datasets.groups import is_file
 from anysubset.errors import unknown
 from anysubset.experiments.settings import DataSettings
 from anysubset.scenarios import Scenario
@@ -34,7 +36,7 @@ def load_table(
         table_set: its modalities, if it is a public data set.
         trained: modalities of a trained run, any of which may be absent from the file; by default every modality that
             the settings name must be there.
-        unlabelled: for prediction alone: the target may be absent, and named groups and splits are not read.
+        unlabelled: for prediction alone: the target may be absent, and a named column of splits is not read.
 
     Raises:
         InputError: if the file cannot be read, or lacks what the settings name.
@@ -42,9 +44,10 @@ def load_table(
     wanted = asked_for(data, table_set)
     if trained is not None:
         wanted = {name: (wanted or {}).get(name, name) for name in trained}
-    options: dict[str, Any] = {**vars(data.reading), "modalities": wanted}
+    group = str(place_of(data.group, data.root)) if data.group is not None and is_file(data.group) else data.group
+    options: dict[str, Any] = {**vars(data.reading), "modalities": wanted, "group": group}
     if unlabelled:
-        options |= {"group": None, "split": None}
+        options |= {"split": None}
     return read_table(data.root, **options, absent=trained is not None, unlabelled=unlabelled)
 
 
