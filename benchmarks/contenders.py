@@ -26,7 +26,7 @@ class Contender:
 
     make: from a copy of the network, something to call for a step; it finds `.grad` empty, and fills it.
     private: what parameters that the modalities do not share receive: the gradient of the `weighted` sum of the
-        losses, as the weights of the projection have it, or of their plain `mean`.
+        losses, as the coefficients of the projection have it, or of their plain `mean`.
     itself: whether a case is also met by its own gradient, in the order of projection.
     """
 
@@ -81,7 +81,7 @@ def projected(rows: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> Tensor
 
 
 def torchjd_autojac(network: DynamicSharing, problem: Problem, chunk: int | None = None) -> Step:
-    """TorchJD: Jacobians of all parameters in `.jac`, PCGrad on the shared ones, its weights on the others."""
+    """TorchJD: Jacobians of all parameters in `.jac`, PCGrad on the shared ones, its coefficients on the others."""
     from torchjd.aggregation import Constant, PCGrad
     from torchjd.autojac import backward, jac_to_grad
 
@@ -93,9 +93,9 @@ def torchjd_autojac(network: DynamicSharing, problem: Problem, chunk: int | None
         torch.manual_seed(ORDERS)
         # Its aggregators sum: k times smaller losses make the sum a mean, and change no weight.
         backward([loss / len(losses) for loss in losses.values()], parallel_chunk_size=chunk)
-        weights = jac_to_grad([p for p in shared if hasattr(p, "jac")], PCGrad())
+        coefficients = jac_to_grad([p for p in shared if hasattr(p, "jac")], PCGrad())
         if private:
-            jac_to_grad([p for p in private if hasattr(p, "jac")], Constant(weights))
+            jac_to_grad([p for p in private if hasattr(p, "jac")], Constant(coefficients))
 
     return step
 
@@ -118,8 +118,8 @@ def torchjd_autogram(network: DynamicSharing, problem: Problem) -> Step:
     def step() -> None:
         losses = torch.stack(list(problem.losses(network).values()))
         torch.manual_seed(ORDERS)
-        weights = weighting(engine.compute_gramian(losses))
-        losses.backward(weights / len(weights))
+        coefficients = weighting(engine.compute_gramian(losses))
+        losses.backward(coefficients / len(coefficients))
 
     return step
 

@@ -60,8 +60,8 @@ def measure_projection(rows: Tensor, repeats: int, device: torch.device) -> Meas
     orders = orders_of(k)
 
     def ours() -> Tensor:
-        weights = sequential(gramian(rows), torch.Generator().manual_seed(ORDERS))
-        return weighted_sum(rows, weights / k)
+        coefficients = sequential(gramian(rows), torch.Generator().manual_seed(ORDERS))
+        return weighted_sum(rows, coefficients / k)
 
     def literal() -> Tensor:
         return projected(list(rows), orders)

@@ -125,19 +125,19 @@ def exact_gradients(problem: Problem) -> Callable[[Contender], Tensor]:
     def of(contender: Contender) -> Tensor:
         orders = orders_of(len(rows), contender.itself)
         direction = projected(rows, orders)
-        weights = torch.ones(len(rows), dtype=torch.float64, device=direction.device)
+        coefficients = torch.ones(len(rows), dtype=torch.float64, device=direction.device)
         if contender.private == "weighted":
-            weights = literal_weights(matrix, orders)
+            coefficients = literal_coefficients(matrix, orders)
         put(direction, shared)
-        put(weights @ torch.stack(rest) / len(rest), private)
+        put(coefficients @ torch.stack(rest) / len(rest), private)
         return flat_gradient(network)
 
     return of
 
 
-def literal_weights(matrix: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
+def literal_coefficients(matrix: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
     """(k,): how often each row is contained in the sum of the projected ones, found on the vectors."""
-    weights = torch.ones(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    coefficients = torch.ones(len(matrix), dtype=matrix.dtype, device=matrix.device)
     for row, order in zip(matrix, orders, strict=True):
         copied = row.clone()
         for j in order:
@@ -145,8 +145,8 @@ def literal_weights(matrix: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
             if along < 0:
                 share = along / matrix[j].dot(matrix[j])
                 copied -= share * matrix[j]
-                weights[j] -= share
-    return weights
+                coefficients[j] -= share
+    return coefficients
 
 
 def conflicts(problem: Problem) -> int:

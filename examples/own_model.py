@@ -3,7 +3,7 @@
 All that GMD needs to know of a model is which parameters its modalities share. Here each modality has an encoder, the
 largest of what the encoders say is taken feature by feature, and one trunk reads the result: the trunk is shared.
 
-The weights of a step act on the whole losses: the encoders, which are not shared, receive the gradient of the same
+The coefficients of a step act on the whole losses: the encoders, which are not shared, receive the gradient of the same
 weighted sum, and each is differentiated once a step.
 """
 

@@ -99,7 +99,7 @@ def test_the_accumulated_step_is_the_joint_one():
     model.zero_grad()
     joint = loop.fill(model, GMD(model.shared_parameters()), [collate(samples)])
     assert min(joint.cosines.values()) < 0
-    assert accumulated.weights == pytest.approx(joint.weights)
+    assert accumulated.coefficients == pytest.approx(joint.coefficients)
     assert_close(from_parts, grads(model))
 
 
@@ -135,10 +135,10 @@ def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
 
     # Blood alone is to be got wrong here, so that there is a conflict.
     step = GMD(model.trunk.parameters()).backward({case: -x if case == "blood" else x for case, x in losses().items()})
-    assert max(step.weights.values()) > 1
+    assert max(step.coefficients.values()) > 1
     decoupled = grads(model)
     model.zero_grad()
-    weighted = [step.weights[case] * (-x if case == "blood" else x) for case, x in losses().items()]
+    weighted = [step.coefficients[case] * (-x if case == "blood" else x) for case, x in losses().items()]
     torch.stack(weighted).mean().backward()
     # In the model the losses are taken in float32.
     assert_close(decoupled, grads(model), rtol=1e-4, atol=1e-7)

@@ -24,8 +24,8 @@ def test_three_lines_in_a_loop_of_your_own():
     # A module's children are reached as attributes there.
     names["model"] = type("Model", (), {"backbone": model["backbone"]})
     exec(blocks("python")[0], names)
-    # Exactly opposed: by hand each copy becomes zero, with weights (2, 2).
-    assert names["step"].weights == {"t1": 2.0, "t1+flair": 2.0}
+    # Exactly opposed: by hand each copy becomes zero, with coefficients (2, 2).
+    assert names["step"].coefficients == {"t1": 2.0, "t1+flair": 2.0}
     assert model["backbone"].weight.grad.abs().max() == 0
 
 

@@ -207,7 +207,7 @@ def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
     step = Step(cases=method.draw(torch.Generator()))
     gradients = fill_gradients(method, update, [batch()], step)
     assert len(gradients.totals) == len(all_scenarios(NAMES)) == 7
-    coefficients = gradients.decoupling.weights
+    coefficients = gradients.decoupling.coefficients
     assert passes == [1]
     handle.remove()
     # By hand, with autograd alone: the mean of the cases' losses, each times its coefficient.

@@ -74,7 +74,7 @@ def losses_on(head: Callable[[Tensor], Tensor], features: Mapping[str, Tensor]) 
 
 
 def step_of(network: Network, way: Way, x: Mapping[str, Tensor] | None = None) -> tuple[dict[str, float], list[Tensor]]:
-    """Weights and every `.grad` of one step, the branches had in some way."""
+    """Coefficients and every `.grad` of one step, the branches had in some way."""
     gmd = GMD(network.shared(), rule=by_index)
     features = {name: way(gmd, network.branch, name, x) for name, x in (x or inputs()).items()}
     step = gmd.backward(losses_on(network.head, features))
@@ -83,7 +83,7 @@ def step_of(network: Network, way: Way, x: Mapping[str, Tensor] | None = None) -
         assert values.grad is not None
         grads.append(values.grad)
     network.zero_grad(set_to_none=True)
-    return step.weights, grads
+    return step.coefficients, grads
 
 
 def assert_same(found: tuple[dict[str, float], list[Tensor]], expected: tuple[dict[str, float], list[Tensor]]) -> None:
@@ -121,8 +121,8 @@ def test_dynamic_sharing_with_missing_modalities_in_the_batch_has_the_gradients_
         for case in all_scenarios(names):
             answers, _ = network.output_of_case(features, case)
             losses[scenario_name(case)] = (answers - (-1) ** len(losses)).square().mean()
-        weights = gmd.backward(losses).weights
-        found.append((weights, [values.grad for values in network.parameters()]))
+        coefficients = gmd.backward(losses).coefficients
+        found.append((coefficients, [values.grad for values in network.parameters()]))
         network.zero_grad(set_to_none=True)
     assert_same(*found)  # type: ignore[arg-type]  # Every parameter is reached.
 
@@ -146,8 +146,8 @@ def test_branches_accumulate_over_micro_batches(way: Way):
         features = {name: way(gmd, network.branch, name, x[samples]) for name, x in inputs().items()}
         losses = losses_on(network.head, features)
         gmd.accumulate(losses, dict.fromkeys(losses, len(features["a"])))
-    weights = gmd.decouple().weights
-    assert_same((weights, [values.grad for values in network.parameters()]), expected)  # type: ignore[arg-type]
+    coefficients = gmd.decouple().coefficients
+    assert_same((coefficients, [values.grad for values in network.parameters()]), expected)  # type: ignore[arg-type]
 
 
 @both_ways

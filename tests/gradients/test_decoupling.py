@@ -70,14 +70,14 @@ def test_mean_is_the_default_reduction():
     assert grad_of(s) == pytest.approx([3.2, 2.8], abs=1e-12)
 
 
-def test_weights_stand_under_the_name_of_their_case():
-    # T3. Weights 1 + 6/100 and 1 + 6/1 for every seed, and for both orders of the keys.
+def test_coefficients_stand_under_the_name_of_their_case():
+    # T3. Coefficients 1 + 6/100 and 1 + 6/1 for every seed, and for both orders of the keys.
     for seed, cases in itertools.product(range(50), itertools.permutations(STRONG_AND_WEAK)):
         s = parameter(0, 0)
         gradients = {case: STRONG_AND_WEAK[case] for case in cases}
         step = GMD([s], generator=seeded(seed)).backward(losses_of(s, gradients))
         assert step.cases == cases
-        assert step.weights == pytest.approx({"strong": 1.06, "weak": 7.0}, abs=1e-12)
+        assert step.coefficients == pytest.approx({"strong": 1.06, "weak": 7.0}, abs=1e-12)
         assert step.norms == pytest.approx({"strong": 10.0, "weak": 1.0}, abs=1e-12)
         assert grad_of(s) == pytest.approx([3.2, 2.8], abs=1e-12)
 
@@ -88,9 +88,9 @@ def test_the_opposed_case_is_found_by_name_among_three():
     for seed, cases in itertools.product(range(10), itertools.permutations(ONE_AGAINST_TWO)):
         s = parameter(0, 0)
         gradients = {case: ONE_AGAINST_TWO[case] for case in cases}
-        weights = GMD([s], generator=seeded(seed)).backward(losses_of(s, gradients)).weights
-        assert weights["opposed"] == pytest.approx(5.0, abs=1e-12)
-        assert {round(weights["left"], 9), round(weights["right"], 9)} <= {1.16, 1.36, 1.4, 1.6}
+        coefficients = GMD([s], generator=seeded(seed)).backward(losses_of(s, gradients)).coefficients
+        assert coefficients["opposed"] == pytest.approx(5.0, abs=1e-12)
+        assert {round(coefficients["left"], 9), round(coefficients["right"], 9)} <= {1.16, 1.36, 1.4, 1.6}
 
 
 def test_the_record_holds_norms_and_cosines_by_hand():
@@ -98,7 +98,7 @@ def test_the_record_holds_norms_and_cosines_by_hand():
     s = parameter(0, 0)
     step = GMD([s]).backward(losses_of(s, {**STRONG_AND_WEAK, "silent": (0, 0)}))
     close(step.gramian, torch.tensor([[100, -6, 0], [-6, 1, 0], [0, 0, 0]], dtype=torch.float64))
-    assert step.gramian.dtype == step.decided.dtype == torch.float64
+    assert step.gramian.dtype == step.coefficient_vector.dtype == torch.float64
     assert step.norms == pytest.approx({"strong": 10, "weak": 1, "silent": 0}, abs=1e-12)
     assert step.cosines == pytest.approx(
         {
@@ -112,7 +112,7 @@ def test_the_record_holds_norms_and_cosines_by_hand():
         abs=1e-12,
     )
     close(step.cosine_matrix, torch.tensor([[1, -0.6, 0], [-0.6, 1, 0], [0, 0, 0]], dtype=torch.float64))
-    assert step.weights == pytest.approx({"strong": 1.06, "weak": 7, "silent": 1}, abs=1e-12)
+    assert step.coefficients == pytest.approx({"strong": 1.06, "weak": 7, "silent": 1}, abs=1e-12)
 
 
 def test_the_callback_gets_the_record_of_every_step_after_grad_is_filled():
@@ -135,7 +135,7 @@ def test_cases_may_be_named_by_anything_hashable():
     s = parameter(0, 0)
     losses = {("t1",): sin_along(s, (10, 0)), ("t1", "flair"): sin_along(s, (-0.6, 0.8))}
     step = GMD([s]).backward(losses)
-    assert step.weights == pytest.approx({("t1",): 1.06, ("t1", "flair"): 7.0})
+    assert step.coefficients == pytest.approx({("t1",): 1.06, ("t1", "flair"): 7.0})
     assert step.cosines[("t1",), ("t1", "flair")] == pytest.approx(-0.6)
 
 
@@ -158,10 +158,10 @@ def test_grad_is_the_weighted_sum_of_the_rows_under_every_rule(name: str):
     expected = [torch.zeros_like(values) for values in shared]
     for case, loss in losses().items():
         for total, gradient in zip(expected, torch.autograd.grad(loss, shared), strict=True):
-            total += step.weights[case] * gradient / 4
+            total += step.coefficients[case] * gradient / 4
     for one, other in zip(found, expected, strict=True):
         close(one, other)
-    assert (max(step.weights.values()) > 1) == (name != "none")
+    assert (max(step.coefficients.values()) > 1) == (name != "none")
 
 
 # --------------------------------------------------------------------- what is shared, what is not, and reductions
@@ -169,10 +169,10 @@ def test_grad_is_the_weighted_sum_of_the_rows_under_every_rule(name: str):
 
 @pytest.mark.parametrize(("reduction", "s_grad", "n_grad"), [("mean", 1, 2 / 3), ("sum", 3, 2)], ids=["mean", "sum"])
 def test_without_conflict_the_reduction_is_all_that_happens(reduction: str, s_grad: float, n_grad: float):
-    # T6. Losses s + n, s + n, s: on s the rows are 1, 1, 1; weights 1, 1, 1; s gets 3 and n gets 2, over 1 or 3.
+    # T6. Losses s + n, s + n, s: on s the rows are 1, 1, 1; coefficients 1, 1, 1; s gets 3 and n gets 2, over 1 or 3.
     s, n = parameter(0), parameter(0)
     step = GMD([s], reduction=reduction).backward({"a": (s + n).sum(), "b": (s + n).sum(), "c": s.sum()})
-    assert step.weights == {"a": 1, "b": 1, "c": 1}
+    assert step.coefficients == {"a": 1, "b": 1, "c": 1}
     assert grad_of(s) == pytest.approx([s_grad])
     assert grad_of(n) == pytest.approx([n_grad])
 
@@ -188,7 +188,7 @@ def test_summed_parameters_receive_the_sum_as_in_the_released_code():
 @pytest.mark.parametrize(
     ("conflict", "reduction", "summed", "s_grad", "n_grad"),
     [
-        # Conflict on s: rows 1 and -1, weights 1 + 1/1 each. s gets 2 - 2 and n gets 2, over 2 or 1.
+        # Conflict on s: rows 1 and -1, coefficients 1 + 1/1 each. s gets 2 - 2 and n gets 2, over 2 or 1.
         ("s", "mean", False, 0, 1),
         ("s", "sum", False, 0, 2),
         ("s", "mean", True, 0, 2),
@@ -208,8 +208,8 @@ def test_where_conflict_is_measured_and_what_is_averaged(
     gmd = GMD([s] if conflict == "s" else [s, n], reduction=reduction, summed=[n] if summed else [])
     step = gmd.backward({"both": (s + n).sum(), "against": -s.sum()})
     # On both, g1 counts 1 + 1/2 times and g2 counts 1 + 1 times.
-    weights = {"both": 2, "against": 2} if conflict == "s" else {"both": 1.5, "against": 2}
-    assert step.weights == pytest.approx(weights)
+    coefficients = {"both": 2, "against": 2} if conflict == "s" else {"both": 1.5, "against": 2}
+    assert step.coefficients == pytest.approx(coefficients)
     assert grad_of(s) == pytest.approx([s_grad])
     assert grad_of(n) == pytest.approx([n_grad])
 
@@ -274,7 +274,7 @@ def test_propagated_nan_reaches_every_grad(name: str, broken: float):
     s, n = parameter(0, 0), parameter(0)
     gmd = GMD([s], rule=RULES[name], on_nonfinite="propagate")
     step = gmd.backward({"sound": s.sum() + n.sum(), "torn": s[0] * broken})
-    assert step.decided.isnan().tolist() == [True, True]
+    assert step.coefficient_vector.isnan().tolist() == [True, True]
     assert s.grad is not None
     assert n.grad is not None
     assert s.grad.isnan().tolist() == [True, True]
@@ -336,11 +336,11 @@ def test_every_grad_has_the_dtype_of_its_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_large_gradients_in_low_precision_are_decoupled(dtype: torch.dtype):
-    # T9c through autograd: (300, 0) and (-300, 1) have weights 2 and 1.99999; 300^2 exceeds float16.
+    # T9c through autograd: (300, 0) and (-300, 1) have coefficients 2 and 1.99999; 300^2 exceeds float16.
     s = parameter(0, 0, dtype=dtype)
     losses = {"a": 300 * s[0].float(), "b": -300 * s[0].float() + s[1].float()}
     step = GMD([s]).backward(losses)
-    assert step.weights == pytest.approx({"a": 2, "b": 1 + 90000 / 90001}, abs=1e-12)
+    assert step.coefficients == pytest.approx({"a": 2, "b": 1 + 90000 / 90001}, abs=1e-12)
     # Mean: (0 + .003333, 1.999989) / 2; each of the two terms of s0 is near 300 and rounded to its dtype.
     assert s.grad is not None
     assert s.grad[1].item() == pytest.approx(1, abs=1e-2)
@@ -363,31 +363,31 @@ def test_hooks_see_one_gradient_a_step():
 
 
 @pytest.mark.parametrize("scale", [1024.0, 2.0**-20])
-def test_one_common_factor_of_the_losses_leaves_the_weights_bit_equal(scale: float):
+def test_one_common_factor_of_the_losses_leaves_the_coefficients_bit_equal(scale: float):
     # T16 and D11, on T2: scaled losses may be used as they are, and `.grad` is scaled like theirs.
-    weights, grads = [], []
+    coefficients, grads = [], []
     for factor in (1.0, scale):
         s = parameter(0, 0, dtype=torch.float32)
         losses = {case: factor * loss for case, loss in losses_of(s, ONE_AGAINST_TWO).items()}
-        weights.append(GMD([s]).backward(losses).decided)
+        coefficients.append(GMD([s]).backward(losses).coefficient_vector)
         assert s.grad is not None
         grads.append(s.grad)
-    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(coefficients[0], coefficients[1])
     assert torch.equal(grads[0] * scale, grads[1])
 
 
-def drawn_weights(gmd: GMD, s: Tensor, steps: int) -> list[list[float]]:
-    return [gmd.backward(losses_of(s, ONE_AGAINST_TWO)).decided.tolist() for _ in range(steps)]
+def drawn_coefficients(gmd: GMD, s: Tensor, steps: int) -> list[list[float]]:
+    return [gmd.backward(losses_of(s, ONE_AGAINST_TWO)).coefficient_vector.tolist() for _ in range(steps)]
 
 
 def test_the_same_seed_gives_the_same_steps_and_another_seed_others():
-    # T4, on T2, whose weights depend on the order.
+    # T4, on T2, whose coefficients depend on the order.
     s = parameter(0, 0)
-    runs = [drawn_weights(GMD([s], generator=seeded(seed)), s, 8) for seed in (0, 1, 2)]
-    assert drawn_weights(GMD([s], generator=seeded(1)), s, 8) == runs[1]
+    runs = [drawn_coefficients(GMD([s], generator=seeded(seed)), s, 8) for seed in (0, 1, 2)]
+    assert drawn_coefficients(GMD([s], generator=seeded(1)), s, 8) == runs[1]
     assert runs[0] != runs[1] != runs[2]
     # An own generator that starts from 0 is the default, and its orders change from step to step.
-    assert drawn_weights(GMD([s]), s, 8) == runs[0]
+    assert drawn_coefficients(GMD([s]), s, 8) == runs[0]
     assert len(set(map(tuple, runs[0]))) > 1
 
 
@@ -395,25 +395,25 @@ def test_the_global_chance_is_neither_used_nor_moved():
     s = parameter(0, 0)
     before = torch.get_rng_state()
     for rule in RULES.values():
-        drawn_weights(GMD([s], rule=rule), s, 2)
+        drawn_coefficients(GMD([s], rule=rule), s, 2)
     assert torch.equal(torch.get_rng_state(), before)
     runs = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            runs.append(drawn_weights(GMD([s]), s, 8))
+            runs.append(drawn_coefficients(GMD([s]), s, 8))
     assert runs[0] == runs[1]
 
 
 def test_a_run_is_resumed_from_the_state_of_the_generator():
     s = parameter(0, 0)
     gmd = GMD([s], generator=seeded(5))
-    drawn_weights(gmd, s, 3)
+    drawn_coefficients(gmd, s, 3)
     state = gmd.generator.get_state()
-    rest = drawn_weights(gmd, s, 8)
+    rest = drawn_coefficients(gmd, s, 8)
     resumed = GMD([s])
     resumed.generator.set_state(state)
-    assert drawn_weights(resumed, s, 8) == rest
+    assert drawn_coefficients(resumed, s, 8) == rest
     assert len(set(map(tuple, rest))) > 1
 
 
@@ -469,7 +469,7 @@ def test_a_plain_training_loop_learns_with_it():
 # ------------------------------------------------------------------------------- an independent implementation agrees
 
 
-def test_two_cases_have_the_weights_of_torchjd():
+def test_two_cases_have_the_coefficients_of_torchjd():
     aggregation = pytest.importorskip("torchjd.aggregation")
     weighting = aggregation.PCGradWeighting()
     generator = seeded(6)
@@ -479,12 +479,12 @@ def test_two_cases_have_the_weights_of_torchjd():
         s = parameter(0, 0, 0)
         step = GMD([s]).backward({"a": torch.sin(s) @ rows[0], "b": torch.sin(s) @ rows[1]})
         # Two cases have one order only, so chance plays no part.
-        close(step.decided, weighting(rows @ rows.T))
+        close(step.coefficient_vector, weighting(rows @ rows.T))
         conflicts += int(step.cosines["a", "b"] < 0)
     assert conflicts > 10
 
 
-def test_three_cases_have_weights_that_torchjd_can_draw():
+def test_three_cases_have_coefficients_that_torchjd_can_draw():
     aggregation = pytest.importorskip("torchjd.aggregation")
     s = parameter(0, 0)
     products = GMD([s]).backward(losses_of(s, ONE_AGAINST_TWO)).gramian
@@ -493,8 +493,8 @@ def test_three_cases_have_weights_that_torchjd_can_draw():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # TorchJD draws from the global generator.
         drawn = [aggregation.PCGradWeighting()(products) for _ in range(80)]
-    theirs = {tuple(round(w, 9) for w in weights.tolist()) for weights in drawn}
-    # Eight orders, eight different weights: 80 draws meet them all.
+    theirs = {tuple(round(w, 9) for w in coefficients.tolist()) for coefficients in drawn}
+    # Eight orders, eight different coefficients: 80 draws meet them all.
     assert len(ours) == 8
     assert theirs == ours
 
@@ -503,11 +503,11 @@ def test_rules_are_functions_one_may_pass_on():
     # T2 by index and at once: 1.6 and 1.36 against 1.4 and 1.4.
     s = parameter(0, 0)
     in_turn = GMD([s], rule=by_index).backward(losses_of(s, ONE_AGAINST_TWO))
-    assert in_turn.weights == pytest.approx({"opposed": 5, "left": 1.6, "right": 1.36}, abs=1e-12)
+    assert in_turn.coefficients == pytest.approx({"opposed": 5, "left": 1.6, "right": 1.36}, abs=1e-12)
     at_once = GMD([s], rule=simultaneous).backward(losses_of(s, ONE_AGAINST_TWO))
-    assert at_once.weights == pytest.approx({"opposed": 5, "left": 1.4, "right": 1.4}, abs=1e-12)
+    assert at_once.coefficients == pytest.approx({"opposed": 5, "left": 1.4, "right": 1.4}, abs=1e-12)
     without_floor = GMD([s], rule=partial(by_index, floor=0)).backward(losses_of(s, ONE_AGAINST_TWO))
-    assert torch.equal(without_floor.decided, in_turn.decided)
+    assert torch.equal(without_floor.coefficient_vector, in_turn.coefficient_vector)
 
 
 # ------------------------------------------------------------------------------------------------- looking at conflict
@@ -520,10 +520,10 @@ def test_looking_decides_as_a_step_does_and_fills_nothing():
     gmd.accumulate(losses_of(s, STRONG_AND_WEAK))
     step = gmd.look()
     assert (s.grad, seen) == (None, [])
-    assert step.weights == pytest.approx({"strong": 1.06, "weak": 7})
+    assert step.coefficients == pytest.approx({"strong": 1.06, "weak": 7})
     # What was seen is forgotten.
     again = gmd.backward(losses_of(s, STRONG_AND_WEAK))
-    assert again.weights == step.weights
+    assert again.coefficients == step.coefficients
     assert len(seen) == 1
 
 

@@ -131,7 +131,7 @@ def trained(
         optimizer.step()
     assert conflicts > 3  # Else nothing was projected, and nothing shown.
     weights = {name: whole(parameter) for name, parameter in network.named_parameters()}
-    return {"parameters": weights, "weights": decided.weights, "norms": decided.norms}
+    return {"parameters": weights, "coefficients": decided.coefficients, "norms": decided.norms}
 
 
 def whole(parameter: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def assert_same(found: list[dict[str, Any]], expected: dict[str, Any]) -> None:
                 one["parameters"][name], parameter, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text
             )
             assert torch.equal(one["parameters"][name], found[0]["parameters"][name])
-        assert one["weights"] == pytest.approx(expected["weights"], rel=1e-4)
+        assert one["coefficients"] == pytest.approx(expected["coefficients"], rel=1e-4)
         assert one["norms"] == pytest.approx(expected["norms"], rel=1e-4)
 
 

@@ -42,7 +42,7 @@ def undecoupled_grads(
     shared: list[nn.Parameter],
     jacobian: Callable[..., Stored | Streamed] = Stored,
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """`.grad` of every parameter by GMD with all weights 1, and by one ordinary backward pass of the sum."""
+    """`.grad` of every parameter by GMD with all coefficients 1, and by one ordinary backward pass of the sum."""
     found = []
     for step in (
         lambda: GMD(shared, rule=undecoupled, reduction="sum", jacobian=jacobian).backward(dict(enumerate(losses()))),
@@ -150,7 +150,7 @@ def test_nested_private_parts_have_the_gradients_of_a_plain_backward(jacobian: C
 
 def test_an_encoder_below_a_private_head_has_the_gradient_worked_out_by_hand():
     # h = 2 e at e = 1; losses s h = 6 and n h^2 = 20, for s = 3, n = 5.
-    # d/de: 2 s + n 2 h 2 = 6 + 40; d/dn: h^2 = 4; d/ds: h = 2. Weights 1, 1: nothing conflicts.
+    # d/de: 2 s + n 2 h 2 = 6 + 40; d/dn: h^2 = 4; d/ds: h = 2. Coefficients 1, 1: nothing conflicts.
     e, n, s = parameter(1), parameter(5), parameter(3)
     h = 2 * e
     GMD([s], reduction="sum").backward({"through s": (s * h).sum(), "own": (n * h * h).sum()})

@@ -1,6 +1,6 @@
 """The engine against the literal way: rows by a plain loop, the rule, then one backward pass of the weighted losses.
 
-Both ways see the same losses, drawn alike, so weights, Gramians and every `.grad` must agree to rounding.
+Both ways see the same losses, drawn alike, so coefficients, Gramians and every `.grad` must agree to rounding.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class Toy:
 
 @dataclass
 class Result:
-    weights: dict[str, float]
+    coefficients: dict[str, float]
     gramian: Tensor
     grads: list[Tensor | None]
 
@@ -67,15 +67,15 @@ def by_the_letter(toy: Toy) -> Result:
         filled = [torch.zeros_like(p) if g is None else g for p, g in zip(toy.shared, gradients, strict=True)]
         rows.append(torch.cat([gradient.flatten() for gradient in filled]).double())
     jacobian = torch.stack(rows)
-    weights = by_index(jacobian @ jacobian.T)
-    total = sum(weight * loss for weight, loss in zip(weights, losses.values(), strict=True))
+    coefficients = by_index(jacobian @ jacobian.T)
+    total = sum(coefficient * loss for coefficient, loss in zip(coefficients, losses.values(), strict=True))
     (total / len(losses)).backward()
-    return Result(dict(zip(losses, weights.tolist(), strict=True)), jacobian @ jacobian.T, taken(toy.module))
+    return Result(dict(zip(losses, coefficients.tolist(), strict=True)), jacobian @ jacobian.T, taken(toy.module))
 
 
 def by_engine(toy: Toy, engine: Callable[..., Jacobian]) -> Result:
     step = GMD(toy.shared, rule=by_index, jacobian=engine).backward(toy.losses())
-    return Result(step.weights, step.gramian, taken(toy.module))
+    return Result(step.coefficients, step.gramian, taken(toy.module))
 
 
 def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -84,8 +84,8 @@ def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def assert_same(found: Result, expected: Result, tolerance: float) -> None:
-    assert list(found.weights) == list(expected.weights)
-    assert found.weights == pytest.approx(expected.weights, rel=tolerance)
+    assert list(found.coefficients) == list(expected.coefficients)
+    assert found.coefficients == pytest.approx(expected.coefficients, rel=tolerance)
     near(found.gramian, expected.gramian, tolerance)
     assert [grad is None for grad in found.grads] == [grad is None for grad in expected.grads]
     # One scale for all: a gradient that is 0 but for rounding has none of its own.
@@ -222,13 +222,15 @@ TOYS = [
 @both_engines
 @both_dtypes
 @pytest.mark.parametrize("make", TOYS)
-def test_weights_gramian_and_grad_are_those_of_the_literal_way(
+def test_coefficients_gramian_and_grad_are_those_of_the_literal_way(
     make: Callable[[torch.dtype], Toy], dtype: torch.dtype, engine: Callable[..., Jacobian]
 ):
     toy = make(dtype)
     expected = by_the_letter(toy)
     assert_same(by_engine(toy, engine), expected, TOLERANCE[dtype])
-    assert max(expected.weights.values()) > 1.01  # Else there was no conflict, and any weights would have done.
+    assert (
+        max(expected.coefficients.values()) > 1.01
+    )  # Else there was no conflict, and any coefficients would have done.
 
 
 @pytest.mark.parametrize("held", [1, 97])
@@ -250,7 +252,7 @@ def test_the_unet_owns_stems_and_norms_of_each_modality():
 
 
 @pytest.mark.parametrize("make", TOYS[:2])
-def test_rows_in_bfloat16_keep_the_direction_and_the_weights(make: Callable[[torch.dtype], Toy]):
+def test_rows_in_bfloat16_keep_the_direction_and_the_coefficients(make: Callable[[torch.dtype], Toy]):
     toy = make(torch.float32)
     gmd = GMD(toy.shared, rule=by_index, jacobian=partial(Stored, dtype=torch.bfloat16))
     step = gmd.backward(toy.losses())
@@ -260,8 +262,8 @@ def test_rows_in_bfloat16_keep_the_direction_and_the_weights(make: Callable[[tor
     assert {grad.dtype for grad in found if grad is not None} == {torch.float32}
     assert torch.cosine_similarity(flat(found), flat(expected.grads), dim=0) >= 0.999
     # 8 bits a number: some rounding must show, or the rows were not in bfloat16.
-    assert step.weights == pytest.approx(expected.weights, rel=0.02)
-    assert step.weights != pytest.approx(expected.weights, rel=1e-6)
+    assert step.coefficients == pytest.approx(expected.coefficients, rel=0.02)
+    assert step.coefficients != pytest.approx(expected.coefficients, rel=1e-6)
 
 
 # Dynamo asks a tensor that is no leaf for its `.grad`, and hides the warning in a way that errors get past.
@@ -347,7 +349,7 @@ def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dt
     gmd = GMD(study.network.shared_parameters(), rule=by_index)
     whole, _ = study.losses(range(5))
     together = gmd.backward(whole)
-    expected = Result(together.weights, together.gramian, taken(study.network))
+    expected = Result(together.coefficients, together.gramian, taken(study.network))
     absent = []
     for start, stop in itertools.pairwise(cuts):
         losses, counts = study.losses(range(start, stop))
@@ -355,10 +357,10 @@ def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dt
         gmd.accumulate(losses, counts)
     assert all(values.grad is None for values in study.network.parameters())
     step = gmd.decouple()
-    assert_same(Result(step.weights, step.gramian, taken(study.network)), expected, TOLERANCE[dtype])
+    assert_same(Result(step.coefficients, step.gramian, taken(study.network)), expected, TOLERANCE[dtype])
     # c has nobody among the first two, so that its cases counted 0 there.
     assert ("c" in absent) == (cuts[1] < 3)
-    assert max(step.weights.values()) > 1.01
+    assert max(step.coefficients.values()) > 1.01
 
 
 def test_equal_counts_are_the_default():
@@ -393,7 +395,7 @@ def test_a_case_without_samples_is_no_case():
     for engine in (Stored, Streamed):
         s.grad = None
         step = GMD([s], jacobian=engine).backward({"a": 2 * s[0], "c": s[1] * 1}, {"b": 0, "a": 4, "c": 1})
-        assert step.weights == {"a": 1, "c": 1}
+        assert step.coefficients == {"a": 1, "c": 1}
         assert step.gramian.tolist() == [[4, 0], [0, 1]]
         assert s.grad is not None
         assert s.grad.tolist() == [1, 0.5]
@@ -405,7 +407,7 @@ def test_the_loss_of_an_empty_batch_takes_no_part():
         s.grad = None
         empty = (x * s).mean()  # NaN: a mean of nothing.
         step = GMD([s], jacobian=engine).backward({"a": 3 * s[0], "b": empty}, {"a": 2, "b": 0})
-        assert step.weights == {"a": 1}
+        assert step.coefficients == {"a": 1}
         assert s.grad is not None
         assert s.grad.tolist() == [3, 0]
 
@@ -456,7 +458,7 @@ def mixed(engine: Callable[..., Jacobian], dtype: torch.dtype, scale: float = 1.
 def test_autocast_losses_are_decoupled_by_their_own_rows(dtype: torch.dtype, engine: Callable[..., Jacobian]):
     found, expected = mixed(engine, dtype)
     # The rows are the same numbers both times, half precision or not.
-    assert found.weights == pytest.approx(expected.weights, rel=1e-5)
+    assert found.coefficients == pytest.approx(expected.coefficients, rel=1e-5)
     near(found.gramian, expected.gramian, 1e-6)
     # What is summed inside a graph in half precision is rounded in another order.
     assert torch.cosine_similarity(flat(found.grads), flat(expected.grads), dim=0) >= 0.999
@@ -464,7 +466,7 @@ def test_autocast_losses_are_decoupled_by_their_own_rows(dtype: torch.dtype, eng
 
 
 @both_engines
-def test_a_loss_scaler_skips_an_overflow_and_the_weights_are_those_without_it(engine: Callable[..., Jacobian]):
+def test_a_loss_scaler_skips_an_overflow_and_the_coefficients_are_those_without_it(engine: Callable[..., Jacobian]):
     torch.manual_seed(1)
     model = Encoders(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)), 3, 8)
     inputs = {name: torch.randn(6, 3) for name in "ab"}
@@ -474,14 +476,14 @@ def test_a_loss_scaler_skips_an_overflow_and_the_weights_are_those_without_it(en
             return {case: loss.float() for case, loss in model.losses(inputs).items()}
 
     gmd = GMD(model.shared(), rule=by_index, on_nonfinite="propagate", jacobian=engine)
-    expected = gmd.backward(losses()).weights
+    expected = gmd.backward(losses()).coefficients
     model.zero_grad()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     # 2^30 times a gradient of about 1 is far above 65504, the largest float16; 2^30 * 2^-20 is not.
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, backoff_factor=2.0**-20)
     before = [values.detach().clone() for values in model.parameters()]
     overflow = gmd.backward({case: scaler.scale(loss) for case, loss in losses().items()})
-    assert overflow.decided.isnan().all()
+    assert overflow.coefficient_vector.isnan().all()
     scaler.step(optimizer)
     scaler.update()
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
@@ -489,7 +491,7 @@ def test_a_loss_scaler_skips_an_overflow_and_the_weights_are_those_without_it(en
     optimizer.zero_grad()
     scaled = gmd.backward({case: scaler.scale(loss) for case, loss in losses().items()})
     # Half precision rounds tiny numbers in other places than it does without the scale.
-    assert scaled.weights == pytest.approx(expected, rel=5e-3)
+    assert scaled.coefficients == pytest.approx(expected, rel=5e-3)
     scaler.step(optimizer)
     scaler.update()
     assert scaler.get_scale() == 2**10
@@ -537,7 +539,7 @@ def test_a_row_of_1e_minus_24_stands_next_to_one_of_1e15(engine: Callable[..., J
         step.gramian, torch.tensor([[1e-48, -1e-9], [-1e-9, 2e30]], dtype=torch.float64), rtol=1e-6, atol=1e-300
     )
     # The tiny one is below the floor as a reference, and takes 1e-9 / 2e30 of the huge one: nothing.
-    assert step.weights == {"tiny": 1, "huge": 1}
+    assert step.coefficients == {"tiny": 1, "huge": 1}
     assert s.grad is not None
     assert n.grad is not None
     assert s.grad.tolist() == pytest.approx([-1e15, 1e15], rel=1e-6)
@@ -546,11 +548,11 @@ def test_a_row_of_1e_minus_24_stands_next_to_one_of_1e15(engine: Callable[..., J
 
 @both_engines
 def test_of_two_tiny_rows_the_conflict_is_still_seen(engine: Callable[..., Jacobian]):
-    # (1, 0) and (-1, 1) times 1e-24: weights 2 and 1.5, sum 1e-24 (.5, 1.5); float32 would have squares of 0.
+    # (1, 0) and (-1, 1) times 1e-24: coefficients 2 and 1.5, sum 1e-24 (.5, 1.5); float32 would have squares of 0.
     s = nn.Parameter(torch.zeros(2))
     losses = {"a": 1e-24 * s[0], "b": 1e-24 * (s[1] - s[0])}
     step = GMD([s], jacobian=engine, reduction="sum").backward(losses)
-    assert step.weights == pytest.approx({"a": 2, "b": 1.5}, rel=1e-6)
+    assert step.coefficients == pytest.approx({"a": 2, "b": 1.5}, rel=1e-6)
     assert s.grad is not None
     assert (s.grad * 1e24).tolist() == pytest.approx([0.5, 1.5], rel=1e-6)
 
@@ -565,7 +567,7 @@ def test_a_skipped_step_touches_nothing_and_the_next_one_works(engine: Callable[
     gmd = GMD([s], on_nonfinite="skip", jacobian=engine)
     for times in (1, 2):
         step = gmd.backward({"sound": s[0] + n.sum(), "torn": s[1] * torch.inf})
-        assert step.decided.isnan().all()
+        assert step.coefficient_vector.isnan().all()
         assert gmd.skipped == times
         assert s.grad is None
         assert n.grad.tolist() == [5]
@@ -649,7 +651,7 @@ def test_a_micro_batch_that_raised_takes_the_whole_step_with_it():
         gmd.accumulate({"a": s[0] * 1})
     handle.remove()
     assert s.grad is None
-    assert gmd.backward({"b": 2 * s[1]}).weights == {"b": 1}
+    assert gmd.backward({"b": 2 * s[1]}).coefficients == {"b": 1}
     assert s.grad.tolist() == [0, 2]
 
 
@@ -688,11 +690,11 @@ def test_a_model_may_be_cast_after_gmd_was_made():
     assert layer.weight.grad[0].tolist() == [1 / 3, 1 / 3]  # Float32 rows would have lost half of the digits.
 
 
-def test_huge_weights_meet_tiny_gradients_of_private_parameters():
-    # Rows 1e-24 and -1e15 without a floor: the first is projected onto nothing, the second has weight 1 + 1e39.
+def test_huge_coefficients_meet_tiny_gradients_of_private_parameters():
+    # Rows 1e-24 and -1e15 without a floor: the first is projected onto nothing, the second has coefficient 1 + 1e39.
     s, n = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     gmd = GMD([s], rule=partial(by_index, floor=0.0), reduction="sum")
     step = gmd.backward({"tiny": (1e-24 * (s + n)).sum(), "huge": (-1e15 * s).sum()})
-    assert step.weights["tiny"] == pytest.approx(1e39, rel=1e-3)
+    assert step.coefficients["tiny"] == pytest.approx(1e39, rel=1e-3)
     assert n.grad is not None
     assert n.grad.item() == pytest.approx(1e15, rel=1e-3)  # 1e39 times 1e-24.

@@ -16,7 +16,7 @@ from anysubset.gradients.projection import (
     normalised,
     orders_by_index,
     project_conflicts,
-    project_each,
+    projected_copies,
     random_orders,
     sequential,
     simultaneous,
@@ -43,10 +43,10 @@ def copy_of(case: int, order: list[int], jacobian: Tensor, floor: float = 0.0) -
     """The working copy of one case after its projections: the others are left alone, and taken off the sum."""
     orders: list[list[int]] = [[] for _ in jacobian]
     orders[case] = order
-    weights = project_conflicts(gramian(jacobian), orders, floor)
+    coefficients = project_conflicts(gramian(jacobian), orders, floor)
     others = torch.ones(len(jacobian), dtype=torch.float64)
     others[case] = 0.0
-    return (weights - others) @ jacobian
+    return (coefficients - others) @ jacobian
 
 
 OPPOSED_PAIR = rows((1, 0), (-1, 1))  # T0
@@ -67,10 +67,10 @@ def test_opposed_pair_is_projected_apart():
     # g1' = g1 + 1/2 g2 = (1/2, 1/2); g2' = g2 + 1/1 g1 = (0, 1).
     close(copy_of(0, [1], OPPOSED_PAIR), rows((0.5, 0.5))[0])
     close(copy_of(1, [0], OPPOSED_PAIR), rows((0, 1))[0])
-    # Weights: g1 counts 1 + 1 times, g2 counts 1 + 1/2 times.
-    weights = by_index(gramian(OPPOSED_PAIR))
-    close(weights, rows((2, 1.5))[0])
-    close(weights @ OPPOSED_PAIR, rows((0.5, 1.5))[0])
+    # Coefficients: g1 counts 1 + 1 times, g2 counts 1 + 1/2 times.
+    coefficients = by_index(gramian(OPPOSED_PAIR))
+    close(coefficients, rows((2, 1.5))[0])
+    close(coefficients @ OPPOSED_PAIR, rows((0.5, 1.5))[0])
 
 
 @pytest.mark.parametrize("name", DECOUPLING_RULES)
@@ -79,11 +79,11 @@ def test_the_weaker_of_two_is_raised_more_under_every_rule(name: str):
     # g1' = g1 + 6 g2 = (10 - 3.6, 4.8); g2' = g2 + .06 g1 = (-.6 + .6, .8).
     close(copy_of(0, [1], STRONG_AND_WEAK), rows((6.4, 4.8))[0])
     close(copy_of(1, [0], STRONG_AND_WEAK), rows((0, 0.8))[0])
-    # Weights: g1 counts 1 + .06 times, g2 counts 1 + 6 times; the sum is (10.6 - 4.2, 5.6).
-    weights = RULES[name](gramian(STRONG_AND_WEAK), seeded())
-    close(weights, rows((1.06, 7))[0])
-    close(weights @ STRONG_AND_WEAK, rows((6.4, 5.6))[0])
-    close(weights @ STRONG_AND_WEAK / 2, rows((3.2, 2.8))[0])
+    # Coefficients: g1 counts 1 + .06 times, g2 counts 1 + 6 times; the sum is (10.6 - 4.2, 5.6).
+    coefficients = RULES[name](gramian(STRONG_AND_WEAK), seeded())
+    close(coefficients, rows((1.06, 7))[0])
+    close(coefficients @ STRONG_AND_WEAK, rows((6.4, 5.6))[0])
+    close(coefficients @ STRONG_AND_WEAK / 2, rows((3.2, 2.8))[0])
 
 
 def test_projection_keeps_the_ratio_of_two_norms():
@@ -101,11 +101,11 @@ def test_projection_keeps_the_ratio_of_two_norms():
 
 @pytest.mark.parametrize("name", DECOUPLING_RULES)
 def test_exactly_opposite_gradients_stall(name: str):
-    # T3b. g1.g2 = -3, |g1|^2 = 9, |g2|^2 = 1: weights 1 + 3/9 and 1 + 3/1, sum 4/3 * 3 - 4 * 1 = 0.
+    # T3b. g1.g2 = -3, |g1|^2 = 9, |g2|^2 = 1: coefficients 1 + 3/9 and 1 + 3/1, sum 4/3 * 3 - 4 * 1 = 0.
     jacobian = rows((3, 0), (-1, 0))
-    weights = RULES[name](gramian(jacobian), seeded())
-    close(weights, rows((4 / 3, 4))[0])
-    close(weights @ jacobian, rows((0, 0))[0])
+    coefficients = RULES[name](gramian(jacobian), seeded())
+    close(coefficients, rows((4 / 3, 4))[0])
+    close(coefficients @ jacobian, rows((0, 0))[0])
     # The plain sum would have moved by 3 - 1.
     close(undecoupled(gramian(jacobian)) @ jacobian, rows((2, 0))[0])
 
@@ -113,8 +113,8 @@ def test_exactly_opposite_gradients_stall(name: str):
 @pytest.mark.parametrize("name", DECOUPLING_RULES)
 def test_agreeing_pair_is_left_alone(name: str):
     # T17. g1.g2 = 6 > 0: no conflict. Equation (9) applied blindly would give 1 - 6/100 = .94 and 1 - 6 = -5.
-    weights = RULES[name](gramian(rows((10, 0), (0.6, 0.8))), seeded())
-    assert weights.tolist() == [1.0, 1.0]
+    coefficients = RULES[name](gramian(rows((10, 0), (0.6, 0.8))), seeded())
+    assert coefficients.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", DECOUPLING_RULES)
@@ -144,10 +144,10 @@ def test_three_cases_are_projected_one_after_the_other():
     # Copy 2: (-2, 1) + 2 g1 = (0, 1); its product with g3 is -1: + .2 g3 = (-.4, .8). Copy 3 mirrors it.
     close(copy_of(1, [0, 2], ONE_AGAINST_TWO), rows((-0.4, 0.8))[0])
     close(copy_of(2, [0, 1], ONE_AGAINST_TWO), rows((-0.4, -0.8))[0])
-    # Weights: g1 1 + 2 + 2; g2 .4 + 1 + .2; g3 .16 + .2 + 1.
-    weights = by_index(gramian(ONE_AGAINST_TWO))
-    close(weights, rows((5, 1.6, 1.36))[0])
-    close(weights @ ONE_AGAINST_TWO, rows((-0.92, 0.24))[0])
+    # Coefficients: g1 1 + 2 + 2; g2 .4 + 1 + .2; g3 .16 + .2 + 1.
+    coefficients = by_index(gramian(ONE_AGAINST_TWO))
+    close(coefficients, rows((5, 1.6, 1.36))[0])
+    close(coefficients @ ONE_AGAINST_TWO, rows((-0.92, 0.24))[0])
 
 
 def test_three_cases_oppose_the_first_in_every_order():
@@ -164,9 +164,9 @@ def test_three_cases_oppose_the_first_in_every_order():
 
 def test_simultaneous_measures_every_conflict_on_the_originals():
     # T2. g1 counts 1 + 2/1 + 2/1, g2 and g3 count 1 + 2/5 each; the sum is 5 - 2.8 - 2.8.
-    weights = simultaneous(gramian(ONE_AGAINST_TWO))
-    close(weights, rows((5, 1.4, 1.4))[0])
-    close(weights @ ONE_AGAINST_TWO, rows((-0.6, 0))[0])
+    coefficients = simultaneous(gramian(ONE_AGAINST_TWO))
+    close(coefficients, rows((5, 1.4, 1.4))[0])
+    close(coefficients @ ONE_AGAINST_TWO, rows((-0.6, 0))[0])
 
 
 def test_an_order_may_hold_the_case_itself():
@@ -188,8 +188,8 @@ def test_orders_hold_every_other_case_once():
 # ------------------------------------------------------------------------------------------------------- chance
 
 
-def test_a_seed_fixes_the_weights_and_leaves_the_global_chance_alone():
-    # T4, on T2's vectors, whose weights depend on the order.
+def test_a_seed_fixes_the_coefficients_and_leaves_the_global_chance_alone():
+    # T4, on T2's vectors, whose coefficients depend on the order.
     products = gramian(ONE_AGAINST_TWO)
     before = torch.get_rng_state()
     outcomes = {tuple(sequential(products, seeded(seed)).tolist()) for seed in range(10)}
@@ -239,16 +239,16 @@ def test_averaged_tends_to_the_mean_over_all_orders():
 def test_a_vanishing_gradient_is_no_reference(name: str):
     # T9a. |g2| = 1e-25 is far below 1e-8: g1 stays (1, 0), g2 loses all it has, and the mean is (1, 0) / 2.
     jacobian = rows((1, 0), (-1e-25, 0))
-    weights = RULES[name](gramian(jacobian), seeded())
-    close(weights @ jacobian / 2, rows((0.5, 0))[0])
+    coefficients = RULES[name](gramian(jacobian), seeded())
+    close(coefficients @ jacobian / 2, rows((0.5, 0))[0])
 
 
 @pytest.mark.parametrize("rule", [sequential, by_index, averaged, simultaneous])
 def test_without_a_floor_a_vanishing_gradient_is_a_reference_like_any_other(rule):
     # T9a. g1' = g1 + 1e25 g2 = (0, 0) and g2' = (0, 0). In float32 |g2|^2 = 1e-50 is 0, and 1e-25 / 0 is inf.
     jacobian = rows((1, 0), (-1e-25, 0))
-    weights = rule(gramian(jacobian), seeded(), floor=0)
-    assert_close(weights @ jacobian / 2, rows((0, 0))[0], rtol=0, atol=1e-15)
+    coefficients = rule(gramian(jacobian), seeded(), floor=0)
+    assert_close(coefficients @ jacobian / 2, rows((0, 0))[0], rtol=0, atol=1e-15)
 
 
 def test_the_floor_is_relative_to_the_longest_gradient():
@@ -276,11 +276,11 @@ def test_half_precision_gradients_are_decoupled_in_double():
 
 
 def test_a_small_gradient_above_the_floor_is_a_reference():
-    # T9d. |g2| = 1.4e-6. g1.g2 = -1e-6, |g2|^2 = 2e-12: weights 1 + 1e-6 and 1 + 5e5, sum (.5, .500001).
+    # T9d. |g2| = 1.4e-6. g1.g2 = -1e-6, |g2|^2 = 2e-12: coefficients 1 + 1e-6 and 1 + 5e5, sum (.5, .500001).
     jacobian = rows((1, 0), (-1e-6, 1e-6))
-    weights = by_index(gramian(jacobian))
-    assert_close(weights, rows((1.000001, 500001))[0], rtol=1e-12, atol=0)
-    assert_close(weights @ jacobian, rows((0.5, 0.5))[0], rtol=0, atol=2e-6)
+    coefficients = by_index(gramian(jacobian))
+    assert_close(coefficients, rows((1.000001, 500001))[0], rtol=1e-12, atol=0)
+    assert_close(coefficients @ jacobian, rows((0.5, 0.5))[0], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("rule", [sequential, by_index, averaged, simultaneous])
@@ -296,7 +296,7 @@ def test_a_reference_at_the_floor_is_passed_over_and_one_above_it_serves(rule):
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"normalised"}))
-def test_gradients_without_conflict_have_weight_one(name: str):
+def test_gradients_without_conflict_have_coefficient_one(name: str):
     # T18.
     disjoint = torch.diag(torch.tensor([1.0, 20.0, 1e-3], dtype=torch.float64))
     equal = rows((3, -4), (3, -4), (3, -4))
@@ -307,28 +307,28 @@ def test_gradients_without_conflict_have_weight_one(name: str):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_one_broken_gradient_makes_every_weight_nan(name: str, broken: float):
+def test_one_broken_gradient_makes_every_coefficient_nan(name: str, broken: float):
     # T10. The second case holds NaN or inf; nobody may be dropped in silence.
-    weights = RULES[name](gramian(rows((1, 0), (broken, 0), (-1, 1))), seeded())
-    assert weights.shape == (3,)
-    assert bool(weights.isnan().all())
+    coefficients = RULES[name](gramian(rows((1, 0), (broken, 0), (-1, 1))), seeded())
+    assert coefficients.shape == (3,)
+    assert bool(coefficients.isnan().all())
 
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_one_broken_square_makes_every_weight_nan(name: str, broken: float):
-    # A square that overflows, with finite products: the second column is sound, and still has no weight.
+def test_one_broken_square_makes_every_coefficient_nan(name: str, broken: float):
+    # A square that overflows, with finite products: the second column is sound, and still has no coefficient.
     products = torch.tensor([[broken, 0], [0, 1]], dtype=torch.float64)
     assert RULES[name](products, seeded()).isnan().tolist() == [True, True]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_weights_are_double_precision_and_the_gramian_stays_as_it_was(name: str):
+def test_coefficients_are_double_precision_and_the_gramian_stays_as_it_was(name: str):
     products = gramian(ONE_AGAINST_TWO)
     before = products.clone()
     assert RULES[name](products, seeded()).dtype == torch.float64
     assert torch.equal(products, before)
-    # -2, 1, 3 and 5 are exact in float32 too: the same weights, still in double precision.
+    # -2, 1, 3 and 5 are exact in float32 too: the same coefficients, still in double precision.
     single = RULES[name](products.to(torch.float32), seeded())
     assert single.dtype == torch.float64
     assert torch.equal(single, RULES[name](products, seeded()))
@@ -342,7 +342,7 @@ def test_undecoupled_is_the_plain_sum():
 
 
 def literal(gradients: Tensor, orders: list[list[int]]) -> Tensor:
-    """The algorithm on flat vectors, as it is told in words: no Gramian, no weights."""
+    """The algorithm on flat vectors, as it is told in words: no Gramian, no coefficients."""
     total = torch.zeros_like(gradients[0])
     for i, order in enumerate(orders):
         copy = gradients[i].clone()
@@ -362,9 +362,9 @@ def test_the_gramian_decides_what_vectors_would():
         size = 1 + trial % 9
         jacobian = torch.randn(k, size, generator=generator, dtype=torch.float64)
         orders = random_orders(k, generator)
-        weights = project_conflicts(gramian(jacobian), orders, floor=0)
-        conflicts += int((weights > 1).any())
-        difference = (weights @ jacobian - literal(jacobian, orders)).norm()
+        coefficients = project_conflicts(gramian(jacobian), orders, floor=0)
+        conflicts += int((coefficients > 1).any())
+        difference = (coefficients @ jacobian - literal(jacobian, orders)).norm()
         assert difference <= 1e-12 * jacobian.norm(), f"{k} gradients of size {size}, trial {trial}"
     assert conflicts > 150
 
@@ -390,7 +390,7 @@ quick = settings(deadline=None, max_examples=60)
 
 @quick
 @given(jacobians(), plain_names, seeds)
-def test_no_weight_is_below_one(jacobian: Tensor, name: str, seed: int):
+def test_no_coefficient_is_below_one(jacobian: Tensor, name: str, seed: int):
     assert bool((RULES[name](gramian(jacobian), seeded(seed)) >= 1).all())
 
 
@@ -402,7 +402,7 @@ def test_a_common_scale_by_a_power_of_two_changes_no_bit(jacobian: Tensor, name:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_losses_times_1024_leave_the_weights_bit_equal(name: str):
+def test_losses_times_1024_leave_the_coefficients_bit_equal(name: str):
     # T16 on T2: the Gramian is 2^20 times as large, and every quotient the same.
     plain = RULES[name](gramian(ONE_AGAINST_TWO), seeded())
     assert torch.equal(RULES[name](gramian(1024 * ONE_AGAINST_TWO), seeded()), plain)
@@ -419,7 +419,7 @@ def test_a_common_rotation_changes_nothing(jacobian: Tensor, name: str, seed: in
 
 @quick
 @given(jacobians(least=0), plain_names, seeds)
-def test_without_conflict_every_weight_is_exactly_one(jacobian: Tensor, name: str, seed: int):
+def test_without_conflict_every_coefficient_is_exactly_one(jacobian: Tensor, name: str, seed: int):
     # Entries of one sign only: no inner product is negative.
     assert RULES[name](gramian(jacobian), seeded(seed)).tolist() == [1.0] * len(jacobian)
 
@@ -447,27 +447,27 @@ def test_simultaneous_is_the_column_sums_of_equation_8(jacobian: Tensor):
 
 @quick
 @given(jacobians(), seeds, st.randoms(use_true_random=False))
-def test_new_names_for_the_cases_permute_the_weights(jacobian: Tensor, seed: int, chance):
+def test_new_names_for_the_cases_permute_the_coefficients(jacobian: Tensor, seed: int, chance):
     k = len(jacobian)
     places = list(range(k))
     chance.shuffle(places)
     orders = random_orders(k, seeded(seed))
-    weights = project_conflicts(gramian(jacobian), orders)
+    coefficients = project_conflicts(gramian(jacobian), orders)
     renamed_orders = [[places.index(j) for j in orders[place]] for place in places]
     renamed = project_conflicts(gramian(jacobian[places]), renamed_orders)
-    close(renamed, weights[places])
+    close(renamed, coefficients[places])
 
 
 # -------------------------------------------------------------------------------------------- gradients of one length
 
 
 def test_normalised_rows_are_projected_at_their_mean_length():
-    # T1: (10, 0) and (-.6, .8) at the mean length 5.5 are (5.5, 0) and (-3.3, 4.4), cosine -.6: weights 1.6 each, so
-    # the sum is 1.6 * (2.2, 4.4). On the rows themselves: 1.6 * 5.5 / 10 = .88 and 1.6 * 5.5 / 1 = 8.8.
+    # T1: (10, 0) and (-.6, .8) at the mean length 5.5 are (5.5, 0) and (-3.3, 4.4), cosine -.6: coefficients 1.6 each,
+    # so the sum is 1.6 * (2.2, 4.4). On the rows themselves: 1.6 * 5.5 / 10 = .88 and 1.6 * 5.5 / 1 = 8.8.
     jacobian = rows((10, 0), (-0.6, 0.8))
-    weights = normalised(gramian(jacobian), seeded())
-    close(weights, torch.tensor([0.88, 8.8], dtype=torch.float64))
-    close(weights @ jacobian, torch.tensor([3.52, 7.04], dtype=torch.float64))
+    coefficients = normalised(gramian(jacobian), seeded())
+    close(coefficients, torch.tensor([0.88, 8.8], dtype=torch.float64))
+    close(coefficients @ jacobian, torch.tensor([3.52, 7.04], dtype=torch.float64))
 
 
 def test_normalised_rows_of_one_length_are_those_of_the_paper():
@@ -486,7 +486,7 @@ def test_rounding_noise_is_not_stretched():
 
 def test_the_copies_of_two_cases_by_hand():
     # T0: g1' = g1 + 1/2 g2 = (1/2, 1/2), g2' = g1 + g2 = (0, 1).
-    copies = project_each(gramian(OPPOSED_PAIR), orders_by_index(2))
+    copies = projected_copies(gramian(OPPOSED_PAIR), orders_by_index(2))
     assert copies.tolist() == [[1, 0.5], [1, 1]]
     close(copies @ OPPOSED_PAIR, rows((0.5, 0.5), (0, 1)))
     # Their inner products need no gradient: |g1'|^2 = 1/2, |g2'|^2 = 1, g1'.g2' = 1/2, so that 135 degrees become 45.
@@ -494,7 +494,7 @@ def test_the_copies_of_two_cases_by_hand():
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_weights_are_the_sum_of_the_copies(name: str):
+def test_the_coefficients_are_the_sum_of_the_copies(name: str):
     assert list(COPIES) == list(RULES)
     jacobian = torch.randn(6, 4, generator=seeded(5), dtype=torch.float64)
     generator, again = seeded(), seeded()

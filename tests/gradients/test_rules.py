@@ -33,15 +33,15 @@ def test_a_rule_of_torchjd_that_is_not_installed_says_how_to_get_it(monkeypatch:
 def test_pcgrad_of_torchjd_is_ours():
     pytest.importorskip("torchjd")
     # T1: two cases have one order.
-    weights = rule_named("torchjd=PCGrad")(STRONG_AND_WEAK, seeded())
-    assert weights.tolist() == pytest.approx([1.06, 7], abs=1e-12)
+    coefficients = rule_named("torchjd=PCGrad")(STRONG_AND_WEAK, seeded())
+    assert coefficients.tolist() == pytest.approx([1.06, 7], abs=1e-12)
 
 
 def test_the_shortest_convex_combination_by_torchjd():
     pytest.importorskip("torchjd")
     # Of a (10, 0) and b (-.6, .8), the least |w a + (1 - w) b|: w = (b.b - a.b) / |a - b|^2 = 7 / 113.
-    weights = rule_named("torchjd=MGDA")(STRONG_AND_WEAK, seeded())
-    assert weights.tolist() == pytest.approx([7 / 113, 106 / 113], abs=1e-3)
+    coefficients = rule_named("torchjd=MGDA")(STRONG_AND_WEAK, seeded())
+    assert coefficients.tolist() == pytest.approx([7 / 113, 106 / 113], abs=1e-3)
 
 
 def test_the_mean_of_torchjd_through_gmd():
@@ -62,7 +62,7 @@ def test_chance_is_drawn_from_our_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_broken_gramian_gives_broken_weights():
+def test_a_broken_gramian_gives_broken_coefficients():
     pytest.importorskip("torchjd")
     broken = STRONG_AND_WEAK.clone()
     broken[0, 1] = broken[1, 0] = torch.nan

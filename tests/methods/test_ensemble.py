@@ -63,7 +63,7 @@ def test_experts_share_no_parameters_so_decoupling_changes_nothing(
     plain = [parameter.grad for parameter in method.parameters()]
     method.zero_grad(set_to_none=True)
     decoupling = GMD(method.parameters(), reduction="sum").backward(method.losses(batch, Step()))
-    assert decoupling.weights == {"t1": 1.0, "t2": 1.0, "flair": 1.0}
+    assert decoupling.coefficients == {"t1": 1.0, "t2": 1.0, "flair": 1.0}
     assert set(decoupling.cosines.values()) == {0.0}
     assert all(length > 0 for length in decoupling.norms.values())
     assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(method.parameters(), plain, strict=True))

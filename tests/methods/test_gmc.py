@@ -128,7 +128,7 @@ def test_decoupling_acts_on_the_cases_and_adds_the_contrasts():
     gradients = fill_gradients(method, update, [batch], step)
     assert gradients is not None
     assert gradients.decoupling is not None
-    coefficients = gradients.decoupling.weights
+    coefficients = gradients.decoupling.coefficients
     assert len(coefficients) == 7
     filled = {name: parameter.grad for name, parameter in method.named_parameters()}
     method.zero_grad()

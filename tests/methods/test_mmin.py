@@ -214,7 +214,7 @@ def test_decoupling_acts_on_cases_whose_losses_hold_what_is_imagined(kind: str):
     gradients = fill_gradients(method, update, [batch], step)
     assert gradients is not None
     assert gradients.decoupling is not None
-    coefficients = gradients.decoupling.weights
+    coefficients = gradients.decoupling.coefficients
     assert list(coefficients) == [scenario_name(scenario) for scenario in all_scenarios(NAMES)]
     filled = {name: parameter.grad for name, parameter in method.named_parameters()}
     method.zero_grad()

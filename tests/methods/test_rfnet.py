@@ -149,7 +149,7 @@ def test_decoupling_acts_on_the_cases_and_adds_the_encoders_losses(task: Segment
     gradients = fill_gradients(method, update, [batch], step)
     assert gradients is not None
     assert gradients.decoupling is not None
-    coefficients = gradients.decoupling.weights
+    coefficients = gradients.decoupling.coefficients
     assert len(coefficients) == 7
     assert min(coefficients.values()) >= 1
     filled = gradient_of(method)  # type: ignore[arg-type]

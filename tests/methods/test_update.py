@@ -65,7 +65,7 @@ def test_conflict_is_removed_on_shared_parameters_and_the_coefficients_act_on_al
     method, update = decoupled(task, cases="missing=1", reduction=reduction)
     decoupling = fill(method, update, batch).decoupling
     # g_a.g_b = -6: copies (6.4, 4.8) and (0, .8), so the sum is 1.06 g_a + 7 g_b = (6.4, 5.6).
-    assert decoupling.weights == pytest.approx({"a": 1.06, "b": 7.0})
+    assert decoupling.coefficients == pytest.approx({"a": 1.06, "b": 7.0})
     assert decoupling.cosines["a", "b"] == pytest.approx(-0.6)
     backbone = method.network.backbone
     assert grad_of(backbone.s) == pytest.approx(on_shared)
@@ -78,7 +78,7 @@ def test_conflict_may_be_measured_on_all_parameters(make_linear, fill: Fill):
     # Coefficients 1 + 6/101 and 1 + 6/2.
     task, batch = make_linear(**STRONG_AND_WEAK)
     gradients = fill(*decoupled(task, cases="missing=1", conflict="all"), batch)
-    assert gradients.decoupling.weights == pytest.approx({"a": 1 + 6 / 101, "b": 4.0})
+    assert gradients.decoupling.coefficients == pytest.approx({"a": 1 + 6 / 101, "b": 4.0})
 
 
 def test_all_cases_by_hand(make_linear, fill: Fill):
@@ -90,7 +90,7 @@ def test_all_cases_by_hand(make_linear, fill: Fill):
     task, batch = make_linear(**STRONG_AND_WEAK)
     method, update = decoupled(task, rule="index")
     gradients = fill(method, update, batch)
-    assert gradients.decoupling.weights == pytest.approx({"a": 1.06, "b": 1 + 6 + 2.5, "a+b": 1.0})
+    assert gradients.decoupling.coefficients == pytest.approx({"a": 1.06, "b": 1 + 6 + 2.5, "a+b": 1.0})
     assert grad_of(method.network.backbone.s) == pytest.approx([9.6 / 3, 8.0 / 3])
 
 
@@ -149,7 +149,7 @@ def test_grad_is_the_rules_coefficients_times_the_rows(task: Segmentation, make_
     ]
     decoupling = fill(method, update, batch).decoupling
     assert list(decoupling.cases) == cases
-    assert_close(decoupling.decided, coefficients, rtol=1e-4, atol=1e-6)
+    assert_close(decoupling.coefficient_vector, coefficients, rtol=1e-4, atol=1e-6)
     for parameter, gradient in zip(parameters.values(), expected, strict=True):
         assert parameter.grad is not None
         assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
@@ -227,7 +227,7 @@ def test_batched_branches_give_the_same_gradients(task: Segmentation, make_batch
         torch.manual_seed(0)
         method, update = decoupled(task, seeded(), batched=batched)
         gradients = fill(method, update, make_batch(HOLES))
-        results.append((gradients.decoupling.weights, grads_of(method)))
+        results.append((gradients.decoupling.coefficients, grads_of(method)))
     (coefficients, grads), (again, together) = results
     assert again == pytest.approx(coefficients, rel=1e-5)
     assert_close(together, grads, rtol=1e-4, atol=1e-6)
@@ -287,7 +287,7 @@ def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(
         torch.manual_seed(0)
         method, update = decoupled(task, seeded(), recompute=recompute)
         gradients = fill(method, update, make_batch(HOLES))
-        results.append((gradients.decoupling.weights, grads_of(method)))
+        results.append((gradients.decoupling.coefficients, grads_of(method)))
     (coefficients, grads), (again, recomputed) = results
     assert again == pytest.approx(coefficients, rel=1e-5)
     assert_close(recomputed, grads, rtol=1e-4, atol=1e-6)
@@ -365,7 +365,7 @@ def test_objectives_beside_the_cases_are_added_to_their_mean_and_decoupled_gradi
         own = method.network.backbone.own
         assert grad_of(own["a"]) + grad_of(own["b"]) == pytest.approx(on_own)
         if gradients.decoupling is not None:  # The cases alone decide.
-            assert gradients.decoupling.weights == pytest.approx({"a": 1.06, "b": 7.0})
+            assert gradients.decoupling.coefficients == pytest.approx({"a": 1.06, "b": 7.0})
 
 
 def test_with_objectives_beside_the_cases_grad_is_that_of_the_weighted_sum(
@@ -376,7 +376,7 @@ def test_with_objectives_beside_the_cases_grad_is_that_of_the_weighted_sum(
     gradients = fill(method, Decoupled(method, seeded()), batch)
     assert gradients.totals["drift"] == 2
     assert gradients.totals["size"] == 4
-    coefficients = gradients.decoupling.weights
+    coefficients = gradients.decoupling.coefficients
     # With autograd alone, from the losses of the same step.
     losses = losses_of(method, batch)
     total = sum(coefficients[case] * losses[case] for case in coefficients) / len(coefficients)

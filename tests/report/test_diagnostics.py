@@ -64,7 +64,7 @@ def test_a_pair_by_hand():
     assert conflicting(seen).tolist() == [1]
     found = summary(seen)
     assert found["norms"] == pytest.approx({"a": 1, "b": 2**0.5})
-    assert found["weights"] == pytest.approx({"a": 2, "b": 1.5})
+    assert found["coefficients"] == pytest.approx({"a": 2, "b": 1.5})
     assert found["pairs"] == [{"cases": ["a", "b"], "cosine": pytest.approx(-(0.5**0.5)), "conflicting": 1.0}]
     np.testing.assert_allclose(found["cosines"], [[1, -(0.5**0.5)], [-(0.5**0.5), 1]])
     # 135 lies in 130 to 140, the 14th of 18 bins; 45 in the fifth.
@@ -119,14 +119,15 @@ def test_the_order_of_the_rows_changes_nothing_by_case():
         assert once.copies is not None
         square = (places[:, None], places)
         other.add(
-            step, Decoupling(tuple(orders[step]), once.gramian[square], once.decided[places], once.copies[square])
+            step,
+            Decoupling(tuple(orders[step]), once.gramian[square], once.coefficient_vector[places], once.copies[square]),
         )
     first, second = history_of(seen.arrays()), history_of(other.arrays())
     assert first.cases != second.cases
     found, again = training_summary(first), training_summary(second)
-    for name in ("norms", "weights"):
+    for name in ("norms", "coefficients"):
         assert found[name] == pytest.approx(again[name])
-    assert [each["weights"] for each in found["thirds"]] == [each["weights"] for each in again["thirds"]]
+    assert [each["coefficients"] for each in found["thirds"]] == [each["coefficients"] for each in again["thirds"]]
     assert found["conflicting"] == again["conflicting"]
     assert found["angles"] == again["angles"]
     pairs = [
@@ -175,10 +176,10 @@ def test_thirds_are_those_of_the_steps_that_were_taken():
     found = training_summary(history({1: PAIR, 2: PAIR, 3: PAIR, 4: peace, 30: PAIR, 60: peace, 90: peace}))
     assert [each["until"] for each in found["thirds"]] == [30, 60, 90]
     assert [each["conflicting"] for each in found["thirds"]] == [pytest.approx(4 / 5), 0, 0]
-    assert found["thirds"][0]["weights"]["a"] == pytest.approx((4 * 2 + 1) / 5)
-    assert found["weights"]["a"] == pytest.approx((4 * 2 + 3) / 7)
+    assert found["thirds"][0]["coefficients"]["a"] == pytest.approx((4 * 2 + 1) / 5)
+    assert found["coefficients"]["a"] == pytest.approx((4 * 2 + 3) / 7)
     empty = training_summary(history({90: PAIR}))["thirds"][0]
-    assert empty == {"until": 30, "conflicting": None, "weights": {"a": None, "b": None}}
+    assert empty == {"until": 30, "conflicting": None, "coefficients": {"a": None, "b": None}}
 
 
 # ------------------------------------------------------------------------------------------------- learning speed
@@ -217,16 +218,18 @@ def test_losses_are_read_from_the_log_but_for_a_line_that_was_cut_off(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- files
 
 
-def test_an_older_log_is_read_and_has_no_angles(tmp_path):
+def test_an_older_log_which_calls_coefficients_weights_is_read_and_has_no_angles(tmp_path):
     log = Decouplings()
     for step in (1, 2):
         log.add(step, step_of(PAIR))
     arrays = log.arrays()
-    np.savez_compressed(tmp_path / "decoupling.npz", **{n: arrays[n] for n in arrays if n not in ("gramian", "copies")})
+    older = {name: array for name, array in arrays.items() if name not in ("gramian", "copies")}
+    older["weights"] = older.pop("coefficients")
+    np.savez_compressed(tmp_path / "decoupling.npz", **older)
     found = read_history(tmp_path)
     assert found is not None
     assert np.isnan(found.gramian).all()
-    assert summary(found)["weights"] == pytest.approx({"a": 2, "b": 1.5})
+    assert summary(found)["coefficients"] == pytest.approx({"a": 2, "b": 1.5})
     assert sum(summary(found)["angles"]["before"]) == 0
 
 
@@ -256,6 +259,6 @@ def test_steps_that_overflowed_count_for_nothing_and_json_holds_the_rest(tmp_pat
     log.save()
     found = diagnosis(tmp_path, history({1: {"a": (1.0, 0.0)}}))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["training"]["weights"] == pytest.approx({"a": 2, "b": 1.5})
+    assert found["training"]["coefficients"] == pytest.approx({"a": 2, "b": 1.5})
     assert found["now"]["conflicting"] is None
     assert found["now"]["pairs"] == []

@@ -25,7 +25,7 @@ FULL = {scenario: {"WT": [value - 0.2 for value in regions["WT"]]} for scenario,
 # An element without an end.
 VOID = ("meta", "link", "br", "img", "input", "hr")
 SECTIONS = (
-    *("verdict", "scores", "missing", "conflict", "weights", "worth"),
+    *("verdict", "scores", "missing", "conflict", "coefficients", "worth"),
     *("protocol", "slices", "calibration", "cost", "environment"),
 )
 Write = Callable[..., Path]
@@ -171,21 +171,21 @@ def test_conflict_is_told_where_it_was_logged(report, runs):
     # Cosine of (1, 0) and (-1, 1): -1 / sqrt 2.
     assert "a and b (mean cosine -0.71)" in text
     assert "before and after decoupling" in text
-    assert "Weight of each case over the steps" in text
+    assert "Coefficient of each case over the steps" in text
     full, _ = runs
     text = report(full)[2].read_text(encoding="utf-8")
     assert "None of these runs decouples gradients" in text
-    assert "Weight of each case over the steps" not in text
+    assert "Coefficient of each case over the steps" not in text
 
 
-def test_weights_that_never_left_one_are_told_in_words(report, runs):
+def test_the_page_says_so_where_every_coefficient_stayed_at_one(report, runs):
     _, gmd = runs
     (gmd / "decoupling.npz").unlink()
     log = DecouplingLog(gmd / "decoupling.npz", 0)
     log.add(1, Decoupling(("a", "b"), torch.eye(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)))
     log.save()
     text = report(gmd)[2].read_text(encoding="utf-8")
-    assert "every weight was 1" in text
+    assert "every coefficient was 1" in text
     assert "Angles after decoupling are not on record" in text
 
 

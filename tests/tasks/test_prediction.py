@@ -250,7 +250,7 @@ def test_the_gradients_of_three_cases_are_decoupled_by_hand():
     assert gradients.means() == {"text": 3.0, "audio": 1.0, "text+audio": 2.0}
     step = gradients.decoupling
     assert step is not None
-    assert step.weights == pytest.approx({"text": 1.5, "audio": 2.0, "text+audio": 1.0})
+    assert step.coefficients == pytest.approx({"text": 1.5, "audio": 2.0, "text+audio": 1.0})
     backbone, stems = method.network.backbone, method.network.stems
     close(backbone.theta.grad.flatten(), torch.tensor([1.5, 2.5]).double() / 3)
     close(stems["text"].c.grad, torch.tensor(4 / 3, dtype=torch.float64))

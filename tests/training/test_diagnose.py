@@ -144,7 +144,7 @@ def test_a_run_is_diagnosed(told, run):
     found = json.loads((run / "diagnosis.json").read_text())
     assert (found["method"], found["split"], found["seed"], found["now"]["steps"]) == ("gmd", "val", 0, 3)
     cases = [scenario_name(case) for case in all_scenarios(("text", "audio", "vision"))]
-    assert sorted(found["now"]["cases"]) == sorted(cases) == sorted(found["training"]["weights"])
+    assert sorted(found["now"]["cases"]) == sorted(cases) == sorted(found["training"]["coefficients"])
     assert {frozenset(pair["cases"]) for pair in found["now"]["pairs"]} == set(map(frozenset, combinations(cases, 2)))
     assert list(found["learning"]) == ["text", "audio", "vision"]
     for path, content in files.items():

@@ -96,7 +96,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     flops, other_flops = (json.loads((each / "cost.json").read_text())["flops"] for each in (folder, other))
     assert flops == other_flops
     with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
-        names = {"step", "cases", "case", "weights", "norms", "cosines", "gramian", "copies"}
+        names = {"step", "cases", "case", "coefficients", "norms", "cosines", "gramian", "copies"}
         assert names == set(stored) == set(other_stored)
         for key in stored:
             np.testing.assert_array_equal(stored[key], other_stored[key])
@@ -510,10 +510,12 @@ def test_what_was_logged_of_decoupling_can_be_worked_out_again(make_experiment, 
             k = int((stored["case"][row] >= 0).sum())
             assert k >= 3
             products, copies = (torch.tensor(stored[name][row, :k, :k]) for name in ("gramian", "copies"))
-            weights = sequential(products, generator)
-            assert stored["weights"][row, :k].tolist() == weights.tolist() == copies.numpy().sum(axis=0).tolist()
+            coefficients = sequential(products, generator)
+            assert (
+                stored["coefficients"][row, :k].tolist() == coefficients.tolist() == copies.numpy().sum(axis=0).tolist()
+            )
             names = [str(stored["cases"][place]) for place in stored["case"][row, :k]]
-            assert lines[step]["coefficients"] == dict(zip(names, weights.tolist(), strict=True))
+            assert lines[step]["coefficients"] == dict(zip(names, coefficients.tolist(), strict=True))
             first, second = np.triu_indices(k, 1)
             assert lines[step]["conflicting"] == (products.numpy()[first, second] < 0).mean()
             lengths = products.diagonal().sqrt()

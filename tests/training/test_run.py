@@ -246,8 +246,8 @@ def decoupling(cases: list[str], seed: int) -> Decoupling:
     """A step that saw random gradients; the first is (3, 4, 0), whose length is 5."""
     rows = torch.randn(len(cases), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rows[0] = torch.tensor([3.0, 4.0, 0.0])
-    weights = torch.arange(1.0, len(cases) + 1, dtype=torch.float64) / seed
-    return Decoupling(tuple(cases), rows @ rows.T, weights)
+    coefficients = torch.arange(1.0, len(cases) + 1, dtype=torch.float64) / seed
+    return Decoupling(tuple(cases), rows @ rows.T, coefficients)
 
 
 STEPS = {
@@ -259,19 +259,19 @@ STEPS = {
 
 
 def by_step(path: Path) -> dict[int, dict[str, object]]:
-    """What the file says, put together by hand: weights and norms by case, cosines by pair of cases."""
+    """What the file says, put together by hand: coefficients and norms by case, cosines by pair of cases."""
     found = {}
     with np.load(path) as stored:
         names = stored["cases"].tolist()
         for row, step in enumerate(stored["step"].tolist()):
             cases = [names[place] for place in stored["case"][row] if place >= 0]
             k = len(cases)
-            for name in ("weights", "norms"):
+            for name in ("coefficients", "norms"):
                 assert np.isnan(stored[name][row, k:]).all()
             assert np.isnan(stored["cosines"][row, k:]).all()
             assert np.isnan(stored["cosines"][row, :, k:]).all()
             found[step] = {
-                "weights": dict(zip(cases, stored["weights"][row].tolist(), strict=False)),
+                "coefficients": dict(zip(cases, stored["coefficients"][row].tolist(), strict=False)),
                 "norms": dict(zip(cases, stored["norms"][row].tolist(), strict=False)),
                 "cosines": {
                     (a, b): stored["cosines"][row, i, j]
@@ -286,7 +286,8 @@ def by_step(path: Path) -> dict[int, dict[str, object]]:
 def expected(steps: list[int]) -> dict[int, dict[str, object]]:
     given = {step: decoupling(STEPS[step], step) for step in steps}
     return {
-        step: {"weights": each.weights, "norms": each.norms, "cosines": each.cosines} for step, each in given.items()
+        step: {"coefficients": each.coefficients, "norms": each.norms, "cosines": each.cosines}
+        for step, each in given.items()
     }
 
 
@@ -302,7 +303,7 @@ def test_decoupling_comes_back_labelled_however_the_cases_vary(tmp_path):
         # By hand: places in `cases`, padded to the three of step 4.
         assert stored["case"].tolist() == [[0, 1, -1], [2, -1, -1], [3, 1, 2], [1, 3, -1]]
         assert stored["norms"][:, 0].tolist() == [5, 5, 5, 5]
-        assert stored["weights"][0].tolist()[:2] == [1, 2]
+        assert stored["coefficients"][0].tolist()[:2] == [1, 2]
 
 
 def test_decoupling_is_read_up_to_the_checkpoint_and_goes_on(tmp_path):
@@ -338,17 +339,18 @@ def test_gramians_and_copies_go_on_with_the_log(tmp_path):
             assert stored[name][2, :2, :2].tolist() == square.flip(0, 1).tolist()
             assert np.isnan(stored[name][0, 2]).all()
         assert stored["case"].tolist() == [[0, 1, -1], [1, 2, 3], [1, 0, -1]]
-        # A rule that gives weights alone has no copies.
+        # A rule that gives coefficients alone has no copies.
         assert np.isnan(stored["copies"][1]).all()
         assert np.isfinite(stored["gramian"][1]).all()
 
 
-def test_an_older_log_is_gone_on_with(tmp_path):
+def test_a_resumed_run_continues_an_older_log_which_calls_coefficients_weights(tmp_path):
     path = tmp_path / "decoupling.npz"
     log = DecouplingLog(path, 0)
     log.add(1, decoupling(STEPS[1], 1))
     older = {name: value for name, value in log.arrays().items() if name not in ("gramian", "copies")}
-    assert list(older) == ["step", "cases", "case", "weights", "norms", "cosines"]
+    assert list(older) == ["step", "cases", "case", "coefficients", "norms", "cosines"]
+    older["weights"] = older.pop("coefficients")
     np.savez_compressed(path, **older)
     resumed = DecouplingLog(path, 1)
     for step in (2, 4, 7):

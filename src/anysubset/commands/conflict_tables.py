@@ -9,7 +9,7 @@ MOST = 15  # Cases whose cosines fit into 80 columns.
 
 
 def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
-    """What `diagnose` result: norms and weights by case, cosines, pairs that conflict, and what training logged."""
+    """Print the result of `diagnose`: norms and coefficients by case, cosines, conflicting pairs, log of training."""
     now, training = result["now"], result["training"]
     cases = sorted(now["cases"], key=lambda name: name.count("+"))
     order = [now["cases"].index(name) for name in cases]
@@ -17,12 +17,12 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
     say(f"Gradients of the weights of step {result['step']}; {title}")
     columns = ["trained", "1st third", "2nd", "3rd"] if training else []
     rows = []
-    thirds = [third["weights"] for third in training["thirds"]] if training else []
+    thirds = [third["coefficients"] for third in training["thirds"]] if training else []
     for number, name in enumerate(cases, start=1):
-        weights = [logged.get(name) for logged in ([training["weights"], *thirds] if training else [])]
-        cells = ["" if value is None else f"{value:.2f}" for value in (now["weights"][name], *weights)]
+        coefficients = [logged.get(name) for logged in ([training["coefficients"], *thirds] if training else [])]
+        cells = ["" if value is None else f"{value:.2f}" for value in (now["coefficients"][name], *coefficients)]
         rows.append([str(number), name, f"{now['norms'][name] or 0:.3g}", *cells])
-    say_table(["", "case", "norm", "weight", *columns], rows)
+    say_table(["", "case", "norm", "coefficient", *columns], rows)
     if len(cases) <= MOST:
         say("Cosines, eq. (5); below 0: in conflict")
         rows = []

@@ -2,7 +2,7 @@
 
     gmd = GMD(model.backbone.parameters())
     step = gmd.backward({"t1": loss_1, "t1+flair": loss_2})    # like loss.backward()
-    step.weights, step.cosines, step.norms                     # labelled by case
+    step.coefficients, step.cosines, step.norms                     # labelled by case
 
 Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustness", equations (3) to (9).
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from anysubset.errors import unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.jacobian import Jacobian, Stored
-from anysubset.gradients.projection import Rule, sequential_copies, weights_of
+from anysubset.gradients.projection import Rule, coefficients_of, sequential_copies
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -31,20 +31,20 @@ class Decoupling:
 
     cases: the names of the k losses, in the order of the rows of `gramian`.
     gramian: (k, k) float64, the Gramian over the shared parameters.
-    decided: (k,) float64, the weights w of the sum: the update direction is sum_j w_j g_j.
+    decided: (k,) float64, the coefficients w of the sum: the update direction is sum_j w_j g_j.
     copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original ones; None where the
-        rule gives weights alone.
+        rule gives coefficients alone.
     """
 
     cases: tuple[Hashable, ...]
     gramian: Tensor
-    decided: Tensor
+    coefficient_vector: Tensor
     copies: Tensor | None = None
 
     @property
-    def weights(self) -> dict[Hashable, float]:
-        """The weight of each case in the sum of the projected gradients, whatever the reduction."""
-        return dict(zip(self.cases, self.decided.tolist(), strict=True))
+    def coefficients(self) -> dict[Hashable, float]:
+        """The coefficient of each case in the sum of the projected gradients, whatever the reduction."""
+        return dict(zip(self.cases, self.coefficient_vector.tolist(), strict=True))
 
     @property
     def norms(self) -> dict[Hashable, float]:
@@ -81,7 +81,7 @@ class GMD:
 
     Args:
         shared: the parameters on which conflict is measured: those that the modalities share.
-        rule: Gramian -> weights, or copies, which show what became of each gradient; by default the copies of
+        rule: Gramian -> coefficients, or copies, which show what became of each gradient; by default the copies of
             `sequential`. See `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
@@ -96,8 +96,8 @@ class GMD:
             save (`generator.get_state()`) for a run to be resumed exactly.
         callback: called with the `Decoupling` of every step.
 
-    The weights act on the whole loss: parameters that are not shared receive the gradient of the same weighted sum.
-    Whatever lies below the shared part, such as an encoder of one modality, is differentiated once a step.
+    The coefficients act on the whole loss: parameters that are not shared receive the gradient of the same weighted
+    sum. Whatever lies below the shared part, such as an encoder of one modality, is differentiated once a step.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class GMD:
         A parameter that no case reaches keeps its `.grad` as it was. The graph of the losses is freed.
 
         Args:
-            losses: one scalar a case, in float32 or wider: a weight may be too large for half precision.
+            losses: one scalar a case, in float32 or wider: a coefficient may be too large for half precision.
             counts: see `accumulate`.
 
         Raises:
@@ -192,7 +192,7 @@ class GMD:
             self.jacobian.clear()
 
     def decoupled(self, jacobian: Jacobian) -> Decoupling:
-        """Gramian, weights, `.grad`."""
+        """Gramian, coefficients, `.grad`."""
         step, seen, broken = self.decide(jacobian)
         if broken and self.on_nonfinite == "skip":
             self.skipped += 1
@@ -200,7 +200,7 @@ class GMD:
             divided = len(seen) if self.reduction == "mean" else 1
             counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
             shares = [0.0] * len(jacobian.cases)
-            for place, share in zip(seen, (step.decided / counts).tolist(), strict=True):
+            for place, share in zip(seen, (step.coefficient_vector / counts).tolist(), strict=True):
                 shares[place] = share / divided
             self.fill(shares, divided)
         if self.callback is not None:
@@ -208,7 +208,7 @@ class GMD:
         return step
 
     def decide(self, jacobian: Jacobian) -> tuple[Decoupling, list[int], bool]:
-        """Gramian and weights; the places of the cases that have samples; whether one of them is not finite."""
+        """Gramian and coefficients; the places of the cases that have samples; whether one of them is not finite."""
         gramian, values = jacobian.gramian(), jacobian.values.cpu()
         seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
         if not seen:
@@ -228,7 +228,11 @@ class GMD:
         if broken:
             found = torch.full_like(found, torch.nan)
         copies = found if found.ndim == 2 else None
-        return Decoupling(cases, gramian, found if copies is None else weights_of(copies), copies), seen, bool(broken)
+        return (
+            Decoupling(cases, gramian, found if copies is None else coefficients_of(copies), copies),
+            seen,
+            bool(broken),
+        )
 
     def fill(self, shares: list[float], divided: int) -> None:
         """`.grad`; of summed parameters without the division that the shares hold."""

@@ -2,7 +2,7 @@
 
 Autograd's graph leads from each loss down to the parameters. Some of its nodes lead to shared parameters, and those
 are differentiated for every case. What hangs below and leads to private parameters alone (an encoder, a norm affine)
-is entered across a few edges, and is linear in the gradients that arrive there: the weights of the cases can be
+is entered across a few edges, and is linear in the gradients that arrive there: the coefficients of the cases can be
 applied at these edges, so that everything below is differentiated once a step and not once a case.
 """
 

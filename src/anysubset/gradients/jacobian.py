@@ -1,8 +1,8 @@
-"""The Jacobian of a step: what is kept of the cases' gradients until the weights are known.
+"""The Jacobian of a step: what is kept of the cases' gradients until the coefficients are known.
 
     add(losses)      rows taken, nothing filled          once, or for each of several micro-batches
     gramian()        of the mean rows
-    fill(weights)    the weighted sum, into `.grad`
+    fill(coefficients)    the weighted sum, into `.grad`
 
 A row is the mean over all eligible samples of a case, whichever micro-batch they were in: it is kept as the sum of
 count times gradient, and the counts divide it at the end, in the small.
@@ -79,7 +79,7 @@ class Jacobian(ABC):
         """(k, k) float64 on the CPU, of the summed rows."""
 
     @abstractmethod
-    def fill(self, weights: Sequence[float]) -> None:
+    def fill(self, coefficients: Sequence[float]) -> None:
         """Adds the weighted sum of the summed rows to `.grad`, of shared and private parameters alike."""
 
 
@@ -222,10 +222,10 @@ class Stored(Jacobian):
         """A block of columns at a time."""
         return gramian(self.all_rows())
 
-    def fill(self, weights: Sequence[float]) -> None:
+    def fill(self, coefficients: Sequence[float]) -> None:
         """Shared parameters from the rows, private ones from what crossed their edges."""
-        self.fill_shared(weighted_sum(self.all_rows(), torch.tensor(weights, dtype=torch.float64)))
-        self.fill_private(weights)
+        self.fill_shared(weighted_sum(self.all_rows(), torch.tensor(coefficients, dtype=torch.float64)))
+        self.fill_private(coefficients)
 
     def fill_shared(self, total: Tensor) -> None:
         """A vector of P numbers, through autograd, so that hooks see the one gradient of the step."""
@@ -236,9 +236,9 @@ class Stored(Jacobian):
                 [total[first:last].view_as(parameter).to(parameter.dtype) for parameter, first, last in reached],
             )
 
-    def fill_private(self, weights: Sequence[float]) -> None:
+    def fill_private(self, coefficients: Sequence[float]) -> None:
         """One backward pass through all that lies below the edges."""
-        mixed = [pair for crossing in self.crossings for pair in crossing.mix(weights)]
+        mixed = [pair for crossing in self.crossings for pair in crossing.mix(coefficients)]
         if mixed:
             torch.autograd.backward([edge for edge, _ in mixed], [gradient for _, gradient in mixed])
 
@@ -261,17 +261,17 @@ class Crossing:
             if gradient is not None:
                 sent[place] = gradient
 
-    def mix(self, weights: Sequence[float]) -> list[tuple[GradientEdge, Tensor]]:
+    def mix(self, coefficients: Sequence[float]) -> list[tuple[GradientEdge, Tensor]]:
         """For each edge that something crosses, the weighted sum; what was noted is forgotten."""
         mixed = []
         for edge, sent in zip(self.edges, self.sent, strict=True):
             if sent:
                 some = next(iter(sent.values()))
-                # Half precision would overflow where large weights meet, and single where huge ones do.
-                wide = torch.float64 if max(map(abs, weights)) > 1e30 else torch.float32
+                # Half precision would overflow where large coefficients meet, and single where huge ones do.
+                wide = torch.float64 if max(map(abs, coefficients)) > 1e30 else torch.float32
                 total = torch.zeros_like(some, dtype=torch.promote_types(some.dtype, wide))
                 for place, gradient in sent.items():
-                    total.add_(gradient, alpha=weights[place])
+                    total.add_(gradient, alpha=coefficients[place])
                 mixed.append((edge, total.to(some.dtype)))
                 sent.clear()
         return mixed

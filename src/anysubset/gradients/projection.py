@@ -1,16 +1,16 @@
-"""Decoupling rules: a Gramian of case gradients in, the weights of the update out.
+"""Decoupling rules: from the Gramian of the case gradients to the coefficients of the update.
 
-The projected gradients never leave the span of the original ones, so everything that projection decides can be
-decided on the k x k Gramian: with rows g_1 .. g_k and weights w, the sum of the projected gradients is
-sum_j w_j g_j. Equations (5) to (9) of Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality
-Robustness"; the sequential form is that of Yu et al., "Gradient Surgery for Multi-Task Learning" (2020).
+Projected gradients stay in the span of the original ones, so projection can be computed on the k x k Gramian alone:
+with rows g_1 .. g_k and coefficients c, the sum of the projected gradients is sum_j c_j g_j. Equations (5) to (9) of
+Wang et al., "Gradient-guided Modality Decoupling for Missing-Modality Robustness"; the sequential form is that of Yu
+et al., "Gradient Surgery for Multi-Task Learning" (2020).
 
-Every rule has one signature, `rule(gramian, generator, floor) -> weights`: a (k, k) float64 tensor on the CPU
-in, a (k,) float64 tensor out. A Gramian that is not finite gives weights that are all NaN.
+Every rule has the signature `rule(gramian, generator, floor) -> coefficients`: a (k, k) float64 tensor on the CPU in, a
+(k,) float64 tensor out. If the Gramian is not finite, all coefficients are NaN.
 
-Beside each stands, as `..._copies`, what it makes of each gradient: a (k, k) tensor W whose row i holds the projected
-copy of gradient i, in coordinates of the original ones. The weights are the sum of its rows, and the copies have the
-inner products W G W^T, where G is the Gramian.
+The function `..._copies` of a rule returns the projected gradients one by one: a (k, k) tensor W whose row i holds the
+projected copy of gradient i in coordinates of the original ones. The coefficients are the sum of its rows, and the
+inner products of the copies are W G W^T, where G is the Gramian.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,27 @@ FLOOR = 1e-8
 
 
 class Rule(Protocol):
-    """Gramian -> weights, or copies."""
+    """A function from a Gramian to coefficients, or to copies."""
 
     def __call__(self, gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-        """(k, k) -> (k,) weights, or (k, k) copies."""
+        """Return (k,) coefficients, or (k, k) copies, for a (k, k) Gramian."""
 
 
-def project_each(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
-    """Project each gradient, in turn, off every original one that it conflicts with.
+def projected_copies(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
+    """Project each gradient, one reference after the other, so that it no longer conflicts with that reference.
+
+    The references of a gradient are the other original gradients. A copy that has a negative inner product with a
+    reference loses its component along it.
 
     Args:
         gramian: (k, k), the inner products of the case gradients.
-        orders: for each case, the references in the order in which they are met.
-        floor: a reference shorter than this share of the longest gradient is passed over; 0 for none.
+        orders: for each case, the indices of its references in the order of projection.
+        floor: references shorter than this fraction of the longest gradient are skipped; 0 to skip none.
 
     Returns:
         (k, k) copies: the projected gradients are `copies @ jacobian`.
 
-    >>> project_each(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), orders_by_index(2))  # rows (1, 0) and (-1, 1)
+    >>> projected_copies(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), orders_by_index(2))  # rows (1, 0) and (-1, 1)
     tensor([[1.0000, 0.5000],
             [1.0000, 1.0000]], dtype=torch.float64)
     """
@@ -63,56 +66,56 @@ def project_each(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float 
     return torch.from_numpy(copies)
 
 
-def weights_of(copies: Tensor) -> Tensor:
-    """(k,) weights: the sum of the projected gradients is `weights @ jacobian`."""
+def coefficients_of(copies: Tensor) -> Tensor:
+    """(k,): sum of the rows of (k, k) copies. The sum of the projected gradients is `coefficients @ jacobian`."""
     return torch.from_numpy(copies.numpy().sum(axis=0))
 
 
 def project_conflicts(gramian: Tensor, orders: Sequence[Sequence[int]], floor: float = FLOOR) -> Tensor:
-    """The weights of the sum of what `project_each` gives; none is below 1.
+    """Coefficients of the sum of the projected gradients, see `projected_copies`; none is below 1.
 
     >>> project_conflicts(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), orders_by_index(2))  # rows (1, 0) and (-1, 1)
     tensor([2.0000, 1.5000], dtype=torch.float64)
     """
-    return weights_of(project_each(gramian, orders, floor))
+    return coefficients_of(projected_copies(gramian, orders, floor))
 
 
 def orders_by_index(k: int) -> list[list[int]]:
-    """The references of each of the k cases, by index."""
+    """References of each of k cases, in ascending order."""
     return [[j for j in range(k) if j != i] for i in range(k)]
 
 
 def random_orders(k: int, generator: torch.Generator | None) -> list[list[int]]:
-    """The references of each of the k cases, in an order drawn afresh for each."""
+    """References of each of k cases, in a random order that is drawn for each case separately."""
     return [[j for j in torch.randperm(k, generator=generator).tolist() if j != i] for i in range(k)]
 
 
-# ---------------------------------------------------------------------------------------------- what becomes of each
+# ------------------------------------------------------------------------------------------------- projected copies
 
 
 def sequential_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The copies that `sequential` sums."""
-    return project_each(gramian, random_orders(len(gramian), generator), floor)
+    """Projected copies of `sequential`."""
+    return projected_copies(gramian, random_orders(len(gramian), generator), floor)
 
 
 def copies_by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The copies that `by_index` sums."""
-    return project_each(gramian, orders_by_index(len(gramian)), floor)
+    """Projected copies of `by_index`."""
+    return projected_copies(gramian, orders_by_index(len(gramian)), floor)
 
 
 def averaged_copies(
     gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
 ) -> Tensor:
-    """The copies that `averaged` sums: the mean copy of each gradient."""
+    """Projected copies of `averaged`: for each gradient, the mean of its copies over the draws."""
     draws = [sequential_copies(gramian, generator, floor) for _ in range(permutations)]
     return torch.stack(draws).mean(dim=0)
 
 
 def simultaneous_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The copies that `simultaneous` sums."""
+    """Projected copies of `simultaneous`."""
     products = gramian.to("cpu", torch.float64)
     squares = products.diagonal()
-    conflicts = products.clamp(max=0.0)  # A square is never a conflict.
+    conflicts = products.clamp(max=0.0)  # The diagonal is never negative.
     usable = squares > floor**2 * squares.max()
     shares = torch.where(usable, conflicts / squares.where(usable, torch.ones(())), 0.0)
     copies = torch.eye(len(products), dtype=torch.float64) - shares
@@ -120,7 +123,7 @@ def simultaneous_copies(gramian: Tensor, generator: torch.Generator | None = Non
 
 
 def normalised_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The copies that `normalised` sums: those of the scaled gradients, in coordinates of those that are not."""
+    """Projected copies of `normalised`: copies of the scaled gradients, in coordinates of the unscaled ones."""
     products = gramian.to("cpu", torch.float64)
     lengths = products.diagonal().sqrt()
     usable = lengths > floor * lengths.max()
@@ -131,47 +134,47 @@ def normalised_copies(gramian: Tensor, generator: torch.Generator | None = None,
 
 
 def undecoupled_copies(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The copies that `undecoupled` sums: the gradients as they are."""
-    return project_each(gramian, [()] * len(gramian), floor)
+    """Copies of `undecoupled`: the original gradients, that is the identity matrix."""
+    return projected_copies(gramian, [()] * len(gramian), floor)
 
 
-# ------------------------------------------------------------------------------------------------------- the weights
+# ----------------------------------------------------------------------------------------------------- coefficients
 
 
 def sequential(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """The paper's rule, and the default: one after the other, in a fresh random order for each case."""
-    return weights_of(sequential_copies(gramian, generator, floor))
+    """The paper's rule, and the default: references one after the other, in a new random order for each case."""
+    return coefficients_of(sequential_copies(gramian, generator, floor))
 
 
 def by_index(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """One after the other, in the order of the cases: nothing is drawn."""
-    return weights_of(copies_by_index(gramian, generator, floor))
+    """References one after the other, in the order of the cases: deterministic."""
+    return coefficients_of(copies_by_index(gramian, generator, floor))
 
 
 def averaged(
     gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR, permutations: int = 16
 ) -> Tensor:
-    """The mean of `sequential` over several draws of the orders: less noise from the order."""
-    return weights_of(averaged_copies(gramian, generator, floor, permutations))
+    """Mean of `sequential` over `permutations` draws of the orders: reduces the noise of the random order."""
+    return coefficients_of(averaged_copies(gramian, generator, floor, permutations))
 
 
 def simultaneous(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Every conflict removed from the original gradients at once: eq. (8) as written.
+    """Remove all conflicts of an original gradient at once: eq. (8) as written.
 
-    The same as `sequential` for two cases; removes too much where several references are nearly parallel.
+    Equal to `sequential` for two cases; removes too much where several references are nearly parallel.
     """
-    return weights_of(simultaneous_copies(gramian, generator, floor))
+    return coefficients_of(simultaneous_copies(gramian, generator, floor))
 
 
 def normalised(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """`sequential` on gradients scaled to their mean length: a long gradient counts no more than a short one.
+    """`sequential` on gradients scaled to their mean length, so that long and short gradients count the same.
 
-    A common factor of the losses scales the update as under every rule. What is shorter than the floor is left as
-    it is: stretched, rounding noise would count as much as a gradient.
+    A common factor of the losses scales the update, as under every other rule. Gradients shorter than `floor` times the
+    longest are not scaled, because that would amplify rounding noise to the length of a gradient.
     """
-    return weights_of(normalised_copies(gramian, generator, floor))
+    return coefficients_of(normalised_copies(gramian, generator, floor))
 
 
 def undecoupled(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
-    """Every weight is 1: the plain sum of the case gradients, the ablation of every other rule."""
-    return weights_of(undecoupled_copies(gramian, generator, floor))
+    """Coefficients of 1: the plain sum of the case gradients, the ablation of every other rule."""
+    return coefficients_of(undecoupled_copies(gramian, generator, floor))

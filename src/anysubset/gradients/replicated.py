@@ -107,18 +107,18 @@ class Replicated(Stored):
         dist.all_reduce(total, group=self.group)
         return total.cpu()
 
-    def fill(self, weights: Sequence[float]) -> None:
+    def fill(self, coefficients: Sequence[float]) -> None:
         """The same `.grad` on every process."""
         if self.part is None:
-            raise ValueError("The Gramian comes before the weights.")
-        mine = weighted_sum(self.part, torch.tensor(weights, dtype=torch.float64))
+            raise ValueError("The Gramian comes before the coefficients.")
+        mine = weighted_sum(self.part, torch.tensor(coefficients, dtype=torch.float64))
         total = mine.new_empty(self.columns)
         ALL_GATHER(total, mine, group=self.group)
         self.fill_shared(total)
         before = [parameter.grad for parameter in self.private]
         for parameter in self.private:
             parameter.grad = None
-        self.fill_private(weights)
+        self.fill_private(coefficients)
         self.sum_private(before)
 
     def sum_private(self, before: Sequence[Tensor | None]) -> None:

@@ -9,7 +9,7 @@ BLOCK = 2**16  # Columns of the rows that are worked on at once.
 LANE = 2**9  # Columns of a block whose products make one sum; the lanes of a block are done side by side.
 STRIP = 4  # Rows whose products are formed together: few, since half of the square need not be formed at all.
 SQUARES = (1e-20, 1e30)  # Rows whose squared length is between these lose nothing to the range of float32.
-MODERATE = 8.0  # Weights this unequal lose no more than a digit to cancellation.
+MODERATE = 8.0  # Coefficients this unequal lose no more than a digit to cancellation.
 
 
 def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor], columns: slice = slice(None)) -> Tensor:
@@ -112,18 +112,18 @@ def multiplies_in_float32() -> bool:
     return (matmul.fp32_precision if matmul else torch.get_float32_matmul_precision()) in ("none", "ieee", "highest")
 
 
-def weighted_sum(rows: Tensor, weights: Tensor, block: int = BLOCK) -> Tensor:
+def weighted_sum(rows: Tensor, coefficients: Tensor, block: int = BLOCK) -> Tensor:
     """(P,): sum_j w_j g_j, in the dtype of the rows.
 
-    Unequal weights mean that long rows cancel, which their own precision would spoil: the sum is then formed in
+    Unequal coefficients mean that long rows cancel, which their own precision would spoil: the sum is then formed in
     float64.
     """
-    sizes = weights.abs()
+    sizes = coefficients.abs()
     if rows.dtype == torch.float32 and sizes.max() <= MODERATE * sizes.min():
-        return weights.to(rows.device, rows.dtype) @ rows
+        return coefficients.to(rows.device, rows.dtype) @ rows
     total = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
-    weights = weights.to(rows.device, torch.float64)
+    coefficients = coefficients.to(rows.device, torch.float64)
     for columns, part in zip(rows.split(block, dim=1), total.split(block), strict=True):
-        part.copy_(weights @ exact[:, : columns.shape[1]].copy_(columns))
+        part.copy_(coefficients @ exact[:, : columns.shape[1]].copy_(columns))
     return total

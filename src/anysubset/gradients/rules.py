@@ -55,12 +55,12 @@ def rule_named(name: str) -> Rule:
 
 
 def copies_named(name: str) -> Rule:
-    """The rule that `rule_named` gives, by what it makes of each gradient; of TorchJD's there are weights alone."""
+    """The rule that `rule_named` gives, as copies; rules of TorchJD give coefficients only."""
     return COPIES[name] if name in COPIES else rule_named(name)
 
 
 def torchjd_rule(name: str) -> Rule:
-    """TorchJD's `NAMEWeighting()` as a rule; its weights are used as they are, so some want the reduction "sum".
+    """TorchJD's `NAMEWeighting()` as a rule; its coefficients are used as they are, so some want the reduction "sum".
 
     What it draws from torch's generator is drawn from ours: no other chance is moved, and all processes draw alike.
     """
@@ -92,7 +92,7 @@ def torchjd_rule(name: str) -> Rule:
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            weights: Tensor = weighting(products)
-        return weights
+            coefficients: Tensor = weighting(products)
+        return coefficients
 
     return rule

@@ -116,9 +116,9 @@ class Sharded(Jacobian):
             dist.all_reduce(total, group=self.mesh.get_group(axis))
         return total.cpu()
 
-    def fill(self, weights: Sequence[float]) -> None:
+    def fill(self, coefficients: Sequence[float]) -> None:
         """Each process its shards; nothing is exchanged."""
-        total = weighted_sum(self.buffer[: len(self.cases)], torch.tensor(weights, dtype=torch.float64))
+        total = weighted_sum(self.buffer[: len(self.cases)], torch.tensor(coefficients, dtype=torch.float64))
         for parameter, reached, (_, first, last) in zip(self.parameters, self.reached, self.spans, strict=True):
             if reached:
                 part = total[first:last].view_as(local(parameter)).to(parameter.dtype)

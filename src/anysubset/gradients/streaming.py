@@ -62,7 +62,9 @@ class Streamed(Jacobian):
         total[places[:, None], places] = found
         return total
 
-    def fill(self, weights: Sequence[float]) -> None:
+    def fill(self, coefficients: Sequence[float]) -> None:
         """One backward pass of the weighted losses."""
-        seeds = [torch.full_like(loss, weights[place]) for loss, place in zip(self.losses, self.places, strict=True)]
+        seeds = [
+            torch.full_like(loss, coefficients[place]) for loss, place in zip(self.losses, self.places, strict=True)
+        ]
         torch.autograd.backward(self.losses, seeds)

@@ -29,7 +29,7 @@ class History:
     """T logged steps of at most k cases, padded with -1 and NaN.
 
     step: (T,), ascending. cases: the C names. case: (T, k), indices into `cases`.
-    weights (the coefficients), norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
+    coefficients, norms: (T, k). cosines, gramian: (T, k, k), eq. (5) and the inner products.
     copies: (T, k, k), row i the projected gradient of case i in coordinates of the original ones.
 
     Gramians and copies are NaN in files of older versions, copies also if the rule gives coefficients only.
@@ -38,7 +38,7 @@ class History:
     step: Array
     cases: tuple[str, ...]
     case: Array
-    weights: Array
+    coefficients: Array
     norms: Array
     cosines: Array
     gramian: Array
@@ -56,6 +56,8 @@ class History:
 
 def history_of(arrays: Mapping[str, Array]) -> History:
     """History from the arrays of a `decoupling.npz` of this or an older version."""
+    if "weights" in arrays:  # The older name of the coefficients.
+        arrays = {**arrays, "coefficients": arrays["weights"]}
     square = np.full(arrays["cosines"].shape, np.nan)
     given = {each.name: arrays.get(each.name, square) for each in fields(History) if each.name != "cases"}
     return History(cases=tuple(arrays["cases"].tolist()), **given)
@@ -147,7 +149,7 @@ def angles(history: History) -> tuple[Array, Array]:
     >>> arrays = {"step": np.array([1]), "cases": np.array(["a", "b"]), "case": np.array([[0, 1]])}
     >>> arrays |= {"gramian": np.array([[[1.0, -1.0], [-1.0, 2.0]]])}  # rows (1, 0) and (-1, 1)
     >>> arrays |= {"copies": np.array([[[1.0, 0.5], [1.0, 1.0]]])}  # rows (.5, .5) and (0, 1)
-    >>> arrays |= {"cosines": np.zeros((1, 2, 2)), "weights": np.zeros((1, 2)), "norms": np.zeros((1, 2))}
+    >>> arrays |= {"cosines": np.zeros((1, 2, 2)), "coefficients": np.zeros((1, 2)), "norms": np.zeros((1, 2))}
     >>> before, after = angles(history_of(arrays))
     >>> before.round(9).tolist(), after.round(9).tolist()
     ([135.0], [45.0])
@@ -243,7 +245,7 @@ def learning_speed(losses: Losses) -> dict[str, list[float]]:
 def summary(history: History) -> dict[str, Any]:
     """Summary of steps for JSON; undefined numbers are None.
 
-    conflicting: mean share of conflicting pairs. norms, weights: by case, means over the steps with that case.
+    conflicting: mean share of conflicting pairs. norms, coefficients: by case, means over the steps with that case.
     cosines: matrix in the order of `cases`. pairs: the most negative mean cosine first, with the share of steps in
     which the pair conflicts. angles: counts in bins of 10 degrees, before and after decoupling.
     """
@@ -256,7 +258,7 @@ def summary(history: History) -> dict[str, Any]:
         "steps": len(history.step),
         "conflicting": float(mean(conflicting(history))),
         "norms": named(history, history.norms),
-        "weights": named(history, history.weights),
+        "coefficients": named(history, history.coefficients),
         "cases": list(history.cases),
         "cosines": cosines.tolist(),
         "pairs": [
@@ -287,7 +289,7 @@ def training_summary(history: History) -> dict[str, Any]:
         {
             "until": math.floor(end),
             "conflicting": float(mean(conflicting(part))),
-            "weights": named(part, part.weights),
+            "coefficients": named(part, part.coefficients),
         }
         for part, end in zip(parts, ends, strict=True)
     ]

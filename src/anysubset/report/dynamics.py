@@ -36,7 +36,7 @@ class Dynamics:
     """Figures of the first seed of a method that decouples.
 
     conflict: mean share of conflicting pairs, as text. worst: the pair of cases with the most negative mean cosine, as
-    text. weights: None if all coefficients stayed at 1.
+    text. coefficients: None if all coefficients stayed at 1.
     """
 
     method: str
@@ -45,7 +45,7 @@ class Dynamics:
     worst: str
     cosines: Sequence[str]
     angles: Drawn | None
-    weights: Drawn | None
+    coefficients: Drawn | None
 
 
 def dynamics(
@@ -87,10 +87,10 @@ def of_method(method: str, seed: int, history: History, modalities: Scenario, na
     if known:
         cosine, i, j = min(known)
         worst = f"{history.cases[i]} and {history.cases[j]} (mean cosine {cosine:+.2f})"
-    weights = None
-    if (np.abs(history.weights[np.isfinite(history.weights)] - 1) > STILL).any():
-        drawn = figures.weights_over_steps(history, f"{name}-weights")
-        weights = Drawn(drawn, figures.keys(figures.weight_names(history)))
+    coefficients = None
+    if (np.abs(history.coefficients[np.isfinite(history.coefficients)] - 1) > STILL).any():
+        drawn = figures.coefficients_over_steps(history, f"{name}-coefficients")
+        coefficients = Drawn(drawn, figures.keys(figures.coefficient_names(history)))
     return Dynamics(
         method=method,
         seed=seed,
@@ -98,7 +98,7 @@ def of_method(method: str, seed: int, history: History, modalities: Scenario, na
         worst=worst,
         cosines=figures.cosines(history, modalities, f"{name}-cosines"),
         angles=None if angles is None else Drawn(angles, sides),
-        weights=weights,
+        coefficients=coefficients,
     )
 
 

@@ -146,9 +146,9 @@ def conflict_over_steps(histories: Mapping[str, History], methods: Sequence[str]
         return svg.as_svg(figure, name, "Share of conflicting pairs of cases over the steps of training")
 
 
-def weights_over_steps(history: History, name: str) -> str:
+def coefficients_over_steps(history: History, name: str) -> str:
     """Coefficient of each case over the steps, smoothed over 100 steps, in the order of `cases_in_order`."""
-    weights = by_case(history, history.weights)
+    coefficients = by_case(history, history.coefficients)
     places = cases_in_order(history)
     with svg.drawing():
         figure, (axes,) = svg.canvas(WIDTH, 2.8)
@@ -156,13 +156,13 @@ def weights_over_steps(history: History, name: str) -> str:
             sizes = np.array([history.cases[place].count("+") + 1 for place in places])
             for row, size in enumerate(sorted(set(sizes.tolist()))):
                 group = [place for place, each in zip(places, sizes, strict=True) if each == size]
-                line(axes, row, history, mean(weights[:, group], axis=1))
+                line(axes, row, history, mean(coefficients[:, group], axis=1))
         else:
             for row, place in enumerate(places):
-                line(axes, row, history, weights[:, place])
+                line(axes, row, history, coefficients[:, place])
         axes.set_xlabel("step")
-        axes.set_ylabel("weight")
-        return svg.as_svg(figure, name, "Weight of each case over the steps of training, smoothed over 100 steps")
+        axes.set_ylabel("coefficient")
+        return svg.as_svg(figure, name, "Coefficient of each case over the steps of training, smoothed over 100 steps")
 
 
 def line(axes: Axes, place: int, history: History, values: Array) -> None:
@@ -176,8 +176,8 @@ def cases_in_order(history: History) -> list[int]:
     return sorted(range(len(history.cases)), key=lambda place: history.cases[place].count("+"))
 
 
-def weight_names(history: History) -> list[str]:
-    """Names of the lines of `weights_over_steps`."""
+def coefficient_names(history: History) -> list[str]:
+    """Names of the lines of `coefficients_over_steps`."""
     places = cases_in_order(history)
     if len(places) > MATRIX:
         sizes = sorted({history.cases[place].count("+") + 1 for place in places})

@@ -300,8 +300,8 @@ def log(training: StageTraining, gradients: Gradients, number: int, rate: float,
     if decoupling is not None:
         decoupling = replace(decoupling, gramian=decoupling.gramian / scale**2)
         run.decoupling.add(number, decoupling)
-        entry |= {"conflicting": decoupling.conflicting, "coefficients": decoupling.weights}
-        curves |= {f"coefficient/{case}": weight for case, weight in decoupling.weights.items()}
+        entry |= {"conflicting": decoupling.conflicting, "coefficients": decoupling.coefficients}
+        curves |= {f"coefficient/{case}": coefficient for case, coefficient in decoupling.coefficients.items()}
         curves |= {} if decoupling.conflicting is None else {"conflicting pairs": decoupling.conflicting}
     run.log(number, entry, curves)
 

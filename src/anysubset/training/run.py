@@ -206,7 +206,7 @@ class Decouplings:
         names = [str(case) for case in decoupling.cases]
         self.cases += [name for name in names if name not in self.cases]
         found = {
-            "weights": decoupling.decided,
+            "coefficients": decoupling.coefficient_vector,
             "norms": decoupling.gramian.diagonal().sqrt(),
             "cosines": decoupling.cosine_matrix,
             "gramian": decoupling.gramian,
@@ -220,16 +220,16 @@ class Decouplings:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Of T steps of at most k cases, padded with -1 and NaN, by name.
 
-        `step` (T,), `cases` (C,) the names, `case` (T, k) places in `cases`, `weights` (T, k), `norms` (T, k),
+        `step` (T,), `cases` (C,) the names, `case` (T, k) places in `cases`, `coefficients` (T, k), `norms` (T, k),
         `cosines` (T, k, k), `gramian` (T, k, k), `copies` (T, k, k) as in `Decoupling`, NaN where the rule
-        gives weights alone.
+        gives coefficients alone.
         """
         length, k = len(self.entries), max((len(places) for _, places, _ in self.entries), default=0)
         arrays: dict[str, NDArray[Any]] = {
             "step": np.array([step for step, *_ in self.entries], dtype=np.int64),
             "cases": np.array(self.cases, dtype=np.str_),
             "case": np.full((length, k), -1),
-            **{name: np.full((length, k), np.nan) for name in ("weights", "norms")},
+            **{name: np.full((length, k), np.nan) for name in ("coefficients", "norms")},
             **{name: np.full((length, k, k), np.nan) for name in ("cosines", "gramian", "copies")},
         }
         for row, (_, places, found) in enumerate(self.entries):
@@ -253,7 +253,8 @@ class DecouplingLog(Decouplings):
         if not path.exists():
             return
         with np.load(path) as file:
-            stored = {name: file[name] for name in file.files}
+            # Coefficients were called weights in older files.
+            stored = {"coefficients" if name == "weights" else name: file[name] for name in file.files}
         self.cases = stored.pop("cases").tolist()
         steps, case = stored.pop("step").tolist(), stored.pop("case")
         for row, step in enumerate(steps):
