@@ -252,15 +252,20 @@ def test_the_cost_is_what_the_weights_hold(report, runs):
     assert "Found at step: gmd 70" in path.read_text(encoding="utf-8")
 
 
-def test_flops_and_memory_are_told_where_they_are_on_record(report, runs):
+def test_steps_flops_and_memory_of_all_stages_are_shown_where_they_are_on_record(report, runs):
     full, gmd = runs
-    # A step without eligible samples was not taken: the mean of 3 and 5 GFLOP.
-    (gmd / "cost.json").write_text(json.dumps({"flops": [3 * 10**9, 0, 5 * 10**9], "most_bytes": 3 * 2**29}))
+    # A skipped step has no FLOPs. By hand: 30 steps of (3 + 5) / 2 GFLOP and 1210 of 1 GFLOP are 1.07 GFLOP a step.
+    stages = {
+        "teacher": {"steps": 30, "flops": [3 * 10**9, 0, 5 * 10**9]},
+        "student": {"steps": 1210, "flops": [10**9]},
+    }
+    (gmd / "cost.json").write_text(json.dumps({"stages": stages, "most_bytes": 3 * 2**29}))
     rows = read(report(full, gmd)[2]).rows
     head = next(row for row in rows if "FLOPs a step" in row)
     assert "most memory" in head
-    (found,) = [row for row in rows if row[0] == "gmd" and "4 GFLOP" in row]
-    assert found[head.index("most memory")] == "1.50 GiB"
+    (cells,) = [row for row in rows if row[0] == "gmd" and "1.07 GFLOP" in row]
+    assert cells[head.index("most memory")] == "1.50 GiB"
+    assert cells[head.index("steps")] == "1,240"
     assert all("FLOP" not in cell for row in rows if row[0] == "full" for cell in row)
 
 

@@ -49,14 +49,33 @@ def test_peak_memory_includes_a_large_tensor():
 def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path: Path):
     path = tmp_path / "cost.json"
     first = CostLog(path, 0)
-    first.flops += [7, 8, 9]
+    first.begin_stage("train", 5)
+    first.flops["train"] += [7, 8, 9]
     first.save(100)
     # Killed, and resumed from the checkpoint of step 2.
     second = CostLog(path, 2)
-    assert second.flops == [7, 8]
-    second.flops.append(10)
+    second.begin_stage("train", 5)
+    assert second.flops == {"train": [7, 8]}
+    second.flops["train"].append(10)
     second.save(60)
-    assert json.loads(path.read_text()) == {"flops": [7, 8, 10], "most_bytes": 100}
+    stages = {"train": {"steps": 5, "flops": [7, 8, 10]}}
+    assert json.loads(path.read_text()) == {"stages": stages, "most_bytes": 100}
+
+
+@pytest.mark.parametrize(
+    ("step", "teacher", "student"), [(0, [], []), (1, [1], []), (3, [1, 2], []), (4, [1, 2], [5]), (9, [1, 2], [5, 6])]
+)
+def test_the_checkpoint_of_a_run_with_stages_may_lie_in_either(
+    tmp_path: Path, step: int, teacher: list[int], student: list[int]
+):
+    log = CostLog(tmp_path / "cost.json", 0)
+    for name, steps, flops in (("teacher", 3, [1, 2]), ("student", 20, [5, 6])):
+        log.begin_stage(name, steps)
+        log.flops[name] += flops
+    log.save(None)
+    resumed = CostLog(tmp_path / "cost.json", step)
+    assert resumed.flops == {"teacher": teacher, "student": student}
+    assert resumed.steps == {"teacher": 3, "student": 20}
 
 
 @pytest.mark.parametrize(("before", "now", "peak"), [(None, None, None), (None, 5, 5), (5, None, 5)])
@@ -64,4 +83,4 @@ def test_unknown_memory_leaves_the_peak_as_it_is(tmp_path: Path, before: int | N
     path = tmp_path / "cost.json"
     CostLog(path, 0).save(before)
     CostLog(path, 0).save(now)
-    assert json.loads(path.read_text()) == {"flops": [], "most_bytes": peak}
+    assert json.loads(path.read_text()) == {"stages": {}, "most_bytes": peak}

@@ -23,9 +23,10 @@ from anysubset.methods.table import create_method, method_of
 from anysubset.methods.update import Update
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
+from anysubset.system.run_folder import read_record
 from anysubset.training import loop as training
 from anysubset.training.checkpoint import Progress, State
-from anysubset.training.loop import StageTraining, lay_out, train, train_step
+from anysubset.training.loop import COUNTED, StageTraining, lay_out, train, train_step
 from anysubset.training.run import Decouplings, Run
 from anysubset.volumes.phantom import write_phantoms
 
@@ -93,8 +94,8 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert [key for key in tensors if not torch.equal(tensors[key], other_tensors[key])] == []
         assert facts == other_facts
     assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
-    flops, other_flops = (json.loads((each / "cost.json").read_text())["flops"] for each in (folder, other))
-    assert flops == other_flops
+    stages, other_stages = (json.loads((run / "cost.json").read_text())["stages"] for run in (folder, other))
+    assert stages == other_stages
     with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
         names = {"step", "cases", "case", "coefficients", "norms", "cosines", "gramian", "copies"}
         assert names == set(stored) == set(other_stored)
@@ -589,7 +590,7 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
 def test_a_budget_pays_for_as_many_steps_as_its_flops_and_measuring_leaves_no_trace(make_table_experiment, tmp_path):
     settings = {"method.name": "gmd", "train.steps": 10}
     go(make_table_experiment(settings), tmp_path / "steps")
-    flops = json.loads((tmp_path / "steps" / "cost.json").read_text())["flops"]
+    flops = json.loads((tmp_path / "steps" / "cost.json").read_text())["stages"]["train"]["flops"]
     # Half a step more than ten steps cost pays for ten.
     budget = 10.5 * sum(flops) / len(flops)
     progress = go(make_table_experiment({**settings, "train.flops": budget}), tmp_path / "budget")
@@ -601,11 +602,20 @@ def test_a_budget_pays_for_as_many_steps_as_its_flops_and_measuring_leaves_no_tr
 
 
 def test_each_stage_spends_its_share_of_a_budget(make_table_experiment, tmp_path):
-    budget = 3e9
-    progress = go(make_table_experiment({"method.name": "mmin", "train.flops": budget}), tmp_path / "run")
+    budget = 9e6
+    settings = {"method.name": "mmin", "method.width": 8, "train.validate_every": 100, "train.checkpoint_every": 100}
+    progress = go(make_table_experiment({**settings, "train.flops": budget}), tmp_path / "run")
     assert progress.finished
-    flops = json.loads((tmp_path / "run" / "cost.json").read_text())["flops"]
-    # The teacher has a quarter of the budget; its first steps are those that were measured.
-    assert progress.stage_steps["teacher"] == math.floor(budget / 4 / (sum(flops) / len(flops)))
-    assert set(progress.stage_steps) == {"teacher", "student"}
+    stages = json.loads((tmp_path / "run" / "cost.json").read_text())["stages"]
+    assert list(stages) == ["teacher", "student"]
+    # The teacher has a quarter of the budget, the student the rest; their first steps are those that were measured.
+    for (name, stage), share in zip(stages.items(), (0.25, 0.75), strict=True):
+        assert stage["steps"] == progress.stage_steps[name] > len(stage["flops"]) == COUNTED
+        assert stage["steps"] == math.floor(budget * share / (sum(stage["flops"]) / COUNTED))
+    record = read_record(tmp_path / "run")
+    assert record.steps == progress.step
+    assert record.flops is not None
+    # What all steps cost together is the budget, but for the step of each stage that it does not pay for.
+    dearest = max(stages["student"]["flops"])
+    assert budget - 2 * dearest < record.flops * progress.step <= budget
     assert progress.step == sum(progress.stage_steps.values())

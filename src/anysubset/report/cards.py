@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from anysubset.report.comparison import Comparison
 from anysubset.report.reading import missingness_origin
@@ -155,7 +156,7 @@ def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[
         rows.append(
             [
                 joined(f"{each.parameters:,}" for each in own if each.parameters is not None),
-                joined(f"{each['train.steps']:,}" for each in settings if "train.steps" in each),
+                joined(f"{steps:,}" for steps in map(steps_of, own, settings) if steps is not None),
                 joined(str(each["train.batch"]) for each in settings if "train.batch" in each),
                 operations(fmean(flops)) if flops else "",
                 duration(fmean(times)) if times else "",
@@ -167,6 +168,11 @@ def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[
     return [head[place] for place in kept], [
         Cost(method, [row[place] for place in kept]) for method, row in zip(comparison.group.results, rows, strict=True)
     ]
+
+
+def steps_of(record: Record, settings: Mapping[str, Any]) -> int | None:
+    """Number of training steps: as recorded, since a budget or a stage may have set it, else as in the settings."""
+    return record.steps if record.steps is not None else settings.get("train.steps")
 
 
 def joined(values: Iterable[str]) -> str:

@@ -86,8 +86,8 @@ class Record:
     """What a run folder records; empty or None for what it does not.
 
     splits: by name, `samples`, `hash` and the number of eligible samples by scenario. environment: of the training.
-    chosen: facts of the best checkpoint. parameters: their number. seconds: median of a training step. flops: mean of
-    a training step. most_bytes: peak memory of the training.
+    chosen: facts of the best checkpoint. parameters: their number. steps: number of training steps, of all stages.
+    seconds: median of a training step. flops: mean of a training step. most_bytes: peak memory of the training.
     """
 
     folder: Path
@@ -95,6 +95,7 @@ class Record:
     environment: Mapping[str, Any]
     chosen: Mapping[str, Any]
     parameters: int | None
+    steps: int | None
     seconds: float | None
     flops: float | None
     most_bytes: int | None
@@ -108,17 +109,37 @@ def read_record(folder: Path) -> Record:
     """
     run = RunFolder(folder)
     cost = read_json(run.cost)
-    counted = [flops for flops in cost.get("flops", []) if flops]  # Skipped steps have 0 FLOPs.
+    stages = cost.get("stages", {})
     return Record(
         folder=folder,
         splits=read_availability(run.availability),
         environment=read_json(run.environment),
         chosen=read_facts(run.best),
         parameters=parameters_in(run.best),
+        steps=sum(stage["steps"] for stage in stages.values()) if stages else None,
         seconds=seconds_a_step(run.tensorboard),
-        flops=fmean(counted) if counted else None,
+        flops=flops_a_step(stages),
         most_bytes=cost.get("most_bytes"),
     )
+
+
+def flops_a_step(stages: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Mean FLOPs of a training step; None unless they were counted in every stage.
+
+    stages: in order, each with its number of `steps` and the `flops` of its first ones. A skipped step has 0 FLOPs and
+    is left out of the mean.
+
+    >>> flops_a_step({"teacher": {"steps": 10, "flops": [2, 0, 4]}, "student": {"steps": 30, "flops": [7]}})
+    6.0
+    """
+    sums, steps = 0.0, 0
+    for stage in stages.values():
+        counted = [flops for flops in stage["flops"] if flops]
+        if not counted:
+            return None
+        sums += stage["steps"] * fmean(counted)
+        steps += stage["steps"]
+    return sums / steps if steps else None
 
 
 def read_availability(path: Path) -> Mapping[str, Mapping[str, Any]]:

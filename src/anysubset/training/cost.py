@@ -1,4 +1,4 @@
-"""Cost of training: FLOPs of the first steps and peak memory, kept in the `cost.json` of a run."""
+"""Cost of training: FLOPs of the first steps of each stage and peak memory, kept in the `cost.json` of a run."""
 
 import json
 import sys
@@ -56,8 +56,10 @@ def most_bytes(device: torch.device) -> int | None:
 
 
 class CostLog:
-    """The file `cost.json`: `flops`, a list with the FLOPs of each of the first steps over all processes, and
-    `most_bytes`, the peak memory of the first process.
+    """The file `cost.json`: cost of each stage of a training, and peak memory.
+
+    `stages` holds for each stage, in order, its number of `steps` and the list `flops`, the FLOPs of each of its first
+    steps over all processes. `most_bytes` is the peak memory of the first process.
 
     Args:
         path: of the file; if it exists, its content is continued.
@@ -66,9 +68,19 @@ class CostLog:
 
     def __init__(self, path: Path, until: int) -> None:
         self.path = path
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"flops": [], "most_bytes": None}
-        self.flops: list[int] = stored["flops"][:until]
-        self.most_bytes: int | None = stored["most_bytes"]
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.steps: dict[str, int] = {}
+        self.flops: dict[str, list[int]] = {}
+        self.most_bytes: int | None = stored.get("most_bytes")
+        for name, cost in stored.get("stages", {}).items():
+            self.steps[name] = cost["steps"]
+            self.flops[name] = cost["flops"][: max(0, until)]
+            until -= cost["steps"]
+
+    def begin_stage(self, name: str, steps: int) -> None:
+        """Record the number of steps of a stage; the FLOPs that were counted of it before are kept."""
+        self.steps[name] = steps
+        self.flops.setdefault(name, [])
 
     def save(self, most_bytes: int | None) -> None:
         """Write the file atomically.
@@ -77,6 +89,7 @@ class CostLog:
         """
         peaks = [peak for peak in (self.most_bytes, most_bytes) if peak is not None]
         self.most_bytes = max(peaks, default=None)
+        stages = {name: {"steps": steps, "flops": self.flops[name]} for name, steps in self.steps.items()}
         with whole(self.path) as temporary:
-            facts = {"flops": self.flops, "most_bytes": self.most_bytes}
+            facts = {"stages": stages, "most_bytes": self.most_bytes}
             temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")

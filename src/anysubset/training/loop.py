@@ -38,7 +38,8 @@ AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Wraps the numbers of steps: told the steps done before, a function for the latest loss, and the name of the stage.
 Show = Callable[..., Iterable[int]]
 TIMED = 5  # Steps whose time is measured, to say how long the run will take.
-COUNTED = 10  # Steps whose FLOPs are counted: several, since each may draw other cases; few, since counting takes time.
+# Steps of a stage whose FLOPs are counted: several, since each may draw other cases; few, since counting takes time.
+COUNTED = 10
 
 
 @dataclass
@@ -157,6 +158,7 @@ def train(
             progress.stage_steps[stage.name] = steps
             report(f"train.flops {settings.flops:.3g} pays for {steps} steps of stage {stage.name!r}")
         training.settings = replace(stage_settings, steps=steps, flops=None)
+        run.cost.begin_stage(stage.name, steps)
         train_stage(training, progress, show, report)
         first += steps
     return progress
@@ -177,11 +179,11 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if number == timed:
                 started = time.perf_counter()
             # Compiled functions cannot be traced for their FLOPs.
-            counting = number <= COUNTED and not settings.compile
+            counting = number - training.first <= COUNTED and not settings.compile
             with flop_counter() if counting else nullcontext() as counted:
                 stepped = train_step(training, micro_batches, number)
             if counted is not None:
-                run.cost.flops.append(sum(processes.totals({"flops": counted()}, device).values()))
+                run.cost.flops[training.stage.name].append(sum(processes.totals({"flops": counted()}, device).values()))
             if number == timed + TIMED - 1 and training.last > number:
                 seconds = (time.perf_counter() - started) / TIMED
                 report(estimate(training.last - number, seconds, most_bytes(device)))
