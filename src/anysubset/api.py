@@ -410,6 +410,11 @@ def evaluate(
     dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
     if root is None:
         dataset.check_trained()
+    if rates and trained.method.unit == "group":
+        raise InputError(
+            "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
+            "whole groups: leave out --rate."
+        )
     masks = draw_masks(dataset, split, rates, seed)
     dataset.prepare(split)
     share = len(processes.share(dataset.ids(split)))
@@ -496,7 +501,7 @@ def predict_patients(
 def predict_table(trained: Trained, table: Path, folder: Path, report: Report) -> Path:
     """Write predictions.csv, with a row for each sample of a table, and predictions.json. Returns the CSV file."""
     from anysubset.datasets.table import create_dataset
-    from anysubset.evaluation.rows import answer
+    from anysubset.evaluation.rows import write_predictions
     from anysubset.scenarios import scenario_name
     from anysubset.tables.dataset import TableDataset
 
@@ -505,7 +510,7 @@ def predict_table(trained: Trained, table: Path, folder: Path, report: Report) -
     assert isinstance(dataset, TableDataset)
     dataset.prepare("all")
     folder.mkdir(parents=True, exist_ok=True)
-    path, counts = answer(trained.method, dataset, folder, trained.facts)
+    path, counts = write_predictions(trained.method, dataset, folder, trained.facts)
     for scenario, count in counts.items():
         report(f"{path}  {count} from {', '.join(scenario)}")
         if scenario_name(scenario) not in trained.facts["validation"]:
@@ -561,7 +566,8 @@ def diagnose(
     dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
     dataset.check_trained()
     samples, parts = len(dataset.ids(split)), experiment.train.micro_batches
-    drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts)
+    unit = trained.method.unit
+    drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts, unit)
     grouped = ([next(drawn) for _ in range(parts)] for _ in range(batches))
     chosen = sampler(torch.Generator().manual_seed(experiment.seed))
     measured = measure(trained.method, progress(grouped, "Measuring", batches), chosen)

@@ -139,6 +139,21 @@ def eligible(inputs: Mapping[str, Indexed], scenario: Scenario) -> Tensor:
     return torch.tensor(sorted(common or ()), dtype=torch.int64)
 
 
+def renumbered(inputs: Mapping[str, Observed]) -> dict[str, Observed]:
+    """The same values without the samples that have no modality; the remaining samples keep their order.
+
+    >>> t1, t2 = Observed(torch.zeros(2, 5), torch.tensor([1, 4])), Observed(torch.zeros(1, 5), torch.tensor([4]))
+    >>> {modality: observed.indices.tolist() for modality, observed in renumbered({"t1": t1, "t2": t2}).items()}
+    {'t1': [0, 1], 't2': [1]}
+    """
+    indices = sorted({index for observed in inputs.values() for index in observed.indices.tolist()})
+    new_index = {index: position for position, index in enumerate(indices)}
+    return {
+        modality: replace(observed, indices=torch.tensor([new_index[index] for index in observed.indices.tolist()]))
+        for modality, observed in inputs.items()
+    }
+
+
 def present_by_sample(inputs: Mapping[str, Indexed], samples: int, modalities: Scenario) -> list[Scenario]:
     """Modalities of each sample of a batch, in the order of `modalities`."""
     indices = {modality: set(observed.indices.tolist()) for modality, observed in inputs.items()}

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.evaluation.rows import answered, inputs_of
+from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, ModelSettings, TrainSettings
 from anysubset.methods.method import Method
 from anysubset.methods.table import method_of
@@ -278,7 +278,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         """(n, outputs) float64: the answer of each sample from what it has."""
         held, method = self.held(X), self.trained()
         found = torch.empty(len(held.table), len(self.task_.classes) or 1, dtype=torch.float64)
-        for block, _, answer in answered(method, held):
+        for block, _, answer in predicted_blocks(method, held):
             found[[int(sample) for sample in block.ids]] = answer
         return found
 

@@ -1,10 +1,12 @@
-"""Every scenario on every sample, each modality computed once."""
+"""Score every sample in every scenario; methods may compute each modality once for all scenarios."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from anysubset.batches import as_observed
 from anysubset.datasets.dataset import Dataset, Sample
+from anysubset.evaluation.groups import predict_group
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.scores import Score
@@ -21,32 +23,39 @@ def evaluate(
     thorough: bool = True,
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] = iter,
 ) -> list[Score]:
-    """The scores of every sample in every scenario that it is eligible for, and those over the whole set.
+    """Scores of every sample in every scenario that it is eligible for, and metrics over the whole set.
 
-    Several processes share the samples, and each has all scores in the end.
+    Several processes share the samples or groups, and all scores are returned on each process.
 
     Args:
-        method: in the state in which it is to be scored; it is put into evaluation mode.
-        dataset: whose task the method was made for.
+        method: trained; scored in evaluation mode.
+        dataset: with the task that the method was made for.
         split: a name in the dataset's splits.
         asked: the scenarios; all by default.
-        thorough: whether to compute what takes long, too, such as `hd95` (mm) and `ece` beside `dice`.
+        thorough: whether to compute metrics that take long, too, such as `hd95` (mm) and `ece` beside `dice`.
         progress: wraps the samples, for a progress bar.
+
+    Raises:
+        InputError: if a method of groups does not return one output for each sample, or the data have no groups.
     """
     was_training = method.training
     method.eval()
     device = next(method.parameters()).device
     ids = dataset.ids(split)
-    found: list[Score] = []
+    scores: list[Score] = []
     for sample in progress(dataset.samples(split, asked, dataset.own_ids(split, method.unit), method.unit)):
-        inputs = {name: given.to(device) for name, given in sample.inputs.items()}
-        for scenario, answer in method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry):
-            found += sample.scores(scenario, answer, thorough)
+        inputs = {modality: values.to(device) for modality, values in sample.inputs.items()}
+        if method.unit == "group":
+            predicted = predict_group(method, as_observed(inputs), sample.scenarios, dataset.task.carry)
+        else:
+            predicted = method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry)
+        for scenario, output in predicted:
+            scores += sample.scores(scenario, output, thorough)
     method.train(was_training)
-    found = processes.gathered(found)
-    # A sample may come in parts (see `samples`), and from any process: put all into the order of the table.
-    scored = in_order({score.scenario for score in found}, dataset.task.modalities)
-    order = {scenario: place for place, scenario in enumerate(scored)}
-    place = {sample: number for number, sample in enumerate(ids)}
-    found.sort(key=lambda score: (order[score.scenario], place[score.sample]))
-    return found + dataset.over_set(found)
+    scores = processes.gathered(scores)
+    # A sample may come in parts (see `samples`), and from any process: sort by scenario, then in the order of the ids.
+    scenarios = in_order({score.scenario for score in scores}, dataset.task.modalities)
+    scenario_index = {scenario: index for index, scenario in enumerate(scenarios)}
+    sample_index = {sample: index for index, sample in enumerate(ids)}
+    scores.sort(key=lambda score: (scenario_index[score.scenario], sample_index[score.sample]))
+    return scores + dataset.over_set(scores)

@@ -1,9 +1,9 @@
-"""A table -> an answer for each sample from what it has, and what is known of such answers."""
+"""Predict every sample of a table from the modalities that it has, and write the predictions to files."""
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anysubset.batches import Observed
+from anysubset.batches import Observed, present_by_sample
+from anysubset.evaluation.groups import check_count
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL
@@ -21,36 +22,37 @@ from anysubset.tables.dataset import TableDataset
 
 
 @torch.no_grad()
-def answer(
-    method: Method, dataset: TableDataset, folder: Path, known: Mapping[str, Any]
+def write_predictions(
+    method: Method, dataset: TableDataset, folder: Path, checkpoint: Mapping[str, Any]
 ) -> tuple[Path, Counter[Scenario]]:
-    """Writes `predictions.csv` and `predictions.json` into a folder, which must be there.
+    """Write `predictions.csv` and `predictions.json` into an existing folder.
 
-    The table has a row a sample, in the order of the file: `id`, the modalities `used`, the `answer` (the number, or
-    the name of the likeliest class), and the `chance_<class>` of each class. The JSON has, for every scenario that was
-    used, how many samples it served, and what the weights score on validation in that very scenario.
+    The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `answer` (the
+    number, or the name of the likeliest class), and the probability `chance_<class>` of each class. The JSON file says
+    for every scenario how many samples were predicted from it, and the validation scores of the weights in it.
 
     Args:
         method: trained.
-        dataset: of the samples to be answered; their targets are not looked at.
+        dataset: the samples; their targets are not used.
         folder: where to write.
-        known: the facts of the checkpoint: `step`, `validation_samples`, and by scenario `validation`, the mean loss,
+        checkpoint: facts of the checkpoint: `step`, `validation_samples`, and by scenario `validation`, the mean loss,
             and `validation_scores`, the metrics over the set.
 
     Returns:
-        The path of the table, and how many samples each scenario served.
+        The path of the CSV file, and the number of samples that were predicted from each scenario.
     """
     method.eval()
     task = dataset.task
     rows: dict[str, list[str]] = {}
     used: Counter[Scenario] = Counter()
-    for block, present, found in answered(method, dataset):
-        found = found.float()
-        used[present] += len(block.ids)
-        chances = found.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
-        for sample, decided, shares in zip(block.ids, task.decision(found).tolist(), chances, strict=True):
-            said = task.classes[decided] if task.classes else repr(decided)
-            rows[sample] = [sample, scenario_name(present), said, *map(repr, shares)]
+    for block, scenarios, outputs in predicted_blocks(method, dataset):
+        outputs = outputs.float()
+        used.update(scenarios)
+        probabilities = outputs.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
+        decisions = task.decision(outputs).tolist()
+        for index, sample in enumerate(block.ids):
+            decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])
+            rows[sample] = [sample, scenario_name(scenarios[index]), decision, *map(repr, probabilities[index])]
     path = folder / "predictions.csv"
     with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -62,29 +64,39 @@ def answer(
         "used": {
             scenario_name(scenario): {
                 "samples": count,
-                "validation": validated(known, scenario_name(scenario)),
+                "validation": validation_scores(checkpoint, scenario_name(scenario)),
             }
             for scenario, count in used.items()
         },
-        "validation_samples": known["validation_samples"],
+        "validation_samples": checkpoint["validation_samples"],
         "classes": list(task.classes),
-        "checkpoint_step": known["step"],
+        "checkpoint_step": checkpoint["step"],
     }
     with whole(folder / "predictions.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path, used
 
 
-def answered(method: Method, dataset: TableDataset) -> Iterator[tuple[Block, Scenario, Tensor]]:
-    """All samples, in blocks: what those of a block have, and their (samples, outputs) answers from it, on the CPU."""
-    for block in dataset.samples("all", list(dict.fromkeys(dataset.present("all")))):
-        present = max(block.scenarios, key=len)
-        ((_, found),) = method.predict_scenarios(inputs_of(block, method), [present], dataset.task.carry)
-        yield block, present, found.cpu()
+def predicted_blocks(method: Method, dataset: TableDataset) -> Iterator[tuple[Block, Sequence[Scenario], Tensor]]:
+    """Predict all samples in blocks: of samples with the same modalities, or one group each for a method of groups.
+
+    Yields:
+        The block, the modalities of each of its samples, and the outputs (samples, outputs) on the CPU.
+    """
+    scenarios = list(dict.fromkeys(dataset.present("all")))
+    for block in dataset.samples("all", scenarios, unit=method.unit):
+        present = present_by_sample(block.inputs, len(block.ids), dataset.task.modalities)
+        inputs = inputs_of(block, method)
+        if method.unit == "group":
+            outputs = dataset.task.carry(method.predict, inputs)
+        else:
+            ((_, outputs),) = method.predict_scenarios(inputs, [present[0]], dataset.task.carry)
+        check_count(outputs, len(block.ids))
+        yield block, present, outputs.cpu()
 
 
 def inputs_of(block: Block, method: Method) -> dict[str, Observed]:
-    """What is there of some samples, on the method's device and in its precision; token ids stay whole numbers."""
+    """Inputs of a block on the method's device and in its precision; token ids stay whole numbers."""
     weight = next(method.parameters())
     moved = {name: observed.to(weight.device) for name, observed in block.inputs.items()}
     return {
@@ -95,8 +107,8 @@ def inputs_of(block: Block, method: Method) -> dict[str, Observed]:
     }
 
 
-def validated(known: Mapping[str, Any], scenario: str) -> dict[str, float] | None:
-    """By metric, what the weights score on validation in a scenario; None where no sample of it has one."""
-    if scenario not in known["validation"]:
+def validation_scores(checkpoint: Mapping[str, Any], scenario: str) -> dict[str, float] | None:
+    """Validation scores of the weights in a scenario, by metric; None if no validation sample is eligible for it."""
+    if scenario not in checkpoint["validation"]:
         return None
-    return {"loss": known["validation"][scenario][ALL], **known["validation_scores"][scenario]}
+    return {"loss": checkpoint["validation"][scenario][ALL], **checkpoint["validation_scores"][scenario]}

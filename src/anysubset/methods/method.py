@@ -70,7 +70,8 @@ class Method(nn.Module, ABC):
     """How a network is trained, and how it predicts. Its options are the keyword arguments of the constructor.
 
     fits: the kinds of task that the method can be used for.
-    unit: "sample", or "group" if batches must hold whole groups (all utterances of a video), in order.
+    unit: "sample", or "group" if batches must hold whole groups (all utterances of a video), in order. `Batch.groups`
+        names the group of each sample; `predict` gets one group at a time.
     stages: parts of the training, in order.
     """
 

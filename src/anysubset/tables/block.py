@@ -14,11 +14,11 @@ from anysubset.tasks.prediction import Prediction
 
 @dataclass(frozen=True)
 class Block(Sample):
-    """Samples that all have the same modalities, or whole groups of samples, in order, that need not.
+    """Samples that all have the same modalities, or one whole group of samples, in order, that need not.
 
     ids: one for each sample. inputs: by modality, the samples that have it.
     scenarios: those for which at least one sample is eligible. target: (samples,).
-    groups: the group of each sample in a block of whole groups; otherwise None.
+    groups: the group of each sample in a block of one group; otherwise None.
     """
 
     ids: tuple[str, ...]

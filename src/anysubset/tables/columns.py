@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anysubset.batches import Observed
+from anysubset.batches import Observed, renumbered
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import ReadingSettings
@@ -129,8 +129,7 @@ def assemble(
     if options.empty == "drop" and len(staying) < len(ids):
         line = f"{len(ids) - len(staying)} of {len(ids)} samples had no modality, and were dropped as asked."
         origin = replace(origin, notes=(*origin.notes, line))
-        new_index = dict(zip(staying, range(len(staying)), strict=True))
-        inputs = {name: reindexed(observed, new_index) for name, observed in inputs.items()}
+        inputs = renumbered(inputs)
         gone = set(ids) - {ids[index] for index in staying}
         left = {name: tuple(sample for sample in split if sample not in gone) for name, split in (splits or {}).items()}
         splits = None if splits is None else {name: split for name, split in left.items() if split}
@@ -186,11 +185,6 @@ def all_zero(observed: Observed) -> int:
 def having_any(inputs: Mapping[str, Observed]) -> list[int]:
     """Indices of the samples that have at least one modality, ascending."""
     return sorted({row for observed in inputs.values() for row in observed.indices.tolist()})
-
-
-def reindexed(observed: Observed, new_index: Mapping[int, int]) -> Observed:
-    """The same samples under their new indices."""
-    return replace(observed, indices=torch.tensor([new_index[index] for index in observed.indices.tolist()]))
 
 
 def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] | None = None) -> Column:

@@ -19,7 +19,7 @@ from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS
 from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
-from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, packed, shared_groups
+from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, shared_groups
 from anysubset.tables.block import Block
 from anysubset.tables.kinds import INTENSITIES, TableSet
 from anysubset.tables.loading import described, load_table, notes_of
@@ -187,8 +187,8 @@ class TableDataset(Dataset):
             split: name of a split.
             asked: the scenarios; all by default. Samples that are eligible for none of them are left out.
             ids: of the samples; all of the split by default. Of a group, either all samples or none.
-            unit: "sample" for blocks whose samples have the same modalities; "group" for blocks of whole groups, in the
-                order of the table, whose samples need not have the same modalities.
+            unit: "sample" for blocks whose samples have the same modalities; "group" for one whole group a block, in
+                the order of the table, whose samples need not have the same modalities.
 
         Raises:
             InputError: if groups are asked for and the table has none, or `ids` tear one apart.
@@ -263,18 +263,17 @@ def same_presence(present: Sequence[Scenario], indices: Iterable[int]) -> Iterat
         yield from (alike[start : start + BLOCK] for start in range(0, len(alike), BLOCK))
 
 
-def whole_groups(members: Sequence[Sequence[int]], wanted: set[int]) -> Iterator[list[int]]:
-    """Yield the indices of whole groups of wanted samples, up to `BLOCK` samples or one larger group.
+def whole_groups(members: Sequence[list[int]], wanted: set[int]) -> list[list[int]]:
+    """Indices of the samples of each group that has wanted samples.
 
     Raises:
-        InputError: if samples of a group are wanted in part.
+        InputError: if only part of a group is wanted.
     """
     whole = [indices for indices in members if wanted & set(indices)]
     torn = [indices for indices in whole if not wanted >= set(indices)]
     if torn:
         raise InputError(f"{len(torn)} of {len(whole)} groups are asked for in part; ask for all of their samples.")
-    for block in packed(range(len(whole)), [len(indices) for indices in whole], BLOCK):
-        yield [index for group in block for index in whole[group]]
+    return whole
 
 
 def present_in(table: Table, modalities: Scenario) -> list[Scenario]:
