@@ -429,7 +429,7 @@ def test_a_loss_that_is_not_one_number_is_refused_by_name():
 
 def test_a_loss_without_a_graph_is_refused_by_name():
     s = parameter(0, 0)
-    with pytest.raises(ValueError, match=r"case 'cut' must be one number with a graph.*requires_grad=False"):
+    with pytest.raises(ValueError, match=r"case 'cut' must be one number that requires.*requires_grad=False"):
         GMD([s]).backward({"good": s.sum(), "cut": s.sum().detach()})
     assert s.grad is None
 
@@ -518,7 +518,7 @@ def test_looking_decides_as_a_step_does_and_fills_nothing():
     seen: list[Decoupling] = []
     gmd = GMD([s], callback=seen.append)
     gmd.accumulate(losses_of(s, STRONG_AND_WEAK))
-    step = gmd.look()
+    step = gmd.measure()
     assert (s.grad, seen) == (None, [])
     assert step.coefficients == pytest.approx({"strong": 1.06, "weak": 7})
     # What was seen is forgotten.

@@ -336,7 +336,7 @@ def test_ddp_with_a_backward_pass_a_case_is_wrong_and_refused_like_all_that_is_s
         gmd_under_ddp: "wrapped in DistributedDataParallel, which reduces",
         gmd_with_batch_norm: "SyncBatchNorm.convert_sync_batchnorm",
         fsdp_that_stays_whole: r"set_reshard_after_backward\(False\) keeps stale",
-        fsdp_without_reduction: r"set_requires_gradient_sync\(False\) leaves the rows",
+        fsdp_without_reduction: r"set_requires_gradient_sync\(False\) does not sum the rows",
         sharded_without_empty_batches: "no loss for some case of this step",
         other_cases: "different cases; this one has (text|audio)",
         undeclared_parameters: r"neither shared nor private: .* GMD\(shared, private=model.parameters\(\)\)",

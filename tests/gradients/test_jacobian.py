@@ -424,9 +424,9 @@ def test_streaming_refuses_a_second_micro_batch_and_is_ready_for_a_new_step():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, "'a' has a loss, so it needs a count, 0 or more, not None"),
+        ({}, "'a' has a loss, so it needs a count of 0 or more, not None"),
         ({"a": -1}, "0 or more, not -1"),
-        ({"a": 1, "b": 2}, "'b' counts 2 samples but has no"),
+        ({"a": 1, "b": 2}, "'b' has count 2 but no"),
     ],
 )
 def test_counts_that_do_not_fit_the_losses_are_refused(counts: dict[str, int], message: str):

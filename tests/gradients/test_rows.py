@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from anysubset.gradients.rows import BLOCK, LANE, case_rows, certain, gramian, products
+from anysubset.gradients.rows import BLOCK, LANE, case_rows, gramian, products, signs_are_certain
 
 
 def parameter(*values: float, dtype: torch.dtype = torch.float64) -> nn.Parameter:
@@ -187,8 +187,8 @@ def test_a_conflict_of_columns_in_two_places_is_seen():
     # Each place is sure of its sign, the sum is not: 500 positive products here, two negative ones there.
     here, there = torch.zeros(2, BLOCK), torch.zeros(2, BLOCK)
     here[:, :500], there[:, :2] = hidden_conflict().split([500, 2], dim=1)
-    assert certain(products(here, torch.float32))
-    assert certain(products(there, torch.float32))
+    assert signs_are_certain(products(here, torch.float32))
+    assert signs_are_certain(products(there, torch.float32))
     asked = iter([torch.float32, torch.float64])
     assert gramian(here, total=lambda part: part + products(there, next(asked)))[0, 1] == -1
 
@@ -196,14 +196,14 @@ def test_a_conflict_of_columns_in_two_places_is_seen():
 def test_a_pair_is_certain_when_its_cosine_exceeds_what_a_lane_may_be_off_by():
     # 512 products are off by 512 * 2^-24 = 2^-15 at most; twice as much is asked for.
     assert LANE == 512
-    assert certain(torch.tensor([[1, 1.01 * 2**-14], [1.01 * 2**-14, 1]], dtype=torch.float64))
-    assert not certain(torch.tensor([[1, 0.99 * 2**-14], [0.99 * 2**-14, 1]], dtype=torch.float64))
-    assert not certain(torch.tensor([[4, 3.9 * 2**-14], [3.9 * 2**-14, 4]], dtype=torch.float64))
+    assert signs_are_certain(torch.tensor([[1, 1.01 * 2**-14], [1.01 * 2**-14, 1]], dtype=torch.float64))
+    assert not signs_are_certain(torch.tensor([[1, 0.99 * 2**-14], [0.99 * 2**-14, 1]], dtype=torch.float64))
+    assert not signs_are_certain(torch.tensor([[4, 3.9 * 2**-14], [3.9 * 2**-14, 4]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("square", [0.0, 1e-21, 1e31, torch.inf, torch.nan])
 def test_lengths_out_of_the_range_of_float32_are_never_certain(square: float):
-    assert not certain(torch.tensor([[1, 0.5], [0.5, square]], dtype=torch.float64))
+    assert not signs_are_certain(torch.tensor([[1, 0.5], [0.5, square]], dtype=torch.float64))
 
 
 def test_long_rows_of_any_length_stand_side_by_side():

@@ -1,8 +1,9 @@
-"""Branches: parts of a model that are cut from the rest of the graph, so that they can be differentiated on their own.
+"""Branches: parts of a model that are detached from the rest of the graph and differentiated separately.
 
-A case's loss is taken on the outputs of the branches of its modalities. Once the gradients that arrive at an output
-are known, for all cases, the branch is differentiated for these alone: all at once (`Batched`), or after it was
-computed a second time, so that the activations of one branch are all that is ever held (`Recomputed`).
+The loss of a case is computed on the outputs of the branches of its modalities. Its backward pass stops there. When the
+gradients of all cases at the output of a branch are available, the branch itself is differentiated: for all cases in
+one batched pass (`Batched`), or after its forward pass was computed a second time, so that only the activations of one
+branch are in memory at a time (`Recomputed`).
 """
 
 from abc import ABC, abstractmethod
@@ -18,51 +19,51 @@ from anysubset.gradients.graph import Ends, Gradients, batched_gradients_of, gra
 
 
 class Branch(ABC):
-    """A part of a model.
+    """A part of a model that is differentiated separately.
 
-    output: a leaf, to be used in place of what the branch computes.
-    alone: whether no graph leads into the branch, so that nothing else is differentiated through what it is made from.
+    output: the output of the branch as a leaf, for use in the rest of the model.
+    independent: whether the inputs of the branch need no gradient, so that no other part of the model lies below it.
     """
 
     output: Tensor
-    alone = False
+    independent = False
 
     @abstractmethod
     def root(self) -> Tensor:
-        """What the branch computes, with its graph."""
+        """Output of the branch with its graph."""
 
     @abstractmethod
     def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
-        """For each gradient that arrives at the output, the gradients of the ends."""
+        """Yield the gradients of the ends for each gradient of the output, one per case."""
 
 
 class Batched(Branch):
-    """Every case in one backward pass, by autograd's vmap: few large operations in place of many small ones."""
+    """All cases in one backward pass with `torch.vmap`: few large operations instead of many small ones."""
 
     def __init__(self, root: Tensor) -> None:
-        self.kept = root.clone() if root.is_leaf else root  # A leaf is no part of a graph.
+        self.computed = root.clone() if root.is_leaf else root  # A leaf has no node in the graph; its clone has one.
         self.output = root.detach().requires_grad_()
 
     def root(self) -> Tensor:
-        """The graph was kept."""
-        return self.kept
+        """Output of the branch with the graph of the first forward pass."""
+        return self.computed
 
     def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
-        """One pass; needs len(arriving) times the memory of a gradient while it runs."""
-        together = batched_gradients_of(root, ends, torch.stack(list(arriving)))
-        for place in range(len(arriving)):
-            yield [None if some is None else some[place] for some in together]
+        """One backward pass, which needs the memory of one gradient per case."""
+        stacked = batched_gradients_of(root, ends, torch.stack(list(arriving)))
+        for index in range(len(arriving)):
+            yield [None if gradients is None else gradients[index] for gradients in stacked]
 
 
 class Recomputed(Branch):
-    """Computed without a graph, and once more, with it, when its turn has come; with the same chance and autocast."""
+    """Computed without a graph, and again with a graph for its backward pass; same random state and autocast."""
 
     def __init__(self, function: Callable[..., Tensor], *arguments: Any) -> None:
         self.function = function
         self.arguments = arguments
-        self.alone = not any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
-        self.chance = torch.get_rng_state()
-        self.devices, self.states = get_device_states(*arguments)
+        self.independent = not any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
+        self.random_state = torch.get_rng_state()
+        self.devices, self.device_states = get_device_states(*arguments)
         self.autocast = {
             kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
             for kind in {"cpu", *(argument.device.type for argument in arguments if isinstance(argument, Tensor))}
@@ -71,17 +72,17 @@ class Recomputed(Branch):
             self.output = function(*arguments).detach().requires_grad_()
 
     def root(self) -> Tensor:
-        """Computed again."""
+        """Output of a second forward pass, with its graph."""
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(self.devices))
             stack.enter_context(torch.enable_grad())
             for kind, (enabled, dtype) in self.autocast.items():
                 stack.enter_context(torch.autocast(kind, dtype, enabled))
-            torch.set_rng_state(self.chance)
-            set_device_states(self.devices, self.states)
+            torch.set_rng_state(self.random_state)
+            set_device_states(self.devices, self.device_states)
             return self.function(*self.arguments)
 
     def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
-        """One pass after the other."""
+        """One backward pass per case."""
         for gradient in arriving:
             yield gradients_of(root, ends, gradient)

@@ -22,18 +22,18 @@ from anysubset.gradients.projection import Rule, coefficients_of, sequential_cop
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A case's loss, or its gradient over the shared parameters, holds inf or NaN; no `.grad` was touched."""
+    """A case's loss, or its gradient over the shared parameters, holds inf or NaN; `.grad` was not changed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoupling:
-    """What one step of decoupling saw and decided.
+    """Gramian and coefficients of one step.
 
     cases: the names of the k losses, in the order of the rows of `gramian`.
-    gramian: (k, k) float64, the Gramian over the shared parameters.
-    decided: (k,) float64, the coefficients w of the sum: the update direction is sum_j w_j g_j.
-    copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original ones; None where the
-        rule gives coefficients alone.
+    gramian: (k, k) float64, inner products of the case gradients over the shared parameters.
+    coefficient_vector: (k,) float64, the coefficients c of the update: its direction is sum_j c_j g_j.
+    copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original gradients; None if the
+        rule gives coefficients only.
     """
 
     cases: tuple[Hashable, ...]
@@ -43,24 +43,24 @@ class Decoupling:
 
     @property
     def coefficients(self) -> dict[Hashable, float]:
-        """The coefficient of each case in the sum of the projected gradients, whatever the reduction."""
+        """Coefficient of each case in the sum of the projected gradients, before `reduction` divides it."""
         return dict(zip(self.cases, self.coefficient_vector.tolist(), strict=True))
 
     @property
     def norms(self) -> dict[Hashable, float]:
-        """The length of each case's gradient over the shared parameters."""
+        """Euclidean norm of each case's gradient over the shared parameters."""
         return dict(zip(self.cases, self.gramian.diagonal().sqrt().tolist(), strict=True))
 
     @property
     def cosine_matrix(self) -> Tensor:
-        """(k, k) float64: eq. (5); 0 where a gradient has no length."""
+        """(k, k) float64: cosines of eq. (5); 0 for a gradient that is zero."""
         lengths = self.gramian.diagonal().sqrt()
         scale = lengths[:, None] * lengths[None, :]
         return torch.where(scale > 0, self.gramian / scale.where(scale > 0, torch.ones(())), self.gramian)
 
     @property
     def cosines(self) -> dict[tuple[Hashable, Hashable], float]:
-        """Eq. (5) for each pair of different cases, in both orders; negative means conflict."""
+        """Cosine of eq. (5) of each pair of different cases, in both orders; negative means conflict."""
         values = self.cosine_matrix.tolist()
         return {
             (first, second): values[i][j]
@@ -71,33 +71,33 @@ class Decoupling:
 
     @property
     def conflicting(self) -> float | None:
-        """The share of the pairs of cases that conflict: eq. (5) is negative. None where there is no pair."""
+        """Share of the pairs of cases that conflict (negative cosine); None for a single case."""
         k = len(self.cases)
         return int((self.gramian < 0).sum()) / (k * (k - 1)) if k > 1 else None
 
 
 class GMD:
-    """Fills `.grad` like `loss.backward()`, with the conflicts between the cases removed.
-
-    Args:
-        shared: the parameters on which conflict is measured: those that the modalities share.
-        rule: Gramian -> coefficients, or copies, which show what became of each gradient; by default the copies of
-            `sequential`. See `anysubset.gradients.projection`.
-        reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
-        on_nonfinite: what to do when a case's gradient holds inf or NaN: "raise" names the cases, "propagate"
-            lets NaN reach every `.grad`, so that a loss scaler skips the step, "skip" touches no `.grad` and counts
-            the step in `skipped`. What is seen are losses and gradients over the shared parameters.
-        private: all other parameters, or simply all; needed where there are several processes, and only there.
-        jacobian: how the rows are kept, made from the shared parameters; by default all of them (`Stored`), over all
-            processes where there are several (`Replicated`, or `Sharded` under FSDP2).
-        summed: parameters that receive the sum whatever the reduction. Only for parity with the code released with
-            the paper, which averages what all cases share and sums the rest.
-        generator: draws the orders of projection; by default an own one that starts from 0. Its state is what to
-            save (`generator.get_state()`) for a run to be resumed exactly.
-        callback: called with the `Decoupling` of every step.
+    """Fill `.grad` like `loss.backward()`, with the conflicts between the cases removed.
 
     The coefficients act on the whole loss: parameters that are not shared receive the gradient of the same weighted
-    sum. Whatever lies below the shared part, such as an encoder of one modality, is differentiated once a step.
+    sum. Everything below the shared part, such as the encoder of one modality, is differentiated once per step.
+
+    Args:
+        shared: the parameters that the modalities share; conflict is measured on them.
+        rule: function from the Gramian to coefficients, or to copies, which also show the projected gradient of each
+            case; by default the copies of `sequential`. See `anysubset.gradients.projection`.
+        reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
+        on_nonfinite: what to do if a loss, or its gradient over the shared parameters, holds inf or NaN: "raise" names
+            the cases, "propagate" sets every `.grad` to NaN, so that a loss scaler skips the step, "skip" leaves
+            `.grad` alone and counts the step in `skipped`.
+        private: all other parameters, or simply all parameters; needed with several processes only.
+        jacobian: class, or function of the shared parameters, that stores the rows; by default `Stored`, with several
+            processes `Replicated`, or `Sharded` under FSDP2.
+        summed: parameters that receive the sum even if `reduction` is "mean". Only for parity with the code released
+            with the paper, which averages what all cases share and sums the rest.
+        generator: draws the orders of projection; by default a new one with seed 0. To resume a run exactly, save its
+            state (`generator.get_state()`).
+        callback: called with the `Decoupling` of every step.
     """
 
     def __init__(
@@ -117,16 +117,16 @@ class GMD:
             raise unknown("reduction", reduction, ["mean", "sum"])
         if on_nonfinite not in ("raise", "propagate", "skip"):
             raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate", "skip"])
-        # A parameter that is listed twice counts once.
+        # Without duplicates.
         self.shared = [parameter for parameter in dict.fromkeys(shared) if parameter.requires_grad]
         if not self.shared:
             raise ValueError("GMD needs at least one shared parameter that requires a gradient.")
         if not all(parameter.is_leaf for parameter in self.shared):
-            raise ValueError("Shared parameters must be leaves: `.grad` of what was computed is not kept.")
+            raise ValueError("Shared parameters must be leaves: autograd does not fill `.grad` of computed tensors.")
         self.rule = rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
-        self.jacobian = fitting(self.shared, private) if jacobian is None else jacobian(self.shared)
+        self.jacobian = default_jacobian(self.shared, private) if jacobian is None else jacobian(self.shared)
         self.summed = list(summed)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.callback = callback
@@ -136,12 +136,12 @@ class GMD:
     # ------------------------------------------------------------------------------------------------- a step
 
     def backward(self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float] | None = None) -> Decoupling:
-        """Add the decoupled gradient to `.grad`, of shared and other parameters alike.
+        """Add the decoupled gradient to `.grad` of shared and private parameters, and free the graph of the losses.
 
-        A parameter that no case reaches keeps its `.grad` as it was. The graph of the losses is freed.
+        `.grad` of a parameter that no case reaches is not changed.
 
         Args:
-            losses: one scalar a case, in float32 or wider: a coefficient may be too large for half precision.
+            losses: one scalar per case, in float32 or wider: a coefficient may be too large for half precision.
             counts: see `accumulate`.
 
         Raises:
@@ -151,19 +151,19 @@ class GMD:
         return self.decouple()
 
     def accumulate(self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float] | None = None) -> None:
-        """Take the gradients of one micro-batch, and fill nothing: `decouple` does, when all have been seen.
+        """Compute the gradients of one micro-batch without filling `.grad`; call `decouple` after the last one.
 
-        This is not the same as `backward` for each micro-batch, which would measure conflict on parts of a batch.
+        Calling `backward` for each micro-batch instead would measure conflict on parts of a batch.
 
         Args:
-            losses: one scalar a case, a mean over the eligible samples of the micro-batch.
-            counts: how many samples those were, 0 for a case of this step that has none here; 1 each by default.
-                Such a case needs no loss, but under FSDP2: there it needs that of an empty batch, so that all
-                processes run the same branches.
+            losses: one scalar per case, the mean over its eligible samples of the micro-batch.
+            counts: number of eligible samples by case, 0 for a case of this step without any in this micro-batch; by
+                default 1 for every loss. A case with count 0 needs no loss, except under FSDP2: there it needs the loss
+                of an empty batch, so that all processes run the same branches.
         """
         branches, self.branches = self.branches, []
         counts = dict.fromkeys(losses, 1) if counts is None else counts
-        check(losses, counts)
+        check_losses(losses, counts)
         try:
             self.jacobian.add(losses, counts, branches)
         except BaseException:
@@ -171,111 +171,112 @@ class GMD:
             raise
 
     def decouple(self) -> Decoupling:
-        """Project what was accumulated, and add the result to `.grad`.
+        """Project the accumulated gradients, and add the result to `.grad`.
 
         Raises:
-            NonFiniteGradientError: as `backward` does.
+            NonFiniteGradientError: if a case's gradient holds inf or NaN and `on_nonfinite` is "raise".
         """
         try:
-            return self.decoupled(self.jacobian)
+            step, indices, nonfinite = self.compute_coefficients()
+            if nonfinite and self.on_nonfinite == "skip":
+                self.skipped += 1
+            else:
+                self.fill(step, indices)
+            if self.callback is not None:
+                self.callback(step)
+            return step
         finally:
             self.jacobian.clear()
 
-    def look(self) -> Decoupling:
-        """What `decouple` would decide of what was accumulated, which is forgotten; no `.grad` is touched.
+    def measure(self) -> Decoupling:
+        """Gramian and coefficients of the accumulated gradients, which are then discarded; `.grad` is not changed.
 
-        An order is drawn as in a step; no callback is called.
+        Draws an order of projection as a step does, and does not call the callback.
         """
         try:
-            return self.decide(self.jacobian)[0]
+            return self.compute_coefficients()[0]
         finally:
             self.jacobian.clear()
 
-    def decoupled(self, jacobian: Jacobian) -> Decoupling:
-        """Gramian, coefficients, `.grad`."""
-        step, seen, broken = self.decide(jacobian)
-        if broken and self.on_nonfinite == "skip":
-            self.skipped += 1
-        else:
-            divided = len(seen) if self.reduction == "mean" else 1
-            counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
-            shares = [0.0] * len(jacobian.cases)
-            for place, share in zip(seen, (step.coefficient_vector / counts).tolist(), strict=True):
-                shares[place] = share / divided
-            self.fill(shares, divided)
-        if self.callback is not None:
-            self.callback(step)
-        return step
+    def compute_coefficients(self) -> tuple[Decoupling, list[int], bool]:
+        """Gramian and coefficients of the cases with samples, their indices, and whether a gradient is not finite.
 
-    def decide(self, jacobian: Jacobian) -> tuple[Decoupling, list[int], bool]:
-        """Gramian and coefficients; the places of the cases that have samples; whether one of them is not finite."""
-        gramian, values = jacobian.gramian(), jacobian.values.cpu()
-        seen = [place for place, count in enumerate(jacobian.counts) if count > 0]
-        if not seen:
+        Raises:
+            ValueError: if no case has samples.
+            NonFiniteGradientError: as `decouple`.
+        """
+        gramian, loss_sums = self.jacobian.gramian(), self.jacobian.loss_sums.cpu()
+        indices = [index for index, count in enumerate(self.jacobian.counts) if count > 0]
+        if not indices:
             raise ValueError("There is no case to decouple: losses is empty.")
-        counts = torch.tensor([jacobian.counts[place] for place in seen], dtype=torch.float64)
-        gramian = gramian[seen][:, seen] / counts[:, None] / counts
-        cases = tuple(jacobian.cases[place] for place in seen)
-        broken = [
+        counts = torch.tensor([self.jacobian.counts[index] for index in indices], dtype=torch.float64)
+        gramian = gramian[indices][:, indices] / counts[:, None] / counts
+        cases = tuple(self.jacobian.cases[index] for index in indices)
+        nonfinite = [
             case
-            for case, square, value in zip(cases, gramian.diagonal(), values[seen], strict=True)
-            if not (square.isfinite() and value.isfinite())
+            for case, square, loss_sum in zip(cases, gramian.diagonal(), loss_sums[indices], strict=True)
+            if not (square.isfinite() and loss_sum.isfinite())
         ]
-        if broken and self.on_nonfinite == "raise":
-            names = ", ".join(str(case) for case in broken)
+        if nonfinite and self.on_nonfinite == "raise":
+            names = ", ".join(str(case) for case in nonfinite)
             raise NonFiniteGradientError(f"The loss or the gradient of these cases is inf or NaN: {names}.")
-        found = self.rule(gramian, self.generator)
-        if broken:
-            found = torch.full_like(found, torch.nan)
-        copies = found if found.ndim == 2 else None
-        return (
-            Decoupling(cases, gramian, found if copies is None else coefficients_of(copies), copies),
-            seen,
-            bool(broken),
-        )
+        result = self.rule(gramian, self.generator)
+        if nonfinite:
+            result = torch.full_like(result, torch.nan)
+        copies = result if result.ndim == 2 else None
+        vector = result if copies is None else coefficients_of(copies)
+        return Decoupling(cases, gramian, vector, copies), indices, bool(nonfinite)
 
-    def fill(self, shares: list[float], divided: int) -> None:
-        """`.grad`; of summed parameters without the division that the shares hold."""
+    def fill(self, step: Decoupling, indices: Sequence[int]) -> None:
+        """Add the decoupled gradient to `.grad`; `indices` are those of the cases of `step` in the Jacobian."""
+        divisor = len(indices) if self.reduction == "mean" else 1
+        counts = torch.tensor([self.jacobian.counts[index] for index in indices], dtype=torch.float64)
+        # Rows are sums over samples, so their coefficients are divided by the counts, too.
+        row_coefficients = [0.0] * len(self.jacobian.cases)
+        for index, coefficient in zip(indices, (step.coefficient_vector / counts).tolist(), strict=True):
+            row_coefficients[index] = coefficient / divisor
         before = [parameter.grad for parameter in self.summed]
         for parameter in self.summed:
             parameter.grad = None
         try:
-            self.jacobian.fill(shares)
+            self.jacobian.fill(row_coefficients)
         finally:
+            # Parameters in `summed` receive the sum: the division is undone.
             for parameter, earlier in zip(self.summed, before, strict=True):
-                fresh = parameter.grad
+                gradient = parameter.grad
                 parameter.grad = earlier
-                if fresh is not None:
-                    parameter.grad = fresh * divided if earlier is None else earlier + fresh * divided
+                if gradient is not None:
+                    parameter.grad = gradient * divisor if earlier is None else earlier + gradient * divisor
 
     # -------------------------------------------------------------------------------------- branches of a model
 
     def batched(self, output: Tensor) -> Tensor:
-        """The output of one modality's branch, to be used in its place: differentiated for all its cases at once.
+        """Replacement for the output of one modality's branch, which is differentiated for all its cases in one pass.
 
-        For convolutions over volumes on the CPU, slow case by case; memory grows with the cases while it runs.
+        Pays for convolutions over volumes on the CPU, which are slow case by case. During the pass, memory grows with
+        the number of cases.
         """
         return self.branch(Batched(output)) if output.requires_grad else output
 
     def recomputed(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """`function(*arguments)`, one modality's branch, without its activations: it is computed again in `backward`.
+        """Output of one modality's branch, `function(*arguments)`, without its activations; `backward` recomputes them.
 
-        No more than one branch has its activations in memory at a time, for one more forward pass a step. What is
-        drawn in it, such as dropout, is drawn alike both times; running statistics are updated twice. Activations of
-        private parts at the beginning of a branch stay, since they are differentiated last.
+        Only one branch has its activations in memory at a time, at the price of one more forward pass per step. Random
+        numbers, such as those of dropout, are the same in both passes; running statistics are updated twice.
+        Activations of private parts at the beginning of a branch stay in memory, since they are differentiated last.
         """
         return self.branch(Recomputed(function, *arguments)) if torch.is_grad_enabled() else function(*arguments)
 
     def branch(self, branch: Branch) -> Tensor:
-        """Its output, remembered until the next `backward` or `accumulate`."""
+        """Register a branch for the next `backward` or `accumulate`, and return its output."""
         self.branches.append(branch)
         return branch.output
 
 
-def fitting(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jacobian:
-    """For one process or several, for whole parameters or sharded ones."""
+def default_jacobian(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jacobian:
+    """`Stored` in one process; with several processes `Replicated`, or `Sharded` if the parameters are sharded."""
     if dist.is_available() and dist.is_initialized():
-        # Only here: these take long to import, and are not part of every build of torch.
+        # Imported here because torch.distributed is slow to import and missing in some builds of torch.
         from anysubset.gradients.replicated import Replicated
         from anysubset.gradients.sharded import Sharded, is_sharded
 
@@ -286,16 +287,16 @@ def fitting(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jacobian:
     return Stored(shared)
 
 
-def check(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:
-    """Each loss is one number with a graph and has a count, and every other count is 0."""
+def check_losses(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:
+    """Raise ValueError unless every loss is one number with a graph and a count, and all other counts are 0."""
     for case, loss in losses.items():
         if loss.numel() != 1 or not loss.requires_grad:
             raise ValueError(
-                f"The loss of case {case!r} must be one number with a graph; it has shape "
+                f"The loss of case {case!r} must be one number that requires a gradient; it has shape "
                 f"{tuple(loss.shape)} and requires_grad={loss.requires_grad}."
             )
         if not counts.get(case, -1) >= 0:
-            raise ValueError(f"Case {case!r} has a loss, so it needs a count, 0 or more, not {counts.get(case)}.")
+            raise ValueError(f"Case {case!r} has a loss, so it needs a count of 0 or more, not {counts.get(case)}.")
     for case, count in counts.items():
         if count != 0 and case not in losses:
-            raise ValueError(f"Case {case!r} counts {count} samples but has no loss.")
+            raise ValueError(f"Case {case!r} has count {count} but no loss.")

@@ -1,9 +1,10 @@
-"""Where, in the graph of some losses, the parts begin that belong to single modalities.
+"""Find the parts of a graph that belong to single modalities (private parts).
 
-Autograd's graph leads from each loss down to the parameters. Some of its nodes lead to shared parameters, and those
-are differentiated for every case. What hangs below and leads to private parameters alone (an encoder, a norm affine)
-is entered across a few edges, and is linear in the gradients that arrive there: the coefficients of the cases can be
-applied at these edges, so that everything below is differentiated once a step and not once a case.
+Autograd's graph leads from each loss down to the parameters. Nodes that lead to a shared parameter have to be
+differentiated once per case. Below them are private parts, which lead to private parameters only: an encoder, the
+affine parameters of a norm. Their gradients are linear in the gradients that arrive at the few edges into such a part,
+so the coefficients of the cases can be applied at these edges. Everything below is then differentiated once per step
+instead of once per case.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,70 +15,72 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-# Where differentiation ends: leaves, and edges to private parts.
+# Where a backward pass stops: leaves, and edges into private parts.
 Ends = Sequence[Tensor | GradientEdge]
 Gradients = Sequence[Tensor | None]
-# Where a node passes its gradients on to: other nodes, each with the number of its output.
-Ways = list[tuple[Node, int]]
+# Nodes that a node passes gradients to, each with the number of that node's output.
+NextEdges = list[tuple[Node, int]]
 
 
 def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[GradientEdge]:
-    """The edges across which every way from the roots to a leaf that is not shared goes, each way once.
+    """Edges into the private parts: every path from the roots to a leaf that is not shared crosses exactly one of them.
 
-    roots: scalars or features, with a graph. shared: leaves; ways to them end there.
+    The edges are as close to the roots as possible: at the output of an encoder rather than at its parameters. If one
+    private part lies below another, such as an encoder below a private head, the lower edges are taken.
 
-    They lie as high as they can: at the output of an encoder rather than at its parameters. Where one part that is
-    private hangs below another, as a head of its own on the features of an encoder, the lower edges are taken.
+    Args:
+        roots: losses or features, with a graph.
+        shared: leaves.
     """
     starts = [get_gradient_edge(root).node for root in roots]
     ends = {get_gradient_edge(parameter).node for parameter in shared}
-    links = downward(starts, ends)
-    upward = list(reversed(links))
-    above = set(starts) - ends
-    for node in upward:
+    links = reachable(starts, ends)
+    bottom_up = list(reversed(links))
+    above = set(starts) - ends  # Nodes that are differentiated once per case.
+    for node in bottom_up:
         if node not in ends and any(child in ends or child in above for child, _ in links[node]):
             above.add(node)
     while True:
         edges = {
-            (child, place): None
-            for node, ways in links.items()
+            (child, output): None
+            for node, next_edges in links.items()
             if node in above
-            for child, place in ways
+            for child, output in next_edges
             if child not in above and child not in ends
         }
         if not edges:
             return []
         heads = {child for child, _ in edges}
         below: set[Node] = set()
-        for node, ways in links.items():
+        for node, next_edges in links.items():
             if node in heads or node in below:
-                below.update(child for child, _ in ways)
+                below.update(child for child, _ in next_edges)
         nested = heads & below
         if not nested:
-            return [GradientEdge(node, place) for node, place in edges]
-        # What leads from one of these edges to another one is differentiated with the shared part.
+            return [GradientEdge(node, output) for node, output in edges]
+        # Nodes on a path from one of these edges to another one are differentiated once per case, too.
         leading: set[Node] = set()
-        for node in upward:
+        for node in bottom_up:
             if node not in above and any(child in nested or child in leading for child, _ in links[node]):
                 leading.add(node)
         above |= leading
 
 
-def downward(starts: Sequence[Node], ends: set[Node]) -> dict[Node, Ways]:
-    """Every node that the starts lead to, down to the ends, each before all that it leads to; with where it leads."""
+def reachable(starts: Sequence[Node], ends: set[Node]) -> dict[Node, NextEdges]:
+    """Nodes that can be reached from `starts`, in topological order, with their next edges; `ends` have none."""
 
-    def ways(node: Node) -> Ways:
-        return [] if node in ends else [(child, place) for child, place in node.next_functions if child is not None]
+    def next_edges(node: Node) -> NextEdges:
+        return [] if node in ends else [(child, output) for child, output in node.next_functions if child is not None]
 
-    links: dict[Node, Ways] = {}
+    links: dict[Node, NextEdges] = {}
     order: list[Node] = []
     for start in starts:
-        waiting = [] if start in links else [(start, iter(links.setdefault(start, ways(start))))]
+        waiting = [] if start in links else [(start, iter(links.setdefault(start, next_edges(start))))]
         while waiting:
             node, rest = waiting[-1]
             for child, _ in rest:
                 if child not in links:
-                    links[child] = ways(child)
+                    links[child] = next_edges(child)
                     waiting.append((child, iter(links[child])))
                     break
             else:
@@ -87,13 +90,13 @@ def downward(starts: Sequence[Node], ends: set[Node]) -> dict[Node, Ways]:
 
 
 def leaves(roots: Iterable[Tensor]) -> list[Tensor]:
-    """The leaves that some tensors were computed from, and could send gradients to."""
-    nodes = downward([get_gradient_edge(root).node for root in roots], set())
+    """Leaves that receive gradients in a backward pass from the roots."""
+    nodes = reachable([get_gradient_edge(root).node for root in roots], set())
     return [node.variable for node in nodes if hasattr(node, "variable")]
 
 
-class Nothing(torch.autograd.Function):
-    """A scalar from which no gradient comes."""
+class NoGradient(torch.autograd.Function):
+    """A scalar with a graph whose backward pass sends no gradients."""
 
     @staticmethod
     def forward(ctx: Any, *roots: Tensor) -> Tensor:  # noqa: D102
@@ -106,39 +109,40 @@ class Nothing(torch.autograd.Function):
 
 
 def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None) -> Gradients:
-    """The gradients of the ends, None where nothing arrives; the graph is kept."""
-    found: Gradients = torch.autograd.grad(
+    """Gradients of the ends, None for ends that are not reached; the graph is retained."""
+    gradients: Gradients = torch.autograd.grad(
         root,
         ends,  # type: ignore[arg-type]  # Tensors and edges may be mixed.
         arriving,
         retain_graph=True,
         allow_unused=True,
     )
-    return found
+    return gradients
 
 
 def batched_gradients_of(root: Tensor, ends: Ends, arriving: Tensor) -> Gradients:
-    """The same for several gradients that arrive, (n, ...), at once: each end has (n, ...), or None."""
-    nodes = downward([get_gradient_edge(root).node], set())
+    """Gradients of the ends for n gradients of the root, (n, ...), in one pass: (n, ...) or None for each end."""
+    nodes = reachable([get_gradient_edge(root).node], set())
     edges = [end if isinstance(end, GradientEdge) else get_gradient_edge(end) for end in ends]
-    reached = [place for place, edge in enumerate(edges) if edge.node in nodes]
-    some = [ends[place] for place in reached]
-    # Not `is_grads_batched`, which knows fewer rules and does convolutions one by one.
-    found = torch.vmap(lambda gradient: tuple(gradients_of(root, some, gradient)))(arriving)
+    reached = [index for index, edge in enumerate(edges) if edge.node in nodes]
+    reached_ends = [ends[index] for index in reached]
+    # Not `is_grads_batched`, which has fewer batching rules and computes convolutions one by one.
+    stacked = torch.vmap(lambda gradient: tuple(gradients_of(root, reached_ends, gradient)))(arriving)
     gradients: list[Tensor | None] = [None] * len(ends)
-    for place, gradient in zip(reached, found, strict=True):
-        gradients[place] = gradient
+    for index, gradient in zip(reached, stacked, strict=True):
+        gradients[index] = gradient
     return gradients
 
 
 def release(roots: Sequence[Tensor], ends: Ends) -> None:
-    """Frees what the graph of the roots keeps for a backward pass, down to the ends.
+    """Free the tensors that the graph has saved for the backward pass, from the roots down to the ends.
 
-    A pass with nothing in it: autograd visits each node and lets go of what the node had saved. Torch's own operations
-    compute nothing then; compiled and checkpointed parts, and functions that ask for zeros, do once more what they do.
-    Hooks on tensors see None; those of leaves are spared, and one that cannot take it ends the pass early.
+    Runs a backward pass without gradients: autograd visits every node and frees its saved tensors. Torch's own
+    operations compute nothing in it; compiled and checkpointed parts, and custom functions that materialize zeros,
+    compute their backward pass once more. Hooks of intermediate tensors are called with None, and an exception in one
+    of them ends the pass early. Leaves with hooks are left out.
     """
-    quiet = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
-    if quiet:
+    without_hooks = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
+    if without_hooks:
         with suppress(Exception):
-            torch.autograd.grad(Nothing.apply(*roots), quiet, allow_unused=True)  # type: ignore[arg-type]
+            torch.autograd.grad(NoGradient.apply(*roots), without_hooks, allow_unused=True)  # type: ignore[arg-type]

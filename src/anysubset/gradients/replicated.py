@@ -1,8 +1,8 @@
-"""The Jacobian of a model that every process holds whole, each with samples of its own.
+"""The Jacobian of a model that is replicated on every process, each with its own samples (data parallel).
 
-The rows are averaged over the processes before anything is projected: a mean of local Gramians is not the Gramian
-of the mean rows. Each process ends up with some columns of every row (reduce-scatter), takes their inner products
-(all-reduce of k x k numbers), forms its part of the update, and the parts are put together (all-gather of P numbers).
+The rows are summed over the processes before projection, because the mean of local Gramians is not the Gramian of the
+mean rows. Each process receives some columns of every row (reduce-scatter), and computes their inner products
+(all-reduce of k x k numbers) and its part of the update. All processes collect the parts (all-gather of P numbers).
 """
 
 import zlib
@@ -18,21 +18,21 @@ from anysubset.gradients.jacobian import Stored
 from anysubset.gradients.rows import gramian, weighted_sum, widest
 from anysubset.gradients.wrappers import refuse_wrappers
 
-# Newer names of the same.
+# Newer versions of torch call these functions `reduce_scatter_single` and `all_gather_single`.
 REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class Replicated(Stored):
-    """Rows over all processes of a group; the default where there are several.
+    """Rows over all processes of a group; the default with several processes.
 
-    Every process takes part in every step, also one whose samples are eligible for no case: it passes `counts` with
-    zeros. All must name the same cases in the same order, and draw from equally seeded generators.
+    Every process takes part in every step. A process whose samples are eligible for no case passes `counts` of 0. All
+    processes must name the same cases in the same order, and draw from generators with the same seed.
 
     Args:
-        shared: leaves, each once, in the same order on every process.
-        private: all other parameters, in the same order on every process; shared ones among them do no harm.
-        dtype: of the rows, also while they are summed over the processes.
+        shared: leaves, without duplicates, in the same order on every process.
+        private: all other parameters, in the same order on every process; may contain the shared ones.
+        dtype: of the rows, also of their sum over the processes.
         group: the processes; by default all.
     """
 
@@ -46,74 +46,78 @@ class Replicated(Stored):
         self.group = group
         self.private = [parameter for parameter in dict.fromkeys(private) if parameter.requires_grad]
         self.private = [parameter for parameter in self.private if all(parameter is not other for other in shared)]
-        self.looked = False  # At the modules, which takes long: once, when training begins and all is set up.
+        self.checked = False  # The modules are checked once, in the first step, because that takes long.
         super().__init__(shared, dtype)
         world = dist.get_world_size(group)
-        self.columns = -(-self.columns // world) * world  # Each process has as many.
+        self.columns = -(-self.columns // world) * world  # A multiple of the number of processes.
         self.buffer = torch.empty(0, self.columns)
 
     def clear(self) -> None:
-        """The columns of this process go."""
+        """Discard the rows, and the columns of this process."""
         super().clear()
         self.part: Tensor | None = None
 
-    def take(
-        self, places: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
+    def add_rows(
+        self, indices: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
     ) -> None:
-        """As one process does, of what is here."""
-        if not self.looked:
+        """Add the gradients of this process's samples to its rows."""
+        if not self.checked:
             refuse_wrappers([*self.shared, *self.private])
-            self.looked = True
+            self.checked = True
         if losses:
-            super().take(places, losses, counts, branches)
+            super().add_rows(indices, losses, counts, branches)
 
-    def admit(self, roots: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        """Refuses parameters that the other processes do not know of."""
-        known = {*map(id, self.shared), *map(id, self.private), *map(id, outputs)}
-        if any(id(leaf) not in known for leaf in leaves(roots)):
+    def check_leaves(self, roots: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Raise ValueError if the roots depend on a parameter whose gradients would not be summed over processes."""
+        allowed = {*map(id, self.shared), *map(id, self.private), *map(id, outputs)}
+        if any(id(leaf) not in allowed for leaf in leaves(roots)):
             raise ValueError(
-                "The losses reach a parameter that is neither shared nor private: with several processes, GMD must be "
-                "given all of them, GMD(shared, private=model.parameters())."
+                "The losses depend on a parameter that is neither shared nor private: with several processes, GMD "
+                "needs all of them, GMD(shared, private=model.parameters())."
             )
 
     def gramian(self) -> Tensor:
-        """Rows to columns of mean rows, then the Gramian."""
-        self.agree()
+        """Sum the rows over the processes, keep the columns of this process, and return the Gramian of all columns."""
+        self.sum_counts()
         rows = self.all_rows()
         self.part = rows.new_empty(len(rows), rows.shape[1] // dist.get_world_size(self.group))
         for row, part in zip(rows, self.part, strict=True):
             REDUCE_SCATTER(part, row, group=self.group)
         return gramian(self.part, total=self.sum)
 
-    def agree(self) -> None:
-        """Counts, losses and reached parameters of all processes, once it is sure that their cases are the same."""
+    def sum_counts(self) -> None:
+        """Sum counts, losses and reached parameters over the processes.
+
+        Raises:
+            ValueError: if the cases of the processes differ.
+        """
         same_cases(self.cases, self.shared[0].device, self.group)
         k = len(self.cases)
-        facts = torch.cat(
+        numbers = torch.cat(
             [
                 torch.tensor(self.counts, dtype=torch.float64),
-                self.values.cpu(),
+                self.loss_sums.cpu(),
                 torch.tensor(self.reached, dtype=torch.float64),
             ]
         )
-        facts = self.sum(facts)
-        self.counts = facts[:k].tolist()
-        self.values = facts[k : 2 * k]
-        self.reached = (facts[2 * k :] > 0).tolist()
+        numbers = self.sum(numbers)
+        self.counts = numbers[:k].tolist()
+        self.loss_sums = numbers[k : 2 * k]
+        self.reached = (numbers[2 * k :] > 0).tolist()
 
     def sum(self, numbers: Tensor) -> Tensor:
-        """Over the processes; CPU in and out."""
+        """Sum of a CPU tensor over the processes, on the CPU (all-reduce)."""
         total = numbers.to(self.shared[0].device)
         dist.all_reduce(total, group=self.group)
         return total.cpu()
 
     def fill(self, coefficients: Sequence[float]) -> None:
-        """The same `.grad` on every process."""
+        """Fill `.grad` with the same values on every process."""
         if self.part is None:
-            raise ValueError("The Gramian comes before the coefficients.")
-        mine = weighted_sum(self.part, torch.tensor(coefficients, dtype=torch.float64))
-        total = mine.new_empty(self.columns)
-        ALL_GATHER(total, mine, group=self.group)
+            raise ValueError("Call gramian() before fill(): it distributes the columns of the rows over the processes.")
+        part = weighted_sum(self.part, torch.tensor(coefficients, dtype=torch.float64))
+        total = part.new_empty(self.columns)
+        ALL_GATHER(total, part, group=self.group)
         self.fill_shared(total)
         before = [parameter.grad for parameter in self.private]
         for parameter in self.private:
@@ -122,15 +126,15 @@ class Replicated(Stored):
         self.sum_private(before)
 
     def sum_private(self, before: Sequence[Tensor | None]) -> None:
-        """Adds up what the processes have found for parameters that belong to single modalities."""
+        """Sum `.grad` of private parameters over the processes, and add their `.grad` from `before` the step."""
         if not self.private:
             return
-        found = torch.tensor([parameter.grad is not None for parameter in self.private], dtype=torch.float64)
-        found = self.sum(found)
-        used = [parameter for parameter, count in zip(self.private, found.tolist(), strict=True) if count > 0]
+        reached = torch.tensor([parameter.grad is not None for parameter in self.private], dtype=torch.float64)
+        counts = self.sum(reached).tolist()
+        used = [parameter for parameter, count in zip(self.private, counts, strict=True) if count > 0]
         if used:
-            fresh = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-            flat = torch.cat([gradient.flatten().to(widest(used)) for gradient in fresh])
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+            flat = torch.cat([gradient.flatten().to(widest(used)) for gradient in gradients])
             dist.all_reduce(flat, group=self.group)
             for parameter, part in zip(used, flat.split([p.numel() for p in used]), strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)
@@ -140,12 +144,12 @@ class Replicated(Stored):
 
 
 def same_cases(cases: Sequence[Hashable], device: torch.device, group: dist.ProcessGroup | None) -> None:
-    """Refuses, on every process alike, to mix rows of cases that differ."""
+    """Raise ValueError on every process if their cases differ."""
     name = zlib.crc32(repr(list(cases)).encode())
     names = torch.tensor([name, -name], device=device)
     dist.all_reduce(names, dist.ReduceOp.MAX, group=group)
     if names.tolist() != [name, -name]:
         raise ValueError(
-            f"The processes have different cases; this one has {', '.join(map(str, cases))}. Draw them from equally "
-            "seeded generators, and pass counts for all of them, 0 where no sample is eligible."
+            f"The processes have different cases; this one has {', '.join(map(str, cases))}. Draw them from generators "
+            "with the same seed, and pass counts for all of them, 0 where no sample is eligible."
         )

@@ -1,23 +1,22 @@
-"""The Jacobian of the cases: one row a case, its gradient over the shared parameters (eq. 3)."""
+"""Rows of the Jacobian: the gradients of the cases over the shared parameters (eq. 3), and their inner products."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-BLOCK = 2**16  # Columns of the rows that are worked on at once.
-LANE = 2**9  # Columns of a block whose products make one sum; the lanes of a block are done side by side.
-STRIP = 4  # Rows whose products are formed together: few, since half of the square need not be formed at all.
-SQUARES = (1e-20, 1e30)  # Rows whose squared length is between these lose nothing to the range of float32.
-MODERATE = 8.0  # Coefficients this unequal lose no more than a digit to cancellation.
+BLOCK = 2**16  # Columns that are processed at a time.
+LANE = 2**9  # Columns whose products are summed in float32; the lanes of a block are computed in parallel.
+STRIP = 4  # Rows of the Gramian that are computed at a time; few, since only the lower triangle is needed.
+SQUARES = (1e-20, 1e30)  # Squared lengths of rows within the range in which float32 neither overflows nor underflows.
+MODERATE = 8.0  # Ratio of coefficients up to which at most one digit is lost to cancellation.
 
 
 def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor], columns: slice = slice(None)) -> Tensor:
-    """(k, P), or some columns of it: the gradient of each loss, flattened in the order of the parameters.
+    """(k, P), or some columns of it: gradient of each loss, flattened in the order of the parameters.
 
-    A parameter that a loss does not reach is zero in its row. Rows have the widest dtype among the parameters.
-    The graph of the losses is kept, and no `.grad` is touched. Of the parameters outside the columns nothing is
-    computed.
+    Columns of parameters that a loss does not reach are 0. Rows have the widest dtype of the parameters. The graph is
+    retained, and `.grad` is not changed. Gradients of parameters outside `columns` are not computed.
     """
     start, stop, _ = columns.indices(sum(parameter.numel() for parameter in shared))
     rows = torch.zeros(len(losses), stop - start, dtype=widest(shared), device=shared[0].device)
@@ -30,14 +29,14 @@ def case_rows(losses: Sequence[Tensor], shared: Sequence[Tensor], columns: slice
         # One loss at a time: a case reaches the branches of its own modalities only, and pays for no others.
         wanted = [parameter for parameter, *_ in parts]
         gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-        for (_, low, high, place), gradient in zip(parts, gradients, strict=True):
+        for (_, low, high, column), gradient in zip(parts, gradients, strict=True):
             if gradient is not None:
-                row[place : place + high - low] = gradient.flatten()[low:high]
+                row[column : column + high - low] = gradient.flatten()[low:high]
     return rows
 
 
 def spans(parameters: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, int]]:
-    """Each parameter with its first column and the one after its last."""
+    """Yield each parameter with its first column, and the column after its last."""
     last = 0
     for parameter in parameters:
         first, last = last, last + parameter.numel()
@@ -45,7 +44,7 @@ def spans(parameters: Sequence[Tensor]) -> Iterator[tuple[Tensor, int, int]]:
 
 
 def widest(parameters: Sequence[Tensor]) -> torch.dtype:
-    """The dtype that holds every parameter's."""
+    """Dtype to which all dtypes of the parameters can be promoted."""
     dtype = parameters[0].dtype
     for parameter in parameters:
         dtype = torch.promote_types(dtype, parameter.dtype)
@@ -53,70 +52,69 @@ def widest(parameters: Sequence[Tensor]) -> torch.dtype:
 
 
 def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
-    """(k, k) float64 on the CPU: the inner products of the rows.
+    """(k, k) float64 on the CPU: inner products of the rows, with the signs of a computation in float64.
 
-    None has another sign than in float64: neither half precision nor TF32 nor a long sum can make or hide a conflict.
-    On the CPU short sums are formed in float32, which takes half the time, and added up in float64. Where a cosine is
-    nearer to zero than the errors of that, or numbers leave the range of float32, everything is done in float64.
-    No more than a block of the rows is copied at any time.
+    So neither half precision, TF32 nor the length of the sum can create or hide a conflict. On the CPU, short sums are
+    computed in float32, which takes half the time, and added in float64. If a cosine is closer to 0 than the error
+    bound of that, or numbers leave the range of float32, everything is computed in float64. At most one block of
+    columns is copied at a time.
 
     Args:
         rows: (k, P).
-        block: columns that are worked on at once.
-        total: where other processes have other columns of the same rows: from the products over these columns, those
-            over all of them.
+        block: number of columns that are processed at a time.
+        total: sum over the processes, if other processes have other columns of the same rows.
     """
     if rows.device.type != "cpu" or rows.dtype == torch.float64:
         return total(products(rows, torch.float64, block))
     last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
     many, few = rows[:, :last], products(rows[:, last:], torch.float64, block)
-    found = total(products(many, torch.float32, block) + few)
-    # Asked of the total, which all processes have: they go on together or return together.
-    return found if certain(found) else total(products(many, torch.float64, block) + few)
+    fast = total(products(many, torch.float32, block) + few)
+    # Decided by the total, which is the same on all processes, so that all of them compute it again or none.
+    return fast if signs_are_certain(fast) else total(products(many, torch.float64, block) + few)
 
 
 def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK) -> Tensor:
-    """(k, k) float64 on the CPU: the inner products, summed in a dtype over lanes, and in float64 over all lanes."""
+    """(k, k) float64 on the CPU: inner products, summed in `dtype` within a lane and in float64 over the lanes."""
     k, columns = rows.shape
     total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
-    held = torch.empty(k, 0 if rows.dtype == dtype else min(block, columns), dtype=dtype, device=rows.device)
+    copy = torch.empty(k, 0 if rows.dtype == dtype else min(block, columns), dtype=dtype, device=rows.device)
     for part in rows.split(block, dim=1):
         width = part.shape[1]
         if rows.dtype != dtype:
-            part = held[:, :width].copy_(part)
+            part = copy[:, :width].copy_(part)
         lanes = part.unflatten(1, (-1, LANE) if width % LANE == 0 else (1, width)).transpose(0, 1)
         for low in range(0, k, STRIP):
-            # Up to the diagonal: the rest is the same.
+            # Up to the diagonal, by symmetry.
             high = min(low + STRIP, k)
             sums = torch.bmm(lanes[:, low:high], lanes[:, :high].mT)
             total[low:high, :high] += sums.sum(dim=0, dtype=torch.float64)
     return torch.tril(total).add_(torch.tril(total, -1).T).cpu()
 
 
-def certain(found: Tensor) -> bool:
-    """Whether inner products that were summed in float32 have the signs, and the squares the range, that they should.
+def signs_are_certain(gramian: Tensor) -> bool:
+    """Whether inner products that were computed with sums in float32 have the signs of an exact computation.
 
-    n products and their sum are off by n 2^-24 |a| |b| at most (Higham, "Accuracy and Stability of Numerical
-    Algorithms", 2002, section 3.1), and with n = LANE all lanes together by no more, by Cauchy and Schwarz.
+    The sum of n products has an error of at most n 2^-24 |a| |b| (Higham, "Accuracy and Stability of Numerical
+    Algorithms", 2002, section 3.1). With n = LANE this also bounds the error of all lanes together, by the
+    Cauchy-Schwarz inequality. A product is uncertain within twice the bound, a squared length outside `SQUARES`.
     """
-    squares = found.diagonal()
-    if not bool(((squares > SQUARES[0]) & (squares < SQUARES[1])).all()):  # Nor NaN.
+    squares = gramian.diagonal()
+    if not bool(((squares > SQUARES[0]) & (squares < SQUARES[1])).all()):  # False also for NaN.
         return False
     lengths = squares.sqrt()
-    return bool((found.abs() > 2 * LANE * 2**-24 * lengths[:, None] * lengths).all())
+    return bool((gramian.abs() > 2 * LANE * 2**-24 * lengths[:, None] * lengths).all())
 
 
 def multiplies_in_float32() -> bool:
-    """Whether PyTorch was not told to multiply float32 matrices on the CPU in fewer digits."""
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # Since 2.9; says what was set in the older way, too.
+    """Whether PyTorch multiplies float32 matrices on the CPU in full precision, which is its default."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # Since torch 2.9; reflects the older setting, too.
     return (matmul.fp32_precision if matmul else torch.get_float32_matmul_precision()) in ("none", "ieee", "highest")
 
 
 def weighted_sum(rows: Tensor, coefficients: Tensor, block: int = BLOCK) -> Tensor:
-    """(P,): sum_j w_j g_j, in the dtype of the rows.
+    """(P,): sum_j c_j g_j, in the dtype of the rows.
 
-    Unequal coefficients mean that long rows cancel, which their own precision would spoil: the sum is then formed in
-    float64.
+    If the coefficients differ much, long rows cancel each other; the sum is then computed in float64.
     """
     sizes = coefficients.abs()
     if rows.dtype == torch.float32 and sizes.max() <= MODERATE * sizes.min():

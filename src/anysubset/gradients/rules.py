@@ -1,4 +1,4 @@
-"""The rules by name: those of this package, and any Gramian-based weighting of TorchJD where that is installed."""
+"""Decoupling rules by name: those of this package and, if TorchJD is installed, its Gramian-based weightings."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ RULES: dict[str, Rule] = {
     "normalised": normalised,
     "none": undecoupled,
 }
-# The same rules by what they make of each gradient.
+# The same rules, but with one projected copy per case as result.
 COPIES: dict[str, Rule] = {
     "sequential": sequential_copies,
     "index": copies_by_index,
@@ -42,10 +42,10 @@ TORCHJD = "torchjd="
 
 
 def rule_named(name: str) -> Rule:
-    """One of `RULES`, or `torchjd=NAME` for TorchJD's `NAMEWeighting`, such as `torchjd=MGDA`.
+    """Rule from `RULES`, or TorchJD's `NAMEWeighting` for `torchjd=NAME`, such as `torchjd=MGDA`.
 
     Raises:
-        InputError: for an unknown name, with the nearest one; or if TorchJD, or what it needs, is not installed.
+        InputError: if the name is unknown, or if TorchJD or a package that it needs is not installed.
     """
     if name.startswith(TORCHJD):
         return torchjd_rule(name.removeprefix(TORCHJD))
@@ -55,14 +55,19 @@ def rule_named(name: str) -> Rule:
 
 
 def copies_named(name: str) -> Rule:
-    """The rule that `rule_named` gives, as copies; rules of TorchJD give coefficients only."""
+    """Rule by name as in `rule_named`, with copies as its result; rules of TorchJD give coefficients only."""
     return COPIES[name] if name in COPIES else rule_named(name)
 
 
 def torchjd_rule(name: str) -> Rule:
-    """TorchJD's `NAMEWeighting()` as a rule; its coefficients are used as they are, so some want the reduction "sum".
+    """TorchJD's `NAMEWeighting()` as a rule.
 
-    What it draws from torch's generator is drawn from ours: no other chance is moved, and all processes draw alike.
+    Its coefficients are used unchanged; those that already contain the division by k need the reduction "sum". The
+    weighting draws from a torch generator that is seeded from `generator`: the global random state does not change, and
+    all processes draw the same numbers.
+
+    Raises:
+        InputError: if TorchJD is not installed, or has no such weighting of a Gramian without arguments.
     """
     try:
         from torchjd import aggregation
@@ -70,20 +75,20 @@ def torchjd_rule(name: str) -> Rule:
         raise InputError(
             "Rules of TorchJD need it to be installed: pip install -e '.[rules]' in the folder of anysubset."
         ) from None
-    # Weightings of a Gramian, and those that look at nothing but the number of rows; others need more than that.
+    # Weightings that need the Gramian or only the number of rows; the others need the rows.
     gramian_based = aggregation.UPGradWeighting.__mro__[1]
-    fitting = (gramian_based, aggregation.MeanWeighting, aggregation.SumWeighting, aggregation.RandomWeighting)
-    known = {
-        found.removesuffix("Weighting"): getattr(aggregation, found)
-        for found in aggregation.__all__
-        if found.endswith("Weighting") and issubclass(getattr(aggregation, found), fitting)
+    bases = (gramian_based, aggregation.MeanWeighting, aggregation.SumWeighting, aggregation.RandomWeighting)
+    weightings = {
+        attribute.removesuffix("Weighting"): getattr(aggregation, attribute)
+        for attribute in aggregation.__all__
+        if attribute.endswith("Weighting") and issubclass(getattr(aggregation, attribute), bases)
     }
-    if name not in known:
-        raise unknown("rule of TorchJD", name, known)
+    if name not in weightings:
+        raise unknown("rule of TorchJD", name, weightings)
     try:
-        weighting = known[name]()
+        weighting = weightings[name]()
     except (ImportError, TypeError) as error:
-        raise InputError(f"TorchJD's {name} cannot be made without arguments: {error}") from error
+        raise InputError(f"TorchJD's {name} cannot be created without arguments: {error}") from error
 
     def rule(gramian: Tensor, generator: torch.Generator | None = None, floor: float = FLOOR) -> Tensor:
         products = gramian.to("cpu", torch.float64)

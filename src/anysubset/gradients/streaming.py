@@ -1,4 +1,4 @@
-"""The Jacobian without its rows: the Gramian a block of columns at a time, then one weighted backward pass."""
+"""The Jacobian without stored rows: Gramian by blocks of columns, then one backward pass of the weighted losses."""
 
 from collections.abc import Sequence
 
@@ -12,59 +12,57 @@ from anysubset.gradients.rows import BLOCK, case_rows, products
 
 
 class Streamed(Jacobian):
-    """Never holds more than some columns of the rows, and pays for it with more backward passes.
+    """Holds only a block of columns of the rows at a time, at the price of more backward passes.
 
-    Every block of columns costs a pass a case, down to its first parameter; what is computed for parameters outside
-    the block is left out.
+    Every block costs one backward pass per case, which stops at the first parameter of the block and skips the
+    gradients of parameters outside it.
 
     Args:
-        shared: leaves, each once.
-        held: how many numbers of the rows may be held at once; by default 2 P, two gradients.
+        shared: leaves, without duplicates.
+        held: how many numbers of the rows may be in memory at a time; by default 2 P, as many as two gradients.
     """
 
     def __init__(self, shared: Sequence[Tensor], held: int | None = None) -> None:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            raise ValueError("Streaming works in one process only; several hold the rows in parts (`Replicated`).")
+            raise ValueError("Streamed works in one process only; with several, `Replicated` distributes the rows.")
         super().__init__(shared)
         self.columns = sum(parameter.numel() for parameter in shared)
         self.held = 2 * self.columns if held is None else held
         if self.held < 1:
-            raise ValueError(f"At least one number must be held, not {held}.")
+            raise ValueError(f"`held` is the number of values in memory, 1 or more, not {held}.")
 
     def clear(self) -> None:
-        """The graph goes with the losses."""
+        """Discard the losses and their graph."""
         super().clear()
         self.losses: list[Tensor] = []
 
-    def take(
-        self, places: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
+    def add_rows(
+        self, indices: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
     ) -> None:
-        """Nothing yet: the graph is walked once the losses are complete."""
+        """Store the losses; they are differentiated by `gramian` and `fill`."""
         if branches:
-            raise ValueError(
-                "Streaming takes the rows from the whole graph: use it without batched or recomputed parts."
-            )
+            raise ValueError("Streamed differentiates the whole graph: use it without batched or recomputed branches.")
         if self.losses:
-            raise ValueError("Streaming keeps the graph and not the rows: it cannot accumulate over micro-batches.")
+            raise ValueError("Streamed stores the graph instead of rows, so it cannot accumulate over micro-batches.")
         self.losses = [loss * count for loss, count in zip(losses, counts, strict=True)]
-        self.places = list(places)
+        self.indices = list(indices)
 
     def gramian(self) -> Tensor:
-        """Summed over blocks of columns."""
+        """Sum of the products over blocks of columns."""
         total = torch.zeros(len(self.cases), len(self.cases), dtype=torch.float64)
         step = max(1, self.held // max(1, len(self.losses)))
-        found = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
+        inner = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
         for start in range(0, self.columns, step):
             columns = slice(start, start + step)
-            # No name for the rows, which would outlive them, and small blocks: memory is what all this is for.
-            found += products(case_rows(self.losses, self.shared, columns), torch.float64, BLOCK // 4)
-        places = torch.tensor(self.places)
-        total[places[:, None], places] = found
+            # The rows have no name, so that they are freed at once; small blocks limit the copy in float64.
+            inner += products(case_rows(self.losses, self.shared, columns), torch.float64, BLOCK // 4)
+        indices = torch.tensor(self.indices)
+        total[indices[:, None], indices] = inner
         return total
 
     def fill(self, coefficients: Sequence[float]) -> None:
         """One backward pass of the weighted losses."""
         seeds = [
-            torch.full_like(loss, coefficients[place]) for loss, place in zip(self.losses, self.places, strict=True)
+            torch.full_like(loss, coefficients[index]) for loss, index in zip(self.losses, self.indices, strict=True)
         ]
         torch.autograd.backward(self.losses, seeds)

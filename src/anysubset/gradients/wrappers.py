@@ -1,4 +1,4 @@
-"""What wraps or holds a model's parameters and would make distributed rows wrong without a word; it is refused."""
+"""Refuse wrappers and modules with which the rows of several processes would be wrong without an error."""
 
 import gc
 from collections.abc import Iterable
@@ -10,43 +10,43 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def refuse_wrappers(parameters: Iterable[Tensor]) -> None:
-    """Looks at the modules that hold some parameters, wherever they are in this process.
+    """Check all modules of this process that hold any of the parameters.
 
     Raises:
-        ValueError: with the reason, for DistributedDataParallel, FSDP2 that keeps parameters whole after a backward
-            pass or does not reduce gradients, and batch norm without synchronisation.
+        ValueError: for DistributedDataParallel, for FSDP2 that does not reshard parameters after a backward pass or
+            does not reduce gradients, and for batch norm without synchronisation.
     """
-    ours = {id(parameter) for parameter in parameters}
+    identities = {id(parameter) for parameter in parameters}
     for module in live_modules():
-        if not any(id(parameter) in ours for parameter in module.parameters(recurse=not is_plain(module))):
+        if not any(id(parameter) in identities for parameter in module.parameters(recurse=not is_plain(module))):
             continue
         if isinstance(module, DistributedDataParallel):
             raise ValueError(
-                "The model is wrapped in DistributedDataParallel, which reduces the gradient of one case only, or what "
-                "is already decoupled: give GMD and the training loop the plain module; GMD reduces the rows itself."
+                "The model is wrapped in DistributedDataParallel, which reduces the gradient of one case only, or the "
+                "decoupled gradient: give GMD and the training loop the plain module; GMD reduces the rows itself."
             )
         if isinstance(module, FSDPModule):
             refuse_sharding(module)
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             raise ValueError(
-                "A BatchNorm takes its statistics from the samples of one process, so the rows would depend on how "
-                "samples are spread: use nn.SyncBatchNorm.convert_sync_batchnorm, group norm or layer norm."
+                "BatchNorm computes its statistics from the samples of one process, so the rows would depend on how "
+                "samples are distributed: use nn.SyncBatchNorm.convert_sync_batchnorm, group norm or layer norm."
             )
 
 
 def live_modules() -> list[nn.Module]:
-    """Every module of this process."""
-    # By type alone: asking an unknown object for its class could wake what is lazy.
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module)]
+    """All modules of this process."""
+    # Not isinstance, which reads `__class__` and so can trigger the loading of lazy objects.
+    return [candidate for candidate in gc.get_objects() if issubclass(type(candidate), nn.Module)]
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether only a module's own parameters count, not those of the modules in it."""
+    """Whether a module is checked for its own parameters only, not for those of its submodules."""
     return not isinstance(module, DistributedDataParallel | FSDPModule)
 
 
 def refuse_sharding(module: FSDPModule) -> None:
-    """FSDP2 settings under which several backward passes after one forward pass give wrong or local gradients."""
+    """Raise ValueError for FSDP2 settings with which several backward passes per forward pass give wrong gradients."""
     state = module._get_fsdp_state()
     for group in state._fsdp_param_groups:
         if not group.reshard_after_backward:
@@ -56,6 +56,6 @@ def refuse_sharding(module: FSDPModule) -> None:
             )
         if not (group.reduce_grads and group.all_reduce_grads):
             raise ValueError(
-                "FSDP2 with set_requires_gradient_sync(False) leaves the rows of each process to itself: leave it "
+                "FSDP2 with set_requires_gradient_sync(False) does not sum the rows over the processes: leave it "
                 "True, and accumulate micro-batches with GMD.accumulate."
             )

@@ -48,7 +48,7 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
                     gmd.accumulate(losses, {name: counts[name] for name in losses})
                 eligible_cases += len(losses)
             if eligible_cases:
-                seen.add(number, gmd.look())
+                seen.add(number, gmd.measure())
     finally:
         method.train(was_training)
         trained.call_encoder = call_encoder
