@@ -1,15 +1,16 @@
 """What holds for every method of the table, on every toy task that it fits; a new row is tested by being there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from anysubset.methods.table import METHODS, method_options
 from anysubset.testing import CHECKS, Subject, subjects, toys
+from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results_on_ranks, variants
 
 # Options that keep a method small on the toy tasks.
-SMALL: Mapping[str, Mapping[str, Any]] = {"rfnet": {"width": 0.25}, "mmin": {"width": 8}}
+SMALL: Mapping[str, Mapping[str, Any]] = {"rfnet": {"width": 0.25}, "gmc": {"steps": 6}, "mmin": {"width": 8}}
 
 # Subjects that take a minute or more.
 SLOW = {"rfnet-volumes"}
@@ -38,6 +39,30 @@ def test_every_method_fits_a_toy_task():
 )
 def test_contract(subject: Subject, check: Callable[[Subject], None]):
     check(subject)
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+# Ranks share volumes as they share slices, and a step on volumes takes long.
+SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not in name}
+
+
+@pytest.fixture(scope="module")
+def by_world() -> dict[int, list[Results]]:
+    """The first steps of all methods on several ranks, by number of processes and rank; started once for all."""
+    return results_on_ranks(SHARED)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(name: str, by_world: dict[int, Sequence[Results]]):
+    assert set(by_world) == set(RANKS) == {2, 4}
+    check_same_on_ranks(name, SHARED[name], by_world)
+
+
+def test_methods_with_objectives_beside_the_cases_are_decoupled_on_ranks():
+    for name in ("rfnet-slices", "gmc-sequences", "mmin-vectors"):
+        assert set(variants(SHARED[name])) == {"gradients=mean", "gradients=gmd", "gradients=gmd, cases=all"}
+    assert set(variants(SHARED["ensemble-vectors"])) == {"gradients=mean"}
 
 
 @pytest.mark.parametrize("name", METHODS)
