@@ -39,17 +39,17 @@ from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
 from anysubset.tables.folds import strata
 from anysubset.tables.in_memory import (
-    WHOLLY,
+    MAKE_MISSING,
     Array,
     InMemoryDataset,
-    check_once,
-    filled,
-    grouped,
-    named,
-    names_in,
-    numbered,
+    check_disjoint,
+    checked_modalities,
+    column_names,
+    columns_by_name,
+    columns_by_number,
     observed_in,
     read_dict,
+    with_nan,
 )
 from anysubset.tables.signature import signature_of
 from anysubset.tables.table import Table
@@ -87,7 +87,7 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
 
     - A dict of modalities: name -> (n, size), (n, time, size) or (n, channels, height, width). A sample lacks a
       modality where its row is entirely NaN, or masked; a step of a sequence that is entirely NaN is padding. Or name
-      -> (array, rows): the samples that have the modality, and their places in X, ascending from 0. To predict, a
+      -> (array, rows): the samples that have the modality, and their indices in X, ascending from 0. To predict, a
       modality that nobody has is left out.
     - A frame, such as pandas', with `modalities` that name its columns; other columns are not read. A sample lacks a
       modality where all its columns are NaN; to predict, all columns of a modality may be left out.
@@ -315,8 +315,8 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         fresh: whether X is what is to be learned from. samples: how many there must be, if that is known.
         """
         if not isinstance(X, Mapping) or issparse(X):  # Of sparse matrices one is a dict.
-            parts = self.parts(filled(X), fresh)
-            remedy = WHOLLY if self.modalities is not None else GROUPED
+            parts = self.parts(with_nan(X), fresh)
+            remedy = MAKE_MISSING if self.modalities is not None else GROUPED
             found = {name: observed_in(name, part, remedy) for name, part in parts.items()}
             count = len(next(iter(parts.values())))
         else:
@@ -336,11 +336,12 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         """The columns of each modality, (n, size), of an array or frame."""
         if not fresh and not self.columns_:
             raise InputError("The training was on a dict of modalities: give a dict, such as {'text': array}.")
-        names = names_in(X)
+        names = column_names(X)
         if self.modalities is not None and names is not None:
             if fresh:
-                asked = {name: named(name, columns, names) for name, columns in grouped(self.modalities).items()}
-                check_once(asked)
+                modalities = checked_modalities(self.modalities)
+                asked = {name: columns_by_name(name, columns, names) for name, columns in modalities.items()}
+                check_disjoint(asked)
                 return self.parts_of(X[[each for columns in asked.values() for each in columns]], fresh, asked)
             if hasattr(self, "feature_names_in_"):
                 return self.known_parts(X, names)
@@ -351,12 +352,12 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         with in_one_line():
             array = validate_data(self, X, reset=fresh, ensure_all_finite=False)
         if fresh:
-            groups = grouped({ONLY: slice(None)} if self.modalities is None else self.modalities)
+            groups = checked_modalities({ONLY: slice(None)} if self.modalities is None else self.modalities)
             if asked is not None:
                 ends = np.cumsum([len(columns) for columns in asked.values()]).tolist()
                 groups = {name: slice(end - len(asked[name]), end) for name, end in zip(asked, ends, strict=True)}
-            self.columns_ = {name: numbered(name, columns, array.shape[1]) for name, columns in groups.items()}
-            check_once(self.columns_)
+            self.columns_ = {name: columns_by_number(name, columns, array.shape[1]) for name, columns in groups.items()}
+            check_disjoint(self.columns_)
         return {name: array[:, columns] for name, columns in self.columns_.items()}
 
     def known_parts(self, X: Any, names: Sequence[str]) -> dict[str, Array]:

@@ -1,12 +1,12 @@
-"""Tables in `.npz` and `.safetensors` files: one array a modality, and what belongs to it.
+"""Tables in `.npz` and `.safetensors` files: one array for each modality, and arrays that describe it.
 
     <modality>            (samples, size), (samples, time, size) or (samples, channels, height, width); or, with
                           lengths, (samples, time) whole numbers: token ids
-    <modality>_lengths    (samples,), for sequences: how many of the steps are real; or
-    <modality>_valid      (samples, time) bool: which are
-    <modality>_present    (samples,) bool: who has it; without it, everyone
-    y                     (samples,): floats to predict, or classes
-    id, group, split      (samples,) text, all optional; a blank split is none
+    <modality>_lengths    (samples,), for sequences: the number of real steps; or
+    <modality>_valid      (samples, time) bool, for sequences: which steps are real
+    <modality>_present    (samples,) bool: which samples have it; by default all
+    y                     (samples,): floats for regression, or integers for classes
+    id, group, split      (samples,) text, all optional; samples whose split is blank are in none
 
 In safetensors files, id, group, split and the order of the modalities are lists in JSON, in the header's metadata.
 """
@@ -36,7 +36,7 @@ ORDER = "modalities"  # In safetensors, which sorts its tensors.
 
 
 def read_npz(path: Path, options: Options) -> Table:
-    """The table of an `.npz` file; objects are never unpickled."""
+    """Read the table of an `.npz` file; objects are never unpickled."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -50,12 +50,12 @@ def read_npz(path: Path, options: Options) -> Table:
 
 
 def read_safetensors(path: Path, options: Options) -> Table:
-    """The table of a `.safetensors` file."""
+    """Read the table of a `.safetensors` file."""
     try:
         with safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
-            known = (*ABOUT, ORDER)
-            about = {name: json.loads(content) for name, content in (stored.metadata() or {}).items() if name in known}
+            metadata = stored.metadata() or {}
+            about = {name: json.loads(metadata[name]) for name in metadata if name in (*ABOUT, ORDER)}
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"cannot be read: damaged, or no safetensors file ({one_line(error)}).") from None
     names = dict.fromkeys([*about.pop(ORDER, []), *tensors])
@@ -65,7 +65,7 @@ def read_safetensors(path: Path, options: Options) -> Table:
 
 
 def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> Table:
-    """The table that arrays by name hold."""
+    """Make a table from arrays by name."""
     options.only(layout, "modalities", "target", "kind", "column", "id", "group", "split", "images", "padding")
     names = {kind: getattr(options, kind) or kind for kind in ABOUT}
     for kind in ABOUT:
@@ -92,32 +92,38 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
 
 
 def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str]:
-    """All arrays but those that say something else, each under its own name."""
-    found = {}
+    """Names of the modalities, both in the table and in the file: all arrays that do not describe another one.
+
+    taken: arrays that are no modalities: target, ids, groups and splits.
+
+    Raises:
+        InputError: if another array has fewer than two dimensions.
+    """
+    modalities = {}
     for name in arrays:
         if name in taken or any(name.endswith(extra) and name.removesuffix(extra) in arrays for extra in EXTRAS):
             continue
         if arrays[name].ndim < 2:
             shape = arrays[name].shape
             raise InputError(f"array {name!r} of shape {shape} is no modality: name those that are with modalities=.")
-        found[name] = name
-    return found
+        modalities[name] = name
+    return modalities
 
 
 def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool, options: Options) -> Column:
-    """One modality, with what the arrays beside it say of it."""
+    """Make a modality from its array and the arrays that describe it."""
     values = arrays[name]
     lengths, valid, present = (arrays.get(name + extra) for extra in EXTRAS)
     if len(values) != samples or (present is not None and present.shape != (samples,)):
-        at_fault = name if len(values) != samples else name + "_present"
-        raise InputError(f"{at_fault} has the shape {arrays[at_fault].shape}, and the target {samples} samples.")
-    there = None if present is None else present.astype(bool)
+        faulty = name if len(values) != samples else name + "_present"
+        raise InputError(f"{faulty} has the shape {arrays[faulty].shape}, and the target {samples} samples.")
+    present = None if present is None else present.astype(bool)
     if values.ndim == 1:
         values = values[:, None]
     if image:
-        return Column(values[:, None] if values.ndim == 3 else values, there)
+        return Column(values[:, None] if values.ndim == 3 else values, present)
     if values.ndim != 3 and lengths is None and valid is None:
-        return Column(values, there)
+        return Column(values, present)
     if values.ndim not in (2, 3) or (values.ndim == 2 and values.dtype.kind not in "iu"):
         raise InputError(f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size).")
     side = "none"
@@ -133,11 +139,11 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
     if side == "front":
         values, steps = to_the_front(values, steps)
     tokens = np.iinfo(np.int64).max if values.ndim == 2 else None
-    return Column(values, there, steps, "none" if steps.all() else side, tokens)
+    return Column(values, present, steps, "none" if steps.all() else side, tokens)
 
 
 def lines_of(array: Array, name: str, samples: int) -> list[str]:
-    """Text, one a sample."""
+    """Convert (samples,) entries to text."""
     if array.shape != (samples,):
         raise InputError(f"{name} has the shape {array.shape}, and the target {samples} samples.")
     return [text(entry) for entry in array.tolist()]
@@ -147,12 +153,12 @@ def lines_of(array: Array, name: str, samples: int) -> list[str]:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Writes a table to an `.npz` or `.safetensors` file, from which `read_table` reads the same.
+    """Write a table to an `.npz` or `.safetensors` file, from which `read_table` reads the same table.
 
-    The file appears whole or not at all. What the table knows of the file it came from is not written.
+    The file appears whole or not at all. `Table.origin` is not written.
 
     Raises:
-        InputError: if the path has another ending, or a modality has a name that means something else.
+        InputError: if the path has another ending, or the name of a modality has another meaning in a file.
     """
     check_ending(path)
     arrays = arrays_of(table)
@@ -161,25 +167,24 @@ def write_table(table: Table, path: Path) -> None:
     lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
     if path.suffix == ".npz":
         with whole(path) as temporary:
-            np.savez(
-                temporary, allow_pickle=False, **arrays, **{name: np.asarray(each) for name, each in lines.items()}
-            )
+            arrays |= {name: np.asarray(entries) for name, entries in lines.items()}
+            np.savez(temporary, allow_pickle=False, **arrays)
     else:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         with whole(path) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
-            # Not `save_file`, which begins under a name of its own that a kill would leave behind.
-            temporary.write_bytes(serialised(tensors, {name: json.dumps(each) for name, each in about.items()}))
+            # Not `save_file`: its own temporary file would remain if the process is killed.
+            temporary.write_bytes(serialised(tensors, {name: json.dumps(entries) for name, entries in about.items()}))
 
 
 def check_ending(path: Path) -> None:
-    """Refuses a path that is no place for a table."""
+    """Raise InputError unless a path ends in .npz or .safetensors."""
     if path.suffix not in (".npz", ".safetensors"):
         raise InputError(f"A table is written to a file .npz or .safetensors, not {path.name!r}.")
 
 
 def arrays_of(table: Table) -> dict[str, Array]:
-    """The arrays of a table by name, with an entry for every sample: zeros where a modality is missing."""
+    """Arrays of a table by name, with an entry for every sample: zeros where a modality is missing."""
     arrays: dict[str, Array] = {"y": table.target.numpy()}
     for name, observed in table.inputs.items():
         if name in (*arrays, *ABOUT) or any(name.endswith(extra) for extra in EXTRAS):
@@ -196,7 +201,7 @@ def arrays_of(table: Table) -> dict[str, Array]:
 
 
 def spread(observed: Observed, values: Array, samples: int) -> Array:
-    """An entry for every sample, from those of the samples that have a modality."""
+    """Array (samples, ...) of the values (n, ...) of the samples that have a modality, and zeros for the others."""
     result = np.zeros((samples, *values.shape[1:]), values.dtype)
     result[observed.indices.numpy()] = values
     return result

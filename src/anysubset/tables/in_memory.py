@@ -1,4 +1,4 @@
-"""Arrays in memory: samples that may lack modalities, and a data set to train on and predict for."""
+"""Read arrays in memory into modalities that samples may lack, and make a data set of such a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +18,11 @@ from anysubset.tasks.prediction import Prediction
 
 Array = NDArray[Any]
 
-WHOLLY = "make all of its values NaN where it is missing."
+MAKE_MISSING = "make all of its values NaN where it is missing."
 
 
 class InMemoryDataset(TableDataset):
-    """A data set of a table that is in memory already; no file is read, and no split drawn."""
+    """A data set of a table in memory: no file is read, and no split is drawn."""
 
     def __init__(self, table: Table, signature: Signature, task: Prediction) -> None:
         self.root = "the data"
@@ -30,64 +30,81 @@ class InMemoryDataset(TableDataset):
         self.signature = signature
         self.task = task
         self.splits = {**(table.splits or {}), "all": table.ids}
-        # Without samples to validate on the last step alone is validated, on what was trained on: nothing is chosen.
+        # Training needs a split `val`. Without one, only the last step is validated, so nothing is selected by it.
         self.splits.setdefault("val", self.splits.get("train", ()))
         self.ready = {}
 
 
-# ------------------------------------------------------------------------------------------------- who has what
+# ------------------------------------------------------------------------------------------ present modalities
 
 
-def read_dict(given: Mapping[Any, Any], samples: int | None) -> tuple[dict[str, Observed], int]:
-    """Who has what of the modalities of a dict, and how many samples there are.
+def read_dict(arrays: Mapping[Any, Any], samples: int | None) -> tuple[dict[str, Observed], int]:
+    """Read the modalities of a dict.
 
-    samples: how many there are, if that is known; else there is somebody at the last of all places.
+    Args:
+        arrays: by modality, an array with an entry for each sample, or a tuple (array, indices) of some samples.
+        samples: number of samples where all modalities are tuples; by default one more than the largest index.
+
+    Returns:
+        The samples that have each modality, and the number of samples.
+
+    Raises:
+        InputError: if modalities differ in their number of samples, or one cannot be read.
     """
-    if not given:
+    if not arrays:
         raise InputError("X is an empty dict: give at least one modality, such as {'text': array}.")
-    found: dict[str, Observed] = {}
+    modalities: dict[str, Observed] = {}
     lengths: dict[str, int] = {}
-    last = 0
-    for name, each in given.items():
+    end = 0
+    for name, values in arrays.items():
         if not isinstance(name, str):
             raise InputError(f"Modalities are named by text, not by {name!r}.")
-        if not isinstance(each, tuple):
-            array = array_of(name, each)
-            found[name], lengths[name] = observed_in(name, array), len(array)
-            continue
-        found[name], end = placed(name, each)
-        last = max(last, end)
+        if isinstance(values, tuple):
+            modalities[name], own_end = observed_at(name, values)
+            end = max(end, own_end)
+        else:
+            array = array_of(name, values)
+            modalities[name], lengths[name] = observed_in(name, array), len(array)
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputError(f"Modalities differ in their number of samples: {counted}; mark missing ones by rows of NaN.")
-    count = next(iter(lengths.values()), last if samples is None else samples)
-    if last > count:
-        raise InputError(f"X has a sample at place {last - 1}, counted from 0, and {count} samples in all.")
-    return found, count
+    count = next(iter(lengths.values()), end if samples is None else samples)
+    if end > count:
+        raise InputError(f"X has a sample of index {end - 1}, counted from 0, and {count} samples in all.")
+    return modalities, count
 
 
-def placed(name: str, given: tuple[Any, ...]) -> tuple[Observed, int]:
-    """A modality given as (array, rows), and the place after its last."""
-    if len(given) != 2:
-        raise InputError(f"{name} is a tuple of {len(given)}: give an array, or (array, places of its samples).")
-    array, rows = array_of(name, given[0]), np.asarray(given[1])
-    if rows.shape != (len(array),) or rows.dtype.kind not in "iu":
-        raise InputError(f"{name} has {len(array)} samples: give as many whole numbers, their places in X.")
-    if (rows < 0).any() or (np.diff(rows.astype(np.int64)) <= 0).any():
-        raise InputError(f"{name}: places of samples ascend from 0, each once; these are {rows.tolist()[:5]}..")
-    observed = observed_in(name, array)
-    places = torch.from_numpy(rows.astype(np.int64))
-    return replace(observed, indices=places[observed.indices]), int(rows.max(initial=-1)) + 1
+def observed_at(name: str, pair: tuple[Any, ...]) -> tuple[Observed, int]:
+    """Read a modality from a tuple (array, indices of its samples).
 
-
-def array_of(name: str, given: Any) -> Array:
-    """Numbers in 2, 3 or 4 dimensions.
+    Returns:
+        The samples that have the modality, and one more than the largest index.
 
     Raises:
-        InputError: if they are not.
+        InputError: if the tuple is faulty, or its indices are not ascending.
+    """
+    if len(pair) != 2:
+        raise InputError(f"{name} is a tuple of {len(pair)}: give an array, or (array, indices of its samples).")
+    array, indices = array_of(name, pair[0]), np.asarray(pair[1])
+    if indices.shape != (len(array),) or indices.dtype.kind not in "iu":
+        raise InputError(f"{name} has {len(array)} samples: give as many whole numbers, their indices in X.")
+    if (indices < 0).any() or (np.diff(indices.astype(np.int64)) <= 0).any():
+        raise InputError(
+            f"{name}: indices of samples must ascend from 0 without repeats; these are {indices.tolist()[:5]}.."
+        )
+    observed = observed_in(name, array)
+    of_sample = torch.from_numpy(indices.astype(np.int64))
+    return replace(observed, indices=of_sample[observed.indices]), int(indices.max(initial=-1)) + 1
+
+
+def array_of(name: str, values: Any) -> Array:
+    """Convert to an array of numbers with 2, 3 or 4 dimensions; masked values become NaN.
+
+    Raises:
+        InputError: if that is impossible.
     """
     try:
-        array = np.asarray(filled(given))
+        array = np.asarray(with_nan(values))
         array = array.astype(np.float64) if array.dtype == object else array
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be read as an array of numbers: {one_line(error)}") from error
@@ -98,19 +115,22 @@ def array_of(name: str, given: Any) -> Array:
     return array
 
 
-def observed_in(name: str, values: Array, remedy: str = WHOLLY) -> Observed:
-    """Who has a modality: the samples that are not entirely NaN; steps of a sequence that are entirely NaN are padding.
+def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observed:
+    """The samples that have a modality: those not entirely NaN. Steps of a sequence that are entirely NaN are padding.
 
-    remedy: what would do, beside filling in.
+    Args:
+        name: of the modality.
+        values: (samples, ...).
+        remedy: what the user can do about a sample that is NaN in part, beside filling values in.
 
     Raises:
-        InputError: if what is there is NaN or infinite in some part.
+        InputError: if a sample is NaN in part, or infinite.
     """
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    there = ~np.isnan(values)
-    present = np.asarray(there.any(axis=tuple(range(1, values.ndim))))
-    valid = np.asarray(there.any(axis=2)) if values.ndim == 3 else None
+    numeric = ~np.isnan(values)
+    present = np.asarray(numeric.any(axis=tuple(range(1, values.ndim))))
+    valid = np.asarray(numeric.any(axis=2)) if values.ndim == 3 else None
     observed, (count, samples) = observe(name, Column(values, present, valid), len(values))
     if count:
         raise InputError(
@@ -120,26 +140,26 @@ def observed_in(name: str, values: Array, remedy: str = WHOLLY) -> Observed:
     return observed
 
 
-def filled(given: Any) -> Any:
-    """The same, with NaN for what is masked."""
-    return np.ma.filled(given.astype(np.float64), np.nan) if isinstance(given, np.ma.MaskedArray) else given
+def with_nan(values: Any) -> Any:
+    """Replace masked values of a masked array by NaN; return anything else as it is."""
+    return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
 # ------------------------------------------------------------------------------------------- columns of modalities
 
 
-def names_in(given: Any) -> list[str] | None:
-    """The names of the columns of a frame; None where there are none, or some are not text."""
-    columns = getattr(given, "columns", None)
+def column_names(frame: Any) -> list[str] | None:
+    """Names of the columns of a data frame; None without columns, or if a name is not text."""
+    columns = getattr(frame, "columns", None)
     names = [] if columns is None else list(columns)
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def grouped(modalities: Any) -> Mapping[str, Any]:
-    """The parameter `modalities`.
+def checked_modalities(modalities: Any) -> Mapping[str, Any]:
+    """Return the parameter `modalities`, a mapping from names to columns.
 
     Raises:
-        InputError: if it is not a mapping with something in it.
+        InputError: if it is no mapping, is empty, or has a name that is not text.
     """
     if not isinstance(modalities, Mapping) or not modalities:
         raise InputError(f"modalities maps names to columns, such as {{'omics': [0, 1]}}; it is {modalities!r}.")
@@ -149,21 +169,41 @@ def grouped(modalities: Any) -> Mapping[str, Any]:
     return modalities
 
 
-def named(modality: str, columns: Any, names: Sequence[str]) -> list[str]:
-    """The names of a modality's columns in a frame."""
-    given = [columns] if isinstance(columns, str) else columns
-    if isinstance(given, slice) or not all(isinstance(each, str) for each in given):
-        return [names[number] for number in numbered(modality, given, len(names)).tolist()]
-    for each in given:
-        if names.count(each) != 1:
-            raise unknown("column", each, names) if each not in names else InputError(f"Two columns are {each!r}.")
-    if not len(given):
+def columns_by_name(modality: str, columns: Any, names: Sequence[str]) -> list[str]:
+    """Names of the columns of a modality in a data frame.
+
+    Args:
+        modality: its name, for messages.
+        columns: a name, names, numbers or a slice.
+        names: of all columns of the frame.
+
+    Raises:
+        InputError: if there is no such column, or two have the same name.
+    """
+    selected = [columns] if isinstance(columns, str) else columns
+    if isinstance(selected, slice) or not all(isinstance(column, str) for column in selected):
+        return [names[number] for number in columns_by_number(modality, selected, len(names)).tolist()]
+    for column in selected:
+        if column not in names:
+            raise unknown("column", column, names)
+        if names.count(column) > 1:
+            raise InputError(f"Two columns are {column!r}.")
+    if not len(selected):
         raise InputError(f"Modality {modality!r} has no columns.")
-    return [str(each) for each in given]
+    return [str(column) for column in selected]
 
 
-def numbered(modality: str, columns: Any, count: int) -> NDArray[np.int64]:
-    """The numbers of a modality's columns among so many."""
+def columns_by_number(modality: str, columns: Any, count: int) -> NDArray[np.int64]:
+    """Numbers of the columns of a modality in an array of `count` columns, from 0.
+
+    Args:
+        modality: its name, for messages.
+        columns: numbers or a slice.
+        count: number of columns of the array.
+
+    Raises:
+        InputError: if there is no such column.
+    """
     try:
         numbers = np.arange(count)[columns] if isinstance(columns, slice) else np.asarray(columns)
     except ValueError:
@@ -176,11 +216,11 @@ def numbered(modality: str, columns: Any, count: int) -> NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def check_once(groups: Mapping[str, Any]) -> None:
-    """Refuses a column that is named twice."""
+def check_disjoint(columns: Mapping[str, Any]) -> None:
+    """Raise InputError if two modalities have a column in common, or one names it twice."""
     owners: dict[Any, str] = {}
-    for modality, columns in groups.items():
-        for each in np.asarray(columns).tolist():
-            if each in owners:
-                raise InputError(f"Column {each!r} is named twice, by {owners[each]!r} and {modality!r}.")
-            owners[each] = modality
+    for modality, own_columns in columns.items():
+        for column in np.asarray(own_columns).tolist():
+            if column in owners:
+                raise InputError(f"Column {column!r} is named twice, by {owners[column]!r} and {modality!r}.")
+            owners[column] = modality

@@ -1,15 +1,16 @@
-"""Tables in `.csv` and Parquet files: a row a sample, and for each modality a group of columns.
+"""Tables in `.csv` and Parquet files: one row for each sample, and several columns for each modality.
 
     id, y, group, split, text_0, text_1, ..., audio_0, ...      one file
-    text.csv: id, any names, ...    audio.csv: id, ...          a folder with one file a modality
+    text.csv: id, any names, ...    audio.csv: id, ...          a folder with one file for each modality
 
-Target, group and split may stand in any file of a folder, or in one of their own. Where all cells of a modality are
-blank, or a file has no row for an id, the sample lacks it; where some are, the file is faulty. In Parquet a modality
-may also be one column of lists (vectors) or of lists of lists (time, size).
+In a folder, target, group and split may be columns of any file. A sample lacks a modality if all of its cells are
+blank, or if the file of the modality has no row for the id; cells that are blank in part are refused. In Parquet a
+modality may also be one column of lists (vectors) or of lists of lists (time, size).
 """
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,51 +30,51 @@ Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where bl
 
 
 def read_csv(path: Path, options: Options) -> Table:
-    """The table of one `.csv` file."""
+    """Read the table of one `.csv` file."""
     return from_cells("csv file", csv_cells(path), options)
 
 
 def read_csv_folder(path: Path, options: Options) -> Table:
-    """The table of a folder with one `.csv` file a modality, or of one file more with the targets."""
+    """Read the table of a folder with one `.csv` file for each modality, and perhaps one more with the targets."""
     options.only("folder of csv files", "modalities", "target", "kind", "id", "group", "split")
     about = about_of(options)
     sheets = {file.stem: csv_cells(file) for file in sorted(path.glob("*.csv")) if not file.name.startswith(".")}
     for name, sheet in sheets.items():
         if about["id"] not in sheet:
             raise InputError(f"{name}.csv has no column {about['id']!r}.")
-        blank_or_twice(sheet[about["id"]], f"{name}.csv")
-    ids = list(dict.fromkeys(str(each) for sheet in sheets.values() for each in sheet[about["id"]]))
-    place = {each: number for number, each in enumerate(ids)}
+        check_ids(sheet[about["id"]], f"{name}.csv")
+    ids = list(dict.fromkeys(str(sample) for sheet in sheets.values() for sample in sheet[about["id"]]))
+    row_of = {sample: row for row, sample in enumerate(ids)}
     joined: Cells = {about["id"]: list(ids)}
     columns: dict[str, list[str]] = {}
     for name, sheet in sheets.items():
-        rows = [place[str(each)] for each in sheet.pop(about["id"])]
+        rows = [row_of[str(sample)] for sample in sheet.pop(about["id"])]
         for column, cells in sheet.items():
-            known = column in about.values()
-            key = column if known else f"{name}/{column}"
-            full = joined.setdefault(key, [None] * len(ids))
+            is_feature = column not in about.values()
+            key = f"{name}/{column}" if is_feature else column
+            merged = joined.setdefault(key, [None] * len(ids))
             for row, cell in zip(rows, cells, strict=True):
-                if full[row] not in (None, cell) and cell is not None:
+                if merged[row] not in (None, cell) and cell is not None:
                     raise InputError(
-                        f"{name}.csv says {cell!r} of {column!r} for {ids[row]!r}, another file {full[row]!r}."
+                        f"{name}.csv says {cell!r} of {column!r} for {ids[row]!r}, another file {merged[row]!r}."
                     )
-                full[row] = full[row] if cell is None else cell
-            if not known:
+                merged[row] = merged[row] if cell is None else cell
+            if is_feature:
                 columns.setdefault(name, []).append(key)
     wanted = options.asked(columns) or {name: name for name in columns}
     for stem in wanted.values():
         if stem not in columns:
             raise InputError(
-                f"has no {stem}.csv with numbers; its files: {', '.join(f'{each}.csv' for each in sheets)}."
+                f"has no {stem}.csv with numbers; its files: {', '.join(f'{name}.csv' for name in sheets)}."
             )
     return from_columns("folder of csv files", joined, {name: columns[stem] for name, stem in wanted.items()}, options)
 
 
 def read_parquet(path: Path, options: Options) -> Table:
-    """The table of a Parquet file.
+    """Read the table of a Parquet file.
 
     Raises:
-        InputError: also if pyarrow is not installed.
+        InputError: if the file is damaged, or pyarrow is not installed.
     """
     try:
         from pyarrow import ArrowException, parquet
@@ -88,7 +89,7 @@ def read_parquet(path: Path, options: Options) -> Table:
 
 
 def csv_cells(path: Path) -> Cells:
-    """The cells of a `.csv` file as text, by column; comma, semicolon or tab stand between them."""
+    """Cells of a `.csv` file as text, by column; the separator is a comma, a semicolon or a tab."""
     lines = text_of(path).splitlines(keepends=True)
     header = lines[0] if lines else ""
     rows = list(csv.reader(lines, delimiter=max(",;\t", key=header.count)))
@@ -101,72 +102,80 @@ def csv_cells(path: Path) -> Cells:
     for row in rows:
         if len(row) != len(names):
             raise InputError(f"{path.name} has a row of {len(row)} cells below {len(names)} columns: {row[0][:40]!r}.")
-    return {name: [row[place].strip() or None for row in rows] for place, name in enumerate(names)}
+    return {name: [row[number].strip() or None for row in rows] for number, name in enumerate(names)}
 
 
 def about_of(options: Options) -> dict[str, str]:
-    """The names of the columns that hold no numbers of a modality."""
+    """Names of the columns of ids (`id`), targets (`y`), groups and splits."""
     return {"id": options.id or "id", "y": options.target or "y"} | {
         name: getattr(options, name) or name for name in ("group", "split")
     }
 
 
 def from_cells(layout: str, cells: Cells, options: Options) -> Table:
-    """The table of one sheet, whose columns `text_0`, `text_1`, ... are the numbers of `text`."""
+    """Make the table of one sheet, whose columns `text_0`, `text_1`, ... are the numbers of `text`."""
     options.only(layout, "modalities", "target", "kind", "id", "group", "split")
     check_named(cells, options)
     about = about_of(options)
-    found: dict[str, list[tuple[int, str]]] = {}
-    strangers = []
+    by_prefix: dict[str, list[tuple[int, str]]] = {}
+    unassigned = []
     for column in cells:
         numbered = NUMBERED.fullmatch(column)
         if column in about.values():
             continue
         if any(isinstance(cell, list) for cell in cells[column]):
-            found.setdefault(column, []).append((0, column))
+            by_prefix.setdefault(column, []).append((0, column))
         elif numbered:
-            found.setdefault(numbered[1], []).append((int(numbered[2]), column))
+            by_prefix.setdefault(numbered[1], []).append((int(numbered[2]), column))
         else:
-            strangers.append(column)
-    if strangers and options.modalities is None:
+            unassigned.append(column)
+    if unassigned and options.modalities is None:
         line = "call columns <modality>_<number>, or name those to read with modalities="
-        raise InputError(f"has columns of no modality: {shown(strangers)}; {line}.")
-    wanted = options.asked(found) or {name: name for name in found}
+        raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.")
+    wanted = options.asked(by_prefix) or {name: name for name in by_prefix}
     for prefix in wanted.values():
-        if prefix not in found:
-            raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(found)}.")
+        if prefix not in by_prefix:
+            raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(by_prefix)}.")
     # By number, not by text: text_10 comes after text_9.
-    columns = {name: [column for _, column in sorted(found[prefix])] for name, prefix in wanted.items()}
+    columns = {name: [column for _, column in sorted(by_prefix[prefix])] for name, prefix in wanted.items()}
     return from_columns(layout, cells, columns, options)
 
 
 def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]], options: Options) -> Table:
-    """The table of cells by column, when it is known which columns are a modality's."""
+    """Make a table from its cells.
+
+    Args:
+        layout: of the file.
+        cells: by column.
+        columns: the columns of each modality.
+        options: of the reader.
+    """
     about = about_of(options)
     check_named(cells, options)
     samples = len(next(iter(cells.values())))
-    ids = [text(each) for each in cells.get(about["id"], range(samples))]
+    ids = [text(cell) for cell in cells.get(about["id"], range(samples))]
     if about["id"] in cells:
-        blank_or_twice(cells[about["id"]], "The file")
+        check_ids(cells[about["id"]], "The file")
     target = torch.zeros(samples) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
-    groups = [text(each or "") for each in cells[about["group"]]] if about["group"] in cells else None
-    splits = splits_of(ids, [text(each or "") for each in cells[about["split"]]]) if about["split"] in cells else None
-    found = {
-        name: numeric_columns(name, [cells[column] for column in some], some, ids) for name, some in columns.items()
+    groups = [text(cell or "") for cell in cells[about["group"]]] if about["group"] in cells else None
+    splits = splits_of(ids, [text(cell or "") for cell in cells[about["split"]]]) if about["split"] in cells else None
+    modalities = {
+        modality: numeric_column(modality, [cells[name] for name in names], names, ids)
+        for modality, names in columns.items()
     }
-    return assemble(layout, ids, found, target, options, groups, splits)
+    return assemble(layout, ids, modalities, target, options, groups, splits)
 
 
 def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Tensor:
-    """The target, of which no cell may be blank."""
-    without = [each for each, label in zip(ids, cells, strict=True) if label is None]
+    """Make the target of a column. Raises InputError if a cell is blank."""
+    without = [sample for sample, label in zip(ids, cells, strict=True) if label is None]
     if without:
         raise InputError(f"The target {column!r} is blank for {shown(without)}.")
     return target_of(label_numbers(cells, column), column, options.kind)
 
 
 def check_named(cells: Cells, options: Options) -> None:
-    """Refuses a sheet without a target, or without a column that was named."""
+    """Raise InputError if a sheet lacks the target, or a column that the options name."""
     for name in (options.id, options.group, options.split):
         if name is not None and name not in cells:
             raise InputError(f"has no column {name!r}; its columns: {', '.join(list(cells)[:8])}.")
@@ -174,48 +183,60 @@ def check_named(cells: Cells, options: Options) -> None:
         raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
 
 
-def numeric_columns(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
-    """One modality, from its columns of numbers, or from one column of lists."""
+def numeric_column(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
+    """Make a modality from its columns of numbers, or from one column of lists.
+
+    Args:
+        name: of the modality.
+        cells: of each of its columns.
+        columns: their names.
+        ids: of the samples.
+
+    Raises:
+        InputError: if a cell is no number, or some cells of a sample are blank and others are not.
+    """
     if any(isinstance(cell, list) for cell in cells[0]):
         return from_lists(name, cells[0], ids)
     blank = np.array([[cell is None for cell in column] for column in cells]).T
     partly = [ids[row] for row in np.flatnonzero(blank.any(axis=1) & ~blank.all(axis=1)).tolist()]
     if partly:
         raise InputError(f"{name} is blank in some cells of {shown(partly)}: fill them, or blank the whole row.")
-    values = np.array([[number(cell, column) for cell in some] for some, column in zip(cells, columns, strict=True)])
+    values = np.array(
+        [[number(cell, column) for cell in column_cells] for column_cells, column in zip(cells, columns, strict=True)]
+    )
     return Column(values.T, np.asarray(~blank.all(axis=1)))
 
 
 def from_lists(name: str, cells: list[Any], ids: Sequence[str]) -> Column:
-    """One modality from a list of numbers a sample, or a list of steps; None where it is missing."""
+    """Make a modality from one list for each sample, of numbers or of steps; None means missing."""
     arrays: list[Array | None] = []
-    for each, cell in zip(ids, cells, strict=True):
+    for sample, cell in zip(ids, cells, strict=True):
         try:
             arrays.append(None if not cell else np.asarray(cell, dtype=np.float64))
         except (ValueError, TypeError):
-            raise InputError(f"{name} of {each!r} is no list of numbers, nor of lists of one length.") from None
-    there = [array for array in arrays if array is not None]
-    if not there or {array.ndim for array in there} not in ({1}, {2}):
+            raise InputError(f"{name} of {sample!r} is no list of numbers, nor of lists of one length.") from None
+    present = [array for array in arrays if array is not None]
+    if not present or {array.ndim for array in present} not in ({1}, {2}):
         raise InputError(f"{name} must be lists of numbers, or lists of lists.")
     steps = [array if array is None or array.ndim == 2 else array[None] for array in arrays]
     column = ragged(steps, name)
-    return column if there[0].ndim == 2 else Column(column.values[:, 0], np.array([each is not None for each in steps]))
+    if present[0].ndim == 2:
+        return column
+    return Column(column.values[:, 0], np.array([array is not None for array in arrays]))
 
 
-def blank_or_twice(ids: Sequence[Any], what: str) -> None:
-    """Refuses blank ids, and ids that come twice."""
+def check_ids(ids: Sequence[Any], what: str) -> None:
+    """Raise InputError if an id is blank or repeated."""
     if None in ids:
         raise InputError(f"{what} has {list(ids).count(None)} rows without an id.")
-    seen = {text(each) for each in ids}
-    if len(seen) < len(ids):
-        names = [text(each) for each in ids]
-        raise InputError(
-            f"{what} has ids that come more than once: {shown(each for each in seen if names.count(each) > 1)}."
-        )
+    counts = Counter(text(sample) for sample in ids)
+    repeated = [sample for sample, count in counts.items() if count > 1]
+    if repeated:
+        raise InputError(f"{what} has ids that come more than once: {shown(repeated)}.")
 
 
 def number(cell: Any, column: str) -> float:
-    """A cell as a number; 0 where it is blank, which nobody looks at."""
+    """Convert a cell to a number; 0 for a blank cell, which belongs to a missing modality."""
     try:
         return 0.0 if cell is None else float(cell)
     except (TypeError, ValueError):
@@ -223,7 +244,7 @@ def number(cell: Any, column: str) -> float:
 
 
 def label_numbers(cells: list[Any], column: str) -> Array:
-    """Labels as whole numbers if all are written so, else as floats."""
+    """Convert labels to integers if all are written as such, otherwise to floats."""
     try:
         if all(not isinstance(cell, float) for cell in cells):
             return np.array([int(cell) for cell in cells])
