@@ -7,27 +7,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from anysubset.experiments.files import write_experiment
 
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+COMMAND = [sys.executable, "-m", "anysubset"]
+FOREVER = 1e9
 
-# Runs one command after the other, each in a process of its own, which is killed some time after it was started, or
-# after it wrote its first checkpoint. What takes seconds to import is imported once, so that all of these moments fall
-# on reading, training, validating and writing.
+# Runs one command after the other, each in a process of its own, which is killed some time after it was started, after
+# it wrote its first checkpoint, or after its checkpoint holds a number of steps. Times are multiples of what the first
+# command took. What takes seconds to import is imported once, so that all of these moments fall on reading, training,
+# validating and writing.
 RUNNER = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
 import anysubset.cli, anysubset.datasets.table, anysubset.methods, anysubset.training.run, anysubset.training.loop
+from anysubset.system.tensor_file import read_facts
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # Imports half of torch.
 
 def age(path):
     return path.stat().st_mtime_ns if path.exists() else None
 
-for command, watched, delay in json.loads(sys.argv[1]):
+def steps_in(path):
+    return read_facts(path)["step"] if path.is_file() else 0
+
+unit = 1.0
+for number, (command, watched, step, delay) in enumerate(json.loads(sys.argv[1])):
     watched = Path(watched)
     before = age(watched)
     child = os.fork()
@@ -38,24 +47,37 @@ for command, watched, delay in json.loads(sys.argv[1]):
             code = anysubset.cli.main(command)
         finally:
             os._exit(code)
-    started = time.monotonic()
-    ended = 0
+    began = started = time.monotonic()
+    ended, waits = 0, bool(watched.name)
     while not ended:
-        if watched.name and age(watched) == before:
+        if waits:
+            waits = steps_in(watched) < step if step else age(watched) == before
             started = time.monotonic()
-        if time.monotonic() - started > delay:
+        elif time.monotonic() - started > delay * unit:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.001)
         ended, status = os.waitpid(child, os.WNOHANG)
-    print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - started]), flush=True)
+    print(json.dumps([os.waitstatus_to_exitcode(status), steps_in(watched)]), flush=True)
+    if number == 0:
+        unit = time.monotonic() - began
 """
 
 
-def run_and_kill(jobs: list[tuple[list[str], str, float]]) -> list[tuple[int, float]]:
-    """The exit code of each command, minus the signal if one ended it, and the seconds it ran.
+class Job(NamedTuple):
+    """A command, and when it is killed.
 
-    A job is a command, the file whose writing starts the clock (empty: the start does), and the seconds to live.
+    watched: the checkpoint whose writing starts the clock; empty: the start of the command does. step: the clock starts
+    when the checkpoint holds so many steps. delay: time on the clock, as a multiple of what the first command took.
     """
+
+    command: list[str]
+    watched: str = ""
+    step: int = 0
+    delay: float = FOREVER
+
+
+def run_and_kill(jobs: list[Job]) -> list[tuple[int, int]]:
+    """By job: the exit code, minus the signal if one ended it, and the steps in the checkpoint that was watched."""
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(jobs)], env=ALONE, capture_output=True, text=True, check=True
     )
@@ -78,28 +100,50 @@ def test_a_run_killed_ten_times_and_resumed_ends_with_the_same_bits(make_experim
     latest = str(killed / "checkpoints" / "latest.safetensors")
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
     resume = [*fit, str(killed), "--resume"]
-    ((code, duration),) = run_and_kill([([*fit, str(whole)], "", 100)])
-    assert code == 0
 
     # One kill hits the command as it is, while it still imports; four come at any moment of the first seconds, and
     # five within four steps after a checkpoint, the time of two more.
     generator = np.random.default_rng(0)
-    command = [sys.executable, "-m", "anysubset"]
-    with subprocess.Popen([*command, *resume], env=ALONE, stdout=subprocess.DEVNULL) as early:
+    with subprocess.Popen([*COMMAND, *resume], env=ALONE, stdout=subprocess.DEVNULL) as early:
         time.sleep(generator.uniform(0, 2))
         early.kill()
-    jobs = [(resume, "", delay) for delay in generator.uniform(0, duration / 6, 4)]
-    jobs += [(resume, latest, delay) for delay in generator.uniform(0, 4 * duration / steps, 5)]
-    ends = [early.returncode] + [code for code, _ in run_and_kill([jobs[place] for place in generator.permutation(9)])]
+    kills = [Job(resume, delay=delay) for delay in generator.uniform(0, 1 / 6, 4)]
+    kills += [Job(resume, latest, delay=delay) for delay in generator.uniform(0, 4 / steps, 5)]
+    kills = [kills[index] for index in generator.permutation(9)]
+    (first, _), *killed_ends, (last, done) = run_and_kill([Job([*fit, str(whole)]), *kills, Job(resume, latest)])
+    assert (first, last, done) == (0, 0, steps)
+    ends = [early.returncode] + [code for code, _ in killed_ends]
     assert len(ends) == 10
     # Where the machine becomes faster meanwhile, the last of them may come to the end before it is killed.
     assert set(ends) <= {-signal.SIGKILL, 0}
     assert ends.count(-signal.SIGKILL) >= 8
-    subprocess.run([*command, *resume], env=ALONE, stdout=subprocess.DEVNULL, check=True)
+    assert_same_files(killed, whole, "decoupling.npz")
 
-    for name in ("checkpoints/best.safetensors", "checkpoints/latest.safetensors", "metrics.jsonl", "decoupling.npz"):
+
+def test_mmin_killed_in_each_stage_and_resumed_ends_with_the_same_bits(make_table_experiment, tmp_path):
+    stages = {"teacher": {"steps": 40}, "student": {"steps": 40}}
+    settings = {"method.name": "mmin", "method.width": 8, "train.stages": stages, "train.validate_every": 20}
+    write_experiment(make_table_experiment(settings), tmp_path / "tiny.yaml")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    latest = str(killed / "checkpoints" / "latest.safetensors")
+    fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
+    resume = [*fit, str(killed), "--resume"]
+    generator = np.random.default_rng(0)
+    # Soon after the checkpoint of these steps.
+    kills = [Job(resume, latest, step, generator.uniform(0, 1 / 80)) for step in (4, 12, 20, 44, 52, 60)]
+    (first, _), *ends, (last, done) = run_and_kill([Job([*fit, str(whole)]), *kills, Job(resume, latest)])
+    assert (first, last, done) == (0, 0, 80)
+    assert {code for code, _ in ends} == {-signal.SIGKILL}
+    reached = [step for _, step in ends]
+    assert all(0 < step < 40 for step in reached[:3]), reached
+    assert all(40 < step < 80 for step in reached[3:]), reached
+    assert_same_files(killed, whole)
+
+
+def assert_same_files(killed: Path, whole: Path, *others: str) -> None:
+    """Checkpoints, log and other files of two runs hold the same bits, and nothing half-written is left behind."""
+    for name in ("checkpoints/best.safetensors", "checkpoints/latest.safetensors", "metrics.jsonl", *others):
         assert contents(killed / name) == contents(whole / name), name
-    # What a killed process was writing is not left behind.
     assert {path.name for path in (killed / "checkpoints").iterdir()} == {"best.safetensors", "latest.safetensors"}
 
 

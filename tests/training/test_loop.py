@@ -72,10 +72,10 @@ def stop_at(step: int) -> Show:
     """Ctrl-C right before a step."""
 
     def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
-        for each in steps:
-            if each == step:
+        for number in steps:
+            if number == step:
                 signal.raise_signal(signal.SIGINT)
-            yield each
+            yield number
 
     return show
 
@@ -84,7 +84,7 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_run(folder: Path, other: Path) -> None:
+def assert_same_run(folder: Path, other: Path, decoupled: bool = True) -> None:
     """Every weight, moment, random state and logged number, bit for bit."""
     for name in ("best", "latest"):
         tensors, facts = tensor_file.load(folder / "checkpoints" / f"{name}.safetensors")
@@ -96,6 +96,9 @@ def assert_same_run(folder: Path, other: Path) -> None:
     assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
     stages, other_stages = (json.loads((run / "cost.json").read_text())["stages"] for run in (folder, other))
     assert stages == other_stages
+    if not decoupled:
+        assert not (folder / "decoupling.npz").exists()
+        return
     with np.load(folder / "decoupling.npz") as stored, np.load(other / "decoupling.npz") as other_stored:
         names = {"step", "cases", "case", "coefficients", "norms", "cosines", "gramian", "copies"}
         assert names == set(stored) == set(other_stored)
@@ -234,17 +237,33 @@ def test_the_seed_decides_and_another_seed_decides_otherwise(make_experiment, tm
     assert first[0]["losses"] != other[0]["losses"]
 
 
-@pytest.mark.parametrize("name", ON_TASK_NETWORK)
-def test_every_method_goes_on_where_it_was(name, make_experiment, tmp_path):
-    experiment = make_experiment({"method.name": name, "train.steps": 3, "train.validate_every": 3})
+@pytest.mark.parametrize("name", [*ON_TASK_NETWORK, "rfnet"])
+def test_a_resumed_run_of_every_method_for_volumes_ends_with_the_same_bits(name, make_experiment, tmp_path):
+    settings = {"method.name": name, "train.steps": 3, "train.validate_every": 3}
+    experiment = make_experiment({**settings, **({"method.width": 0.25} if name == "rfnet" else {})})
     go(experiment, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         go(experiment, tmp_path / "parts", stop_at(2))
     go(experiment, tmp_path / "parts", resume=True)
-    whole, _ = tensor_file.load(tmp_path / "whole/checkpoints/latest.safetensors")
-    parts, _ = tensor_file.load(tmp_path / "parts/checkpoints/latest.safetensors")
-    assert len(whole) > 50
-    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+    assert_same_run(tmp_path / "parts", tmp_path / "whole", decoupled=name == "gmd")
+
+
+def test_mmin_stopped_in_each_stage_and_between_them_and_resumed_ends_with_the_same_bits(
+    make_table_experiment, tmp_path
+):
+    stages = {"teacher": {"steps": 3}, "student": {"steps": 3}}
+    settings = {"method.name": "mmin", "method.width": 8, "train.stages": stages}
+    experiment = make_table_experiment(settings)
+    done = go(experiment, tmp_path / "whole")
+    assert (done.step, done.stage_steps) == (6, {"teacher": 3, "student": 3})
+    for step in (2, 3, 5):  # In the teacher's stage, at its end, and in the student's stage.
+        with pytest.raises(KeyboardInterrupt):
+            go(experiment, tmp_path / "parts", stop_at(step), resume=True)
+        assert tensor_file.read_facts(tmp_path / "parts/checkpoints/latest.safetensors")["step"] == step
+    go(experiment, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole", decoupled=False)
+    logged = [line["stage"] for line in log_of(tmp_path / "parts") if "losses" in line]
+    assert logged == ["teacher"] * 3 + ["student"] * 3
 
 
 # ------------------------------------------------------------------------------------------------- steps
