@@ -160,10 +160,10 @@ def test_truncated_files_are_refused(tmp_path, folder_fault):
 
 def test_faults_are_one_clear_line(tmp_path, folder_fault):
     sequences(tmp_path)
-    listed = "labels.csd, sound.csd, vectors.csd, words.csd: say which is what"
+    listed = "labels.csd, sound.csd, vectors.csd, words.csd: name modalities and target"
     assert listed in folder_fault(tmp_path, modalities=None)
     assert listed in folder_fault(tmp_path, target=None)
-    assert "none.csd is not there" in folder_fault(tmp_path, modalities={"vision": "none.csd"})
+    assert "none.csd does not exist" in folder_fault(tmp_path, modalities={"vision": "none.csd"})
     assert "words.csd holds words, not numbers of 'text'" in folder_fault(tmp_path, modalities={"text": "words.csd"})
     assert "these have none: w/0" in folder_fault(tmp_path, modalities={"audio": "sound.csd"})
     assert read(tmp_path, modalities={"audio": "sound.csd"}, empty="drop").ids == ("v/0", "v/1")
@@ -191,5 +191,5 @@ def test_h5py_is_asked_for(tmp_path, monkeypatch, folder_fault):
 
 def test_a_folder_may_lack_the_file_of_a_modality_if_that_is_said(tmp_path, folder_fault):
     wanted = {**NAMES, "vision": "gone.csd"}
-    assert "gone.csd is not there" in folder_fault(sequences(tmp_path), modalities=wanted)
+    assert "gone.csd does not exist" in folder_fault(sequences(tmp_path), modalities=wanted)
     assert read(tmp_path, modalities=wanted, absent=True).modalities == ("text", "audio")

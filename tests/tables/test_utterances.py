@@ -65,7 +65,7 @@ def test_faults_are_one_clear_line(tmp_path, table_fault):
     path = conversations(tmp_path)
     audio = tmp_path / FOLDERS["audio"]
     assert "holds labels alone" in table_fault(path)
-    assert "features/none of vision is not there" in table_fault(path, modalities={"vision": "features/none"})
+    assert "features/none of vision does not exist" in table_fault(path, modalities={"vision": "features/none"})
     np.save(audio / "b_1.npy", np.ones(3))
     assert "audio differs in size between samples" in table_fault(path, modalities=FOLDERS)
     np.save(audio / "b_1.npy", np.ones((1, 1, 2)))

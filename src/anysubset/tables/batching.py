@@ -15,7 +15,7 @@ from anysubset.tables.table import Table, taken
 
 
 def batch_of(table: Table, indices: Sequence[int]) -> Batch:
-    """The batch of the samples with these indices, in this order; a modality that none of them has, has no key."""
+    """Make the batch of the samples with these indices, in this order; a modality that none of them has, has no key."""
     selected = torch.tensor(indices, dtype=torch.int64)
     inputs = {name: trimmed(taken(observed, selected, len(table))) for name, observed in table.inputs.items()}
     return Batch(
@@ -64,19 +64,19 @@ def members_of(groups: Sequence[str], ranks: Sequence[int]) -> list[list[int]]:
 
 
 def packed(order: Iterable[int], sizes: Sequence[int], batch: int) -> Iterator[list[int]]:
-    """Cut a sequence of groups into batches of up to `batch` samples; a larger group is a batch of its own.
+    """Divide a sequence of groups into batches of up to `batch` samples; a larger group is a batch of its own.
 
     Args:
         order: groups by number.
         sizes: samples of each group.
-        batch: samples aimed at.
+        batch: largest number of samples of a batch.
 
     >>> list(packed([0, 1, 2, 3], sizes=[2, 2, 5, 1], batch=4))
     [[0, 1], [2], [3]]
     """
     groups: list[int] = []
     for group in order:
-        if groups and sum(sizes[each] for each in groups) + sizes[group] > batch:
+        if groups and sum(sizes[member] for member in groups) + sizes[group] > batch:
             yield groups
             groups = []
         groups.append(group)
@@ -85,7 +85,7 @@ def packed(order: Iterable[int], sizes: Sequence[int], batch: int) -> Iterator[l
 
 
 def draw_groups(sizes: Sequence[int], batch: int, seed: int, first: int, last: int) -> Iterator[list[int]]:
-    """The groups of steps `first` up to, not including, `last`: every group once an epoch, shuffled anew each epoch.
+    """Yield the groups of each step from `first` to `last` - 1: every group once an epoch, shuffled anew each epoch.
 
     No batch reaches from one epoch into the next, so the last batch of an epoch may be small. How many batches an epoch
     has depends on its order; earlier epochs are therefore shuffled again to find the first step.
@@ -104,15 +104,15 @@ def draw_groups(sizes: Sequence[int], batch: int, seed: int, first: int, last: i
 def shared_groups(groups: Sequence[int], sizes: Sequence[int], shares: int) -> list[list[int]]:
     """Divide the groups of a batch into shares of about equal numbers of samples; a share may be empty.
 
-    The largest group goes first, each to the share that has the fewest samples so far. Within a share the groups keep
-    their order.
+    Groups are assigned from the largest to the smallest, always to the share with the fewest samples so far. Within a
+    share they keep their order.
 
     >>> shared_groups([0, 1, 2], sizes=[1, 5, 3], shares=2)
     [[1], [0, 2]]
     """
     loads = [0] * shares
     share_of: dict[int, int] = {}
-    for group in sorted(groups, key=lambda each: -sizes[each]):
+    for group in sorted(groups, key=lambda group: -sizes[group]):
         share_of[group] = loads.index(min(loads))
         loads[share_of[group]] += sizes[group]
     return [[group for group in groups if share_of[group] == share] for share in range(shares)]

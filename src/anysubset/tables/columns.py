@@ -58,11 +58,11 @@ class Options(ReadingSettings):
         """
         if self.modalities is None or not self.absent:
             return self.modalities
-        there = {name: stored for name, stored in self.modalities.items() if stored in in_file}
-        if not there:
+        available = {name: stored for name, stored in self.modalities.items() if stored in in_file}
+        if not available:
             wanted = ", ".join(self.modalities.values())
             raise InputError(f"has none of {wanted}; it has: {', '.join(map(str, in_file))}.")
-        return there
+        return available
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,12 @@ def ragged(sequences: Sequence[Array | None], what: str, valid: Sequence[Array] 
     Raises:
         InputError: if sequences differ in size.
     """
-    there = [sequence for sequence in sequences if sequence is not None and len(sequence)]
-    widths = sorted({sequence.shape[1:] for sequence in there})
+    present = [sequence for sequence in sequences if sequence is not None and len(sequence)]
+    widths = sorted({sequence.shape[1:] for sequence in present})
     if len(widths) > 1:
         raise InputError(f"{what} differs in size between samples: {shown(map(str, widths))}.")
-    time = max((len(sequence) for sequence in there), default=0)
-    kind = np.result_type(*{sequence.dtype for sequence in there}) if there else np.dtype(np.float32)
+    time = max((len(sequence) for sequence in present), default=0)
+    kind = np.result_type(*{sequence.dtype for sequence in present}) if present else np.dtype(np.float32)
     values = np.zeros((len(sequences), time, *(widths[0] if widths else (1,))), kind)
     steps = np.zeros((len(sequences), time), bool)
     for index, sequence in enumerate(sequences):

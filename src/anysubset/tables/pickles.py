@@ -1,4 +1,4 @@
-"""Tables in the pickles of sentiment analysis, recognised by what they hold.
+"""Tables in the pickles of sentiment analysis, recognised by their content.
 
 MMSA (MOSI, MOSEI, CH-SIMS; aligned or not): {train, valid, test} -> {text, text_bert, audio, vision, id,
 regression_labels, ...}, padding at the end. MulT, MFM, GMC and MultiBench: {train, valid, test} -> {text, audio,
@@ -23,10 +23,10 @@ BERT = 30522  # The vocabulary of bert-base-uncased, larger than that of bert-ba
 
 
 def from_pickle(content: Any, options: Options) -> Table:
-    """The table of what a pickle of one of these layouts holds.
+    """Make a table from the content of a pickle of one of these layouts.
 
     Raises:
-        InputError: if it has another layout, or is faulty.
+        InputError: if the content has another layout, or is faulty.
     """
     parts = content if isinstance(content, dict) else {}
     parts = {split_name(str(name)): part for name, part in parts.items()}
@@ -50,7 +50,10 @@ def from_pickle(content: Any, options: Options) -> Table:
 
 
 def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table:
-    """MMSA: lengths are the sums of BERT's mask, and the file's own where audio and vision are not aligned."""
+    """Make a table from MMSA's layout.
+
+    Lengths are the sums of BERT's mask, or where audio and vision are not aligned, those of the file.
+    """
     options.only("MMSA pickle", "modalities", "target", "kind", "column")
     ids, splits = ids_of(parts, "id")
     label = options.target or "regression_labels"
@@ -71,7 +74,7 @@ def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
         if f"{key}_lengths" in parts["train"]:
             valid = from_lengths(joined(parts, f"{key}_lengths"), len(ids), values.shape[1], f"{key}_lengths")
         elif mask is not None and values.shape[1] == mask.shape[1]:
-            # Without a word, nothing is aligned to words: what is there counts.
+            # A sample without words is not aligned to words; its own steps that are not zero are real.
             valid = mask if key == "text" else np.where(mask.any(axis=1, keepdims=True), mask, own)
         else:
             valid = own
@@ -82,7 +85,10 @@ def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
 
 
 def from_mask(bert: Array) -> Array:
-    """Which places BERT's mask says are real, by its sum: the first zero is no sign, for a full sentence has none."""
+    """Which tokens are real, (samples, time) bool, by the sum of BERT's mask.
+
+    The first zero of the mask cannot mark the end, since a sentence of full length has no zero.
+    """
     if bert.ndim != 3 or bert.shape[1] != 3:
         raise InputError(f"text_bert has the shape {bert.shape}, not (samples, 3, time): tokens, mask and segments.")
     mask = bert[:, 1]
@@ -90,12 +96,15 @@ def from_mask(bert: Array) -> Array:
 
 
 def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table:
-    """MulT, MFM, GMC, MultiBench: where all have one time, a sample starts at its first word that is not all zero."""
+    """Make a table from the layout of MulT, MFM, GMC and MultiBench.
+
+    If all modalities have equally many steps, a sample starts at its first word that is not all zero.
+    """
     options.only("MulT pickle", "modalities", "target", "kind", "column", "padding")
-    ids, splits = ids_of(parts, "id") if "id" in parts["train"] else numbered(parts)
+    ids, splits = ids_of(parts, "id") if "id" in parts["train"] else numbered_ids(parts)
     label = options.target or "labels"
     raw = numbers(joined(parts, label), label)
-    emotions = raw.ndim == 3 and raw.shape[2] == 2  # One-hot, an emotion a row, as in IEMOCAP.
+    emotions = raw.ndim == 3 and raw.shape[2] == 2  # One-hot, one row for each emotion, as in IEMOCAP.
     target = target_of(
         raw.argmax(axis=2) if emotions else raw, label, options.kind or ("classes" if emotions else "regression"),
         options.column,
@@ -113,7 +122,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
         side = options.padding or padded_side(leader)
         valid = real_steps(leader, side)
         if aligned and side != "none":
-            # Without a word, a modality starts at its own first step that is not all zero.
+            # In a sample without words, a modality starts at its own first step that is not all zero.
             valid = np.where(valid.any(axis=1, keepdims=True), valid, real_steps(values, side))
         if side == "end" and options.padding is None:
             notes.append(f"{name} is padded at the end, where this layout usually has it at the front.")
@@ -125,7 +134,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
 
 
 def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
-    """MAG-BERT: sequences as long as they are; text is words, which are not encoded here."""
+    """Make a table from MAG-BERT's layout: sequences without padding; text that consists of words is left out."""
     options.only("MAG-BERT pickle", "modalities", "kind", "column")
     entries = [entry for part in parts.values() for entry in part]
     try:
@@ -135,26 +144,26 @@ def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
     except (ValueError, TypeError):
         raise InputError("is a pickle of lists, but not of ((words, vision, audio), label, segment).") from None
     numeric = all(np.asarray(stream["text"]).dtype.kind == "f" for stream in streams)
-    here = SENTIMENT if numeric else SENTIMENT[1:]
+    available = SENTIMENT if numeric else SENTIMENT[1:]
     notes = [] if numeric else ["text is words here, not numbers, and was left out."]
     columns = {}
-    for name, key in (options.asked(here) or {name: name for name in here}).items():
-        if key not in here:
-            raise InputError(f"has no modality {key!r}; it has: {', '.join(here)}.")
+    for name, key in (options.asked(available) or {name: name for name in available}).items():
+        if key not in available:
+            raise InputError(f"has no modality {key!r}; it has: {', '.join(available)}.")
         columns[name] = ragged([matrix(stream[key], key) for stream in streams], key)
     target = target_of(labels, "labels", options.kind or "regression", options.column)
     splits = {}
-    place = 0
+    start = 0
     for name, part in parts.items():
-        splits[name] = ids[place : place + len(part)]
-        place += len(part)
+        splits[name] = ids[start : start + len(part)]
+        start += len(part)
     return assemble(
         "MAG-BERT pickle", ids, columns, target, options, videos_of(ids), checked("The file", splits), notes
     )
 
 
 def matrix(raw: Any, what: str) -> Array:
-    """One sequence, (steps, size)."""
+    """Convert a sequence to an array (steps, size). Raises InputError for other shapes."""
     array = numbers(raw, what)
     if array.ndim != 2:
         raise InputError(f"{what} of a sample has the shape {array.shape}, not (steps, size).")
@@ -165,7 +174,11 @@ def matrix(raw: Any, what: str) -> Array:
 
 
 def modalities_of(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Mapping[str, str]:
-    """By modality the key of its array, as asked for, or those that are there of text, audio and vision."""
+    """Key of the array of each modality that the options name; by default those of text, audio and vision in the file.
+
+    Raises:
+        InputError: if the file lacks a named key, or has none of the default ones.
+    """
     keys = options.asked(parts["train"]) or {name: name for name in SENTIMENT if name in parts["train"]}
     for key in keys.values():
         if key not in parts["train"]:
@@ -176,14 +189,18 @@ def modalities_of(parts: Mapping[str, Mapping[str, Any]], options: Options) -> M
 
 
 def joined(parts: Mapping[str, Mapping[str, Any]], key: str) -> Array:
-    """The splits' arrays of a key, one after the other."""
+    """Concatenate the arrays of a key over the splits.
+
+    Raises:
+        InputError: if the key is absent, or numbers of samples or shapes differ.
+    """
     if key not in parts["train"]:
         raise InputError(f"has no key {key!r}; it has: {', '.join(map(str, parts['train']))}.")
     leader = "id" if "id" in parts["train"] else "labels"
     for name, part in parts.items():
-        found, wanted = samples_in(part[key], key), samples_in(part[leader], leader)
-        if found != wanted:
-            counts = f"{key} {found}, {leader} {wanted}"
+        count, expected = samples_in(part[key], key), samples_in(part[leader], leader)
+        if count != expected:
+            counts = f"{key} {count}, {leader} {expected}"
             raise InputError(f"split {name!r} has different numbers of samples: {counts}.")
     arrays = [numbers(part[key], key) for part in parts.values()]
     shapes = {array.shape[1:] for array in arrays}
@@ -196,19 +213,19 @@ def joined(parts: Mapping[str, Mapping[str, Any]], key: str) -> Array:
 
 
 def ids_of(parts: Mapping[str, Mapping[str, Any]], key: str) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-    """The ids, in the order of the file, and the splits; an id that comes twice is refused with its splits."""
+    """Ids in the order of the file, and ids by split. Raises InputError if an id is repeated."""
     if key not in parts["train"]:
         raise InputError(f"has no key {key!r}; it has: {', '.join(map(str, parts['train']))}.")
     for part in parts.values():
         samples_in(part[key], key)
-    splits = {name: [sample_id(each) for each in part[key]] for name, part in parts.items()}
-    return [each for ids in splits.values() for each in ids], checked("The file", splits)
+    splits = {name: [sample_id(raw) for raw in part[key]] for name, part in parts.items()}
+    return [sample for ids in splits.values() for sample in ids], checked("The file", splits)
 
 
-def numbered(parts: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-    """Ids such as `train/0`, for files without any; they name no videos."""
+def numbered_ids(parts: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """Ids such as `train-0`, and ids by split, for files without ids; they name no videos."""
     splits = {
-        name: [f"{name}-{place}" for place in range(samples_in(part["labels"], "labels"))]
+        name: [f"{name}-{number}" for number in range(samples_in(part["labels"], "labels"))]
         for name, part in parts.items()
     }
-    return [each for ids in splits.values() for each in ids], checked("The file", splits)
+    return [sample for ids in splits.values() for sample in ids], checked("The file", splits)

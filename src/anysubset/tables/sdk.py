@@ -45,9 +45,10 @@ def read_sdk(folder: Path, options: Options) -> Table:
     """
     options.only("folder of .csd files", "modalities", "target", "kind", "column", "words", "split")
     if not options.modalities or not options.target:
-        here = ", ".join(sorted(path.name for path in folder.glob("*.csd")))
+        files_in_folder = ", ".join(sorted(path.name for path in folder.glob("*.csd")))
         raise InputError(
-            f"holds {here}: say which is what, as in modalities={{'text': 'words.csd'}}, target='labels.csd'."
+            f"holds {files_in_folder}: name modalities and target, as in modalities={{'text': 'words.csd'}}, "
+            "target='labels.csd'."
         )
     labels = read_csd(folder / options.target)
     files = options.asked([path.name for path in folder.glob("*.csd")])
@@ -58,7 +59,7 @@ def read_sdk(folder: Path, options: Options) -> Table:
         if any(values.dtype.kind not in "biuf" for values in stream.values.values()):
             raise InputError(f"{stream.name} holds words, not numbers of {name!r}: give it as words={stream.name!r}.")
     aligned = all(TURN.fullmatch(video) for video in labels.intervals)
-    videos = sorted(labels.intervals, key=in_turn)
+    videos = sorted(labels.intervals, key=video_and_number)
     segments = [(video, row) for video in videos for row in range(len(labels.intervals[video]))]
     ids = [sample_id(video) if aligned else f"{video}/{row}" for video, row in segments]
     rows = [labels.values[video].reshape(len(labels.intervals[video]), -1) for video in videos]
@@ -85,7 +86,7 @@ def read_sdk(folder: Path, options: Options) -> Table:
     return assemble(layout, ids, columns, target, options, groups, splits, notes)
 
 
-def in_turn(video: str) -> tuple[str, int]:
+def video_and_number(video: str) -> tuple[str, int]:
     """Sort key of `video[k]`: the video, then k as a number, so that `[10]` follows `[9]`."""
     turn = TURN.fullmatch(video)
     return (turn[1], int(turn[2])) if turn else (video, 0)
@@ -94,10 +95,12 @@ def in_turn(video: str) -> tuple[str, int]:
 def folds(path: Path, ids: list[str], videos: list[str]) -> Splits:
     """Read splits of videos from a file, and return those of the samples."""
     parts = read_splits(path)
-    owner = {video: name for name, part in parts.items() for video in part}
-    return checked("The folds", {
-        name: [sample for sample, video in zip(ids, videos, strict=True) if owner.get(video) == name] for name in parts
-    })  # fmt: skip
+    split_of = {video: split for split, part in parts.items() for video in part}
+    splits = {
+        split: [sample for sample, video in zip(ids, videos, strict=True) if split_of.get(video) == split]
+        for split in parts
+    }
+    return checked("The folds", splits)
 
 
 def read_csd(path: Path) -> Stream:
@@ -107,7 +110,7 @@ def read_csd(path: Path) -> Stream:
     except ImportError:
         raise InputError(f"{path.name} is HDF5, which needs h5py: pip install h5py.") from None
     if not path.is_file():
-        raise InputError(f"{path.name} is not there.")
+        raise InputError(f"{path.name} does not exist.")
     try:
         with h5py.File(path, "r") as file:
             roots = list(file)
@@ -157,20 +160,29 @@ def within(stream: Stream, video: str, start: float, end: float) -> Array | None
 
 
 def by_words(name: str, stream: Stream, words: Stream, samples: list[tuple[Any, ...]]) -> Column:
-    """A step for each word of each sample but pauses: the mean of the frames that overlap it, if there are any."""
+    """Align a stream to words: one step for each word but pauses, the mean of the frames that overlap it.
+
+    A word without such frames is a step that is not real.
+
+    Args:
+        name: of the modality.
+        stream: with the frames.
+        words: with the intervals of the words.
+        samples: video, start and end in seconds of each sample.
+    """
     sequences: list[Array | None] = []
     steps: list[Array] = []
     for video, start, end in samples:
         spoken = words_within(words, video, start, end)
-        found = [within(stream, video, max(start, first), min(end, last)) for first, last in spoken]
-        there = np.array([frames is not None and len(frames) > 0 for frames in found], dtype=bool)
+        by_word = [within(stream, video, max(start, first), min(end, last)) for first, last in spoken]
+        has_frames = np.array([frames is not None and len(frames) > 0 for frames in by_word], dtype=bool)
         with np.errstate(invalid="ignore"):  # Frames may hold both infinities; they are counted later.
-            means = [frames.mean(axis=0) for frames in found if frames is not None and len(frames)]
-        sequence = np.zeros((len(found), *means[0].shape)) if means else None
+            means = [frames.mean(axis=0) for frames in by_word if frames is not None and len(frames)]
+        sequence = np.zeros((len(by_word), *means[0].shape)) if means else None
         if sequence is not None:
-            sequence[there] = means
+            sequence[has_frames] = means
         sequences.append(sequence)
-        steps.append(there)
+        steps.append(has_frames)
     return ragged(sequences, name, steps)
 
 

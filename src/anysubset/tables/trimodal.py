@@ -1,15 +1,15 @@
-"""Utterances made from a seed: text that knows much, audio that knows less, and vision that knows little.
+"""Synthetic utterances, drawn from a seed: text is most informative of the sentiment, then audio, then vision.
 
-What an utterance is: a sentiment from -3 to 3, which each modality sees through noise of its own, as a direction among
-its values that is added to every step; beside it lie noise of each step and a habit of each video. Correlation with
-the sentiment is all that can be had from a modality, and it is built in (`CORRELATION`); so is that one in ten
-utterances is neutral, exactly 0. Missingness depends on the sentiment: vision is rarer where it is positive, audio
-where it is negative. So the cases of audio and of vision see other targets, and pull what they share apart as soon as
-the answers lie about the middle of the targets, which takes a few steps from where chance put them: the conflict that a
-method has to deal with. With complete samples there is none but what chance makes.
+Each utterance has a sentiment from -3 to 3. A modality observes it with noise and adds it to every step along a fixed
+direction, beside noise of each step and an offset of each video. The correlation of a modality with the sentiment is
+set by `CORRELATION`, and one in ten utterances is neutral, exactly 0.
 
-What it is not: language, speech or faces. A score on it says that the program works, and how a method behaves when one
-modality dominates; it says nothing about people.
+Missingness depends on the sentiment: vision is missing more often if it is positive, audio if it is negative. The cases
+of audio and vision therefore have different targets. Their gradients conflict once predictions are near the middle of
+the targets, a few steps after the random initialisation. With complete samples there is no conflict by design.
+
+The data are neither language, speech nor faces. A score on them shows that the program works and how a method behaves
+when one modality dominates; it says nothing about people.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,15 @@ from anysubset.tables.table import Origin, Table
 Array = NDArray[np.float32]
 
 MODALITIES = ("text", "audio", "vision")
-CORRELATION = {"text": 0.85, "audio": 0.5, "vision": 0.3}  # Of what a modality shows with the sentiment.
+CORRELATION = {"text": 0.85, "audio": 0.5, "vision": 0.3}  # Of a modality's observation with the sentiment.
 SIZES = {"text": 300, "audio": 5, "vision": 20}  # As many as in the usual files of CMU-MOSI.
-INFORMED = {"text": 0.0, "audio": -0.8, "vision": 0.8}  # How much likelier missing where positive; less where negative.
+# Relative change of the missing rate if the sentiment is positive; the opposite if it is negative.
+INFORMED = {"text": 0.0, "audio": -0.8, "vision": 0.8}
 
 SHARE_OF_ZEROS = 0.1
 SPREAD = 1.3  # Standard deviation of the sentiment before it is cut off at -3 and 3.
-SIGNAL = 4.0  # Length of what is added to each step, in the standard deviation of a step's noise.
-HABIT = 0.3  # Standard deviation of a value between videos, in the same unit.
+SIGNAL = 4.0  # Length of the vector added to each step, in standard deviations of a step's noise.
+HABIT = 0.3  # Standard deviation of the offset of a value between videos, in the same unit.
 FEWEST_STEPS = 3
 PER_VIDEO = 8
 
@@ -46,49 +47,53 @@ def trimodal(
     informed: Mapping[str, float] = INFORMED,
     seed: int = 0,
 ) -> Table:
-    """A table of utterances, eight to a video; target: sentiment, regression; groups: videos; splits: as counted.
+    """Draw a table of utterances, eight to a video. The target is the sentiment (regression), groups are the videos.
 
-    Each utterance depends on the seed, its split's place and its number there alone, and each modality has its own
-    number of steps. In `missing_splits` a modality is missing with probability `missing_rate` on average, but text
-    stays where nothing else would.
+    An utterance depends only on the seed, the position of its split and its number within the split. Modalities have
+    different numbers of steps. A sample keeps text if it would have no modality left.
 
     Args:
-        counts: utterances by split; default 480 to train, 80 for val, 160 for test.
-        sizes: by modality, the length of the vector of a step.
-        steps: the most that a modality of an utterance has.
-        missing_rate, missing_splits: how often a modality is missing, and where.
-        informed: by modality, how much likelier it is missing where the sentiment is positive, and how much less likely
-            where it is negative; empty for missing completely at random, and no conflict by design.
+        counts: number of utterances by split; by default 480 in train, 80 in val and 160 in test.
+        sizes: length of the vector of a step, by modality.
+        steps: largest number of steps of a modality.
+        missing_rate: mean probability that a modality is missing, up to 0.5.
+        missing_splits: splits in which modalities are missing.
+        informed: relative change of the missing rate of a modality if the sentiment is positive, and the opposite if it
+            is negative; empty for missing completely at random, without conflict by design.
+
+    Raises:
+        InputError: if an argument is out of range.
     """
     counts = {"train": 480, "val": 80, "test": 160} if counts is None else counts
-    refuse_wrong_input(counts, sizes, steps, missing_rate, missing_splits, seed)
+    check_arguments(counts, sizes, steps, missing_rate, missing_splits, seed)
     generator = np.random.default_rng([seed, 0])
     directions = {name: direction(generator, sizes[name]) for name in MODALITIES}
     ids: list[str] = []
     groups: list[str] = []
     target: list[float] = []
     splits: dict[str, tuple[str, ...]] = {}
-    shown: dict[str, list[tuple[int, Array]]] = {name: [] for name in MODALITIES}
-    for place, (split, count) in enumerate(counts.items()):
+    observations: dict[str, list[tuple[int, Array]]] = {name: [] for name in MODALITIES}
+    for split_number, (split, count) in enumerate(counts.items()):
         for number in range(count):
             video, clip = divmod(number, PER_VIDEO)
-            habits = habits_of(np.random.default_rng([seed, 1, place, video]), sizes)
-            generator = np.random.default_rng([seed, 2, place, number])
+            habits = habits_of(np.random.default_rng([seed, 1, split_number, video]), sizes)
+            generator = np.random.default_rng([seed, 2, split_number, number])
             sentiment = draw_sentiment(generator)
             sequences = {
-                name: show(generator, name, sentiment, directions[name], habits[name], steps) for name in MODALITIES
+                name: draw_sequence(generator, name, sentiment, directions[name], habits[name], steps)
+                for name in MODALITIES
             }
-            lost = draw_lost(generator, sentiment, missing_rate if split in missing_splits else 0.0, informed)
+            missing = draw_missing(generator, sentiment, missing_rate if split in missing_splits else 0.0, informed)
             for name in MODALITIES:
-                if name not in lost:
-                    shown[name].append((len(ids), sequences[name]))
+                if name not in missing:
+                    observations[name].append((len(ids), sequences[name]))
             groups.append(f"{split}_{video:03d}")
             ids.append(f"{groups[-1]}/{clip}")
             target.append(sentiment)
         splits[split] = tuple(ids[len(ids) - count :])
     return Table(
         ids=tuple(ids),
-        inputs={name: observed(found, steps) for name, found in shown.items() if found},
+        inputs={name: observed(sequences, steps) for name, sequences in observations.items() if sequences},
         target=torch.tensor(target),
         groups=tuple(groups),
         splits=splits,
@@ -97,57 +102,68 @@ def trimodal(
 
 
 def draw_sentiment(generator: np.random.Generator) -> float:
-    """From -3 to 3; exactly 0 where it is neutral, and never otherwise."""
+    """Draw a sentiment from -3 to 3; exactly 0 with probability `SHARE_OF_ZEROS`."""
     drawn = float(np.clip(SPREAD * generator.standard_normal(), -3, 3))
     return 0.0 if generator.random() < SHARE_OF_ZEROS else drawn
 
 
-def show(
+def draw_sequence(
     generator: np.random.Generator, name: str, sentiment: float, direction: Array, habit: Array, steps: int
 ) -> Array:
-    """(time, size): what one modality shows of a sentiment."""
+    """Draw the sequence of one modality, (time, size).
+
+    Args:
+        generator: of the utterance.
+        name: of the modality.
+        sentiment: of the utterance.
+        direction: (size,), along which the sentiment is added to every step.
+        habit: (size,), offset of the video.
+        steps: largest number of steps.
+    """
     correlation = CORRELATION[name]
     seen = correlation * sentiment / SPREAD + np.sqrt(1 - correlation**2) * generator.standard_normal()
     length = int(generator.integers(FEWEST_STEPS, steps + 1))
     noise = generator.standard_normal((length, len(direction)))
-    shown: Array = (SIGNAL * seen * direction + habit + noise).astype(np.float32)
-    return shown
+    sequence: Array = (SIGNAL * seen * direction + habit + noise).astype(np.float32)
+    return sequence
 
 
-def draw_lost(generator: np.random.Generator, sentiment: float, rate: float, informed: Mapping[str, float]) -> set[str]:
-    """The modalities that are missing."""
+def draw_missing(
+    generator: np.random.Generator, sentiment: float, rate: float, informed: Mapping[str, float]
+) -> set[str]:
+    """Draw the missing modalities of an utterance, never all of them."""
     draws = dict(zip(MODALITIES, generator.random(len(MODALITIES)).tolist(), strict=True))
-    lost = {
+    missing = {
         name for name in MODALITIES if draws[name] < rate * (1 + informed.get(name, 0.0) * float(np.sign(sentiment)))
     }
-    return lost - {"text"} if len(lost) == len(MODALITIES) else lost
+    return missing - {"text"} if len(missing) == len(MODALITIES) else missing
 
 
 def direction(generator: np.random.Generator, size: int) -> Array:
-    """(size,), of length 1."""
+    """Draw a direction, (size,), of length 1."""
     drawn = generator.standard_normal(size)
     unit: Array = (drawn / np.linalg.norm(drawn)).astype(np.float32)
     return unit
 
 
 def habits_of(generator: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, Array]:
-    """By modality, (size,): what all utterances of a video share."""
+    """Draw the offset of a video that all of its utterances share, (size,) by modality."""
     return {name: (HABIT * generator.standard_normal(sizes[name])).astype(np.float32) for name in MODALITIES}
 
 
-def observed(found: list[tuple[int, Array]], steps: int) -> Observed:
-    """Sequences and their places, as one modality of a table."""
-    width = found[0][1].shape[1]
-    values = np.zeros((len(found), steps, width), np.float32)
-    valid = np.zeros((len(found), steps), bool)
-    for place, (_, sequence) in enumerate(found):
-        values[place, : len(sequence)] = sequence
-        valid[place, : len(sequence)] = True
-    rows = torch.tensor([row for row, _ in found])
-    return Observed(torch.from_numpy(values), rows, torch.from_numpy(valid))
+def observed(sequences: list[tuple[int, Array]], steps: int) -> Observed:
+    """Make a modality from pairs of the index of a sample and its sequence (time, size), padded to `steps`."""
+    width = sequences[0][1].shape[1]
+    values = np.zeros((len(sequences), steps, width), np.float32)
+    valid = np.zeros((len(sequences), steps), bool)
+    for row, (_, sequence) in enumerate(sequences):
+        values[row, : len(sequence)] = sequence
+        valid[row, : len(sequence)] = True
+    indices = torch.tensor([index for index, _ in sequences])
+    return Observed(torch.from_numpy(values), indices, torch.from_numpy(valid))
 
 
-def refuse_wrong_input(
+def check_arguments(
     counts: Mapping[str, int],
     sizes: Mapping[str, int],
     steps: int,
@@ -155,14 +171,14 @@ def refuse_wrong_input(
     missing_splits: Sequence[str],
     seed: int,
 ) -> None:
-    """Before anything is drawn."""
+    """Raise InputError if an argument of `trimodal` is out of range."""
     if not counts or min(counts.values()) < 1:
         raise InputError(f"The counts are {dict(counts)}. Give at least one utterance to each split.")
     if set(sizes) != set(MODALITIES) or min(sizes.values()) < 1:
-        raise InputError(f"The sizes are {dict(sizes)}. Give each of {', '.join(MODALITIES)} at least one.")
+        raise InputError(f"The sizes are {dict(sizes)}. Give at least one value to {', '.join(MODALITIES)} each.")
     if steps < FEWEST_STEPS:
-        raise InputError(f"The most steps are {steps}. Give {FEWEST_STEPS} or more.")
-    # A rate of 1/2 already takes vision away from nine positive utterances in ten.
+        raise InputError(f"The largest number of steps is {steps}. Give {FEWEST_STEPS} or more.")
+    # At a rate of 1/2, nine in ten positive utterances already lack vision.
     if not 0 <= missing_rate <= 0.5:
         raise InputError(f"The missing rate is {missing_rate}. Give 0 to 0.5.")
     if seed < 0:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 
-KINDS = "biufcSU"  # Kinds of dtypes whose bytes are plain numbers or text.
+KINDS = "biufcSU"  # Kinds of dtypes that consist of plain numbers or text.
 DEEPEST = 50  # Nested containers; the supported layouts need six.
 
 

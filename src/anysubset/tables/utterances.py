@@ -19,17 +19,17 @@ from anysubset.tables.table import Table
 
 
 def is_conversations(content: Any) -> bool:
-    """Whether a pickle's content has this layout."""
+    """True if the content of a pickle has this layout."""
     return isinstance(content, list | tuple) and len(content) == 7 and isinstance(content[0], dict)
 
 
 def from_conversations(path: Path, content: Any, options: Options) -> Table:
-    """The table of a label pickle and of the folders of modalities that `options.modalities` names beside it.
+    """Make a table from a label pickle and the folders of modalities beside it, which `options.modalities` names.
 
-    Utterances keep the order of the pickle, which is that of the conversation.
+    Utterances are in the order of the pickle, which is that of the conversation.
 
     Raises:
-        InputError: if no folders are named, or anything is faulty.
+        InputError: if no folders are named, or a file is faulty.
     """
     options.only("GCNet label pickle", "modalities", "kind")
     if not options.modalities:
@@ -41,30 +41,33 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
     if not isinstance(labels, dict) or not videos:
         raise InputError("holds no utterances, or no labels by video.")
     for video in videos:
-        found, labelled = (samples_in(each.get(video, []), f"video {text(video)!r}") for each in (utterances, labels))
-        if found != labelled:
-            raise InputError(f"video {text(video)!r} has {found} utterances and {labelled} labels.")
-    names = [(text(video), text(each)) for video in videos for each in utterances[video]]
-    ids = [f"{video}/{each.removeprefix(video).lstrip('_') or each}" for video, each in names]
+        spoken, labelled = (
+            samples_in(by_video.get(video, []), f"video {text(video)!r}") for by_video in (utterances, labels)
+        )
+        if spoken != labelled:
+            raise InputError(f"video {text(video)!r} has {spoken} utterances and {labelled} labels.")
+    names = [(text(video), text(name)) for video in videos for name in utterances[video]]
+    ids = [f"{video}/{name.removeprefix(video).lstrip('_') or name}" for video, name in names]
     target = target_of(np.concatenate([numbers(labels[video], "labels").reshape(-1) for video in videos]), "labels")
     check_videos(content[4:])
-    owner = {text(video): name for name, part in zip(USUAL, content[4:], strict=True) for video in part}
-    of_split = {
-        name: [each for each, (video, _) in zip(ids, names, strict=True) if owner.get(video) == name] for name in USUAL
+    split_of = {text(video): split for split, part in zip(USUAL, content[4:], strict=True) for video in part}
+    splits = {
+        split: [sample for sample, (video, _) in zip(ids, names, strict=True) if split_of.get(video) == split]
+        for split in USUAL
     }
     columns = {}
     folders = [folder for folder in options.modalities.values() if (path.parent / folder).is_dir()]
     for name, folder in (options.asked(folders) or {}).items():
-        place = path.parent / folder
-        if not place.is_dir():
-            raise InputError(f"the folder {place} of {name} is not there.")
-        columns[name] = stacked([utterance(place, each) for _, each in names], name)
+        location = path.parent / folder
+        if not location.is_dir():
+            raise InputError(f"the folder {location} of {name} does not exist.")
+        columns[name] = stacked([read_vector(location, utterance) for _, utterance in names], name)
     groups = [video for video, _ in names]
-    return assemble("GCNet utterances", ids, columns, target, options, groups, checked("The file", of_split))
+    return assemble("GCNet utterances", ids, columns, target, options, groups, checked("The file", splits))
 
 
 def check_videos(parts: Any) -> None:
-    """Refuses splits that are no sets of videos, and a video in two of them."""
+    """Raise InputError if splits are no sets of videos, or a video is in two of them."""
     if not all(isinstance(part, set | frozenset | list | tuple) for part in parts):
         raise InputError("has no sets of training, validation and test videos.")
     for first, second in ((0, 1), (0, 2), (1, 2)):
@@ -73,11 +76,11 @@ def check_videos(parts: Any) -> None:
             raise InputError(f"video {both[0]!r} is in two splits: {USUAL[first]!r} and {USUAL[second]!r}.")
 
 
-def utterance(folder: Path, name: str) -> Array | None:
-    """The vector of one utterance, (1, size), or None if it has none."""
+def read_vector(folder: Path, name: str) -> Array | None:
+    """Read the vector of one utterance, (1, size); None if it has no file."""
     file, frames = folder / f"{name}.npy", folder / name
     files = [file] if file.is_file() else sorted(frames.glob("*.npy")) if frames.is_dir() else []
-    arrays = [read_npy(each) for each in files]
+    arrays = [read_npy(path) for path in files]
     rows = [row for array in arrays for row in np.atleast_2d(array)]
     if len({row.shape for row in rows}) > 1 or any(array.ndim not in (1, 2) for array in arrays):
         raise InputError(f"{folder / name} has frames of different shapes, or of more than one dimension.")
@@ -89,7 +92,7 @@ def utterance(folder: Path, name: str) -> Array | None:
 
 
 def read_npy(path: Path) -> Array:
-    """The array in a file; objects are never unpickled."""
+    """Read the array of an `.npy` file; objects are never unpickled."""
     try:
         array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -97,9 +100,13 @@ def read_npy(path: Path) -> Array:
     return array
 
 
-def stacked(found: list[Array | None], what: str) -> Column:
-    """A column (samples, size) from rows of one width, or None where they are missing."""
-    column = ragged(found, what)
+def stacked(vectors: list[Array | None], what: str) -> Column:
+    """Make a modality from vectors (1, size), None where they are missing.
+
+    Raises:
+        InputError: if all are missing, or they differ in size.
+    """
+    column = ragged(vectors, what)
     if not column.values.shape[1]:
         raise InputError(f"{what} has no file for any utterance.")
-    return Column(column.values[:, 0], np.array([each is not None for each in found]))
+    return Column(column.values[:, 0], np.array([vector is not None for vector in vectors]))
