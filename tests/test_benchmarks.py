@@ -36,20 +36,20 @@ def test_every_contender_is_measured(sequences: dict[str, Any]):
     assert [experiment["cases"] for experiment in sequences["experiments"]] == ["random=5", "all"]
     missing = sequences["not_importable"]
     for experiment in sequences["experiments"]:
-        found = by_contender(experiment)
-        assert {"plain mean loss", "published style", *OURS} <= set(found)
-        assert {*found, *missing} == {"plain mean loss", "published style", "LibMTL", *TORCHJD, *OURS}
-        for result in found.values():
+        results = by_contender(experiment)
+        assert {"plain mean loss", "published style", *OURS} <= set(results)
+        assert {*results, *missing} == {"plain mean loss", "published style", "LibMTL", *TORCHJD, *OURS}
+        for result in results.values():
             assert result["ratio"]["min"] <= result["ratio"]["median"] <= result["ratio"]["max"]
             assert result["peak_bytes"] > 0
-    some, every = sequences["projections"]
-    assert 0 < some["conflicts"] < some["pairs"] == every["conflicts"]
-    assert {"ours", "published style"} <= {result["contender"] for result in some["results"]}
+    partly, fully = sequences["projections"]
+    assert 0 < partly["conflicts"] < partly["pairs"] == fully["conflicts"]
+    assert {"ours", "published style"} <= {result["contender"] for result in partly["results"]}
     assert sequences["environment"]["threads"] == 1
 
 
 @pytest.mark.slow
-def test_everyone_takes_the_same_step(sequences: dict[str, Any]):
+def test_all_contenders_take_the_same_step(sequences: dict[str, Any]):
     for experiment in sequences["experiments"]:
         assert experiment["conflicts"] > 0  # Else there is nothing to project.
         for name, result in by_contender(experiment).items():
@@ -63,7 +63,7 @@ def test_everyone_takes_the_same_step(sequences: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_flops_are_as_they_should_be(sequences: dict[str, Any]):
+def test_flops_agree_with_theory(sequences: dict[str, Any]):
     for experiment in sequences["experiments"]:
         flops = {name: result["flops"] for name, result in by_contender(experiment).items()}
         plain = flops["plain mean loss"]
@@ -81,7 +81,7 @@ def test_flops_are_as_they_should_be(sequences: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_less_is_held_where_rows_are_not_stored(sequences: dict[str, Any]):
+def test_streaming_needs_less_memory_than_stored_rows(sequences: dict[str, Any]):
     for experiment in sequences["experiments"]:
         peak = {name: result["peak_bytes"] for name, result in by_contender(experiment).items()}
         assert peak["plain mean loss"] < peak["ours, streamed"] < peak["ours, stored"] < peak["published style"]
@@ -90,19 +90,19 @@ def test_less_is_held_where_rows_are_not_stored(sequences: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_the_network_of_brats(tmp_path: Path):
+def test_the_brats_network_is_measured(tmp_path: Path):
     options = ("--network", "brats", "--quick", "--repeats", "1", "--only", "stored", "published")
     measured = run("engine.py", tmp_path / "engine.json", *options)
     for experiment in measured["experiments"]:
-        found = by_contender(experiment)
+        results = by_contender(experiment)
         assert experiment["parameters"] == 3_245_235
-        assert list(found) == ["plain mean loss", "published style", "ours, stored"]
-        assert found["ours, stored"]["error"] < 1e-4
-        assert found["ours, stored"]["peak_bytes"] < found["published style"]["peak_bytes"]
+        assert list(results) == ["plain mean loss", "published style", "ours, stored"]
+        assert results["ours, stored"]["error"] < 1e-4
+        assert results["ours, stored"]["peak_bytes"] < results["published style"]["peak_bytes"]
 
 
 @pytest.mark.slow
-def test_cost_against_modalities(tmp_path: Path):
+def test_the_cost_by_number_of_modalities_is_measured(tmp_path: Path):
     rows = run("modalities.py", tmp_path / "modalities.json", "--most", "4", "--draws", "2")["rows"]
     assert [row["modalities"] for row in rows] == [2, 3, 4]
     # M 2^(M-1): two of each single one and both, twelve, thirty-two.

@@ -1,4 +1,4 @@
-"""Branches that are batched or recomputed: the same gradients as the plain way, and none of the activations."""
+"""Batched and recomputed branches give the same gradients as plain encoders, and hold fewer activations."""
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -65,16 +65,16 @@ def inputs(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 
 
 def losses_on(head: Callable[[Tensor], Tensor], features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All seven cases; those with `b` pull the other way."""
-    found = {}
+    """Losses of all seven cases; the target of those with `b` is the opposite one."""
+    losses = {}
     for case in all_scenarios("abc"):
         fused = torch.stack([features[name] for name in case]).mean(dim=0)
-        found[scenario_name(case)] = (head(fused) - (-1) ** ("b" in case)).square().mean()
-    return found
+        losses[scenario_name(case)] = (head(fused) - (-1) ** ("b" in case)).square().mean()
+    return losses
 
 
 def step_of(network: Network, way: Way, x: Mapping[str, Tensor] | None = None) -> tuple[dict[str, float], list[Tensor]]:
-    """Coefficients and every `.grad` of one step, the branches had in some way."""
+    """Coefficients and all `.grad` of one step; `way` makes the branches."""
     gmd = GMD(network.shared(), rule=by_index)
     features = {name: way(gmd, network.branch, name, x) for name, x in (x or inputs()).items()}
     step = gmd.backward(losses_on(network.head, features))
@@ -86,10 +86,10 @@ def step_of(network: Network, way: Way, x: Mapping[str, Tensor] | None = None) -
     return step.coefficients, grads
 
 
-def assert_same(found: tuple[dict[str, float], list[Tensor]], expected: tuple[dict[str, float], list[Tensor]]) -> None:
-    assert found[0] == pytest.approx(expected[0], rel=1e-10)
+def assert_same(actual: tuple[dict[str, float], list[Tensor]], expected: tuple[dict[str, float], list[Tensor]]) -> None:
+    assert actual[0] == pytest.approx(expected[0], rel=1e-10)
     assert max(expected[0].values()) > 1.01
-    for one, other in zip(found[1], expected[1], strict=True):
+    for one, other in zip(actual[1], expected[1], strict=True):
         assert other.any()
         assert_close(one, other, rtol=1e-10, atol=1e-12)
 
@@ -98,20 +98,20 @@ def assert_same(found: tuple[dict[str, float], list[Tensor]], expected: tuple[di
 
 
 @both_ways
-def test_shared_layers_and_encoders_have_the_gradients_of_the_plain_way(way: Way):
+def test_shared_layers_and_encoders_get_the_same_gradients_with_branches(way: Way):
     network = Network().double()
     assert_same(step_of(network, way), step_of(network, plainly))
 
 
 @both_ways
-def test_dynamic_sharing_with_missing_modalities_in_the_batch_has_the_gradients_of_the_plain_way(way: Way):
+def test_dynamic_sharing_gets_the_same_gradients_with_branches_if_samples_lack_modalities(way: Way):
     names = ("a", "b")
     stems = {name: nn.Conv2d(1, 1, 1) for name in names}
     backbone = UNet(names, dimensions=2, width=0.25)
     network = DynamicSharing(names, backbone, nn.Conv2d(backbone.features, 1, 1), stems).double()
     present = {"a": torch.tensor([0, 1]), "b": torch.tensor([1, 2])}
     values = {name: torch.randn(2, 1, 16, 16, dtype=torch.float64) for name in names}
-    found = []
+    steps = []
     for chosen in (way, plainly):
         gmd = GMD(network.shared_parameters(), rule=by_index)
         features = {
@@ -122,13 +122,13 @@ def test_dynamic_sharing_with_missing_modalities_in_the_batch_has_the_gradients_
             answers, _ = network.output_of_case(features, case)
             losses[scenario_name(case)] = (answers - (-1) ** len(losses)).square().mean()
         coefficients = gmd.backward(losses).coefficients
-        found.append((coefficients, [values.grad for values in network.parameters()]))
+        steps.append((coefficients, [values.grad for values in network.parameters()]))
         network.zero_grad(set_to_none=True)
-    assert_same(*found)  # type: ignore[arg-type]  # Every parameter is reached.
+    assert_same(*steps)  # type: ignore[arg-type]  # Every parameter is reached.
 
 
 @both_ways
-def test_some_branches_may_be_cut_and_others_not(way: Way):
+def test_branches_and_plain_encoders_may_be_mixed(way: Way):
     network = Network().double()
 
     def only_b(gmd: GMD, function: Callable[..., Tensor], name: str, x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def test_branches_accumulate_over_micro_batches(way: Way):
 
 
 @both_ways
-def test_a_branch_that_no_loss_uses_is_left_alone(way: Way):
+def test_a_branch_that_no_loss_uses_gets_no_gradient(way: Way):
     network = Network().double()
     gmd = GMD(network.shared(), rule=by_index)
     features = {name: way(gmd, network.branch, name, x) for name, x in inputs().items()}
@@ -161,7 +161,7 @@ def test_a_branch_that_no_loss_uses_is_left_alone(way: Way):
 
 
 class Counted(torch.autograd.Function):
-    """The identity, which counts its backward passes."""
+    """Identity that counts its backward passes."""
 
     passes: list[str] = []  # noqa: RUF012
 
@@ -203,20 +203,20 @@ def test_a_compiled_branch_can_be_recomputed():
 # ----------------------------------------------------------------------------------------------- chance and autocast
 
 
-def test_dropout_is_drawn_alike_both_times_and_chance_moves_on_as_ever():
+def test_dropout_is_the_same_in_both_forward_passes_and_the_random_state_advances_as_usual():
     network = Network(nn.Linear(4, 4), nn.Dropout(0.5), nn.Tanh()).double()
-    found, states = [], []
+    steps, states = [], []
     for way in (plainly, recomputed):
         torch.manual_seed(3)
-        found.append(step_of(network, way))
+        steps.append(step_of(network, way))
         states.append(torch.get_rng_state())
-    assert_same(found[1], found[0])
+    assert_same(steps[1], steps[0])
     assert torch.equal(states[0], states[1])
     torch.manual_seed(4)
-    assert step_of(network, plainly)[0] != pytest.approx(found[0][0], rel=1e-3)  # Dropout did something.
+    assert step_of(network, plainly)[0] != pytest.approx(steps[0][0], rel=1e-3)  # Dropout did something.
 
 
-def test_what_is_drawn_after_a_branch_does_not_depend_on_when_it_is_recomputed():
+def test_draws_after_a_branch_do_not_depend_on_when_it_is_recomputed():
     network = Network(nn.Linear(4, 4), nn.Dropout(0.5)).double()
     gmd = GMD(network.shared())
     features = {name: gmd.recomputed(network.branch, name, x) for name, x in inputs().items()}
@@ -226,7 +226,7 @@ def test_what_is_drawn_after_a_branch_does_not_depend_on_when_it_is_recomputed()
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_autocast_is_as_it_was_when_a_branch_is_recomputed_and_off_again_afterwards():
+def test_a_branch_is_recomputed_under_the_autocast_of_its_forward_pass():
     layer = nn.Linear(2, 2)
     gmd = GMD(layer.parameters())
     seen = []
@@ -275,13 +275,13 @@ def test_without_grad_a_branch_is_its_plain_output(way: Way):
     gmd = GMD(network.shared())
     x = inputs()["a"]
     with torch.no_grad():
-        found = way(gmd, network.branch, "a", x)
-        assert_close(found, network.branch("a", x), rtol=0, atol=0)
-    assert not found.requires_grad
+        output = way(gmd, network.branch, "a", x)
+        assert_close(output, network.branch("a", x), rtol=0, atol=0)
+    assert not output.requires_grad
     assert gmd.branches == []
 
 
-def test_what_needs_no_gradient_is_no_branch():
+def test_an_output_that_needs_no_gradient_is_no_branch():
     gmd = GMD(Network().shared())
     x = torch.ones(2)
     assert gmd.batched(x) is x
@@ -312,7 +312,7 @@ def test_streaming_refuses_branches(way: Way):
 
 
 class Held:
-    """Stands for one saved tensor, and lives as long as autograd holds it; how many do, and how many did at most."""
+    """Replaces a tensor that autograd saves; counts how many exist, and the maximum."""
 
     alive: "weakref.WeakSet[Held]" = weakref.WeakSet()  # noqa: RUF012
     most = 0
@@ -324,7 +324,7 @@ class Held:
 
 
 def saved_by(network: Network, way: Way) -> tuple[int, int, int]:
-    """Saved tensors: after the three branches; at most when one is saved during the backward pass; after it."""
+    """Number of saved tensors: after the three branches, at most during the backward pass, and after it."""
     gmd = GMD(network.shared())
     with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
         features = {name: way(gmd, network.branch, name, x) for name, x in inputs().items()}
@@ -341,15 +341,15 @@ def test_only_one_recomputed_branch_has_its_activations_at_a_time():
     # Each branch keeps twenty-one outputs of tanh, and what its two layers need.
     assert plain >= 3 * 22
     assert (most, left) == (0, 0)
-    kept, most, left = saved_by(network, recomputed)
-    assert kept == 0
+    forward, most, left = saved_by(network, recomputed)
+    assert forward == 0
     # One branch at a time, while the private encoders (input and tanh) wait for their gradient.
     assert plain / 3 <= most <= plain / 3 + 2 * 3
     assert left == 0
 
 
 @pytest.mark.parametrize("way", [plainly, batched, recomputed])
-def test_after_a_step_nothing_of_a_branch_is_kept(way: Way):
+def test_a_branch_is_freed_after_the_step(way: Way):
     network = Network().double()
     gmd = GMD(network.shared())
     activations: list[weakref.ref[Tensor]] = []
@@ -372,8 +372,8 @@ def test_after_a_step_nothing_of_a_branch_is_kept(way: Way):
 
 
 def ways_to_train(build: Callable[[Callable[..., Tensor], GMD, nn.Module, nn.Module], dict[str, Tensor]]) -> None:
-    """Plainly, batched and recomputed, two layers get the same gradients."""
-    found = []
+    """Assert that two layers get the same gradients from plain, batched and recomputed branches."""
+    gradients = []
     for way in ("plainly", "batched", "recomputed"):
         torch.manual_seed(0)
         low, high = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
@@ -385,9 +385,9 @@ def ways_to_train(build: Callable[[Callable[..., Tensor], GMD, nn.Module, nn.Mod
             return gmd.batched(function(x)) if way == "batched" else gmd.recomputed(function, x)
 
         gmd.backward(build(cut, gmd, low, high))
-        found.append([parameter.grad for parameter in (*low.parameters(), *high.parameters())])
-    for other in found[1:]:
-        assert_close(other, found[0], rtol=1e-12, atol=1e-12)
+        gradients.append([parameter.grad for parameter in (*low.parameters(), *high.parameters())])
+    for other in gradients[1:]:
+        assert_close(other, gradients[0], rtol=1e-12, atol=1e-12)
 
 
 POINTS = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
@@ -402,7 +402,7 @@ def test_a_branch_may_be_computed_from_another():
     ways_to_train(build)
 
 
-def test_branches_may_stand_on_one_stem_and_losses_may_see_it_too():
+def test_branches_and_losses_may_use_one_common_stem():
     def build(cut, gmd, low, high):
         stem = low(POINTS).tanh()
         u, v = cut(lambda x: high(x).tanh(), stem), cut(lambda x: high(x).sin(), stem)

@@ -1,4 +1,4 @@
-"""What a step costs, counted and not timed: floating-point operations, passes through an encoder, and memory.
+"""Cost of a step, counted instead of timed: floating-point operations, passes through an encoder, and memory.
 
 Operations are those of torch's FlopCounterMode: products and convolutions, forward and backward. In units of the
 forward pass F of the backbone on one modality, four modalities and all 15 cases, a plain mean loss takes 4 F forward
@@ -31,7 +31,7 @@ Way = Callable[[DynamicSharing, dict[str, Tensor]], object]
 
 
 class Encoder(nn.Module):
-    """A private U-Net: as costly as the backbone."""
+    """A private U-Net, as costly as the backbone."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """A backbone whose cost is counted quickly."""
+    """A small backbone, whose cost is counted quickly."""
 
     features = 4
 
@@ -79,7 +79,7 @@ def plain_mean(network: DynamicSharing, losses: dict[str, Tensor]) -> None:
 
 
 def published(network: DynamicSharing, losses: dict[str, Tensor]) -> None:
-    """As PCGrad-style code does: a backward pass through everything for each case, the graph retained."""
+    """Rows as in PCGrad-style code: one backward pass per case through the whole retained graph."""
     for loss in losses.values():
         network.zero_grad()
         loss.backward(retain_graph=True)
@@ -90,7 +90,7 @@ def decoupled(jacobian: Callable[..., Jacobian] = Stored) -> Way:
 
 
 def operations(network: DynamicSharing, cases: Sequence[Scenario], way: Way, size: int = 32) -> int:
-    """Of one step, from the inputs to `.grad`."""
+    """FLOPs of one step, from the inputs to `.grad`."""
     with FlopCounterMode(display=False) as counter:
         way(network, losses_of(network, cases, size))
     network.zero_grad()
@@ -124,7 +124,7 @@ def test_five_drawn_cases_cost_about_two_plain_steps():
     assert 1.9 <= ours / plain <= 2.2
 
 
-def test_encoders_as_costly_as_the_backbone_are_not_paid_for_by_the_case():
+def test_costly_encoders_are_not_differentiated_once_per_case():
     network = sharing(unet(), {name: Encoder(name) for name in NAMES})
     light = operations(sharing(unet()), ALL, plain_mean)
     plain = operations(network, ALL, plain_mean)
@@ -137,7 +137,7 @@ def test_encoders_as_costly_as_the_backbone_are_not_paid_for_by_the_case():
 
 
 class Counted(torch.autograd.Function):
-    """The identity, which counts its backward passes."""
+    """Identity that counts its backward passes."""
 
     passes: list[str] = []  # noqa: RUF012
 
@@ -162,7 +162,7 @@ class CountedStem(nn.Conv2d):
         return counted
 
 
-def test_an_encoder_is_differentiated_once_a_step_whatever_the_cases():
+def test_an_encoder_is_differentiated_once_per_step_for_any_cases():
     network = sharing(Convolutions(), {name: CountedStem(name) for name in NAMES})
     for cases in (ALL, all_scenarios(NAMES, missing=1)):
         Counted.passes.clear()
@@ -177,7 +177,7 @@ def test_an_encoder_is_differentiated_once_a_step_whatever_the_cases():
 
 
 class LiveBytes(TorchDispatchMode):
-    """How many bytes of storage that was allocated under it live at a time, at most.
+    """Maximum number of bytes of the storages that were allocated under it and exist at the same time.
 
     Each operation, of a forward or a backward pass, hands its outputs to this mode. A storage that was not seen before
     is counted from then on until its last tensor is gone, wherever that was held: views count once, what was there
@@ -191,15 +191,15 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for given in tree_leaves((args, kwargs)):
-            self.note(given, 0)
-        found = func(*args, **(kwargs or {}))
-        for made in tree_leaves(found):
-            self.note(made, 1)
-        return found
+        for tensor in tree_leaves((args, kwargs)):
+            self.note(tensor, 0)
+        outputs = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(outputs):
+            self.note(tensor, 1)
+        return outputs
 
     def note(self, value: object, new: int) -> None:
-        """Counts a storage, if it is a new one; forgets it when it goes."""
+        """Count a new storage until it is freed."""
         if isinstance(value, Tensor):
             storage = value.untyped_storage()
             key, size = storage._cdata, new * storage.nbytes()
@@ -209,12 +209,12 @@ class LiveBytes(TorchDispatchMode):
                 self.peak = max(self.peak, self.live)
 
     def forget(self, key: int, size: int) -> None:
-        """Its last tensor is gone."""
+        """Subtract a storage whose last tensor was freed."""
         del self.seen[key]
         self.live -= size
 
 
-def test_the_measure_counts_what_lives_and_views_once():
+def test_the_memory_counter_counts_live_storages_once():
     old = torch.zeros(1000)
     with LiveBytes() as memory:
         old.add_(1)
@@ -235,7 +235,7 @@ def test_the_measure_counts_what_lives_and_views_once():
 
 
 def peak(network: DynamicSharing, way: Way) -> int:
-    """Bytes at most during one step, beyond the parameters."""
+    """Maximum number of bytes during one step, without the parameters."""
     with LiveBytes() as memory:
         way(network, losses_of(network, ALL, size=16))
     network.zero_grad()
@@ -248,7 +248,7 @@ def peak(network: DynamicSharing, way: Way) -> int:
     [(Stored, 1.2 * 15), (Streamed, 3.0)],
     ids=["stored", "streamed"],
 )
-def test_beyond_a_plain_step_memory_is_that_of_the_rows(jacobian: Callable[..., Jacobian], allowed: float):
+def test_gmd_needs_only_the_memory_of_the_rows_beyond_a_plain_step(jacobian: Callable[..., Jacobian], allowed: float):
     network = sharing(unet(width=0.5))
     gradient = 4 * sum(values.numel() for values in network.shared_parameters())
     plain = peak(network, plain_mean)

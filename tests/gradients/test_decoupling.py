@@ -39,7 +39,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def losses_of(s: Tensor, gradients: Mapping[str, tuple[float, ...]]) -> dict[str, Tensor]:
-    """Losses with these gradients at s = 0, where d sin(s) = 1."""
+    """Losses with the given gradients at s = 0, since the derivative of sin(s) is 1 there."""
     assert not s.any()
     return {case: sin_along(s, gradient) for case, gradient in gradients.items()}
 
@@ -70,7 +70,7 @@ def test_mean_is_the_default_reduction():
     assert grad_of(s) == pytest.approx([3.2, 2.8], abs=1e-12)
 
 
-def test_coefficients_stand_under_the_name_of_their_case():
+def test_coefficients_are_labelled_by_case():
     # T3. Coefficients 1 + 6/100 and 1 + 6/1 for every seed, and for both orders of the keys.
     for seed, cases in itertools.product(range(50), itertools.permutations(STRONG_AND_WEAK)):
         s = parameter(0, 0)
@@ -82,7 +82,7 @@ def test_coefficients_stand_under_the_name_of_their_case():
         assert grad_of(s) == pytest.approx([3.2, 2.8], abs=1e-12)
 
 
-def test_the_opposed_case_is_found_by_name_among_three():
+def test_the_opposed_case_among_three_has_the_largest_coefficient():
     # T2. Whatever the order, g1 counts 1 + 2 + 2 = 5 times; g2 and g3 count once for themselves, .16 or .4 times for
     # g1, and 0 or .2 times for each other.
     for seed, cases in itertools.product(range(10), itertools.permutations(ONE_AGAINST_TWO)):
@@ -93,7 +93,7 @@ def test_the_opposed_case_is_found_by_name_among_three():
         assert {round(coefficients["left"], 9), round(coefficients["right"], 9)} <= {1.16, 1.36, 1.4, 1.6}
 
 
-def test_the_record_holds_norms_and_cosines_by_hand():
+def test_norms_and_cosines_equal_values_worked_out_by_hand():
     # T1 and a third case without gradient. |g1| = 10, |g2| = 1, g1.g2 = -6: cosine -.6; a length of 0 gives 0.
     s = parameter(0, 0)
     step = GMD([s]).backward(losses_of(s, {**STRONG_AND_WEAK, "silent": (0, 0)}))
@@ -115,7 +115,7 @@ def test_the_record_holds_norms_and_cosines_by_hand():
     assert step.coefficients == pytest.approx({"strong": 1.06, "weak": 7, "silent": 1}, abs=1e-12)
 
 
-def test_the_callback_gets_the_record_of_every_step_after_grad_is_filled():
+def test_the_callback_is_called_in_every_step_after_grad_is_filled():
     s = parameter(0, 0)
     seen: list[tuple[Decoupling, list[float]]] = []
     gmd = GMD([s], callback=lambda step: seen.append((step, grad_of(s))))
@@ -125,13 +125,13 @@ def test_the_callback_gets_the_record_of_every_step_after_grad_is_filled():
     assert [grad for _, grad in seen] == [pytest.approx([3.2, 2.8]), pytest.approx([6.4, 5.6])]
 
 
-def test_nobody_has_to_listen():
+def test_the_callback_is_optional():
     # T11.
     s = parameter(0, 0)
     assert GMD([s], callback=None).backward(losses_of(s, STRONG_AND_WEAK)).cases == ("strong", "weak")
 
 
-def test_cases_may_be_named_by_anything_hashable():
+def test_any_hashable_may_name_a_case():
     s = parameter(0, 0)
     losses = {("t1",): sin_along(s, (10, 0)), ("t1", "flair"): sin_along(s, (-0.6, 0.8))}
     step = GMD([s]).backward(losses)
@@ -154,12 +154,12 @@ def test_grad_is_the_weighted_sum_of_the_rows_under_every_rule(name: str):
 
     shared = list(torch_layer.parameters())
     step = GMD(shared, rule=RULES[name]).backward(losses())
-    found = [values.grad for values in shared]
+    actual = [values.grad for values in shared]
     expected = [torch.zeros_like(values) for values in shared]
     for case, loss in losses().items():
         for total, gradient in zip(expected, torch.autograd.grad(loss, shared), strict=True):
             total += step.coefficients[case] * gradient / 4
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         close(one, other)
     assert (max(step.coefficients.values()) > 1) == (name != "none")
 
@@ -168,7 +168,7 @@ def test_grad_is_the_weighted_sum_of_the_rows_under_every_rule(name: str):
 
 
 @pytest.mark.parametrize(("reduction", "s_grad", "n_grad"), [("mean", 1, 2 / 3), ("sum", 3, 2)], ids=["mean", "sum"])
-def test_without_conflict_the_reduction_is_all_that_happens(reduction: str, s_grad: float, n_grad: float):
+def test_without_conflict_grad_is_the_plain_sum_or_mean(reduction: str, s_grad: float, n_grad: float):
     # T6. Losses s + n, s + n, s: on s the rows are 1, 1, 1; coefficients 1, 1, 1; s gets 3 and n gets 2, over 1 or 3.
     s, n = parameter(0), parameter(0)
     step = GMD([s], reduction=reduction).backward({"a": (s + n).sum(), "b": (s + n).sum(), "c": s.sum()})
@@ -200,7 +200,7 @@ def test_summed_parameters_receive_the_sum_as_in_the_released_code():
         ("all", "mean", True, -0.25, 1.5),
     ],
 )
-def test_where_conflict_is_measured_and_what_is_averaged(
+def test_conflict_is_measured_on_shared_parameters_and_the_reduction_applies_to_all(
     conflict: str, reduction: str, summed: bool, s_grad: float, n_grad: float
 ):
     # T8. Losses s + n and -s.
@@ -214,7 +214,7 @@ def test_where_conflict_is_measured_and_what_is_averaged(
     assert grad_of(n) == pytest.approx([n_grad])
 
 
-def test_the_plain_sum_is_the_ablation():
+def test_undecoupled_gives_the_plain_sum():
     # T8 without decoupling: s gets 1 - 1, n gets 1.
     s, n = parameter(0), parameter(0)
     gmd = GMD([s], rule=undecoupled, reduction="sum")
@@ -223,7 +223,7 @@ def test_the_plain_sum_is_the_ablation():
     assert grad_of(n) == [1]
 
 
-def test_an_unknown_word_is_refused_with_the_choices():
+def test_an_unknown_option_is_refused_with_the_choices():
     # T5.
     with pytest.raises(InputError, match=r"Unknown reduction 'bogus'\. Choose from: mean, sum"):
         GMD([parameter(0)], reduction="bogus")
@@ -231,14 +231,14 @@ def test_an_unknown_word_is_refused_with_the_choices():
         GMD([parameter(0)], on_nonfinite="ignore")
 
 
-def test_something_must_be_shared():
+def test_gmd_without_shared_parameters_is_refused():
     frozen = parameter(0).requires_grad_(False)
     for shared in ([], [frozen]):
         with pytest.raises(ValueError, match="at least one shared parameter"):
             GMD(shared)
 
 
-def test_frozen_parameters_take_no_part():
+def test_frozen_parameters_are_ignored():
     s, frozen = parameter(0, 0), parameter(0, 0).requires_grad_(False)
     losses = {case: sin_along(s + frozen, gradient) for case, gradient in STRONG_AND_WEAK.items()}
     assert GMD([frozen, s]).backward(losses).norms == pytest.approx({"strong": 10, "weak": 1})
@@ -249,7 +249,7 @@ def test_frozen_parameters_take_no_part():
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_a_broken_gradient_is_named_and_nothing_is_touched(broken: float):
+def test_a_nonfinite_gradient_is_named_and_no_grad_is_changed(broken: float):
     # T10. d(s0) = (1, 0) is sound, d(broken * s0) is not.
     s, n = parameter(0, 0), parameter(0)
     n.grad = torch.tensor([5.0], dtype=torch.float64)
@@ -260,7 +260,7 @@ def test_a_broken_gradient_is_named_and_nothing_is_touched(broken: float):
     assert n.grad.tolist() == [5]
 
 
-def test_every_broken_case_is_named():
+def test_every_case_with_a_nonfinite_gradient_is_named():
     s = parameter(0, 0)
     losses = {"first": s[0] * torch.inf, "sound": s[1], "last": s[1] * torch.nan}
     with pytest.raises(NonFiniteGradientError, match=r"inf or NaN: first, last\.$"):
@@ -303,7 +303,7 @@ def test_a_summed_parameter_that_no_case_uses_keeps_its_grad():
     assert r.grad is None
 
 
-def test_the_gradient_is_added_to_what_is_there():
+def test_the_gradient_is_added_to_an_existing_grad():
     # T14. 1 + 2.
     q = parameter(0)
     q.grad = torch.tensor([1.0], dtype=torch.float64)
@@ -391,7 +391,7 @@ def test_the_same_seed_gives_the_same_steps_and_another_seed_others():
     assert len(set(map(tuple, runs[0]))) > 1
 
 
-def test_the_global_chance_is_neither_used_nor_moved():
+def test_the_global_random_state_is_neither_used_nor_changed():
     s = parameter(0, 0)
     before = torch.get_rng_state()
     for rule in RULES.values():
@@ -484,7 +484,7 @@ def test_two_cases_have_the_coefficients_of_torchjd():
     assert conflicts > 10
 
 
-def test_three_cases_have_coefficients_that_torchjd_can_draw():
+def test_three_cases_have_coefficients_that_torchjd_can_give():
     aggregation = pytest.importorskip("torchjd.aggregation")
     s = parameter(0, 0)
     products = GMD([s]).backward(losses_of(s, ONE_AGAINST_TWO)).gramian
@@ -499,7 +499,7 @@ def test_three_cases_have_coefficients_that_torchjd_can_draw():
     assert theirs == ours
 
 
-def test_rules_are_functions_one_may_pass_on():
+def test_a_rule_may_be_any_function():
     # T2 by index and at once: 1.6 and 1.36 against 1.4 and 1.4.
     s = parameter(0, 0)
     in_turn = GMD([s], rule=by_index).backward(losses_of(s, ONE_AGAINST_TWO))
@@ -513,7 +513,7 @@ def test_rules_are_functions_one_may_pass_on():
 # ------------------------------------------------------------------------------------------------- looking at conflict
 
 
-def test_looking_decides_as_a_step_does_and_fills_nothing():
+def test_measure_gives_the_coefficients_of_a_step_and_fills_no_grad():
     s = parameter(0, 0)
     seen: list[Decoupling] = []
     gmd = GMD([s], callback=seen.append)
@@ -527,7 +527,7 @@ def test_looking_decides_as_a_step_does_and_fills_nothing():
     assert len(seen) == 1
 
 
-def test_the_step_says_what_became_of_each_gradient():
+def test_a_step_holds_the_projected_copies():
     s = parameter(0, 0)
     step = GMD([s]).backward(losses_of(s, STRONG_AND_WEAK))
     assert step.copies is not None
@@ -545,6 +545,6 @@ def test_the_step_says_what_became_of_each_gradient():
         ({"a": (1, 0)}, None),
     ],
 )
-def test_the_share_of_conflicting_pairs(gradients: Mapping[str, tuple[float, ...]], share: float | None):
+def test_conflicting_is_the_share_of_negative_cosines(gradients: Mapping[str, tuple[float, ...]], share: float | None):
     s = parameter(0, 0)
     assert GMD([s]).backward(losses_of(s, gradients)).conflicting == share

@@ -1,4 +1,4 @@
-"""One step is one step, on however many processes: the same weights as a single process on the joined batch.
+"""Training on several processes gives the same weights as a single process on the joined batch.
 
 The processes are real ones, on the CPU (gloo), and each holds every n-th sample of the batch.
 """
@@ -44,7 +44,7 @@ UNEQUAL = [("text", "audio", "vision"), *[MODALITIES] * 3, ("text", "audio"), ("
 
 
 class Body(nn.Module):
-    """Shared, but for one pair of scales for each modality."""
+    """Shared layers with one private pair of scales per modality."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Body(nn.Module):
 
 
 class Network(nn.Module):
-    """Encoders of their own, a shared body and head, mean fusion."""
+    """Private encoders, mean fusion, a shared body and head."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.encoders = nn.ModuleDict({name: nn.Linear(3 + place, 4) for place, name in enumerate(MODALITIES)})
+        self.encoders = nn.ModuleDict({name: nn.Linear(3 + index, 4) for index, name in enumerate(MODALITIES)})
         self.body = Body()
         self.head = nn.Linear(5, 1)
         self.never = nn.Linear(2, 2)  # Nobody uses it.
@@ -95,13 +95,13 @@ class Network(nn.Module):
 def batch(
     step: int, who: Sequence[int], present: Sequence[Sequence[str]], empty: bool = False
 ) -> tuple[dict[str, Observed], Tensor]:
-    """Some samples of a step; a modality that none of them has is left out, or `empty`."""
+    """Samples `who` of a step; a modality that none of them has is left out, or empty if `empty`."""
     generator = torch.Generator().manual_seed(step)
-    values = {name: torch.randn(BATCH, 3 + place, generator=generator) for place, name in enumerate(MODALITIES)}
+    values = {name: torch.randn(BATCH, 3 + index, generator=generator) for index, name in enumerate(MODALITIES)}
     target = torch.randn(BATCH, 1, generator=generator) + 3 * values["text"][:, :1] - values["audio"][:, :1]
     inputs = {}
     for name in MODALITIES:
-        rows = [place for place, sample in enumerate(who) if name in present[sample]]
+        rows = [index for index, sample in enumerate(who) if name in present[sample]]
         if rows or empty:
             inputs[name] = Observed(values[name][[who[row] for row in rows]], torch.tensor(rows, dtype=torch.int64))
     return inputs, target[list(who)]
@@ -116,7 +116,7 @@ def trained(
     parts: int = 1,
     empty: bool = False,
 ) -> dict[str, Any]:
-    """The parameters after some steps of Adam on batches in some parts, and what the last step decided."""
+    """Parameters after steps of Adam on batches in micro-batches; coefficients and norms of the last step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01, weight_decay=0.1)
     cases = torch.Generator().manual_seed(5)
     conflicts = 0
@@ -148,17 +148,17 @@ def alone(present: Sequence[Sequence[str]]) -> dict[str, Any]:
 
 
 def process(rank: int, world: int, folder: str, jobs: list[Callable[..., Any]]) -> None:
-    """Runs some jobs in one of several processes, and writes down what they gave or raised."""
+    """Run the jobs in one of several processes, and save their results, or their messages if they raise."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     try:
-        found: list[Any] = []
+        results: list[Any] = []
         for job in jobs:
             try:
-                found.append(job(rank, world))
+                results.append(job(rank, world))
             except ValueError as error:
-                found.append(str(error))
-        torch.save(found, f"{folder}/{rank}.pt")
+                results.append(str(error))
+        torch.save(results, f"{folder}/{rank}.pt")
     except BaseException:
         Path(f"{folder}/{rank}.txt").write_text(traceback.format_exc())
         raise
@@ -167,7 +167,7 @@ def process(rank: int, world: int, folder: str, jobs: list[Callable[..., Any]]) 
 
 
 def together(world: int, folder: Path, jobs: list[Callable[..., Any]]) -> list[list[Any]]:
-    """What each job gave, by process."""
+    """Results of each job, by process."""
     context = torch.multiprocessing.get_context("spawn")
     started = [context.Process(target=process, args=(rank, world, str(folder), jobs)) for rank in range(world)]
     for one in started:
@@ -235,13 +235,13 @@ def sharded_without_empty_batches(rank: int, world: int) -> dict[str, Any]:
     return sharded(rank, world, INCOMPLETE)
 
 
-def assert_same(found: list[dict[str, Any]], expected: dict[str, Any]) -> None:
-    for one in found:
+def assert_same(by_process: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    for one in by_process:
         for name, parameter in expected["parameters"].items():
             assert_close(
                 one["parameters"][name], parameter, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text
             )
-            assert torch.equal(one["parameters"][name], found[0]["parameters"][name])
+            assert torch.equal(one["parameters"][name], by_process[0]["parameters"][name])
         assert one["coefficients"] == pytest.approx(expected["coefficients"], rel=1e-4)
         assert one["norms"] == pytest.approx(expected["norms"], rel=1e-4)
 
@@ -261,15 +261,15 @@ def test_replicas_and_shards_train_as_one_process_does(tmp_path: Path, world: in
     }
     if world == 4:  # The last one of four would have nobody for a case.
         del jobs[sharded_on_unequal]
-    for found, data in zip(together(world, tmp_path, list(jobs)), jobs.values(), strict=True):
-        assert_same(found, expected[data])
+    for by_process, data in zip(together(world, tmp_path, list(jobs)), jobs.values(), strict=True):
+        assert_same(by_process, expected[data])
 
 
 # --------------------------------------------------------------------------------- what is silently wrong elsewhere
 
 
 def rows_under_ddp(rank: int, world: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The rows of three cases by one backward pass each, under DDP, and what they should be."""
+    """Rows of three cases by one backward pass each under DDP, and the correct rows."""
     inputs, target = batch(0, range(rank, BATCH, world), COMPLETE)
     every, wanted = batch(0, range(BATCH), COMPLETE)
     cases = [("text",), ("audio",), ("text", "audio")]
@@ -331,7 +331,7 @@ def streamed(rank: int, world: int) -> None:
     GMD(Network().shared(), jacobian=Streamed)
 
 
-def test_ddp_with_a_backward_pass_a_case_is_wrong_and_refused_like_all_that_is_silently_wrong(tmp_path: Path):
+def test_wrappers_that_would_give_wrong_gradients_without_an_error_are_refused(tmp_path: Path):
     jobs: dict[Callable[..., Any], str] = {
         gmd_under_ddp: "wrapped in DistributedDataParallel, which reduces",
         gmd_with_batch_norm: "SyncBatchNorm.convert_sync_batchnorm",

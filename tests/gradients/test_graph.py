@@ -1,4 +1,4 @@
-"""Where private parts begin, on graphs small enough to draw, and what is left of a graph that was released.
+"""Edges into private parts, on graphs small enough to draw, and the release of graphs.
 
 `s` stands for what the cases share; `e`, `n` and `q` for what they do not. An edge is named by the node it enters.
 """
@@ -26,13 +26,13 @@ def parameter(*values: float) -> nn.Parameter:
 
 def entered(edges: Iterable[GradientEdge]) -> set[tuple[object, int]]:
     edges = list(edges)
-    found = {(edge.node, edge.output_nr) for edge in edges}
-    assert len(found) == len(edges)
-    return found
+    heads = {(edge.node, edge.output_nr) for edge in edges}
+    assert len(heads) == len(edges)
+    return heads
 
 
 def at(*tensors: Tensor) -> set[tuple[object, int]]:
-    """The edges at which these tensors begin."""
+    """Heads of the edges of these tensors."""
     return entered(get_gradient_edge(tensor) for tensor in tensors)
 
 
@@ -43,21 +43,21 @@ def undecoupled_grads(
     jacobian: Callable[..., Stored | Streamed] = Stored,
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """`.grad` of every parameter by GMD with all coefficients 1, and by one ordinary backward pass of the sum."""
-    found = []
+    gradients = []
     for step in (
         lambda: GMD(shared, rule=undecoupled, reduction="sum", jacobian=jacobian).backward(dict(enumerate(losses()))),
         lambda: torch.stack([loss.sum() for loss in losses()]).sum().backward(),
     ):
         step()
-        found.append([values.grad for values in parameters])
+        gradients.append([values.grad for values in parameters])
         for values in parameters:
             values.grad = None
-    return found[0], found[1]
+    return gradients[0], gradients[1]
 
 
-def assert_all_close(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
-    assert [grad is None for grad in found] == [grad is None for grad in expected]
-    for one, other in zip(found, expected, strict=True):
+def assert_all_close(actual: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    assert [grad is None for grad in actual] == [grad is None for grad in expected]
+    for one, other in zip(actual, expected, strict=True):
         if one is not None:
             assert_close(one, other, rtol=1e-12, atol=1e-12)
 
@@ -65,7 +65,7 @@ def assert_all_close(found: list[Tensor | None], expected: list[Tensor | None]) 
 # ------------------------------------------------------------------------------------------ where private parts begin
 
 
-def test_an_encoder_is_entered_at_its_output():
+def test_the_edge_into_an_encoder_is_its_output():
     #   e - sin = h - * - loss
     #             s -/
     e, s = parameter(1, 2), parameter(3, 4)
@@ -74,46 +74,46 @@ def test_an_encoder_is_entered_at_its_output():
     assert entered(private_edges([loss], [s])) == at(h)
 
 
-def test_a_private_leaf_among_shared_operations_is_entered_itself():
+def test_a_private_leaf_among_shared_operations_is_an_edge_itself():
     # A norm's affine: s - * - + - loss, with n and q entering at * and +.
     s, n, q = parameter(1, 2), parameter(3, 4), parameter(5, 6)
     loss = (torch.sin(s) * n + q).sum()
     assert entered(private_edges([loss], [s])) == at(n, q)
 
 
-def test_what_two_losses_enter_is_one_edge():
+def test_an_encoder_of_two_losses_has_one_edge():
     e, s = parameter(1, 2), parameter(3, 4)
     h = torch.sin(e)
     losses = [(h * s).sum(), (h + s).sum(), s.sum()]
     assert entered(private_edges(losses, [s])) == at(h)
 
 
-def test_each_output_of_one_operation_is_an_edge_of_its_own():
+def test_each_output_of_an_operation_is_a_separate_edge():
     # unbind is one node with two outputs, and what arrives at each must not be mixed up.
     e, s = parameter(1, 2), parameter(3)
     first, second = torch.sin(e).unbind()
     assert entered(private_edges([(first * s).sum(), (second * s).sum()], [s])) == at(first, second)
 
 
-def test_what_is_frozen_or_has_no_graph_is_no_edge():
+def test_frozen_tensors_are_no_edges():
     s, frozen = parameter(1, 2), parameter(3, 4).requires_grad_(False)
     assert private_edges([(torch.sin(frozen) * s).sum()], [s]) == []
 
 
-def test_ways_to_a_shared_parameter_below_an_encoder_stay_shared():
+def test_paths_to_a_shared_parameter_below_an_encoder_are_not_private():
     # s is met twice, once above e's encoder and once below: its node leads to s, so only e itself is private.
     e, s = parameter(1, 2), parameter(3, 4)
     h = torch.sin(e * torch.cos(s))
     assert entered(private_edges([(h * s).sum()], [s])) == at(e)
 
 
-def test_a_loss_that_reaches_nothing_shared_is_entered_below_its_first_operation():
+def test_a_loss_without_shared_parameters_has_its_edge_below_its_first_operation():
     e, n, s = parameter(1, 2), parameter(3, 4), parameter(5)
     product = torch.sin(e) * n
     assert entered(private_edges([product.sum(), s.sum()], [s])) == at(product)
 
 
-def test_of_private_parts_above_one_another_the_lower_edges_are_taken():
+def test_of_nested_private_parts_the_lower_edges_are_taken():
     # h goes through s in one case and through a head of its own, n, in the other. An edge at the head's product
     # would lead to h as well, which is an edge itself, and h would be differentiated twice.
     e, n, s = parameter(1, 2), parameter(3, 4), parameter(5, 6)
@@ -123,7 +123,7 @@ def test_of_private_parts_above_one_another_the_lower_edges_are_taken():
     assert entered(private_edges(losses, [s])) == at(h, n)
 
 
-def test_private_parts_three_deep_are_each_entered_once():
+def test_private_parts_nested_three_deep_are_crossed_once_each():
     # e - h1 - h2 - h3, and s takes all three: h2 and h3 lead to edges below them, so only h1 and what joins remain.
     e, n, q, s = parameter(1), parameter(2), parameter(3), parameter(4)
     h1 = torch.sin(e)
@@ -183,11 +183,11 @@ OPERATIONS: list[Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = [
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[bool], list[tuple[int, int, int]], list[int]]:
-    """Which parameters are shared (the first one is); operations as (which, on, and); the values that are losses."""
+    """Draw which parameters are shared (the first one is), operations with operands, and the values that are losses."""
     shared = [True, *draw(st.lists(st.booleans(), min_size=1, max_size=4))]
-    place = st.integers(0, 40)
-    operations = draw(st.lists(st.tuples(st.integers(0, len(OPERATIONS) - 1), place, place), max_size=10))
-    return shared, operations, draw(st.lists(place, min_size=1, max_size=4))
+    index = st.integers(0, 40)
+    operations = draw(st.lists(st.tuples(st.integers(0, len(OPERATIONS) - 1), index, index), max_size=10))
+    return shared, operations, draw(st.lists(index, min_size=1, max_size=4))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -196,13 +196,13 @@ def test_any_graph_has_the_gradients_of_a_plain_backward(
     graph: tuple[list[bool], list[tuple[int, int, int]], list[int]], jacobian: Callable[..., Stored | Streamed]
 ):
     shared, operations, wanted = graph
-    parameters = [parameter(0.1 + 0.2 * place, -0.3 + 0.1 * place) for place in range(len(shared))]
+    parameters = [parameter(0.1 + 0.2 * index, -0.3 + 0.1 * index) for index in range(len(shared))]
 
     def losses() -> list[Tensor]:
         values: list[Tensor] = list(parameters)
         for which, on, other in operations:
             values.extend(OPERATIONS[which](values[-1 - on % len(values)], values[-1 - other % len(values)]))
-        return [(values[-1 - place % len(values)] * (2 + case)).sum() for case, place in enumerate(wanted)]
+        return [(values[-1 - index % len(values)] * (2 + case)).sum() for case, index in enumerate(wanted)]
 
     measured = [values for values, common in zip(parameters, shared, strict=True) if common]
     assert_all_close(*undecoupled_grads(losses, parameters, measured, jacobian))
@@ -218,7 +218,7 @@ def test_in_any_graph_no_private_edge_leads_to_another(
     values: list[Tensor] = list(parameters)
     for which, on, other in operations:
         values.extend(OPERATIONS[which](values[-1 - on % len(values)], values[-1 - other % len(values)]))
-    losses = [(values[-1 - place % len(values)] * 2).sum() for place in wanted]
+    losses = [(values[-1 - index % len(values)] * 2).sum() for index in wanted]
     measured = [values for values, common in zip(parameters, shared, strict=True) if common]
     edges = private_edges(losses, measured)
     heads = {node for node, _ in entered(edges)}
@@ -238,7 +238,7 @@ def test_in_any_graph_no_private_edge_leads_to_another(
 
 
 def deep() -> tuple[nn.Linear, nn.Linear, Tensor, Tensor]:
-    """An encoder, a shared layer, what goes between them, and a loss."""
+    """An encoder, a shared layer, the features between them, and a loss."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder, shared = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
@@ -246,14 +246,14 @@ def deep() -> tuple[nn.Linear, nn.Linear, Tensor, Tensor]:
     return encoder, shared, h, torch.tanh(shared(h)).sum()
 
 
-def test_a_released_graph_cannot_be_walked_again():
+def test_a_released_graph_cannot_be_differentiated_again():
     encoder, shared, _, loss = deep()
     release([loss], [*encoder.parameters(), *shared.parameters()])
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
 
 
-def test_release_stops_at_an_edge_and_what_is_below_can_still_be_walked():
+def test_release_stops_at_an_edge_and_the_graph_below_can_still_be_differentiated():
     encoder, shared, h, loss = deep()
     (edge,) = private_edges([loss], shared.parameters())
     assert (edge.node, edge.output_nr) == tuple(get_gradient_edge(h))[:2]
@@ -277,7 +277,7 @@ def test_release_computes_nothing():
     assert released.get_total_flops() == 0
 
 
-def test_release_touches_no_grad_and_calls_no_hook_of_a_leaf():
+def test_release_changes_no_grad_and_calls_no_hook_of_a_leaf():
     encoder, shared, _, loss = deep()
     parameters = [*encoder.parameters(), *shared.parameters()]
     called = []
@@ -291,7 +291,7 @@ def test_release_touches_no_grad_and_calls_no_hook_of_a_leaf():
     assert [values.grad for values in parameters if values is not shared.bias] == [None] * 3
 
 
-def test_release_survives_a_hook_that_cannot_take_none():
+def test_release_ignores_an_exception_of_a_hook():
     encoder, shared, h, _ = deep()
     h.register_hook(lambda gradient: gradient * 2)
     loss = torch.tanh(shared(h)).sum()
@@ -300,7 +300,7 @@ def test_release_survives_a_hook_that_cannot_take_none():
         torch.autograd.grad(loss, list(shared.parameters()))
 
 
-def test_a_step_leaves_no_graph_behind():
+def test_the_graph_is_freed_after_a_step():
     encoder, shared, h, loss = deep()
     GMD(shared.parameters()).backward({"only": loss})
     with pytest.raises(RuntimeError, match="second time"):

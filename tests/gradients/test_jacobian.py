@@ -1,4 +1,4 @@
-"""The engine against the literal way: rows by a plain loop, the rule, then one backward pass of the weighted losses.
+"""The engine against a literal computation: rows in a plain loop, the rule, a backward pass of the weighted losses.
 
 Both ways see the same losses, drawn alike, so coefficients, Gramians and every `.grad` must agree to rounding.
 """
@@ -30,7 +30,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 @dataclass
 class Toy:
-    """Losses that can be taken any number of times, and what they reach."""
+    """A module, its shared parameters, and a function that computes its losses any number of times."""
 
     module: nn.Module
     shared: list[nn.Parameter]
@@ -52,14 +52,14 @@ def _same_chance() -> Iterator[None]:
 
 
 def taken(module: nn.Module) -> list[Tensor | None]:
-    """Every `.grad`, which is gone afterwards."""
+    """Return every `.grad`, and reset it."""
     grads = [values.grad for values in module.parameters()]
     module.zero_grad(set_to_none=True)
     return grads
 
 
 def by_the_letter(toy: Toy) -> Result:
-    """The yardstick, with nothing of the engine in it; by_index draws nothing."""
+    """Literal computation without the engine; by_index draws nothing."""
     losses = toy.losses()
     rows = []
     for loss in losses.values():
@@ -78,18 +78,18 @@ def by_engine(toy: Toy, engine: Callable[..., Jacobian]) -> Result:
     return Result(step.coefficients, step.gramian, taken(toy.module))
 
 
-def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
+def near(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     scale = expected.abs().max().item()
-    assert_close(found, expected, rtol=0, atol=tolerance * scale)
+    assert_close(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-def assert_same(found: Result, expected: Result, tolerance: float) -> None:
-    assert list(found.coefficients) == list(expected.coefficients)
-    assert found.coefficients == pytest.approx(expected.coefficients, rel=tolerance)
-    near(found.gramian, expected.gramian, tolerance)
-    assert [grad is None for grad in found.grads] == [grad is None for grad in expected.grads]
+def assert_same(actual: Result, expected: Result, tolerance: float) -> None:
+    assert list(actual.coefficients) == list(expected.coefficients)
+    assert actual.coefficients == pytest.approx(expected.coefficients, rel=tolerance)
+    near(actual.gramian, expected.gramian, tolerance)
+    assert [grad is None for grad in actual.grads] == [grad is None for grad in expected.grads]
     # One scale for all: a gradient that is 0 but for rounding has none of its own.
-    near(flat(found.grads), flat(expected.grads), tolerance)
+    near(flat(actual.grads), flat(expected.grads), tolerance)
 
 
 def flat(grads: list[Tensor | None]) -> Tensor:
@@ -100,7 +100,7 @@ def flat(grads: list[Tensor | None]) -> Tensor:
 
 
 def seeded_losses(losses: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
-    """The same draws, such as dropout's, every time."""
+    """Seed torch before every call, so that dropout is the same every time."""
 
     def again() -> dict[str, Tensor]:
         torch.manual_seed(7)
@@ -110,7 +110,7 @@ def seeded_losses(losses: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[
 
 
 def unet_on_an_incomplete_batch(dtype: torch.dtype) -> Toy:
-    """Dynamic Sharing on three modalities, with stems and norms of their own, and a sample that lacks `b` or `c`."""
+    """Dynamic Sharing on three modalities, with private stems and norms, and samples that lack `b` or `c`."""
     names = ("a", "b", "c")
     stems = {name: nn.Conv2d(1, 1, 1) for name in names}
     backbone = UNet(names, dimensions=2, width=0.25)
@@ -124,13 +124,13 @@ def unet_on_an_incomplete_batch(dtype: torch.dtype) -> Toy:
 
     def losses() -> dict[str, Tensor]:
         features = network.features(inputs)
-        found = {}
+        by_case = {}
         for case in all_scenarios(names):
-            answers, places = network.output_of_case(features, case)
+            outputs, indices = network.output_of_case(features, case)
             # With `c` the target is the opposite one, so that there is conflict.
-            wanted = target[places] if "c" not in case else 1 - target[places]
-            found[scenario_name(case)] = nn.functional.cross_entropy(answers, wanted)
-        return found
+            wanted = target[indices] if "c" not in case else 1 - target[indices]
+            by_case[scenario_name(case)] = nn.functional.cross_entropy(outputs, wanted)
+        return by_case
 
     return Toy(network, network.shared_parameters(), losses)
 
@@ -177,7 +177,7 @@ def checkpointed_transformer(dtype: torch.dtype) -> Toy:
 
 
 class Zoo(nn.Module):
-    """Layers of many kinds, one after the other: words in, (batch, 8) out."""
+    """A sequence of layers of many kinds: token ids in, (batch, 8) out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ TOYS = [
 @both_engines
 @both_dtypes
 @pytest.mark.parametrize("make", TOYS)
-def test_coefficients_gramian_and_grad_are_those_of_the_literal_way(
+def test_coefficients_gramian_and_grad_equal_the_literal_computation(
     make: Callable[[torch.dtype], Toy], dtype: torch.dtype, engine: Callable[..., Jacobian]
 ):
     toy = make(dtype)
@@ -235,7 +235,7 @@ def test_coefficients_gramian_and_grad_are_those_of_the_literal_way(
 
 @pytest.mark.parametrize("held", [1, 97])
 @pytest.mark.parametrize("make", [transformer_with_dropout, zoo_of_layers])
-def test_columns_held_a_few_at_a_time_change_nothing(make: Callable[[torch.dtype], Toy], held: int):
+def test_streaming_gives_the_same_result_for_any_number_of_held_values(make: Callable[[torch.dtype], Toy], held: int):
     # 97 over 3 or 4 cases: blocks begin and end in the middle of parameters. 1: one column at a time, of the heads.
     toy = make(torch.float64)
     if held == 1:
@@ -244,7 +244,7 @@ def test_columns_held_a_few_at_a_time_change_nothing(make: Callable[[torch.dtype
     assert_same(by_engine(toy, partial(Streamed, held=held)), by_the_letter(toy), 1e-12)
 
 
-def test_the_unet_owns_stems_and_norms_of_each_modality():
+def test_the_private_parameters_of_the_unet_are_stems_and_norms():
     toy = unet_on_an_incomplete_batch(torch.float64)
     owned = [values for values in toy.module.parameters() if all(values is not one for one in toy.shared)]
     # A stem has 2 parameters, each of the 18 norms a weight and a bias: for three modalities.
@@ -258,9 +258,9 @@ def test_rows_in_bfloat16_keep_the_direction_and_the_coefficients(make: Callable
     step = gmd.backward(toy.losses())
     assert isinstance(gmd.jacobian, Stored)
     assert gmd.jacobian.buffer.dtype == torch.bfloat16
-    found, expected = taken(toy.module), by_the_letter(toy)
-    assert {grad.dtype for grad in found if grad is not None} == {torch.float32}
-    assert torch.cosine_similarity(flat(found), flat(expected.grads), dim=0) >= 0.999
+    grads, expected = taken(toy.module), by_the_letter(toy)
+    assert {grad.dtype for grad in grads if grad is not None} == {torch.float32}
+    assert torch.cosine_similarity(flat(grads), flat(expected.grads), dim=0) >= 0.999
     # 8 bits a number: some rounding must show, or the rows were not in bfloat16.
     assert step.coefficients == pytest.approx(expected.coefficients, rel=0.02)
     assert step.coefficients != pytest.approx(expected.coefficients, rel=1e-6)
@@ -280,7 +280,7 @@ def compiled(dtype: torch.dtype, backend: str) -> Toy:
 
 @dynamo
 @both_engines
-def test_a_compiled_body_is_decoupled_to_the_letter(engine: Callable[..., Jacobian]):
+def test_a_compiled_body_gives_the_literal_result(engine: Callable[..., Jacobian]):
     toy = compiled(torch.float64, "aot_eager")
     assert_same(by_engine(toy, engine), by_the_letter(toy), 1e-12)
 
@@ -289,7 +289,7 @@ def test_a_compiled_body_is_decoupled_to_the_letter(engine: Callable[..., Jacobi
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inductor imports what torch itself calls outdated.
 @pytest.mark.slow
 @both_engines
-def test_a_body_compiled_by_inductor_is_decoupled_to_the_letter(engine: Callable[..., Jacobian]):
+def test_a_body_compiled_by_inductor_gives_the_literal_result(engine: Callable[..., Jacobian]):
     toy = compiled(torch.float32, "inductor")
     assert_same(by_engine(toy, engine), by_the_letter(toy), 1e-5)
 
@@ -308,7 +308,7 @@ class Body(nn.Module):
 
 @dataclass
 class Patients:
-    """Five samples of three modalities; `c` is there in the last three only, `b` in four."""
+    """Five samples of three modalities; the last three have `c`, four have `b`."""
 
     network: DynamicSharing
     values: dict[str, Tensor]
@@ -317,13 +317,13 @@ class Patients:
     HAVE = {"a": [0, 1, 2, 3, 4], "b": [0, 1, 3, 4], "c": [2, 3, 4]}  # noqa: RUF012
 
     def losses(self, samples: range) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """Of some of the samples: means over those that are eligible, and how many these are."""
+        """Losses of the samples in a range, means over the eligible ones, and their counts."""
         inputs = {}
         for name, have in self.HAVE.items():
-            places = [place for place in samples if place in have]
-            if places:
-                rows = torch.tensor(places) - samples.start
-                inputs[name] = Observed(self.values[name][places], rows)
+            indices = [index for index in samples if index in have]
+            if indices:
+                rows = torch.tensor(indices) - samples.start
+                inputs[name] = Observed(self.values[name][indices], rows)
         features = self.network.features(inputs)
         losses, counts = {}, {}
         for case in all_scenarios(("a", "b", "c")):
@@ -344,7 +344,7 @@ def patients(dtype: torch.dtype) -> Patients:
 
 @both_dtypes
 @pytest.mark.parametrize("cuts", [(0, 2, 5), (0, 1, 2, 5), (0, 3, 5)], ids=["2 and 3", "1, 1 and 3", "3 and 2"])
-def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dtype: torch.dtype):
+def test_micro_batches_of_unequal_counts_equal_one_batch(cuts: tuple[int, ...], dtype: torch.dtype):
     study = patients(dtype)
     gmd = GMD(study.network.shared_parameters(), rule=by_index)
     whole, _ = study.losses(range(5))
@@ -363,7 +363,7 @@ def test_micro_batches_of_unequal_counts_are_one_batch(cuts: tuple[int, ...], dt
     assert max(step.coefficients.values()) > 1.01
 
 
-def test_equal_counts_are_the_default():
+def test_counts_are_equal_by_default():
     s = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     gmd = GMD([s], rule=by_index)
     # Rows (2, 0) and (0, 4) for a: mean (1, 2). b: (1, 0) and (3, 0): mean (2, 0).
@@ -375,7 +375,7 @@ def test_equal_counts_are_the_default():
     assert s.grad.tolist() == [1.5, 1]
 
 
-def test_a_case_may_come_in_a_later_micro_batch_only():
+def test_a_case_may_occur_in_a_later_micro_batch_only():
     s, n = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     gmd = GMD([s], rule=by_index)
     # a: (2, 0) of 1 sample and (0, 4) of 3: mean (.5, 3). b: (-1, 1) of 2 samples, and n with it.
@@ -390,7 +390,7 @@ def test_a_case_may_come_in_a_later_micro_batch_only():
     assert n.grad.tolist() == [0.5, 0.5]
 
 
-def test_a_case_without_samples_is_no_case():
+def test_a_case_without_samples_is_left_out():
     s = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     for engine in (Stored, Streamed):
         s.grad = None
@@ -401,7 +401,7 @@ def test_a_case_without_samples_is_no_case():
         assert s.grad.tolist() == [1, 0.5]
 
 
-def test_the_loss_of_an_empty_batch_takes_no_part():
+def test_the_loss_of_an_empty_batch_is_ignored():
     s, x = nn.Parameter(torch.ones(2, dtype=torch.float64)), torch.zeros(0, 2, dtype=torch.float64)
     for engine in (Stored, Streamed):
         s.grad = None
@@ -439,7 +439,7 @@ def test_counts_that_do_not_fit_the_losses_are_refused(counts: dict[str, int], m
 
 
 def mixed(engine: Callable[..., Jacobian], dtype: torch.dtype, scale: float = 1.0) -> tuple[Result, Result]:
-    """By engine and by the letter, under autocast."""
+    """Results of the engine and of the literal computation, under autocast."""
     model = Encoders(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)), 3, 8)
     inputs = {name: torch.randn(6, 3) for name in "ab"}
 
@@ -455,18 +455,18 @@ def mixed(engine: Callable[..., Jacobian], dtype: torch.dtype, scale: float = 1.
 
 @both_engines
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_losses_are_decoupled_by_their_own_rows(dtype: torch.dtype, engine: Callable[..., Jacobian]):
-    found, expected = mixed(engine, dtype)
+def test_autocast_losses_are_decoupled_by_their_half_precision_rows(dtype: torch.dtype, engine: Callable[..., Jacobian]):
+    actual, expected = mixed(engine, dtype)
     # The rows are the same numbers both times, half precision or not.
-    assert found.coefficients == pytest.approx(expected.coefficients, rel=1e-5)
-    near(found.gramian, expected.gramian, 1e-6)
+    assert actual.coefficients == pytest.approx(expected.coefficients, rel=1e-5)
+    near(actual.gramian, expected.gramian, 1e-6)
     # What is summed inside a graph in half precision is rounded in another order.
-    assert torch.cosine_similarity(flat(found.grads), flat(expected.grads), dim=0) >= 0.999
-    near(flat(found.grads), flat(expected.grads), 8 * torch.finfo(dtype).eps)
+    assert torch.cosine_similarity(flat(actual.grads), flat(expected.grads), dim=0) >= 0.999
+    near(flat(actual.grads), flat(expected.grads), 8 * torch.finfo(dtype).eps)
 
 
 @both_engines
-def test_a_loss_scaler_skips_an_overflow_and_the_coefficients_are_those_without_it(engine: Callable[..., Jacobian]):
+def test_a_loss_scaler_skips_an_overflow_and_does_not_change_the_coefficients(engine: Callable[..., Jacobian]):
     torch.manual_seed(1)
     model = Encoders(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)), 3, 8)
     inputs = {name: torch.randn(6, 3) for name in "ab"}
@@ -510,7 +510,7 @@ def test_the_decoupled_gradient_can_be_clipped():
 
 
 @both_engines
-def test_channels_last_changes_no_number_and_no_layout(engine: Callable[..., Jacobian]):
+def test_channels_last_changes_neither_values_nor_layout(engine: Callable[..., Jacobian]):
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 3)).double()
     x = torch.randn(2, 2, 6, 6, dtype=torch.float64)
 
@@ -522,15 +522,15 @@ def test_channels_last_changes_no_number_and_no_layout(engine: Callable[..., Jac
     expected = by_the_letter(toy)
     model.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
-    found = by_engine(toy, engine)
-    assert_same(found, expected, 1e-12)
-    weight, grad = model[0].weight, found.grads[0]
+    actual = by_engine(toy, engine)
+    assert_same(actual, expected, 1e-12)
+    weight, grad = model[0].weight, actual.grads[0]
     assert grad is not None
     assert grad.stride() == weight.stride() != expected.grads[0].stride()  # type: ignore[union-attr]
 
 
 @both_engines
-def test_a_row_of_1e_minus_24_stands_next_to_one_of_1e15(engine: Callable[..., Jacobian]):
+def test_rows_of_1e_minus_24_and_1e15_are_decoupled_together(engine: Callable[..., Jacobian]):
     s, n = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
     # g1 = 1e-24 (1, 0), g2 = 1e15 (-1, 1): products 1e-48 (0 in float32), -1e-9, 2e30.
     losses = {"tiny": 1e-24 * s[0] + n.sum(), "huge": 1e15 * (s[1] - s[0])}
@@ -547,7 +547,7 @@ def test_a_row_of_1e_minus_24_stands_next_to_one_of_1e15(engine: Callable[..., J
 
 
 @both_engines
-def test_of_two_tiny_rows_the_conflict_is_still_seen(engine: Callable[..., Jacobian]):
+def test_the_conflict_of_two_tiny_rows_is_detected(engine: Callable[..., Jacobian]):
     # (1, 0) and (-1, 1) times 1e-24: coefficients 2 and 1.5, sum 1e-24 (.5, 1.5); float32 would have squares of 0.
     s = nn.Parameter(torch.zeros(2))
     losses = {"a": 1e-24 * s[0], "b": 1e-24 * (s[1] - s[0])}
@@ -561,7 +561,7 @@ def test_of_two_tiny_rows_the_conflict_is_still_seen(engine: Callable[..., Jacob
 
 
 @both_engines
-def test_a_skipped_step_touches_nothing_and_the_next_one_works(engine: Callable[..., Jacobian]):
+def test_a_skipped_step_changes_no_grad_and_the_next_one_works(engine: Callable[..., Jacobian]):
     s, n = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
     n.grad = torch.tensor([5.0])
     gmd = GMD([s], on_nonfinite="skip", jacobian=engine)
@@ -579,14 +579,14 @@ def test_a_skipped_step_touches_nothing_and_the_next_one_works(engine: Callable[
 
 
 @both_engines
-def test_a_loss_that_is_inf_is_seen_though_its_gradient_is_not(engine: Callable[..., Jacobian]):
+def test_an_infinite_loss_with_a_finite_gradient_is_detected(engine: Callable[..., Jacobian]):
     s = nn.Parameter(torch.zeros(2))
     with pytest.raises(NonFiniteGradientError, match=r"inf or NaN: high\.$"):
         GMD([s], jacobian=engine).backward({"sound": s[0] * 1, "high": s[1] + torch.inf})
     assert s.grad is None
 
 
-def test_one_buffer_serves_every_step():
+def test_the_buffer_is_reused_in_every_step():
     s = nn.Parameter(torch.zeros(3))
     gmd = GMD([s], reduction="sum")
     assert isinstance(gmd.jacobian, Stored)
@@ -603,7 +603,7 @@ def test_one_buffer_serves_every_step():
 
 
 class FellError(Exception):
-    """What a hook of the user raises."""
+    """Raised by a hook of the user."""
 
 
 def fall(gradient: Tensor) -> None:
@@ -612,7 +612,7 @@ def fall(gradient: Tensor) -> None:
 
 @both_engines
 @pytest.mark.parametrize("where", ["shared", "private", "features"])
-def test_after_a_hook_that_raised_the_next_step_is_as_ever(where: str, engine: Callable[..., Jacobian]):
+def test_the_step_after_an_exception_in_a_hook_is_correct(where: str, engine: Callable[..., Jacobian]):
     e, s = (nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64)) for _ in range(2))
     seen = []
 
@@ -636,12 +636,12 @@ def test_after_a_hook_that_raised_the_next_step_is_as_ever(where: str, engine: C
     step = gmd.backward(losses())
     assert step.cases == ("a", "b")
     assert torch.equal(step.gramian, expected.gramian)
-    for found, wanted in zip([e.grad, s.grad], grads, strict=True):
-        assert found is not None
-        assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    for grad, wanted in zip([e.grad, s.grad], grads, strict=True):
+        assert grad is not None
+        assert_close(grad, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_micro_batch_that_raised_takes_the_whole_step_with_it():
+def test_an_exception_in_a_micro_batch_discards_the_whole_step():
     # The rows of half a step must not meet those of the next one.
     s = nn.Parameter(torch.zeros(2))
     gmd = GMD([s])
@@ -655,7 +655,7 @@ def test_a_micro_batch_that_raised_takes_the_whole_step_with_it():
     assert s.grad.tolist() == [0, 2]
 
 
-def test_after_a_rule_that_raised_the_next_step_is_as_ever():
+def test_the_step_after_an_exception_in_a_rule_is_correct():
     def refuses(gramian: Tensor, generator: torch.Generator | None = None, floor: float = 0) -> Tensor:
         raise FellError
 
@@ -672,7 +672,7 @@ def test_after_a_rule_that_raised_the_next_step_is_as_ever():
 # ---------------------------------------------------------------------------------------------- odd but valid uses
 
 
-def test_sparse_gradients_of_an_embedding_are_rows_too():
+def test_sparse_gradients_of_an_embedding_are_decoupled():
     table = nn.Embedding(5, 2, sparse=True)
     GMD(table.parameters()).backward({"a": table(torch.tensor([1, 2])).sum(), "b": table(torch.tensor([1])).sum()})
     # Rows (0, 1, 1, 0, 0) and (0, 1, 0, 0, 0) in either column: no conflict, the mean.
@@ -680,7 +680,7 @@ def test_sparse_gradients_of_an_embedding_are_rows_too():
     assert table.weight.grad[:, 0].tolist() == [0, 1, 0.5, 0, 0]
 
 
-def test_a_model_may_be_cast_after_gmd_was_made():
+def test_a_model_may_be_cast_after_gmd_was_created():
     layer = nn.Linear(2, 1)
     gmd = GMD(layer.parameters())
     layer.double()
@@ -690,7 +690,7 @@ def test_a_model_may_be_cast_after_gmd_was_made():
     assert layer.weight.grad[0].tolist() == [1 / 3, 1 / 3]  # Float32 rows would have lost half of the digits.
 
 
-def test_huge_coefficients_meet_tiny_gradients_of_private_parameters():
+def test_huge_coefficients_do_not_overflow_with_tiny_private_gradients():
     # Rows 1e-24 and -1e15 without a floor: the first is projected onto nothing, the second has coefficient 1 + 1e39.
     s, n = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     gmd = GMD([s], rule=partial(by_index, floor=0.0), reduction="sum")

@@ -40,7 +40,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def copy_of(case: int, order: list[int], jacobian: Tensor, floor: float = 0.0) -> Tensor:
-    """The working copy of one case after its projections: the others are left alone, and taken off the sum."""
+    """Projected copy of one case: only this case is projected, and the other gradients are subtracted from the sum."""
     orders: list[list[int]] = [[] for _ in jacobian]
     orders[case] = order
     coefficients = project_conflicts(gramian(jacobian), orders, floor)
@@ -111,7 +111,7 @@ def test_exactly_opposite_gradients_stall(name: str):
 
 
 @pytest.mark.parametrize("name", DECOUPLING_RULES)
-def test_agreeing_pair_is_left_alone(name: str):
+def test_agreeing_pair_is_not_changed(name: str):
     # T17. g1.g2 = 6 > 0: no conflict. Equation (9) applied blindly would give 1 - 6/100 = .94 and 1 - 6 = -5.
     coefficients = RULES[name](gramian(rows((10, 0), (0.6, 0.8))), seeded())
     assert coefficients.tolist() == [1.0, 1.0]
@@ -128,8 +128,8 @@ def test_equation_9_holds_for_random_conflicting_pairs(name: str):
         assert products[0, 1] < 0
         first = (1 - products[0, 1] / products[0, 0]) * pair[0]
         second = (1 - products[0, 1] / products[1, 1]) * pair[1]
-        found = RULES[name](products, generator) @ pair
-        assert (found - first - second).norm() <= 1e-12 * (first.norm() + second.norm())
+        total = RULES[name](products, generator) @ pair
+        assert (total - first - second).norm() <= 1e-12 * (first.norm() + second.norm())
         seen += 1
     assert seen == 100
 
@@ -169,7 +169,7 @@ def test_simultaneous_measures_every_conflict_on_the_originals():
     close(coefficients @ ONE_AGAINST_TWO, rows((-0.6, 0))[0])
 
 
-def test_an_order_may_hold_the_case_itself():
+def test_an_order_may_contain_the_case_itself():
     # T2, order 2, 3, 1 for case 1: (-.12, .24) as above; its product with g1 is -.12: + .12 g1 = (0, .24).
     close(copy_of(0, [1, 2, 0], ONE_AGAINST_TWO), rows((0, 0.24))[0])
 
@@ -179,7 +179,7 @@ def test_a_case_alone_keeps_its_gradient():
         assert rule(gramian(rows((3, -4))), seeded()).tolist() == [1.0], name
 
 
-def test_orders_hold_every_other_case_once():
+def test_orders_contain_every_other_case_once():
     assert orders_by_index(3) == [[1, 2], [0, 2], [0, 1]]
     for i, order in enumerate(random_orders(7, seeded())):
         assert sorted(order) == [j for j in range(7) if j != i]
@@ -188,7 +188,7 @@ def test_orders_hold_every_other_case_once():
 # ------------------------------------------------------------------------------------------------------- chance
 
 
-def test_a_seed_fixes_the_coefficients_and_leaves_the_global_chance_alone():
+def test_a_seed_fixes_the_coefficients_and_the_global_random_state_does_not_change():
     # T4, on T2's vectors, whose coefficients depend on the order.
     products = gramian(ONE_AGAINST_TWO)
     before = torch.get_rng_state()
@@ -200,14 +200,14 @@ def test_a_seed_fixes_the_coefficients_and_leaves_the_global_chance_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_case_draws_an_order_of_its_own_and_every_step_a_fresh_one():
+def test_every_case_draws_a_separate_order_in_every_step():
     # Three cases have 2 x 2 x 2 orders. One permutation for all three would reach only 3! = 6 of the 8.
     generator = seeded()
     drawn = {tuple(map(tuple, random_orders(3, generator))) for _ in range(60)}
     assert len(drawn) == 8
 
 
-def test_rules_without_chance_draw_nothing():
+def test_deterministic_rules_draw_nothing():
     generator = seeded(3)
     before = generator.get_state()
     for name in ("index", "simultaneous", "none"):
@@ -220,16 +220,16 @@ def test_averaged_is_the_mean_of_draws(permutations: int):
     products = gramian(ONE_AGAINST_TWO)
     generator = seeded(4)
     draws = [sequential(products, generator) for _ in range(permutations)]
-    found = averaged(products, seeded(4), permutations=permutations)
-    close(found, torch.stack(draws).mean(dim=0))
+    coefficients = averaged(products, seeded(4), permutations=permutations)
+    close(coefficients, torch.stack(draws).mean(dim=0))
     if permutations == 16:  # The default.
-        assert torch.equal(averaged(products, seeded(4)), found)
+        assert torch.equal(averaged(products, seeded(4)), coefficients)
 
 
 def test_averaged_tends_to_the_mean_over_all_orders():
     # T2: the mean of all orders is (-.52, 0). x of one draw has variance 2 * .2^2, so that of 400 has deviation .014.
-    found = averaged(gramian(ONE_AGAINST_TWO), seeded(), permutations=400) @ ONE_AGAINST_TWO
-    assert_close(found, rows((-0.52, 0))[0], rtol=0, atol=0.1)
+    total = averaged(gramian(ONE_AGAINST_TWO), seeded(), permutations=400) @ ONE_AGAINST_TWO
+    assert_close(total, rows((-0.52, 0))[0], rtol=0, atol=0.1)
 
 
 # --------------------------------------------------------------------------------------------------- tiny norms
@@ -244,7 +244,7 @@ def test_a_vanishing_gradient_is_no_reference(name: str):
 
 
 @pytest.mark.parametrize("rule", [sequential, by_index, averaged, simultaneous])
-def test_without_a_floor_a_vanishing_gradient_is_a_reference_like_any_other(rule):
+def test_without_a_floor_a_vanishing_gradient_is_a_reference(rule):
     # T9a. g1' = g1 + 1e25 g2 = (0, 0) and g2' = (0, 0). In float32 |g2|^2 = 1e-50 is 0, and 1e-25 / 0 is inf.
     jacobian = rows((1, 0), (-1e-25, 0))
     coefficients = rule(gramian(jacobian), seeded(), floor=0)
@@ -284,7 +284,7 @@ def test_a_small_gradient_above_the_floor_is_a_reference():
 
 
 @pytest.mark.parametrize("rule", [sequential, by_index, averaged, simultaneous])
-def test_a_reference_at_the_floor_is_passed_over_and_one_above_it_serves(rule):
+def test_a_reference_at_the_floor_is_skipped_and_one_above_it_is_used(rule):
     # |g1| = 2, |g2| = 1, g1.g2 = -2. At floor 1/2 only g1 serves: g2 = -1/2 g1 adds 2/4 to it, so (1.5, 1).
     products = gramian(rows((2, 0), (-1, 0)))
     assert rule(products, seeded(), floor=0.5).tolist() == [1.5, 1.0]
@@ -307,7 +307,7 @@ def test_gradients_without_conflict_have_coefficient_one(name: str):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_one_broken_gradient_makes_every_coefficient_nan(name: str, broken: float):
+def test_one_nonfinite_gradient_makes_every_coefficient_nan(name: str, broken: float):
     # T10. The second case holds NaN or inf; nobody may be dropped in silence.
     coefficients = RULES[name](gramian(rows((1, 0), (broken, 0), (-1, 1))), seeded())
     assert coefficients.shape == (3,)
@@ -316,14 +316,14 @@ def test_one_broken_gradient_makes_every_coefficient_nan(name: str, broken: floa
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_one_broken_square_makes_every_coefficient_nan(name: str, broken: float):
+def test_one_nonfinite_square_makes_every_coefficient_nan(name: str, broken: float):
     # A square that overflows, with finite products: the second column is sound, and still has no coefficient.
     products = torch.tensor([[broken, 0], [0, 1]], dtype=torch.float64)
     assert RULES[name](products, seeded()).isnan().tolist() == [True, True]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_coefficients_are_double_precision_and_the_gramian_stays_as_it_was(name: str):
+def test_coefficients_are_float64_and_the_gramian_is_not_changed(name: str):
     products = gramian(ONE_AGAINST_TWO)
     before = products.clone()
     assert RULES[name](products, seeded()).dtype == torch.float64
@@ -342,7 +342,7 @@ def test_undecoupled_is_the_plain_sum():
 
 
 def literal(gradients: Tensor, orders: list[list[int]]) -> Tensor:
-    """The algorithm on flat vectors, as it is told in words: no Gramian, no coefficients."""
+    """The algorithm on flat vectors, as the paper describes it, without a Gramian or coefficients."""
     total = torch.zeros_like(gradients[0])
     for i, order in enumerate(orders):
         copy = gradients[i].clone()
@@ -354,7 +354,7 @@ def literal(gradients: Tensor, orders: list[list[int]]) -> Tensor:
     return total
 
 
-def test_the_gramian_decides_what_vectors_would():
+def test_projection_on_the_gramian_equals_projection_of_vectors():
     generator = seeded(2)
     conflicts = 0
     for trial in range(200):
@@ -374,7 +374,7 @@ def test_the_gramian_decides_what_vectors_would():
 
 @st.composite
 def jacobians(draw: st.DrawFn, cases: range = range(1, 7), least: int = -8) -> Tensor:
-    """Whole numbers: their inner products are exact, and no row but zero is near the floor."""
+    """Rows of integers: their inner products are exact, and no row except zero is near the floor."""
     k, size = draw(st.sampled_from(cases)), draw(st.integers(1, 5))
     entry = st.integers(least, 8)
     vectors = draw(st.lists(st.lists(entry, min_size=size, max_size=size), min_size=k, max_size=k))
@@ -447,15 +447,15 @@ def test_simultaneous_is_the_column_sums_of_equation_8(jacobian: Tensor):
 
 @quick
 @given(jacobians(), seeds, st.randoms(use_true_random=False))
-def test_new_names_for_the_cases_permute_the_coefficients(jacobian: Tensor, seed: int, chance):
+def test_permuted_cases_have_permuted_coefficients(jacobian: Tensor, seed: int, chance):
     k = len(jacobian)
-    places = list(range(k))
-    chance.shuffle(places)
+    order = list(range(k))
+    chance.shuffle(order)
     orders = random_orders(k, seeded(seed))
     coefficients = project_conflicts(gramian(jacobian), orders)
-    renamed_orders = [[places.index(j) for j in orders[place]] for place in places]
-    renamed = project_conflicts(gramian(jacobian[places]), renamed_orders)
-    close(renamed, coefficients[places])
+    renamed_orders = [[order.index(j) for j in orders[index]] for index in order]
+    renamed = project_conflicts(gramian(jacobian[order]), renamed_orders)
+    close(renamed, coefficients[order])
 
 
 # -------------------------------------------------------------------------------------------- gradients of one length
@@ -475,16 +475,16 @@ def test_normalised_rows_of_one_length_are_those_of_the_paper():
     close(normalised(gramian(jacobian), seeded(3)), sequential(gramian(jacobian), seeded(3)))
 
 
-def test_rounding_noise_is_not_stretched():
+def test_normalised_does_not_scale_rounding_noise():
     # Its length is 1e-25 of the longest: left as it is. The mean length is that of the other two, 1 and 3.
-    found = normalised(gramian(rows((1, 0), (0, 3), (0, 1e-25))), seeded())
-    close(found, torch.tensor([2, 2 / 3, 1], dtype=torch.float64))
+    coefficients = normalised(gramian(rows((1, 0), (0, 3), (0, 1e-25))), seeded())
+    close(coefficients, torch.tensor([2, 2 / 3, 1], dtype=torch.float64))
 
 
 # --------------------------------------------------------------------------------------------------------- copies
 
 
-def test_the_copies_of_two_cases_by_hand():
+def test_copies_of_two_cases_equal_values_worked_out_by_hand():
     # T0: g1' = g1 + 1/2 g2 = (1/2, 1/2), g2' = g1 + g2 = (0, 1).
     copies = projected_copies(gramian(OPPOSED_PAIR), orders_by_index(2))
     assert copies.tolist() == [[1, 0.5], [1, 1]]
@@ -515,5 +515,5 @@ def test_the_copies_of_a_pair_no_longer_conflict(name: str):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_gramian_that_is_not_finite_has_no_copies(name: str):
+def test_copies_of_a_nonfinite_gramian_are_nan(name: str):
     assert COPIES[name](gramian(rows((1, 0), (torch.inf, 0))), seeded()).isnan().all()

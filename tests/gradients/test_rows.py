@@ -1,4 +1,4 @@
-"""Gradient rows of two-parameter losses written out by hand, and inner products that no precision may change."""
+"""Gradient rows of losses of two parameters, worked out by hand, and inner products with exact signs."""
 
 from fractions import Fraction
 
@@ -22,7 +22,7 @@ def exact_products(rows: Tensor) -> list[list[Fraction]]:
 # --------------------------------------------------------------------------------------------------------- rows
 
 
-def test_a_row_holds_one_loss_and_zeros_where_it_does_not_reach():
+def test_a_row_is_zero_for_parameters_that_its_loss_does_not_reach():
     a, b = parameter(0.5, 2.0), parameter(3.0)
     # d(3 a0 - a1) = (3, -1 | 0); d(5 b) = (0, 0 | 5); d(a1 b) = (0, b | a1) = (0, 3 | 2).
     losses = [3 * a[0] - a[1], 5 * b.sum(), a[1] * b[0]]
@@ -65,7 +65,7 @@ def test_rows_have_the_widest_dtype_of_the_parameters(first: torch.dtype, second
     assert rows.tolist() == [[2, 3]]
 
 
-def test_the_graph_is_kept_and_no_grad_is_touched():
+def test_the_graph_is_retained_and_no_grad_is_changed():
     a, b = parameter(1.0, 4.0), parameter(3.0)
     a.grad = torch.tensor([7.0, 7.0], dtype=torch.float64)
     loss = (a * a).sum() + b.sum()
@@ -77,7 +77,7 @@ def test_the_graph_is_kept_and_no_grad_is_touched():
     assert a.grad.tolist() == [9, 15]
 
 
-def test_rows_have_no_graph_of_their_own():
+def test_rows_require_no_gradient():
     a = parameter(2.0)
     assert not case_rows([a.sum() ** 2], [a]).requires_grad
 
@@ -85,12 +85,12 @@ def test_rows_have_no_graph_of_their_own():
 # ------------------------------------------------------------------------------------------------------ Gramian
 
 
-def test_gramian_holds_the_inner_products():
+def test_gramian_contains_the_inner_products():
     # (1, 2).(1, 2) = 5, (1, 2).(3, -1) = 1, (3, -1).(3, -1) = 10.
-    found = gramian(torch.tensor([[1.0, 2.0], [3.0, -1.0]]))
-    assert found.dtype == torch.float64
-    assert found.device.type == "cpu"
-    assert found.tolist() == [[5, 1], [1, 10]]
+    products = gramian(torch.tensor([[1.0, 2.0], [3.0, -1.0]]))
+    assert products.dtype == torch.float64
+    assert products.device.type == "cpu"
+    assert products.tolist() == [[5, 1], [1, 10]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -111,17 +111,17 @@ def test_gramian_equals_exact_arithmetic(dtype: torch.dtype, tolerance: float):
     assert_close(gramian(rows), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=tolerance)
 
 
-def test_norms_from_1e_minus_24_to_1e15_stand_side_by_side():
+def test_gramian_is_exact_for_norms_from_1e_minus_24_to_1e15():
     rows = torch.tensor([[1e-24, 0], [-1, 1], [-1e15, -1e15]], dtype=torch.float32)
     # Squares 1e-48 (zero in float32), 2 and 2e30; products -1e-24, -1e-9 and 1e15 - 1e15 = 0.
     expected = [[1e-48, -1e-24, -1e-9], [-1e-24, 2, 0], [-1e-9, 0, 2e30]]
-    found = gramian(rows)
+    products = gramian(rows)
     # 1e-24 and 1e15 themselves are rounded to float32.
-    assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert_close(products, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 100, 101, 1000])
-def test_the_block_size_does_not_matter(block: int):
+def test_the_block_size_does_not_change_the_gramian(block: int):
     generator = torch.Generator().manual_seed(0)
     whole = torch.randint(-9, 10, (5, 100), generator=generator).to(torch.float32)
     # Whole numbers: every sum is exact, whatever its order.
@@ -130,14 +130,14 @@ def test_the_block_size_does_not_matter(block: int):
     assert_close(gramian(real, block), gramian(real), rtol=0, atol=1e-13)
 
 
-def test_a_last_block_that_is_not_full_counts_too():
+def test_an_incomplete_last_block_is_included():
     # 2^17 + 3 columns of (1, -2): squares n and 4 n, product -2 n.
     count = 2**17 + 3
     rows = torch.tensor([[1.0], [-2.0]]).expand(2, count)
     assert gramian(rows).tolist() == [[count, -2 * count], [-2 * count, 4 * count]]
 
 
-def test_gramian_leaves_the_rows_alone():
+def test_gramian_does_not_change_the_rows():
     rows = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float16)
     before = rows.clone()
     gramian(rows)
@@ -149,7 +149,7 @@ def test_gramian_leaves_the_rows_alone():
 
 
 def long_rows(dtype: torch.dtype = torch.float32) -> Tensor:
-    """Three blocks and a rest, of lengths between 1e-3 and 1e3 times about 500, and cosines of 0.7, 0.3 and -1/2."""
+    """Rows of three blocks and a rest, with lengths of 1e-3 to 1e3 times about 500 and cosines 0.7, 0.3 and -1/2."""
     one, other = torch.randn(2, 3 * BLOCK + 100, generator=torch.Generator().manual_seed(0))
     return torch.stack([one, 1e3 * (one + other), 1e-3 * (1.7 * other - one)]).to(dtype)
 
@@ -159,13 +159,13 @@ def test_long_rows_are_summed_in_float32_to_its_rounding(dtype: torch.dtype):
     rows = long_rows(dtype)
     exact = products(rows, torch.float64)
     lengths = exact.diagonal().sqrt()
-    found = gramian(rows)
-    assert not torch.equal(found, exact)  # It was float32 indeed.
-    assert_close(found / lengths[:, None] / lengths, exact / lengths[:, None] / lengths, rtol=0, atol=2**-23)
+    fast = gramian(rows)
+    assert not torch.equal(fast, exact)  # It was float32 indeed.
+    assert_close(fast / lengths[:, None] / lengths, exact / lengths[:, None] / lengths, rtol=0, atol=2**-23)
 
 
 def hidden_conflict() -> Tensor:
-    """(2, 502): odd products beyond 2^24, which float32 rounds, and at last two that bring their sum to -1."""
+    """(2, 502): odd products beyond 2^24, which float32 rounds; two more bring the exact sum to -1."""
     one, other = torch.randint(4096, 8192, (2, 500), generator=torch.Generator().manual_seed(0))
     excess = int(one @ other) + 1
     return torch.stack(
@@ -176,14 +176,14 @@ def hidden_conflict() -> Tensor:
     ).float()
 
 
-def test_a_conflict_that_short_sums_would_hide_is_seen():
+def test_a_conflict_that_float32_sums_would_hide_is_detected():
     rows = torch.zeros(2, BLOCK)
     rows[:, :502] = hidden_conflict()
     assert products(rows, torch.float32)[0, 1] != -1
     assert gramian(rows)[0, 1] == -1
 
 
-def test_a_conflict_of_columns_in_two_places_is_seen():
+def test_a_conflict_that_shows_only_in_the_sum_of_two_processes_is_detected():
     # Each place is sure of its sign, the sum is not: 500 positive products here, two negative ones there.
     here, there = torch.zeros(2, BLOCK), torch.zeros(2, BLOCK)
     here[:, :500], there[:, :2] = hidden_conflict().split([500, 2], dim=1)
@@ -193,7 +193,7 @@ def test_a_conflict_of_columns_in_two_places_is_seen():
     assert gramian(here, total=lambda part: part + products(there, next(asked)))[0, 1] == -1
 
 
-def test_a_pair_is_certain_when_its_cosine_exceeds_what_a_lane_may_be_off_by():
+def test_signs_are_certain_if_every_cosine_exceeds_the_error_bound():
     # 512 products are off by 512 * 2^-24 = 2^-15 at most; twice as much is asked for.
     assert LANE == 512
     assert signs_are_certain(torch.tensor([[1, 1.01 * 2**-14], [1.01 * 2**-14, 1]], dtype=torch.float64))
@@ -206,14 +206,14 @@ def test_lengths_out_of_the_range_of_float32_are_never_certain(square: float):
     assert not signs_are_certain(torch.tensor([[1, 0.5], [0.5, square]], dtype=torch.float64))
 
 
-def test_long_rows_of_any_length_stand_side_by_side():
+def test_gramian_is_exact_for_long_rows_of_any_length():
     rows = long_rows() * torch.tensor([[1e-24], [1e15], [1.0]])
     assert products(rows, torch.float32)[0, 0] == 0  # Less than float32 can hold.
     assert torch.equal(gramian(rows), products(rows, torch.float64))
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-def test_a_setting_for_fewer_digits_does_not_reach_the_gramian(precision: str):
+def test_a_lower_matmul_precision_does_not_affect_the_gramian(precision: str):
     rows = long_rows()
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -224,7 +224,7 @@ def test_a_setting_for_fewer_digits_does_not_reach_the_gramian(precision: str):
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_long_rows_that_are_not_finite_show_it(broken: float):
+def test_nonfinite_long_rows_give_a_nonfinite_gramian(broken: float):
     rows = long_rows()
     rows[1, BLOCK + 3] = broken
     finite = gramian(rows).isfinite()

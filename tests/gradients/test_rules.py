@@ -1,4 +1,4 @@
-"""Rules by name, TorchJD's among them."""
+"""Decoupling rules by name, including those of TorchJD."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_has_one_name(name: str):
+def test_every_rule_has_one_name(name: str):
     assert rule_named(name) is RULES[name]
 
 
@@ -30,21 +30,21 @@ def test_a_rule_of_torchjd_that_is_not_installed_says_how_to_get_it(monkeypatch:
         rule_named("torchjd=MGDA")
 
 
-def test_pcgrad_of_torchjd_is_ours():
+def test_pcgrad_of_torchjd_equals_sequential():
     pytest.importorskip("torchjd")
     # T1: two cases have one order.
     coefficients = rule_named("torchjd=PCGrad")(STRONG_AND_WEAK, seeded())
     assert coefficients.tolist() == pytest.approx([1.06, 7], abs=1e-12)
 
 
-def test_the_shortest_convex_combination_by_torchjd():
+def test_mgda_of_torchjd_gives_the_shortest_convex_combination():
     pytest.importorskip("torchjd")
     # Of a (10, 0) and b (-.6, .8), the least |w a + (1 - w) b|: w = (b.b - a.b) / |a - b|^2 = 7 / 113.
     coefficients = rule_named("torchjd=MGDA")(STRONG_AND_WEAK, seeded())
     assert coefficients.tolist() == pytest.approx([7 / 113, 106 / 113], abs=1e-3)
 
 
-def test_the_mean_of_torchjd_through_gmd():
+def test_the_mean_of_torchjd_works_in_gmd():
     pytest.importorskip("torchjd")
     s = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
     GMD([s], rule=rule_named("torchjd=Mean"), reduction="sum").backward({"a": 10 * s[0], "b": 0.8 * s[1] - 0.6 * s[0]})
@@ -52,7 +52,7 @@ def test_the_mean_of_torchjd_through_gmd():
     assert s.grad.tolist() == pytest.approx([4.7, 0.4])
 
 
-def test_chance_is_drawn_from_our_generator_alone():
+def test_torchjd_draws_from_our_generator_only():
     pytest.importorskip("torchjd")
     rule = rule_named("torchjd=Random")
     before = torch.get_rng_state()
@@ -62,7 +62,7 @@ def test_chance_is_drawn_from_our_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_broken_gramian_gives_broken_coefficients():
+def test_a_nonfinite_gramian_gives_nan_coefficients():
     pytest.importorskip("torchjd")
     broken = STRONG_AND_WEAK.clone()
     broken[0, 1] = broken[1, 0] = torch.nan
@@ -75,7 +75,7 @@ def test_an_unknown_rule_of_torchjd_is_refused_with_the_nearest():
         rule_named("torchjd=PCGard")
 
 
-def test_a_rule_that_needs_more_than_a_gramian_is_not_known():
+def test_a_rule_of_torchjd_that_needs_more_than_a_gramian_is_unknown():
     pytest.importorskip("torchjd")
     with pytest.raises(InputError, match="rule of TorchJD 'Constant'"):
         rule_named("torchjd=Constant")
