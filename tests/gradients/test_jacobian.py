@@ -455,7 +455,9 @@ def mixed(engine: Callable[..., Jacobian], dtype: torch.dtype, scale: float = 1.
 
 @both_engines
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_losses_are_decoupled_by_their_half_precision_rows(dtype: torch.dtype, engine: Callable[..., Jacobian]):
+def test_autocast_losses_are_decoupled_by_their_half_precision_rows(
+    dtype: torch.dtype, engine: Callable[..., Jacobian]
+):
     actual, expected = mixed(engine, dtype)
     # The rows are the same numbers both times, half precision or not.
     assert actual.coefficients == pytest.approx(expected.coefficients, rel=1e-5)

@@ -184,17 +184,17 @@ def test_a_conflict_that_float32_sums_would_hide_is_detected():
 
 
 def test_a_conflict_that_shows_only_in_the_sum_of_two_processes_is_detected():
-    # Each place is sure of its sign, the sum is not: 500 positive products here, two negative ones there.
-    here, there = torch.zeros(2, BLOCK), torch.zeros(2, BLOCK)
-    here[:, :500], there[:, :2] = hidden_conflict().split([500, 2], dim=1)
-    assert signs_are_certain(products(here, torch.float32))
-    assert signs_are_certain(products(there, torch.float32))
-    asked = iter([torch.float32, torch.float64])
-    assert gramian(here, total=lambda part: part + products(there, next(asked)))[0, 1] == -1
+    # Each process alone is certain of the sign, but not the sum: 500 positive products, and two negative ones.
+    first, second = torch.zeros(2, BLOCK), torch.zeros(2, BLOCK)
+    first[:, :500], second[:, :2] = hidden_conflict().split([500, 2], dim=1)
+    assert signs_are_certain(products(first, torch.float32))
+    assert signs_are_certain(products(second, torch.float32))
+    dtypes = iter([torch.float32, torch.float64])
+    assert gramian(first, total=lambda part: part + products(second, next(dtypes)))[0, 1] == -1
 
 
 def test_signs_are_certain_if_every_cosine_exceeds_the_error_bound():
-    # 512 products are off by 512 * 2^-24 = 2^-15 at most; twice as much is asked for.
+    # The error of 512 products is at most 512 * 2^-24 = 2^-15; the cosine must be twice as large.
     assert LANE == 512
     assert signs_are_certain(torch.tensor([[1, 1.01 * 2**-14], [1.01 * 2**-14, 1]], dtype=torch.float64))
     assert not signs_are_certain(torch.tensor([[1, 0.99 * 2**-14], [0.99 * 2**-14, 1]], dtype=torch.float64))
