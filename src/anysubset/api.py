@@ -681,15 +681,15 @@ def gallery_of(group: "RunGroup", split: str) -> "Gallery | str":
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.slices import slices
     from anysubset.report.comparison import Comparison
-    from anysubset.report.pictures import gallery, wanted
+    from anysubset.report.pictures import gallery, select
     from anysubset.volumes.dataset import Volumes
 
     if "dice" not in group.first.metrics:
-        return "These samples are no volumes."
+        return "Only volumes have slices."
     comparison = Comparison(group, "dice")
-    chosen = wanted(comparison)
+    chosen = select(comparison)
     if chosen is None:
-        return "No patient has every contrast, so none can be shown in all of these scenarios."
+        return "No patient has every modality, so none can be shown in all scenarios."
     patients, scenarios = [patient for _, patient in chosen.patients], [scenario for _, scenario in chosen.scenarios]
     cuts = {}
     for method in chosen.methods:
@@ -697,7 +697,7 @@ def gallery_of(group: "RunGroup", split: str) -> "Gallery | str":
         trained = open_run(result.folder)
         data = trained.experiment.data
         if not Path(data.root).exists():
-            return f"The patients are not at hand: there is no {data.root}."
+            return f"The patients cannot be read: {data.root} does not exist."
         dataset = create_dataset(data, trained.experiment.model)
         assert isinstance(dataset, Volumes)
         for patient, scenario, cut in slices(trained.method, dataset, split, patients, scenarios):

@@ -183,7 +183,7 @@ def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, table_run
     assert beside.notes[-len(CAVEATS[number]) :] == [*CAVEATS[number]]
     assert beside.notes[: len(alone.notes)] == alone.notes
     assert not [note for note in alone.notes if "rinted" in note]
-    assert "Weights chosen on validation" in " ".join(alone.notes)
+    assert "Weights selected on validation" in " ".join(alone.notes)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from anysubset import cli
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
-LOW = {each: {"WT": [0.2, 0.4, 0.3, 0.1]} for each in (F, T, FT)}
-HIGH = {each: {"WT": [0.5, 0.6, 0.7, 0.6]} for each in (F, T, FT)}
+LOW = {scenario: {"WT": [0.2, 0.4, 0.3, 0.1]} for scenario in (F, T, FT)}
+HIGH = {scenario: {"WT": [0.5, 0.6, 0.7, 0.6]} for scenario in (F, T, FT)}
 Write = Callable[..., Path]
 
 
@@ -21,8 +21,8 @@ def runs(volumes_run: Write, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(capsys):
-    """Runs the command, and gives its exit code, what it says, and what it complains of."""
+def compare(capsys):
+    """Run `anysubset compare`; returns its exit code, stdout and stderr."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -32,13 +32,13 @@ def told(capsys):
     return command
 
 
-def test_a_folder_of_runs_is_compared(told, runs: Path):
-    code, out, err = told(runs)
+def test_a_folder_of_runs_is_compared(compare, runs: Path):
+    code, out, err = compare(runs)
     assert (code, err) == (0, "")
     for line in (
         "brats: Dice %; split 'test', n 4",
-        "What modalities are worth: brats: Dice %; split 'test', n 4",
-        "gmd less full: brats: Dice %; split 'test', n 4",
+        "Contribution of each modality: brats: Dice %; split 'test', n 4",
+        "gmd minus full: brats: Dice %; split 'test', n 4",
         "Mean ± standard deviation over seeds: 0, 1. 4 samples in every scenario.",
     ):
         assert line in out.splitlines()
@@ -46,41 +46,42 @@ def test_a_folder_of_runs_is_compared(told, runs: Path):
     assert "+35.0" in out
 
 
-def test_datasets_come_one_after_the_other(told, runs: Path, table_run: Write):
-    answers = {F: [1.0, 2.0], T: [2.0, 1.0], FT: [1.5, 1.5]}
-    other = table_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
-    _, out, _ = told(runs, other)
+def test_data_sets_have_separate_tables(compare, runs: Path, table_run: Write):
+    predictions = {F: [1.0, 2.0], T: [2.0, 1.0], FT: [1.5, 1.5]}
+    mae = {scenario: {"mae": 0.5} for scenario in predictions}
+    other = table_run("other", predictions, [1.0, 2.0], over_set=mae)
+    _, out, _ = compare(runs, other)
     assert out.index("brats: Dice %") < out.index("mosi: MAE")
 
 
-def test_runs_without_scores_are_named_and_left_out(told, runs: Path):
+def test_runs_without_scores_are_named_and_left_out(compare, runs: Path):
     (runs / "begun").mkdir()
     (runs / "begun/experiment.yaml").write_text("{}")
-    code, out, err = told(runs)
+    code, out, err = compare(runs)
     assert (code, err) == (0, f"anysubset: {runs / 'begun'} is left out: it has no scores yet\n")
     assert "begun" not in out
 
 
 @pytest.mark.parametrize(
-    ("form", "first"), [("markdown", "**brats: Dice"), ("latex", r"\begin{table}"), ("terminal", "brats")]
+    ("form", "start"), [("markdown", "**brats: Dice"), ("latex", r"\begin{table}"), ("terminal", "brats")]
 )
-def test_a_file_holds_what_the_terminal_would_show(told, runs: Path, tmp_path: Path, form: str, first: str):
-    _, shown, _ = told(runs, "--format", form)
+def test_the_output_file_equals_the_text_on_the_terminal(compare, runs: Path, tmp_path: Path, form: str, start: str):
+    _, text, _ = compare(runs, "--format", form)
     path = tmp_path / "table.txt"
     path.write_text("old")
-    assert told(runs, "--format", form, "--output", path) == (0, f"Wrote {path}\n", "")
-    assert path.read_text(encoding="utf-8") == shown.removesuffix("\n")
-    assert shown.startswith(first)
+    assert compare(runs, "--format", form, "--output", path) == (0, f"Wrote {path}\n", "")
+    assert path.read_text(encoding="utf-8") == text.removesuffix("\n")
+    assert text.startswith(start)
 
 
-def test_a_table_of_the_paper(told, runs: Path):
-    code, out, _ = told(runs, "--paper", 3)
+def test_a_table_of_the_paper(compare, runs: Path):
+    code, out, _ = compare(runs, "--paper", 3)
     assert code == 0
     assert out.startswith("Table 3 of the paper, of brats: Dice %; split 'test', n 4")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["--format", "pdf"], "Unknown format 'pdf'. Choose from: terminal, markdown, latex."),
         (["--output", "nowhere/table.md"], "nowhere/table.md lies in a folder that is not there."),
@@ -97,15 +98,15 @@ def test_a_table_of_the_paper(told, runs: Path):
         (["--groups", "nowhere.csv"], "The file of groups nowhere.csv does not exist."),
     ],
 )
-def test_wrong_input_is_told_in_one_line(told, runs: Path, arguments: list[str], complaint: str):
-    assert told(runs, *arguments) == (2, "", f"anysubset: {complaint}\n")
+def test_wrong_options_are_refused_in_one_line(compare, runs: Path, arguments: list[str], message: str):
+    assert compare(runs, *arguments) == (2, "", f"anysubset: {message}\n")
 
 
-def test_nothing_is_written_where_something_is_wrong(told, runs: Path, tmp_path: Path):
+def test_no_file_is_written_after_an_error(compare, runs: Path, tmp_path: Path):
     path = tmp_path / "table.md"
-    code, _, _ = told(runs, "--paper", 1, "--output", path)
+    code, _, _ = compare(runs, "--paper", 1, "--output", path)
     assert (code, path.exists()) == (2, False)
 
 
-def test_what_is_no_run_is_refused(told, tmp_path: Path):
-    assert told(tmp_path / "x") == (2, "", f"anysubset: There is no run folder {tmp_path / 'x'}.\n")
+def test_a_folder_that_does_not_exist_is_refused(compare, tmp_path: Path):
+    assert compare(tmp_path / "x") == (2, "", f"anysubset: There is no run folder {tmp_path / 'x'}.\n")

@@ -13,7 +13,7 @@ def test_dots():
     assert dots(("t1",), ("flair", "t1")) == [MISSING, PRESENT]
 
 
-def test_text_is_as_wide_as_it_must_be_and_cut_nowhere():
+def test_wide_text_is_not_cut():
     wide = Grid("A title " * 40, [f"column {number}" for number in range(60)], [["123456789"] * 60])
     lines = as_text(wide).splitlines()
     assert lines[0] == "A title " * 40
@@ -25,11 +25,11 @@ def test_text():
     lines = as_text(GRID).splitlines()
     assert (lines[0], lines[-1]) == ("Scores of a_b in %", "n 5.")
     cells = [line.split() for line in lines[1:-1]]
-    place = cells.index(["●", "50.0", "±", "1.0", "better"])
-    # A line is drawn above the third row.
-    assert cells[place + 1 : place + 4] == [["○", "-3", "a|b"], [], ["all", "worse"]]
-    # Numbers are set to the right.
-    assert lines[place + 2].index("-3") + 2 == lines[place + 1].index("1.0") + 3
+    first = cells.index(["●", "50.0", "±", "1.0", "better"])
+    # A rule, here a blank line, stands above the third row.
+    assert cells[first + 1 : first + 4] == [["○", "-3", "a|b"], [], ["all", "worse"]]
+    # Columns of numbers are right-aligned.
+    assert lines[first + 2].index("-3") + 2 == lines[first + 1].index("1.0") + 3
     assert [line for line in lines if line != line.rstrip()] == []
 
 
@@ -66,13 +66,13 @@ def test_latex():
     ]
 
 
-def test_what_means_something_to_latex():
+def test_special_characters_of_latex_are_escaped():
     assert latex("a & b_c # 5% {x} ~T1 \\ ^ $ ✓ Δ") == (
         r"a \& b\_c \# 5\% \{x\} \textasciitilde{}T1 \textbackslash{} \textasciicircum{} \$ $\checkmark$ $\Delta$"
     )
 
 
-def test_every_format_ends_with_a_line():
+def test_every_format_ends_with_a_newline():
     assert list(FORMATS) == ["terminal", "markdown", "latex"]
     for write in FORMATS.values():
         assert write(GRID).endswith("\n")

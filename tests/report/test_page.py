@@ -25,14 +25,14 @@ FULL = {scenario: {"WT": [value - 0.2 for value in regions["WT"]]} for scenario,
 # An element without an end.
 VOID = ("meta", "link", "br", "img", "input", "hr")
 SECTIONS = (
-    *("verdict", "scores", "missing", "conflict", "coefficients", "worth"),
+    *("verdict", "scores", "missing", "conflict", "coefficients", "contributions"),
     *("protocol", "slices", "calibration", "cost", "environment"),
 )
 Write = Callable[..., Path]
 
 
 class Reader(HTMLParser):
-    """Refuses elements that are not closed in their order; keeps ids, links, and the text of each row of a table."""
+    """Collect ids, links and the text of each table row; fail if elements are not closed in their order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,13 +44,12 @@ class Reader(HTMLParser):
         self.cell: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
         if tag not in VOID:
             self.open.append(tag)
         self.ids += [value for name, value in attrs if name == "id" and value]
         self.links += [value for name, value in attrs if name == "href" and value]
         self.sources += [value for name, value in attrs if name in ("src", "srcset", "data", "action") and value]
-        assert not [name for name in given if name.startswith("on")], "a page has no scripts"
+        assert not [name for name, _ in attrs if name.startswith("on")], "a page has no scripts"
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -98,7 +97,7 @@ def runs(volumes_run: Write) -> tuple[Path, Path]:
 
 @pytest.fixture
 def report(capsys, tmp_path: Path):
-    """Runs the command into a file, and gives its exit code, what it complains of, and the file."""
+    """Run `anysubset report`; returns its exit code, the text on stderr, and the path of the page."""
 
     def command(*arguments: object) -> tuple[int, str, Path]:
         capsys.readouterr()
@@ -112,9 +111,9 @@ def report(capsys, tmp_path: Path):
 # -------------------------------------------------------------------------------------------------- a whole page
 
 
-def test_a_page_is_whole_and_needs_nothing_else(report, runs):
-    code, complaint, path = report(*runs)
-    assert (code, complaint) == (0, "")
+def test_a_page_is_valid_and_self_contained(report, runs):
+    code, errors, path = report(*runs)
+    assert (code, errors) == (0, "")
     reader, text = read(path), path.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
     assert {f"c-{name}" for name in SECTIONS} <= set(reader.ids)
@@ -131,17 +130,17 @@ def test_a_page_is_whole_and_needs_nothing_else(report, runs):
     assert len(text) < 500_000
 
 
-def test_every_section_says_how_to_read_it(report, runs):
+def test_every_section_explains_how_to_read_it(report, runs):
     text = report(*runs)[2].read_text(encoding="utf-8")
     sections = re.findall(r"<section id=.*?</section>", text, re.DOTALL)
     assert len(sections) == len(SECTIONS)
     assert all('class="how"' in section for section in sections)
 
 
-def test_the_numbers_are_those_of_the_scores(report, runs):
+def test_the_map_shows_the_scores(report, runs):
     rows = read(report(*runs)[2]).rows
     table = [row for row in rows if row[:1] == ["all"]]
-    # The fourth scenario row by row: dots are empty cells, then n, full, gmd with its interval.
+    # The last two cells of a row are the scores of full and gmd, each with its interval.
     assert [row[-2].split()[0] for row in table] == ["33.3"]
     assert "53.3" in table[0][-1].split()
     cells = [row for row in rows if len(row) == 5 and row[:2] == ["", ""] and row[2] == "4"]
@@ -152,9 +151,9 @@ def test_the_numbers_are_those_of_the_scores(report, runs):
     ]
 
 
-def test_the_verdict_is_that_of_compare(report, runs, volumes_run: Write):
+def test_the_verdict_follows_the_tests(report, runs, volumes_run: Write):
     text = report(*runs)[2].read_text(encoding="utf-8")
-    # Four samples cannot reach .05 by signed ranks: 2 / 2^4 = .125.
+    # Four samples cannot reach p < .05 in the signed-rank test: the least p is 2 / 2^4 = .125.
     assert "no difference shown" in text
     assert "better than full" not in text
     many = {scenario: {"WT": regions["WT"] * 3} for scenario, regions in GMD.items()}
@@ -165,7 +164,7 @@ def test_the_verdict_is_that_of_compare(report, runs, volumes_run: Write):
     assert "-20.0" in text
 
 
-def test_conflict_is_told_where_it_was_logged(report, runs):
+def test_conflict_is_shown_if_it_was_logged(report, runs):
     text = report(*runs)[2].read_text(encoding="utf-8")
     assert "100 % of the pairs conflict" in text
     # Cosine of (1, 0) and (-1, 1): -1 / sqrt 2.
@@ -189,25 +188,25 @@ def test_the_page_says_so_where_every_coefficient_stayed_at_one(report, runs):
     assert "Angles after decoupling are not on record" in text
 
 
-def test_shapley_values_and_where_more_is_worse(report, volumes_run: Write):
-    # By hand: a 50, b 30, both 40, so a is worth (50 + 10) / 2 = 30 and b (30 - 10) / 2 = 10; adding b to a loses 10.
+def test_shapley_values_and_harmful_additions_by_hand(report, volumes_run: Write):
+    # Scores: a 50, b 30, both 40. Adding b to a loses 10; the interaction is 40 - 50 - 30 = -40.
     worse = {A: {"WT": [0.5, 0.5]}, B: {"WT": [0.3, 0.3]}, AB: {"WT": [0.4, 0.4]}}
     reader = read(report(volumes_run("x", worse))[2])
     assert ["gmd", "1 of 2", "b added to a: -10.0"] in reader.rows
     assert ["a+b", "-40.0"] in reader.rows
 
 
-def test_several_seeds_are_shown_with_their_deviation(report, volumes_run: Write):
+def test_several_seeds_are_shown_with_their_standard_deviation(report, volumes_run: Write):
     other = {scenario: {"WT": [value + 0.1 for value in regions["WT"]]} for scenario, regions in GMD.items()}
     text = report(volumes_run("x/0", GMD), volumes_run("x/1", other, seed=1))[2].read_text(encoding="utf-8")
-    # The deviation of two numbers that lie .1 apart is .1 / sqrt 2.
+    # The standard deviation of two numbers that differ by .1 is .1 / sqrt 2.
     assert "58.3 <small>± 7.1</small>" in text
     assert "one standard deviation over seeds" in text
 
 
-def test_datasets_have_a_chapter_each(report, runs, table_run: Write):
+def test_each_data_set_has_a_chapter(report, runs, table_run: Write):
     answers = {A: [1.0, 2.0], B: [2.0, 1.0], AB: [1.5, 1.5]}
-    other = table_run("other", answers, [1.0, 2.0], over_set={each: {"mae": 0.5} for each in answers})
+    other = table_run("other", answers, [1.0, 2.0], over_set={scenario: {"mae": 0.5} for scenario in answers})
     reader = read(report(*runs, other)[2])
     assert {f"c1-{name}" for name in SECTIONS} <= set(reader.ids)
     # Tables have no slices.
@@ -215,7 +214,7 @@ def test_datasets_have_a_chapter_each(report, runs, table_run: Write):
     assert len(reader.ids) == len(set(reader.ids))
 
 
-def test_more_than_five_modalities_show_both_ends(report, volumes_run: Write):
+def test_more_than_five_modalities_show_the_best_and_the_worst_scenarios(report, volumes_run: Write):
     rng = np.random.default_rng(0)
     dice = {scenario: {"WT": [float(rng.uniform(0.1, 0.9))]} for scenario in all_scenarios("uvwxyz")}
     rows = read(report(volumes_run("x", dice))[2]).rows
@@ -224,7 +223,7 @@ def test_more_than_five_modalities_show_both_ends(report, volumes_run: Write):
     assert shown == pytest.approx([*best[:10], *best[-10:]], abs=0.051)
 
 
-def test_who_has_what_is_told_for_each_split(report, runs):
+def test_samples_per_scenario_are_shown_for_each_split(report, runs):
     _, gmd = runs
     splits = {
         "train": {"samples": 8, "hash": "0123", "scenarios": {"a": 8, "b": 5, "a+b": 5}},
@@ -234,42 +233,43 @@ def test_who_has_what_is_told_for_each_split(report, runs):
         (run / "availability.json").write_text(json.dumps(splits))
     path = report(*runs)[2]
     rows, text = read(path).rows, path.read_text(encoding="utf-8")
-    place = next(number for number, row in enumerate(rows) if "train (8)" in row)
-    assert [row[2:] for row in rows[place + 1 : place + 4]] == [["8", "4"], ["5", "4"], ["5", "4"]]
+    head = next(index for index, row in enumerate(rows) if "train (8)" in row)
+    assert [row[2:] for row in rows[head + 1 : head + 4]] == [["8", "4"], ["5", "4"], ["5", "4"]]
     assert "train 0123, test 4567" in text
     splits["train"]["samples"] = 9
     (gmd / "availability.json").write_text(json.dumps(splits))
-    assert "other runs had other splits or missingness" in report(*runs)[2].read_text(encoding="utf-8")
+    assert "other runs have different splits or missingness" in report(*runs)[2].read_text(encoding="utf-8")
 
 
-def test_the_cost_is_what_the_weights_hold(report, runs):
+def test_parameters_are_counted_without_running_statistics(report, runs):
     _, gmd = runs
     tensors = {"conv.weight": torch.zeros(3, 4), "norm.running_mean": torch.zeros(7), "norm.weight": torch.zeros(5)}
     tensor_file.save(gmd / "checkpoints/best.safetensors", tensors, {"metric": "dice", "step": 70})
     path = report(gmd)[2]
+    # 3 x 4 weights of the convolution and 5 of the normalisation.
     assert len([row for row in read(path).rows if row[:2] == ["gmd", "17"]]) == 1
-    assert "time a step" not in path.read_text(encoding="utf-8")  # Not on record here.
-    assert "Found at step: gmd 70" in path.read_text(encoding="utf-8")
+    assert "time per step" not in path.read_text(encoding="utf-8")  # This run has no record of it.
+    assert "Selected step of each seed: gmd 70" in path.read_text(encoding="utf-8")
 
 
-def test_steps_flops_and_memory_of_all_stages_are_shown_where_they_are_on_record(report, runs):
+def test_steps_flops_and_memory_of_all_stages_are_shown_if_recorded(report, runs):
     full, gmd = runs
-    # A skipped step has no FLOPs. By hand: 30 steps of (3 + 5) / 2 GFLOP and 1210 of 1 GFLOP are 1.07 GFLOP a step.
+    # A skipped step has no FLOPs. By hand: 30 steps of (3 + 5) / 2 GFLOP and 1210 of 1 GFLOP are 1.07 GFLOP per step.
     stages = {
         "teacher": {"steps": 30, "flops": [3 * 10**9, 0, 5 * 10**9]},
         "student": {"steps": 1210, "flops": [10**9]},
     }
-    (gmd / "cost.json").write_text(json.dumps({"stages": stages, "most_bytes": 3 * 2**29}))
+    (gmd / "cost.json").write_text(json.dumps({"stages": stages, "most_bytes": 1_500_000_000}))
     rows = read(report(full, gmd)[2]).rows
-    head = next(row for row in rows if "FLOPs a step" in row)
-    assert "most memory" in head
+    head = next(row for row in rows if "FLOPs per step" in row)
+    assert "peak memory" in head
     (cells,) = [row for row in rows if row[0] == "gmd" and "1.07 GFLOP" in row]
-    assert cells[head.index("most memory")] == "1.50 GiB"
+    assert cells[head.index("peak memory")] == "1.50 GB"
     assert cells[head.index("steps")] == "1,240"
     assert all("FLOP" not in cell for row in rows if row[0] == "full" for cell in row)
 
 
-def test_names_stand_for_themselves(report, volumes_run: Write):
+def test_names_are_escaped(report, volumes_run: Write):
     bad = "<script>alert('&\"$x$')</script>"
     dice = {("<b>",): {"WT": [0.5]}, ("t&2",): {"WT": [0.4]}, ("<b>", "t&2"): {"WT": [0.6]}}
     path = report(volumes_run("x", dice, bad))[2]
@@ -282,13 +282,13 @@ def test_names_stand_for_themselves(report, volumes_run: Write):
     assert "t&amp;2" in text
 
 
-@pytest.mark.parametrize("some", [(A,), (A, B), (A, AB)])
-def test_scenarios_may_be_few(report, volumes_run: Write, some):
-    path = report(volumes_run("x", {scenario: GMD[scenario] for scenario in some}))[2]
+@pytest.mark.parametrize("scenarios", [(A,), (A, B), (A, AB)])
+def test_a_page_needs_no_complete_set_of_scenarios(report, volumes_run: Write, scenarios):
+    path = report(volumes_run("x", {scenario: GMD[scenario] for scenario in scenarios}))[2]
     assert {f"c-{name}" for name in SECTIONS} <= set(read(path).ids)
 
 
-def test_a_metric_that_is_not_defined_everywhere_is_left_blank(report, table_run: Write):
+def test_a_metric_that_is_undefined_in_a_scenario_is_blank_there(report, table_run: Write):
     answers = {A: [1.0, 2.0], B: [2.0, 1.0], AB: [1.5, 1.5]}
     defined = {A: {"corr": 1.0, "mae": 0.0}, B: {"corr": -1.0, "mae": 1.0}, AB: {"mae": 0.5}}
     path = report(table_run("x", answers, [1.0, 2.0], over_set=defined), "--metric", "corr")[2]
@@ -304,7 +304,7 @@ def test_the_same_runs_give_the_same_bytes(report, runs):
 # --------------------------------------------------------------------------------------------------- wrong input
 
 
-def test_a_folder_gets_the_page_by_default(runs, capsys):
+def test_the_page_is_written_into_the_folder_by_default(runs, capsys):
     folder = runs[0].parent
     assert cli.main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"Wrote {folder / 'report.html'}\n"
@@ -312,7 +312,7 @@ def test_a_folder_gets_the_page_by_default(runs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "complaint"),
+    ("file", "content", "message"),
     [
         ("availability.json", '{"train": {}}', "is damaged: each split must have samples, hash and scenarios."),
         ("availability.json", "[]", "is damaged: it must be a JSON object."),
@@ -321,24 +321,24 @@ def test_a_folder_gets_the_page_by_default(runs, capsys):
         ("checkpoints/best.safetensors", "short", "is not a file of anysubset, or is damaged."),
     ],
 )
-def test_damaged_files_are_named_and_nothing_is_written(report, runs, file: str, content: str, complaint: str):
+def test_damaged_files_are_named_and_nothing_is_written(report, runs, file: str, content: str, message: str):
     _, gmd = runs
     (gmd / file).write_text(content)
-    code, told, path = report(*runs)
-    assert (code, told) == (2, f"anysubset: {gmd / file} {complaint}\n")
+    code, errors, path = report(*runs)
+    assert (code, errors) == (2, f"anysubset: {gmd / file} {message}\n")
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),
         (["--region", "ET"], "Unknown region 'ET'. Did you mean 'WT'? Choose from: WT."),
         (["--reference", "ful"], "Unknown reference 'ful'. Did you mean 'full'? Choose from: full, gmd."),
     ],
 )
-def test_wrong_input_is_told_in_one_line(report, runs, arguments: list[str], complaint: str):
-    assert report(*runs, *arguments)[:2] == (2, f"anysubset: {complaint}\n")
+def test_wrong_options_are_refused_in_one_line(report, runs, arguments: list[str], message: str):
+    assert report(*runs, *arguments)[:2] == (2, f"anysubset: {message}\n")
 
 
 def test_several_folders_need_a_name_for_the_file(runs, capsys):

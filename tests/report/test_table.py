@@ -17,14 +17,14 @@ GMD = {
 
 
 def rendered(runs: dict[str, Means], modalities: tuple[str, ...], scale: float = 100.0) -> str:
-    """The table as text."""
+    """The table of scenarios as text."""
     return as_text(scenario_grid(runs, modalities, "A title", scale))
 
 
 def lines(text: str) -> list[list[str]]:
-    """The cells of every line that has a number or a dot, in order."""
-    found = [line.split() for line in text.splitlines()]
-    return [cells for cells in found if cells and cells[-1].replace(".", "").isdecimal()]
+    """Cells of every line that ends with a number, in order."""
+    rows = [line.split() for line in text.splitlines()]
+    return [cells for cells in rows if cells and cells[-1].replace(".", "").isdecimal()]
 
 
 def test_two_modalities_and_two_runs_by_hand():
@@ -48,14 +48,14 @@ def test_two_modalities_and_two_runs_by_hand():
     assert ["t2", "t1", "WT", "ET", "mean", "WT", "ET", "mean"] in titles
 
 
-def test_groups_of_scenarios_stand_apart():
+def test_a_rule_separates_scenarios_of_different_sizes():
     text = rendered({"full": FULL}, ("t2", "t1"))
     dots = [("●" in line or "○" in line, bool(line.strip())) for line in text.splitlines()]
     first, second, gap, third = dots[dots.index((True, True)) :][:4]
     assert (first, second, gap, third) == ((True, True), (True, True), (False, False), (True, True))
 
 
-def test_one_region_needs_no_mean():
+def test_a_single_region_has_no_column_of_means():
     one = {scenario: {"tumour": value["WT"]} for scenario, value in FULL.items()}
     text = rendered({"full": one}, ("t2", "t1"))
     assert "mean" not in text
@@ -63,25 +63,27 @@ def test_one_region_needs_no_mean():
     assert {len(cells) for cells in lines(text)} == {2, 3}
 
 
-def test_distances_are_shown_as_they_are():
+def test_distances_are_not_scaled():
     text = rendered({"full": {("t1",): {"WT": 12.34}, ("t2",): {"WT": 373.13}}}, ("t1", "t2"), scale=1.0)
     assert [cells[-1] for cells in lines(text)] == ["12.3", "373.1", "192.7", "192.7"]
 
 
-def test_only_scenarios_that_were_scored_have_a_line():
+def test_only_scored_scenarios_have_a_line():
     text = rendered({"full": {("t1",): {"WT": 0.5}}}, ("t2", "t1"))
     assert lines(text) == [["○", "●", "50.0"], ["1", "missing", "50.0"], ["all", "50.0"]]
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_the_lines_come_in_the_order_of_the_scenarios(count):
+def test_lines_follow_the_order_of_the_scenarios(count):
     names = ("flair", "t2", "t1ce", "t1")[:count]
-    every = all_scenarios(names)
-    assert len(every) == 2**count - 1
-    text = rendered({"run": {scenario: {"WT": place / 100} for place, scenario in enumerate(every)}}, names)
+    scenarios = all_scenarios(names)
+    assert len(scenarios) == 2**count - 1
+    text = rendered({"run": {scenario: {"WT": index / 100} for index, scenario in enumerate(scenarios)}}, names)
     shown = [cells for cells in lines(text) if set(cells[:-1]) <= {"●", "○"}]
-    assert [cells[-1] for cells in shown] == [f"{place:.1f}" for place in range(len(every))]
-    assert [cells[:-1] for cells in shown] == [["●" if name in each else "○" for name in names] for each in every]
+    assert [cells[-1] for cells in shown] == [f"{index:.1f}" for index in range(len(scenarios))]
+    assert [cells[:-1] for cells in shown] == [
+        ["●" if name in scenario else "○" for name in names] for scenario in scenarios
+    ]
 
 
 def test_metrics_side_by_side_by_hand():
@@ -99,7 +101,7 @@ def test_metrics_side_by_side_by_hand():
         ["●", "○", "4", "50.0", "1.000"],
         ["○", "●", "3", "70.0", "2.000", "0.250"],
         ["●", "●", "2", "90.0", "0.300", "-0.500"],
-        # By hand: (50 + 70) / 2, (1 + 2) / 2; t2 alone has no correlation, so no mean that it is in has one.
+        # By hand: (50 + 70) / 2, (1 + 2) / 2; t2 alone has no correlation, so means that include it have none.
         ["1", "missing", "60.0", "1.500"],
         ["0", "missing", "90.0", "0.300", "-0.500"],
         ["all", "70.0", "1.100"],
@@ -113,9 +115,9 @@ def test_metrics_of_two_runs_side_by_side():
     second = {("t1",): {"mae": 0.5}, ("t2",): {"mae": 0.7}}
     counts = {("t1",): 4, ("t2",): 3}
     table = metric_grid({"full": first, "gmd": second}, ("t1", "t2"), "", ["mae"], counts, {"mean": {"mae": 3.0}})
-    found = [line.split() for line in as_text(table).splitlines()]
-    assert ["full", "gmd"] in found
-    assert ["●", "○", "4", "1.000", "0.500"] in found
-    # (1 + 2) / 2 and (.5 + .7) / 2; a constant stands below both.
-    assert ["all", "1.500", "0.600"] in found
-    assert ["mean", "3.000", "3.000"] in found
+    rows = [line.split() for line in as_text(table).splitlines()]
+    assert ["full", "gmd"] in rows
+    assert ["●", "○", "4", "1.000", "0.500"] in rows
+    # (1 + 2) / 2 and (.5 + .7) / 2; a constant baseline is shown for both runs.
+    assert ["all", "1.500", "0.600"] in rows
+    assert ["mean", "3.000", "3.000"] in rows

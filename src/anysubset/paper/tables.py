@@ -8,7 +8,7 @@ from anysubset.paper import printed as published
 from anysubset.report.comparison import Comparison
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup
-from anysubset.report.side_by_side import protocol
+from anysubset.report.protocol import protocol
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import heading

@@ -1,4 +1,4 @@
-"""Parts of the page that document the scores: availability of modalities, protocol, cost and environment."""
+"""Parts of the page beside the scores: availability of modalities, protocol, cost and environment."""
 
 import math
 import shlex
@@ -9,18 +9,26 @@ from statistics import fmean
 from typing import Any
 
 from anysubset.report.comparison import Comparison
+from anysubset.report.protocol import (
+    METRIC_DEFINITIONS,
+    differing_settings,
+    fold_count,
+    recipes,
+    sample_counts,
+)
 from anysubset.report.reading import missingness_origin
-from anysubset.report.scoreboard import FEW
-from anysubset.report.side_by_side import RULES, counts, differing, folds, recipes
+from anysubset.report.scoreboard import MAX_MODALITIES
 from anysubset.scenarios import in_order, scenario_name
 from anysubset.system.run_folder import Record
 
+# A name and one or more lines about it.
 Fact = tuple[str, Sequence[str]]
+MAX_FINGERPRINTS = 5  # So many different lines of fingerprints are shown.
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Number of samples of a split that have the modalities of a scenario (None if unknown), and their share."""
+    """Number of eligible samples of a scenario in a split (None if unknown), and their share of the split."""
 
     count: int | None
     share: float
@@ -28,7 +36,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Availability:
-    """splits: names and sizes. rows: scenario, presence of each modality, one bar per split. note: text or ""."""
+    """Eligible samples by scenario and split.
+
+    splits: names and sizes. rows: scenario, presence of each modality, one bar per split. note: text or "".
+    """
 
     splits: Sequence[tuple[str, int]]
     rows: Sequence[tuple[str, Sequence[bool], Sequence[Bar]]]
@@ -36,100 +47,104 @@ class Availability:
 
 
 def availability(comparison: Comparison, records: Mapping[Path, Record]) -> Availability:
-    """Samples of each split by scenario; with many modalities only single modalities and all of them."""
-    result = comparison.group.first
-    splits = {name: dict(found) for name, found in records[result.folder].splits.items()}
+    """Eligible samples of each split by scenario, as recorded by the first run.
+
+    With more than MAX_MODALITIES modalities, only single modalities and all of them are shown.
+    """
+    first = comparison.group.first
+    splits = {name: dict(split) for name, split in records[first.folder].splits.items()}
     note = ""
     if not splits:
-        counted = {scenario_name(scenario): len(ids) for scenario, ids in result.ids_by_scenario.items()}
-        splits = {result.split: {"samples": len(result.sample_ids), "scenarios": counted}}
-        note = "The run does not say who has what in other splits; scoring it again writes that down."
-    elif any(records[each.folder].splits != records[result.folder].splits for each in comparison.group.all_results):
-        note = f"Of {result.folder}; other runs had other splits or missingness."
+        counts = {scenario_name(scenario): len(ids) for scenario, ids in first.ids_by_scenario.items()}
+        splits = {first.split: {"samples": len(first.sample_ids), "scenarios": counts}}
+        note = f"Other splits are not on record; anysubset evaluate {first.folder} records them."
+    elif any(records[run.folder].splits != records[first.folder].splits for run in comparison.group.all_results):
+        note = f"Of {first.folder}; other runs have different splits or missingness."
     names = comparison.modalities
-    shown = comparison.group.first.scenarios
-    if len(names) > FEW:
-        shown = in_order({*((name,) for name in names), names}, names)
+    scenarios = first.scenarios
+    if len(names) > MAX_MODALITIES:
+        scenarios = in_order({*((name,) for name in names), names}, names)
     rows = []
-    for scenario in shown:
+    for scenario in scenarios:
         bars = []
-        for found in splits.values():
-            count = found["scenarios"].get(scenario_name(scenario))
-            bars.append(Bar(count, (count or 0) / max(1, found["samples"])))
+        for split in splits.values():
+            count = split["scenarios"].get(scenario_name(scenario))
+            bars.append(Bar(count, (count or 0) / max(1, split["samples"])))
         rows.append((scenario_name(scenario), [name in scenario for name in names], bars))
-    return Availability([(name, found["samples"]) for name, found in splits.items()], rows, note)
+    return Availability([(name, split["samples"]) for name, split in splits.items()], rows, note)
 
 
 def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> list[Fact]:
-    """Facts of the protocol: a name, and one or more lines."""
+    """How the runs were trained, selected and scored."""
     group, result = comparison.group, comparison.group.first
     facts: list[Fact] = [
         ("Data", [f"{result.dataset}, split {result.split!r}, {len(group.sample_ids)} samples"]),
         ("Modalities", [", ".join(comparison.modalities)]),
-        ("Missing in training", missing_in_training(comparison)),
-        ("Missing in the test", [f"Every scenario by itself. {counts(comparison)}"]),
-        ("Rule of the metric", [RULES.get(comparison.metric, "The mean over the samples.")]),
-        ("Weights", chosen(comparison, records)),
+        ("Missingness in training", missingness_in_training(comparison)),
+        ("Missingness in scoring", [f"Each scenario is scored separately. {sample_counts(comparison)}"]),
+        ("Metric", [METRIC_DEFINITIONS.get(comparison.metric, "The mean over the samples.")]),
+        ("Selected weights", selection(comparison, records)),
         ("Seeds", seeds(comparison)),
     ]
-    hashes = fingerprints(comparison, records)
-    facts.append(("Fingerprints of splits", hashes or ["not on record"]))
+    facts.append(("Fingerprints of the splits", fingerprints(comparison, records) or ["not on record"]))
     if recipes(comparison):
         facts.append(("Recipe", recipes(comparison)))
-    apart = differing(comparison)
-    if apart:
-        facts.append(("Settings that differ", apart))
+    settings = differing_settings(comparison)
+    if settings:
+        facts.append(("Settings that differ", settings))
     if comparison.lacking_targets:
         facts.append(("Targets", comparison.lacking_targets))
     return facts
 
 
-def missing_in_training(comparison: Comparison) -> list[str]:
-    """Missingness that was drawn, and whether incomplete samples were dropped."""
-    settings = [result.settings for result in comparison.group.all_results]
-    files = {str(each["data.missingness"]) for each in settings if each.get("data.missingness") is not None}
-    drawn = sorted({f"Missingness {missingness_origin(Path(each))}" for each in files})
-    dropped = sorted(
-        {result.method for result in comparison.group.all_results if result.settings.get("data.complete_only") is True}
-    )
-    return [
-        *(drawn or ["What the data themselves lack; no missingness was drawn."]),
-        *([f"Training samples that lack a modality were dropped: {', '.join(dropped)}"] if dropped else []),
-    ]
+def missingness_in_training(comparison: Comparison) -> list[str]:
+    """Missingness that was drawn, and the methods for which incomplete training samples were dropped."""
+    results = comparison.group.all_results
+    files = {str(path) for result in results if (path := result.settings.get("data.missingness")) is not None}
+    drawn = sorted({f"Drawn {missingness_origin(Path(file))}" for file in files})
+    complete_only = sorted({result.method for result in results if result.settings.get("data.complete_only") is True})
+    lines = drawn or ["Only what the data themselves lack; no missingness was drawn."]
+    if complete_only:
+        lines.append(f"Training samples that lack a modality were dropped for: {', '.join(complete_only)}")
+    return lines
 
 
-def chosen(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
+def selection(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
     """Validation metric by which the weights were selected, and the selected step of each run."""
     metrics = sorted({result.selected_by for result in comparison.group.all_results})
-    rule = "Chosen by a rule that is not on record."
+    rule = "The criterion of the selection is not on record."
     if all(metrics):
-        rule = f"The best on validation by the mean {' or '.join(metrics)} over the scenarios."
-    steps = []
+        rule = f"The step with the best {' or '.join(metrics)} on validation, averaged over the scenarios."
+    steps_by_method = []
     for method, by_seed in comparison.group.results.items():
-        facts = [records[result.folder].chosen for result in by_seed.values()]
-        found = [str(each["step"]) for each in facts if "step" in each]
-        steps += [f"{method} {' '.join(found)}"] if found else []
-    return [rule, *([f"Found at step: {', '.join(steps)}"] if steps else [])]
+        selected = [records[result.folder].chosen for result in by_seed.values()]
+        steps = [str(facts["step"]) for facts in selected if "step" in facts]
+        if steps:
+            steps_by_method.append(f"{method} {' '.join(steps)}")
+    return [rule, *([f"Selected step of each seed: {', '.join(steps_by_method)}"] if steps_by_method else [])]
 
 
 def seeds(comparison: Comparison) -> list[str]:
     """Seeds of each method, and the number of folds of a cross-validation."""
     by_method = {method: ", ".join(map(str, by_seed)) for method, by_seed in comparison.group.results.items()}
-    same = len(set(by_method.values())) == 1
-    told = [next(iter(by_method.values()))] if same else [f"{name}: {each}" for name, each in by_method.items()]
-    return [*told, *([folds(comparison).removeprefix(", ")] if folds(comparison) else [])]
+    lines = [f"{method}: {of_method}" for method, of_method in by_method.items()]
+    if len(set(by_method.values())) == 1:
+        lines = [next(iter(by_method.values()))]
+    folds = fold_count(comparison)
+    return [*lines, folds] if folds else lines
 
 
 def fingerprints(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
-    """The hash of the ids of each split; of a table also that of what is present."""
-    found: dict[str, None] = {}
+    """Distinct fingerprints of the runs: hash of the sample ids of each split; for a table also of its missingness."""
+    lines: dict[str, None] = {}
     for result in comparison.group.all_results:
-        own = {name: each["hash"] for name, each in records[result.folder].splits.items() if "hash" in each}
-        known = own or result.signature.get("fingerprints", {})
-        if known:
-            found[", ".join(f"{name} {value}" for name, value in known.items())] = None
-    lines = list(found)
-    return lines if len(lines) <= 5 else [*lines[:5], f"and {len(lines) - 5} more"]
+        splits = records[result.folder].splits
+        hashes = {name: split["hash"] for name, split in splits.items() if "hash" in split}
+        hashes = hashes or result.signature.get("fingerprints", {})
+        if hashes:
+            lines[", ".join(f"{name} {value}" for name, value in hashes.items())] = None
+    more = len(lines) - MAX_FINGERPRINTS
+    return [*list(lines)[:MAX_FINGERPRINTS], f"and {more} more"] if more > 0 else list(lines)
 
 
 # --------------------------------------------------------------------------------------------- cost and environment
@@ -145,37 +160,47 @@ class Cost:
 
 def costs(comparison: Comparison, records: Mapping[Path, Record]) -> tuple[list[str], list[Cost]]:
     """Headings and rows of the table of costs, without columns that are blank for all methods."""
-    head = ["parameters", "steps", "batch", "FLOPs a step", "time a step", "most memory", "trained on"]
+    head = ["parameters", "steps", "batch size", "FLOPs per step", "time per step", "peak memory", "trained on"]
     rows = []
     for by_seed in comparison.group.results.values():
         own = [records[result.folder] for result in by_seed.values()]
         settings = [result.settings for result in by_seed.values()]
-        times = [each.seconds for each in own if each.seconds is not None]
-        flops = [each.flops for each in own if each.flops is not None]
-        most = [each.most_bytes for each in own if each.most_bytes is not None]
+        times = [record.seconds for record in own if record.seconds is not None]
+        flops = [record.flops for record in own if record.flops is not None]
+        peaks = [record.most_bytes for record in own if record.most_bytes is not None]
         rows.append(
             [
-                joined(f"{each.parameters:,}" for each in own if each.parameters is not None),
-                joined(f"{steps:,}" for steps in map(steps_of, own, settings) if steps is not None),
-                joined(str(each["train.batch"]) for each in settings if "train.batch" in each),
+                distinct(f"{record.parameters:,}" for record in own if record.parameters is not None),
+                distinct(f"{steps:,}" for steps in map(steps_of, own, settings) if steps is not None),
+                distinct(str(of_run["train.batch"]) for of_run in settings if "train.batch" in of_run),
                 operations(fmean(flops)) if flops else "",
                 duration(fmean(times)) if times else "",
-                f"{max(most) / 2**30:.2f} GiB" if most else "",
-                joined(machine(each) for each in own if each.environment),
+                gigabytes(max(peaks)) if peaks else "",
+                distinct(machine(record) for record in own if record.environment),
             ]
         )
-    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return [head[place] for place in kept], [
-        Cost(method, [row[place] for place in kept]) for method, row in zip(comparison.group.results, rows, strict=True)
+    columns = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return [head[column] for column in columns], [
+        Cost(method, [row[column] for column in columns])
+        for method, row in zip(comparison.group.results, rows, strict=True)
     ]
 
 
 def steps_of(record: Record, settings: Mapping[str, Any]) -> int | None:
-    """Number of training steps: as recorded, since a budget or a stage may have set it, else as in the settings."""
+    """Number of training steps: as recorded, since a budget or a stage may set it, else as in the settings."""
     return record.steps if record.steps is not None else settings.get("train.steps")
 
 
-def joined(values: Iterable[str]) -> str:
+def gigabytes(count: int) -> str:
+    """A number of bytes in GB, 10^9 bytes.
+
+    >>> gigabytes(1_500_000_000)
+    '1.50 GB'
+    """
+    return f"{count / 1e9:.2f} GB"
+
+
+def distinct(values: Iterable[str]) -> str:
     """Distinct values, in order, separated by commas."""
     return ", ".join(dict.fromkeys(values))
 
@@ -203,33 +228,33 @@ def machine(record: Record) -> str:
     """Device of the training, as far as it is recorded."""
     environment = record.environment
     if environment.get("devices"):
-        return joined(environment["devices"])
+        return distinct(environment["devices"])
     threads = environment.get("threads")
     return f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else "CPU"
 
 
 def environment(records: Iterable[Record]) -> list[Fact]:
     """Recorded facts of machines and software, each distinct value once."""
-    found: dict[str, dict[str, None]] = {}
+    facts: dict[str, dict[str, None]] = {}
     for record in records:
         for name, value in record.environment.items():
             if name == "command":
                 continue
-            shown = value
+            text = str(value or "")
             if isinstance(value, dict):
-                shown = ", ".join(f"{package} {version}" for package, version in value.items())
+                text = ", ".join(f"{package} {version}" for package, version in value.items())
             elif isinstance(value, list):
-                shown = ", ".join(map(str, value))
-            if shown:
-                found.setdefault(name, {})[str(shown)] = None
-    return [(name, list(values)) for name, values in found.items()]
+                text = ", ".join(map(str, value))
+            if text:
+                facts.setdefault(name, {})[text] = None
+    return [(name, list(values)) for name, values in facts.items()]
 
 
 def commands(comparison: Comparison, records: Mapping[Path, Record]) -> list[tuple[str, str, str]]:
     """For every run its folder, a command that trains it again, and the original command ("" if unknown)."""
-    found = []
+    rows = []
     for result in comparison.group.all_results:
-        typed = records[result.folder].environment.get("command", [])
+        original = records[result.folder].environment.get("command", [])
         again = f"anysubset fit {shlex.quote(str(result.folder / 'experiment.yaml'))} --run NEW_FOLDER"
-        found.append((str(result.folder), again, shlex.join(map(str, typed))))
-    return found
+        rows.append((str(result.folder), again, shlex.join(map(str, original))))
+    return rows

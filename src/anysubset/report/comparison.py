@@ -1,4 +1,4 @@
-"""Runs of one dataset under one metric: scores by method, seed and scenario, and by sample."""
+"""Compare the methods of one data set under one metric: scores by method, seed and scenario, and by sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from anysubset.scoring.scores import heading
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs of one dataset under one metric.
+    """Runs of one data set under one metric.
 
     group: the runs. metric: its name in `scores.csv`. region: of the metric, or None for the mean over its regions.
+    Raises InputError if a run lacks the metric or the region.
     """
 
     group: RunGroup
@@ -26,7 +27,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            self.by_seed(method)  # Raises InputError for an unknown metric or region.
+            self.by_seed(method)  # Raises InputError for an unknown metric or region before any table is made.
 
     @property
     def methods(self) -> list[str]:
@@ -39,7 +40,7 @@ class Comparison:
         return self.group.first.modalities
 
     @property
-    def higher(self) -> bool:
+    def higher_is_better(self) -> bool:
         """True if a higher value of the metric is better."""
         return self.metric not in LOWER_IS_BETTER
 
@@ -52,13 +53,13 @@ class Comparison:
         }
 
     def by_seed(self, method: str, scenarios: Sequence[Scenario] | None = None) -> dict[int, float]:
-        """Mean over scenarios (all by default) by seed; a seed in which one of them has no score has no key."""
-        chosen = self.group.first.scenarios if scenarios is None else scenarios
-        means = {seed: robustness.mean(values, chosen) for seed, values in self.scores[method].items()}
+        """Mean over scenarios (by default all) for each seed; a seed that lacks a score in one of them has no key."""
+        averaged = self.group.first.scenarios if scenarios is None else scenarios
+        means = {seed: robustness.mean(values, averaged) for seed, values in self.scores[method].items()}
         return {seed: mean for seed, mean in means.items() if mean is not None}
 
     def over_seeds(self, method: str) -> dict[Scenario, float]:
-        """Mean over the seeds by scenario; a scenario without a score in every seed has no key."""
+        """Mean over the seeds for each scenario; a scenario without a score in every seed has no key."""
         means = {}
         for scenario in self.group.first.scenarios:
             values = self.by_seed(method, [scenario])
@@ -68,7 +69,7 @@ class Comparison:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The scenarios, then the means by number of missing modalities, then the mean over all scenarios."""
+        """Rows of the tables: scenarios, then means by number of missing modalities, then the mean over all."""
         return lines_of(self.group.first.scenarios, self.modalities)
 
     @cached_property
@@ -83,25 +84,28 @@ class Comparison:
 
     @property
     def lacking_targets(self) -> list[str]:
-        """A line that says which runs lack targets and how to add them; empty if none does."""
+        """A note on the runs without targets and how to add them; empty if all runs have targets."""
         folders = [str(result.folder) for result in self.group.all_results if result.lacks_targets]
         if not folders:
             return []
         more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
         return [
             f"{folders[0]}/scores.csv{more} holds no targets, so constant baselines and tests over samples that need "
-            f"them are left out. Run again: anysubset evaluate {folders[0]}"
+            f"them are left out. Add them with: anysubset evaluate {folders[0]}"
         ]
 
     @property
     def title(self) -> str:
-        """Title of the tables: dataset, metric, regions, split and number of samples."""
+        """Title of the tables: data set, metric, regions, split and number of samples."""
         result = self.group.first
         regions = result.regions(self.metric)
-        of = "" if len(regions) < 2 else f" of {self.region}" if self.region else f", mean of {', '.join(regions)}"
-        return f"{result.dataset}: {heading(self.metric)}{of}; split {result.split!r}, n {len(self.group.sample_ids)}"
+        scope = ""
+        if len(regions) > 1:
+            scope = f" of {self.region}" if self.region else f", mean of {', '.join(regions)}"
+        count = len(self.group.sample_ids)
+        return f"{result.dataset}: {heading(self.metric)}{scope}; split {result.split!r}, n {count}"
 
     def scores_by_sample(self, result: Result) -> BySample | None:
-        """The metric of each sample by scenario; None for a metric that only a set has, such as F1."""
-        found = result.scores_by_sample(self.metric, self.region)
-        return found if found is not None else result.correct_signs(self.metric)
+        """Score of each sample by scenario; None for a metric that is defined only for a set, such as F1."""
+        by_sample = result.scores_by_sample(self.metric, self.region)
+        return by_sample if by_sample is not None else result.correct_signs(self.metric)

@@ -27,15 +27,23 @@ from anysubset.scoring.statistics import (
     verdict,
 )
 
-# Mean difference, its intervals over samples and over seeds, and the uncorrected p-value.
-Raw = tuple[float, Interval | None, Interval | None, float | None]
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference before the correction for multiple tests: mean, intervals over samples and seeds, raw p-value."""
+
+    mean: float
+    samples: Interval | None
+    seeds: Interval | None
+    p: float | None
 
 
 @dataclass(frozen=True)
 class Difference:
     """Score of a method minus that of the reference.
 
-    mean: over samples or seeds. samples, seeds: confidence intervals, None if there is none. p: corrected, or None.
+    mean: over samples, or over seeds for metrics that are defined only for a set. samples, seeds: confidence intervals
+    over these, or None. p: corrected, or None. verdict: in words; empty without a test.
     """
 
     mean: float
@@ -54,17 +62,17 @@ def compare(
 ) -> dict[str, list[Difference | None]]:
     """Difference of every other method to the reference, in each line of the table; None where it is undefined.
 
-    Over samples: paired bootstrap and Wilcoxon's test, of the mean over the seeds that both methods share (over all
-    seeds of each if they share none). Over the shared seeds: Student's t interval, and the paired t-test for metrics
-    that only a set has. P-values are corrected by Holm over all methods, separately for the scenarios, the numbers of
-    missing modalities, and the mean over all scenarios.
+    Over samples: paired bootstrap and Wilcoxon signed-rank test of the scores averaged over the seeds that both methods
+    share (over all seeds of each method if they share none). Over the shared seeds: Student's t interval, and the
+    paired t-test for metrics that are defined only for a set. P-values have the Holm correction over all methods,
+    separately for the scenarios, the numbers of missing modalities, and the mean over all scenarios.
 
     Args:
         comparison: the runs.
         reference: one of its methods.
         groups: group of each sample, such as its video; a group is drawn as a whole, and tested by its mean.
-        draws: of the bootstrap.
-        seed: of the draws.
+        draws: number of bootstrap draws.
+        seed: of the bootstrap.
 
     Raises:
         InputError: if the reference is unknown, or a sample has no group.
@@ -72,116 +80,135 @@ def compare(
     if reference not in comparison.methods:
         raise unknown("reference", reference, comparison.methods)
     ids = comparison.group.sample_ids
-    named = None if groups is None else groups_of(ids, groups)
-    raw: dict[str, list[Raw | None]] = {}
+    group_labels = None if groups is None else groups_of(ids, groups)
+    estimates: dict[str, list[Estimate | None]] = {}
     for method in comparison.methods:
         if method != reference:
-            columns = differences_of_samples(comparison, method, reference, ids)
-            means = None if columns is None else resampled_means(columns, named, draws, seed)
-            raw[method] = [
-                difference(comparison, method, reference, line, columns, means, named) for line in comparison.lines
+            columns = sample_differences(comparison, method, reference, ids)
+            resampled = None if columns is None else resampled_means(columns, group_labels, draws, seed)
+            estimates[method] = [
+                estimate_of(comparison, method, reference, line, columns, resampled, group_labels)
+                for line in comparison.lines
             ]
-    corrected = corrected_by_family(comparison.lines, raw)
+    p_values = corrected_p_values(comparison.lines, estimates)
     return {
         method: [
-            None if each is None else judged(*each[:3], corrected.get((method, place)), comparison.higher)
-            for place, each in enumerate(found)
+            None if estimate is None else judged(estimate, p_values.get((method, index)), comparison.higher_is_better)
+            for index, estimate in enumerate(by_line)
         ]
-        for method, found in raw.items()
+        for method, by_line in estimates.items()
     }
 
 
-def judged(mean: float, samples: Interval | None, seeds: Interval | None, p: float | None, higher: bool) -> Difference:
-    """A difference with its verdict, which is empty if there is no test."""
-    intervals = [each for each in (samples, seeds) if each is not None]
-    words = "" if p is None else verdict(intervals, p, higher)
-    return Difference(mean, samples, seeds, p, words)
+def judged(estimate: Estimate, p: float | None, higher_is_better: bool) -> Difference:
+    """The difference with its corrected p-value and verdict."""
+    intervals = [interval for interval in (estimate.samples, estimate.seeds) if interval is not None]
+    words = "" if p is None else verdict(intervals, p, higher_is_better)
+    return Difference(estimate.mean, estimate.samples, estimate.seeds, p, words)
 
 
-def difference(
+def estimate_of(
     comparison: Comparison,
     method: str,
     reference: str,
     line: Line,
     columns: Numbers | None,
-    means: Numbers | None,
+    resampled: Numbers | None,
     groups: Sequence[str] | None,
-) -> Raw | None:
-    """One line: mean difference, both intervals and the uncorrected p-value; None if a method has no score."""
-    mine, theirs = comparison.by_seed(method, line.scenarios), comparison.by_seed(reference, line.scenarios)
-    paired = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-    seeds = t_interval(paired) if len(paired) > 1 else None
-    if columns is None or means is None:
-        if not mine or not theirs:
+) -> Estimate | None:
+    """Difference of a method to the reference in one line of the table; None if one of them has no score there.
+
+    Args:
+        comparison: the runs.
+        method: the method.
+        reference: the reference.
+        line: the scenarios over which the mean is taken.
+        columns: (samples, scenarios), differences of single samples, or None if the metric has none.
+        resampled: (draws, scenarios), bootstrap means of `columns`.
+        groups: (samples,), labels of the groups, or None if samples are independent.
+    """
+    of_method, of_reference = comparison.by_seed(method, line.scenarios), comparison.by_seed(reference, line.scenarios)
+    paired = [of_method[seed] - of_reference[seed] for seed in of_method if seed in of_reference]
+    over_seeds = t_interval(paired) if len(paired) > 1 else None
+    if columns is None or resampled is None:
+        if not of_method or not of_reference:
             return None
-        mean = fmean(paired) if paired else fmean(mine.values()) - fmean(theirs.values())
-        return mean, None, seeds, paired_t(paired) if len(paired) > 1 else None
-    places = [comparison.group.first.scenarios.index(scenario) for scenario in line.scenarios]
-    mean = float(np.nanmean(columns[:, places], axis=0).mean())
-    # A draw without a sample in one of the scenarios has no mean over them (NaN), and is left out.
-    samples = percentile_interval(mean, means[:, places].mean(axis=1))
-    return mean, samples, seeds, signed_rank(by_unit(columns[:, places], groups))
+        mean = fmean(paired) if paired else fmean(of_method.values()) - fmean(of_reference.values())
+        return Estimate(mean, None, over_seeds, paired_t(paired) if len(paired) > 1 else None)
+    indices = [comparison.group.first.scenarios.index(scenario) for scenario in line.scenarios]
+    mean = float(np.nanmean(columns[:, indices], axis=0).mean())
+    # A draw without a sample in one of the scenarios has no mean over them (NaN) and is left out.
+    over_samples = percentile_interval(mean, resampled[:, indices].mean(axis=1))
+    return Estimate(mean, over_samples, over_seeds, signed_rank(unit_means(columns[:, indices], groups)))
 
 
-def by_unit(columns: Numbers, groups: Sequence[str] | None) -> Numbers:
+def unit_means(columns: Numbers, groups: Sequence[str] | None) -> Numbers:
     """(units,): mean difference of each sample or group over the scenarios; units without a value are left out."""
-    known = ~np.isnan(columns)
-    sums, counts = np.where(known, columns, 0.0).sum(axis=1), known.sum(axis=1).astype(float)
+    defined = ~np.isnan(columns)
+    sums, counts = np.where(defined, columns, 0.0).sum(axis=1), defined.sum(axis=1).astype(float)
     if groups is not None:
         sums, counts = summed(sums[:, None], groups)[:, 0], summed(counts[:, None], groups)[:, 0]
     # Rounded, so that values equal up to rounding errors are ties, and 0 is exactly 0.
-    found: Numbers = (sums[counts > 0] / counts[counts > 0]).round(12)
-    return found
+    means: Numbers = (sums[counts > 0] / counts[counts > 0]).round(12)
+    return means
 
 
-def differences_of_samples(comparison: Comparison, method: str, reference: str, ids: Sequence[str]) -> Numbers | None:
-    """(samples, scenarios): differences per sample, NaN where undefined; None for metrics that only a set has."""
-    mine, theirs = (comparison.group.results[each] for each in (method, reference))
-    common = [seed for seed in mine if seed in theirs]
+def sample_differences(comparison: Comparison, method: str, reference: str, ids: Sequence[str]) -> Numbers | None:
+    """(samples, scenarios): differences of single samples, NaN where undefined.
+
+    None for metrics that are defined only for a set.
+    """
+    results = comparison.group.results
+    common = [seed for seed in results[method] if seed in results[reference]]
     averages = []
-    for results in (mine, theirs):
-        tables = [comparison.scores_by_sample(results[seed]) for seed in common or results]
-        found = [table for table in tables if table is not None]
-        if len(found) < len(tables):
-            return None
-        averages.append(mean_of_known([matrix(table, ids, comparison.group.first.scenarios) for table in found]))
-    columns: Numbers = averages[0] - averages[1]
-    return columns
+    for by_seed in (results[method], results[reference]):
+        tables = []
+        for seed in common or by_seed:
+            by_sample = comparison.scores_by_sample(by_seed[seed])
+            if by_sample is None:
+                return None
+            tables.append(score_matrix(by_sample, ids, comparison.group.first.scenarios))
+        averages.append(mean_of_defined(tables))
+    differences: Numbers = averages[0] - averages[1]
+    return differences
 
 
-def mean_of_known(values: Sequence[Numbers]) -> Numbers:
-    """Mean over the seeds of what is not NaN; in a cross-validation a sample has a value in one fold only."""
-    stacked = np.stack(values)
-    known = ~np.isnan(stacked)
-    count = known.sum(axis=0)
-    found: Numbers = np.where(count > 0, np.where(known, stacked, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    return found
+def mean_of_defined(tables: Sequence[Numbers]) -> Numbers:
+    """Mean over the seeds of the values that are not NaN; NaN if there is none.
+
+    In a cross-validation, a sample has a value in one fold only.
+    """
+    stacked = np.stack(tables)
+    defined = ~np.isnan(stacked)
+    count = defined.sum(axis=0)
+    sums = np.where(defined, stacked, 0.0).sum(axis=0)
+    means: Numbers = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+    return means
 
 
-def matrix(values: BySample, ids: Sequence[str], columns: Sequence[Scenario]) -> Numbers:
+def score_matrix(by_sample: BySample, ids: Sequence[str], scenarios: Sequence[Scenario]) -> Numbers:
     """(samples, scenarios): scores as an array, NaN where a sample has none."""
-    return np.array([[values.get(scenario, {}).get(each, np.nan) for scenario in columns] for each in ids])
+    return np.array([[by_sample.get(scenario, {}).get(sample, np.nan) for scenario in scenarios] for sample in ids])
 
 
-def corrected_by_family(
-    lines: Sequence[Line],
-    raw: Mapping[str, Sequence[Raw | None]],
+def corrected_p_values(
+    lines: Sequence[Line], estimates: Mapping[str, Sequence[Estimate | None]]
 ) -> dict[tuple[str, int], float]:
-    """Corrected p-values by method and line: Holm over the lines of one family, of all methods together."""
-    found: dict[tuple[str, int], float] = {}
+    """P-values by (method, index of the line), with Holm correction over the lines of one family of all methods."""
+    corrected: dict[tuple[str, int], float] = {}
     for family in dict.fromkeys(line.family for line in lines):
         p_values = {
-            (method, place): each[3]
-            for method, values in raw.items()
-            for place, each in enumerate(values)
-            if each is not None and each[3] is not None and lines[place].family == family
+            (method, index): estimate.p
+            for method, by_line in estimates.items()
+            for index, estimate in enumerate(by_line)
+            if estimate is not None and estimate.p is not None and lines[index].family == family
         }
-        found |= dict(zip(p_values, holm([p for p in p_values.values() if p is not None]), strict=True))
-    return found
+        corrected |= dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return corrected
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """The group of each sample, from a CSV file with the columns `id` and `group`.
+    """Read the group of each sample from a CSV file with the columns `id` and `group`.
 
     Raises:
         InputError: if the file does not exist, lacks a column, or names a sample twice.
@@ -192,17 +219,17 @@ def read_groups(path: Path) -> dict[str, str]:
         reader = csv.DictReader(file)
         if not {"id", "group"} <= set(reader.fieldnames or ()):
             raise InputError(f"{path} must have the columns id and group, not {', '.join(reader.fieldnames or ())}.")
-        found: dict[str, str] = {}
+        groups: dict[str, str] = {}
         for row in reader:
-            if row["id"] in found:
-                raise InputError(f"{path} names {row['id']!r} twice.")
-            found[row["id"]] = row["group"]
-    return found
+            if row["id"] in groups:
+                raise InputError(f"{path} names the sample {row['id']!r} twice.")
+            groups[row["id"]] = row["group"]
+    return groups
 
 
 def groups_of(ids: Sequence[str], groups: Mapping[str, str]) -> list[str]:
     """(samples,): the group of each sample. Raises InputError if one has none."""
-    absent = [each for each in ids if not groups.get(each)]
-    if absent:
-        raise InputError(f"{len(absent)} samples have no group in the file, such as {absent[0]!r}.")
-    return [groups[each] for each in ids]
+    ungrouped = [sample for sample in ids if not groups.get(sample)]
+    if ungrouped:
+        raise InputError(f"{len(ungrouped)} samples have no group in the file of groups, such as {ungrouped[0]!r}.")
+    return [groups[sample] for sample in ids]

@@ -17,7 +17,7 @@ class Grid:
 
     title: line above the table; none if empty.
     head: heading of each column.
-    rows: as many cells each as there are columns.
+    rows: cells of each row, one per column.
     rules: 0-based indices of the rows above which a rule is drawn.
     notes: lines below the table.
     """
@@ -35,13 +35,13 @@ def dots(scenario: Sequence[str], modalities: Sequence[str]) -> list[str]:
 
 
 def numeric(grid: Grid, column: int) -> bool:
-    """Whether a column holds numbers and no words below its heading; such columns are right-aligned."""
+    """True if the cells of a column hold numbers and none starts with a letter; it is right-aligned then."""
     cells = [row[column] for row in grid.rows]
     return not any(cell[:1].isalpha() for cell in cells) and any(any(map(str.isdigit, cell)) for cell in cells)
 
 
 def as_text(grid: Grid) -> str:
-    """The table for a terminal, as wide as its cells need."""
+    """The table as text for a terminal, as wide as its cells need."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column, name in enumerate(grid.head):
         table.add_column(name, justify="right" if numeric(grid, column) else "left", no_wrap=True)
@@ -49,7 +49,7 @@ def as_text(grid: Grid) -> str:
         if number and number in grid.rules:
             table.add_section()
         table.add_row(*row)
-    # Wider than any table, so that no cell is cut off; the table itself takes only what it needs.
+    # A console wider than any table cuts off no cell; the table takes only the width that it needs.
     console = Console(file=io.StringIO(), record=True, width=10_000, highlight=False, markup=False)
     console.print(table)
     lines = [line.rstrip() for line in console.export_text().splitlines()]
@@ -58,7 +58,7 @@ def as_text(grid: Grid) -> str:
 
 
 def as_markdown(grid: Grid) -> str:
-    """A pipe table; Markdown has no rules between rows, so these are lost."""
+    """The table in Markdown; rules between rows are left out, because Markdown has none."""
     bars = ["---:" if numeric(grid, column) else "---" for column in range(len(grid.head))]
     rows = [grid.head, bars, *grid.rows]
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
@@ -80,7 +80,7 @@ LATEX: Mapping[str, str] = {
 
 
 def as_latex(grid: Grid) -> str:
-    """A `table` environment with the notes below it; needs the packages booktabs and amssymb."""
+    """The table as a LaTeX `table` environment with the notes below; needs the packages booktabs and amssymb."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(latex, cells)) + r" \\"

@@ -20,27 +20,33 @@ from anysubset.report.cards import (
     protocol_card,
 )
 from anysubset.report.comparison import Comparison
+from anysubset.report.contributions import Contributions, contributions_of
 from anysubset.report.differences import compare
 from anysubset.report.dynamics import Drawn, Dynamics, dynamics
+from anysubset.report.formatting import printed_scale
 from anysubset.report.groups import RunGroup
 from anysubset.report.pictures import Gallery
+from anysubset.report.protocol import statistics_notes
 from anysubset.report.results import Result
-from anysubset.report.scoreboard import Card, Row, Scoreboard, Worth, scale_of, worth_of
-from anysubset.report.side_by_side import reference_of, tested
+from anysubset.report.scoreboard import Card, Row, Scoreboard
+from anysubset.report.side_by_side import reference_of
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import SHARES, heading, number
 from anysubset.scoring.statistics import DRAWS
 from anysubset.system.run_folder import read_record
 
+NO_IMAGES = "Slices are drawn by: anysubset report --images"
+
 
 @dataclass(frozen=True)
-class Calibrated:
-    """Table of calibration: a row per scenario with the `columns` of each method, in per cent or "".
+class CalibrationTable:
+    """Calibration by scenario, in per cent.
 
-    of: what is predicted, as text.
+    unit: what a prediction is made for, such as `samples`. columns: headings, the same for every method.
+    rows: scenario, and for each method its cells, blank where unknown. figure: reliability diagram, or None.
     """
 
-    of: str
+    unit: str
     methods: Sequence[str]
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Sequence[str]]]]
@@ -49,7 +55,11 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Content of the page on one dataset; the template lays it out."""
+    """Content of the page on one data set, in the order of its sections.
+
+    name: prefix of the ids in the page. spread: what the spread beside the scores is. volumes: segmentation.
+    why_no_gallery: text if there are no pictures. conflict, learning: figures over the training steps.
+    """
 
     name: str
     title: str
@@ -64,15 +74,15 @@ class Chapter:
     curve: Drawn | None
     dynamics: Sequence[Dynamics]
     conflict: Drawn | None
-    learned: Drawn | None
-    worth: Worth
+    learning: Drawn | None
+    contributions: Contributions
     shapley: Drawn | None
     availability: Availability
     protocol: Sequence[Fact]
     volumes: bool
     gallery: Gallery | None
-    why: str
-    calibrated: Calibrated | None
+    why_no_gallery: str
+    calibration: CalibrationTable | None
     cost: tuple[Sequence[str], Sequence[Cost]]
     environment: Sequence[Fact]
     commands: Sequence[tuple[str, str, str]]
@@ -90,21 +100,21 @@ def page(
     """HTML text of the report.
 
     Args:
-        groups: the runs, by dataset.
-        metric: by default the first that was scored of `USUAL` on each dataset.
+        groups: the runs, one group per data set.
+        metric: by default the first that was scored of `USUAL` on each data set.
         region: of the metric, or None for the mean over its regions.
         reference: method that the others are compared with, as in `reference_of`.
-        galleries: pictures of volumes by dataset, or the reason why there are none.
-        draws: of the bootstrap.
+        galleries: pictures of volumes by data set, or the reason why there are none.
+        draws: number of bootstrap draws.
 
     Raises:
         InputError: if metric, region or reference are unknown, or a run folder is damaged.
     """
     chapters = []
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         comparison = Comparison(group, metric or group.first.metrics[0], region)
-        gallery = (galleries or {}).get(group.first.dataset, "Not in this page: anysubset report --images draws them.")
-        name = f"c{place + 1}" if len(groups) > 1 else "c"
+        gallery = (galleries or {}).get(group.first.dataset, NO_IMAGES)
+        name = f"c{index + 1}" if len(groups) > 1 else "c"
         chapters.append(chapter(comparison, reference_of(group, reference), name, gallery, draws))
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -114,21 +124,22 @@ def page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found = templates.get_template("page.html.jinja").render(chapters=chapters, version=anysubset.__version__)
-    return "".join(f"{line}\n" for line in found.splitlines() if line.strip())
+    text = templates.get_template("page.html.jinja").render(chapters=chapters, version=anysubset.__version__)
+    return "".join(f"{line}\n" for line in text.splitlines() if line.strip())
 
 
 def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery | str, draws: int) -> Chapter:
-    """Content of the page on one dataset."""
+    """Content of the page on one data set. name: prefix of the ids in the page."""
     group = comparison.group
     differences = compare(comparison, reference, draws=draws)
     board = Scoreboard(comparison, reference, differences, draws)
     records = {result.folder: read_record(result.folder) for result in group.all_results}
-    folders = {
-        method: next((seed, result.folder) for seed, result in found.items()) for method, found in group.results.items()
+    first_runs = {
+        method: next((seed, result.folder) for seed, result in by_seed.items())
+        for method, by_seed in group.results.items()
     }
-    found, conflict, learned = dynamics(folders, comparison.modalities, name)
-    worth = worth_of(comparison)
+    by_method, conflict, learning = dynamics(first_runs, comparison.modalities, name)
+    contributions = contributions_of(comparison)
     return Chapter(
         name=name,
         title=group.first.dataset,
@@ -136,22 +147,22 @@ def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery 
         reference=reference,
         spread=board.spread_in_words,
         cards=board.cards(),
-        notes=tested(comparison, reference, grouped=False) if differences else [],
+        notes=statistics_notes(comparison, reference, grouped=False) if differences else [],
         rows=board.rows(),
         regions=by_region(comparison, reference, draws),
-        constants={each: number(comparison.metric, value) for each, value in comparison.constants.items()},
+        constants={source: number(comparison.metric, value) for source, value in comparison.constants.items()},
         curve=curve(board, name),
-        dynamics=found,
+        dynamics=by_method,
         conflict=conflict,
-        learned=learned,
-        worth=worth,
-        shapley=shapley(worth, comparison, name),
+        learning=learning,
+        contributions=contributions,
+        shapley=shapley(contributions, comparison, name),
         availability=availability(comparison, records),
         protocol=protocol_card(comparison, records),
         volumes="dice" in group.first.metrics,
         gallery=None if isinstance(gallery, str) else gallery,
-        why=gallery if isinstance(gallery, str) else "",
-        calibrated=calibrated(comparison, name),
+        why_no_gallery=gallery if isinstance(gallery, str) else "",
+        calibration=calibration_table(comparison, name),
         cost=costs(comparison, records),
         environment=environment(records.values()),
         commands=commands(comparison, records),
@@ -159,67 +170,69 @@ def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery 
 
 
 def by_region(comparison: Comparison, reference: str, draws: int) -> list[tuple[str, list[Row]]]:
-    """A map of scores per region if the main map shows their mean; without differences to the reference."""
+    """A map of scores per region if the main map shows their mean; it marks no differences to the reference."""
     regions = comparison.group.first.regions(comparison.metric)
     if comparison.region is not None or len(regions) < 2:
         return []
-    found = []
+    maps = []
     for region in regions:
         board = Scoreboard(Comparison(comparison.group, comparison.metric, region), reference, {}, draws)
-        found.append((region, board.rows()))
-    return found
+        maps.append((region, board.rows()))
+    return maps
 
 
-def unit(metric: str) -> str:
-    """Label of an axis."""
+def axis_label(metric: str) -> str:
+    """Label of an axis that shows a metric, with its unit."""
     return f"{SHARES[metric]}, %" if metric in SHARES else heading(metric)
 
 
 def curve(board: Scoreboard, name: str) -> Drawn | None:
-    """Score against the number missing."""
+    """Figure of the score against the number of missing modalities; None without scores."""
     curves = board.curves()
     if not curves:
         return None
     methods = board.comparison.methods
-    drawn = figures.against_missing(curves, methods, unit(board.comparison.metric), f"{name}-missing")
+    drawn = figures.against_missing(curves, methods, axis_label(board.comparison.metric), f"{name}-missing")
     return Drawn(drawn, figures.keys(list(curves), methods))
 
 
-def shapley(worth: Worth, comparison: Comparison, name: str) -> Drawn | None:
-    """Bar chart of Shapley values."""
-    if not worth.shapley:
+def shapley(contributions: Contributions, comparison: Comparison, name: str) -> Drawn | None:
+    """Bar chart of Shapley values; None if there are none."""
+    values = contributions.shapley
+    if not values:
         return None
-    points = "points of " if scale_of(comparison.metric) == 100 else ""
-    label = f"Shapley value, {points}{SHARES.get(comparison.metric, heading(comparison.metric))}"
-    drawn = figures.worth(worth.shapley, comparison.methods, label, f"{name}-shapley")
-    return Drawn(drawn, figures.keys(list(worth.shapley), comparison.methods))
+    unit = "percentage points of " if printed_scale(comparison.metric) == 100 else ""
+    label = f"Shapley value, {unit}{SHARES.get(comparison.metric, heading(comparison.metric))}"
+    drawn = figures.worth(values, comparison.methods, label, f"{name}-shapley")
+    return Drawn(drawn, figures.keys(list(values), comparison.methods))
 
 
-def calibrated(comparison: Comparison, name: str) -> Calibrated | None:
+def calibration_table(comparison: Comparison, name: str) -> CalibrationTable | None:
     """Calibration of the methods whose probabilities were recorded; None if there are none."""
-    return calibrated_classes(comparison, name) or calibrated_voxels(comparison)
+    return class_calibration(comparison, name) or voxel_calibration(comparison)
 
 
-def calibrated_classes(comparison: Comparison, name: str) -> Calibrated | None:
-    """Calibration error, confidence and accuracy of predicted classes."""
-    found = {
-        method: values
+def class_calibration(comparison: Comparison, name: str) -> CalibrationTable | None:
+    """Calibration error, confidence and accuracy of predicted classes; None without recorded probabilities."""
+    by_method = {
+        method: means
         for method, by_seed in comparison.group.results.items()
-        if (values := mean_calibrations(list(by_seed.values())))
+        if (means := mean_calibrations(list(by_seed.values())))
     }
-    if not found:
+    if not by_method:
         return None
     bins = {}
-    for method in found:
+    for method in by_method:
         first = next(iter(comparison.group.results[method].values()))
-        whole = first.calibrations().get(comparison.modalities)
-        if whole is not None:
-            bins[method] = whole.bins
-    drawn = None
+        on_complete_input = first.calibrations().get(comparison.modalities)
+        if on_complete_input is not None:
+            bins[method] = on_complete_input.bins
+    figure = None
     if bins:
         picture = figures.reliability(bins, comparison.methods, f"{name}-reliability")
-        drawn = Drawn(picture, figures.keys(list(bins), comparison.methods))
-    return Calibrated("samples", list(found), ["error", "confidence", "accuracy"], in_rows(comparison, found), drawn)
+        figure = Drawn(picture, figures.keys(list(bins), comparison.methods))
+    rows = calibration_rows(comparison, by_method)
+    return CalibrationTable("samples", list(by_method), ["error", "confidence", "accuracy"], rows, figure)
 
 
 def mean_calibrations(results: Sequence[Result]) -> dict[Scenario, tuple[float, float, float]]:
@@ -236,27 +249,32 @@ def mean_calibrations(results: Sequence[Result]) -> dict[Scenario, tuple[float, 
     }
 
 
-def calibrated_voxels(comparison: Comparison) -> Calibrated | None:
-    """Calibration error of voxels: the mean over patients and seeds."""
-    found = {}
+def voxel_calibration(comparison: Comparison) -> CalibrationTable | None:
+    """Calibration error of voxels, the mean over patients and seeds; None if it was not scored."""
+    by_method = {}
     for method, by_seed in comparison.group.results.items():
         if all("ece" in result.metrics for result in by_seed.values()):
-            values = [result.scores("ece", comparison.region) for result in by_seed.values()]
-            found[method] = {scenario: [fmean(each[scenario] for each in values)] for scenario in values[0]}
-    if not found:
+            errors = [result.scores("ece", comparison.region) for result in by_seed.values()]
+            by_method[method] = {scenario: [fmean(of_seed[scenario] for of_seed in errors)] for scenario in errors[0]}
+    if not by_method:
         return None
-    return Calibrated("voxels of the box around the head", list(found), ["error"], in_rows(comparison, found), None)
+    rows = calibration_rows(comparison, by_method)
+    return CalibrationTable("voxels in the box around the head", list(by_method), ["error"], rows, None)
 
 
-def in_rows(
-    comparison: Comparison, found: Mapping[str, Mapping[Scenario, Sequence[float]]]
+def calibration_rows(
+    comparison: Comparison, by_method: Mapping[str, Mapping[Scenario, Sequence[float]]]
 ) -> list[tuple[str, list[list[str]]]]:
-    """Rows of the table: per scenario, the numbers of each method in per cent."""
-    columns = max(len(numbers) for values in found.values() for numbers in values.values())
+    """A row per scenario: for each method its numbers in per cent, blank where it has none."""
+    column_count = max(len(numbers) for by_scenario in by_method.values() for numbers in by_scenario.values())
+    blank = [""] * column_count
     return [
         (
             scenario_name(scenario),
-            [[f"{100 * each:.1f}" for each in values.get(scenario, [])] or [""] * columns for values in found.values()],
+            [
+                [f"{100 * number:.1f}" for number in by_scenario.get(scenario, [])] or blank
+                for by_scenario in by_method.values()
+            ],
         )
         for scenario in comparison.group.first.scenarios
     ]

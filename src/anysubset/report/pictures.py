@@ -14,18 +14,19 @@ from PIL import Image
 from anysubset.report.comparison import Comparison
 from anysubset.report.svg import drawing
 from anysubset.scenarios import Scenario, scenario_name
+from anysubset.scoring import robustness
 from anysubset.scoring.scores import shown
 
 TRUTH, PREDICTION = "#ffd84d", "#35d0ff"  # Visible on the black background of a scan.
-PIXELS = 240
-MOST = 5  # Methods with pictures, to bound the size of the page.
+PIXELS = 240  # Width of a picture.
+MAX_METHODS = 5  # So many methods have pictures, to bound the size of the page.
 
 
 @dataclass(frozen=True)
 class Cut:
     """A slice of one patient in one scenario.
 
-    shown: the modality that the image is of. image: (x, y). truth, prediction: (regions, x, y) bool.
+    shown: the modality of the image. image: (x, y). truth, prediction: (regions, x, y) bool, outer regions first.
     """
 
     shown: str
@@ -35,8 +36,8 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """patients: (reason, id). scenarios: (reason, scenario). methods: labels in the tables."""
+class Selection:
+    """What is shown. patients: (reason, id). scenarios: (reason, scenario). methods: labels in the tables."""
 
     patients: Sequence[tuple[str, str]]
     scenarios: Sequence[tuple[str, Scenario]]
@@ -45,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Picture:
-    """data: the PNG as a data URI. label: alternative text. caption: text below it."""
+    """A slice as PNG. data: its data URI. label: alternative text. caption: text below it."""
 
     data: str
     label: str
@@ -54,30 +55,32 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """patients: (title, for each method a picture per scenario). note: what is left out, or ""."""
+    """Pictures of a data set. patients: (title, for each method a picture per scenario). note: what is left out."""
 
     patients: Sequence[tuple[str, Sequence[tuple[str, Sequence[Picture]]]]]
     note: str
 
 
-def wanted(comparison: Comparison) -> Wanted | None:
-    """Select what is shown: the best, the median and the worst complete patient by mean score.
+def select(comparison: Comparison) -> Selection | None:
+    """Select the best, the median and the worst complete patient by mean score.
 
-    Each with all modalities, in the worst scenario with one missing modality, and in the worst single modality. None
-    for metrics that only a set has, and if no patient is complete.
+    Each is shown with all modalities, in the worst scenario with one missing modality, and with the worst single
+    modality. None for metrics that are defined only for a set, and if no patient is complete.
     """
     names = comparison.modalities
     by_patient: dict[str, list[float]] = {}
     complete: set[str] | None = None
     for result in comparison.group.all_results:
-        table = comparison.scores_by_sample(result)
-        if table is None or names not in table:
+        by_scenario = comparison.scores_by_sample(result)
+        if by_scenario is None or names not in by_scenario:
             return None
-        complete = set(table[names]) if complete is None else complete & set(table[names])
-        for values in table.values():
-            for sample, value in values.items():
-                by_patient.setdefault(sample, []).append(value)
-    ranked = sorted(complete or (), key=lambda each: (fmean(by_patient[each]), each), reverse=comparison.higher)
+        complete = set(by_scenario[names]) if complete is None else complete & set(by_scenario[names])
+        for scores in by_scenario.values():
+            for patient, score in scores.items():
+                by_patient.setdefault(patient, []).append(score)
+    ranked = sorted(
+        complete or (), key=lambda patient: (fmean(by_patient[patient]), patient), reverse=comparison.higher_is_better
+    )
     if not ranked:
         return None
     patients = {ranked[0]: "best", ranked[len(ranked) // 2]: "median", ranked[-1]: "worst"}
@@ -86,42 +89,42 @@ def wanted(comparison: Comparison) -> Wanted | None:
         for scenario in comparison.group.first.scenarios
         if all(comparison.by_seed(method, [scenario]) for method in comparison.methods)
     }
-    found = {names: "complete"}
-    for size, words in ((len(names) - 1, "one missing"), (1, "one alone")):
-        some = [scenario for scenario in means if len(scenario) == size]
-        if some:
-            least = (min if comparison.higher else max)(some, key=lambda each: means[each])
-            found.setdefault(least, words)
-    return Wanted(
-        [(why, patient) for patient, why in patients.items()],
-        [(why, scenario) for scenario, why in found.items()],
-        comparison.methods[:MOST],
+    scenarios = {names: "complete"}
+    for size, reason in ((len(names) - 1, "worst with one missing"), (1, "worst single modality")):
+        of_size = {scenario: mean for scenario, mean in means.items() if len(scenario) == size}
+        if of_size:
+            scenario, _ = robustness.worst(of_size, comparison.higher_is_better)
+            scenarios.setdefault(scenario, reason)
+    return Selection(
+        [(reason, patient) for patient, reason in patients.items()],
+        [(reason, scenario) for scenario, reason in scenarios.items()],
+        comparison.methods[:MAX_METHODS],
     )
 
 
-def gallery(comparison: Comparison, asked: Wanted, cuts: Mapping[tuple[str, str, Scenario], Cut]) -> Gallery:
-    """Pictures from the slices by method, patient and scenario."""
+def gallery(comparison: Comparison, selection: Selection, cuts: Mapping[tuple[str, str, Scenario], Cut]) -> Gallery:
+    """Pictures of the selected slices. cuts: slices by method, patient and scenario."""
     patients = []
-    for why, patient in asked.patients:
+    for patient_reason, patient in selection.patients:
         rows = []
-        for method in asked.methods:
+        for method in selection.methods:
             result = next(iter(comparison.group.results[method].values()))
-            table = comparison.scores_by_sample(result) or {}
+            scores = comparison.scores_by_sample(result) or {}
             pictures = []
-            for reason, scenario in asked.scenarios:
+            for reason, scenario in selection.scenarios:
                 cut = cuts[method, patient, scenario]
-                score = shown(comparison.metric, table[scenario][patient])
+                score = shown(comparison.metric, scores[scenario][patient])
                 pictures.append(
                     Picture(
                         data=as_uri(cut),
                         label=f"{patient}, {method} from {scenario_name(scenario)}: slice of {cut.shown} with contours",
-                        caption=f"{reason}: {scenario_name(scenario)}; {score}; shown: {cut.shown}",
+                        caption=f"{reason}: {scenario_name(scenario)}; {score}; image: {cut.shown}",
                     )
                 )
             rows.append((method, pictures))
-        patients.append((f"{why}: {patient}", rows))
-    few = len(asked.methods) < len(comparison.methods)
-    return Gallery(patients, f"The first {MOST} methods." if few else "")
+        patients.append((f"{patient_reason}: {patient}", rows))
+    few = len(selection.methods) < len(comparison.methods)
+    return Gallery(patients, f"Only the first {MAX_METHODS} methods are shown." if few else "")
 
 
 def as_uri(cut: Cut) -> str:
@@ -135,18 +138,18 @@ def as_uri(cut: Cut) -> str:
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.imshow(image.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect="auto")
         for regions, colour in ((cut.truth, TRUTH), (cut.prediction, PREDICTION)):
-            for place, region in enumerate(regions):
-                if region.any() and not region.all():
-                    width = 0.9 if place == 0 else 0.55
+            for index, region in enumerate(regions):
+                if region.any() and not region.all():  # Else there is no contour to draw.
+                    width = 0.9 if index == 0 else 0.55
                     axes.contour(region.T, levels=[0.5], colors=colour, linewidths=width)
         axes.set_axis_off()
         file = io.BytesIO()
         figure.savefig(file, format="png", facecolor="black")
-    small = io.BytesIO()
-    # A palette cuts the size to a third.
-    painted = Image.open(file).convert("RGB").quantize(palette=palette(), dither=Image.Dither.NONE)
-    painted.save(small, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
+    # A palette reduces the size of the file to a third.
+    quantized = Image.open(file).convert("RGB").quantize(palette=palette(), dither=Image.Dither.NONE)
+    smaller = io.BytesIO()
+    quantized.save(smaller, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(smaller.getvalue()).decode()
 
 
 def palette() -> Image.Image:
@@ -154,11 +157,11 @@ def palette() -> Image.Image:
     greys = np.linspace(0, 255, 96)
     colours = [[grey] * 3 for grey in greys.tolist()]
     for name in (TRUTH, PREDICTION):
-        contour = [int(name[place : place + 2], 16) for place in (1, 3, 5)]
+        contour = [int(name[start : start + 2], 16) for start in (1, 3, 5)]
         for opacity in (0.25, 0.45, 0.65, 0.85):
             for grey in greys[::5].tolist():
-                colours.append([opacity * each + (1 - opacity) * grey for each in contour])
-        colours.append([float(each) for each in contour])
-    found = Image.new("P", (1, 1))
-    found.putpalette([round(each) for colour in colours[:256] for each in colour])
-    return found
+                colours.append([opacity * channel + (1 - opacity) * grey for channel in contour])
+        colours.append([float(channel) for channel in contour])
+    image = Image.new("P", (1, 1))
+    image.putpalette([round(channel) for colour in colours[:256] for channel in colour])
+    return image

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 # Placeholder colours, replaced by CSS variables once a figure is drawn.
 INK, MUTED, RULE, ACCENT, AGAINST = "#010101", "#010102", "#010103", "#010104", "#010105"
-SERIES = tuple(f"#0102{place:02x}" for place in range(1, 9))
+SERIES = tuple(f"#0102{number:02x}" for number in range(1, 9))
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 MARKERS = "os^DvPX*"
 VARIABLES = {
@@ -21,11 +21,11 @@ VARIABLES = {
     RULE: "var(--rule)",
     ACCENT: "var(--accent)",
     AGAINST: "var(--against)",
-    **{colour: f"var(--s{place})" for place, colour in enumerate(SERIES, start=1)},
+    **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES, start=1)},
 }
 STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # A dollar sign in a name is no formula.
-    "svg.fonttype": "none",  # Text stays text, set in the font of the page.
+    "text.parse_math": False,  # A dollar sign in a name does not start a formula.
+    "svg.fonttype": "none",  # Text is stored as text, not as paths, and uses the font of the page.
     "svg.hashsalt": "anysubset",  # The same figure gives the same bytes.
     "font.size": 9.5,
     "font.family": "sans-serif",
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Apply the style of all figures, whatever the user's own matplotlib settings are."""
+    """Apply the style of all figures; the user's own matplotlib settings have no effect inside."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -67,19 +67,19 @@ def canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list[
     return figure, list(axes[0])
 
 
-def colour(place: int) -> str:
-    """Colour of the line with this index; repeats after eight, with other dashes."""
-    return SERIES[place % len(SERIES)]
+def colour(index: int) -> str:
+    """Colour of the line with this index; colours repeat after eight lines, with another dash pattern."""
+    return SERIES[index % len(SERIES)]
 
 
-def dashes(place: int) -> Any:
+def dashes(index: int) -> Any:
     """Dash pattern of the line with this index."""
-    return DASHES[place // len(SERIES) % len(DASHES)]
+    return DASHES[index // len(SERIES) % len(DASHES)]
 
 
-def marker(place: int) -> str:
-    """Marker of the line with this index, to distinguish lines without colour."""
-    return MARKERS[place % len(MARKERS)]
+def marker(index: int) -> str:
+    """Marker of the line with this index, which distinguishes lines without colour."""
+    return MARKERS[index % len(MARKERS)]
 
 
 def as_svg(figure: Figure, name: str, label: str) -> str:
@@ -109,7 +109,7 @@ def as_svg(figure: Figure, name: str, label: str) -> str:
     # Keep the font size only; the font is that of the page.
     text = re.sub(r"font: (?:[\d.]+ )?([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    return re.sub("|".join(VARIABLES), lambda found: VARIABLES[found[0]], text)
+    return re.sub("|".join(VARIABLES), lambda placeholder: VARIABLES[placeholder[0]], text)
 
 
 def escaped(text: str) -> str:
@@ -118,6 +118,6 @@ def escaped(text: str) -> str:
     >>> escaped('a<b "c"')
     'a&lt;b &quot;c&quot;'
     """
-    for each, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        text = text.replace(each, entity)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(character, entity)
     return text

@@ -1,4 +1,4 @@
-"""Tables of scores by scenario, in the order of the paper: a row per scenario, then means."""
+"""Tables of scores by scenario: a row per scenario, in the order of the paper's tables, then means."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from anysubset.scenarios import Scenario, grouped_by_missing
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import heading, number
 
+# Scores by scenario, then by region or metric.
 Means = Mapping[Scenario, Mapping[str, float]]
 
 
@@ -15,7 +16,8 @@ Means = Mapping[Scenario, Mapping[str, float]]
 class Line:
     """A row of a table of scenarios.
 
-    cells: name, and a dot per modality. scenarios: those whose mean it shows. family: `scenario`, `missing` or `all`.
+    cells: its label, and a dot per modality. scenarios: the row shows the mean over these.
+    family: `scenario` (one scenario), `missing` (all with one number of missing modalities) or `all`.
     """
 
     cells: tuple[str, ...]
@@ -25,14 +27,14 @@ class Line:
 
 def lines_of(scenarios: Sequence[Scenario], modalities: Scenario) -> list[Line]:
     """A line per scenario, then the means by number of missing modalities (most first), then over all scenarios."""
-    gap = ("",) * len(modalities)
+    no_dots = ("",) * len(modalities)
     return [
         *(Line(("", *dots(scenario, modalities)), (scenario,), "scenario") for scenario in scenarios),
         *(
-            Line((f"{count} missing", *gap), tuple(group), "missing")
+            Line((f"{count} missing", *no_dots), tuple(group), "missing")
             for count, group in sorted(grouped_by_missing(scenarios, modalities).items(), reverse=True)
         ),
-        Line(("all", *gap), tuple(scenarios), "all"),
+        Line(("all", *no_dots), tuple(scenarios), "all"),
     ]
 
 
@@ -40,21 +42,21 @@ def rules_of(lines: Sequence[Line]) -> list[int]:
     """Indices of the lines above which a rule is drawn: where the number of modalities changes, and above means."""
     rules = []
     for index in range(1, len(lines)):
-        before, here = lines[index - 1], lines[index]
-        larger = here.family == "scenario" and len(here.scenarios[0]) > len(before.scenarios[0])
-        if before.family != here.family or larger:
+        previous, line = lines[index - 1], lines[index]
+        more_modalities = line.family == "scenario" and len(line.scenarios[0]) > len(previous.scenarios[0])
+        if previous.family != line.family or more_modalities:
             rules.append(index)
     return rules
 
 
 def scenario_grid(runs: Mapping[str, Means], modalities: Scenario, title: str, scale: float = 100.0) -> Grid:
-    """Scores by region, and their mean over the regions, in every scenario.
+    """Scores of each run in every scenario: a column per region, and one for the mean over the regions.
 
     Args:
         runs: by name, the result of `anysubset.scoring.scores.means`; all with the same scenarios and regions.
         modalities: in the order of the columns.
         title: above the table.
-        scale: 100 prints shares in per cent.
+        scale: factor of the printed scores; 100 prints fractions in per cent.
     """
     scenarios = list(next(iter(runs.values())))
     lines = lines_of(scenarios, modalities)
@@ -82,15 +84,15 @@ def metric_grid(
     counts: Mapping[Scenario, int],
     constants: Mapping[str, Mapping[str, float]],
 ) -> Grid:
-    """Several metrics of each run in every scenario, with the number of samples (n), and constant baselines below.
+    """Several metrics of each run in every scenario, the number of samples (n), and constant baselines below.
 
-    A metric that is undefined in a scenario is blank there, and in every mean over that scenario.
+    A metric that is undefined in a scenario is blank there and in every mean that includes the scenario.
 
     Args:
         runs: by name and scenario, the metrics of the set; all with the same scenarios.
         modalities: in the order of the columns.
         title: above the table.
-        metrics: to be shown, in this order, for each run.
+        metrics: columns of each run, in this order.
         counts: number of scored samples by scenario.
         constants: metrics of constant baselines by name.
     """
@@ -109,9 +111,9 @@ def metric_grid(
     rules = rules_of(lines)
     if constants:
         rules.append(len(rows))
-    gap = [""] * (len(modalities) + 1)
+    no_dots_no_count = [""] * (len(modalities) + 1)
     rows += [
-        [name, *gap, *(number(metric, constant.get(metric)) for metric, _ in columns)]
+        [name, *no_dots_no_count, *(number(metric, constant.get(metric)) for metric, _ in columns)]
         for name, constant in constants.items()
     ]
     return Grid(title, head, rows, rules)

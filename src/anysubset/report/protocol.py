@@ -1,0 +1,127 @@
+"""Notes on how scores came about: metric, selection of weights, seeds, settings that differ, statistical tests."""
+
+from anysubset.report.comparison import Comparison
+from anysubset.report.groups import BOOKKEEPING_SETTINGS, varies
+from anysubset.scoring.statistics import DRAWS
+
+MAX_SETTINGS = 5  # So many differing settings are listed.
+
+METRIC_DEFINITIONS: dict[str, str] = {
+    "dice": "Dice of the predicted mask per patient on the whole volume, then the mean over patients; 1 if a region is "
+    "empty in prediction and truth, 0 if it is empty in one of them.",
+    "hd95": "HD95: 95th percentile of the surface distances in mm per patient, then the mean; lower is better.",
+    "ece": "ECE: expected calibration error of the voxels in the box around the head, in ten bins; lower is better.",
+    "acc2": "Acc-2: accuracy of the sign (> 0 or not) on samples whose target is not 0.",
+    "f1": "F1: of the sign (> 0 or not) on samples whose target is not 0; mean of both classes, weighted by true "
+    "counts.",
+    "acc2_zero": "Acc-2 has-zero: accuracy of negative against not negative (>= 0), on all samples.",
+    "f1_zero": "F1 has-zero: of negative against not negative (>= 0) on all samples; mean of both classes, weighted by "
+    "true counts.",
+    "acc7": "Acc-7: accuracy after clipping to the range of the target and rounding, half to even.",
+    "mae": "MAE: mean absolute error of the unclipped predictions; lower is better.",
+    "corr": "Corr: Pearson's correlation of prediction and target.",
+    "macro_f1": "Macro F1: mean F1 over the classes of the split.",
+    "weighted_f1": "Weighted F1: mean F1 over the classes, weighted by true counts.",
+    "loss": "Mean loss of the samples; lower is better.",
+}
+
+
+def protocol(comparison: Comparison) -> list[str]:
+    """Notes below a table: definition of the metric, selection of the weights, seeds, recipe, differing settings."""
+    group = comparison.group
+    selected_by = {result.selected_by for result in group.all_results}
+    rule = "on validation, by a metric that the run did not record"
+    if all(selected_by):
+        rule = f"on validation, by the mean {' or '.join(sorted(selected_by))} over the scenarios"
+    seeds_by_method = {method: ", ".join(map(str, by_seed)) for method, by_seed in group.results.items()}
+    seeds = next(iter(seeds_by_method.values()))
+    if len(set(seeds_by_method.values())) > 1:
+        seeds = "; ".join(f"{method} {of_method}" for method, of_method in seeds_by_method.items())
+    folds = fold_count(comparison)
+    notes = [
+        " ".join([METRIC_DEFINITIONS.get(comparison.metric, ""), f"Weights selected {rule}."]).strip(),
+        f"Mean ± standard deviation over seeds{f', {folds}' if folds else ''}: {seeds}. {sample_counts(comparison)}",
+    ]
+    notes += [f"Recipe: {line}." for line in recipes(comparison)]
+    settings = differing_settings(comparison)
+    if settings:
+        notes.append(f"Settings that differ: {'; '.join(settings)}.")
+    return notes + comparison.lacking_targets
+
+
+def recipes(comparison: Comparison) -> list[str]:
+    """Name of the recipe of the runs, with the methods if they differ; empty if no run was trained by a recipe."""
+    by_method = {
+        method: " and ".join(sorted({str(result.settings.get("recipe") or "none") for result in by_seed.values()}))
+        for method, by_seed in comparison.group.results.items()
+    }
+    if set(by_method.values()) == {"none"}:
+        return []
+    if len(set(by_method.values())) == 1:
+        return [next(iter(by_method.values()))]
+    return [", ".join(f"{recipe} ({method})" for method, recipe in by_method.items())]
+
+
+def fold_count(comparison: Comparison) -> str:
+    """`n of k folds` for a cross-validation, otherwise empty."""
+    folds = [result.fold for result in comparison.group.one_per_fold if result.fold is not None]
+    return f"{len(folds)} of {folds[0][1]} folds" if folds else ""
+
+
+def sample_counts(comparison: Comparison) -> str:
+    """Sentence on the number of samples per scenario."""
+    counts = {len(ids) for result in comparison.group.one_per_fold for ids in result.ids_by_scenario.values()}
+    if len(counts) == 1:
+        count = counts.pop()
+        return f"{count} sample{'s' if count != 1 else ''} in every scenario."
+    return f"A scenario is scored on the samples that have its modalities: {min(counts)} to {max(counts)} samples."
+
+
+def differing_settings(comparison: Comparison) -> list[str]:
+    """Settings other than `method.*` in which runs differ: at most MAX_SETTINGS, and how many more there are.
+
+    Settings that are part of the labels of the methods are left out.
+    """
+    settings = [result.settings for result in comparison.group.all_results]
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    labels = " ".join(comparison.methods)
+    differing = [
+        name
+        for name in names
+        if name not in BOOKKEEPING_SETTINGS
+        and not name.startswith("method.")
+        and f" {name}=" not in labels
+        and varies(name, settings)
+    ]
+    lines = []
+    for name in differing:
+        by_method = {
+            method: " and ".join(sorted({str(result.settings.get(name)) for result in by_seed.values()}))
+            for method, by_seed in comparison.group.results.items()
+        }
+        lines.append(f"{name} " + ", ".join(f"{value} ({method})" for method, value in by_method.items()))
+    more = len(lines) - MAX_SETTINGS
+    return [*lines[:MAX_SETTINGS], f"and {more} more"] if more > 0 else lines
+
+
+def statistics_notes(comparison: Comparison, reference: str, grouped: bool) -> list[str]:
+    """Notes on the statistical tests behind the verdicts. grouped: samples were drawn and tested by group."""
+    unit = "groups" if grouped else "samples"
+    several_seeds = any(len(by_seed) > 1 for by_seed in comparison.group.results.values())
+    by_sample = all(comparison.scores_by_sample(result) is not None for result in comparison.group.all_results)
+    tests = (
+        f"Over samples: paired bootstrap over {unit} with {DRAWS:,} draws, of the scores averaged over the seeds; "
+        f"p: Wilcoxon signed-rank test over {unit}, with Holm correction over all methods, separately for the "
+        "scenarios, the means by number of missing modalities, and the mean over all scenarios."
+        if by_sample
+        else "The metric is not defined for a single sample: p is that of the paired t-test over seeds, with Holm "
+        "correction."
+    )
+    rule = (
+        "Over seeds: differences paired by seed, Student's t interval. A method is called better or worse only if "
+        "every interval excludes 0 and p is below .05."
+        if several_seeds
+        else "One seed per method, so the variation over seeds is unknown. A method is called better or worse only if "
+        "the interval excludes 0 and p is below .05."
+    )
+    return [f"Reference: {reference}. {tests}", rule]
