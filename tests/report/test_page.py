@@ -166,7 +166,7 @@ def test_the_verdict_follows_the_tests(report, runs, volumes_run: Write):
 
 def test_conflict_is_shown_if_it_was_logged(report, runs):
     text = report(*runs)[2].read_text(encoding="utf-8")
-    assert "100 % of the pairs conflict" in text
+    assert "100 % of the pairs of cases conflict" in text
     # Cosine of (1, 0) and (-1, 1): -1 / sqrt 2.
     assert "a and b (mean cosine -0.71)" in text
     assert "before and after decoupling" in text
