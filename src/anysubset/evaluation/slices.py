@@ -1,4 +1,4 @@
-"""Slices of patients with what a method answers from some contrasts, for the pictures of a report."""
+"""Slices of patients with prediction and ground truth, for the pictures of a report."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,37 +15,43 @@ from anysubset.volumes.dataset import Volumes, WholeVolume
 def slices(
     method: Method, dataset: Volumes, split: str, patients: Sequence[str], scenarios: Sequence[Scenario]
 ) -> Iterator[tuple[str, Scenario, Cut]]:
-    """A slice for each patient and scenario that the patient is eligible for.
+    """Yield (patient, scenario, slice) for each scenario for which a patient is eligible, as `cut` selects the slice.
 
-    The slice across the last axis that has most of the outer region; the first contrast of the scenario is shown.
-
-    A patient comes in the order of their foregrounds, not of the scenarios.
+    The scenarios of a patient come grouped by their foreground box, not in the given order.
 
     Args:
-        method: in the state in which it is to be seen; it is put into evaluation mode.
-        dataset: whose task the method was made for.
-        split: that has the patients.
-        patients: by id.
-        scenarios: those to be answered from.
+        method: trained; it is put into evaluation mode.
+        dataset: with the task of the method.
+        split: that contains the patients.
+        patients: ids.
+        scenarios: from which predictions are made.
     """
     method.eval()
     device = next(method.parameters()).device
     for sample in dataset.samples(split, scenarios, patients):
-        inputs = {name: given.to(device) for name, given in sample.inputs.items()}
-        for scenario, answer in method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry):
-            yield sample.ids[0], scenario, cut(sample, scenario, sample.whole(answer.cpu()))
+        inputs = {name: image.to(device) for name, image in sample.inputs.items()}
+        for scenario, prediction in method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry):
+            yield sample.ids[0], scenario, cut(sample, scenario, sample.whole(prediction.cpu()))
 
 
 def cut(sample: WholeVolume, scenario: Scenario, predicted: torch.Tensor) -> Cut:
-    """Of (regions, X, Y, Z) bool; cropped to what the scenario sees."""
+    """The slice across the last axis with the largest area of the outer region, or the middle one if it is empty.
+
+    It shows the first modality of the scenario, cropped to the foreground box.
+
+    Args:
+        sample: a patient.
+        scenario: from which the prediction was made.
+        predicted: (regions, X, Y, Z) bool, on the whole volume.
+    """
     areas = sample.target[0].sum(dim=(0, 1))
-    place = int(areas.argmax()) if areas.any() else sample.target.shape[-1] // 2
-    truth, answer = sample.box.of(sample.target), sample.box.of(predicted)
-    place = min(max(place - sample.box.start[-1], 0), truth.shape[-1] - 1)
+    index = int(areas.argmax()) if areas.any() else sample.target.shape[-1] // 2
+    truth, prediction = sample.box.of(sample.target), sample.box.of(predicted)
+    index = min(max(index - sample.box.start[-1], 0), truth.shape[-1] - 1)  # From the volume to the box.
     image = sample.inputs[scenario[0]][0, 0]
     return Cut(
         scenario[0],
-        np.asarray(image[..., place].cpu(), dtype=np.float32),
-        truth[..., place].numpy(),
-        answer[..., place].cpu().numpy(),
+        np.asarray(image[..., index].cpu(), dtype=np.float32),
+        truth[..., index].numpy(),
+        prediction[..., index].cpu().numpy(),
     )
