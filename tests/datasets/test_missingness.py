@@ -8,7 +8,7 @@ from anysubset.datasets.missingness import read_missingness, restricted, write_m
 STAY = {"b/1": ("text", "vision"), 'quoted "a"': ("audio",)}
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_file_is_read_back_unchanged(tmp_path):
     path = tmp_path / "missingness.json"
     write_missingness(path, STAY, {"how": "by hand", "rate": 0.5})
     assert read_missingness(path) == STAY
@@ -36,7 +36,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_missingness(path, {"c": ("text",)}, {})
     assert read_missingness(path) == STAY
-    assert [found.name for found in tmp_path.iterdir()] == ["missingness.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["missingness.json"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         ('{"present": {"a": ["text"], "a": ["audio"]}}', "it names 'a' twice"),
     ],
 )
-def test_files_of_another_shape(tmp_path, content, words, fault):
+def test_files_of_another_layout_are_refused(tmp_path, content, words, fault):
     path = tmp_path / "missingness.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     line = fault(read_missingness, path)
@@ -64,21 +64,21 @@ def test_files_of_another_shape(tmp_path, content, words, fault):
     assert words in line
 
 
-def test_files_that_are_no_text(tmp_path, fault):
+def test_files_that_are_not_text_are_refused(tmp_path, fault):
     assert "gone.json cannot be read as text" in fault(read_missingness, tmp_path / "gone.json")
     assert "cannot be read as text" in fault(read_missingness, tmp_path)
     Path(tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     assert "bytes.json cannot be read as text" in fault(read_missingness, tmp_path / "bytes.json")
 
 
-def test_what_is_left_is_what_is_there_and_stays():
+def test_samples_keep_present_modalities_that_stay():
     present = {"a": ("text", "audio"), "b": ("vision",), "c": ("text", "vision")}
     assert restricted(present, {}) == present
     # Naming what a sample never had gives it nothing.
     assert restricted(present, {"a": ("vision", "audio"), "b": ("text", "vision")}) == present | {"a": ("audio",)}
 
 
-def test_missingness_of_other_data(fault):
+def test_missingness_of_other_data_is_refused(fault):
     present = {"a": ("text", "audio"), "b": ("vision",)}
     assert "Unknown sample 'd'" in fault(restricted, present, {"d": ("text",)})
     assert "Unknown modality 'sound'" in fault(restricted, present, {"a": ("text", "sound")})

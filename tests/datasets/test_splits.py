@@ -15,25 +15,25 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def test_json(tmp_path):
+def test_splits_are_read_from_json_in_the_usual_order(tmp_path):
     path = write(tmp_path / "any.json", {"test": ["c"], "fold": ["d"], "train": ["b", "a"]})
     splits = read_splits(path)
     assert splits == {"train": ("b", "a"), "test": ("c",), "fold": ("d",)}
     assert list(splits) == ["train", "test", "fold"]
 
 
-def test_folder_of_text_files(tmp_path):
+def test_splits_are_read_from_a_folder_of_text_files(tmp_path):
     write(tmp_path / "train.txt", "# the first hospital\nb\n\n  a  # scanned twice\n")
     write(tmp_path / "val.txt", "\ufeffc\r\nd\r\n")  # Windows writes a mark first and ends lines its own way.
     write(tmp_path / ".hidden.txt", "e")
     assert read_splits(tmp_path) == {"train": ("b", "a"), "val": ("c", "d")}
 
 
-def test_one_text_file(tmp_path):
+def test_one_text_file_is_one_split(tmp_path):
     assert read_splits(write(tmp_path / "holdout.txt", "a\nb")) == {"holdout": ("a", "b")}
 
 
-def test_where_splits_are_found(tmp_path):
+def test_splits_beside_the_patients_are_read(tmp_path):
     assert find_splits(tmp_path) is None
     write(tmp_path / "readme.txt", "three hospitals")
     assert find_splits(tmp_path) is None
@@ -47,7 +47,7 @@ def test_where_splits_are_found(tmp_path):
     assert find_splits(write(tmp_path / "set.csv", "id,t1")) == {"train": ("d",)}
 
 
-def test_id_in_two_splits(tmp_path, fault):
+def test_an_id_in_two_splits_is_refused(tmp_path, fault):
     line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b"], "test": ["b"]}))
     assert "s.json has 'b' in two splits: 'train' and 'test'." in line
     write(tmp_path / "train.txt", "a")
@@ -55,12 +55,12 @@ def test_id_in_two_splits(tmp_path, fault):
     assert "'a' in two splits: 'train' and 'val'" in fault(find_splits, tmp_path)
 
 
-def test_id_twice_in_one_split(tmp_path, fault):
+def test_an_id_twice_in_a_split_is_refused(tmp_path, fault):
     line = fault(read_splits, write(tmp_path / "s.json", {"train": ["a", "b", "a"]}))
     assert "'a' twice in split 'train'" in line
 
 
-def test_empty_split(tmp_path, fault):
+def test_an_empty_split_is_refused(tmp_path, fault):
     assert "empty split: 'val'" in fault(read_splits, write(tmp_path / "s.json", {"train": ["a"], "val": []}))
     assert "empty split: 'train'" in fault(read_splits, write(tmp_path / "train.txt", "# nobody yet\n"))
 
@@ -78,27 +78,27 @@ def test_empty_split(tmp_path, fault):
         ({"train": {"a": 1}}, "'train' is not a list of ids"),
     ],
 )
-def test_json_of_another_shape(tmp_path, content, words, fault):
+def test_json_of_another_layout_is_refused(tmp_path, content, words, fault):
     line = fault(read_splits, write(tmp_path / "s.json", content))
     assert "s.json" in line
     assert words in line
 
 
-def test_nothing_to_read(tmp_path, fault):
+def test_files_that_cannot_be_read_are_refused(tmp_path, fault):
     assert "no splits" in fault(read_splits, tmp_path)
     assert "gone.json cannot be read" in fault(read_splits, tmp_path / "gone.json")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     assert "bytes.txt cannot be read" in fault(read_splits, tmp_path / "bytes.txt")
 
 
-def test_ids_that_no_patient_has(fault):
+def test_ids_that_no_patient_has_are_refused(fault):
     check_splits({"train": ("a",), "test": ("b",)}, ["a", "b", "in no split"])
     line = fault(check_splits, {"train": ("a",), "test": ("p", "b", "q", "r", "s")}, ["a", "b"])
     assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r, ..."
 
 
 @pytest.mark.skipif(not LGG.is_dir(), reason="the public data are not at hand (README.md)")
-def test_real_splits():
+def test_real_splits_are_read():
     splits = find_splits(LGG)
     assert splits is not None
     assert {name: len(ids) for name, ids in splits.items()} == {"train": 42, "val": 6, "test": 12}

@@ -37,7 +37,7 @@ def saved(folder: Path, **changes) -> Path:
     return folder / "table.npz"
 
 
-def test_an_npz_file(tmp_path):
+def test_an_npz_file_is_read_by_the_names_of_its_arrays(tmp_path):
     table = read_table(saved(tmp_path))
     assert table.ids == ("v/1", "v/2", "w/1")
     assert table.groups == ("v", "v", "w")
@@ -54,7 +54,7 @@ def test_an_npz_file(tmp_path):
     assert (table.origin.layout, table.origin.padding) == ("npz file", {"text": "end"})
 
 
-def test_what_lies_where_nothing_is_changes_nothing(tmp_path):
+def test_values_of_missing_modalities_and_padding_change_nothing(tmp_path):
     poisoned = arrays()
     poisoned["text"][1, 1] = np.nan
     poisoned["audio"][0] = np.inf
@@ -62,7 +62,7 @@ def test_what_lies_where_nothing_is_changes_nothing(tmp_path):
     assert differences(read_table(saved(tmp_path, **poisoned)), expected) == []
 
 
-def test_nothing_but_a_target_and_one_modality_is_needed(tmp_path):
+def test_a_target_and_one_modality_are_enough(tmp_path):
     np.savez(tmp_path / "table.npz", x=np.ones((2, 3), np.uint8), y=np.array([1, 0], np.uint8))
     table = read_table(tmp_path / "table.npz")
     assert (table.ids, table.groups, table.splits) == (("0", "1"), None, None)
@@ -71,7 +71,7 @@ def test_nothing_but_a_target_and_one_modality_is_needed(tmp_path):
     assert read_table(tmp_path / "table.npz", kind="regression").regression
 
 
-def test_arrays_with_other_names_are_named(tmp_path):
+def test_arrays_under_other_names_are_read_if_the_options_name_them(tmp_path):
     names = {"wave": np.ones((2, 1)), "label": np.zeros(2), "who": np.array([b"a", b"b"]), "n": np.zeros(2)}
     np.savez(tmp_path / "table.npz", **names)
     table = read_table(tmp_path / "table.npz", modalities={"audio": "wave", "n": "n"}, target="label", id="who")
@@ -79,7 +79,7 @@ def test_arrays_with_other_names_are_named(tmp_path):
     assert table.inputs["n"].values.shape == (2, 1)
 
 
-def test_images_are_told_from_sequences(tmp_path):
+def test_images_are_read_as_such_if_the_options_name_them(tmp_path):
     np.savez(tmp_path / "table.npz", x=np.ones((2, 4, 3)), y=np.zeros(2))
     assert read_table(tmp_path / "table.npz", images=["x"]).inputs["x"].values.shape == (2, 1, 4, 3)
     sequence = read_table(tmp_path / "table.npz").inputs["x"]
@@ -103,7 +103,7 @@ def test_padding_at_either_side_gives_the_same_batch(tmp_path):
     assert valid.tolist() == [[True, True, False], [True, True, True]]
 
 
-def test_length_0_means_missing_and_zeros_alone_do_not(tmp_path):
+def test_a_sequence_of_length_0_is_missing_and_one_of_zeros_is_present(tmp_path):
     table = read_table(saved(tmp_path, text_lengths=np.array([2, 0, 2]), audio=np.array([[9.0], [0.0], [0.0]])))
     assert table.inputs["text"].indices.tolist() == [0, 2]
     assert table.inputs["audio"].indices.tolist() == [1, 2]
@@ -142,11 +142,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+def test_faulty_arrays_are_refused_in_one_line(tmp_path, line, table_fault):
     assert line in table_fault(saved(tmp_path, **FAULTS[line]))
 
 
-def test_options_must_mean_something(tmp_path, table_fault):
+def test_options_of_another_layout_are_refused(tmp_path, table_fault):
     path = saved(tmp_path)
     assert "no array 'label'" in table_fault(path, target="label")
     assert "no array 'folds'" in table_fault(path, split="folds")
@@ -156,7 +156,7 @@ def test_options_must_mean_something(tmp_path, table_fault):
     assert "'words' means nothing" in table_fault(path, words="words.csd")
 
 
-def test_what_is_not_finite_becomes_0_if_asked_and_is_counted(tmp_path):
+def test_values_that_are_not_finite_become_0_on_request_and_are_counted(tmp_path):
     text = arrays()["text"]
     text[0, 0, 0], text[2, 1, 1] = np.nan, -np.inf
     text[1, 1] = np.nan  # Padding, which nobody counts.
@@ -168,7 +168,7 @@ def test_what_is_not_finite_becomes_0_if_asked_and_is_counted(tmp_path):
     assert len(table) == 3
 
 
-def test_samples_with_nothing_are_left_out_if_asked_and_that_is_said(tmp_path):
+def test_samples_without_modalities_are_dropped_on_request_with_a_note(tmp_path):
     nothing = {"text_lengths": np.array([2, 0, 2]), "audio_present": np.array([True, False, True])}
     table = read_table(saved(tmp_path, **nothing, split=np.array(["train", "test", "test"])), empty="drop")
     assert (table.ids, table.groups) == (("v/1", "w/1"), ("v", "w"))
@@ -179,13 +179,13 @@ def test_samples_with_nothing_are_left_out_if_asked_and_that_is_said(tmp_path):
     assert table.origin.notes == ("1 of 3 samples had no modality, and were dropped as asked.",)
 
 
-def test_groups_in_two_splits_are_named(tmp_path):
+def test_groups_in_two_splits_are_noted(tmp_path):
     table = read_table(saved(tmp_path, split=np.array(["train", "test", "test"])))
     assert table.origin is not None
     assert table.origin.notes == ("1 groups have samples in two splits: v.",)
 
 
-def test_damage_is_refused(tmp_path, table_fault):
+def test_damaged_files_are_refused(tmp_path, table_fault):
     path = saved(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -215,30 +215,30 @@ def everything() -> Table:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_writing_loses_no_bit(tmp_path, ending):
+def test_a_written_table_is_read_back_bit_for_bit(tmp_path, ending):
     torch.manual_seed(0)
     table = everything()
     write_table(table, tmp_path / f"table{ending}")
     assert differences(read_table(tmp_path / f"table{ending}", modalities=table.modalities), table) == []
     assert differences(read_table(tmp_path / f"table{ending}"), table) == []
-    assert [each.name for each in tmp_path.iterdir()] == [f"table{ending}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"table{ending}"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_bare_table_is_written_too(tmp_path, ending):
+def test_a_table_without_groups_and_splits_is_read_back_bit_for_bit(tmp_path, ending):
     bare = Table(("a", "b"), {"x": Observed(torch.ones(2, 1), torch.arange(2))}, torch.tensor([0.5, 1.0]))
     write_table(bare, tmp_path / f"table{ending}")
     assert differences(read_table(tmp_path / f"table{ending}"), bare) == []
 
 
-def test_both_formats_hold_the_same(tmp_path):
+def test_npz_and_safetensors_files_give_the_same_table(tmp_path):
     table = read_table(saved(tmp_path))
     for ending in ENDINGS:
         write_table(table, tmp_path / f"again{ending}")
         assert differences(read_table(tmp_path / f"again{ending}"), table) == []
 
 
-def test_other_endings_and_names_are_refused(tmp_path):
+def test_other_file_endings_and_reserved_names_of_modalities_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"not 'table\.csv'"):
         write_table(everything(), tmp_path / "table.csv")
     clash = Table(("a",), {"x_lengths": Observed(torch.ones(1, 1), torch.arange(1))}, torch.tensor([0.5]))
@@ -246,7 +246,7 @@ def test_other_endings_and_names_are_refused(tmp_path):
         write_table(clash, tmp_path / "table.npz")
 
 
-def test_safetensors_that_are_damaged_or_of_bfloat16(tmp_path, table_fault):
+def test_damaged_safetensors_are_refused_and_bfloat16_is_read_as_float32(tmp_path, table_fault):
     path = tmp_path / "table.safetensors"
     save_file({"x": torch.ones(2, 2, dtype=torch.bfloat16), "y": torch.zeros(2)}, path)
     assert read_table(path).inputs["x"].values.tolist() == [[1, 1], [1, 1]]
@@ -258,9 +258,9 @@ def test_safetensors_that_are_damaged_or_of_bfloat16(tmp_path, table_fault):
 
 
 @real
-def test_mosi():
+def test_mosi_has_the_published_shapes():
     table = read_table(TABLES / "mosi.npz", modalities={"text": "text", "audio": "audio", "vision": "video"})
-    assert [tuple(each.values.shape) for each in table.inputs.values()] == [(752, 100), (752, 73), (752, 100)]
+    assert [tuple(observed.values.shape) for observed in table.inputs.values()] == [(752, 100), (752, 73), (752, 100)]
     assert table.regression
     assert table.groups is not None
 
@@ -281,7 +281,7 @@ def test_rosmap():
 @real
 def test_av_digits():
     table = read_table(TABLES / "av_digits.npz", images=["image", "audio"])
-    assert [tuple(each.values.shape[1:]) for each in table.inputs.values()] == [(1, 28, 28), (1, 32, 32)]
+    assert [tuple(observed.values.shape[1:]) for observed in table.inputs.values()] == [(1, 28, 28), (1, 32, 32)]
     assert len(set(table.groups or ())) == 6
 
 
@@ -289,17 +289,17 @@ def test_av_digits():
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, ending, table_fault):
+def test_a_file_may_lack_modalities_and_the_target_if_the_options_allow_it(tmp_path, ending, table_fault):
     wanted = {"vision": "video", "audio": "audio"}
     write_table(read_table(saved(tmp_path, audio_present=None)), tmp_path / f"whole{ending}")
-    some = read_table(tmp_path / f"whole{ending}", modalities=wanted, absent=True)
-    assert (some.modalities, len(some)) == (("audio",), 3)
+    partial = read_table(tmp_path / f"whole{ending}", modalities=wanted, absent=True)
+    assert (partial.modalities, len(partial)) == (("audio",), 3)
     assert "has no array 'video'" in table_fault(tmp_path / f"whole{ending}", modalities=wanted)
     line = table_fault(tmp_path / f"whole{ending}", modalities={"vision": "video"}, absent=True)
     assert "has none of video; it has: " in line
 
 
-def test_a_file_without_a_target_is_read_if_that_is_said(tmp_path, table_fault):
+def test_a_file_without_a_target_is_read_if_the_options_allow_it(tmp_path, table_fault):
     path = saved(tmp_path, y=None)
     assert "has no array 'y'" in table_fault(path)
     bare = read_table(path, modalities=["audio", "text"], unlabelled=True)

@@ -10,12 +10,12 @@ from anysubset.tables.block import Block
 from anysubset.tasks.prediction import Prediction, Stream
 
 
-def test_a_block_says_what_was_answered_and_how_wrong_it_was():
+def test_scores_of_a_block_hold_prediction_target_loss_and_error():
     stream = {"text": Stream("vector", 1)}
     inputs = {"text": Observed(torch.zeros(2, 1), torch.arange(2))}
     number = Block(("a", "b"), inputs, [], torch.tensor([1.0, -2.0]), Prediction(("text",), stream, preset="vectors"))
-    found = number.scores(("text",), torch.tensor([[1.5], [1.0]]), thorough=True)
-    assert {(each.sample, each.metric): each.value for each in found} == {
+    scores = number.scores(("text",), torch.tensor([[1.5], [1.0]]), thorough=True)
+    assert {(score.sample, score.metric): score.value for score in scores} == {
         ("a", "prediction"): 1.5,
         ("b", "prediction"): 1.0,
         ("a", "target"): 1.0,
@@ -27,8 +27,8 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
     }
     task = Prediction(("text",), stream, classes=("no", "yes"), preset="vectors")
     classes = Block(("a", "b"), inputs, [], torch.tensor([0, 0]), task)
-    found = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
-    values = {(each.sample, each.metric): each.value for each in found}
+    scores = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
+    values = {(score.sample, score.metric): score.value for score in scores}
     assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
     assert (values["a", "target"], values["b", "target"]) == (0.0, 0.0)
     # By hand: chances 1/2, and 1/4 of the class that is true; the answers have 1/2 and 3/4.
@@ -37,7 +37,7 @@ def test_a_block_says_what_was_answered_and_how_wrong_it_was():
     assert values["b", "loss"] == pytest.approx(np.log(4))
 
 
-def test_scores_of_a_block_with_several_presences_are_those_of_the_eligible_samples():
+def test_only_eligible_samples_of_a_block_are_scored():
     task = Prediction(("text", "audio"), {"text": Stream("vector", 1), "audio": Stream("vector", 1)}, preset="vectors")
     inputs = {
         "text": Observed(torch.zeros(2, 1), torch.tensor([0, 2])),

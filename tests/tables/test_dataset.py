@@ -1,4 +1,4 @@
-"""A table as a data set: the file, its splits, batches and blocks; what stands in a missing place must never matter."""
+"""A table as a data set: its task, groups, splits, batches and blocks; values of missing modalities never matter."""
 
 import json
 from collections import Counter
@@ -50,7 +50,7 @@ def vectors(folder: Path, samples: int = 30, **more: object) -> Path:
 # ----------------------------------------------------------------------------------------------------- the file
 
 
-def test_a_file_says_what_the_task_is(utterances, tmp_path):
+def test_the_task_follows_from_the_file(utterances, tmp_path):
     dataset = table_dataset(utterances)
     assert dataset.task.modalities == NAMES
     assert dataset.task.streams == {
@@ -68,9 +68,9 @@ def test_a_file_says_what_the_task_is(utterances, tmp_path):
 
 def test_modalities_are_named_ordered_and_renamed(table_arrays, tmp_path, fault):
     arrays = table_arrays()
-    renamed = {f"video{name[6:]}": each for name, each in arrays.items() if name.startswith("vision")}
+    renamed = {f"video{name[6:]}": array for name, array in arrays.items() if name.startswith("vision")}
     path = tmp_path / "renamed.npz"
-    np.savez(path, **{name: each for name, each in arrays.items() if not name.startswith("vision")}, **renamed)
+    np.savez(path, **{name: array for name, array in arrays.items() if not name.startswith("vision")}, **renamed)
     reading = ReadingSettings(modalities={"vision": "video"})
     assert table_dataset(path, reading=reading).task.modalities == NAMES
     # v0/1 has audio alone.
@@ -78,14 +78,14 @@ def test_modalities_are_named_ordered_and_renamed(table_arrays, tmp_path, fault)
         table_dataset, path, modalities=["vision", "text"], reading=reading
     )
     reading = ReadingSettings(modalities={"vision": "video"}, empty="drop")
-    some = table_dataset(path, modalities=["vision", "text"], reading=reading)
-    assert (some.task.modalities, len(some.ids("all"))) == (("vision", "text"), 13)
+    partial = table_dataset(path, modalities=["vision", "text"], reading=reading)
+    assert (partial.task.modalities, len(partial.ids("all"))) == (("vision", "text"), 13)
     assert "has no array 'vision'" in fault(table_dataset, path)
     reading = ReadingSettings(modalities={"visoin": "video"})
     assert "Unknown modality 'visoin'. Did you mean 'vision'?" in fault(table_dataset, path, reading=reading)
 
 
-def test_what_is_present_is_what_the_file_has(utterances):
+def test_present_modalities_are_those_of_the_file(utterances):
     # By hand: see `make_arrays`.
     expected = [("text",), ("audio",), ("vision",), ("text", "audio"), *[NAMES] * 4]
     assert table_dataset(utterances).present("train") == expected
@@ -108,7 +108,7 @@ def test_statistics_are_those_of_the_training_samples_and_their_real_steps(tmp_p
     assert block.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
 
 
-def test_missingness_is_drawn_before_anything_is_learned(utterances, tmp_path):
+def test_missingness_is_applied_before_statistics_are_computed(utterances, tmp_path):
     (tmp_path / "missingness.json").write_text(json.dumps({"present": {"v2/0": ["text"], "v3/1": ["audio", "vision"]}}))
     dataset = table_dataset(utterances, missingness=str(tmp_path / "missingness.json"))
     present = dict(zip(dataset.ids("train"), dataset.present("train"), strict=True))
@@ -132,13 +132,13 @@ def test_training_samples_that_lack_a_modality_can_be_dropped(utterances, tmp_pa
     thin = table_dataset(utterances, complete_only=True, missingness=str(tmp_path / "missingness.json"))
     assert thin.ids("train") == ("v2/1", "v3/0", "v3/1")
     assert thin.ids("test") == whole.ids("test")
-    (tmp_path / "all.json").write_text(json.dumps({"present": {each: ["text"] for each in dropped.ids("train")}}))
+    (tmp_path / "all.json").write_text(json.dumps({"present": {sample: ["text"] for sample in dropped.ids("train")}}))
     assert "None of 8 training samples has every modality" in fault(
         table_dataset, utterances, complete_only=True, missingness=str(tmp_path / "all.json")
     )
 
 
-def test_the_validation_split_does_not_depend_on_what_is_dropped(rewritten):
+def test_the_drawn_validation_split_does_not_depend_on_dropped_samples(rewritten):
     path = rewritten(split=np.array(["train"] * 11 + ["test"] * 3))
     whole, dropped = table_dataset(path), table_dataset(path, complete_only=True)
     assert dropped.ids("val") == whole.ids("val")
@@ -206,7 +206,7 @@ def test_groups_that_the_table_does_not_have_are_refused(rewritten, fault):
 # --------------------------------------------------------------------------------------------------- the splits
 
 
-def test_a_missing_validation_split_is_drawn_and_said(tmp_path):
+def test_a_missing_validation_split_is_drawn_and_reported(tmp_path):
     groups = np.repeat([f"g{number}" for number in range(12)], 5)
     split = np.array(["train"] * 50 + ["test"] * 10)
     path = vectors(tmp_path, 60, group=groups, split=split)
@@ -216,13 +216,13 @@ def test_a_missing_validation_split_is_drawn_and_said(tmp_path):
     # By hand: five folds of ten groups of five are two groups each.
     assert {name: len(ids) for name, ids in made.splits.items()} == {"train": 40, "val": 10, "test": 10, "all": 60}
     group = dict(zip(made.table.ids, made.table.groups or (), strict=True))
-    assert not {group[each] for each in made.ids("val")} & {group[each] for each in made.ids("train")}
+    assert not {group[sample] for sample in made.ids("val")} & {group[sample] for sample in made.ids("train")}
     assert "No split 'val': drawn from 'train' with groups kept together: train 40, test 10, val 10" in lines
     assert made.ids("test") == tuple(str(number) for number in range(50, 60))
     assert table_dataset(path, "table", ModelSettings()).splits == made.splits
 
 
-def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
+def test_folds_are_drawn_on_request_and_stratified_by_class(tmp_path):
     path = vectors(tmp_path)
     parts = [table_dataset(path, "table", ModelSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
     assert sorted(sample for part in parts for sample in part) == sorted(map(str, range(30)))
@@ -231,7 +231,7 @@ def test_folds_are_drawn_where_they_are_asked_for(tmp_path):
         assert set(Counter(int(sample) % 3 for sample in part).values()) <= {3, 4}
 
 
-def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path, fault):
+def test_a_file_of_splits_replaces_those_of_the_table_and_may_lie_beside_it(utterances, tmp_path, fault):
     everyone = table_dataset(utterances).ids("all")
     splits = {"train": everyone[4:8], "val": everyone[:3], "test": everyone[8:]}
     (utterances.parent / "mine.json").write_text(json.dumps(splits))
@@ -244,7 +244,7 @@ def test_splits_of_a_file_win_and_need_not_lie_here(utterances, tmp_path, fault)
         (utterances.parent / "mine.json").unlink()
 
 
-def test_a_file_without_splits_says_what_would_do(tmp_path, fault):
+def test_a_table_without_splits_is_refused_with_the_settings_that_help(tmp_path, fault):
     line = fault(table_dataset, vectors(tmp_path), "table", ModelSettings())
     assert "no split 'train'" in line
     assert "data.folds 5" in line
@@ -253,7 +253,7 @@ def test_a_file_without_splits_says_what_would_do(tmp_path, fault):
 # -------------------------------------------------------------------------------------------------- the batches
 
 
-def test_batches_hold_who_has_what(utterances):
+def test_batches_hold_the_samples_that_have_each_modality(utterances):
     dataset = table_dataset(utterances)
     batches = list(dataset.training_batches("train", 4, 0, 0, 4))
     assert len(batches) == 4
@@ -269,7 +269,7 @@ def test_batches_hold_who_has_what(utterances):
         assert batch.target.tolist() == [float(ready.target[ready.ids.index(sample)]) for sample in batch.ids]
 
 
-def test_a_modality_that_nobody_in_a_batch_has_has_no_key(utterances):
+def test_a_modality_that_no_sample_of_a_batch_has_has_no_key(utterances):
     dataset = table_dataset(utterances)
     dataset.prepare("train")
     assert list(batch_of(dataset.ready["train"], [0]).inputs) == ["text"]
@@ -300,34 +300,35 @@ def test_methods_for_tables_are_listed():
 
 
 @pytest.mark.parametrize("name", FOR_TABLES)
-def test_what_stands_in_a_missing_place_cannot_change_a_bit(table_arrays, tmp_path, name):
+def test_values_of_missing_modalities_change_no_bit_of_predictions_and_gradients(table_arrays, tmp_path, name):
     def gradients(filler: float) -> dict[str, torch.Tensor]:
         np.savez(tmp_path / f"{filler}.npz", **table_arrays(filler))
         dataset = table_dataset(tmp_path / f"{filler}.npz")
         torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
         method, update = create_method(name, dataset.task, {}, generator)
-        found = {}
+        results = {}
         for batch in dataset.training_batches("train", 8, 0, 0, 1):
             fill_gradients(method, update, [batch], Step(cases=method.draw(generator)))
         method.eval()
         with torch.no_grad():
             for block in dataset.samples("test"):
-                found |= dict(method.predict_scenarios(block.inputs, block.scenarios))
-        return found | {name: each.grad for name, each in method.named_parameters() if each.grad is not None}
+                results |= dict(method.predict_scenarios(block.inputs, block.scenarios))
+        gradients = {name: parameter.grad for name, parameter in method.named_parameters()}
+        return results | {name: gradient for name, gradient in gradients.items() if gradient is not None}
 
     clean, poisoned = gradients(0.0), gradients(float("nan"))
     assert set(clean) == set(poisoned)
     assert len(clean) > 10
-    for each, value in clean.items():
-        assert torch.equal(value, poisoned[each])
+    for name, value in clean.items():
+        assert torch.equal(value, poisoned[name])
         assert value.isfinite().all()
 
 
 # -------------------------------------------------------------------------------------------------- the scores
 
 
-def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utterances):
+def test_blocks_hold_every_sample_once_with_the_scenarios_it_is_eligible_for(utterances):
     dataset = table_dataset(utterances)
     blocks = list(dataset.samples("all"))
     assert sorted(sample for block in blocks for sample in block.ids) == sorted(dataset.ids("all"))
@@ -340,7 +341,7 @@ def test_blocks_hold_everybody_once_with_the_scenarios_they_are_eligible_for(utt
     assert [block.ids for block in dataset.samples("test", ids=["v6/1", "v6/0"])] == [("v6/1",), ("v6/0",)]
 
 
-def test_blocks_are_bounded(tmp_path):
+def test_blocks_have_a_largest_size(tmp_path):
     count = 2 * BLOCK + 3
     dataset = table_dataset(vectors(tmp_path, count), "table", ModelSettings(), folds=3)
     assert [len(block.ids) for block in dataset.samples("all")] == [BLOCK, BLOCK, 3]
@@ -351,15 +352,15 @@ def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
     torch.manual_seed(0)
     method = create_method("sharing", dataset.task, {})[0].eval()
     scores = evaluate(method, dataset, "train")
-    found = means(scores, "loss")
+    losses = means(scores, "loss")
     (batch,) = dataset.training_batches("train", 8, 0, 0, 1)
     step = Step(cases=method.draw(torch.Generator()))
     expected = {name: loss.item() for name, loss in method.losses(batch, step).items()}
     assert len(expected) == 7
-    assert {"+".join(scenario): row["all"] for scenario, row in found.items()} == pytest.approx(expected, rel=1e-5)
+    assert {"+".join(scenario): row["all"] for scenario, row in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
+def test_metrics_over_the_set_are_computed_on_eligible_samples(utterances):
     dataset = table_dataset(utterances)
     torch.manual_seed(0)
     scores = evaluate(create_method("sharing", dataset.task, {})[0], dataset, "test")
@@ -372,24 +373,24 @@ def test_metrics_over_the_set_are_taken_on_who_is_eligible(utterances):
     assert [counts[scenario] for scenario in all_scenarios(NAMES)] == [3, 3, 2, 3, 2, 2, 2]
 
 
-def test_constants_are_learned_from_training_and_chance_from_the_split_itself(utterances):
+def test_constants_come_from_training_samples_and_chance_from_the_scored_split(utterances):
     dataset = table_dataset(utterances)
-    found = dataset.constants("test")
+    constants = dataset.constants("test")
     # By hand: training y = -2 .5 3 -.4 1 -1.5 0 2.5 has four above and three below 0, mean 3.1 / 8, median .25.
     assert dataset.signature.constants == pytest.approx({"majority": 1.0, "mean": 0.3875, "median": 0.25}, abs=1e-6)
     # The test y = 1, -1, 2: positive is right for two of three, and .3875 is off by .6125, 1.3875 and 1.6125.
-    assert found["majority of training"]["acc2"] == found["chance"]["acc2"] == pytest.approx(2 / 3)
-    assert found["mean of training"]["mae"] == pytest.approx((0.6125 + 1.3875 + 1.6125) / 3)
-    assert "corr" not in found["mean of training"]
+    assert constants["majority of training"]["acc2"] == constants["chance"]["acc2"] == pytest.approx(2 / 3)
+    assert constants["mean of training"]["mae"] == pytest.approx((0.6125 + 1.3875 + 1.6125) / 3)
+    assert "corr" not in constants["mean of training"]
 
 
-def test_constants_of_classes(tmp_path):
+def test_the_constant_of_classes_is_the_majority_of_training(tmp_path):
     dataset = table_dataset(vectors(tmp_path), "table", ModelSettings(), folds=3)
     assert set(dataset.constants("test")) == {"majority of training", "chance"}
     assert 0.25 < dataset.constants("test")["chance"]["accuracy"] < 0.5
 
 
-def test_numbers_without_limits_have_no_signs(utterances):
+def test_numbers_without_limits_have_no_metrics_of_signs(utterances):
     dataset = table_dataset(utterances, "table", modalities=list(NAMES))
     assert (dataset.kind, table_dataset(utterances).kind) == ("numbers", "intensities")
     assert {name: set(scores) for name, scores in dataset.constants("test").items()} == {
@@ -401,15 +402,15 @@ def test_numbers_without_limits_have_no_signs(utterances):
 # ------------------------------------------------------------------------------------------------- the signature
 
 
-def test_a_signature_is_read_back_as_it_was(trained_table, utterances):
-    made, kept = table_dataset(utterances).signature, read_signature(trained_table / "signature.safetensors")
+def test_a_signature_is_read_back_unchanged(trained_table, utterances):
+    made, stored = table_dataset(utterances).signature, read_signature(trained_table / "signature.safetensors")
     for name in ("streams", "classes", "limits", "constants", "fingerprints", "modalities"):
-        assert getattr(kept, name) == getattr(made, name)
+        assert getattr(stored, name) == getattr(made, name)
     for name in NAMES:
-        assert_close(kept.statistics[name], made.statistics[name], rtol=0, atol=0)
+        assert_close(stored.statistics[name], made.statistics[name], rtol=0, atol=0)
 
 
-def test_a_file_of_another_kind_is_refused():
+def test_a_signature_file_with_other_content_is_refused():
     signature = Signature({"text": Stream("sequence", 3)}, ("0", "1"), None, {}, {}, {})
     table = Table(("a",), {"text": Observed(torch.ones(1, 3), torch.tensor([0]))}, torch.tensor([2]))
     with pytest.raises(InputError, match="kind vector and size 3; the run was trained on kind sequence"):
@@ -438,12 +439,12 @@ def test_a_task_on_a_table_needs_its_signature():
         (ModelSettings(head="linaer"), ("Unknown head 'linaer'",)),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(utterances, model, words, fault):
+def test_settings_of_the_model_that_do_not_fit_a_table_are_refused(utterances, model, words, fault):
     line = fault(table_dataset, utterances, "mosi", model)
     assert [word for word in words if word not in line] == []
 
 
-def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_path, fault):
+def test_settings_of_the_data_that_do_not_fit_the_kind_are_refused(utterances, phantoms, tmp_path, fault):
     assert "data.workers means nothing for dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
@@ -453,7 +454,7 @@ def test_data_settings_that_mean_nothing_are_refused(utterances, phantoms, tmp_p
         table_dataset(vectors(tmp_path), "table", ModelSettings(error="mse"), folds=3)
 
 
-def test_gmc_refuses_longer_sequences_at_once(rewritten, fault):
+def test_gmc_refuses_sequences_that_are_too_long_before_training(rewritten, fault):
     values = np.ones((14, 51, 3), np.float32)
     path = rewritten(text=values, text_lengths=np.full(14, 51))
     assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(

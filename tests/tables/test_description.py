@@ -56,7 +56,7 @@ def test_splits_are_described(tmp_path):
     assert splits["test"]["target"]["zero"] == 1
 
 
-def test_a_faulty_file_is_described_as_far_as_it_goes(tmp_path):
+def test_a_faulty_file_is_described_as_far_as_possible(tmp_path):
     path = saved(tmp_path, audio=np.array([[1.0], [-np.inf], [np.nan], [np.nan]]))
     report = inspect_table(path)
     assert len(report["faults"]) == 1

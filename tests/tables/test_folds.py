@@ -18,49 +18,50 @@ def table(target: torch.Tensor, group: int | None = None) -> Table:
 CLASSES = torch.tensor([0, 0, 1] * 10)
 
 
-def test_every_sample_is_tested_once_and_validated_once():
-    found = folds(table(CLASSES), 5)
-    assert [list(fold) for fold in found] == [["train", "val", "test"]] * 5
-    for part in ("val", "test"):
-        assert sorted(int(each) for fold in found for each in fold[part]) == list(range(30))
-    for fold in found:
-        assert sorted(int(each) for part in fold.values() for each in part) == list(range(30))
-    assert [fold["test"] for fold in found[1:]] == [fold["val"] for fold in found[:-1]]
+def test_every_sample_is_in_one_test_and_one_validation_part():
+    parts = folds(table(CLASSES), 5)
+    assert [list(fold) for fold in parts] == [["train", "val", "test"]] * 5
+    for split in ("val", "test"):
+        assert sorted(int(sample) for fold in parts for sample in fold[split]) == list(range(30))
+    for fold in parts:
+        assert sorted(int(sample) for part in fold.values() for sample in part) == list(range(30))
+    assert [fold["test"] for fold in parts[1:]] == [fold["val"] for fold in parts[:-1]]
 
 
-def test_classes_are_spread():
+def test_folds_are_stratified_by_class():
     for fold in folds(table(CLASSES), 5):
-        assert sum(CLASSES[int(each)].item() for each in fold["test"]) == 2
+        assert sum(CLASSES[int(sample)].item() for sample in fold["test"]) == 2
 
 
-def test_numbers_are_spread_by_thirds():
+def test_folds_are_stratified_by_tercile_of_the_target():
     target = torch.arange(30.0)
     for fold in folds(table(target), 5):
-        assert sorted(int(each) // 10 for each in fold["test"]) == [0, 0, 1, 1, 2, 2]
+        assert sorted(int(sample) // 10 for sample in fold["test"]) == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("stratified", [True, False])
-def test_groups_stay_together(stratified):
+def test_folds_keep_groups_together(stratified):
     for fold in folds(table(CLASSES, group=3), 5, stratified=stratified):
-        owners = [{int(each) // 3 for each in part} for part in fold.values()]
+        owners = [{int(sample) // 3 for sample in part} for part in fold.values()]
         assert sum(map(len, owners)) == 10
 
 
-def test_groups_may_be_torn_if_asked():
-    some = folds(table(torch.arange(30.0), group=3), 5, grouped=False)
-    assert any({int(each) // 3 for each in fold["test"]} & {int(each) // 3 for each in fold["train"]} for fold in some)
+def test_folds_split_groups_on_request():
+    ungrouped = folds(table(torch.arange(30.0), group=3), 5, grouped=False)
+    groups = [{split: {int(sample) // 3 for sample in ids} for split, ids in fold.items()} for fold in ungrouped]
+    assert any(fold["test"] & fold["train"] for fold in groups)
 
 
 def test_folds_depend_on_the_seed_alone():
     assert folds(table(CLASSES), 5) == folds(table(CLASSES), 5) != folds(table(CLASSES), 5, seed=1)
 
 
-def test_without_validation():
+def test_folds_without_validation_have_two_parts():
     assert [list(fold) for fold in folds(table(CLASSES), 2, val=False)] == [["train", "test"]] * 2
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "line"),
+    ("data", "options", "line"),
     [
         (table(CLASSES), {"count": 2}, "2 folds leave nothing to train on; give 3 or more"),
         (table(CLASSES), {"count": 3, "grouped": True}, "no groups"),
@@ -68,6 +69,6 @@ def test_without_validation():
         (table(torch.tensor([0] * 8 + [1] * 2)), {"count": 3}, "Class 1 has 2 samples or groups, too few"),
     ],
 )
-def test_faults_are_one_clear_line(given, options, line):
+def test_faults_are_one_clear_line(data, options, line):
     with pytest.raises(InputError, match=line):
-        folds(given, **options)
+        folds(data, **options)

@@ -76,8 +76,8 @@ def expected(tmp_path: Path, aligned: bool = True) -> Table:
     """The same samples, from an `.npz` file."""
     times = {"text": 4, "audio": 4 if aligned else 6, "vision": 4 if aligned else 5}
     arrays = {name: stream(name, LENGTHS[name], time) for name, time in times.items()}
-    lengths = {f"{name}_lengths": np.array(each) for name, each in LENGTHS.items()}
-    about = {"group": [each.split("/")[0] for each in IDS], "split": ["train"] * 3 + ["val"] + ["test"] * 2}
+    lengths = {f"{name}_lengths": np.array(lengths) for name, lengths in LENGTHS.items()}
+    about = {"group": [sample.split("/")[0] for sample in IDS], "split": ["train"] * 3 + ["val"] + ["test"] * 2}
     np.savez(tmp_path / "expected.npz", **arrays, **lengths, **about, id=IDS, y=LABELS)
     return read_table(tmp_path / "expected.npz")
 
@@ -118,17 +118,17 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_other_names_are_refused_by_name(tmp_path, name, table_fault):
+def test_other_names_in_a_pickle_are_refused_with_the_name(tmp_path, name, table_fault):
     (tmp_path / "x.pkl").write_bytes(HOSTILE[name])
     line = table_fault(tmp_path / "x.pkl")
     assert name.replace("builtins.eval", "__builtin__.eval") in line
 
 
-def test_tensors_are_refused(tmp_path, table_fault):
+def test_pickled_tensors_are_refused(tmp_path, table_fault):
     assert "torch._utils" in table_fault(save(tmp_path / "x.pkl", {"train": torch.ones(2)}))
 
 
-def test_what_torch_saved_is_refused(tmp_path, table_fault):
+def test_files_of_torch_save_are_refused(tmp_path, table_fault):
     torch.save({"train": torch.ones(2)}, tmp_path / "train.dt")
     assert "GMC's .dt files" in table_fault(tmp_path / "train.dt")
 
@@ -148,11 +148,11 @@ class Forged:
         return rebuild, (np.ndarray, (0,), b"b"), (1, (8,), LyingType(), False, b"\x00" * 8)
 
 
-def test_bytes_are_never_taken_for_objects(tmp_path, table_fault):
+def test_bytes_are_never_read_as_objects(tmp_path, table_fault):
     assert "other content" in table_fault(save(tmp_path / "x.pkl", {"train": Forged()}))
 
 
-def test_objects_that_are_neither_text_nor_numbers_are_refused(tmp_path, table_fault):
+def test_arrays_of_other_objects_than_text_and_numbers_are_refused(tmp_path, table_fault):
     ragged = np.array([np.ones(2), np.ones(3)], dtype=object)
     assert "array of objects that holds StoredArray" in table_fault(save(tmp_path / "x.pkl", {"train": ragged}))
     records = np.zeros(2, dtype=[("a", "f4")])
@@ -161,14 +161,14 @@ def test_objects_that_are_neither_text_nor_numbers_are_refused(tmp_path, table_f
     assert "dtype 'M8'" in table_fault(save(tmp_path / "x.pkl", {"train": dates}))
 
 
-def test_containers_in_themselves_are_refused(tmp_path, table_fault):
+def test_containers_that_contain_themselves_are_refused(tmp_path, table_fault):
     endless: list = []
     endless.append(endless)
     assert "nests containers" in table_fault(save(tmp_path / "x.pkl", endless))
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_arrays_of_every_kind_come_out_as_they_went_in(tmp_path, protocol):
+def test_arrays_of_every_kind_are_read_back_unchanged(tmp_path, protocol):
     arrays = [
         np.arange(6, dtype=np.float32).reshape(2, 3),
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
@@ -181,24 +181,24 @@ def test_arrays_of_every_kind_come_out_as_they_went_in(tmp_path, protocol):
         np.float32(1.5),
     ]
     others = {"set": {1}, "tuple": (1, [b"x"]), "none": None, "big": 2**80}
-    found = unpickle(save(tmp_path / "x.pkl", {"arrays": arrays, **others}, protocol))
-    assert {key: found[key] for key in others} == others
-    for one, other in zip(found["arrays"], arrays, strict=True):
+    content = unpickle(save(tmp_path / "x.pkl", {"arrays": arrays, **others}, protocol))
+    assert {key: content[key] for key in others} == others
+    for one, other in zip(content["arrays"], arrays, strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
 
 
-def test_arrays_under_the_old_names_of_numpy(tmp_path):
+def test_arrays_are_read_under_the_old_module_names_of_numpy(tmp_path):
     array = np.arange(3.0)
     new = pickle.dumps([array, array[0]], 2)
     assert b"numpy._core.multiarray" in new
     (tmp_path / "old.pkl").write_bytes(new.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    found = unpickle(tmp_path / "old.pkl")
-    assert found[0].tolist() == [0, 1, 2]
-    assert found[1] == 0
+    content = unpickle(tmp_path / "old.pkl")
+    assert content[0].tolist() == [0, 1, 2]
+    assert content[1] == 0
 
 
-def test_arrays_that_python_2_wrote(tmp_path):
+def test_arrays_written_by_python_2_are_read(tmp_path):
     numbers = struct.pack("<2f", -1.5, 200.25)
     content = b"\x80\x02]cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02\x85"
     content += b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
@@ -209,7 +209,7 @@ def test_arrays_that_python_2_wrote(tmp_path):
     assert text == "é"
 
 
-def test_damage_is_refused(tmp_path, table_fault):
+def test_damaged_pickles_are_refused(tmp_path, table_fault):
     whole = pickle.dumps(mmsa())
     (tmp_path / "x.pkl").write_bytes(whole[: len(whole) // 2])
     assert "cannot be read: damaged" in table_fault(tmp_path / "x.pkl")
@@ -217,7 +217,7 @@ def test_damage_is_refused(tmp_path, table_fault):
     assert "cannot be read: damaged" in table_fault(tmp_path / "x.pkl")
 
 
-def test_other_layouts_are_refused(tmp_path, table_fault):
+def test_pickles_of_other_layouts_are_refused_with_their_keys(tmp_path, table_fault):
     assert "of no known layout; it holds: text, y" in table_fault(save(tmp_path / "x.pkl", {"text": 1, "y": 2}))
     assert "of no known layout; it holds: int" in table_fault(save(tmp_path / "x.pkl", 3))
 
@@ -239,13 +239,13 @@ def test_ids_stay_in_the_order_of_the_file(tmp_path):
     assert read_table(save(tmp_path / "x.pkl", mmsa())).ids == tuple(IDS)
 
 
-def test_a_sentence_that_fills_all_places_is_as_long_as_its_mask(tmp_path):
+def test_a_sentence_of_full_length_is_as_long_as_its_mask(tmp_path):
     valid = read_table(save(tmp_path / "x.pkl", mmsa())).inputs["text"].valid
     assert valid is not None
     assert valid.sum(dim=1).tolist() == LENGTHS["text"]  # The first has no zero in its mask: 4, not 0.
 
 
-def test_token_ids(tmp_path):
+def test_token_ids_are_integers_whose_real_steps_are_those_of_the_mask(tmp_path):
     path = save(tmp_path / "x.pkl", mmsa())
     text = read_table(path, modalities={"text": "text_bert", "audio": "audio"}).inputs["text"]
     assert text.values.dtype == torch.int64
@@ -254,14 +254,14 @@ def test_token_ids(tmp_path):
     assert text.valid[1].tolist() == [True, True, True, False]
 
 
-def bert(row: int, place: int, value: float) -> np.ndarray:
+def bert(row: int, position: int, value: float) -> np.ndarray:
     """All of BERT's arrays, with another token."""
     whole = np.concatenate([part["text_bert"] for part in mmsa().values()])
-    whole[row, 0, place] = value
+    whole[row, 0, position] = value
     return whole
 
 
-def test_token_ids_that_are_none(tmp_path, table_fault):
+def test_token_ids_that_are_not_whole_or_outside_the_vocabulary_are_refused(tmp_path, table_fault):
     tokens = {"modalities": {"text": "text_bert", "audio": "audio"}}
     path = tmp_path / "x.pkl"
     assert "token ids are not whole" in table_fault(save(path, mmsa(text_bert=bert(0, 0, 1.5))), **tokens)
@@ -272,7 +272,7 @@ def test_token_ids_that_are_none(tmp_path, table_fault):
     assert read_table(save(path, mmsa(text_bert=whole)), **tokens).inputs["text"].indices.tolist() == [0, 2, 3, 4, 5]
 
 
-def test_without_text_what_else_is_there_counts(tmp_path):
+def test_a_sample_without_text_has_its_own_steps_in_other_modalities(tmp_path):
     whole = bert(0, 0, 101)
     whole[1] = 0
     table = read_table(save(tmp_path / "x.pkl", mmsa(text_bert=whole)))
@@ -282,7 +282,7 @@ def test_without_text_what_else_is_there_counts(tmp_path):
     assert valid[1].tolist() == [True, True, True, False]
 
 
-def test_length_0_is_missing_and_zeros_alone_are_present_and_counted(tmp_path):
+def test_a_sequence_of_length_0_is_missing_and_one_of_zeros_is_counted(tmp_path):
     vision = stream("vision", LENGTHS["vision"], 5)
     vision[3] = 0
     lengths = np.array([4, 0, 2, 4, 1, 3])
@@ -318,20 +318,20 @@ def test_infinite_audio_is_refused_or_set_to_0_and_counted(tmp_path, table_fault
         LABELS.reshape(-1, 1).tolist(),
     ],
 )
-def test_labels_of_every_shape(tmp_path, labels):
+def test_labels_are_read_in_every_shape(tmp_path, labels):
     target = read_table(save(tmp_path / "x.pkl", mmsa(regression_labels=labels))).target
     assert target.dtype == torch.float32
     assert torch.equal(target, torch.tensor(LABELS, dtype=torch.float32))
 
 
-def test_only_0_is_neutral(tmp_path):
+def test_only_labels_of_exactly_0_stay_0_and_lose_their_sign(tmp_path):
     labels = np.array([-0.0, 1e-9, 0.0, 1, 1, 1])
     target = read_table(save(tmp_path / "x.pkl", mmsa(regression_labels=labels))).target
     assert (target == 0).tolist() == [True, False, True, False, False, False]
     assert not target.signbit().any()
 
 
-def test_classes_and_labels_of_one_modality(tmp_path):
+def test_classes_or_labels_of_one_modality_are_the_target_on_request(tmp_path):
     path = save(tmp_path / "x.pkl", mmsa(regression_labels_T=LABELS + 1))
     assert read_table(path, target="classification_labels").target.tolist() == [2, 0, 1, 2, 2, 0]
     assert read_table(path, target="regression_labels_T").target[0] == 1.5
@@ -371,11 +371,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+def test_faulty_pickles_are_refused_in_one_line(tmp_path, line, table_fault):
     assert line in table_fault(save(tmp_path / "x.pkl", FAULTS[line]))
 
 
-def test_videos_in_two_splits_are_named(tmp_path):
+def test_videos_in_two_splits_are_noted(tmp_path):
     table = read_table(save(tmp_path / "x.pkl", mmsa(id=["a$_$1", "a$_$2", "b$_$1", "c$_$1", "b$_$2", "a$_$3"])))
     assert table.origin is not None
     assert table.origin.notes == ("2 groups have samples in two splits: a, b.",)
@@ -392,7 +392,8 @@ def test_groups_by_a_pattern_of_ids_replace_the_videos(tmp_path, table_fault):
 
 def test_shapes_come_from_the_arrays(tmp_path):
     table = read_table(save(tmp_path / "x.pkl", mmsa(False)))
-    assert {name: each.values.shape[1] for name, each in table.inputs.items()} == {"text": 4, "audio": 6, "vision": 5}
+    steps = {name: observed.values.shape[1] for name, observed in table.inputs.items()}
+    assert steps == {"text": 4, "audio": 6, "vision": 5}
 
 
 # ---------------------------------------------------------------------------------------------------- MulT
@@ -408,7 +409,7 @@ def test_padding_at_either_side_gives_the_same_table(tmp_path, aligned, front):
     assert any("at the end" in line for line in table.origin.notes) is not front
 
 
-def test_samples_that_are_aligned_start_at_their_first_word(tmp_path):
+def test_aligned_samples_start_at_their_first_word(tmp_path):
     text = stream("text", LENGTHS["text"], 4, front=True)
     text[0, 2] = 0  # A word that has no vector, between others, is a step.
     audio = stream("audio", [4] * 6, 4, front=True)
@@ -421,7 +422,7 @@ def test_samples_that_are_aligned_start_at_their_first_word(tmp_path):
     assert table.origin.all_zero == {"audio": 1}
 
 
-def test_a_sample_without_words_keeps_the_rest(tmp_path):
+def test_a_sample_without_words_keeps_its_other_modalities(tmp_path):
     text = stream("text", [4, 0, 2, 4, 1, 3], 4, front=True)
     table = read_table(save(tmp_path / "x.pkl", mult(text=text)))
     assert table.inputs["text"].indices.tolist() == [0, 2, 3, 4, 5]
@@ -445,7 +446,7 @@ def test_without_ids_samples_are_numbered(tmp_path):
     assert table.groups is None
 
 
-def test_emotions_in_one_hot_rows(tmp_path, table_fault):
+def test_one_hot_emotions_become_classes_of_the_chosen_column(tmp_path, table_fault):
     happy = np.array([1, 0, 0, 1, 0, 1])
     labels = np.zeros((6, 4, 2))
     labels[:, 0, 0] = labels[:, 1:, 0] = 1
@@ -455,7 +456,7 @@ def test_emotions_in_one_hot_rows(tmp_path, table_fault):
     assert read_table(path, column=2).target.tolist() == happy.tolist()
 
 
-def test_padding_may_be_told(tmp_path):
+def test_the_side_of_the_padding_can_be_set(tmp_path):
     path = save(tmp_path / "x.pkl", mult())
     valid = read_table(path, padding="none").inputs["text"].valid
     assert valid is not None
@@ -472,9 +473,9 @@ def mag(words: bool = True) -> dict:
     streams = {name: stream(name, LENGTHS[name], 4) for name in WIDTHS}
 
     def entry(row: int) -> tuple:
-        found = {name: values[row, : LENGTHS[name][row]] for name, values in streams.items()}
-        text = ["word"] * LENGTHS["text"][row] if words else found["text"]
-        return (text, found["vision"], found["audio"]), LABELS[row].reshape(1, 1), IDS[row].replace("/", "[") + "]"
+        own = {name: values[row, : LENGTHS[name][row]] for name, values in streams.items()}
+        text = ["word"] * LENGTHS["text"][row] if words else own["text"]
+        return (text, own["vision"], own["audio"]), LABELS[row].reshape(1, 1), IDS[row].replace("/", "[") + "]"
 
     entries = [entry(row) for row in range(6)]
     return {name.replace("valid", "dev"): entries[part] for name, part in PARTS.items()}
@@ -492,11 +493,11 @@ def test_words_are_no_numbers(tmp_path, table_fault):
     assert "no modality 'text'" in table_fault(tmp_path / "x.pkl", modalities=["text"])
 
 
-def test_other_lists_are_refused(tmp_path, table_fault):
+def test_lists_of_another_layout_are_refused(tmp_path, table_fault):
     assert "not of ((words" in table_fault(save(tmp_path / "x.pkl", {"train": [1, 2], "test": [3]}))
 
 
-def test_a_pickle_may_lack_modalities_if_that_is_said(tmp_path):
+def test_a_pickle_may_lack_modalities_if_the_options_allow_it(tmp_path):
     path = save(tmp_path / "mult.pkl", mult(vision=None))
     with pytest.raises(InputError, match="has no key 'vision'"):
         read_table(path, modalities=["text", "vision"])

@@ -107,7 +107,7 @@ def test_a_word_without_frames_between_others_is_a_step_that_is_not_real(tmp_pat
     assert valid(table, "audio") == [[False, True], [True, False]]
 
 
-def test_what_was_aligned_before_is_taken_as_it_is(tmp_path):
+def test_files_that_the_sdk_aligned_are_read_unchanged(tmp_path):
     labels = {f"v[{number}]": ([[number, number + 1]], [[number]]) for number in (0, 9, 10)}
     steps = {f"v[{number}]": ([[number, number + 1]] * 2, [[1, number], [2, number]]) for number in (0, 10)}
     folder = sequences(tmp_path, labels=labels, vectors=steps, sound=steps | {"v[9]": ([[9, 10]], [[3, 3]])})
@@ -118,7 +118,7 @@ def test_what_was_aligned_before_is_taken_as_it_is(tmp_path):
     assert table.inputs["text"].values[1].tolist() == [[1, 10], [2, 10]]
 
 
-def test_folds_by_video(tmp_path, folder_fault):
+def test_a_file_of_folds_by_video_gives_the_splits(tmp_path, folder_fault):
     sequences(tmp_path)
     (tmp_path / "folds.json").write_text(json.dumps({"train": ["v", "not here"], "test": ["w"]}))
     assert read(tmp_path, split="folds.json").splits == {"train": ("v/0", "v/1"), "test": ("w/0",)}
@@ -134,7 +134,7 @@ def test_emotions_follow_sentiment(tmp_path, folder_fault):
     assert "column=0 to 2" in folder_fault(tmp_path, column=3)
 
 
-def test_missing_metadata_are_no_fault(tmp_path):
+def test_missing_metadata_are_noted(tmp_path):
     sequences(tmp_path)
     save(tmp_path, "sound.csd", SOUND, metadata=False)
     table = read(tmp_path)
@@ -158,7 +158,7 @@ def test_truncated_files_are_refused(tmp_path, folder_fault):
     assert "sound.csd cannot be read: damaged" in folder_fault(tmp_path)
 
 
-def test_faults_are_one_clear_line(tmp_path, folder_fault):
+def test_faulty_folders_are_refused_in_one_line(tmp_path, folder_fault):
     sequences(tmp_path)
     listed = "labels.csd, sound.csd, vectors.csd, words.csd: name modalities and target"
     assert listed in folder_fault(tmp_path, modalities=None)
@@ -183,13 +183,13 @@ def test_faults_are_one_clear_line(tmp_path, folder_fault):
         read_table(tmp_path / "sound.csd")
 
 
-def test_h5py_is_asked_for(tmp_path, monkeypatch, folder_fault):
+def test_a_folder_without_h5py_is_refused(tmp_path, monkeypatch, folder_fault):
     sequences(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert "needs h5py" in folder_fault(tmp_path)
 
 
-def test_a_folder_may_lack_the_file_of_a_modality_if_that_is_said(tmp_path, folder_fault):
+def test_a_folder_may_lack_the_file_of_a_modality_if_the_options_allow_it(tmp_path, folder_fault):
     wanted = {**NAMES, "vision": "gone.csd"}
     assert "gone.csd does not exist" in folder_fault(sequences(tmp_path), modalities=wanted)
     assert read(tmp_path, modalities=wanted, absent=True).modalities == ("text", "audio")

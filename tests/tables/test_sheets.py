@@ -21,7 +21,7 @@ def saved(folder: Path, content: str = SHEET, name: str = "table.csv") -> Path:
     return folder / name
 
 
-def test_one_sheet(tmp_path):
+def test_columns_of_a_sheet_are_numbers_of_modalities(tmp_path):
     table = read_table(saved(tmp_path))
     assert (table.ids, table.groups) == (("v/1", "v/2", "w/1"), ("v", "v", "w"))
     assert table.splits == {"train": ("v/1",), "val": ("v/2",)}
@@ -31,20 +31,20 @@ def test_one_sheet(tmp_path):
     assert (audio.indices.tolist(), audio.values.tolist()) == ([1, 2], [[7], [8]])
 
 
-def test_features_are_sorted_by_number(tmp_path):
+def test_columns_are_sorted_by_number_and_not_by_text(tmp_path):
     table = read_table(saved(tmp_path, "y,x_10,x_9,x_1\n1,3,2,1\n0,6,5,4\n"))
     assert table.inputs["x"].values.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert table.ids == ("0", "1")
     assert not table.regression
 
 
-def test_other_marks_between_cells(tmp_path):
+def test_semicolons_and_tabs_separate_cells_too(tmp_path):
     for mark in ";\t":
         content = SHEET.replace(",", mark)
         assert differences(read_table(saved(tmp_path, content)), read_table(saved(tmp_path, SHEET))) == []
 
 
-def test_other_names(tmp_path):
+def test_columns_under_other_names_are_read_if_the_options_name_them(tmp_path):
     path = saved(tmp_path, "who,label,words_0,age\na,1,2,50\n")
     table = read_table(path, id="who", target="label", modalities={"text": "words"})
     assert (table.ids, table.modalities) == (("a",), ("text",))
@@ -68,11 +68,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("line", FAULTS)
-def test_faults_are_one_clear_line(tmp_path, line, table_fault):
+def test_faulty_sheets_are_refused_in_one_line(tmp_path, line, table_fault):
     assert line in table_fault(saved(tmp_path, FAULTS[line]))
 
 
-def test_names_that_are_not_there(tmp_path, table_fault):
+def test_named_columns_that_do_not_exist_are_refused(tmp_path, table_fault):
     path = saved(tmp_path)
     assert "no columns vision_0" in table_fault(path, modalities=["vision"])
     assert "no column 'fold'" in table_fault(path, split="fold")
@@ -103,7 +103,7 @@ def test_a_folder_of_sheets_holds_the_same_as_one(tmp_path):
     assert read_table(tmp_path / "many").modalities == ("audio", "text")
 
 
-def test_faults_of_folders(tmp_path, table_fault):
+def test_faulty_folders_of_sheets_are_refused_in_one_line(tmp_path, table_fault):
     folder(tmp_path)
     assert "no vision.csv" in table_fault(tmp_path, modalities=["vision"])
     saved(tmp_path, "name,loudness\nw/1,8\n", "audio.csv")
@@ -119,7 +119,7 @@ def test_faults_of_folders(tmp_path, table_fault):
 # ------------------------------------------------------------------------------------------------- Parquet
 
 
-def test_parquet_needs_pyarrow(tmp_path, monkeypatch, table_fault):
+def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch, table_fault):
     (tmp_path / "table.parquet").write_bytes(b"PAR1 and more")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "needs pyarrow" in table_fault(tmp_path / "table.parquet")
@@ -152,7 +152,7 @@ def test_parquet_sequences_are_as_long_as_they_are(tmp_path):
     assert np.array_equal(text.valid, [[True, False], [True, True]])
 
 
-def test_faults_of_parquet_files(tmp_path, table_fault):
+def test_faulty_parquet_files_are_refused_in_one_line(tmp_path, table_fault):
     path = parquet(tmp_path / "x.parquet", {"y": [0, 1], "text": [[[1.0], [2.0, 3.0]], [[1.0]]]})
     assert "text of '0' is no list of numbers" in table_fault(path)
     parquet(path, {"y": [0, 1], "text": [[1.0], [2.0, 3.0]]})
@@ -163,7 +163,7 @@ def test_faults_of_parquet_files(tmp_path, table_fault):
     assert "cannot be read: damaged" in table_fault(path)
 
 
-def test_a_sheet_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, table_fault):
+def test_a_sheet_may_lack_modalities_and_the_target_if_the_options_allow_it(tmp_path, table_fault):
     sheet = saved(tmp_path, SHEET.replace("-1", "").replace(",y,", ",why,"))
     wanted = {"audio": "audio", "vision": "video"}
     assert "has no column 'y'" in table_fault(sheet, modalities=wanted)
@@ -175,7 +175,7 @@ def test_a_sheet_may_lack_modalities_and_the_target_if_that_is_said(tmp_path, ta
     )
 
 
-def test_a_folder_may_lack_the_sheet_of_a_modality_if_that_is_said(tmp_path, table_fault):
+def test_a_folder_may_lack_the_sheet_of_a_modality_if_the_options_allow_it(tmp_path, table_fault):
     saved(tmp_path, "id,x\na,1\nb,2\n", "text.csv")
     wanted = ["text", "audio"]
     assert "has no audio.csv" in table_fault(tmp_path, modalities=wanted, unlabelled=True)

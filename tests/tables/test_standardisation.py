@@ -13,29 +13,29 @@ def table(values, valid=None) -> Table:
     return Table(tuple(map(str, range(len(values)))), inputs, torch.zeros(len(values)))
 
 
-def test_padding_stays_out_of_the_statistics():
+def test_padding_does_not_enter_the_statistics():
     # 1 and 3 are real, and a third step is padding; (4 - 2) / 1 = 2.
     train = table([[[1.0], [3.0], [0.0]]], torch.tensor([[True, True, False]]))
     test = table([[[4.0], [0.0]]], torch.tensor([[True, False]]))
     by = statistics(train)
-    assert [each.tolist() for each in by["x"]] == [[2.0], [1.0]]
+    assert [statistic.tolist() for statistic in by["x"]] == [[2.0], [1.0]]
     assert standardised(test, by).inputs["x"].values.tolist() == [[[2.0], [0.0]]]
 
 
-def test_columns_of_other_magnitudes_become_alike_and_constant_ones_0():
+def test_columns_get_mean_0_and_deviation_1_and_constant_ones_become_0():
     train = table([[1e6, 1e-6, 5.0], [3e6, 3e-6, 5.0]])
-    found = standardised(train, statistics(train)).inputs["x"].values
-    torch.testing.assert_close(found, torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]]))
+    values = standardised(train, statistics(train)).inputs["x"].values
+    torch.testing.assert_close(values, torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]]))
 
 
-def test_images_by_channel():
+def test_images_are_standardised_by_channel():
     train = table(torch.arange(16.0).reshape(2, 2, 2, 2))
-    found = standardised(train, statistics(train)).inputs["x"].values
-    torch.testing.assert_close(found.mean(dim=(0, 2, 3)), torch.zeros(2))
-    torch.testing.assert_close(found.std(dim=(0, 2, 3), correction=0), torch.ones(2))
+    values = standardised(train, statistics(train)).inputs["x"].values
+    torch.testing.assert_close(values.mean(dim=(0, 2, 3)), torch.zeros(2))
+    torch.testing.assert_close(values.std(dim=(0, 2, 3), correction=0), torch.ones(2))
 
 
-def test_token_ids_stay_as_they_are():
+def test_token_ids_are_not_standardised():
     tokens = table([[101, 0]], torch.tensor([[True, False]]))
     assert statistics(tokens) == {}
     assert standardised(tokens, {}).inputs["x"].values.tolist() == [[101, 0]]

@@ -33,26 +33,26 @@ def text(values, valid=((1, 0), (1, 1)), rows=(0, 2)) -> dict[str, Observed]:
     return {**table().inputs, "text": observed(values, list(rows), valid)}
 
 
-def test_what_a_table_says_of_itself():
+def test_a_table_knows_its_length_modalities_and_kind_of_target():
     whole = table()
     assert (len(whole), whole.modalities, whole.regression) == (3, ("text", "audio"), True)
     assert not table(target=torch.tensor([0, 1, 1])).regression
 
 
-def test_samples_are_selected_in_the_order_asked_for():
-    some = table().select(["c", "b"])
-    assert some.ids == ("c", "b")
-    assert some.target.tolist() == [2.0, -1.0]
-    assert some.groups == ("w", "v")
-    assert some.splits == {"train": ("b",), "test": ("c",)}
-    assert some.inputs["text"].indices.tolist() == [0]
-    assert some.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
-    assert some.inputs["text"].valid is not None
-    assert some.inputs["audio"].indices.tolist() == [0, 1]
-    assert some.inputs["audio"].values.tolist() == [[6.0, 7.0], [4.0, 5.0]]
+def test_samples_are_selected_in_the_order_of_the_ids():
+    selected = table().select(["c", "b"])
+    assert selected.ids == ("c", "b")
+    assert selected.target.tolist() == [2.0, -1.0]
+    assert selected.groups == ("w", "v")
+    assert selected.splits == {"train": ("b",), "test": ("c",)}
+    assert selected.inputs["text"].indices.tolist() == [0]
+    assert selected.inputs["text"].values.tolist() == [[[2.0], [3.0]]]
+    assert selected.inputs["text"].valid is not None
+    assert selected.inputs["audio"].indices.tolist() == [0, 1]
+    assert selected.inputs["audio"].values.tolist() == [[6.0, 7.0], [4.0, 5.0]]
 
 
-def test_a_modality_that_nobody_has_has_no_key():
+def test_a_modality_that_no_selected_sample_has_has_no_key():
     assert table().select(["a"]).modalities == ("text",)
     assert table().split("train").modalities == ("text", "audio")
 
@@ -64,19 +64,19 @@ def test_selecting_everything_changes_nothing():
 @pytest.mark.parametrize(
     ("ids", "line"), [(["a", "a"], "more than once: a"), (["x"], "Unknown sample 'x'"), ([], "at least")]
 )
-def test_samples_that_are_not_there_are_refused(ids, line):
+def test_unknown_samples_are_refused(ids, line):
     with pytest.raises(InputError, match=line):
         table().select(ids)
 
 
-def test_a_split_that_is_not_there_is_refused():
+def test_an_unknown_split_is_refused():
     with pytest.raises(InputError, match="Unknown split 'val'"):
         table().split("val")
     with pytest.raises(InputError, match="Unknown split 'val'"):
         table(splits=None).split("val")
 
 
-def test_groups_in_two_splits_are_named():
+def test_groups_in_two_splits_are_listed():
     assert torn_groups(table()) == []
     assert torn_groups(table(splits={"train": ("a",), "test": ("b", "c")})) == ["v"]
     assert torn_groups(table(groups=None)) == torn_groups(table(splits=None)) == []

@@ -34,27 +34,27 @@ def probe(table: Table, name: str) -> tuple[Tensor, Tensor]:
         mean = observed.values.sum(dim=1) / observed.valid.sum(dim=1, keepdim=True)
         parts.append((mean.double(), split.target[observed.indices].double()))
     (x, y), (x_test, y_test) = parts
-    x, x_test = (torch.cat([each, torch.ones(len(each), 1)], dim=1) for each in (x, x_test))
+    x, x_test = (torch.cat([values, torch.ones(len(values), 1)], dim=1) for values in (x, x_test))
     weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(x.shape[1]), x.T @ y)
     return y_test, x_test @ weights
 
 
-def test_text_tells_much_audio_less_and_vision_little(many):
-    found = {}
+def test_text_is_most_informative_then_audio_then_vision(many):
+    correlations = {}
     for name in MODALITIES:
         target, answer = probe(many, name)
-        found[name] = float(np.corrcoef(target, answer)[0, 1])
-    assert found == pytest.approx(CORRELATION, abs=0.12)
-    assert found["text"] > found["audio"] + 0.2
-    assert found["audio"] > found["vision"] + 0.1
-    assert found["vision"] > 0.1
+        correlations[name] = float(np.corrcoef(target, answer)[0, 1])
+    assert correlations == pytest.approx(CORRELATION, abs=0.12)
+    assert correlations["text"] > correlations["audio"] + 0.2
+    assert correlations["audio"] > correlations["vision"] + 0.1
+    assert correlations["vision"] > 0.1
 
 
-def test_text_tells_most_with_as_many_features_as_usual():
+def test_text_is_most_informative_at_the_default_sizes():
     table = trimodal()
     assert {name: observed.values.shape[2] for name, observed in table.inputs.items()} == SIZES
-    found = {name: float(np.corrcoef(*probe(table, name))[0, 1]) for name in MODALITIES}
-    assert found["text"] > max(found["audio"], found["vision"]) + 0.1
+    correlations = {name: float(np.corrcoef(*probe(table, name))[0, 1]) for name in MODALITIES}
+    assert correlations["text"] > max(correlations["audio"], correlations["vision"]) + 0.1
 
 
 def test_the_target_is_a_sentiment_and_one_in_ten_is_neutral(many):
@@ -65,15 +65,15 @@ def test_the_target_is_a_sentiment_and_one_in_ten_is_neutral(many):
     assert (many.target > 0).float().mean() == pytest.approx(0.45, abs=0.03)
 
 
-def test_lengths_are_ragged(many):
+def test_modalities_have_lengths_of_their_own(many):
     lengths = {name: observed.valid.sum(dim=1) for name, observed in many.inputs.items()}
-    for each in lengths.values():
-        assert (int(each.min()), int(each.max())) == (3, 8)
-    test = {name: each[many.inputs[name].indices >= 1616] for name, each in lengths.items()}
+    for counts in lengths.values():
+        assert (int(counts.min()), int(counts.max())) == (3, 8)
+    test = {name: counts[many.inputs[name].indices >= 1616] for name, counts in lengths.items()}
     assert not torch.equal(test["text"], test["audio"])
 
 
-def test_missingness_is_real_as_frequent_as_asked_for_and_depends_on_the_sentiment(many):
+def test_missingness_has_the_requested_rate_and_depends_on_the_sentiment(many):
     train = presence(many.split("train"))
     for name in MODALITIES:
         missing = 1 - sum(name in names for names in train.values()) / len(train)
@@ -117,7 +117,7 @@ def test_a_table_is_written_and_read(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
+def test_gradients_of_audio_and_vision_conflict_from_the_start(seed):
     """Of the default network, where its first answers lie about the middle of the targets."""
     cosines = {}
     for rate in (0.3, 0.0):
@@ -139,7 +139,7 @@ def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "words"),
     [
         ({"counts": {}}, "The counts are"),
         ({"counts": {"train": 0}}, "at least one utterance"),
@@ -152,6 +152,6 @@ def test_audio_and_vision_pull_what_they_share_apart_from_the_start(seed):
         ({"seed": -1}, "The seed is -1"),
     ],
 )
-def test_wrong_input(given, words):
+def test_arguments_out_of_range_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
-        trimodal(**given)
+        trimodal(**arguments)

@@ -15,8 +15,8 @@ SPLITS = ({"_a-1"}, {"b"}, {"c"})
 
 def conversations(tmp_path: Path, labels: dict = LABELS, splits: tuple = SPLITS) -> Path:
     """GCNet's layout: vectors, rows, frames and folders of frames; `b_1` has no audio, `c_1` no frame of it."""
-    speakers = {video: ["A"] * len(each) for video, each in VIDEOS.items()}
-    sentences = {video: ["words"] * len(each) for video, each in VIDEOS.items()}
+    speakers = {video: ["A"] * len(names) for video, names in VIDEOS.items()}
+    sentences = {video: ["words"] * len(names) for video, names in VIDEOS.items()}
     content = [VIDEOS, labels, speakers, sentences, *splits]
     (tmp_path / "labels.pkl").write_bytes(pickle.dumps(content))
     audio, text = (tmp_path / folder for folder in FOLDERS.values())
@@ -27,12 +27,12 @@ def conversations(tmp_path: Path, labels: dict = LABELS, splits: tuple = SPLITS)
     np.save(audio / "_a-1_2.npy", np.array([[3, 4]], np.float32))
     np.save(audio / "_a-1_10" / "0.npy", np.array([5, 6], np.float32))
     np.save(audio / "_a-1_10" / "1.npy", np.array([6, 8], np.float32))
-    for name in (each for video in VIDEOS.values() for each in video):
+    for name in (utterance for video in VIDEOS.values() for utterance in video):
         np.save(text / f"{name}.npy", np.array([[1, 0, 0], [0, 1, 2]], np.float32))
     return tmp_path / "labels.pkl"
 
 
-def test_utterances(tmp_path):
+def test_vectors_of_utterances_are_read_from_folders(tmp_path):
     table = read_table(conversations(tmp_path), modalities=FOLDERS)
     # In the order of the conversation: 10 comes after 2.
     assert table.ids == ("_a-1/1", "_a-1/2", "_a-1/10", "b/1", "c/1")
@@ -56,12 +56,12 @@ def test_a_sheet_holds_the_same(tmp_path):
     assert differences(read_table(tmp_path / "table.csv"), table) == []
 
 
-def test_classes(tmp_path):
+def test_labels_are_classes_on_request(tmp_path):
     labels = {"_a-1": [0, 1, 2], "b": [3], "c": [0]}
     assert read_table(conversations(tmp_path, labels), modalities=FOLDERS).target.tolist() == [0, 1, 2, 3, 0]
 
 
-def test_faults_are_one_clear_line(tmp_path, table_fault):
+def test_faulty_folders_are_refused_in_one_line(tmp_path, table_fault):
     path = conversations(tmp_path)
     audio = tmp_path / FOLDERS["audio"]
     assert "holds labels alone" in table_fault(path)
@@ -86,11 +86,11 @@ def test_faults_are_one_clear_line(tmp_path, table_fault):
         ({"splits": ({"_a-1"}, set(), {"b", "c"})}, "empty split: 'val'"),
     ],
 )
-def test_faulty_labels(tmp_path, changes, line, table_fault):
+def test_faulty_labels_are_refused_in_one_line(tmp_path, changes, line, table_fault):
     assert line in table_fault(conversations(tmp_path, **changes), modalities=FOLDERS)
 
 
-def test_a_folder_of_features_may_be_gone_if_that_is_said(tmp_path, table_fault):
+def test_a_folder_of_features_may_be_absent_if_the_options_allow_it(tmp_path, table_fault):
     wanted = {**FOLDERS, "vision": "features/manet"}
     path = conversations(tmp_path)
     assert "features/manet" in table_fault(path, modalities=wanted)
