@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from anysubset import DynamicSharing, UNet, scenario_name
 from anysubset.batches import Observed, as_observed
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.prediction import Prediction, Stream
 
@@ -78,16 +79,17 @@ def sequences(
     """
     sizes = {"text": 300, "audio": 74, "vision": 35}
     streams = {name: Stream("sequence", size) for name, size in sizes.items()}
-    task = Prediction(STREAMS, streams=streams, width=width, layers=layers, dropout=0.0)
-    return task.network(STREAMS), *made_up(sizes, steps, batch, seed)
+    task = Prediction(STREAMS, streams=streams)
+    network = sharing_network(task, width=width, layers=layers, dropout=0.0)
+    return network, *made_up(sizes, steps, batch, seed)
 
 
 def recurrent(width: int, steps: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
     """The library's `gmc`, whose parts the paper's sentiment experiments grew out of: heavy encoders, little shared."""
     sizes = {"text": 300, "audio": 74, "vision": 35}
     streams = {name: Stream("sequence", size) for name, size in sizes.items()}
-    task = Prediction(STREAMS, streams=streams, preset="gmc", width=width, steps=steps)
-    return task.network(STREAMS), *made_up(sizes, steps, batch, seed)
+    task = Prediction(STREAMS, streams=streams)
+    return sharing_network(task, preset="gmc", width=width, steps=steps), *made_up(sizes, steps, batch, seed)
 
 
 def made_up(sizes: Mapping[str, int], steps: int, batch: int, seed: int) -> tuple[dict[str, Observed], Tensor]:

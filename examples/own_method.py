@@ -19,6 +19,7 @@ from anysubset.batches import Batch, eligible
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Objective, Step
 from anysubset.models.network import Encoded, select
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Task
 from anysubset.testing import check_method
@@ -32,10 +33,11 @@ class Agreement(CaseMethod):
     Args:
         task: what the data ask for.
         weight: of the difference.
+        width: of the Dynamic Sharing network; by default that of its preset.
     """
 
-    def __init__(self, task: Task, *, weight: float = 0.1) -> None:
-        super().__init__(task, task.network(task.modalities))
+    def __init__(self, task: Task, *, weight: float = 0.1, width: float | None = None) -> None:
+        super().__init__(task, sharing_network(task, width=width))
         self.weight = weight
 
     def draw(self, generator: torch.Generator) -> tuple[Scenario, ...]:
@@ -79,10 +81,9 @@ def main(steps: int = 200, gradients: str = "mean") -> dict[str, float]:
         write_table(folder / "table.npz")
         settings = {
             "data": {"name": "table", "root": str(folder / "table.npz")},
-            "model": {"width": 16},
             "train": {"steps": steps, "batch": 32, "lr": 3e-3, "validate_every": 50, "device": "cpu"},
         }
-        options = {"method.weight": 0.2, "method.gradients": gradients}
+        options = {"method.weight": 0.2, "method.width": 16, "method.gradients": gradients}
         anysubset.fit(settings, run=folder / "run", method=Agreement, **options)
         evaluation = anysubset.evaluate(folder / "run", method=Agreement)
         page = anysubset.write_report([folder / "run"], output=folder / "report.html")

@@ -31,8 +31,8 @@ torch.set_num_threads(1)
 
 TINY = {
     "data.name": "phantom",
-    "model.patch": [16, 16],
-    "model.width": 0.25,
+    "task.patch": [16, 16],
+    "method.width": 0.25,
     "train.steps": 4,
     "train.batch": 2,
     "train.validate_every": 2,
@@ -96,8 +96,8 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY_FEATURES = {
     "data.name": "mosi",
-    "model.width": 8,
-    "model.layers": 1,
+    "method.width": 8,
+    "method.layers": 1,
     "train.steps": 4,
     "train.batch": 4,
     "train.lr": 1e-3,

@@ -19,7 +19,7 @@ from anysubset.system import tensor_file
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.task import Task
 
-TINY = {"model.width": 8, "model.layers": 1, "train.steps": 2, "train.batch": 4, "train.device": "cpu"}
+TINY = {"method.width": 8, "method.layers": 1, "train.steps": 2, "train.batch": 4, "train.device": "cpu"}
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
@@ -50,7 +50,7 @@ def test_fit_trains_as_the_command_does_and_prints_nothing(trained_table: Path, 
 
 
 def test_settings_are_nested_or_dotted(utterances: Path, tmp_path: Path):
-    nested = {"data": {"name": "mosi", "root": str(utterances)}, "model": {"width": 8, "layers": 1}}
+    nested = {"data": {"name": "mosi", "root": str(utterances)}, "method": {"width": 8, "layers": 1}}
     anysubset.fit(nested, run=tmp_path / "a", train={"steps": 2, "batch": 4, "device": "cpu"}, seed=3)
     dotted = {"data.name": "mosi", "data.root": str(utterances), **TINY, "seed": 3}
     anysubset.fit(dotted, run=tmp_path / "b")

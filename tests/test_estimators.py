@@ -218,7 +218,8 @@ def test_sequences_end_where_nan_begins_and_images_are_taken():
     padded = {**X, "audio": np.pad(X["audio"], ((0, 0), (0, 3), (0, 0)), constant_values=np.nan)}
     np.testing.assert_allclose(model.predict_proba(padded), model.predict_proba(X), rtol=1e-12)
     sequences = AnySubsetClassifier(**SMALL).fit({"audio": X["audio"]}, sign)
-    assert sequences.task_.preset == "ds-transformer"
+    assert sequences.task_.streams["audio"].kind == "sequence"
+    assert "network.backbone.layers.0.attention.query.weight" in sequences.weights_
     assert sequences.predict({"audio": X["audio"][:3, :1]}).shape == (3,)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, read_run_experiment
-from anysubset.experiments.settings import Experiment, flatten
+from anysubset.experiments.settings import NETWORK_OPTIONS, Experiment, flatten
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
@@ -146,12 +146,13 @@ def fit(
     # Faults that show without reading a volume are reported before the run folder is made.
     device = device_of(chosen.train.device)
     processes.join(device.type)
-    dataset = create_dataset(chosen.data, chosen.model, report)
+    dataset = create_dataset(chosen.data, chosen.task, report)
     dataset.check_modalities()
     dataset.ids("train"), dataset.ids("val")
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
     trained, update = create_method(chosen.method, dataset.task, generator, method, network)
+    trained.check_inputs(dataset.loaded_inputs)
     trained.to(device)
     with Run(folder, chosen, resume) as opened:
         count = sum(parameter.numel() for parameter in trained.parameters())
@@ -194,6 +195,12 @@ def recorded_method(
         options = {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
         recorded = {**(recorded if recorded["name"] == name else {}), **options, "name": name}
     if network is not None:
+        # Options of the method's own network say nothing about the user's; one that is set beside it is refused.
+        recorded = {
+            option: value
+            for option, value in recorded.items()
+            if option not in NETWORK_OPTIONS or f"method.{option}" in changes
+        }
         recorded["network"] = qualified_name(network)
     return recorded
 
@@ -342,7 +349,7 @@ def open_run(
     tensors, facts = tensor_file.load(RunFolder(folder).best)
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
     signature = signature_in(RunFolder(folder).signature, experiment.data)
-    task = create_task(experiment.data, experiment.model, signature)
+    task = create_task(experiment.data, experiment.task, signature)
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
     return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature)
@@ -407,7 +414,8 @@ def evaluate(
     processes.join(device_of(device).type)
     trained = open_run(folder, method=method, network=network, device=device)
     experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
-    dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
+    dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
+    trained.method.check_inputs(dataset.loaded_inputs)
     if root is None:
         dataset.check_trained()
     if rates and trained.method.unit == "group":
@@ -506,8 +514,9 @@ def predict_table(trained: Trained, table: Path, folder: Path, report: Report) -
     from anysubset.tables.dataset import TableDataset
 
     experiment = trained.experiment.at(str(table), groups=trained.method.unit == "group")
-    dataset = create_dataset(experiment.data, experiment.model, report, trained.signature, unlabelled=True)
+    dataset = create_dataset(experiment.data, experiment.task, report, trained.signature, unlabelled=True)
     assert isinstance(dataset, TableDataset)
+    trained.method.check_inputs(dataset.loaded_inputs)
     dataset.prepare("all")
     folder.mkdir(parents=True, exist_ok=True)
     path, counts = write_predictions(trained.method, dataset, folder, trained.facts)
@@ -563,7 +572,7 @@ def diagnose(
     check_shared(trained.method)
     experiment = trained.experiment
     sampler = case_sampler(trained.task.modalities, cases)
-    dataset = create_dataset(experiment.data, experiment.model, report, trained.signature)
+    dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
     dataset.check_trained()
     samples, parts = len(dataset.ids(split)), experiment.train.micro_batches
     unit = trained.method.unit
@@ -698,7 +707,7 @@ def gallery_of(group: "RunGroup", split: str) -> "Gallery | str":
         data = trained.experiment.data
         if not Path(data.root).exists():
             return f"The patients cannot be read: {data.root} does not exist."
-        dataset = create_dataset(data, trained.experiment.model)
+        dataset = create_dataset(data, trained.experiment.task)
         assert isinstance(dataset, Volumes)
         for patient, scenario, cut in slices(trained.method, dataset, split, patients, scenarios):
             cuts[method, patient, scenario] = cut

@@ -31,7 +31,7 @@ from torch import Tensor
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
-from anysubset.experiments.settings import Experiment, ModelSettings, TrainSettings
+from anysubset.experiments.settings import Experiment, TaskSettings, TrainSettings
 from anysubset.methods.method import Method
 from anysubset.methods.table import method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
@@ -53,7 +53,7 @@ from anysubset.tables.in_memory import (
 )
 from anysubset.tables.signature import signature_of
 from anysubset.tables.table import Table
-from anysubset.tables.task import check_lengths, prediction_task
+from anysubset.tables.task import prediction_task
 from anysubset.training.loop import train
 from anysubset.training.run import Run
 
@@ -190,14 +190,14 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         experiment = self.experiment(seed, len(splits["train"]), validating="val" in splits)
         device = device_of(experiment.train.device)
         signature = signature_of(table, list(inputs), None, list(splits))
-        task = prediction_task(experiment.model, signature)
-        check_lengths(table, task)
+        task = prediction_task(experiment.task, signature)
         held = InMemoryDataset(table, signature, task)
         forked = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(forked), tempfile.TemporaryDirectory(prefix="anysubset-") as folder:
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
             method, update = method_of(experiment.method, task, generator)
+            method.check_inputs(table.inputs)
             method.to(device)
             with Run(Path(folder) / "run", experiment) as run:
                 train(method, update, held, run, generator)
@@ -209,16 +209,17 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
     def experiment(self, seed: int, samples: int, validating: bool) -> Experiment:
         """The parameters as settings of a run."""
         steps = int(self.steps)
-        options = {"cases": self.cases, "rule": self.rule}
+        options = {
+            "cases": self.cases,
+            "rule": self.rule,
+            "preset": self.preset,
+            "width": None if self.width is None else int(self.width),
+            "layers": None if self.layers is None else int(self.layers),
+            "dropout": None if self.dropout is None else float(self.dropout),
+        }
         return Experiment(
             seed=seed,
-            model=ModelSettings(
-                preset=self.preset,
-                width=None if self.width is None else int(self.width),
-                layers=None if self.layers is None else int(self.layers),
-                dropout=None if self.dropout is None else float(self.dropout),
-                error=self.error,
-            ),
+            task=TaskSettings(error=self.error),
             method={"name": self.method, **{name: value for name, value in options.items() if value is not None}},
             train=TrainSettings(
                 steps=steps,
@@ -260,7 +261,6 @@ class AnySubset(BaseEstimator):  # type: ignore[misc]
         inputs = {name: observed for name, observed in inputs.items() if len(observed.indices)}
         table = Table(tuple(map(str, range(found))), inputs, torch.zeros(found))
         self.signature_.check(table)
-        check_lengths(table, self.task_)
         return InMemoryDataset(table, self.signature_, self.task_)
 
     def trained(self) -> Method:

@@ -56,7 +56,7 @@ def test_fit_writes_a_run_folder(told, trained, tmp_path):
     assert [name for name in names if name.startswith("tensorboard/events")]
     # The settings of the run are all there, with the option that was given beside the file.
     assert read_experiment(folder / "experiment.yaml").train.steps == 2
-    assert read_experiment(folder / "experiment.yaml").model.patch == [16, 16]
+    assert read_experiment(folder / "experiment.yaml").task.patch == [16, 16]
     for words in ("gmd, 274,635 parameters", "Reading 5 patients (train)", "mean of 15 scenarios on 1 patients"):
         assert words in out
     assert f"Next: anysubset evaluate {folder} --split test" in out
@@ -255,7 +255,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, phantoms, tmp_path)
     assert data["modalities"] == list(NAMES)
     assert data["regions"] == {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
     told(
-        *("fit", written, "--run", tmp_path / "run", "--model.patch", "[16, 16]", "--model.width", 0.25),
+        *("fit", written, "--run", tmp_path / "run", "--task.patch", "[16, 16]", "--method.width", 0.25),
         *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
     )
     told("evaluate", tmp_path / "run")
@@ -401,7 +401,7 @@ def test_a_run_can_be_used_from_another_place(told, phantoms, tmp_path, monkeypa
         shutil.copytree(phantoms / case, tmp_path / "mine" / case)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["inspect", "mine", "--write", "mine.yaml"]) == 0
-    tiny = ["--train.steps=1", "--model.patch=[16,16]", "--model.width=0.25"]
+    tiny = ["--train.steps=1", "--task.patch=[16,16]", "--method.width=0.25"]
     assert "1 of 1 training patients have every modality" in told("fit", "mine.yaml", "--run", "run", *tiny)
     monkeypatch.chdir("/")
     assert "split 'test', 1 patients" in told("evaluate", tmp_path / "run")

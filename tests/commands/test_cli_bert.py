@@ -14,12 +14,12 @@ from torch.testing import assert_close
 
 from anysubset import cli
 from anysubset.batches import Batch, Observed
-from anysubset.datasets.table import create_dataset
 from anysubset.experiments.files import read_experiment
 from anysubset.gradients.graph import leaves
 from anysubset.methods.method import Step
 from anysubset.methods.table import create_method
 from anysubset.methods.update import fill_gradients
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.tables.signature import read_signature
@@ -29,8 +29,8 @@ NAMES = ("text", "audio", "vision")
 FIT = {
     "data.name": "mosi",
     "data.reading.modalities": {"text": "text_bert", "audio": "audio", "vision": "vision"},
-    "model.width": 8,
-    "model.layers": 1,
+    "method.width": 8,
+    "method.layers": 1,
     "train.steps": 2,
     "train.batch": 4,
     "train.optimizer": "adamw",
@@ -78,7 +78,7 @@ def settings(mosi: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFac
     from anysubset.experiments.files import write_experiment
 
     def write(**overrides: Any) -> Path:
-        given = {**FIT, "data.root": str(mosi), "model.bert": str(bert_folder), **overrides}
+        given = {**FIT, "data.root": str(mosi), "method.bert": str(bert_folder), **overrides}
         path = tmp_path_factory.mktemp("settings") / "bert.yaml"
         write_experiment(read_experiment(None, given), path)
         return path
@@ -155,8 +155,8 @@ def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, stopped
     with stopped_before(3):
         assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130
     # BERT may lie elsewhere by now: its weights are in the checkpoint.
-    moved = shutil.copytree(read_experiment(longer).model.bert, tmp_path / "moved")
-    out = told("fit", longer, "--run", tmp_path / "stopped", "--resume", "--model.bert", moved)
+    moved = shutil.copytree(read_experiment(longer).method["bert"], tmp_path / "moved")
+    out = told("fit", longer, "--run", tmp_path / "stopped", "--resume", "--method.bert", moved)
     assert "4 steps" in out
     first, second = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "stopped")
     assert any(name.startswith("optimizer.") for name in first)
@@ -167,9 +167,9 @@ def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, stopped
 # ------------------------------------------------------------------------------------------------------ the network
 
 
-def task_of(folder: Path, **more: Any) -> Prediction:
+def task_of_tokens(**more: Any) -> Prediction:
     streams = {"text": Stream("tokens", 1), "audio": Stream("sequence", 74), "vision": Stream("sequence", 35)}
-    return Prediction(NAMES, streams, preset="bert", bert=str(folder), **more)
+    return Prediction(NAMES, streams, **more)
 
 
 def batch() -> Batch:
@@ -183,7 +183,7 @@ def batch() -> Batch:
 
 
 def test_the_network_has_the_size_of_the_reference(bert_folder):
-    network = task_of(bert_folder).network(NAMES)
+    network = sharing_network(task_of_tokens(), bert=str(bert_folder))
     # P1 with 768/74/35 at d = 128 has 1,136,641, of them 3 x 768 x 128 in the convolution of text, in whose place are
     # 16 x 128 of a linear layer; and BERT has 2,752.
     assert sum(each.numel() for each in network.parameters()) == 1_136_641 - 3 * 768 * 128 + 16 * 128 + 2_752
@@ -193,8 +193,9 @@ def test_the_network_has_the_size_of_the_reference(bert_folder):
 
 def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
     torch.manual_seed(0)
-    task = task_of(bert_folder, width=8, layers=1, dropout=0.0, error="mse")
-    method, update = create_method("gmd", task, {"cases": "all"})
+    task = task_of_tokens(error="mse")
+    options = {"bert": str(bert_folder), "width": 8, "layers": 1, "dropout": 0.0, "cases": "all"}
+    method, update = create_method("gmd", task, options)
     bert = method.network.stems["text"].bert.eval()  # Without dropout, which would be drawn again below.
     parameters = dict(bert.named_parameters())
     assert not {id(each) for each in update.gmd.shared} & {id(each) for each in parameters.values()}
@@ -223,7 +224,7 @@ def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
 
 
 def test_without_text_bert_is_not_asked(bert_folder):
-    method = create_method("gmd", task_of(bert_folder, width=8, layers=1), {})[0].eval()
+    method = create_method("gmd", task_of_tokens(), {"bert": str(bert_folder), "width": 8, "layers": 1})[0].eval()
     whole = batch().inputs
     asked: list[int] = []
     method.network.stems["text"].bert.register_forward_hook(lambda *given: asked.append(1))
@@ -239,11 +240,14 @@ def test_without_text_bert_is_not_asked(bert_folder):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"model.bert": None}, "Token ids need a BERT: set model.bert"),
-        ({"model.bert": "nowhere"}, "nowhere is not there"),
-        ({"model.preset": "ds-transformer"}, "kind sequence; 'text' is of kind tokens, which is for: bert"),
-        ({"data.modalities": ["vision"], "data.reading.modalities": None}, "model.bert is for preset 'bert'"),
-        ({"data.modalities": ["vision"], "data.reading.modalities": None, "model.preset": "bert"}, "no modality holds"),
+        ({"method.bert": None}, "Token ids need a BERT: set method.bert"),
+        ({"method.bert": "nowhere"}, "nowhere is not there"),
+        ({"method.preset": "ds-transformer"}, "kind sequence; 'text' is of kind tokens, which is for: bert"),
+        ({"data.modalities": ["vision"], "data.reading.modalities": None}, "'ds-transformer' has no bert to choose"),
+        (
+            {"data.modalities": ["vision"], "data.reading.modalities": None, "method.preset": "bert"},
+            "no modality holds",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(refused, settings, tmp_path, overrides, said):
@@ -257,14 +261,14 @@ def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, ber
     for size, said in (("vocab_size", "text has token"), ("max_position_embeddings", "text has 5 tokens")):
         known = {"vocab_size": 50, "max_position_embeddings": 12}[size]
         (small / "config.json").write_text(config.replace(f'"{size}": {known}', f'"{size}": 4'))
-        assert said in refused("fit", settings(**{"model.bert": str(small)}), "--run", tmp_path / "run")
+        assert said in refused("fit", settings(**{"method.bert": str(small)}), "--run", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
 def test_a_run_whose_bert_is_gone_says_so(refused, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     path = run / "experiment.yaml"
-    found = read_experiment(path).model.bert
+    found = read_experiment(path).method["bert"]
     assert found is not None
     path.write_text(path.read_text().replace(found, "/gone"))
     assert "/gone is not there" in refused("evaluate", run)
@@ -278,10 +282,3 @@ def test_other_kinds_of_text_are_refused_by_the_run(refused, trained, utterances
     np.savez(tmp_path / "renamed.npz", **renamed)
     line = refused("predict", trained, tmp_path / "renamed.npz", "--output", tmp_path / "answers")
     assert "text is of kind sequence and size 3; the run was trained on kind tokens and size 1" in line
-
-
-def test_the_dataset_makes_bert_the_preset_of_tokens(settings):
-    experiment = read_experiment(settings())
-    dataset = create_dataset(experiment.data, experiment.model)
-    assert isinstance(dataset.task, Prediction)
-    assert dataset.task.preset == "bert"

@@ -112,17 +112,6 @@ def test_a_run_is_not_resumed_on_another_table(refused, table_arrays, run, tmp_p
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_an_old_run_of_volumes_is_resumed_without_its_width(told, trained, make_experiment, tmp_path):
-    # Until tables came, the default width was 0.5, and stood so in every run folder.
-    experiment = make_experiment({"model.width": 0.5, "train.steps": 1})
-    write_experiment(experiment, tmp_path / "old.yaml")
-    told("fit", tmp_path / "old.yaml", "--run", tmp_path / "run")
-    settings = yaml.safe_load((tmp_path / "old.yaml").read_text())
-    del settings["model"]["width"]
-    (tmp_path / "new.yaml").write_text(yaml.safe_dump(settings))
-    assert "1 steps" in told("fit", tmp_path / "new.yaml", "--run", tmp_path / "run", "--resume")
-
-
 # ---------------------------------------------------------------------------------------------- evaluate
 
 
@@ -229,7 +218,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
         }
     }
     # 14 samples are too few of each third for five folds.
-    tiny = ["--model.width", 8, "--train.steps", 1, "--train.device", "cpu", "--data.folds", 3]
+    tiny = ["--method.width", 8, "--train.steps", 1, "--train.device", "cpu", "--data.folds", 3]
     recipe = Path(__file__).parents[2] / "experiments/recipes/gmd_small_tables.yaml"
     told("fit", tmp_path / "data.yaml", recipe, "--run", tmp_path / "run", *tiny)
     experiment = read_experiment(tmp_path / "run/experiment.yaml")
@@ -331,9 +320,9 @@ FAULTS = [
     ("a truncated file", damaged, [], ("cannot be read", "damaged")),
     ("no file", lambda place, arrays: None, [], ("cannot be read", "No such file")),
     ("an unknown modality", good, ["--data.modalities", "[text,adio]"], ("no array 'adio'", "audio")),
-    ("an unknown preset", good, ["--model.preset", "gcm"], ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
-    ("a preset for vectors", good, ["--model.preset", "utterance"], ("kind vector", "is of kind sequence")),
-    ("a setting for volumes", good, ["--model.patch", "[8,8]"], ("model.patch", "it is for volumes")),
+    ("an unknown preset", good, ["--method.preset", "gcm"], ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
+    ("a preset for vectors", good, ["--method.preset", "utterance"], ("kind vector", "is of kind sequence")),
+    ("a setting for volumes", good, ["--task.patch", "[8,8]"], ("task.patch", "it is for volumes")),
     ("too many folds", good, ["--data.folds", "9"], ("folds",)),
     ("an option of another layout", good, ["--data.reading.words", "w.csd"], ("'words' means nothing",)),
     ("no such missingness", good, ["--data.missingness", "gone.json"], ("gone.json",)),

@@ -314,9 +314,9 @@ FAULTS = [
     ),
     Fault(
         "a checkpoint of another experiment, evaluated",
-        lambda place: relabel(place.run / "checkpoints/best.safetensors", model_width=0.5),
+        lambda place: relabel(place.run / "checkpoints/best.safetensors", method_width=0.5),
         "evaluate {run}",
-        ("best.safetensors belongs to another experiment", "model.width differ"),
+        ("best.safetensors belongs to another experiment", "method.width differ"),
     ),
     Fault(
         "a latest checkpoint under the name of the best",

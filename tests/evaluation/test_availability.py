@@ -8,7 +8,7 @@ from anysubset.evaluation.availability import availability, write_availability
 
 def test_eligible_patients_are_counted_by_split_and_scenario(make_experiment: Callable, tmp_path: Path):
     experiment = make_experiment()
-    dataset = create_dataset(experiment.data, experiment.model, print)
+    dataset = create_dataset(experiment.data, experiment.task, print)
     found = availability(dataset)
     assert list(found) == ["train", "val", "test"]
     # Of 000: t2. 001: t2 t1. 002: all. 003: flair t2. 004: t2 t1.

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.methods.method import Method
 from anysubset.methods.table import create_method
 from anysubset.models.sharing import DynamicSharing
@@ -29,7 +29,7 @@ REGIONS = ("WT", "TC", "ET")
 
 
 def dataset(root: Path, patch: tuple[int, ...]) -> Volumes:
-    return create_dataset(DataSettings("phantom", str(root)), ModelSettings(list(patch), width=0.25))
+    return create_dataset(DataSettings("phantom", str(root)), TaskSettings(list(patch)))
 
 
 def fresh(name: str, volumes: Volumes) -> Method:

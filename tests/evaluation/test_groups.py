@@ -19,7 +19,7 @@ from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.evaluation.groups import predict_group
 from anysubset.experiments.files import read_experiment
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.methods.update import UPDATES, fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name
@@ -108,7 +108,7 @@ def write_videos(folder: Path) -> Path:
 
 
 def read(path: Path) -> TableDataset:
-    data = create_dataset(DataSettings("table", str(path), modalities=list(NAMES)), ModelSettings())
+    data = create_dataset(DataSettings("table", str(path), modalities=list(NAMES)), TaskSettings())
     assert isinstance(data, TableDataset)
     return data
 

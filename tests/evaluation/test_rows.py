@@ -94,7 +94,7 @@ def test_classes_have_their_chances(tmp_path):
     one = generator.normal(size=(30, 4)) + y[:, None]
     np.savez(tmp_path / "table.npz", y=y, split=split, one=one, two=generator.normal(size=(30, 2)))
     (tmp_path / "tiny.yaml").write_text(
-        f"data: {{name: table, root: {tmp_path / 'table.npz'}}}\nmodel: {{width: 8}}\n"
+        f"data: {{name: table, root: {tmp_path / 'table.npz'}}}\nmethod: {{width: 8}}\n"
         "train: {steps: 3, batch: 6, device: cpu}\n"
     )
     assert main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "run")]) == 0

@@ -13,8 +13,8 @@ from anysubset.experiments.settings import (
     AugmentSettings,
     DataSettings,
     Experiment,
-    ModelSettings,
     ReadingSettings,
+    TaskSettings,
     TrainSettings,
     flatten,
 )
@@ -51,23 +51,16 @@ EVERYTHING = Experiment(
             empty="drop",
         ),
     ),
-    model=ModelSettings(
+    task=TaskSettings(
         patch=[16, 16],
-        width=0.25,
-        stem=True,
         pool="sample",
         cross_entropy=0.5,
         overlap=0.25,
         window="uniform",
         mirror=True,
-        preset="gmc",
-        layers=3,
-        dropout=0.0,
-        head="linear",
         error="mse",
-        bert="some where/bert",
     ),
-    method={"name": "gmd", "cases": "random=2", "floor": 1e-8},
+    method={"name": "gmd", "cases": "random=2", "width": 0.25, "bert": "some where/bert"},
     train=TrainSettings(
         steps=7,
         batch=2,
@@ -193,8 +186,8 @@ def test_numbers_become_what_the_setting_is(tmp_path):
         ("data.modalities", "t1"),
         ("data.regions", {"WT": 1}),
         ("data.regions", 3),
-        ("model.patch", 16),
-        ("model.stem", "perhaps"),
+        ("task.patch", 16),
+        ("task.mirror", "perhaps"),
         ("seed", None),
         ("train.steps", None),
         ("data.root", None),
@@ -217,7 +210,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_name_of_the_setting(tmp_p
     [
         ("sed", "seed"),
         ("train.stepz", "train.steps"),
-        ("model.wdth", "model.width"),
+        ("task.ptch", "task.patch"),
         ("data.augment.flips", "data.augment.flip"),
         ("trian.steps", "train"),
     ],
@@ -256,8 +249,8 @@ def test_a_group_given_as_a_value_is_refused(tmp_path, text, words, overrides):
     assert words in fault(written(tmp_path, text), overrides)
 
 
-def test_a_method_without_a_name_is_refused(tmp_path):
-    assert "method has no name" in fault(written(tmp_path, "method: {cases: all}"))
+def test_a_method_without_a_name_is_gmd(tmp_path):
+    assert read_experiment(written(tmp_path, "method: {cases: all}")).method == {"name": "gmd", "cases": "all"}
 
 
 # -------------------------------------------------------------------------------------------------- wrong files
@@ -488,9 +481,9 @@ def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
     (tmp_path / "bert").mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans.csv").write_text("id,group\n")
-    given = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "model.bert": "bert"}
+    given = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "method.bert": "bert"}
     found = read_experiment(None, given).anchored()
-    assert found.model.bert == str(tmp_path / "bert")
+    assert found.method["bert"] == str(tmp_path / "bert")
     assert found.data.root == str(tmp_path / "patients")
     assert found.data.splits == str(tmp_path / "drawn.json")
     assert found.data.group == str(tmp_path / "scans.csv")

@@ -39,15 +39,15 @@ def test_a_data_file_says_nothing_of_methods_and_training_and_a_recipe_nothing_o
         assert not {"method", "train"} & set(settings_in(path)), path
     for path in RECIPES.iterdir():
         content = settings_in(path)
-        assert set(content) <= {"data", "model", "method", "train"}
+        assert set(content) <= {"data", "task", "method", "train"}
         assert set(content.get("data", {})) <= {"augment"}, path
 
 
 def task_of(experiment: Experiment) -> Segmentation | Prediction:
     """The task on a table of the sizes of MOSI if it is one on a table, whose sizes only a file tells."""
-    kind = "vector" if experiment.model.preset == "vectors" else "sequence"
+    kind = "vector" if experiment.method.get("preset") == "vectors" else "sequence"
     streams = {"text": Stream(kind, 300), "audio": Stream(kind, 5), "vision": Stream(kind, 20)}
-    return create_task(experiment.data, experiment.model, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
+    return create_task(experiment.data, experiment.task, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
 
 
 DEMOS = sorted(Path(anysubset.__file__).parent.glob("commands/*.yaml"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from anysubset.batches import Batch, collate
 from anysubset.methods.method import Method, Step
 from anysubset.methods.update import Gradients, Update, fill_gradients
+from anysubset.models.presets import sharing_network
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import Scenario
 from anysubset.tasks.segmentation import Segmentation
@@ -20,10 +21,17 @@ Losses = Callable[..., dict[str, Tensor]]
 SIZE = (16, 16)
 
 
+class ToySegmentation(Segmentation):
+    """A segmentation that comes with a small network."""
+
+    def network(self) -> DynamicSharing:
+        return sharing_network(self, width=0.25)
+
+
 @pytest.fixture(scope="session")
-def task() -> Segmentation:
+def task() -> ToySegmentation:
     """Three modalities, two regions, slices of 16 x 16."""
-    return Segmentation(("t1", "t2", "flair"), {"whole": (1, 2), "core": (2,)}, SIZE, width=0.25)
+    return ToySegmentation(("t1", "t2", "flair"), {"whole": (1, 2), "core": (2,)}, SIZE)
 
 
 @pytest.fixture
@@ -66,14 +74,13 @@ class LinearBackbone(nn.Module):
 
 
 class LinearTask(Task):
-    """The loss is the mean answer, whatever the target: the row of a case on s is the mean of its inputs."""
+    """The loss is the mean output, whatever the target: the row of a case on s is the mean of its inputs."""
 
-    def network(self, modalities: Iterable[str]) -> DynamicSharing:
-        names = tuple(modalities)
-        return DynamicSharing(names, LinearBackbone(names), nn.Identity())
+    def network(self) -> DynamicSharing:
+        return DynamicSharing(self.modalities, LinearBackbone(self.modalities), nn.Identity())
 
-    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
-        return answer.mean()
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.mean()
 
     def carry(self, function: Function, inputs: Mapping[str, Tensor]) -> Tensor:
         return function(inputs)

@@ -31,7 +31,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def on_cases(task: Task, **options: Any) -> CaseMethod:
     """The task's network, trained on cases."""
-    return CaseMethod(task, task.network(task.modalities), **options)
+    return CaseMethod(task, task.network(), **options)
 
 
 def samples_with(presence: Sequence[Scenario]) -> Batch:
@@ -176,7 +176,7 @@ class Noting(CaseMethod):
     """Notes the scenarios that are drawn by sample."""
 
     def __init__(self, task: Task, **options: Any) -> None:
-        super().__init__(task, task.network(task.modalities), **options)
+        super().__init__(task, task.network(), **options)
         self.noted: dict[str, Scenario] = {}
 
     def drawn_output(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> Any:
@@ -309,7 +309,7 @@ class WithSize(CaseMethod):
 @pytest.mark.parametrize("cases", ["missing=2", "sample"])
 def test_an_extra_objective_is_declared_after_the_cases_and_sees_every_modality(make_linear, cases: str):
     task, batch = make_linear(**THREE)
-    method = WithSize(task, task.network(task.modalities), cases=cases)
+    method = WithSize(task, task.network(), cases=cases)
     passes = counted(method)
     step = Step(cases=method.draw(seeded())[:1])  # Of the cases, {a} alone.
     name = "a" if step.cases else DRAWN
@@ -322,7 +322,7 @@ def test_an_extra_objective_is_declared_after_the_cases_and_sees_every_modality(
 def test_an_extra_objective_is_added_with_its_weight_by_hand(make_linear, fill: Fill):
     # Three times the mean of the rows of {a}, {b} and {c}: (3, 9); and half of (-3, 3) for c.
     task, batch = make_linear(**THREE)
-    method = WithSize(task, task.network(task.modalities), cases="missing=2")
+    method = WithSize(task, task.network(), cases="missing=2")
     fill(method, Mean(method), batch)
     assert method.network.backbone.s.grad.flatten().tolist() == pytest.approx([3 - 1.5, 9 + 1.5])
     # The offset of c: three times a third, and a half.
@@ -331,14 +331,14 @@ def test_an_extra_objective_is_added_with_its_weight_by_hand(make_linear, fill: 
 
 def test_an_extra_objective_without_samples_is_left_out(make_linear, fill: Fill):
     task, batch = make_linear(**THREE)
-    method = WithSize(task, task.network(task.modalities), cases="missing=2")
+    method = WithSize(task, task.network(), cases="missing=2")
     without = Batch(keep(batch.inputs, "ab"), batch.target, batch.ids)
     assert fill(method, Mean(method), without).totals == {"a": 1, "b": 1}
 
 
 def test_the_losses_of_the_cases_alone_leave_extra_objectives_out(make_linear):
     task, batch = make_linear(**THREE)
-    method = WithSize(task, task.network(task.modalities), cases="missing=2")
+    method = WithSize(task, task.network(), cases="missing=2")
     assert list(method.case_losses(batch, Step(cases=method.draw(seeded())))) == ["a", "b", "c"]
 
 
@@ -357,7 +357,7 @@ def test_every_scenario_is_predicted_as_alone_and_a_prediction_is_made_after_car
     task: Segmentation, make_batch: MakeBatch
 ):
     torch.manual_seed(0)
-    network = task.network(task.modalities).eval()
+    network = task.network().eval()
     plain, doubled = CaseMethod(task, network), Doubled(task, network)
     batch = make_batch([task.modalities] * 2)
     inputs = {name: observed.values for name, observed in batch.inputs.items()}

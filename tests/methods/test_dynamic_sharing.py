@@ -18,8 +18,8 @@ NAMES = ("a", "b", "c")
 
 def method_with(head: str) -> DynamicSharing:
     torch.manual_seed(0)
-    task = Prediction(NAMES, {name: Stream("vector", 2) for name in NAMES}, preset="utterance", width=4, head=head)
-    return DynamicSharing(task, cases="full").double().eval()
+    task = Prediction(NAMES, {name: Stream("vector", 2) for name in NAMES})
+    return DynamicSharing(task, cases="full", preset="utterance", width=4, head=head).double().eval()
 
 
 def sample() -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ Fill = Callable[..., Gradients | None]
 def four() -> Ensemble:
     """Experts of the four modalities of BraTS, on slices."""
     torch.manual_seed(0)
-    return Ensemble(Segmentation(BRATS, REGIONS, (16, 16), width=0.25))
+    return Ensemble(Segmentation(BRATS, REGIONS, (16, 16)), width=0.25)
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ PRESENCE: list[Scenario] = [NAMES, NAMES, ("text",), ("audio", "vision"), NAMES]
 
 
 def task_of(kind: str = "sequence", modalities: tuple[str, ...] = NAMES) -> Prediction:
-    preset = "ds-transformer" if kind == "sequence" else "vectors"
-    return Prediction(modalities, dict.fromkeys(modalities, Stream(kind, 3)), preset=preset)
+    return Prediction(modalities, dict.fromkeys(modalities, Stream(kind, 3)))
 
 
 def make(seed: int = 0, **options: object) -> GMC:

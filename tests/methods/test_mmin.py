@@ -23,8 +23,7 @@ WIDTH = 4
 
 
 def task_of(kind: str = "vector", modalities: tuple[str, ...] = NAMES) -> Prediction:
-    preset = "ds-transformer" if kind == "sequence" else "vectors"
-    return Prediction(modalities, dict.fromkeys(modalities, Stream(kind, 3)), preset=preset)
+    return Prediction(modalities, dict.fromkeys(modalities, Stream(kind, 3)))
 
 
 def make(seed: int = 0, kind: str = "vector", **options: object) -> MMIN:

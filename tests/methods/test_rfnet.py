@@ -165,7 +165,7 @@ def test_decoupling_acts_on_the_cases_and_adds_the_encoders_losses(task: Segment
 
 def test_a_patch_that_is_too_small_is_refused():
     task = Segmentation(("t1",), {"whole": (1,)}, (8, 16))
-    with pytest.raises(InputError, match=r"at least 9 voxels along every axis, not 8 x 16: enlarge model\.patch"):
+    with pytest.raises(InputError, match=r"at least 9 voxels along every axis, not 8 x 16: enlarge task\.patch"):
         RFNet(task)
 
 

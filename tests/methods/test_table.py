@@ -23,6 +23,7 @@ from anysubset.methods.table import (
     methods_for,
 )
 from anysubset.methods.update import Decoupled, Gradients, Mean
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import all_scenarios
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
@@ -66,7 +67,7 @@ def test_only_the_rows_of_complete_samples_say_so():
 def test_dropout_draws_every_case_about_equally_often_and_alone(make_linear):
     # 700 steps over 7 cases: 100 each, give or take sqrt(700 * 1/7 * 6/7) = 9.3.
     task, _ = make_linear(**THREE)
-    (method, _), generator = create_method("dropout", task, {}), seeded()
+    (method, _), generator = create_method("dropout", task, {}, network=task.network()), seeded()
     draws = [method.draw(generator) for _ in range(700)]
     assert {len(cases) for cases in draws} == {1}
     seen = Counter(cases[0] for cases in draws)
@@ -77,7 +78,7 @@ def test_dropout_draws_every_case_about_equally_often_and_alone(make_linear):
 def test_the_gradient_of_dropout_is_that_of_the_one_case(make_linear, fill: Fill):
     # On a, b and c the rows are the inputs; on a set of them, their mean.
     task, batch = make_linear(**THREE)
-    (method, update), generator = create_method("dropout", task, {}), seeded()
+    (method, update), generator = create_method("dropout", task, {}, network=task.network()), seeded()
     drawn = set()
     for _ in range(40):
         method.zero_grad()
@@ -129,7 +130,7 @@ def test_incomplete_patients_give_full_no_gradient(task: Segmentation, make_batc
 def test_the_gradient_of_full_is_that_of_the_full_case(make_linear, fill: Fill):
     # The mean of the three inputs: (6 + 0 - 3, 0 + 6 + 3) / 3.
     task, batch = make_linear(**THREE)
-    method, update = create_method("full", task, {})
+    method, update = create_method("full", task, {}, network=task.network())
     fill(method, update, batch)
     assert method.network.backbone.s.grad.flatten().tolist() == [1.0, 3.0]
 
@@ -147,7 +148,7 @@ def test_sharing_is_the_mean_and_gmd_is_decoupled_by_hand(make_linear, fill: Fil
         ("gmd", {"gradients": "mean"}, [4.7, 0.4]),
         ("sharing", {"gradients": "gmd", "rule": "index"}, [9.6 / 3, 8.0 / 3]),
     ):
-        method, update = create_method(name, task, options)
+        method, update = create_method(name, task, options, network=task.network())
         fill(method, update, batch)
         assert method.network.backbone.s.grad.flatten().tolist() == pytest.approx(expected)
 
@@ -156,7 +157,8 @@ def test_cases_may_be_chosen_for_sharing_as_for_gmd(make_linear):
     task, _ = make_linear(**THREE)
     for name in ("gmd", "sharing"):
         (chosen, _), (drawn, _), (usual, _) = (
-            create_method(name, task, options) for options in ({"cases": "missing=1"}, {"cases": "random=2"}, {})
+            create_method(name, task, options, network=task.network())
+            for options in ({"cases": "missing=1"}, {"cases": "random=2"}, {})
         )
         assert chosen.draw(seeded()) == (("a", "b"), ("a", "c"), ("b", "c"))
         assert len(drawn.draw(seeded())) == 2
@@ -167,11 +169,13 @@ def test_cases_may_be_chosen_for_sharing_as_for_gmd(make_linear):
 
 
 def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
-    assert method_options("sharing") == {"cases": None, "gradients": "mean"}
-    assert method_options("dropout") == {"cases": "random=1", "gradients": "mean"}
-    assert method_options("ensemble") == {"gradients": "mean"}
+    network = dict.fromkeys(("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert"))
+    assert method_options("sharing") == {"cases": None, **network, "gradients": "mean"}
+    assert method_options("dropout") == {"cases": "random=1", **network, "gradients": "mean"}
+    assert method_options("ensemble") == {**network, "gradients": "mean"}
     gmd = {
         "cases": None,
+        **network,
         "gradients": "gmd",
         "rule": "sequential",
         "reduction": "mean",
@@ -198,13 +202,16 @@ def test_defaults_may_be_given_as_they_are(name: str):
     ("name", "options", "said"),
     [
         ("gmd", {"rul": "index"}, "Unknown option of method 'gmd' 'rul'. Did you mean 'rule'?"),
-        ("sharing", {"rule": "index"}, "Unknown option of method 'sharing' 'rule'. Choose from: cases, gradients."),
+        ("sharing", {"rule": "index"}, "Unknown option of method 'sharing' 'rule'. Choose from: cases, preset, "),
         ("gmd", {"gradients": "mean", "rule": "index"}, "Unknown option of method 'gmd' 'rule'."),
-        ("ensemble", {"cases": "all"}, "Unknown option of method 'ensemble' 'cases'. Choose from: gradients."),
+        ("ensemble", {"cases": "all"}, "Unknown option of method 'ensemble' 'cases'. Did you mean 'steps'?"),
         ("sharing", {"gradients": "gmdd"}, "Unknown method.gradients 'gmdd'. Did you mean 'gmd'?"),
         ("gmd", {"recompute": "yes"}, "Option recompute of method 'gmd' cannot be 'yes'; its default is False."),
         ("gmd", {"cases": 3}, "Option cases of method 'gmd' cannot be 3; its default is None."),
         ("dropout", {"cases": 3}, "Option cases of method 'dropout' cannot be 3; its default is 'random=1'."),
+        ("gmd", {"width": True}, "Option width of method 'gmd' cannot be True; its default is None."),
+        ("gmd", {"layers": 1.5}, "Option layers of method 'gmd' cannot be 1.5; its default is None."),
+        ("gmd", {"layers": 2}, "Preset 'unet' has no layers to choose: it takes width, stem."),
         ("gmd", {"floor": "none"}, "Option floor of method 'gmd' cannot be 'none'; its default is 1e-08."),
         ("sharing", {"cases": "al"}, "Unknown cases 'al'. Did you mean 'all'?"),
         ("gmd", {"rule": "sequental"}, "Unknown rule 'sequental'. Did you mean 'sequential'?"),
@@ -239,7 +246,7 @@ def test_a_method_for_other_data_is_refused_with_those_that_fit(task: Segmentati
         "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble, rfnet."
     )
     assert "tabular" not in methods_for(type(task))
-    table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"}, preset="vectors", width=4)
+    table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"})
     assert methods_for(type(table))[-1] == "tabular"
     assert type(create_method("tabular", table, {})[0]) is ForTables
 
@@ -252,11 +259,13 @@ def test_a_row_says_which_data_it_is_for(row: Row, kinds: str):
 
 
 def test_another_network_may_be_trained_on_cases(task: Segmentation, fault):
-    network = task.network(task.modalities)
+    network = sharing_network(task, width=0.25)
     method, update = create_method("gmd", task, {"cases": "full"}, network=network)
     assert type(method) is CaseMethod
     assert method.network is network
     assert isinstance(update, Decoupled)
+    line = fault(create_method, "gmd", task, {"width": 0.25}, network=network)
+    assert "Unknown option of method 'gmd' 'width'. Choose from: cases, gradients, rule" in line
     line = fault(create_method, "ensemble", task, {}, network=network)
     assert line == "Method 'ensemble' has its own network, so it cannot take another one."
 
@@ -264,9 +273,9 @@ def test_another_network_may_be_trained_on_cases(task: Segmentation, fault):
 def test_options_of_a_row_hold_unless_others_are_given(make_linear):
     task, _ = make_linear(**THREE)
     row = Row(DynamicSharing, "Two cases, decoupled by index", "gmd", options={"cases": "random=2", "rule": "index"})
-    method, _ = create(row, "two", task, {})
+    method, _ = create(row, "two", task, {}, network=task.network())
     assert len(method.draw(seeded())) == 2
-    method, _ = create(row, "two", task, {"cases": "random=3"})
+    method, _ = create(row, "two", task, {"cases": "random=3"}, network=task.network())
     assert len(method.draw(seeded())) == 3
 
 
@@ -274,7 +283,7 @@ def test_orders_of_projection_come_from_the_generator_that_is_given(make_linear,
     task, batch = make_linear(a=(1.0, 0.0), b=(-2.0, 1.0), c=(-2.0, -1.0))
 
     def updates(seed: int) -> list[list[float]]:
-        method, update = create_method("gmd", task, {"cases": "missing=2"}, seeded(seed))
+        method, update = create_method("gmd", task, {"cases": "missing=2"}, seeded(seed), network=task.network())
         results = []
         for _ in range(10):
             method.zero_grad()

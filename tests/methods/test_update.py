@@ -13,11 +13,12 @@ from anysubset.batches import Batch, collate
 from anysubset.errors import InputError
 from anysubset.gradients import by_index
 from anysubset.methods.cases import CaseMethod
-from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.methods.update import Decoupled, Gradients, Mean, Update, fill_gradients
+from anysubset.models import sharing
 from anysubset.models.network import Encoded
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.system import processes
 from anysubset.tasks.segmentation import Segmentation
@@ -35,11 +36,22 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def network_of(task: Task) -> sharing.DynamicSharing:
+    """The network that a toy task comes with, or a small one."""
+    own = getattr(task, "network", None)
+    return own() if own else sharing_network(task, width=0.25)
+
+
+def sharing_method(task: Task, cases: str | None = None) -> CaseMethod:
+    """Dynamic Sharing on a small network."""
+    return CaseMethod(task, network_of(task), cases=cases)
+
+
 def decoupled(
     task: Task, generator: torch.Generator | None = None, *, cases: str | None = None, **options: Any
-) -> tuple[DynamicSharing, Decoupled]:
-    """A new Dynamic Sharing network, and its update."""
-    method = DynamicSharing(task, cases=cases)
+) -> tuple[CaseMethod, Decoupled]:
+    """Dynamic Sharing on a small network, and its update."""
+    method = sharing_method(task, cases)
     return method, Decoupled(method, generator, **options)
 
 
@@ -106,7 +118,7 @@ def test_a_rule_and_its_floor_are_chosen_by_name(make_linear, fill: Fill):
 def test_the_mean_is_the_mean_over_the_cases_by_hand(make_linear, fill: Fill):
     # Rows of {a}, {b} and {a, b}: (10, 0), (-.6, .8) and their mean (4.7, .4). Mean: (14.1 / 3, 1.2 / 3).
     task, batch = make_linear(**STRONG_AND_WEAK)
-    method = DynamicSharing(task)
+    method = sharing_method(task)
     assert fill(method, Mean(method), batch).decoupling is None
     backbone = method.network.backbone
     assert grad_of(backbone.s) == pytest.approx([4.7, 0.4])
@@ -157,7 +169,7 @@ def test_grad_is_the_rules_coefficients_times_the_rows(task: Segmentation, make_
 
 def test_the_mean_is_the_mean_of_the_gradients_of_the_cases(task: Segmentation, make_batch: MakeBatch, fill: Fill):
     torch.manual_seed(0)
-    method, batch = DynamicSharing(task), make_batch([task.modalities, ("t1",), ("t2", "flair")])
+    method, batch = sharing_method(task), make_batch([task.modalities, ("t1",), ("t2", "flair")])
     parameters = list(method.parameters())
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for loss in method.losses(batch, Step(cases=method.draw(seeded()))).values():
@@ -172,7 +184,7 @@ def test_without_decoupling_it_is_the_mean(task: Segmentation, make_batch: MakeB
     gradients = []
     for make in (lambda method: Decoupled(method, rule="none"), Mean):
         torch.manual_seed(0)
-        method = DynamicSharing(task)
+        method = sharing_method(task)
         fill(method, make(method), make_batch(HOLES))
         gradients.append(grads_of(method))
     first, second = gradients
@@ -235,7 +247,7 @@ def test_batched_branches_give_the_same_gradients(task: Segmentation, make_batch
 
 def test_branches_are_batched_by_default_where_that_is_faster():
     def update(dimensions: int, **options: Any) -> Decoupled:
-        task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16,) * dimensions, width=0.25)
+        task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16,) * dimensions)
         return decoupled(task, **options)[1]
 
     assert [update(dimensions).batches_branches() for dimensions in (2, 3)] == [False, True]
@@ -249,7 +261,7 @@ def test_branches_are_batched_by_default_where_that_is_faster():
 
 
 def test_branches_are_not_batched_where_torch_has_no_rule_for_it():
-    task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16, 16, 16), width=0.25)
+    task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16, 16, 16))
     (_, usual), (_, asked) = decoupled(task), decoupled(task, batched=True)
     assert usual.batches_branches()
     with torch.autocast("cpu", torch.bfloat16):
@@ -305,7 +317,7 @@ class WithOthers(CaseMethod):
     """
 
     def __init__(self, task: Task, modality: str, **options: Any) -> None:
-        super().__init__(task, task.network(task.modalities), **options)
+        super().__init__(task, network_of(task), **options)
         self.modality = modality
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
@@ -429,7 +441,7 @@ def test_objectives_are_counted_over_the_samples_of_all_ranks(make_linear, monke
 
 def test_a_step_without_samples_for_any_objective_leaves_grad_untouched(task: Segmentation, make_batch: MakeBatch):
     for make in (Mean, Decoupled):
-        method = DynamicSharing(task, cases="full")
+        method = sharing_method(task, cases="full")
         step = Step(cases=method.draw(seeded()))
         assert fill_gradients(method, make(method), [make_batch([("t1",), ("t2", "flair")])], step) is None
         assert all(parameter.grad is None for parameter in method.parameters())
@@ -445,7 +457,7 @@ def test_encoders_are_neither_batched_nor_recomputed_with_objectives_beside_the_
 
 
 def test_branches_are_not_batched_by_default_with_objectives_beside_the_cases():
-    task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16, 16, 16), width=0.25)
+    task = Segmentation(("t1", "flair"), {"WT": (1,)}, patch=(16, 16, 16))
     assert not Decoupled(WithOthers(task, "t1")).batches_branches()
 
 
@@ -465,7 +477,7 @@ class Declared(CaseMethod):
 @pytest.mark.parametrize("names", [(), ("a",), ("a", "b", "c"), ("b", "z")])
 def test_losses_that_are_not_those_of_the_objectives_are_an_error(make_linear, fill: Fill, names: tuple[str, ...]):
     task, batch = make_linear(**STRONG_AND_WEAK)
-    method = Declared(task, task.network(task.modalities), cases="missing=1")
+    method = Declared(task, network_of(task), cases="missing=1")
     method.names = names
     with pytest.raises(ValueError, match=r"Declared\.losses gave .*; the objectives with samples .* are a, b\."):
         fill(method, Mean(method), batch)
@@ -475,7 +487,7 @@ def test_losses_that_are_not_those_of_the_objectives_are_an_error(make_linear, f
 
 def test_losses_are_means_over_the_samples_that_count(make_linear):
     task, (whole, *parts) = several_samples(make_linear)
-    method = with_parameters(DynamicSharing(task, cases="missing=2"))
+    method = with_parameters(sharing_method(task, cases="missing=2"))
     gradients = fill_gradients(method, Mean(method), parts, Step(cases=method.draw(seeded())))
     network = method.network
     with torch.no_grad():
@@ -489,7 +501,7 @@ def test_the_number_of_cases_is_that_of_the_cases_with_samples(make_linear, fill
     # Nobody has b: the mean is over {a} alone.
     task, _ = make_linear(**STRONG_AND_WEAK)
     batch = collate([({"a": torch.tensor([10.0, 0.0], dtype=torch.float64)}, torch.zeros(1), "p0")])
-    method = DynamicSharing(task)
+    method = sharing_method(task)
     assert fill(method, Mean(method), batch).totals == {"a": 1}
     assert grad_of(method.network.backbone.s) == pytest.approx([10.0, 0.0])
 
@@ -499,7 +511,7 @@ def test_a_loss_is_scaled_before_it_is_differentiated_and_reported_as_it_was(mak
     for make in (Mean, Decoupled):
         results = []
         for factor in (1.0, 8.0):
-            method = with_parameters(DynamicSharing(task))
+            method = with_parameters(sharing_method(task))
             step = Step(cases=method.draw(seeded()))
             gradients = fill_gradients(method, make(method), [batch], step, scale=lambda loss, k=factor: k * loss)
             results.append((gradients.means(), torch.tensor(grad_of(method.network.backbone.s))))
@@ -512,11 +524,11 @@ def test_the_method_is_told_when_the_gradients_are_there(make_linear, fill: Fill
     task, batch = make_linear(**STRONG_AND_WEAK)
     seen: list[bool] = []
 
-    class Watching(DynamicSharing):
+    class Watching(CaseMethod):
         def finish(self, step: Step) -> None:
             seen.append(all(parameter.grad is not None for parameter in self.parameters()))
 
     for make in (Mean, Decoupled):
-        method = Watching(task)
+        method = Watching(task, network_of(task))
         fill(method, make(method), batch)
     assert seen == [True, True]

@@ -220,7 +220,7 @@ def test_a_flat_gru_reads_all_its_states_after_padding_in_front():
 
 
 def test_a_sequence_that_is_too_long_is_refused_with_its_length():
-    with pytest.raises(InputError, match="up to 50 steps; these have 375"):
+    with pytest.raises(InputError, match="have 375 steps, and their encoder takes up to 50"):
         FlatGRU(2)(torch.zeros(1, 375, 2))
 
 

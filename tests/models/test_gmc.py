@@ -102,7 +102,10 @@ def test_padding_changes_nothing_even_if_it_is_nan():
 
 def test_a_sequence_that_is_too_long_is_refused_with_its_length(fault):
     line = fault(codes_of, small(), extra=2)
-    assert line == "This encoder takes sequences of up to 6 steps; these have 7."
+    assert line == (
+        "Sequences of the input have 7 steps, and their encoder takes up to 6: raise method.steps, or use preset "
+        "'ds-transformer', which takes any length."
+    )
 
 
 # ----------------------------------------------------------------------------------------------- the contrast

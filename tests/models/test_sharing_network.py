@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from anysubset.batches import Observed, as_observed, collate, keep
 from anysubset.errors import InputError
+from anysubset.models.presets import sharing_network
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import ModalityNorm
 from anysubset.scenarios import all_scenarios, scenario_name
@@ -25,7 +26,7 @@ close = partial(assert_close, rtol=0, atol=1e-12)
 def small(dimensions: int = 2, stem: bool = False) -> DynamicSharing:
     """Width 0.25, in double precision, with affines that are unlike each other."""
     torch.manual_seed(0)
-    net = Segmentation(BRATS, REGIONS, PATCHES[dimensions], width=0.25, stem=stem).network(BRATS).double()
+    net = sharing_network(Segmentation(BRATS, REGIONS, PATCHES[dimensions]), width=0.25, stem=stem).double()
     for module in net.modules():
         if isinstance(module, ModalityNorm):
             for parameter in module.parameters():
@@ -43,6 +44,30 @@ def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
     """By modality, the affines that it owns."""
     norms = [module for module in net.modules() if isinstance(module, ModalityNorm)]
     return {name: [part[name] for norm in norms for part in (norm.weight, norm.bias)] for name in BRATS}
+
+
+# ----------------------------------------------------------------------------------- from the task to the network
+
+
+@pytest.mark.parametrize(("patch", "dimensions"), [((16, 16), 2), ((16, 16, 16), 3)])
+@pytest.mark.parametrize("stem", [False, True])
+def test_the_length_of_the_patch_decides_2_d_or_3_d(patch: tuple[int, ...], dimensions: int, stem: bool):
+    net = sharing_network(Segmentation(BRATS, REGIONS, patch), width=0.25, stem=stem)
+    logits = net({name: torch.zeros(2, 1, *patch) for name in BRATS})
+    assert logits.shape == (2, len(REGIONS), *patch)
+    assert net.head.weight.ndim == 2 + dimensions
+    assert set(net.stems) == (set(BRATS) if stem else set())
+
+
+def test_a_network_of_one_modality_has_no_others():
+    network = sharing_network(Segmentation(BRATS, REGIONS, (16, 16)), ["t2"], width=0.25)
+    assert network.modalities == ("t2",)
+
+
+@pytest.mark.parametrize("width", [0.3, -1.0])
+def test_an_impossible_width_is_refused_when_the_network_is_created(width: float):
+    with pytest.raises(InputError, match="width"):
+        sharing_network(Segmentation(BRATS, REGIONS, (16, 16)), width=width)
 
 
 # ------------------------------------------------------------------------------------------------ N2 to N6: fusion
@@ -174,7 +199,7 @@ def count(parameters: list[nn.Parameter]) -> int:
 @pytest.mark.parametrize("stem", [False, True], ids=["without stems", "with stems"])
 def test_everything_is_shared_but_norm_affines_and_stems(stem: bool):
     with torch.device("meta"):
-        net = Segmentation(BRATS, REGIONS, stem=stem).network(BRATS)
+        net = sharing_network(Segmentation(BRATS, REGIONS), stem=stem)
     # 3,245,235 in all, less 4 * 2208 of the affines. A stem has one weight and one bias.
     assert count(net.shared_parameters()) == 3_245_235 - 8_832 == 3_236_403
     assert count(list(net.parameters())) == 3_245_235 + (8 if stem else 0)
@@ -189,7 +214,7 @@ def test_a_modality_may_be_called_weight():
     # Nine blocks of two convolutions (weight and bias), and the head's: 9 * 2 * 2 + 2 = 38 shared tensors.
     names = ("weight", "height")
     with torch.device("meta"):
-        net = Segmentation(names, REGIONS, (16, 16), width=0.25).network(names)
+        net = sharing_network(Segmentation(names, REGIONS, (16, 16)), width=0.25)
     assert len(net.shared_parameters()) == 38
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from anysubset.errors import InputError
+from anysubset.models.presets import sharing_network
 from anysubset.models.unet import ModalityNorm, UNet
 from anysubset.tasks.segmentation import Segmentation
 
@@ -27,7 +28,7 @@ def count(module: nn.Module) -> int:
 def brats_network(modalities: tuple[str, ...] = BRATS, width: float = 0.5) -> nn.Module:
     """The paper's network, without memory for its values."""
     with torch.device("meta"):
-        return Segmentation(modalities, REGIONS, width=width).network(modalities)
+        return sharing_network(Segmentation(modalities, REGIONS), width=width)
 
 
 def small(dimensions: int, modalities: tuple[str, ...] = ("t1", "t2")) -> UNet:

@@ -52,7 +52,7 @@ def launched(make_experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple
     folder = tmp_path_factory.mktemp("launched")
     # Phantoms with missing modalities: in some steps a process has no eligible sample for a case. A Dice loss of each
     # sample, since that over a batch is no mean over samples.
-    settings = {"model.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
+    settings = {"task.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
     for method in METHODS:
         write_experiment(make_experiment({**settings, "method.name": method}), folder / f"{method}.yaml")
     script = folder / "job.py"

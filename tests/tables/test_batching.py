@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.system import processes
 from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, packed, shared_groups, trimmed
 from anysubset.tables.dataset import TableDataset
@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> TableDataset:
     (path.parent / "splits.json").write_text(
         f'{{"train": {list(reversed(IDS))}, "val": ["v4/0", "v4/1"]}}'.replace("'", '"')
     )
-    made = create_dataset(DataSettings("table", str(path), splits="splits.json"), ModelSettings(width=8))
+    made = create_dataset(DataSettings("table", str(path), splits="splits.json"), TaskSettings())
     assert isinstance(made, TableDataset)
     return made
 
@@ -201,6 +201,6 @@ def test_processes_score_every_group_once(dataset: TableDataset, monkeypatch: py
 
 def test_a_table_without_groups_cannot_be_drawn_in_groups(tmp_path: Path):
     np.savez(tmp_path / "plain.npz", y=np.arange(9) % 3, text=np.ones((9, 2), np.float32))
-    plain = create_dataset(DataSettings("table", str(tmp_path / "plain.npz"), folds=3), ModelSettings(width=8))
+    plain = create_dataset(DataSettings("table", str(tmp_path / "plain.npz"), folds=3), TaskSettings())
     with pytest.raises(InputError, match=r"whole groups, and .*plain.npz has none: set data.group to the name"):
         next(iter(plain.training_batches("train", 2, 0, 0, 1, unit="group")))

@@ -13,7 +13,7 @@ from anysubset.tasks.prediction import Prediction, Stream
 def test_scores_of_a_block_hold_prediction_target_loss_and_error():
     stream = {"text": Stream("vector", 1)}
     inputs = {"text": Observed(torch.zeros(2, 1), torch.arange(2))}
-    number = Block(("a", "b"), inputs, [], torch.tensor([1.0, -2.0]), Prediction(("text",), stream, preset="vectors"))
+    number = Block(("a", "b"), inputs, [], torch.tensor([1.0, -2.0]), Prediction(("text",), stream))
     scores = number.scores(("text",), torch.tensor([[1.5], [1.0]]), thorough=True)
     assert {(score.sample, score.metric): score.value for score in scores} == {
         ("a", "prediction"): 1.5,
@@ -25,7 +25,7 @@ def test_scores_of_a_block_hold_prediction_target_loss_and_error():
         ("a", "loss"): 0.5,
         ("b", "loss"): 3.0,
     }
-    task = Prediction(("text",), stream, classes=("no", "yes"), preset="vectors")
+    task = Prediction(("text",), stream, classes=("no", "yes"))
     classes = Block(("a", "b"), inputs, [], torch.tensor([0, 0]), task)
     scores = classes.scores(("text",), torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]]), thorough=True)
     values = {(score.sample, score.metric): score.value for score in scores}
@@ -38,7 +38,7 @@ def test_scores_of_a_block_hold_prediction_target_loss_and_error():
 
 
 def test_only_eligible_samples_of_a_block_are_scored():
-    task = Prediction(("text", "audio"), {"text": Stream("vector", 1), "audio": Stream("vector", 1)}, preset="vectors")
+    task = Prediction(("text", "audio"), {"text": Stream("vector", 1), "audio": Stream("vector", 1)})
     inputs = {
         "text": Observed(torch.zeros(2, 1), torch.tensor([0, 2])),
         "audio": Observed(torch.zeros(2, 1), torch.tensor([0, 1])),

@@ -13,7 +13,7 @@ from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiments.settings import DataSettings, ModelSettings, ReadingSettings
+from anysubset.experiments.settings import DataSettings, ReadingSettings, TaskSettings
 from anysubset.methods.method import Step
 from anysubset.methods.table import METHODS, create_method
 from anysubset.methods.update import fill_gradients
@@ -29,11 +29,9 @@ from anysubset.tasks.prediction import Prediction, Stream
 NAMES = ("text", "audio", "vision")
 
 
-def table_dataset(
-    path: Path, name: str = "mosi", model: ModelSettings | None = None, **settings: object
-) -> TableDataset:
+def table_dataset(path: Path, name: str = "mosi", task: TaskSettings | None = None, **settings: object) -> TableDataset:
     """The dataset of a file."""
-    made = create_dataset(DataSettings(name, str(path), **settings), model or ModelSettings(width=8, layers=1))
+    made = create_dataset(DataSettings(name, str(path), **settings), task or TaskSettings())
     assert isinstance(made, TableDataset)
     return made
 
@@ -58,10 +56,10 @@ def test_the_task_follows_from_the_file(utterances, tmp_path):
         "audio": Stream("sequence", 2),
         "vision": Stream("sequence", 2),
     }
-    assert (dataset.task.preset, dataset.task.limits, dataset.task.classes) == ("ds-transformer", (-3.0, 3.0), ())
+    assert (dataset.task.limits, dataset.task.classes) == ((-3.0, 3.0), ())
     assert {name: len(dataset.ids(name)) for name in dataset.splits} == {"train": 8, "val": 3, "test": 3, "all": 14}
-    classes = table_dataset(vectors(tmp_path), "table", ModelSettings(), folds=3)
-    assert (classes.task.preset, classes.task.classes, classes.task.limits) == ("vectors", ("0", "1", "2"), None)
+    classes = table_dataset(vectors(tmp_path), "table", TaskSettings(), folds=3)
+    assert (classes.task.classes, classes.task.limits) == (("0", "1", "2"), None)
     assert classes.task.modalities == ("one", "two")
     assert classes.headline == ("accuracy", "macro_f1", "weighted_f1")
 
@@ -179,7 +177,7 @@ def test_groups_come_from_a_pattern_of_ids_or_from_a_file_of_ids(rewritten):
 
 def test_a_pattern_replaces_the_groups_of_the_file_also_in_folds_and_notes(rewritten):
     lines: list[str] = []
-    create_dataset(DataSettings("mosi", str(rewritten()), group="/(.)"), ModelSettings(width=8), lines.append)
+    create_dataset(DataSettings("mosi", str(rewritten()), group="/(.)"), TaskSettings(), lines.append)
     # By hand: utterances 0 and 1 of every video are the two groups. The file's own groups tear only v5 apart.
     assert "note: 2 groups have samples in two splits: 0, 1." in lines
     assert not [line for line in lines if line.endswith(": v5.")]
@@ -211,7 +209,7 @@ def test_a_missing_validation_split_is_drawn_and_reported(tmp_path):
     split = np.array(["train"] * 50 + ["test"] * 10)
     path = vectors(tmp_path, 60, group=groups, split=split)
     lines: list[str] = []
-    made = create_dataset(DataSettings("table", str(path)), ModelSettings(), lines.append)
+    made = create_dataset(DataSettings("table", str(path)), TaskSettings(), lines.append)
     assert isinstance(made, TableDataset)
     # By hand: five folds of ten groups of five are two groups each.
     assert {name: len(ids) for name, ids in made.splits.items()} == {"train": 40, "val": 10, "test": 10, "all": 60}
@@ -219,12 +217,12 @@ def test_a_missing_validation_split_is_drawn_and_reported(tmp_path):
     assert not {group[sample] for sample in made.ids("val")} & {group[sample] for sample in made.ids("train")}
     assert "No split 'val': drawn from 'train' with groups kept together: train 40, test 10, val 10" in lines
     assert made.ids("test") == tuple(str(number) for number in range(50, 60))
-    assert table_dataset(path, "table", ModelSettings()).splits == made.splits
+    assert table_dataset(path, "table", TaskSettings()).splits == made.splits
 
 
 def test_folds_are_drawn_on_request_and_stratified_by_class(tmp_path):
     path = vectors(tmp_path)
-    parts = [table_dataset(path, "table", ModelSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
+    parts = [table_dataset(path, "table", TaskSettings(), folds=3, fold=fold).ids("test") for fold in range(3)]
     assert sorted(sample for part in parts for sample in part) == sorted(map(str, range(30)))
     # By hand: ten samples of each class are 3 or 4 in each of three folds.
     for part in parts:
@@ -245,7 +243,7 @@ def test_a_file_of_splits_replaces_those_of_the_table_and_may_lie_beside_it(utte
 
 
 def test_a_table_without_splits_is_refused_with_the_settings_that_help(tmp_path, fault):
-    line = fault(table_dataset, vectors(tmp_path), "table", ModelSettings())
+    line = fault(table_dataset, vectors(tmp_path), "table", TaskSettings())
     assert "no split 'train'" in line
     assert "data.folds 5" in line
 
@@ -343,7 +341,7 @@ def test_blocks_hold_every_sample_once_with_the_scenarios_it_is_eligible_for(utt
 
 def test_blocks_have_a_largest_size(tmp_path):
     count = 2 * BLOCK + 3
-    dataset = table_dataset(vectors(tmp_path, count), "table", ModelSettings(), folds=3)
+    dataset = table_dataset(vectors(tmp_path, count), "table", TaskSettings(), folds=3)
     assert [len(block.ids) for block in dataset.samples("all")] == [BLOCK, BLOCK, 3]
 
 
@@ -385,7 +383,7 @@ def test_constants_come_from_training_samples_and_chance_from_the_scored_split(u
 
 
 def test_the_constant_of_classes_is_the_majority_of_training(tmp_path):
-    dataset = table_dataset(vectors(tmp_path), "table", ModelSettings(), folds=3)
+    dataset = table_dataset(vectors(tmp_path), "table", TaskSettings(), folds=3)
     assert set(dataset.constants("test")) == {"majority of training", "chance"}
     assert 0.25 < dataset.constants("test")["chance"]["accuracy"] < 0.5
 
@@ -421,45 +419,36 @@ def test_a_signature_file_with_other_content_is_refused():
 
 def test_a_task_on_a_table_needs_its_signature():
     with pytest.raises(InputError, match="is in its file, which `anysubset fit` reads"):
-        create_task(DataSettings("mosi"), ModelSettings())
+        create_task(DataSettings("mosi"), TaskSettings())
 
 
 # ----------------------------------------------------------------------------------------------------- settings
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (ModelSettings(patch=[16, 16]), ("model.patch", "it is for volumes")),
-        (ModelSettings(stem=True), ("model.stem",)),
-        (ModelSettings(width=0.5), ("model.width is a whole number",)),
-        (ModelSettings(preset="gcm"), ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
-        (ModelSettings(preset="utterance"), ("'utterance' takes inputs of kind vector", "ds-transformer")),
-        (ModelSettings(preset="gmc", layers=2), ("has no layers",)),
-        (ModelSettings(head="linaer"), ("Unknown head 'linaer'",)),
-    ],
-)
-def test_settings_of_the_model_that_do_not_fit_a_table_are_refused(utterances, model, words, fault):
-    line = fault(table_dataset, utterances, "mosi", model)
-    assert [word for word in words if word not in line] == []
+def test_settings_of_volumes_are_refused_for_a_table(utterances, fault):
+    line = fault(table_dataset, utterances, "mosi", TaskSettings(patch=[16, 16]))
+    assert "task.patch means nothing for dataset 'mosi', which holds a table: it is for volumes." in line
 
 
 def test_settings_of_the_data_that_do_not_fit_the_kind_are_refused(utterances, phantoms, tmp_path, fault):
     assert "data.workers means nothing for dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
     with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
-        create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), ModelSettings())
-    with pytest.raises(InputError, match=r"model.preset means nothing .* it is for a table"):
-        create_dataset(DataSettings("phantom", str(phantoms)), ModelSettings(preset="gmc"))
+        create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), TaskSettings())
+    with pytest.raises(InputError, match=r"task.error means nothing .* it is for a table"):
+        create_dataset(DataSettings("phantom", str(phantoms)), TaskSettings(error="mse"))
     with pytest.raises(InputError, match="cross entropy"):
-        table_dataset(vectors(tmp_path), "table", ModelSettings(error="mse"), folds=3)
+        table_dataset(vectors(tmp_path), "table", TaskSettings(error="mse"), folds=3)
 
 
-def test_gmc_refuses_sequences_that_are_too_long_before_training(rewritten, fault):
+@pytest.mark.parametrize(
+    ("method", "options"), [("gmd", {"preset": "gmc"}), ("ensemble", {"preset": "gmc"}), ("gmc", {})]
+)
+def test_sequences_that_an_encoder_cannot_take_are_refused_before_training(rewritten, fault, method, options):
     values = np.ones((14, 51, 3), np.float32)
-    path = rewritten(text=values, text_lengths=np.full(14, 51))
-    assert "sequences of 51 steps, and preset 'gmc' takes up to 50" in fault(
-        table_dataset, path, "mosi", ModelSettings(preset="gmc")
-    )
+    dataset = table_dataset(rewritten(text=values, text_lengths=np.full(14, 51)), "mosi")
+    line = fault(create_method(method, dataset.task, options)[0].check_inputs, dataset.loaded_inputs)
+    assert "Sequences of text have 51 steps, and their encoder takes up to 50: raise method.steps" in line
+    create_method(method, dataset.task, {**options, "steps": 51})[0].check_inputs(dataset.loaded_inputs)
 
 
 def test_targets_beyond_the_limits_are_refused(table_arrays, rewritten, fault):
@@ -470,7 +459,8 @@ def test_targets_beyond_the_limits_are_refused(table_arrays, rewritten, fault):
 
 def test_token_ids_need_a_bert(rewritten, fault):
     tokens = np.ones((14, 4), np.int64)
-    assert "Token ids need a BERT" in fault(table_dataset, rewritten(text=tokens))
+    task = table_dataset(rewritten(text=tokens)).task
+    assert "Token ids need a BERT" in fault(create_method, "gmd", task, {})
 
 
 def test_present_in_keeps_the_order_of_the_task(utterances):

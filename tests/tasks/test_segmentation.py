@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from anysubset.batches import keep
 from anysubset.errors import InputError
+from anysubset.models.presets import sharing_network
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import all_scenarios
 from anysubset.tasks.segmentation import Segmentation
@@ -30,7 +31,7 @@ close = partial(assert_close, rtol=0, atol=1e-5)
 def task(
     patch: tuple[int, ...] = (16, 16), regions: Mapping[str, tuple[int, ...]] = BRATS, **options: Any
 ) -> Segmentation:
-    return Segmentation(MODALITIES, regions, patch, **{"width": 0.25, **options})
+    return Segmentation(MODALITIES, regions, patch, **options)
 
 
 def volumes(*size: int) -> dict[str, Tensor]:
@@ -41,7 +42,7 @@ def volumes(*size: int) -> dict[str, Tensor]:
 
 def network_of(task: Segmentation) -> DynamicSharing:
     torch.manual_seed(0)
-    return task.network(MODALITIES)
+    return sharing_network(task, width=0.25)
 
 
 # ------------------------------------------------------------------------------------------- labels and regions
@@ -254,12 +255,6 @@ def test_a_modality_that_cannot_name_a_torch_module_is_refused(name: str):
         Segmentation((name, "t1"), BRATS)
 
 
-@pytest.mark.parametrize("width", [0.3, -1.0])
-def test_an_impossible_width_is_refused_when_the_network_is_created(width: float):
-    with pytest.raises(InputError, match="width"):
-        network_of(task(width=width))
-
-
 @pytest.mark.parametrize("label", [256, -1])
 def test_a_label_outside_uint8_is_refused(label: int):
     with pytest.raises(InputError):
@@ -281,20 +276,6 @@ def test_the_loss_is_pooled_as_set_and_cross_entropy_is_added_with_its_weight():
 
 
 # --------------------------------------------------------------------------------------------------- the network
-
-
-@pytest.mark.parametrize(("patch", "dimensions"), [((16, 16), 2), ((16, 16, 16), 3)])
-@pytest.mark.parametrize("stem", [False, True])
-def test_the_length_of_the_patch_decides_2_d_or_3_d(patch: tuple[int, ...], dimensions: int, stem: bool):
-    net = network_of(task(patch, stem=stem))
-    logits = net({name: torch.zeros(2, 1, *patch) for name in MODALITIES})
-    assert logits.shape == (2, len(BRATS), *patch)
-    assert net.head.weight.ndim == 2 + dimensions
-    assert set(net.stems) == (set(MODALITIES) if stem else set())
-
-
-def test_a_network_of_one_modality_has_no_others():
-    assert task().network(["t2"]).modalities == ("t2",)
 
 
 # --------------------------------------------------------------------------------------------------- whole volumes

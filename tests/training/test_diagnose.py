@@ -32,7 +32,7 @@ def run(trained_table: Path, tmp_path: Path) -> Path:
 def opened(make_table_experiment, name: str, **options: object) -> tuple[Method, list[Batch]]:
     """A method with grads left over from before, and two batches of six training samples."""
     experiment = make_table_experiment()
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     torch.manual_seed(0)
     method, _ = create_method(name, dataset.task, options)
     for parameter in method.parameters():
@@ -90,8 +90,8 @@ def test_conflict_is_measured_on_shared_parameters_however_the_method_was_decoup
 def test_the_rows_are_the_same_if_an_update_batches_or_recomputes_encoders(make_table_experiment, option):
     products = []
     for options in ({}, {option: True}):
-        experiment = make_table_experiment({"model.dropout": 0.0})
-        dataset = create_dataset(experiment.data, experiment.model)
+        experiment = make_table_experiment({"method.dropout": 0.0})
+        dataset = create_dataset(experiment.data, experiment.task)
         torch.manual_seed(0)
         method, update = create_method("gmd", dataset.task, options)
         batches = list(dataset.training_batches("train", 6, 0, 0, 1))

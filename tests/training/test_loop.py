@@ -60,7 +60,7 @@ def all_steps(steps: Iterable[int], done: int, *_: object) -> Iterable[int]:
 
 def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: bool = False) -> Progress:
     """What `anysubset fit` does, without a terminal."""
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
     method, update = method_of(experiment.method, dataset.task, generator)
@@ -298,7 +298,7 @@ def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
 @pytest.mark.parametrize("name", ["gmd", "full"])
 def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(make_experiment, tmp_path, name):
     experiment = make_experiment({"method.name": name, "train.precision": "float16"})
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     method, update = create_method(name, dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
@@ -325,7 +325,7 @@ def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
     found = {}
     for precision, scale in (("float32", None), ("float16", 2.0**10)):
         experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
-        dataset = create_dataset(experiment.data, experiment.model)
+        dataset = create_dataset(experiment.data, experiment.task)
         torch.manual_seed(0)
         method, update = create_method("gmd", dataset.task, {})
         optimizer = torch.optim.Adam(method.parameters())
@@ -354,7 +354,7 @@ def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_ex
 
 def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experiment, tmp_path):
     experiment = make_experiment({"method.name": "full"})
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     method, update = create_method("full", dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     before = {name: value.clone() for name, value in method.state_dict().items()}
@@ -373,7 +373,7 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
 @pytest.mark.parametrize("name", ["gmd", "sharing", "ensemble"])
 def test_a_batch_in_parts_is_the_same_batch(name, make_experiment, tmp_path):
     # The phantoms lack modalities, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
-    settings = {"method.name": name, "model.pool": "sample", "train.batch": 5, "train.steps": 3}
+    settings = {"method.name": name, "task.pool": "sample", "train.batch": 5, "train.steps": 3}
     logs = []
     for parts in (1, 2):
         go(make_experiment({**settings, "train.micro_batches": parts}), tmp_path / str(parts))
@@ -416,7 +416,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tm
     for one, other in zip(*found, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
     experiment = make_experiment()
-    method, _ = create_method("gmd", create_dataset(experiment.data, experiment.model).task, {})
+    method, _ = create_method("gmd", create_dataset(experiment.data, experiment.task).task, {})
     lay_out(method, TrainSettings(channels_last=True))
     weight = method.network.backbone.encoder[0].second.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -452,7 +452,7 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     monkeypatch.setattr(training, "evaluate", scores)
     experiment = make_experiment({"train.steps": 4, "train.validate_every": 1})
     told: list[str] = []
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     method, update = create_method("gmd", dataset.task, {}, torch.Generator())
     with Run(tmp_path / "run", experiment) as run:
         done = train(method, update, dataset, run, torch.Generator(), report=told.append)
@@ -487,7 +487,7 @@ def test_the_score_of_a_checkpoint_is_the_mean_of_its_scenarios(undisturbed):
 
 def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, tmp_path):
     experiment = make_experiment({"train.steps": 2, "train.validate_every": 1})
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     method, update = create_method("gmd", dataset.task, {}, torch.Generator())
     modes = []
 
@@ -577,7 +577,7 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
     write_phantoms(tmp_path / "patients", counts={"train": 4, "val": 1, "test": 1}, size=(48, 48, 32), seed=0)
     overrides = {"data.root": str(tmp_path / "patients"), "method.name": "gmd", "train.log_every": 1}
     experiment = read_experiment(Path(training.__file__).parents[1] / "commands/demo_segmentation.yaml", overrides)
-    dataset = create_dataset(experiment.data, experiment.model)
+    dataset = create_dataset(experiment.data, experiment.task)
     method, update = create_method("gmd", dataset.task, {})
     optimizer = torch.optim.Adam(method.parameters())
     whole, logging = [], []

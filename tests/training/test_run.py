@@ -413,10 +413,3 @@ def test_what_a_killed_process_knew_is_forgotten_where_the_run_had_not_begun(tmp
     with Run(tmp_path / "run", Experiment()) as run:
         run.begin(0, KNOWN)
     assert tensor_file.load(RunFolder(tmp_path / "run").signature)[1]["classes"] == ["no", "yes"]
-
-
-def test_no_width_is_the_width_that_was_the_default(tmp_path):
-    check_same(with_settings(model_width=0.5), Experiment().flat(), tmp_path)
-    check_same(Experiment(), {**Experiment().flat(), "model.width": 0.5}, tmp_path)
-    with pytest.raises(InputError, match=r"model\.width differ"):
-        check_same(Experiment(), {**Experiment().flat(), "model.width": 0.25}, tmp_path)

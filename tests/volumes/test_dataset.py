@@ -15,7 +15,7 @@ from anysubset.batches import Batch
 from anysubset.datasets.missingness import write_missingness
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.scenarios import all_scenarios
 from anysubset.volumes import dataset as volumes
 from anysubset.volumes.dataset import Volumes
@@ -33,7 +33,7 @@ HAS = {
 
 def dataset(root: Path, patch: Iterable[int] = (12, 12), **settings: object) -> Volumes:
     data = DataSettings(**{"name": "phantom", "root": str(root), **settings})
-    return create_dataset(data, ModelSettings(patch=list(patch), width=0.25))
+    return create_dataset(data, TaskSettings(patch=list(patch)))
 
 
 def assert_same(batches: list[Batch], others: list[Batch]) -> None:
@@ -370,7 +370,7 @@ def lines_reported(root: Path, **settings: object) -> list[str]:
     """Lines that creating the data set reports."""
     lines: list[str] = []
     data = DataSettings(**{"name": "phantom", "root": str(root), **settings})
-    create_dataset(data, ModelSettings(patch=[12, 12]), lines.append)
+    create_dataset(data, TaskSettings(patch=[12, 12]), lines.append)
     return lines
 
 

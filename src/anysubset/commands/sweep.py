@@ -95,7 +95,7 @@ def draw_missingness(runs: Sequence["Planned"]) -> None:
         data, seed = run.experiment.data, run.missingness.get("seed", 0)
         if not run.missingness or data.missingness is None or Path(data.missingness).exists():
             continue
-        dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.model)
+        dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.task)
         split = run.missingness["split"]
         found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
         before = {sample: names for sample, names in found.items() if names}
@@ -132,9 +132,9 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
         experiment = run.experiment
         try:
             device_of(experiment.train.device)
-            described = repr((experiment.data, experiment.model))
+            described = repr((experiment.data, experiment.task))
             if described not in tasks:
-                dataset = create_dataset(experiment.data, experiment.model)
+                dataset = create_dataset(experiment.data, experiment.task)
                 dataset.check_modalities()
                 for name in ("train", "val", *splits):
                     dataset.ids(name)

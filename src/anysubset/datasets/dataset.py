@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from anysubset.batches import Batch, Inputs
+from anysubset.batches import Batch, Inputs, Observed
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
@@ -95,6 +95,11 @@ class Dataset(ABC):
             parts: micro-batches of each share, yielded one after the other.
             unit: what is drawn; whole groups are never split between batches, processes or parts.
         """
+
+    @property
+    def loaded_inputs(self) -> Mapping[str, Observed]:
+        """Inputs that are in memory, by modality, to be checked before training; empty if samples are read singly."""
+        return {}
 
     def own_ids(self, split: str, unit: Unit = "sample") -> Sequence[str]:
         """Ids of the samples that this process scores: every n-th of the split."""

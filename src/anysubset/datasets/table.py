@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings, ModelSettings, flatten
+from anysubset.experiments.settings import DataSettings, TaskSettings, flatten
 from anysubset.tables.dataset import TableDataset
 from anysubset.tables.kinds import INTENSITIES, TableSet
 from anysubset.tables.signature import Signature, read_signature
@@ -64,13 +64,9 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
 # Settings that are for one kind of data set only.
 FOR_VOLUMES = (
     *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
-    *("model.patch", "model.stem", "model.pool", "model.cross_entropy"),
-    *("model.overlap", "model.window", "model.mirror"),
+    *("task.patch", "task.pool", "task.cross_entropy", "task.overlap", "task.window", "task.mirror"),
 )
-FOR_TABLES = (
-    *("data.folds", "data.fold", "data.reading"),
-    *("model.preset", "model.layers", "model.dropout", "model.head", "model.error", "model.bert"),
-)
+FOR_TABLES = ("data.folds", "data.fold", "data.reading", "task.error")
 
 
 def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
@@ -85,7 +81,7 @@ def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
 
 
 def create_task(
-    data: DataSettings, model: ModelSettings, signature: Signature | None = None
+    data: DataSettings, task: TaskSettings, signature: Signature | None = None
 ) -> Segmentation | Prediction:
     """Make the task that the settings describe, without data; a table needs the signature of a run.
 
@@ -93,17 +89,17 @@ def create_task(
         InputError: if there is no such dataset, or a setting is not for it.
     """
     entry = dataset_named(data)
-    check_meaning(data, model, entry)
+    check_meaning(data, task, entry)
     if isinstance(entry, VolumeSet):
-        return segmentation_task(data, model, entry)
+        return segmentation_task(data, task, entry)
     if signature is None:
         raise InputError(f"The task of dataset {data.name!r} is in its file, which `anysubset fit` reads.")
-    return prediction_task(model, signature)
+    return prediction_task(task, signature)
 
 
 def create_dataset(
     data: DataSettings,
-    model: ModelSettings,
+    task: TaskSettings,
     report: Callable[[str], None] = lambda line: None,
     signature: Signature | None = None,
     unlabelled: bool = False,
@@ -112,7 +108,7 @@ def create_dataset(
 
     Args:
         data: settings of the data.
-        model: settings of the task's network.
+        task: settings of the task.
         report: called with each line about what was read or drawn.
         signature: of the table that a run was trained on; by default made from the training samples.
         unlabelled: for prediction from a table alone: targets may be absent.
@@ -121,10 +117,10 @@ def create_dataset(
         InputError: if there is no such dataset, it is empty, its splits are faulty, or a setting is not for it.
     """
     entry = dataset_named(data)
-    check_meaning(data, model, entry)
+    check_meaning(data, task, entry)
     if isinstance(entry, VolumeSet):
-        return Volumes(data, segmentation_task(data, model, entry), report)
-    return TableDataset(data, model, entry, signature, report, unlabelled)
+        return Volumes(data, segmentation_task(data, task, entry), report)
+    return TableDataset(data, task, entry, signature, report, unlabelled)
 
 
 def signature_in(path: Path, data: DataSettings) -> Signature | None:
@@ -136,11 +132,11 @@ def signature_in(path: Path, data: DataSettings) -> Signature | None:
     return read_signature(path) if isinstance(dataset_named(data), TableSet) else None
 
 
-def check_meaning(data: DataSettings, model: ModelSettings, entry: VolumeSet | TableSet) -> None:
+def check_meaning(data: DataSettings, task: TaskSettings, entry: VolumeSet | TableSet) -> None:
     """Raise InputError if a setting for the other kind of data set differs from its default."""
     volumes = isinstance(entry, VolumeSet)
-    settings = flatten({"data": asdict(data), "model": asdict(model)})
-    defaults = flatten({"data": asdict(DataSettings()), "model": asdict(ModelSettings())})
+    settings = flatten({"data": asdict(data), "task": asdict(task)})
+    defaults = flatten({"data": asdict(DataSettings()), "task": asdict(TaskSettings())})
     for name, value in settings.items():
         foreign = FOR_TABLES if volumes else FOR_VOLUMES
         if value != defaults.get(name) and any(name == other or name.startswith(f"{other}.") for other in foreign):

@@ -20,13 +20,13 @@ from anysubset.experiments.settings import (
     AugmentSettings,
     DataSettings,
     Experiment,
-    ModelSettings,
     ReadingSettings,
+    TaskSettings,
     TrainSettings,
     flatten,
 )
 
-IN_RECIPES = ("model.", "method.", "train.")  # Groups of settings that a recipe decides,
+IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that a recipe decides,
 NOT_IN_RECIPES = (  # but for these: they may differ from run to run of a recipe.
     *("method.name", "train.device", "train.checkpoint_every", "train.log_every", "train.micro_batches"),
 )
@@ -251,15 +251,12 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
     data = dict(settings["data"])
     data["augment"] = AugmentSettings(**data["augment"])
     data["reading"] = ReadingSettings(**data["reading"])
-    method = settings["method"]
-    if "name" not in method:
-        raise InputError("The method has no name; give one, such as method: {name: gmd}.")
     return Experiment(
         seed=settings["seed"],
         recipe=settings["recipe"],
         data=DataSettings(**data),
-        model=ModelSettings(**settings["model"]),
-        method=method,
+        task=TaskSettings(**settings["task"]),
+        method={**Experiment().method, **settings["method"]},
         train=TrainSettings(**settings["train"]),
     )
 

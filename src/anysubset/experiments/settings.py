@@ -16,7 +16,7 @@ from anysubset.errors import InputError, unknown
 # What may differ between a run and its continuation without changing a bit of the result.
 INCIDENTAL = (
     *("recipe", "data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers"),
-    "model.bert",
+    "method.bert",
 )
 
 # Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
@@ -27,12 +27,23 @@ RENAMED = {
     "holes.rates": "missingness.rate_by",
     "data.reading.group": "data.group",
     "missingness.rates": "missingness.rate_by",
+    "model": "method",
+    "model.patch": "task.patch",
+    "model.pool": "task.pool",
+    "model.cross_entropy": "task.cross_entropy",
+    "model.overlap": "task.overlap",
+    "model.window": "task.window",
+    "model.mirror": "task.mirror",
+    "model.error": "task.error",
     "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.bert.*: 2.0e-5}",
 }
 RENAMED_VALUES = {("data.name", "features"): "table"}
 
 # Endings of a value of data.group that names a file.
 GROUP_FILES = (".csv", ".json")
+
+# Options of `method` that describe its network. A variant of a sweep that names another method keeps them.
+NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert")
 
 # Groups whose names are the user's own, or a method's.
 OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
@@ -168,44 +179,27 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
-    """The network, its input and its loss.
+class TaskSettings:
+    """The size of the input, the loss, and how whole samples are predicted.
 
     Args:
         patch: two sizes for training on slices across the last axis, three for training on volumes.
-        width: for volumes, a factor of the channels, by default 0.5 as in the paper; for a table, the size of the
-            vectors in the network, by default the preset's.
-        stem: a 1-wide convolution of its own for each modality.
         pool: Dice loss over the "batch" (the paper's) or over each "sample".
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
         overlap: share of the patch by which neighbouring windows overlap at prediction.
         window: weights of a window's voxels where windows overlap, "gaussian" or "uniform".
         mirror: whether predictions of volumes are averaged over flips along every combination of the patch's axes;
             takes 4 times as long for two axes, 8 times for three.
-        preset: of a table, the networks: `ds-transformer` (the default for sequences alone), `bert` (where there are
-            token ids), `gmc`, `utterance` or `vectors` (the default for all else).
-        layers: of the preset's backbone; by default as the preset has them.
-        dropout: of a table; by default as the preset has it.
-        head: of a table, `norm`, `linear` or `residual`; by default the preset's.
-        error: of a target of numbers, what is learned to be small: `l1` (the default) or `mse`.
-        bert: folder that a BERT of Hugging Face's was saved to, for preset `bert`; it is read whenever the run is, and
-            trained along.
+        error: loss of a target of numbers: `l1` (mean absolute error, the default) or `mse` (mean squared error).
     """
 
     patch: list[int] = field(default_factory=lambda: [96, 96, 96])
-    width: float | None = None
-    stem: bool = False
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
     window: str = "gaussian"
     mirror: bool = False
-    preset: str | None = None
-    layers: int | None = None
-    dropout: float | None = None
-    head: str | None = None
     error: str | None = None
-    bert: str | None = None
 
 
 @dataclass(frozen=True)
@@ -383,15 +377,15 @@ class Experiment:
         seed: decides initial weights, order of patients, augmentation, cases and orders of projection.
         recipe: name of the recipe; by default the names of the files that say how the method is trained.
         data: where the data are.
-        model: the network, its input and its loss.
-        method: `name`, one of `anysubset methods`, and that method's own options.
+        task: the size of the input, the loss, and how whole samples are predicted.
+        method: `name`, one of `anysubset methods`, and the options of that method and its network.
         train: the training loop.
     """
 
     seed: int = 0
     recipe: str | None = None
     data: DataSettings = field(default_factory=DataSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "gmd"})
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -408,12 +402,12 @@ class Experiment:
         group_file = self.data.group if (self.data.group or "").lower().endswith(GROUP_FILES) else None
         splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, group_file, self.data.missingness, self.model.bert)
+            for path in (self.data.splits, group_file, self.data.missingness, self.method.get("bert"))
         )
         group = self.data.group if group is None else group
         root = str(Path(self.data.root).resolve())
         data = replace(self.data, root=root, splits=splits, group=group, missingness=missingness)
-        return replace(self, data=data, model=replace(self.model, bert=bert))
+        return replace(self, data=data, method=self.method if bert is None else {**self.method, "bert": bert})
 
     def at(self, root: str | None, groups: bool = False) -> "Experiment":
         """The same experiment on data in another folder or file; unchanged for None.

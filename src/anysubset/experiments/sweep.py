@@ -13,7 +13,8 @@
     evaluate: [test]
 
 Later settings replace earlier ones: `settings` those of the base, and each axis those of the axes before it. A variant
-with a base starts again from its files. A variant that names another method starts from that method's own defaults.
+with a base starts again from its files. A variant that names another method keeps the options of the network (`width`,
+`preset`, ...) and takes that method's own defaults for the others (`cases`, `rule`, ...).
 `missingness.rate`, or another way of `anysubset ampute`, draws a missingness file for the run, the same for every
 method.
 
@@ -38,7 +39,7 @@ from anysubset.experiments.files import (
     joined_settings,
     read_experiment,
 )
-from anysubset.experiments.settings import Experiment, flatten
+from anysubset.experiments.settings import NETWORK_OPTIONS, Experiment, flatten
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
@@ -220,8 +221,13 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
     flat = flatten(changes)
     recipe = changed_recipe(settings.get("recipe"), settings, flat)
     if "method.name" in flat and flat["method.name"] != settings.get("method.name"):
-        settings = {name: value for name, value in settings.items() if not name.startswith("method.")}
+        settings = {name: value for name, value in settings.items() if not is_own_option(name)}
     return {**settings, "recipe": recipe, **flat} if recipe is not None else {**settings, **flat}
+
+
+def is_own_option(name: str) -> bool:
+    """Whether a setting is an option of one method alone, so that it says nothing to another one."""
+    return name.startswith("method.") and name.removeprefix("method.") not in NETWORK_OPTIONS
 
 
 def planned(variants: dict[str, str], settings: Settings, output: Path, root: Path | None) -> Planned:

@@ -11,6 +11,7 @@ from anysubset.batches import Inputs, Observed
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import fuse_scenarios
 from anysubset.models import sharing
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -22,12 +23,37 @@ class DynamicSharing(CaseMethod):
         task: what the data ask for.
         cases: of a step `all`, `full`, `missing=R` or `random=K`; of each sample `sample` or `sample=size`. By default
             `all` for up to four modalities, else `random=5`.
+        preset, width, layers, dropout, head, stem, steps, bert: of the network, see `sharing_network`.
     """
 
     network: sharing.DynamicSharing
 
-    def __init__(self, task: Task, *, cases: str | None = None) -> None:
-        super().__init__(task, task.network(task.modalities), cases=cases)
+    def __init__(
+        self,
+        task: Task,
+        *,
+        cases: str | None = None,
+        preset: str | None = None,
+        width: float | None = None,
+        layers: int | None = None,
+        dropout: float | None = None,
+        head: str | None = None,
+        stem: bool | None = None,
+        steps: int | None = None,
+        bert: str | None = None,
+    ) -> None:
+        network = sharing_network(
+            task,
+            preset=preset,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            head=head,
+            stem=stem,
+            steps=steps,
+            bert=bert,
+        )
+        super().__init__(task, network, cases=cases)
 
     def predict(self, inputs: Inputs) -> Tensor:
         """Fuse the features of what each sample has."""

@@ -4,6 +4,7 @@ Nothing is shared between modalities, so no gradients can conflict.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from anysubset.batches import Batch, Inputs, Observed, as_observed
 from anysubset.errors import unknown
 from anysubset.methods.method import Method, Objective, Step, fuse_scenarios
 from anysubset.models import fusion
+from anysubset.models.presets import sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -21,11 +23,37 @@ class Ensemble(Method):
 
     Args:
         task: what the data ask for.
+        preset, width, layers, dropout, head, stem, steps, bert: of the network of every expert, see `sharing_network`.
+            By default the preset is the one for all modalities of the task together.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        preset: str | None = None,
+        width: float | None = None,
+        layers: int | None = None,
+        dropout: float | None = None,
+        head: str | None = None,
+        stem: bool | None = None,
+        steps: int | None = None,
+        bert: str | None = None,
+    ) -> None:
         super().__init__(task)
-        self.experts = nn.ModuleDict({modality: task.network([modality]) for modality in task.modalities})
+        expert = partial(
+            sharing_network,
+            task,
+            preset=preset,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            head=head,
+            stem=stem,
+            steps=steps,
+            bert=bert,
+        )
+        self.experts = nn.ModuleDict({modality: expert([modality]) for modality in task.modalities})
 
     def objectives(self, step: Step) -> dict[str, Objective]:
         """One per expert, summed: an expert's learning rate does not depend on how many others there are."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anysubset.batches import Batch, Inputs, Observed, as_observed, keep
 from anysubset.errors import InputError
 from anysubset.models import fusion
+from anysubset.models.network import Network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -126,6 +127,12 @@ class Method(nn.Module, ABC):
     def prediction_state(self) -> dict[str, Tensor]:
         """The part of `state_dict()` that prediction needs; everything by default."""
         return dict(self.state_dict())
+
+    def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
+        """Raise InputError for inputs that one of its networks cannot take; called before training and prediction."""
+        for module in self.modules():
+            if isinstance(module, Network):
+                module.check_inputs(inputs)
 
     # -------------------------------------------------------------------------------------------- prediction
 

@@ -43,7 +43,7 @@ class RFNet(CaseMethod):
         if min(task.patch) < SMALLEST:
             size = " x ".join(map(str, task.patch))
             raise InputError(
-                f"RFNet needs a patch of at least {SMALLEST} voxels along every axis, not {size}: enlarge model.patch."
+                f"RFNet needs a patch of at least {SMALLEST} voxels along every axis, not {size}: enlarge task.patch."
             )
         if warmup < 0:
             raise InputError(f"method.warmup is a number of epochs, 0 or more, not {warmup}.")

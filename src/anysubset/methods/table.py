@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -102,7 +103,7 @@ def row_named(name: str) -> Row:
 def keyword_options(callable_: Callable[..., Any]) -> dict[str, Any]:
     """The keyword-only arguments of a constructor, with their defaults."""
     parameters = inspect.signature(callable_).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def method_options(name: str, gradients: str | None = None) -> dict[str, Any]:
@@ -117,10 +118,28 @@ def method_options(name: str, gradients: str | None = None) -> dict[str, Any]:
 
 def options_of(row: Row, gradients: str) -> dict[str, Any]:
     """The options of a row under an update, with their defaults."""
+    own = {**keyword_options(row.method.__init__), **row.options}
+    return {**own, "gradients": gradients, **keyword_options(update_of(gradients).__init__)}
+
+
+def update_of(gradients: str) -> type[Any]:
+    """The class of an update. Raises InputError for an unknown name."""
     if str(gradients) not in UPDATES:
         raise unknown("method.gradients", gradients, UPDATES)
-    own = {**keyword_options(row.method.__init__), **row.options}
-    return {**own, "gradients": gradients, **keyword_options(UPDATES[gradients].__init__)}
+    return UPDATES[gradients]
+
+
+def is_instance(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of an option: an int also counts as a float, a bool as nothing but a bool.
+
+    >>> is_instance(8, float | None), is_instance(None, float | None), is_instance(True, int)
+    (True, True, False)
+    """
+    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    classes = tuple(get_origin(kind) or kind for kind in types)
+    if isinstance(value, bool):
+        return bool in classes
+    return isinstance(value, (*classes, int) if float in classes else classes)
 
 
 def methods_for(task: type[Task]) -> list[str]:
@@ -165,32 +184,29 @@ def create(
 ) -> tuple[Method, Update]:
     """As `create_method`, of any row; `name` is for messages."""
     gradients = str(options.get("gradients", row.gradients))
-    defaults = options_of(row, gradients)
-    update_class = UPDATES[gradients]
+    if network is not None and row.method is not DynamicSharing:
+        raise InputError(f"Method {name!r} has its own network, so it cannot take another one.")
+    constructor = CaseMethod if network is not None else row.method
+    own = keyword_options(constructor.__init__)
+    defaults = {**own, **row.options, "gradients": gradients, **keyword_options(update_of(gradients).__init__)}
+    update_class = update_of(gradients)
     hints = {
         **get_type_hints(update_class.__init__),
-        **get_type_hints(row.method.__init__),
+        **get_type_hints(constructor.__init__),
         "gradients": str,
     }
     for option, value in options.items():
         if option not in defaults:
             raise unknown(f"option of method {name!r}", option, defaults)
         kind = hints[option]
-        if not isinstance(value, int | float if kind is float else kind):
+        if not is_instance(value, kind):
             raise InputError(
                 f"Option {option} of method {name!r} cannot be {value!r}; its default is {defaults[option]!r}."
             )
     chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
-    own = keyword_options(row.method.__init__)
     method_arguments = {option: value for option, value in chosen.items() if option in own}
     update_arguments = {option: value for option, value in chosen.items() if option not in own}
-    method: Method
-    if network is None:
-        method = row.method(task, **method_arguments)
-    elif row.method is DynamicSharing:
-        method = CaseMethod(task, network, **method_arguments)
-    else:
-        raise InputError(f"Method {name!r} has its own network, so it cannot take another one.")
+    method = CaseMethod(task, network, **method_arguments) if network else row.method(task, **method_arguments)
     if update_class is Decoupled:
         return method, Decoupled(method, generator, **update_arguments)
     return method, update_class(method, **update_arguments)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
 from anysubset.models.encoders import SequenceEncoder, Steps
 
@@ -31,9 +32,23 @@ class TokenEncoder(nn.Module):
 
     def __init__(self, folder: str, width: int) -> None:
         super().__init__()
+        self.folder = folder
+        self.sizes = sizes_of(folder)
         self.bert = read_bert(folder)
         # A convolution that sees one step is linear.
-        self.steps = SequenceEncoder(sizes_of(folder).width, width, kernel=1)
+        self.steps = SequenceEncoder(self.sizes.width, width, kernel=1)
+
+    def check_input(self, observed: Observed, modality: str) -> None:
+        """Raise InputError for token ids outside the vocabulary, or more tokens than there are positions."""
+        tokens, valid = observed.values, observed.valid
+        greatest, longest = int(tokens.max()), tokens.shape[1] if valid is None else int(valid.sum(dim=1).max())
+        if not 0 <= int(tokens.min()) <= greatest < self.sizes.vocabulary:
+            last = self.sizes.vocabulary - 1
+            raise InputError(f"{modality} has token {greatest}, and the BERT in {self.folder} knows 0 to {last}.")
+        if longest > self.sizes.positions:
+            raise InputError(
+                f"{modality} has {longest} tokens, and the BERT in {self.folder} takes up to {self.sizes.positions}."
+            )
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Steps:
         """(n, time) token ids, all of one segment -> the token and `time` steps."""
@@ -66,7 +81,7 @@ def sizes_of(folder: str) -> Sizes:
     path = Path(folder) / "config.json"
     if not path.is_file():
         fault = "has no config.json" if path.parent.is_dir() else "is not there"
-        raise InputError(f"model.bert is a folder that a BERT was saved to; {folder} {fault}.")
+        raise InputError(f"method.bert is a folder that a BERT was saved to; {folder} {fault}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("model_type")
@@ -74,7 +89,7 @@ def sizes_of(folder: str) -> Sizes:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path} does not describe a BERT ({one_line(error)}).") from None
     if kind != "bert":
-        raise InputError(f"{folder} holds a model of type {kind!r}; model.bert takes those of type 'bert'.")
+        raise InputError(f"{folder} holds a model of type {kind!r}; method.bert takes those of type 'bert'.")
     return sizes
 
 

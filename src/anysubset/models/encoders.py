@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
 
 FIELDS = 4  # Of an image, along each of its axes.
@@ -74,10 +75,21 @@ class FlatGRU(nn.Module):
         self.gru = nn.GRU(size, hidden, batch_first=True)
         self.linear = nn.Linear(steps * hidden, width)
 
+    def check_input(self, observed: Observed, modality: str) -> None:
+        """Raise InputError if the sequences of a modality are too long."""
+        self.check_length(observed.values.shape[1], modality)
+
+    def check_length(self, length: int, modality: str = "the input") -> None:
+        """Raise InputError if sequences of this length are too long."""
+        if length > self.steps:
+            raise InputError(
+                f"Sequences of {modality} have {length} steps, and their encoder takes up to {self.steps}: "
+                "raise method.steps, or use preset 'ds-transformer', which takes any length."
+            )
+
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """(n, time, size) -> (n, width)."""
-        if x.shape[1] > self.steps:
-            raise InputError(f"This encoder takes sequences of up to {self.steps} steps; these have {x.shape[1]}.")
+        self.check_length(x.shape[1])
         x = front_padded(*zero_padded(x, valid, self.size))
         states, _ = self.gru(functional.pad(x, (0, 0, self.steps - x.shape[1], 0)))
         code: Tensor = self.linear(states.flatten(1))

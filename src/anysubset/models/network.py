@@ -6,7 +6,7 @@ that all have the same modalities. A network that needs zeros for a missing moda
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,14 @@ class Encoded(NamedTuple):
 
     values: Tree
     indices: Tensor
+
+
+@runtime_checkable
+class ChecksInput(Protocol):
+    """An encoder that cannot take every input of its modality."""
+
+    def check_input(self, observed: Observed, modality: str) -> None:
+        """Raise InputError if the encoder cannot take all values of a modality."""
 
 
 class Network(nn.Module, ABC):
@@ -111,6 +119,19 @@ class Network(nn.Module, ABC):
             return outputs[0]
         order = torch.cat(list(groups.values())).argsort()
         return tree_map(lambda *parts: torch.cat(parts)[order.to(parts[0].device)], *outputs)
+
+    def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
+        """Raise InputError for inputs that an encoder cannot take, such as sequences that are too long.
+
+        Any part of the network with a method `check_input(observed, modality)` is asked about the modality that is its
+        key in an `nn.ModuleDict`. So a fault is reported before training, not in the step that meets it.
+        """
+        for container in self.modules():
+            if isinstance(container, nn.ModuleDict):
+                for modality in set(container) & set(inputs):
+                    encoder = container[modality]
+                    if isinstance(encoder, ChecksInput):
+                        encoder.check_input(inputs[modality], modality)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The parameters that belong to no single modality, on which cases can conflict."""

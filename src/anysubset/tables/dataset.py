@@ -3,17 +3,17 @@
 The file is read and checked at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from anysubset.batches import Batch
+from anysubset.batches import Batch, Observed
 from anysubset.datasets.amputation import presence, restrict
 from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, fingerprint, place_of
 from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.scenarios import Scenario, all_scenarios, scenario_of
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS
@@ -27,7 +27,7 @@ from anysubset.tables.signature import Signature, signature_of
 from anysubset.tables.splitting import split
 from anysubset.tables.standardisation import standardised
 from anysubset.tables.table import Table
-from anysubset.tables.task import check_lengths, check_tokens, prediction_task
+from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 
 BLOCK = 256  # Samples that are predicted at once.
@@ -38,7 +38,7 @@ class TableDataset(Dataset):
 
     Args:
         data: settings of the table and of how it is read.
-        model: settings of the task's network.
+        task: settings of the task.
         table_set: modalities and range of the target, if it is a public data set.
         signature: of the table that a run was trained on; by default made from the training samples of this table.
         report: called with each line about what was read or drawn.
@@ -51,7 +51,7 @@ class TableDataset(Dataset):
     def __init__(
         self,
         data: DataSettings,
-        model: ModelSettings,
+        task: TaskSettings,
         table_set: TableSet,
         signature: Signature | None = None,
         report: Callable[[str], None] = lambda line: None,
@@ -81,10 +81,13 @@ class TableDataset(Dataset):
         self.signature.check(self.table)
         if not unlabelled:
             self.signature.check_target(self.table)
-        self.task = prediction_task(model, self.signature)
-        check_lengths(self.table, self.task)
-        check_tokens(self.table, self.task)
+        self.task = prediction_task(task, self.signature)
         self.ready: dict[str, Table] = {}
+
+    @property
+    def loaded_inputs(self) -> Mapping[str, Observed]:
+        """Inputs of the whole table, by modality."""
+        return self.table.inputs
 
     def check_modalities(self) -> None:
         """Do nothing: the signature, made before the task, has checked the modalities."""

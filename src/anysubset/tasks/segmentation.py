@@ -12,12 +12,10 @@ from itertools import combinations
 
 import torch
 from monai.inferers import sliding_window_inference
-from torch import Tensor, nn
+from torch import Tensor
 
 from anysubset.batches import Inputs, as_observed
 from anysubset.errors import InputError, unknown
-from anysubset.models.sharing import DynamicSharing
-from anysubset.models.unet import UNet
 from anysubset.tasks.losses import cross_entropy, soft_dice
 from anysubset.tasks.task import Function, Task
 
@@ -33,8 +31,6 @@ class Segmentation(Task):
         regions: name -> label values; outer regions before those inside them, since `mask` paints later regions over
             earlier ones.
         patch: training size in voxels: two numbers for slices across the last axis, three for volumes.
-        width: scale of the U-Net's channels; 0.5 in the paper.
-        stem: whether each modality has a convolution of its own (kernel size 1) before the shared backbone.
         pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
         cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. With it, small regions are
             learned sooner.
@@ -48,8 +44,6 @@ class Segmentation(Task):
 
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     patch: tuple[int, ...] = (96, 96, 96)
-    width: float = 0.5
-    stem: bool = False
     pool: str = "batch"
     cross_entropy: float = 0.0
     overlap: float = 0.5
@@ -135,21 +129,12 @@ class Segmentation(Task):
         """Names of the regions that a class lies in, such as `WT+TC`; `none` for the background."""
         return "+".join(name for name, lies_in in zip(self.regions, inside, strict=True) if lies_in) or "none"
 
-    # ----------------------------------------------------------------------------------------- network and loss
+    # -------------------------------------------------------------------------------------------------- loss
 
     @property
     def pools_batch(self) -> bool:
         """Whether the Dice loss is pooled over the batch."""
         return self.pool == "batch"
-
-    def network(self, modalities: Iterable[str]) -> DynamicSharing:
-        """Dynamic Sharing with a U-Net: 3,245,235 parameters for four modalities at width 0.5 in 3-D."""
-        names = tuple(modalities)
-        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(self.patch)]
-        backbone = UNet(names, len(self.patch), self.width)
-        head = convolution(backbone.features, len(self.regions), kernel_size=1)
-        stems = {name: convolution(1, 1, kernel_size=1) for name in names} if self.stem else None
-        return DynamicSharing(names, backbone, head, stems)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Soft Dice loss, averaged over regions, plus `cross_entropy` times the binary cross entropy.

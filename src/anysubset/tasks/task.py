@@ -1,29 +1,28 @@
-"""What a dataset asks for: which modalities, which network, which loss, how to answer, how to score."""
+"""What a data set asks for: its modalities, its loss, and how a function is applied to a whole sample."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from anysubset.batches import Inputs
 from anysubset.errors import InputError
-from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import Scenario
 
 Function = Callable[[Inputs], Tensor]
-# How a function of some modalities is carried over a sample that may be too large to go at once.
+# Applies a function of inputs as large as in training to a whole sample, which may be too large for one call.
 Carry = Callable[[Function, Inputs], Tensor]
 
 
 def at_once(function: Function, inputs: Inputs) -> Tensor:
-    """The plainest way: the whole sample in one call."""
+    """Apply the function to the whole sample in one call."""
     return function(inputs)
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """All that a method may know about the data."""
+    """What a method knows about the data."""
 
     modalities: Scenario
 
@@ -40,19 +39,15 @@ class Task(ABC):
         if len(set(self.modalities)) < len(self.modalities):
             raise InputError(f"A modality is named twice: {', '.join(self.modalities)}.")
 
-    @abstractmethod
-    def network(self, modalities: Iterable[str]) -> DynamicSharing:
-        """A fresh network for these modalities; drawn from torch's global generator."""
-
     @property
     def pools_batch(self) -> bool:
         """Whether the loss of a batch is a statistic of the batch, not the mean over its samples."""
         return False
 
     @abstractmethod
-    def loss(self, answer: Tensor, target: Tensor) -> Tensor:
-        """One number: how wrong the answers of a batch are."""
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Loss of the outputs of a batch, a scalar."""
 
     @abstractmethod
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
-        """A function of training-sized inputs, carried over one whole sample, (1, ...) a modality."""
+        """Apply a function of inputs as large as in training to one whole sample, (1, ...) for each modality."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from anysubset.batches import Batch
 from anysubset.errors import InputError
+from anysubset.experiments.settings import NETWORK_OPTIONS
 from anysubset.methods.method import Method, Step
-from anysubset.methods.table import Row, create
+from anysubset.methods.table import Row, create, keyword_options
 from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.testing.toys import SCENARIOS, Toy, toys
 
@@ -61,10 +62,18 @@ def fits(row: Row, toy: Toy, options: Mapping[str, Any]) -> bool:
 def subjects(row: Row, options: Mapping[str, Any] | None = None) -> dict[str, Subject]:
     """A method under test on each toy task that it fits, by the name of the task.
 
-    options: small ones for the toys.
+    options: small ones for the toys. Options of `sharing_network` that the method has, with None as their default, are
+        those of the toy unless they are named here.
     """
-    chosen = dict(options or {})
-    return {name: Subject(row, toy, chosen) for name, toy in toys().items() if fits(row, toy, chosen)}
+    defaults = keyword_options(row.method.__init__)
+    unset = {name for name in NETWORK_OPTIONS if name in defaults and defaults[name] is None}
+    by_task = {}
+    for name, toy in toys().items():
+        network = {option: value for option, value in toy.network.items() if option in unset}
+        chosen = {**network, **(options or {})}
+        if fits(row, toy, chosen):
+            by_task[name] = Subject(row, toy, chosen)
+    return by_task
 
 
 def train_steps(

@@ -1,7 +1,8 @@
 """Small tasks with random samples, on which methods are checked."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from anysubset.tasks.task import Task
 MODALITIES = ("text", "audio", "vision")
 SCENARIOS = all_scenarios(MODALITIES)
 COMPLETE: tuple[Scenario, ...] = (MODALITIES,) * 6
+UNET = {"width": 0.25}
 FEW: tuple[Scenario, ...] = (("text",), MODALITIES, ("audio", "vision"))
 
 
@@ -23,14 +25,15 @@ class Toy:
     """A small task with random samples.
 
     task: with modalities `MODALITIES`. shape: of one sample of a modality. target: from the values of the first
-    modality and the index of the sample. padded: whether the last step of every other sample is padding.
-    complete: the presence of a complete batch. incomplete: those of an incomplete one; few where a step takes long.
-    dtype: of inputs and numeric targets.
+    modality and the index of the sample. network: options of `sharing_network` that keep it small. padded: whether the
+    last step of every other sample is padding. complete: the presence of a complete batch. incomplete: those of an
+    incomplete one; few where a step takes long. dtype: of inputs and numeric targets.
     """
 
     task: Task
     shape: tuple[int, ...]
     target: Callable[[Tensor, int], Tensor]
+    network: Mapping[str, Any] = field(default_factory=dict)
     padded: bool = False
     complete: tuple[Scenario, ...] = COMPLETE
     incomplete: tuple[Scenario, ...] = tuple(SCENARIOS)
@@ -86,29 +89,33 @@ def toys() -> dict[str, Toy]:
         return dict.fromkeys(MODALITIES, Stream(kind, size))
 
     return {
-        "slices": Toy(Segmentation(MODALITIES, regions, (16, 16), width=0.25, pool="sample"), (1, 16, 16), two_regions),
+        "slices": Toy(Segmentation(MODALITIES, regions, (16, 16), pool="sample"), (1, 16, 16), two_regions, UNET),
         "volumes": Toy(
-            Segmentation(MODALITIES, regions, (16, 16, 16), width=0.25, pool="sample"),
+            Segmentation(MODALITIES, regions, (16, 16, 16), pool="sample"),
             (1, 16, 16, 16),
             two_regions,
+            UNET,
             complete=COMPLETE[:2],
             incomplete=FEW,
         ),
         "sequences": Toy(
-            Prediction(MODALITIES, streams("sequence", 4), preset="ds-transformer", width=8, layers=1, dropout=0.0),
+            Prediction(MODALITIES, streams("sequence", 4)),
             (5, 4),
             mean_of_first_step,
+            {"width": 8, "layers": 1, "dropout": 0.0},
             padded=True,
         ),
         "vectors": Toy(
-            Prediction(MODALITIES, streams("vector", 4), ("no", "yes"), preset="vectors", width=8, dropout=0.0),
+            Prediction(MODALITIES, streams("vector", 4), ("no", "yes")),
             (4,),
             parity,
+            {"width": 8, "dropout": 0.0},
         ),
         "images": Toy(
-            Prediction(MODALITIES, streams("image", 1), ("no", "yes"), preset="vectors", width=8, dropout=0.0),
+            Prediction(MODALITIES, streams("image", 1), ("no", "yes")),
             (1, 8, 8),
             parity,
+            {"width": 8, "dropout": 0.0},
         ),
     }
 

@@ -180,18 +180,12 @@ def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path
     defaults = Experiment().flat()
     mine, theirs = {**defaults, **experiment.flat()}, {**defaults, **settings}
     names = sorted({*mine, *theirs} - set(INCIDENTAL))
-    different = [name for name in names if meant(name, mine) != meant(name, theirs)]
+    different = [name for name in names if mine.get(name) != theirs.get(name)]
     if different:
         raise InputError(
             f"{source} belongs to another experiment: {', '.join(different)} differ. "
             "Use the same settings, or another run folder."
         )
-
-
-def meant(name: str, settings: Mapping[str, Any]) -> Any:
-    """The value of a setting, as it is meant: a width of 0.5 was the default, and is what none means for volumes."""
-    value = settings.get(name)
-    return None if (name, value) == ("model.width", 0.5) else value
 
 
 class Decouplings:

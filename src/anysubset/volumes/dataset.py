@@ -23,7 +23,7 @@ from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings, ModelSettings
+from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
@@ -34,7 +34,6 @@ from anysubset.volumes.patients import Patient, find_patients
 from anysubset.volumes.preprocessing import Box, Prepared, around, paste, prepare
 from anysubset.volumes.reading import read_patient
 
-WIDTH = 0.5  # As in the paper.
 PREPARATION = 1  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
 
@@ -279,7 +278,7 @@ class Volumes(Dataset):
                 yield sample(patient, box, scenarios, self.task)
 
 
-def segmentation_task(data: DataSettings, model: ModelSettings, public: VolumeSet) -> Segmentation:
+def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet) -> Segmentation:
     """Task of the settings; modalities and regions that they do not name are those of the public data set.
 
     Raises InputError if neither names them, or the task refuses a setting.
@@ -296,14 +295,12 @@ def segmentation_task(data: DataSettings, model: ModelSettings, public: VolumeSe
         modalities=modalities,
         regions=regions,
         skull_stripped=public.skull_stripped if data.skull_stripped is None else data.skull_stripped,
-        patch=tuple(model.patch),
-        width=WIDTH if model.width is None else model.width,
-        stem=model.stem,
-        pool=model.pool,
-        cross_entropy=model.cross_entropy,
-        overlap=model.overlap,
-        window=model.window,
-        mirror=model.mirror,
+        patch=tuple(task.patch),
+        pool=task.pool,
+        cross_entropy=task.cross_entropy,
+        overlap=task.overlap,
+        window=task.window,
+        mirror=task.mirror,
     )
 
 

@@ -1,0 +1,225 @@
+"""Presets of Dynamic Sharing networks: encoders, shared backbone and head that go together, for each kind of input."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from anysubset.errors import InputError, unknown
+from anysubset.models.bert import TokenEncoder
+from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
+from anysubset.models.heads import HEADS
+from anysubset.models.sharing import DynamicSharing
+from anysubset.models.transformer import Transformer
+from anysubset.models.unet import UNet
+from anysubset.models.vectors import ResidualMLP, UnitProjection
+from anysubset.tasks.prediction import Prediction, Stream
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.tasks.task import Task
+
+ATTENTION_HEADS = 4
+ENCODER_DROPOUT = 0.5  # Of `utterance`.
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Encoders, backbone and head that go together.
+
+    summary: what they are, in one line. kinds: of the inputs that the encoders take. options: name -> default.
+    """
+
+    summary: str
+    kinds: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRESETS = {
+    "unet": Preset(
+        "a U-Net on slices or volumes (the paper's, for segmentation)", ("volume",), {"width": 0.5, "stem": False}
+    ),
+    # Figure 1 of the paper, which does not say how many layers.
+    "ds-transformer": Preset(
+        "a transformer over steps (the paper's, for sentiment)",
+        ("sequence",),
+        {"width": 64, "layers": 4, "dropout": 0.2, "head": "norm"},
+    ),
+    "gmc": Preset(
+        "encoders and backbone of GMC (Poklukar et al. 2022), on which the paper's sentiment experiments build",
+        ("sequence",),
+        {"width": 60, "steps": 50, "head": "residual"},
+    ),
+    "utterance": Preset(
+        "for one vector per modality and utterance, computed by pretrained networks",
+        ("vector",),
+        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm"},
+    ),
+    "vectors": Preset(
+        "for vectors, images such as spectrograms, and sequences, which are averaged over time",
+        ("sequence", "vector", "image"),
+        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm"},
+    ),
+    "bert": Preset(
+        "ds-transformer with a separate BERT for each modality of token ids",
+        ("sequence", "tokens"),
+        {"width": 128, "layers": 4, "dropout": 0.1, "head": "norm", "bert": None},
+    ),
+}
+OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
+
+
+def sharing_network(
+    task: Task,
+    modalities: Iterable[str] | None = None,
+    *,
+    preset: str | None = None,
+    width: float | None = None,
+    layers: int | None = None,
+    dropout: float | None = None,
+    head: str | None = None,
+    stem: bool | None = None,
+    steps: int | None = None,
+    bert: str | None = None,
+) -> DynamicSharing:
+    """Create the Dynamic Sharing network of a preset; its weights are drawn from torch's global generator.
+
+    Options that are None have the default of the preset, see `PRESETS`; one that the preset does not have is refused.
+
+    Args:
+        task: what the data ask for.
+        modalities: of the network; by default all of the task.
+        preset: by default `unet` for volumes, `bert` if there are token ids, `ds-transformer` for sequences alone, else
+            `vectors`.
+        width: of `unet` a factor of the channels; of the others the size of the vectors in the network.
+        layers: of the backbone.
+        dropout: probability that a unit is dropped in training.
+        head: `norm`, `linear` or `residual`.
+        stem: whether each modality has a convolution of its own (kernel size 1) before the shared backbone.
+        steps: the longest sequence that the encoders of `gmc` take.
+        bert: folder that a BERT of Hugging Face's was saved to; it is read each time the network is created, and
+            trained along.
+
+    Raises:
+        InputError: if the preset is unknown, does not take such inputs, or does not have an option or its value.
+    """
+    names = tuple(task.modalities if modalities is None else modalities)
+    kinds = kinds_of(task)
+    chosen = preset or default_preset(kinds)
+    if chosen not in PRESETS:
+        raise unknown("preset", chosen, PRESETS)
+    check_kinds(chosen, task, kinds)
+    requested = {
+        **{"width": width, "layers": layers, "dropout": dropout, "head": head},
+        **{"stem": stem, "steps": steps, "bert": bert},
+    }
+    options = dict(PRESETS[chosen].options)
+    for name, value in requested.items():
+        if value is not None:
+            if name not in options:
+                raise InputError(f"Preset {chosen!r} has no {name} to choose: it takes {', '.join(options)}.")
+            options[name] = value
+    check_options(chosen, options)
+    if isinstance(task, Segmentation):
+        return unet_network(task, names, **options)
+    assert isinstance(task, Prediction)
+    return table_network(task, names, chosen, **{**options, "width": int(options["width"])})
+
+
+def kinds_of(task: Task) -> dict[str, str]:
+    """The kind of input of each modality: "volume", or the kind of its stream.
+
+    Raises:
+        InputError: for a task that no preset is for.
+    """
+    if isinstance(task, Segmentation):
+        return dict.fromkeys(task.modalities, "volume")
+    if isinstance(task, Prediction):
+        return {modality: task.streams[modality].kind for modality in task.modalities}
+    raise InputError(f"No network is ready for a task of type {type(task).__name__}: pass one of your own, network=...")
+
+
+def default_preset(kinds: Mapping[str, str]) -> str:
+    """The preset for these kinds of input."""
+    if "volume" in kinds.values():
+        return "unet"
+    if "tokens" in kinds.values():
+        return "bert"
+    return "ds-transformer" if set(kinds.values()) == {"sequence"} else "vectors"
+
+
+def check_kinds(preset: str, task: Task, kinds: Mapping[str, str]) -> None:
+    """Raise InputError if the preset does not take the input of a modality."""
+    for modality, kind in kinds.items():
+        if kind not in PRESETS[preset].kinds:
+            fitting = [name for name, other in PRESETS.items() if kind in other.kinds]
+            raise InputError(
+                f"Preset {preset!r} takes inputs of kind {' or '.join(PRESETS[preset].kinds)}; {modality!r} is of kind "
+                f"{kind}, which is for: {', '.join(fitting)}."
+            )
+        if isinstance(task, Prediction) and task.streams[modality].stride > 1 and preset not in OVER_STEPS:
+            raise InputError(f"A stride, as {modality!r} has, is for preset 'ds-transformer', not {preset!r}.")
+    if preset == "bert" and "tokens" not in kinds.values():
+        raise InputError("Preset 'bert' is for token ids, which no modality holds; 'ds-transformer' needs none.")
+
+
+def check_options(preset: str, options: Mapping[str, Any]) -> None:
+    """Raise InputError for values that the network cannot have."""
+    width = options["width"]
+    if preset != "unet" and width != int(width):
+        raise InputError(f"method.width is a whole number for preset {preset!r}, not {width}.")
+    for name in ("layers", "steps") if preset == "unet" else ("width", "layers", "steps"):
+        if options.get(name, 1) < 1:
+            raise InputError(f"method.{name} must be at least 1, not {options[name]}.")
+    if preset == "gmc" and width % 2:
+        raise InputError(f"method.width of preset 'gmc' is even, twice that of a state, not {width}.")
+    if not 0 <= options.get("dropout", 0.0) < 1:
+        raise InputError(f"method.dropout is a share from 0 to below 1, not {options['dropout']}.")
+    if "head" in options and options["head"] not in HEADS:
+        raise unknown("head", options["head"], HEADS)
+    if "bert" in options and options["bert"] is None:
+        raise InputError("Token ids need a BERT: set method.bert to the folder that one was saved to.")
+
+
+def unet_network(task: Segmentation, modalities: tuple[str, ...], width: float, stem: bool) -> DynamicSharing:
+    """A U-Net with one output channel per region: 3,245,235 parameters for 4 modalities at width 0.5 in 3-D."""
+    convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(task.patch)]
+    backbone = UNet(modalities, len(task.patch), width)
+    head = convolution(backbone.features, len(task.regions), kernel_size=1)
+    stems = {name: convolution(1, 1, kernel_size=1) for name in modalities} if stem else None
+    return DynamicSharing(modalities, backbone, head, stems)
+
+
+def table_network(
+    task: Prediction,
+    modalities: tuple[str, ...],
+    preset: str,
+    width: int,
+    head: str,
+    layers: int = 0,
+    dropout: float = 0.0,
+    steps: int = 0,
+    bert: str | None = None,
+) -> DynamicSharing:
+    """The network of a preset for sequences, vectors, images or token ids."""
+    backbone: nn.Module
+    if preset in OVER_STEPS:
+        backbone = Transformer(modalities, width, layers, ATTENTION_HEADS, dropout)
+    elif preset == "gmc":
+        backbone = UnitProjection(width)
+    else:
+        backbone = ResidualMLP(modalities, width, layers, dropout)
+
+    def encoder(stream: Stream) -> nn.Module:
+        if stream.kind == "tokens":
+            assert bert is not None
+            return TokenEncoder(bert, width)
+        if preset in OVER_STEPS:
+            return SequenceEncoder(stream.size, width, stream.stride)
+        if preset == "gmc":
+            return FlatGRU(stream.size, width, steps, hidden=width // 2)
+        if stream.kind == "image":
+            return ImageEncoder(stream.size, width)
+        return VectorEncoder(stream.size, width, ENCODER_DROPOUT if preset == "utterance" else dropout)
+
+    stems = {name: encoder(task.streams[name]) for name in modalities}
+    return DynamicSharing(modalities, backbone, HEADS[head](width, len(task.classes) or 1), stems)
