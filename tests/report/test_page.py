@@ -317,7 +317,7 @@ def test_the_page_is_written_into_the_folder_by_default(runs, capsys):
         ("availability.json", '{"train": {}}', "is damaged: each split must have samples, hash and scenarios."),
         ("availability.json", "[]", "is damaged: it must be a JSON object."),
         ("environment.json", "{", "is damaged: it must be a JSON object."),
-        ("decoupling.npz", "no archive", "is damaged: it is no log of decoupling."),
+        ("decoupling.npz", "no archive", "is damaged: it is not a log of decoupling."),
         ("checkpoints/best.safetensors", "short", "is not a file of anysubset, or is damaged."),
     ],
 )

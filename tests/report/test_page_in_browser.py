@@ -39,42 +39,42 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of utterances, of a run that is trained for a few steps."""
+    """A report on a run of utterances that is trained for a few steps."""
     folder = tmp_path_factory.mktemp("page")
     assert cli.main(["demo", "--task", "sentiment", "--output", str(folder / "demo"), "--train.steps", "4"]) == 0
     return folder / "demo/report.html"
 
 
 def browse(page: Path, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """What the browser prints."""
+    """Open the page in the browser; its output and log."""
     assert BROWSER is not None
     command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'user'}", *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def probed(page: Path, tmp_path: Path, *flags: str) -> dict:
-    """What the page says of itself."""
+    """Measurements that the probe script makes on the page."""
     copy = tmp_path / "probed.html"
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
     done = browse(copy, tmp_path, "--dump-dom", "--enable-logging=stderr", *flags)
     assert "CONSOLE" not in done.stderr
-    found = re.search(r"<title>(\{.*?\})</title>", done.stdout)
-    assert found, done.stderr
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert title, done.stderr
+    return json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
 @pytest.mark.parametrize(("size", "width"), [("1280,900", 1280), ("500,900", 500)])
-def test_it_fits_the_window_and_asks_for_nothing(page: Path, tmp_path: Path, size: str, width: int):
-    found = probed(page, tmp_path, f"--window-size={size}")
-    assert found["width"] == width
-    assert found["scroll"] <= width
-    assert found["wide"] == []
-    assert found["sticky"] == "sticky"
-    assert found["images"]
-    assert [each for each in found["outside"] if not each.startswith("data:")] == []
+def test_the_page_fits_the_window_and_loads_nothing_else(page: Path, tmp_path: Path, size: str, width: int):
+    measured = probed(page, tmp_path, f"--window-size={size}")
+    assert measured["width"] == width
+    assert measured["scroll"] <= width
+    assert measured["wide"] == []
+    assert measured["sticky"] == "sticky"
+    assert measured["images"]
+    assert [url for url in measured["outside"] if not url.startswith("data:")] == []
 
 
-def test_its_figures_follow_light_and_dark(page: Path, tmp_path: Path):
+def test_figures_follow_the_light_or_dark_setting(page: Path, tmp_path: Path):
     light = probed(page, tmp_path)
     dark = probed(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (light["paper"], dark["paper"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
@@ -82,7 +82,7 @@ def test_its_figures_follow_light_and_dark(page: Path, tmp_path: Path):
     assert light["line"] != dark["line"]
 
 
-def test_it_prints(page: Path, tmp_path: Path):
+def test_the_page_can_be_printed(page: Path, tmp_path: Path):
     browse(page, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
     content = (tmp_path / "page.pdf").read_bytes()
     assert content.startswith(b"%PDF")

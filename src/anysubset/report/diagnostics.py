@@ -21,7 +21,7 @@ from anysubset.errors import InputError
 from anysubset.system.run_folder import RunFolder
 
 Array = NDArray[Any]
-WINDOW = 100  # Steps, as in Figure 4 of the paper.
+WINDOW = 100  # Steps of the running mean, as in Figure 4 of the paper.
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class History:
 
     def only(self, chosen: Array) -> "History":
         """The steps selected by a (T,) bool mask."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "cases"}
-        return replace(self, **{name: value[chosen] for name, value in values.items()})
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cases"}
+        return replace(self, **{name: array[chosen] for name, array in arrays.items()})
 
 
 def history_of(arrays: Mapping[str, Array]) -> History:
@@ -59,8 +59,8 @@ def history_of(arrays: Mapping[str, Array]) -> History:
     if "weights" in arrays:  # The older name of the coefficients.
         arrays = {**arrays, "coefficients": arrays["weights"]}
     square = np.full(arrays["cosines"].shape, np.nan)
-    given = {each.name: arrays.get(each.name, square) for each in fields(History) if each.name != "cases"}
-    return History(cases=tuple(arrays["cases"].tolist()), **given)
+    by_name = {field.name: arrays.get(field.name, square) for field in fields(History) if field.name != "cases"}
+    return History(cases=tuple(arrays["cases"].tolist()), **by_name)
 
 
 def read_history(run: Path) -> History | None:
@@ -73,10 +73,10 @@ def read_history(run: Path) -> History | None:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file, np.load(file) as stored:  # Else a damaged file stays open.
+        with path.open("rb") as file, np.load(file) as stored:  # np.load by itself leaves a damaged file open.
             return history_of({name: stored[name] for name in stored.files})
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path} is damaged: it is no log of decoupling.") from error
+        raise InputError(f"{path} is damaged: it is not a log of decoupling.") from error
 
 
 # ---------------------------------------------------------------------------------------------------- by case
@@ -84,17 +84,17 @@ def read_history(run: Path) -> History | None:
 
 def by_case(history: History, values: Array) -> Array:
     """(T, C): values of (T, k) sorted into one column per case; NaN where a step lacks the case."""
-    found = np.full((len(history.step), len(history.cases)), np.nan)
-    rows, places = np.nonzero(history.case >= 0)
-    found[rows, history.case[rows, places]] = values[rows, places]
-    return found
+    columns = np.full((len(history.step), len(history.cases)), np.nan)
+    rows, slots = np.nonzero(history.case >= 0)
+    columns[rows, history.case[rows, slots]] = values[rows, slots]
+    return columns
 
 
 def mean(values: Array, axis: int = 0) -> Array:
     """Mean of the finite values along an axis; NaN if there is none."""
-    there = np.isfinite(values)
-    count = there.sum(axis=axis)
-    return np.where(count > 0, np.where(there, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+    finite = np.isfinite(values)
+    count = finite.sum(axis=axis)
+    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def smoothed(step: Array, values: Array, window: int = WINDOW) -> Array:
@@ -116,15 +116,15 @@ def conflicts(history: History) -> Array:
 
 def over_steps(history: History, values: Array) -> Array:
     """(C, C): mean over the steps of values of pairs of cases, (T, k, k)."""
-    count = len(history.cases)
-    total, times = np.zeros((count, count)), np.zeros((count, count))
-    for places, square in zip(history.case, values, strict=True):
-        there = places >= 0
-        at = np.ix_(places[there], places[there])
-        seen = square[np.ix_(there, there)]
-        total[at] += np.where(np.isfinite(seen), seen, 0.0)
-        times[at] += np.isfinite(seen)
-    return np.where(times > 0, total / np.maximum(times, 1), np.nan)
+    case_count = len(history.cases)
+    sums, counts = np.zeros((case_count, case_count)), np.zeros((case_count, case_count))
+    for cases, matrix in zip(history.case, values, strict=True):
+        used = cases >= 0  # The step has fewer than k cases where this is False.
+        pairs = np.ix_(cases[used], cases[used])
+        of_pairs = matrix[np.ix_(used, used)]
+        sums[pairs] += np.where(np.isfinite(of_pairs), of_pairs, 0.0)
+        counts[pairs] += np.isfinite(of_pairs)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 # -------------------------------------------------------------------------------------------------- pairs of cases
@@ -144,7 +144,7 @@ def pairs(values: Array) -> Array:
 def angles(history: History) -> tuple[Array, Array]:
     """Angles in degrees between pairs of gradients before and after decoupling, as in Figure 3.
 
-    Both are (n,), of the same pairs: those in which neither gradient is zero before or after.
+    Both are (n,), for the same pairs: those in which neither gradient is zero before or after decoupling.
 
     >>> arrays = {"step": np.array([1]), "cases": np.array(["a", "b"]), "case": np.array([[0, 1]])}
     >>> arrays |= {"gramian": np.array([[[1.0, -1.0], [-1.0, 2.0]]])}  # rows (1, 0) and (-1, 1)
@@ -154,31 +154,34 @@ def angles(history: History) -> tuple[Array, Array]:
     >>> before.round(9).tolist(), after.round(9).tolist()
     ([135.0], [45.0])
     """
-    whole = np.where(np.isfinite(history.gramian), history.gramian, 0.0)
+    gramian = np.where(np.isfinite(history.gramian), history.gramian, 0.0)
     copies = np.where(np.isfinite(history.copies), history.copies, 0.0)
-    before, after = pairs(degrees(whole, np.abs(whole))), pairs(degrees(*projected(copies, whole)))
-    known = np.isfinite(before) & np.isfinite(after)
-    return before[known], after[known]
+    before, after = pairs(degrees(gramian, np.abs(gramian))), pairs(degrees(*projected(copies, gramian)))
+    defined = np.isfinite(before) & np.isfinite(after)
+    return before[defined], after[defined]
 
 
-def projected(copies: Array, products: Array) -> tuple[Array, Array]:
-    """Inner products W G W^T of the projected gradients, and the same sums of absolute values; (T, k, k) each."""
-    sizes = np.abs(copies) @ np.abs(products) @ np.abs(copies).swapaxes(1, 2)
-    return copies @ products @ copies.swapaxes(1, 2), sizes
+def projected(copies: Array, gramian: Array) -> tuple[Array, Array]:
+    """Inner products W G W^T of the projected gradients, and |W| |G| |W|^T, the scale of their rounding errors.
+
+    Both are (T, k, k), from copies W and Gramian G of the same shape.
+    """
+    scale = np.abs(copies) @ np.abs(gramian) @ np.abs(copies).swapaxes(1, 2)
+    return copies @ gramian @ copies.swapaxes(1, 2), scale
 
 
-def degrees(products: Array, sizes: Array) -> Array:
-    """(T, k, k): angles in degrees from inner products; NaN for vectors that are zero up to rounding."""
+def degrees(products: Array, scale: Array) -> Array:
+    """(T, k, k): angles in degrees from inner products; NaN for vectors that are zero up to rounding errors."""
     squares = np.diagonal(products, axis1=1, axis2=2)
-    left = squares > 1e-12 * np.diagonal(sizes, axis1=1, axis2=2)
-    lengths = np.where(left, np.sqrt(np.where(left, squares, 1.0)), np.nan)
+    nonzero = squares > 1e-12 * np.diagonal(scale, axis1=1, axis2=2)
+    lengths = np.where(nonzero, np.sqrt(np.where(nonzero, squares, 1.0)), np.nan)
     cosines = products / lengths[:, :, None] / lengths[:, None, :]
     return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))))
 
 
-def angle_counts(found: Array, width: int = 10) -> Array:
+def angle_counts(angles: Array, width: int = 10) -> Array:
     """Histogram of angles from 0 to 180 degrees in bins of `width` degrees."""
-    return np.histogram(found, bins=np.arange(0, 180 + width, width))[0]
+    return np.histogram(angles, bins=np.arange(0, 180 + width, width))[0]
 
 
 # ------------------------------------------------------------------------------------------------- learning speed
@@ -213,30 +216,32 @@ def learning_window(losses: Losses) -> int:
     return max(int(losses.step[-1]) // 10, int(losses.step[0]))
 
 
-def learned(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
+def loss_decrease(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
     """(T,) by modality: relative decrease of the loss of the case in which it is the only modality.
 
     1 - l(t) / l(0), with l(t) the mean over the last `window` steps, and l(0) the mean over the first `window` steps.
     """
-    found = {}
+    decreases = {}
     for name, values in losses.values.items():
         if "+" not in name:
-            first = mean(values[losses.step <= window])
-            found[name] = 1 - smoothed(losses.step, values, window) / (first if first > 0 else math.nan)
-    return found
+            initial = mean(values[losses.step <= window])
+            decreases[name] = 1 - smoothed(losses.step, values, window) / (initial if initial > 0 else math.nan)
+    return decreases
 
 
 def learning_speed(losses: Losses) -> dict[str, list[float]]:
     """By modality: relative decrease of its loss by the end of each third of training.
 
-    As `learned`, with windows of `learning_window`. The increase over a third is the speed of learning in it.
+    As `loss_decrease`, with windows of `learning_window`. Its increase over a third is the learning speed in it.
     """
     if not len(losses.step):
         return {}
     last = int(losses.step[-1])
     ends = np.searchsorted(losses.step, [last / 3, 2 * last / 3, last], side="right") - 1
-    found = learned(losses, learning_window(losses))
-    return {name: [float(values[end]) if end >= 0 else math.nan for end in ends] for name, values in found.items()}
+    by_modality = loss_decrease(losses, learning_window(losses))
+    return {
+        name: [float(values[end]) if end >= 0 else math.nan for end in ends] for name, values in by_modality.items()
+    }
 
 
 # ------------------------------------------------------------------------------------------------------ in a table
@@ -251,10 +256,10 @@ def summary(history: History) -> dict[str, Any]:
     """
     cosines, shares = mean_cosines(history), conflicts(history)
     first, second = np.triu_indices(len(history.cases), 1)
-    known = [(i, j) for i, j in zip(first, second, strict=True) if np.isfinite(cosines[i, j])]
-    known.sort(key=lambda pair: cosines[pair])
+    measured = [(i, j) for i, j in zip(first, second, strict=True) if np.isfinite(cosines[i, j])]
+    measured.sort(key=lambda pair: cosines[pair])
     before, after = angles(history)
-    found = {
+    content = {
         "steps": len(history.step),
         "conflicting": float(mean(conflicting(history))),
         "norms": named(history, history.norms),
@@ -267,12 +272,12 @@ def summary(history: History) -> dict[str, Any]:
                 "cosine": float(cosines[i, j]),
                 "conflicting": float(shares[i, j]),
             }
-            for i, j in known
+            for i, j in measured
         ],
         "angles": {"before": angle_counts(before).tolist(), "after": angle_counts(after).tolist()},
     }
-    blank: dict[str, Any] = without_nan(found)
-    return blank
+    with_none: dict[str, Any] = without_nan(content)
+    return with_none
 
 
 def named(history: History, values: Array) -> dict[str, float]:
@@ -296,13 +301,13 @@ def training_summary(history: History) -> dict[str, Any]:
     return {**summary(history), "thirds": without_nan(thirds)}
 
 
-def without_nan(found: Any) -> Any:
-    """Replace NaN and infinity, which JSON cannot hold, by None, at any depth."""
-    if isinstance(found, dict):
-        return {name: without_nan(value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [without_nan(value) for value in found]
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+def without_nan(content: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot represent, by None, at any depth of dictionaries and lists."""
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def diagnosis(run: Path, now: History) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of training from the logs of runs: conflicts between cases, their coefficients, learning of modalities."""
+"""Figures of training from the logs of runs: conflict between cases, coefficients, learning speed of modalities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from anysubset.report import figures
 from anysubset.report.diagnostics import (
     History,
     conflicting,
-    learned,
     learning_window,
+    loss_decrease,
     mean,
     mean_cosines,
     read_history,
@@ -19,7 +19,7 @@ from anysubset.report.diagnostics import (
 )
 from anysubset.scenarios import Scenario
 
-STILL = 1e-9  # Coefficients closer to 1 than this were not changed by decoupling.
+TOLERANCE = 1e-9  # Coefficients closer to 1 than this were not changed by decoupling.
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Dynamics:
 def dynamics(
     folders: Mapping[str, tuple[int, Path]], modalities: Scenario, name: str
 ) -> tuple[list[Dynamics], Drawn | None, Drawn | None]:
-    """Figures of every method that decouples, one figure of all their conflicts, and one of learning by modality.
+    """Figures of each method that decouples, a figure of the conflict in all of them, and one of the learning speed.
 
     Args:
-        folders: by method, the seed and the folder of the run that is shown.
+        folders: seed and folder of the run that is shown, by method.
         modalities: in the order of the task.
         name: prefix of all ids in the page.
     """
@@ -62,35 +62,36 @@ def dynamics(
         method: history for method, (_, path) in folders.items() if (history := read_history(path)) is not None
     }
     histories = {method: history for method, history in histories.items() if len(history.step)}
-    found = [
-        of_method(method, folders[method][0], history, modalities, f"{name}-{place}")
-        for place, (method, history) in enumerate(histories.items())
+    by_method = [
+        method_dynamics(method, folders[method][0], history, modalities, f"{name}-{index}")
+        for index, (method, history) in enumerate(histories.items())
     ]
-    share = None
+    conflict = None
     if histories:
-        share = Drawn(
+        conflict = Drawn(
             figures.conflict_over_steps(histories, list(folders), f"{name}-conflict"),
             figures.keys(list(histories), list(folders)),
         )
-    # Learning is shown for a method that decouples, or else for the first that trains single modalities.
-    return found, share, speed({**{each: folders[each] for each in histories}, **folders}, f"{name}-learned")
+    # The learning speed is shown for a method that decouples, or else for the first that trains single modalities.
+    decoupling_first = {**{method: folders[method] for method in histories}, **folders}
+    return by_method, conflict, learning_figure(decoupling_first, f"{name}-learning")
 
 
-def of_method(method: str, seed: int, history: History, modalities: Scenario, name: str) -> Dynamics:
+def method_dynamics(method: str, seed: int, history: History, modalities: Scenario, name: str) -> Dynamics:
     """Figures from the log of one method."""
     angles = figures.before_and_after(history, f"{name}-angles")
     sides = (figures.Key("var(--muted)", "4 2", "before"), figures.Key("var(--accent)", "none", "after"))
     matrix = mean_cosines(history)
     first, second = np.triu_indices(len(matrix), 1)
-    known = [(float(matrix[i, j]), i, j) for i, j in zip(first, second, strict=True) if np.isfinite(matrix[i, j])]
+    measured = [(float(matrix[i, j]), i, j) for i, j in zip(first, second, strict=True) if np.isfinite(matrix[i, j])]
     worst = ""
-    if known:
-        cosine, i, j = min(known)
+    if measured:
+        cosine, i, j = min(measured)
         worst = f"{history.cases[i]} and {history.cases[j]} (mean cosine {cosine:+.2f})"
     coefficients = None
-    if (np.abs(history.coefficients[np.isfinite(history.coefficients)] - 1) > STILL).any():
+    if (np.abs(history.coefficients[np.isfinite(history.coefficients)] - 1) > TOLERANCE).any():
         drawn = figures.coefficients_over_steps(history, f"{name}-coefficients")
-        coefficients = Drawn(drawn, figures.keys(figures.coefficient_names(history)))
+        coefficients = Drawn(drawn, figures.keys(list(figures.coefficient_lines(history))))
     return Dynamics(
         method=method,
         seed=seed,
@@ -102,15 +103,18 @@ def of_method(method: str, seed: int, history: History, modalities: Scenario, na
     )
 
 
-def speed(folders: Mapping[str, tuple[int, Path]], name: str) -> Drawn | None:
-    """Relative decrease of the loss of each single modality, in the first run that trains single modalities."""
+def learning_figure(folders: Mapping[str, tuple[int, Path]], name: str) -> Drawn | None:
+    """Loss decrease of each modality in the first run that trains cases of single modalities; None if none does."""
     for method, (seed, path) in folders.items():
         losses = read_losses(path)
         if not len(losses.step):
             continue
-        by_modality = learned(losses, learning_window(losses))
-        found = {each: values for each, values in by_modality.items() if np.isfinite(values).sum() > 1}
-        if len(found) > 1:
-            picture = figures.learning({each: list(values) for each, values in found.items()}, list(losses.step), name)
-            return Drawn(picture, figures.keys(list(found)), f"{method}, seed {seed}")
+        decreases = {
+            modality: list(values)
+            for modality, values in loss_decrease(losses, learning_window(losses)).items()
+            if np.isfinite(values).sum() > 1  # A line needs two points.
+        }
+        if len(decreases) > 1:
+            picture = figures.learning(decreases, list(losses.step), name)
+            return Drawn(picture, figures.keys(list(decreases)), f"{method}, seed {seed}")
     return None

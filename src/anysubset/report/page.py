@@ -203,7 +203,7 @@ def shapley(contributions: Contributions, comparison: Comparison, name: str) -> 
         return None
     unit = "percentage points of " if printed_scale(comparison.metric) == 100 else ""
     label = f"Shapley value, {unit}{SHARES.get(comparison.metric, heading(comparison.metric))}"
-    drawn = figures.worth(values, comparison.methods, label, f"{name}-shapley")
+    drawn = figures.shapley_bars(values, comparison.methods, label, f"{name}-shapley")
     return Drawn(drawn, figures.keys(list(values), comparison.methods))
 
 

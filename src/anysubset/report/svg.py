@@ -60,11 +60,10 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of width x height inches with axes side by side."""
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of width x height inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)
-    return figure, list(axes[0])
+    return figure, figure.subplots()
 
 
 def colour(index: int) -> str:
