@@ -1,4 +1,4 @@
-"""The front for scikit-learn, by scikit-learn's own checks and by data whose answers are known."""
+"""The estimators, by scikit-learn's own checks and on data whose predictions are known."""
 
 # ruff: noqa: N803, N806 (X is scikit-learn's name)
 
@@ -23,6 +23,7 @@ from torch.testing import assert_close
 from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
 from anysubset.batches import Observed
 from anysubset.errors import InputError
+from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
 
 # The methods on the network of the task; tests/methods/test_contract.py asks the same of all.
@@ -48,8 +49,8 @@ N = 60
         AnySubsetClassifier(**CHECKED),
         AnySubsetRegressor(**CHECKED),
     ],
-    # None is expected to fail. NaN is refused here, as `allow_nan` says, since without `modalities` a row of NaN is a
-    # sample without anything; check_array_api_input skips itself where SCIPY_ARRAY_API is not set.
+    # No check is expected to fail. NaN is refused (`allow_nan` is false), since without `modalities` a row of NaN is a
+    # sample without any modality; check_array_api_input skips itself where SCIPY_ARRAY_API is not set.
     expected_failed_checks=lambda estimator: {},
 )
 def test_the_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]):
@@ -100,7 +101,7 @@ def same_weights(one: Any, other: Any) -> bool:
     )
 
 
-# ---------------------------------------------------------------------------------------- what they learn and say
+# ------------------------------------------------------------------------------------- learning and prediction
 
 
 def test_every_scenario_of_separable_data_is_learned_from_incomplete_samples(classifier: AnySubsetClassifier):
@@ -116,14 +117,14 @@ def test_every_scenario_of_separable_data_is_learned_from_incomplete_samples(cla
 
 
 @pytest.mark.parametrize("method", ON_TASK_NETWORK)
-def test_every_method_answers_without_a_modality(method: str):
+def test_every_method_predicts_without_a_modality(method: str):
     X, y = separable()
     model = AnySubsetClassifier(method=method, **SMALL).fit(X, y)
     assert model.predict_proba({"scan": X["scan"]}).shape == (N, 2)
     assert model.score(X, y) == 1.0
 
 
-def test_numbers_are_learned_in_any_unit():
+def test_regression_learns_targets_in_any_unit():
     X, _ = separable()
     y = 1000 * X["blood"][:, 0] + 1e5
     model = AnySubsetRegressor(**SMALL).fit(X, y)
@@ -132,25 +133,25 @@ def test_numbers_are_learned_in_any_unit():
     assert model.scenario_scores(X, y)["blood"] > 0.9
 
 
-def test_constant_numbers_are_answered():
+def test_a_constant_target_is_predicted():
     X, y = separable()[0], np.full(N, 7.0)
     assert AnySubsetRegressor(**SMALL).fit(X, y).predict(X) == pytest.approx(y, abs=0.5)
 
 
-def test_scores_of_scenarios_are_those_of_the_samples_that_have_all_of_it(classifier: AnySubsetClassifier):
+def test_a_scenario_is_scored_on_the_samples_that_have_all_its_modalities(classifier: AnySubsetClassifier):
     X, y = with_missing_modalities()
     y = np.roll(y, 1)  # Half wrong, so that each scenario has a score of its own.
     y[:9] = "ill"
     scores = classifier.scenario_scores(X, y)
     have = {name: ~np.isnan(X[name]).all(axis=1) for name in X}
     for names in (("blood",), ("scan",), ("blood", "scan")):
-        some = np.logical_and.reduce([have[name] for name in names])
-        given = {name: X[name][some] for name in names}
-        assert scores["+".join(names)] == accuracy_score(y[some], classifier.predict(given))
+        eligible = np.logical_and.reduce([have[name] for name in names])
+        present = {name: X[name][eligible] for name in names}
+        assert scores["+".join(names)] == accuracy_score(y[eligible], classifier.predict(present))
     assert len(set(scores.values())) > 1
 
 
-def test_r2_takes_two_samples():
+def test_r2_needs_two_samples():
     X, _ = separable()
     y = X["blood"][:, 0]
     model = AnySubsetRegressor(**SMALL).fit(X, y)
@@ -160,7 +161,7 @@ def test_r2_takes_two_samples():
     assert scores["blood"] == pytest.approx(r2_score(y, model.predict({"blood": X["blood"]})))
 
 
-def test_a_modality_that_is_absent_is_one_whose_rows_are_nan(classifier: AnySubsetClassifier):
+def test_a_left_out_modality_equals_one_whose_rows_are_nan(classifier: AnySubsetClassifier):
     X, _ = separable()
     alone = classifier.predict_proba({"scan": X["scan"]})
     np.testing.assert_array_equal(
@@ -171,9 +172,7 @@ def test_a_modality_that_is_absent_is_one_whose_rows_are_nan(classifier: AnySubs
     np.testing.assert_array_equal(classifier.classes_[alone.argmax(axis=1)], classifier.predict({"scan": X["scan"]}))
 
 
-def test_all_ways_to_say_who_has_what_train_the_same_weights(
-    classifier: AnySubsetClassifier, grouped: AnySubsetClassifier
-):
+def test_all_forms_of_input_train_the_same_weights(classifier: AnySubsetClassifier, grouped: AnySubsetClassifier):
     X, y = with_missing_modalities()
     assert same_weights(classifier, grouped)
     placed = {name: (x[~np.isnan(x).all(axis=1)], np.flatnonzero(~np.isnan(x).all(axis=1))) for name, x in X.items()}
@@ -187,7 +186,7 @@ def test_all_ways_to_say_who_has_what_train_the_same_weights(
     np.testing.assert_array_equal(expected, grouped.predict_proba(X))
 
 
-def test_garbage_in_a_missing_slot_cannot_matter(classifier: AnySubsetClassifier):
+def test_values_of_masked_samples_have_no_effect(classifier: AnySubsetClassifier):
     X, y = with_missing_modalities()
     for garbage in (np.inf, 1e300, -7.0):
         poisoned = {
@@ -201,7 +200,7 @@ def test_garbage_in_a_missing_slot_cannot_matter(classifier: AnySubsetClassifier
     assert same_weights(classifier, AnySubsetClassifier(modalities=GROUPS, **SMALL).fit(wide, y))
 
 
-def test_sequences_end_where_nan_begins_and_images_are_taken():
+def test_steps_of_nan_are_padding_and_images_are_accepted():
     generator = np.random.default_rng(1)
     sign = np.where(np.arange(24) % 2 == 0, 1.0, -1.0)
     X = {
@@ -223,10 +222,10 @@ def test_sequences_end_where_nan_begins_and_images_are_taken():
     assert sequences.predict({"audio": X["audio"][:3, :1]}).shape == (3,)
 
 
-# --------------------------------------------------------------------------------------- as scikit-learn has them
+# --------------------------------------------------------------------------------- the interface of scikit-learn
 
 
-def test_a_clone_has_the_parameters_and_learns_the_same(classifier: AnySubsetClassifier):
+def test_a_clone_has_the_same_parameters_and_learns_the_same(classifier: AnySubsetClassifier):
     copied = clone(classifier)
     assert copied.get_params() == classifier.get_params()
     with pytest.raises(NotFittedError):
@@ -237,19 +236,19 @@ def test_a_clone_has_the_parameters_and_learns_the_same(classifier: AnySubsetCla
         copied.set_params(depth=3)
 
 
-def test_a_trained_one_is_pickled_and_copied(classifier: AnySubsetClassifier):
+def test_a_trained_estimator_can_be_pickled_and_copied(classifier: AnySubsetClassifier):
     X, _ = with_missing_modalities()
     for twin in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
         np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 
-def test_a_parameter_that_is_set_later_does_not_change_what_was_learned(classifier: AnySubsetClassifier):
+def test_setting_a_parameter_does_not_change_a_trained_estimator(classifier: AnySubsetClassifier):
     X, _ = with_missing_modalities()
     twin = copy.deepcopy(classifier).set_params(method="ensemble", width=8)
     np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 
-def test_a_grid_is_searched_on_one_array():
+def test_grid_search_works_on_an_array():
     X, y = with_missing_modalities()
     search = GridSearchCV(
         AnySubsetClassifier(modalities=GROUPS, **{**SMALL, "steps": 10}),
@@ -263,17 +262,17 @@ def test_a_grid_is_searched_on_one_array():
     assert search.best_estimator_.n_features_in_ == 5
 
 
-def test_training_anew_forgets_what_was_learned_before():
+def test_a_second_training_replaces_the_first():
     X, y = with_missing_modalities()
     model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(separable()[0]["blood"], y)
-    assert model.modalities_ == ("features",)
+    assert model.modalities_ == ("X",)
     assert model.n_features_in_ == 3
     model.fit(X, y)
     assert model.modalities_ == ("blood", "scan")
     assert not hasattr(model, "n_features_in_")
 
 
-def test_a_training_that_is_refused_leaves_nothing_learned(classifier: AnySubsetClassifier):
+def test_after_a_refused_training_the_estimator_is_not_fitted(classifier: AnySubsetClassifier):
     X, y = separable()
     for model in (AnySubsetClassifier(**SMALL), copy.deepcopy(classifier)):
         with pytest.raises(InputError, match="blood is NaN in part"):
@@ -282,13 +281,11 @@ def test_a_training_that_is_refused_leaves_nothing_learned(classifier: AnySubset
             model.predict(X)
 
 
-def test_training_draws_from_no_generator_of_others_and_leaves_no_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_training_changes_no_global_random_state_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
     inside = estimators.train
-    monkeypatch.setattr(estimators, "train", lambda *given: (seen.append(list(tmp_path.iterdir())), inside(*given))[1])
+    monkeypatch.setattr(estimators, "train", lambda *args: (seen.append(list(tmp_path.iterdir())), inside(*args))[1])
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_missing_modalities())
     model.predict(with_missing_modalities()[0])
@@ -308,24 +305,24 @@ def tiny(target: list[int] | list[float]) -> Table:
     return Table(tuple(map(str, range(len(target)))), inputs, numbers)
 
 
-def test_a_share_of_every_class_is_held_out():
-    # By hand: a quarter of 8, and of 4; of 2 one; a class of one is trained on.
+def test_a_fraction_of_every_class_is_held_out():
+    # By hand: a quarter of 8, a quarter of 4, one of 2; a class of one sample is for training.
     target = [0] * 8 + [1] * 4 + [2] * 2 + [3]
-    splits = estimators.held_out(tiny(target), 0.25, seed=0)
+    splits = hold_out(tiny(target), 0.25, seed=0)
     assert np.bincount([target[int(sample)] for sample in splits["val"]], minlength=4).tolist() == [2, 1, 1, 0]
     assert sorted([*splits["train"], *splits["val"]], key=int) == [str(number) for number in range(15)]
-    assert splits != estimators.held_out(tiny(target), 0.25, seed=1)
-    assert estimators.held_out(tiny(target), 0.0, seed=0) == {"train": tuple(map(str, range(15)))}
+    assert splits != hold_out(tiny(target), 0.25, seed=1)
+    assert hold_out(tiny(target), 0.0, seed=0) == {"train": tuple(map(str, range(15)))}
 
 
-def test_a_share_of_every_third_of_the_numbers_is_held_out():
+def test_a_fraction_of_every_tercile_is_held_out():
     target = [float(number) for number in range(12)]
-    held = estimators.held_out(tiny(target), 0.25, seed=0)["val"]
+    held = hold_out(tiny(target), 0.25, seed=0)["val"]
     assert sorted(int(sample) // 4 for sample in held) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
-def test_the_best_weights_on_validation_are_kept_or_the_last_ones(fraction: float, monkeypatch: pytest.MonkeyPatch):
+def test_validation_selects_the_best_weights(fraction: float, monkeypatch: pytest.MonkeyPatch):
     trained = {}
     inside = estimators.train
 
@@ -336,7 +333,7 @@ def test_the_best_weights_on_validation_are_kept_or_the_last_ones(fraction: floa
 
     monkeypatch.setattr(estimators, "train", spy)
     X, _ = separable()
-    y = np.random.default_rng(3).integers(0, 2, N)  # Nothing but noise to learn: the sooner, the better.
+    y = np.random.default_rng(3).integers(0, 2, N)  # Only noise to learn, so that validation selects an early step.
     model = AnySubsetClassifier(validation_fraction=fraction, **{**SMALL, "lr": 0.1}).fit(X, y)
     last = all(torch.equal(trained["last"][name], weight) for name, weight in model.weights_.items())
     assert last == (fraction == 0)
@@ -405,10 +402,10 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), TRAINING, ids=[message for _, message in TRAINING])
-def test_what_cannot_be_trained_on_is_refused_in_one_line(given: dict[Any, Any], message: str):
+@pytest.mark.parametrize(("X", "message"), TRAINING, ids=[message for _, message in TRAINING])
+def test_wrong_training_input_is_refused_in_one_line(X: dict[Any, Any], message: str):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
-        AnySubsetClassifier(**SMALL).fit(given, separable()[1])
+        AnySubsetClassifier(**SMALL).fit(X, separable()[1])
     assert "\n" not in str(refused.value)
 
 
@@ -438,11 +435,13 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_too_few_samples_to_validate_on_are_refused():
     X = {"a": np.array([[1.0], [2.0]])}
-    with pytest.raises(InputError, match=r"2 samples cannot be shared out .* set validation_fraction to 0"):
+    with pytest.raises(
+        InputError, match=r"2 samples cannot be split into training and validation: set validation_fraction to 0"
+    ):
         AnySubsetClassifier(**SMALL).fit(X, [0, 1])
     assert AnySubsetClassifier(validation_fraction=0, **SMALL).fit(X, [0, 1]).predict(X).tolist() == [0, 1]
     scarce = {"a": np.ones((4, 1)), "b": (np.ones((1, 1)), [0])}
-    drawn = [seed for seed in range(8) if "0" in estimators.held_out(tiny([0, 0, 1, 1]), 0.5, seed)["val"]]
+    drawn = [seed for seed in range(8) if "0" in hold_out(tiny([0, 0, 1, 1]), 0.5, seed)["val"]]
     assert 0 < len(drawn) < 8
     lost = 0
     for seed in range(8):
@@ -482,7 +481,7 @@ def test_wrong_columns_are_refused_in_one_line(modalities: Any, message: str):
     assert "\n" not in str(refused.value)
 
 
-ANSWERING = [
+PREDICTION = [
     ({"lung": np.ones((2, 3))}, "Unknown modality 'lung'"),
     ({"blood": np.ones((2, 4))}, "blood is of kind vector and size 4; the run was trained on kind vector and size 3"),
     ({"blood": np.ones((2, 5, 3))}, "blood is of kind sequence and size 3"),
@@ -492,18 +491,18 @@ ANSWERING = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), ANSWERING, ids=[message for _, message in ANSWERING])
-def test_what_cannot_be_answered_from_is_refused_in_one_line(given: Any, message: str, classifier: AnySubsetClassifier):
+@pytest.mark.parametrize(("X", "message"), PREDICTION, ids=[message for _, message in PREDICTION])
+def test_input_that_does_not_fit_the_training_is_refused_in_one_line(
+    X: Any, message: str, classifier: AnySubsetClassifier
+):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
-        classifier.predict(given)
+        classifier.predict(X)
     assert "\n" not in str(refused.value)
 
 
-def test_nan_in_one_modality_is_refused_with_what_would_do():
+def test_nan_in_a_single_modality_is_refused_with_a_remedy():
     X, y = separable()
-    with pytest.raises(
-        InputError, match=r"^features is NaN .* or group the columns with modalities=, so that"
-    ) as refused:
+    with pytest.raises(InputError, match=r"^X is NaN .* or group the columns with modalities=, so that") as refused:
         AnySubsetClassifier(**SMALL).fit(np.where(X["blood"] > 2, np.nan, X["blood"]), y)
     assert "\n" not in str(refused.value)
 
@@ -520,7 +519,7 @@ def test_an_array_of_another_width_is_refused_in_one_line(grouped: AnySubsetClas
 
 
 def frame(X: dict[str, np.ndarray]) -> Any:
-    """Columns b0 b1 b2 and s0 s1, and two that are none of theirs."""
+    """Columns b0 b1 b2 and s0 s1, and two that belong to no modality."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
     columns = {f"{name[0]}{number}": x[:, number] for name, x in X.items() for number in range(x.shape[1])}
     length = len(next(iter(columns.values())))
@@ -537,13 +536,13 @@ def test_a_frame_trains_the_same_weights(classifier: AnySubsetClassifier):
     assert list(model.feature_names_in_) == ["b0", "b1", "b2", "s0", "s1"]
     assert model.n_features_in_ == 5
     np.testing.assert_array_equal(model.predict_proba(frame(X)), classifier.predict_proba(X))
-    by_place = AnySubsetClassifier(modalities={"blood": slice(1, 4), "scan": [4, 5]}, **SMALL).fit(frame(X), y)
-    assert same_weights(classifier, by_place)
+    by_number = AnySubsetClassifier(modalities={"blood": slice(1, 4), "scan": [4, 5]}, **SMALL).fit(frame(X), y)
+    assert same_weights(classifier, by_number)
     shuffled = frame(X)[["s1", "b2", "s0", "b0", "b1"]]
     np.testing.assert_array_equal(model.predict_proba(shuffled), classifier.predict_proba(X))
 
 
-def test_a_frame_without_the_columns_of_a_modality_is_answered_from(classifier: AnySubsetClassifier):
+def test_a_frame_may_lack_all_columns_of_a_modality(classifier: AnySubsetClassifier):
     X, y = with_missing_modalities()
     model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)
     complete, _ = separable()
@@ -564,7 +563,7 @@ def test_a_column_that_a_frame_lacks_is_refused_in_training():
         AnySubsetClassifier(modalities={**NAMED, "scan": ["s0", "b0"]}, **SMALL).fit(frame(X), y)
 
 
-def test_a_frame_without_groups_is_one_modality_with_its_names():
+def test_a_frame_without_modalities_is_a_single_modality_with_its_column_names():
     X, y = separable()
     table = frame({"blood": X["blood"]})[["b0", "b1", "b2"]]
     model = AnySubsetClassifier(**SMALL).fit(table, y)

@@ -1,15 +1,16 @@
-"""Wrong input: what came, and what would do, in one line."""
+"""Errors about wrong input: one line that says what came and what is expected."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """The input is wrong, not the program: shown as one line, and the command exits with code 2."""
+    """Wrong input rather than a fault of the program: a command prints it as one line and exits with code 2."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """The error for a name that is not among the choices, with the nearest one where there is any."""
+    """Error for a name that is not among the choices, with the most similar choice if there is one."""
     choices = [str(choice) for choice in choices]
     nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
@@ -17,5 +18,14 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, without line breaks."""
+    """Message of an exception without line breaks."""
     return " ".join(str(error).split())
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Turn a ValueError of another library into an InputError with the same message in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(one_line(error)) from error

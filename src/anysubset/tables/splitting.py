@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from anysubset.datasets.dataset import place_of
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError
 from anysubset.experiments.settings import DataSettings
-from anysubset.tables.folds import folds
+from anysubset.tables.folds import folds, strata
 from anysubset.tables.table import Table, shown, torn_groups
 
 
@@ -72,6 +74,31 @@ def validation_of(train: Table) -> tuple[str, ...]:
     raise InputError(
         f"No validation split can be drawn from {len(train)} training samples; name splits with data.splits."
     )
+
+
+def hold_out(table: Table, fraction: float, seed: int) -> Splits:
+    """Split a table into `train` and `val`, stratified by class or by tercile of the target.
+
+    Each class or tercile with two samples or more has at least one in `val`; a single sample is for training. With a
+    fraction of 0 there is no `val`.
+
+    Raises:
+        InputError: if no class or tercile has two samples.
+    """
+    if not fraction:
+        return {"train": table.ids}
+    generator, stratum_of_sample = np.random.default_rng(seed), strata(table)
+    val: set[int] = set()
+    for stratum in np.unique(stratum_of_sample).tolist():
+        members = generator.permutation(np.flatnonzero(stratum_of_sample == stratum)).tolist()
+        val.update(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
+    if not val:
+        count = f"{len(table)} sample{'s' * (len(table) > 1)}"
+        raise InputError(f"{count} cannot be split into training and validation: set validation_fraction to 0.")
+    return {
+        "train": tuple(sample for index, sample in enumerate(table.ids) if index not in val),
+        "val": tuple(sample for index, sample in enumerate(table.ids) if index in val),
+    }
 
 
 def grouped(table: Table) -> str:
