@@ -14,6 +14,7 @@ from anysubset.commands.lists import no_options
 from anysubset.datasets.table import DATASETS
 from anysubset.experiments.files import read_experiment
 from anysubset.methods.table import METHODS
+from anysubset.models.presets import PRESETS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.volumes import phantom
@@ -314,6 +315,17 @@ def test_methods_lists_every_method_with_its_options(told):
     assert len(METHODS) >= 5
     assert [name for name in METHODS if name not in out] == []
     assert "cases=None" in out
+    assert "share_cascade=False" in out
+
+
+def test_methods_lists_the_presets_with_the_defaults_of_their_options(told):
+    out = told("methods")
+    assert [preset for preset in PRESETS if preset not in out] == []
+    assert "layers=4" in out
+    listed = json.loads(told("methods", "--json"))
+    assert [row["method"] for row in listed["methods"]] == list(METHODS)
+    (unet,) = [row for row in listed["presets"] if row["preset"] == "unet"]
+    assert unet["options"] == {"width": 0.5, "stem": False}
 
 
 def test_datasets_lists_every_dataset(told):
@@ -324,7 +336,7 @@ def test_datasets_lists_every_dataset(told):
 
 def test_doctor_checks_the_mathematics(told):
     out = told("doctor")
-    assert "as it should be" in out
+    assert "correct" in out
     assert __version__ in out
 
 
@@ -369,7 +381,7 @@ def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypat
     for name in ("full", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
         assert len(rows(tmp_path / "demo" / name)) == 2 * 15 * 3 * 3
-        assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name}
+        assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name, "width": 0.25}
     assert "split 'test', 2 patients" in " ".join(out.split())
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out
     assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()

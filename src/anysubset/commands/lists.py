@@ -1,6 +1,8 @@
 """`anysubset methods`, `datasets` and `doctor`: lists of what can be chosen, and a check of this machine."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import jsonargparse
 from rich.table import Table
@@ -11,7 +13,7 @@ from anysubset.system.devices import device_of
 
 
 def no_options(parser: jsonargparse.ArgumentParser) -> None:
-    """The options of a command that has none."""
+    """Add no options: the command takes none."""
 
 
 def methods_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -20,8 +22,9 @@ def methods_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def methods(options: Options) -> None:
-    """List the methods, what each is for and needs, and its options with their defaults."""
+    """List the methods and the presets of their networks, with what they are for and the defaults of their options."""
     from anysubset.methods.table import METHODS, method_options
+    from anysubset.models.presets import PRESETS
 
     rows = [
         {
@@ -35,15 +38,30 @@ def methods(options: Options) -> None:
         }
         for name, row in METHODS.items()
     ]
+    presets = [
+        {"preset": name, "what it is": preset.summary, "inputs": preset.kinds, "options": preset.options}
+        for name, preset in PRESETS.items()
+    ]
     if options.get("json"):
-        say(json.dumps(rows, indent=1))
+        say(json.dumps({"methods": rows, "presets": presets}, indent=1))
         return
-    table = Table(*rows[0], show_lines=True)
+    table = Table(*list(rows[0])[:-1], show_lines=True)
+    table.add_column("options", no_wrap=True)
     for row in rows:
-        defaults = "\n".join(f"{option}={value}" for option, value in method_options(str(row["method"])).items())
         complete = "yes" if row["needs complete samples"] else "no"
-        table.add_row(*(str(value) for value in list(row.values())[:4]), complete, str(row["models"]), defaults)
+        cells = (str(value) for value in list(row.values())[:4])
+        table.add_row(*cells, complete, str(row["models"]), defaults_of(method_options(str(row["method"]))))
     say(table)
+    say("Options of the network that are None here have the default of its preset (method.preset):")
+    table = Table(*presets[0], show_lines=True)
+    for name, preset in PRESETS.items():
+        table.add_row(name, preset.summary, ", ".join(preset.kinds), defaults_of(preset.options))
+    say(table)
+
+
+def defaults_of(options: Mapping[str, Any]) -> str:
+    """Options and their defaults, one a line."""
+    return "\n".join(f"{option}={value}" for option, value in options.items())
 
 
 def datasets(options: Options) -> None:
@@ -63,7 +81,7 @@ def doctor(options: Options) -> None:
     from anysubset.gradients import by_index
     from anysubset.training.run import environment
 
-    table = Table("what", "found")
+    table = Table("what", "value")
     for name, value in environment().items():
         if isinstance(value, dict):
             value = "  ".join(f"{package} {number}" for package, number in value.items())
@@ -73,7 +91,7 @@ def doctor(options: Options) -> None:
     coefficients = by_index(rows @ rows.T)
     # By hand: copies (6.4, 4.8) and (0, 0.8), so the sum is 1.06 g_1 + 7 g_2.
     right = torch.allclose(coefficients, torch.tensor([1.06, 7.0], dtype=torch.float64))
-    table.add_row("GMD on a pair worked out by hand", "as it should be" if right else f"WRONG: {coefficients.tolist()}")
+    table.add_row("GMD on a pair worked out by hand", "correct" if right else f"WRONG: {coefficients.tolist()}")
     say(table)
     if not right:
         raise RuntimeError("GMD computes wrong coefficients on this machine.")
