@@ -70,7 +70,7 @@ def test_a_run_is_resumed_and_not_overwritten(trained_table: Path, tmp_path: Pat
     experiment = trained_table.with_name("tiny.yaml")
     with stopped_before(3), pytest.raises(KeyboardInterrupt):
         anysubset.fit(experiment, run=tmp_path / "run")
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already holds a run"):
         anysubset.fit(experiment, run=tmp_path / "run")
     anysubset.fit(experiment, run=tmp_path / "run", resume=True)
     assert same_bits(tmp_path / "run", trained_table)

@@ -298,7 +298,7 @@ FAULTS = [
     Fault("a missing run folder", nothing, "evaluate {new}", ("no run folder", "anysubset fit")),
     Fault("a missing run folder at prediction", nothing, "predict {new} {patients}/phantom_003", ("no run folder",)),
     Fault("a file for a run folder", nothing, "fit {experiment} --run {experiment}", ("tiny.yaml", "folder")),
-    Fault("a folder that holds a run", nothing, "fit {experiment} --run {run}", ("holds a run already", "--resume")),
+    Fault("a folder that holds a run", nothing, "fit {experiment} --run {run}", ("already holds a run", "--resume")),
     Fault("a run folder in use", held, "fit {experiment} --run {run} --resume", ("in use by another process",)),
     Fault(
         "a run of another experiment",

@@ -13,8 +13,8 @@ from anysubset import cli
 from anysubset.evaluation.slices import cut
 from anysubset.report.pictures import Cut, as_uri
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.dataset import WholeVolume
 from anysubset.volumes.preprocessing import Box
+from anysubset.volumes.whole_volume import WholeVolume
 
 TASK = Segmentation(("t1",), {"WT": (1,)}, (2, 2))
 

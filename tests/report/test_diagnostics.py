@@ -27,7 +27,7 @@ from anysubset.report.diagnostics import (
     summary,
     training_summary,
 )
-from anysubset.training.run import DecouplingLog, Decouplings
+from anysubset.training.decoupling_log import DecouplingLog, Decouplings
 
 Rows = Mapping[str, tuple[float, ...]]
 PAIR = {"a": (1.0, 0.0), "b": (-1.0, 1.0)}

@@ -12,7 +12,7 @@ from anysubset import cli
 from anysubset.gradients import Decoupling
 from anysubset.scenarios import all_scenarios
 from anysubset.system import tensor_file
-from anysubset.training.run import DecouplingLog
+from anysubset.training.decoupling_log import DecouplingLog
 
 A, B, AB = ("a",), ("b",), ("a", "b")
 # By hand, of gmd in per cent: a 50, b 30, both 80, so all 53.3.

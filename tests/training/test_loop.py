@@ -26,8 +26,9 @@ from anysubset.system import tensor_file
 from anysubset.system.run_folder import read_record
 from anysubset.training import loop as training
 from anysubset.training.checkpoint import Progress, State
+from anysubset.training.decoupling_log import Decouplings
 from anysubset.training.loop import COUNTED, StageTraining, lay_out, train, train_step
-from anysubset.training.run import Decouplings, Run
+from anysubset.training.run import Run
 from anysubset.volumes.phantom import write_phantoms
 
 # The methods on the network of the task; tests/methods/test_contract.py asks the same of all.

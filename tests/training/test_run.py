@@ -17,7 +17,8 @@ from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Decoupling
 from anysubset.system import tensor_file
 from anysubset.system.run_folder import RunFolder
-from anysubset.training.run import DecouplingLog, Run, check_same
+from anysubset.training.decoupling_log import DecouplingLog
+from anysubset.training.run import Run, check_same
 
 HOLD = """
 import sys, time
@@ -81,7 +82,7 @@ def test_the_lock_is_given_back_when_the_run_is_left_or_refused(tmp_path):
     run.begin(0)
     run.__exit__(RuntimeError, RuntimeError("a fault"), None)
     for _ in range(2):
-        assert "holds a run already" in fault(tmp_path, Experiment())
+        assert "already holds a run" in fault(tmp_path, Experiment())
     begun(tmp_path, resume=True)
 
 
@@ -103,7 +104,7 @@ def test_a_run_writes_what_it_is_when_it_begins(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused_unless_it_is_resumed(tmp_path):
     begun(tmp_path)
     line = fault(tmp_path, Experiment())
-    assert f"{tmp_path} holds a run already. Add --resume" in line
+    assert f"{tmp_path} already holds a run. Add --resume" in line
     begun(tmp_path, resume=True)
 
 

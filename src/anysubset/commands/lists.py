@@ -79,7 +79,7 @@ def doctor(options: Options) -> None:
     import torch
 
     from anysubset.gradients import by_index
-    from anysubset.training.run import environment
+    from anysubset.training.environment import environment
 
     table = Table("what", "value")
     for name, value in environment().items():

@@ -12,8 +12,9 @@ from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.dataset import Volumes, VolumeSet, segmentation_task
+from anysubset.volumes.dataset import Volumes
 from anysubset.volumes.patients import BRATS
+from anysubset.volumes.task import VolumeSet, segmentation_task
 
 DATASETS: dict[str, VolumeSet | TableSet] = {
     "volumes": VolumeSet("any patients; name data.modalities and data.regions yourself"),

@@ -8,7 +8,8 @@ import torch
 from anysubset.methods.method import Method
 from anysubset.report.pictures import Cut
 from anysubset.scenarios import Scenario
-from anysubset.volumes.dataset import Volumes, WholeVolume
+from anysubset.volumes.dataset import Volumes
+from anysubset.volumes.whole_volume import WholeVolume
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from anysubset.gradients import GMD
 from anysubset.methods.cases import CaseMethod, call_directly
 from anysubset.methods.method import Method, Step
 from anysubset.scenarios import Scenario, scenario_name
-from anysubset.training.run import Decouplings
+from anysubset.training.decoupling_log import Decouplings
 
 LATE = 1e9  # Epochs: a loss that is phased in over the first epochs is fully in.
 

@@ -1,94 +1,34 @@
 """Data set of volumes: from patient folders to training batches and whole volumes, for the segmentation task.
 
-All files are read and checked before the first step. The random numbers of a training patch depend on the seed and on
-the number of the patch in the run, not on earlier draws: a resumed run and one with more workers see the same patches.
+All files are read and checked before the first step.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from monai.data import get_track_meta, set_track_meta
-from monai.transforms import Compose
-from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from anysubset.batches import Batch, collate
-from anysubset.datasets.dataset import Dataset, Sample, Unit, complete_only, place_of
+from anysubset.datasets.dataset import Dataset, Unit, complete_only, place_of
 from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.settings import DataSettings
 from anysubset.scenarios import Scenario, all_scenarios
-from anysubset.scoring.scores import Score
-from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
-from anysubset.system import processes, tensor_file
+from anysubset.system import processes
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.augmentation import patches
+from anysubset.volumes.cache import load_prepared, save_prepared
 from anysubset.volumes.patients import Patient, find_patients
-from anysubset.volumes.preprocessing import Box, Prepared, around, paste, prepare
+from anysubset.volumes.preprocessing import Box, Prepared, around, prepare
 from anysubset.volumes.reading import read_patient
+from anysubset.volumes.training_patches import TrainingPatches
+from anysubset.volumes.whole_volume import WholeVolume, whole_volume
 
 PREPARATION = 1  # Version: increase it with every change of the preparation, so that cached patients are renewed.
-
-
-@dataclass(frozen=True)
-class VolumeSet:
-    """A public data set: summary, modalities in the order of tables, and regions, outer ones first."""
-
-    summary: str
-    modalities: tuple[str, ...] = ()
-    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    skull_stripped: bool = True
-
-    @property
-    def asked(self) -> str:
-        """Regions and their labels, in one line."""
-        return "  ".join(f"{region} {list(labels)}" for region, labels in self.regions)
-
-
-@dataclass(frozen=True)
-class WholeVolume(Sample):
-    """One whole patient, with the scenarios whose modalities have the same foreground.
-
-    inputs: (1, 1, x, y, z) for every modality, cropped to `box`, that foreground.
-    target: (regions, X, Y, Z) bool, not cropped.
-    spacing: size of a voxel in mm.
-    """
-
-    ids: tuple[str, ...]
-    inputs: dict[str, Tensor]
-    scenarios: list[Scenario]
-    target: Tensor
-    box: Box
-    spacing: tuple[float, ...]
-    task: Segmentation
-
-    def whole(self, logits: Tensor) -> Tensor:
-        """Prediction on the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool."""
-        return paste(self.task.prediction(logits)[0], self.box, self.target.shape[1:])
-
-    def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
-        """Dice of the prediction on the whole volume, by region.
-
-        `thorough` adds `hd95` in mm, which takes longer than the network, and `ece`, the calibration error inside the
-        box, since nothing is predicted outside.
-        """
-        predicted = self.whole(logits)
-        values = {"dice": dice(predicted, self.target)}
-        if thorough:
-            values["hd95"] = hd95(predicted, self.target, self.spacing)
-            values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
-        return [
-            Score(scenario, self.ids[0], metric, region, value)
-            for metric, numbers in values.items()
-            for region, value in zip(self.task.regions, numbers.tolist(), strict=True)
-        ]
 
 
 class Volumes(Dataset):
@@ -235,7 +175,7 @@ class Volumes(Dataset):
         check_unit(unit)
         processes.check_shares(batch, parts)
         self.prepare(split)
-        dataset = Patches(self, split, seed)
+        dataset = TrainingPatches(self.prepared, self.ids(split), self.task.patch, self.data.augment, seed)
         shares = [list(processes.share(dataset.keys(step * batch, (step + 1) * batch))) for step in range(first, last)]
         yield from DataLoader(
             dataset,
@@ -275,133 +215,7 @@ class Volumes(Dataset):
                     box = around(patient.boxes[name] for name in scenario)
                     boxes.setdefault(box, []).append(scenario)
             for box, scenarios in boxes.items():
-                yield sample(patient, box, scenarios, self.task)
-
-
-def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet) -> Segmentation:
-    """Task of the settings; modalities and regions that they do not name are those of the public data set.
-
-    Raises InputError if neither names them, or the task refuses a setting.
-    """
-    regions = dict(public.regions)
-    if data.regions is not None:
-        regions = {name: tuple(labels) for name, labels in data.regions.items()}
-    modalities = public.modalities if data.modalities is None else tuple(data.modalities)
-    if not modalities or not regions:
-        raise InputError(
-            f"Dataset {data.name!r} needs data.modalities and data.regions; `anysubset inspect {data.root}` shows them."
-        )
-    return Segmentation(
-        modalities=modalities,
-        regions=regions,
-        skull_stripped=public.skull_stripped if data.skull_stripped is None else data.skull_stripped,
-        patch=tuple(task.patch),
-        pool=task.pool,
-        cross_entropy=task.cross_entropy,
-        overlap=task.overlap,
-        window=task.window,
-        mirror=task.mirror,
-    )
-
-
-def sample(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
-    """Crop the modalities of some scenarios to a box within the patient's foreground."""
-    if patient.target is None:
-        raise InputError(f"Patient {patient.id!r} has no label.")
-    needed = {name for scenario in scenarios for name in scenario}
-    image = box.within(patient.box).of(patient.image)
-    inputs = {
-        name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
-    }
-    return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task)
-
-
-Key = tuple[int, int]
-Item = tuple[dict[str, Tensor], Tensor, str]
-
-
-class Patches(TorchDataset[Item]):
-    """Augmented patches of the patients of a split; a key is (index of the patient, number of the patch)."""
-
-    def __init__(self, volumes: Volumes, split: str, seed: int) -> None:
-        self.volumes = volumes
-        self.ids = volumes.ids(split)
-        self.seed = seed
-        self.share = volumes.data.augment.foreground
-        self.anywhere = patches(volumes.task.patch, volumes.data.augment, centred=False)
-        self.centred = patches(volumes.task.patch, volumes.data.augment, centred=True)
-
-    def keys(self, first: int, last: int) -> list[Key]:
-        """Keys of patches `first` up to, but not including, `last`: every patient once an epoch, in random order."""
-        keys = []
-        for number in range(first, last):
-            epoch, position = divmod(number, len(self.ids))
-            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.ids))
-            keys.append((int(order[position]), number))
-        return keys
-
-    def __getitem__(self, key: Key) -> Item:
-        index, number = key
-        patient = self.volumes.prepared(self.ids[index])
-        if patient.target is None:
-            raise InputError(f"Patient {patient.id!r} has no label.")
-        whole = {"image": patient.image, "target": patient.box.of(patient.target).to(torch.uint8)}
-        inside = whole["target"].any(dim=0, keepdim=True)
-        transform = self.anywhere
-        # MONAI needs voxels inside and outside the regions to choose centres from.
-        if self.share > 0 and inside.any() and not inside.all():
-            transform = self.centred
-            whole["centres"] = inside.to(torch.uint8)
-        transform.set_random_state(int(np.random.default_rng([self.seed, 1, number]).integers(2**32)))
-        patch = untracked(transform, whole)
-        image, target = patch["image"].contiguous(), patch["target"].contiguous()
-        inputs = {name: image[i : i + 1].float() for i, name in enumerate(patient.modalities)}
-        return inputs, target > 0, patient.id
-
-
-def untracked(transform: Compose, item: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Transform an item without MONAI's record of transforms in every tensor, which takes half of the time."""
-    before = get_track_meta()
-    set_track_meta(False)
-    try:
-        transformed = transform(item)
-    finally:
-        set_track_meta(before)
-    # MONAI returns a list if a transform can return several crops.
-    first: dict[str, Tensor] = transformed[0] if isinstance(transformed, list) else transformed
-    return first
-
-
-# ------------------------------------------------------------------------------------------- cache on disk
-
-
-def save_prepared(patient: Prepared, path: Path) -> None:
-    """Write a prepared patient to a file, whole or not at all."""
-    tensors = {"image": patient.image}
-    if patient.target is not None:
-        tensors["target"] = patient.target
-    facts = {
-        "id": patient.id,
-        "modalities": patient.modalities,
-        "boxes": {name: [box.start, box.stop] for name, box in patient.boxes.items()},
-        "shape": patient.shape,
-        "spacing": patient.spacing,
-    }
-    tensor_file.save(path, tensors, facts)
-
-
-def load_prepared(path: Path) -> Prepared:
-    """Read a patient that `save_prepared` wrote."""
-    tensors, facts = tensor_file.load(path)
-    return Prepared(
-        id=facts["id"],
-        modalities=tuple(facts["modalities"]),
-        image=tensors["image"],
-        target=tensors.get("target"),
-        boxes={name: Box(tuple(start), tuple(stop)) for name, (start, stop) in facts["boxes"].items()},
-        shape=tuple(facts["shape"]),
-        spacing=tuple(facts["spacing"]),
-    )
+                yield whole_volume(patient, box, scenarios, self.task)
 
 
 def check_unit(unit: Unit) -> None:

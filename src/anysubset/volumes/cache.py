@@ -1,0 +1,35 @@
+"""Prepared patients as files, for `data.cache`."""
+
+from pathlib import Path
+
+from anysubset.system import tensor_file
+from anysubset.volumes.preprocessing import Box, Prepared
+
+
+def save_prepared(patient: Prepared, path: Path) -> None:
+    """Write a prepared patient to a file, whole or not at all."""
+    tensors = {"image": patient.image}
+    if patient.target is not None:
+        tensors["target"] = patient.target
+    facts = {
+        "id": patient.id,
+        "modalities": patient.modalities,
+        "boxes": {name: [box.start, box.stop] for name, box in patient.boxes.items()},
+        "shape": patient.shape,
+        "spacing": patient.spacing,
+    }
+    tensor_file.save(path, tensors, facts)
+
+
+def load_prepared(path: Path) -> Prepared:
+    """Read a patient that `save_prepared` wrote."""
+    tensors, facts = tensor_file.load(path)
+    return Prepared(
+        id=facts["id"],
+        modalities=tuple(facts["modalities"]),
+        image=tensors["image"],
+        target=tensors.get("target"),
+        boxes={name: Box(tuple(start), tuple(stop)) for name, (start, stop) in facts["boxes"].items()},
+        shape=tuple(facts["shape"]),
+        spacing=tuple(facts["spacing"]),
+    )

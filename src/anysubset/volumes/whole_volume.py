@@ -1,0 +1,64 @@
+"""One whole patient as a sample that can be scored."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from anysubset.datasets.dataset import Sample
+from anysubset.errors import InputError
+from anysubset.scenarios import Scenario
+from anysubset.scoring.scores import Score
+from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.preprocessing import Box, Prepared, paste
+
+
+@dataclass(frozen=True)
+class WholeVolume(Sample):
+    """One whole patient, with the scenarios whose modalities have the same foreground.
+
+    inputs: (1, 1, x, y, z) for every modality, cropped to `box`, that foreground.
+    target: (regions, X, Y, Z) bool, not cropped.
+    spacing: size of a voxel in mm.
+    """
+
+    ids: tuple[str, ...]
+    inputs: dict[str, Tensor]
+    scenarios: list[Scenario]
+    target: Tensor
+    box: Box
+    spacing: tuple[float, ...]
+    task: Segmentation
+
+    def whole(self, logits: Tensor) -> Tensor:
+        """Prediction on the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool."""
+        return paste(self.task.prediction(logits)[0], self.box, self.target.shape[1:])
+
+    def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
+        """Dice of the prediction on the whole volume, by region.
+
+        `thorough` adds `hd95` in mm, which takes longer than the network, and `ece`, the calibration error inside the
+        box, since nothing is predicted outside.
+        """
+        predicted = self.whole(logits)
+        values = {"dice": dice(predicted, self.target)}
+        if thorough:
+            values["hd95"] = hd95(predicted, self.target, self.spacing)
+            values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
+        return [
+            Score(scenario, self.ids[0], metric, region, value)
+            for metric, numbers in values.items()
+            for region, value in zip(self.task.regions, numbers.tolist(), strict=True)
+        ]
+
+
+def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
+    """Crop the modalities of some scenarios to a box within the patient's foreground."""
+    if patient.target is None:
+        raise InputError(f"Patient {patient.id!r} has no label.")
+    needed = {name for scenario in scenarios for name in scenario}
+    image = box.within(patient.box).of(patient.image)
+    inputs = {
+        name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
+    }
+    return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task)
