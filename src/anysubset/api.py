@@ -405,7 +405,7 @@ def evaluate(
     from anysubset.datasets.table import create_dataset
     from anysubset.evaluation.availability import write_availability
     from anysubset.evaluation.every_scenario import evaluate as evaluate_method
-    from anysubset.evaluation.random_missingness import draw_masks, under_masks, write_masks
+    from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
     from anysubset.scoring.scores import write_scores
     from anysubset.system import processes
     from anysubset.system.run_folder import RunFolder
@@ -423,13 +423,13 @@ def evaluate(
             "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
             "whole groups: leave out --rate."
         )
-    masks = draw_masks(dataset, split, rates, seed)
+    draws = draw_missingness(dataset, split, rates, seed)
     dataset.prepare(split)
     share = len(processes.share(dataset.ids(split)))
     scores = evaluate_method(
         trained.method, dataset, split, progress=lambda samples: progress(samples, "Scoring", share)
     )
-    random = under_masks(scores, masks, dataset)
+    random = scores_of_draws(scores, draws, dataset)
     facts = {
         "run": folder.name,
         "method": experiment.method["name"],
@@ -441,7 +441,7 @@ def evaluate(
     if processes.rank() == 0:
         if root is None:
             write_availability(RunFolder(folder).availability, dataset)
-        write_masks(folder / "missingness", masks, dataset, split, seed)
+        write_draws(folder / "missingness", draws, dataset, split, seed)
         write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
     return Evaluation(scores, random, experiment.recipe, dataset)
 
@@ -676,7 +676,7 @@ def write_report(
         raise InputError("Several folders were given: say with --output which file to write.")
     file = Path(output) if output is not None else paths[0] / "report.html"
     if not file.parent.is_dir():
-        raise InputError(f"{file} lies in a folder that is not there.")
+        raise InputError(f"{file} cannot be written: the folder {file.parent} does not exist.")
     groups = scored_runs(paths, split, report)
     galleries = {group.first.dataset: gallery_of(group, split) for group in groups} if images else {}
     text = page(groups, galleries=galleries, metric=metric, region=region, reference=reference)

@@ -270,7 +270,7 @@ def test_inspect_draws_splits_where_there_are_none(capsys, phantoms, tmp_path):
     assert cli.main(["inspect", str(patients), "--json", "--write", str(written)]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["splits"] == {}
-    assert "no splits lie beside the patients" in err
+    assert "the patients have no splits, so these were drawn" in err
     experiment = read_experiment(written)
     splits = json.loads(Path(experiment.data.splits).read_text())
     # By hand: of 8 patients a tenth is 1, a fifth is 2, and 5 are left to train.
@@ -298,7 +298,7 @@ def test_inspect_draws_splits_that_keep_groups_together(capsys, phantoms, tmp_pa
 def test_inspect_does_not_write_over_a_file(capsys, phantoms, tmp_path):
     (tmp_path / "data.yaml").write_text("precious: 1\n")
     assert cli.main(["inspect", str(phantoms), "--write", str(tmp_path / "data.yaml")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "data.yaml").read_text() == "precious: 1\n"
 
 
@@ -306,7 +306,8 @@ def test_inspect_looks_where_it_is_to_write_before_it_reads(capsys, phantoms, tm
     written = tmp_path / "nowhere" / "data.yaml"
     for data in (phantoms, tmp_path / "not looked for"):
         assert cli.main(["inspect", str(data), "--write", str(written)]) == 2
-        assert capsys.readouterr() == ("", f"anysubset: {written} lies in a folder that is not there.\n")
+        message = f"{written} cannot be written: the folder {written.parent} does not exist."
+        assert capsys.readouterr() == ("", f"anysubset: {message}\n")
     assert list(tmp_path.iterdir()) == []
 
 

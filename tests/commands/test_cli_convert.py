@@ -71,11 +71,11 @@ def test_groups_by_a_pattern_of_ids_are_converted(told, tmp_path):
 def test_what_cannot_be_converted_is_refused_and_leaves_nothing(refused, utterances, tmp_path):
     taken = tmp_path / "taken.npz"
     taken.write_bytes(b"mine")
-    assert "taken.npz is there already; choose another name" in refused("convert", utterances, "--output", taken)
+    assert "taken.npz exists already; choose another name" in refused("convert", utterances, "--output", taken)
     assert taken.read_bytes() == b"mine"
     assert "not 'new.csv'" in refused("convert", utterances, "--output", tmp_path / "new.csv")
     new = tmp_path / "new.npz"
-    assert "folder that is not there" in refused("convert", utterances, "--output", tmp_path / "none" / "new.npz")
+    assert "none does not exist" in refused("convert", utterances, "--output", tmp_path / "none" / "new.npz")
     assert "cannot be read" in refused("convert", tmp_path / "none.npz", "--output", new)
     assert "clean='zero'" in refused("convert", pickled(tmp_path / "mosi.pkl"), "--output", new)
     assert "has no array 'z'" in refused("convert", utterances, "--output", new, "--reading.target", "z")

@@ -53,7 +53,7 @@ def test_ampute_takes_away_as_it_is_told(told, table, tmp_path, way, scenarios):
     assert list(left) == [f"train_00{number // 8}/{number % 8}" for number in range(40)]
     assert {"+".join(names) for names in left.values()} == scenarios
     gone = 120 - sum(map(len, left.values()))
-    assert f"{gone} of 120 modalities are taken away ({gone / 120:.1%})" in out
+    assert f"{gone} of 120 modalities removed ({gone / 120:.1%})" in out
     assert {row[0] for row in table_below(out, ["scenario", "before", "after"])} == scenarios | {"text+audio+vision"}
     about = json.loads((tmp_path / "missingness.json").read_text())
     assert (about["seed"], about["split"], about["missing"]) == (0, "train", pytest.approx(gone / 120, abs=1e-4))
@@ -79,8 +79,8 @@ def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "none came"),
-        (("--rate", 0.1, "--monotone", 0.1), "--rate and --monotone came"),
+        ((), "--monotone R, not none."),
+        (("--rate", 0.1, "--monotone", 0.1), "--monotone R, not --rate and --monotone."),
         (("--rate", 1.5), "between 0 and 1; this is 1.5"),
         (("--absent", "sound"), "Unknown modality 'sound'"),
         (("--absent", "text", "audio", "vision"), "these would have none"),
@@ -104,8 +104,8 @@ def test_ampute_refuses_what_it_cannot_do(capsys, table, tmp_path, options, word
 def test_ampute_writes_over_nothing_and_makes_no_folder(capsys, table, tmp_path):
     (tmp_path / "missingness.json").write_text("mine")
     for output, words in (
-        ("missingness.json", "is there already"),
-        ("gone/missingness.json", "a folder that is not there"),
+        ("missingness.json", "exists already"),
+        ("gone/missingness.json", "/gone does not exist"),
     ):
         assert cli.main(["ampute", str(table), "--output", str(tmp_path / output), "--rate", "0.1"]) == 2
         assert words in capsys.readouterr().err
@@ -185,7 +185,7 @@ def test_random_missing_of_a_table_has_metrics_over_the_set(told, table, tmp_pat
 
 def test_rates_that_are_none_are_refused_before_anything_is_scored(capsys, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    for rates, words in ((["1.5"], "between 0 and 1"), (["0.8", "0.9"], "hold the rate of random:0.75 twice")):
+    for rates, words in ((["1.5"], "between 0 and 1"), (["0.8", "0.9"], "give random:0.75 twice")):
         assert cli.main(["evaluate", str(run), "--rate", *rates]) == 2
         assert words in capsys.readouterr().err
     assert not (run / "scores.csv").exists()

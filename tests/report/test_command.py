@@ -84,13 +84,13 @@ def test_a_table_of_the_paper(compare, runs: Path):
     ("arguments", "message"),
     [
         (["--format", "pdf"], "Unknown format 'pdf'. Choose from: terminal, markdown, latex."),
-        (["--output", "nowhere/table.md"], "nowhere/table.md lies in a folder that is not there."),
-        (["--published"], "--published stands beside a table of the paper: add --paper 1 to 5."),
+        (["--output", "nowhere/table.md"], "nowhere/table.md cannot be written: the folder nowhere does not exist."),
+        (["--published"], "--published needs a table of the paper: add --paper 1 to 5."),
         (["--rate-by.t2", "0.5"], "Unknown modality 't2'. Did you mean 't1'? Choose from: flair, t1."),
         (["--rate-by.t1", "1.5"], "The rate of t1 must be a probability from 0 to 1, not 1.5."),
         (
             ["--rate-by.t1", "0.5", "--paper", "1"],
-            "--rate-by is for our own tables; the paper's have no such column: leave out --paper.",
+            "The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.",
         ),
         (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),

@@ -345,4 +345,4 @@ def test_several_folders_need_a_name_for_the_file(runs, capsys):
     assert cli.main(["report", *map(str, runs)]) == 2
     assert "say with --output which file to write" in capsys.readouterr().err
     assert cli.main(["report", str(runs[0]), "--output", "nowhere/x.html"]) == 2
-    assert "nowhere/x.html lies in a folder that is not there" in capsys.readouterr().err
+    assert "nowhere/x.html cannot be written: the folder nowhere does not exist" in capsys.readouterr().err

@@ -139,7 +139,7 @@ def test_a_run_is_diagnosed(told, run):
     assert f"Gradients of the weights of step {step}; {run}" in out
     assert "split 'val', 3 samples, 3 batches" in out
     assert "of the pairs of cases conflict, the mean over batches" in out
-    assert "Conflicting pairs in training, first, middle and last third: " in out
+    assert "Conflicting pairs in the first, middle and last third of training: " in out
     assert "1st third" in out
     found = json.loads((run / "diagnosis.json").read_text())
     assert (found["method"], found["split"], found["seed"], found["now"]["steps"]) == ("gmd", "val", 0, 3)

@@ -1,6 +1,6 @@
-"""The commands, and the table by which the command line knows them.
+"""The table of commands.
 
-A command imports what it needs when it runs, so that the table costs nothing.
+A command imports its modules when it runs, so that reading the table is fast.
 """
 
 from collections.abc import Callable

@@ -15,22 +15,22 @@ from anysubset.experiments.settings import ReadingSettings
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `ampute`."""
-    parser.add_argument("path", type=Path, help="Folder of patients, or table; neither is changed.")
+    parser.add_argument("path", type=Path, help="Folder of patients, or table; it is not changed.")
     parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.missingness.")
-    parser.add_argument("--rate", type=float, help="Share of all modalities that goes, completely at random.")
-    parser.add_argument("--rate-by", type=dict[str, float], help="Probability by modality: --rate-by.text 0.5 ...")
-    parser.add_argument("--absent", type=str, nargs="+", help="Modalities that go altogether.")
-    parser.add_argument("--monotone", type=float, help="Probability that a modality goes with all that follow it.")
-    parser.add_argument("--split", default="train", help="Whose modalities go: a split, or `all`.")
-    parser.add_argument("--splits", type=Path, help="File of splits; by default the data's own.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of what is drawn.")
+    parser.add_argument("--rate", type=float, help="Rate of missing modalities, completely at random.")
+    parser.add_argument("--rate-by", type=dict[str, float], help="Missing rate of a modality: --rate-by.text 0.5 ...")
+    parser.add_argument("--absent", type=str, nargs="+", help="Modalities that all samples lose.")
+    parser.add_argument("--monotone", type=float, help="Probability that a modality and all later ones are missing.")
+    parser.add_argument("--split", default="train", help="Split whose samples lose modalities, or `all`.")
+    parser.add_argument("--splits", type=Path, help="File of splits; by default those of the data.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the draw.")
     parser.add_class_arguments(ReadingSettings, "reading")
 
 
 def ampute(options: Options) -> None:
-    """Draw missingness: a file that says which modalities each sample keeps.
+    """Draw missingness: write a file with the modalities that each sample keeps, at least one.
 
-    Every sample keeps at least one. `fit` reads the file with data.missingness, and never reads a removed modality.
+    `fit` uses the file with data.missingness; it never reads a removed modality.
     """
     from anysubset.datasets.presence import of_patients, of_table
     from anysubset.tables.formats import holds_table
@@ -46,6 +46,6 @@ def ampute(options: Options) -> None:
     before = presence.of(split)
     after = write_removal(output, before, presence.modalities, options, split, seed)
     show_missingness(before, after.present, presence.modalities)
-    gone = f"{after.had - after.have} of {after.had} modalities are taken away ({after.missing:.1%})"
-    say(f"{gone}: {after.how}; split {split!r}, seed {seed}")
+    removed = f"{after.had - after.have} of {after.had} modalities removed ({after.missing:.1%})"
+    say(f"{removed}: {after.how}; split {split!r}, seed {seed}")
     say(f"Wrote {output}; use it with --data.missingness {output}")

@@ -14,30 +14,30 @@ from anysubset.errors import InputError, unknown
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
-    parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
-    parser.add_argument("--region", help="One region; by default the mean over all.")
+    parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, accuracy, mae.")
+    parser.add_argument("--region", help="Region; by default the mean over all regions.")
     parser.add_argument("--reference", help="Method that the others are compared with.")
-    parser.add_argument("--split", default="test", help="Split that was scored.")
+    parser.add_argument("--split", default="test", help="Split whose scores are read.")
     parser.add_argument(
         "--groups",
         type=Path,
-        help="CSV file with columns id and group: samples that are not independent, such as those of one video.",
+        help="CSV file with the columns id and group, if samples are not independent, such as those of one video.",
     )
     parser.add_argument(
         "--rate-by",
         type=dict[str, float],
-        help="Expected score if modalities are missing with these probabilities: --rate-by.t1ce 0.3",
+        help="Add the expected score if modalities are missing with these probabilities: --rate-by.t1ce 0.3",
     )
-    parser.add_argument("--paper", type=int, help="Number of a table of the paper, 1 to 5, in its layout.")
-    parser.add_argument("--published", action="store_true", help="The paper's printed numbers beside ours.")
+    parser.add_argument("--paper", type=int, help="Show the runs in the layout of this table of the paper, 1 to 5.")
+    parser.add_argument("--published", action="store_true", help="With --paper, add the numbers printed in the paper.")
     parser.add_argument("--format", default="terminal", help="terminal, markdown or latex.")
-    parser.add_argument("--output", type=Path, help="File to write; by default the terminal.")
+    parser.add_argument("--output", type=Path, help="File to write; by default the tables are printed.")
 
 
 def compare(options: Options) -> None:
-    """Put methods and seeds side by side in every scenario.
+    """Compare methods in every scenario: means over seeds, intervals, and tests against a reference.
 
-    Means, intervals and tests against a reference, computed from the scores of the runs.
+    Everything is computed from the scores of the runs.
     """
     from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
@@ -45,15 +45,15 @@ def compare(options: Options) -> None:
     from anysubset.system.files import whole
 
     output = Path(options["output"]) if options.get("output") else None
-    form = options.get("format", "terminal")
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+    file_format = options.get("format", "terminal")
+    if file_format not in FORMATS:
+        raise unknown("format", file_format, FORMATS)
     if output is not None:
         check_beside(output)
     if options.get("published") and options.get("paper") is None:
-        raise InputError("--published stands beside a table of the paper: add --paper 1 to 5.")
+        raise InputError("--published needs a table of the paper: add --paper 1 to 5.")
     if options.get("rate_by") and options.get("paper") is not None:
-        raise InputError("--rate-by is for our own tables; the paper's have no such column: leave out --paper.")
+        raise InputError("The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.")
     groups = api.scored_runs(options["run"], options.get("split", "test"), complain)
     if options.get("paper") is not None:
         tables = paper_grids(options["paper"], groups, options.get("published", False))
@@ -61,7 +61,7 @@ def compare(options: Options) -> None:
         choices: Options = {name: options.get(name) for name in ("metric", "region", "reference", "groups")}
         choices["rates"] = options.get("rate_by")
         tables = [table for group in groups for table in grids(group, **choices)]
-    text = "\n".join(FORMATS[form](table) for table in tables)
+    text = "\n".join(FORMATS[file_format](table) for table in tables)
     if output is None:
         say(text)
         return

@@ -1,11 +1,11 @@
-"""Tables of what `diagnose` measured: gradients by case, their cosines, and what training logged."""
+"""Tables of `diagnose`: gradients by case, their cosines, and the log of training."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from anysubset.commands.terminal import say, say_table
 
-MOST = 15  # Cases whose cosines fit into 80 columns.
+MAX_CASES = 15  # So many columns of cosines fit into 80 characters.
 
 
 def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
@@ -23,15 +23,15 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
         cells = ["" if value is None else f"{value:.2f}" for value in (now["coefficients"][name], *coefficients)]
         rows.append([str(number), name, f"{now['norms'][name] or 0:.3g}", *cells])
     say_table(["", "case", "norm", "coefficient", *columns], rows)
-    if len(cases) <= MOST:
-        say("Cosines, eq. (5); below 0: in conflict")
+    if len(cases) <= MAX_CASES:
+        say("Cosines between the gradients of cases, eq. (5); cases with a negative cosine conflict")
         rows = []
         for number, row in enumerate(order, start=1):
             values = [now["cosines"][row][column] for column in order]
             cells = ["" if value is None else f"{value:.2f}".replace("0.", ".") for value in values]
             cells[number - 1] = "1"
             rows.append([str(number), *cells])
-        say_table(["", *map(str, range(1, len(cases) + 1))], rows)  # Fifteen cases fit into 80 columns.
+        say_table(["", *map(str, range(1, len(cases) + 1))], rows)
     if now["conflicting"] is not None:
         say(f"{100 * now['conflicting']:.1f} % of the pairs of cases conflict, the mean over batches")
     worst = [pair for pair in now["pairs"] if pair["conflicting"] > 0][:5]
@@ -41,14 +41,14 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
         say(f"  {first} | {second}: cosine {pair['cosine']:.2f}, {share}")
     if training and training["conflicting"] is not None:
         shares = [third["conflicting"] for third in training["thirds"]]
-        said = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
-        say(f"Conflicting pairs in training, first, middle and last third: {said} %")
+        shares_text = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
+        say(f"Conflicting pairs in the first, middle and last third of training: {shares_text} %")
     elif not training:
-        say("Training logged no conflicts: only `gmd` sees them; with method.rule none it trains as `sharing` does.")
+        say("Training logged no conflict: only `gmd` computes it. With method.rule none, `gmd` trains like `sharing`.")
     if result["learning"]:
-        say("How much of its first loss each modality alone has lost, in %")
+        say("Relative decrease of the loss of each single modality, in % of its initial loss")
         say_table(
-            ["alone", "after a third", "two thirds", "all"],
+            ["modality", "after 1/3", "after 2/3", "at the end"],
             [
                 [name, *("" if value is None else f"{100 * value:.0f}" for value in values)]
                 for name, values in result["learning"].items()

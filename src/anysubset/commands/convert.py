@@ -1,4 +1,4 @@
-"""`anysubset convert`: write any table in the format of this package."""
+"""`anysubset convert`: write a table of any supported format as one file."""
 
 from pathlib import Path
 
@@ -23,9 +23,9 @@ def convert_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def convert(options: Options) -> None:
-    """Write a table of any format that can be read as one .npz or .safetensors file, which needs no settings.
+    """Write a table of any supported format as one .npz or .safetensors file, which needs no further settings.
 
-    What the settings `reading` select, clean or drop is applied to the new file, and so are the groups.
+    The settings `reading` and `group` are applied to the new file.
     """
     from anysubset.tables.arrays import check_ending, write_table
     from anysubset.tables.formats import read_table

@@ -1,4 +1,4 @@
-"""Tables that describe data: folders of patients, tables, and who has which modalities."""
+"""Tables that describe data: folders of patients, tables, and missingness."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -65,9 +65,9 @@ def show_table(report: Mapping[str, Any]) -> None:
     say_table(["modality", "samples", "missing", "shape", "padding", "steps", "minimum", "maximum", "all zero"], rows)
     for name, facts in report["modalities"].items():
         lines = {"NaN or infinite": facts["cleaned"], "constant columns": facts["constant"]}
-        said = ", ".join(f"{count} {what}" for what, count in lines.items() if count)
-        if said:
-            say(f"{name}: {said}")
+        problems = ", ".join(f"{count} {problem}" for problem, count in lines.items() if count)
+        if problems:
+            say(f"{name}: {problems}")
     say_table(["scenario", "samples"], [[name, str(count)] for name, count in report["scenarios"].items()])
     say(f"target: {target_line(report['target'])}")
     for name, facts in report["splits"].items():
@@ -82,7 +82,7 @@ def show_table(report: Mapping[str, Any]) -> None:
 def show_missingness(
     before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], modalities: Sequence[str]
 ) -> None:
-    """How many samples have just these modalities, before and after some were taken away."""
+    """Print the number of samples with exactly the modalities of each scenario, before and after the removal."""
     from anysubset.scenarios import in_order, scenario_name
 
     counts = [
@@ -97,7 +97,7 @@ def show_missingness(
 
 
 def target_line(target: Mapping[str, Any]) -> str:
-    """How a target is spread."""
+    """Distribution of a target, in one line."""
     majority = "" if target["majority"] is None else f", majority {100 * target['majority']:.1f} %"
     if target["kind"] == "classes":
         facts = [f"{name}: {count}" for name, count in target["counts"].items()]

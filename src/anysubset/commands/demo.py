@@ -1,4 +1,4 @@
-"""`anysubset demo`: make data, train two methods, compare them."""
+"""`anysubset demo`: generate data, train two methods, compare them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `demo`."""
-    parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="What to show.")
-    parser.add_argument("--output", type=Path, help="Folder of the data and the two runs; by default runs/demo...")
-    parser.add_argument("--seed", type=int, default=0, help="Of the data and of both runs.")
+    parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="Task to show.")
+    parser.add_argument("--output", type=Path, help="Folder of data and runs; by default runs/demo[_sentiment].")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the data and of both runs.")
     parser.add_argument("--train.steps", type=int, help="Optimizer steps of each run.")
 
 
 def demo(options: Options) -> None:
-    """Make a set, train on complete input and with GMD, and compare them in every scenario.
+    """Generate data, train on complete input and with GMD, and compare both in every scenario.
 
-    Phantom patients with tumours, or utterances of text, audio and vision. Goes on where it was stopped when it is
-    called again.
+    The data are phantom patients with tumours, or utterances of text, audio and vision. An interrupted demo is
+    continued when it is called again.
     """
     sentiment = options.get("task") == "sentiment"
     folder = Path(options.get("output") or ("runs/demo_sentiment" if sentiment else "runs/demo"))
@@ -38,22 +38,22 @@ def demo(options: Options) -> None:
 
 
 def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
-    """Phantom patients; the table of Dice of both methods."""
+    """Demonstrate on phantom patients; print the Dice of both methods."""
     from anysubset.scoring.scores import means
     from anysubset.volumes.dataset import Volumes
     from anysubset.volumes.phantom import write_phantoms
 
     patients = folder / "patients"
     if not patients.exists():
-        say(f"Making phantom patients in {patients}: enhancing tumour shows almost only in t1ce")
+        say(f"Generating phantom patients in {patients}: enhancing tumour is visible almost only in t1ce")
         write_phantoms(patients, counts={"train": 24, "val": 4, "test": 12}, size=(48, 48, 32), seed=seed)
     scores, dataset = demo_runs("segmentation", folder, patients, seed, settings)
     assert isinstance(dataset, Volumes)
     tables = {method: means(values, "dice") for method, values in scores.items()}
     show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
-        "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
-        "Rows without t1ce: what happens when it goes missing.\n"
+        "full: trained on complete input only. gmd: trained on every scenario, conflicts between gradients removed.\n"
+        "Rows without t1ce show the scores if it is missing.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; patients: {patients}\n"
         f"Report: {folder / 'report.html'}\n"
         f"Next: anysubset predict {folder / 'gmd'} {next(iter(dataset.patients.values())).sources['t1'].path.parent}"
@@ -61,14 +61,14 @@ def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
 
 
 def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
-    """Utterances of which text says most, and the training ones lack some modalities; both methods' metrics."""
+    """Demonstrate on utterances in which text is most informative; print the metrics of both methods."""
     from anysubset.tables.arrays import write_table
     from anysubset.tables.dataset import TableDataset
     from anysubset.tables.trimodal import trimodal
 
     table = folder / "utterances.npz"
     if not table.exists():
-        say(f"Making utterances in {table}: text says most, and half of all modalities are missing in training")
+        say(f"Generating utterances in {table}: text is most informative; training lacks half of all modalities")
         folder.mkdir(parents=True, exist_ok=True)
         write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
     scores, dataset = demo_runs("sentiment", folder, table, seed, settings)
@@ -76,7 +76,7 @@ def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
     title = "training on complete input (full) against GMD"
     show_table_scores(scores, dataset, "test", title, ("acc2", "mae", "corr"))
     say(
-        "full: trained as most are today, on complete input only. gmd: trained on every case, conflicts removed.\n"
+        "full: trained on complete input only. gmd: trained on every scenario, conflicts between gradients removed.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
         f"Report: {folder / 'report.html'}\n"
         f"Next: anysubset predict {folder / 'gmd'} {table}"

@@ -14,18 +14,18 @@ from anysubset.commands.terminal import say
 def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `diagnose`."""
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("--split", default="val", help="Whose samples to look at: a name in the dataset's splits.")
+    parser.add_argument("--split", default="val", help="Split whose samples are used.")
     parser.add_argument("--batches", type=int, default=10, help="Number of batches, drawn as in training.")
-    parser.add_argument("--cases", default="all", help="all, missing=R or random=K: whose gradients are taken.")
+    parser.add_argument("--cases", default="all", help="Cases to take gradients of: all, missing=R or random=K.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def diagnose(options: Options) -> None:
-    """Show which cases conflict: gradients of the trained model, and what training logged.
+    """Show which cases conflict, from the gradients of the trained model and the log of training.
 
-    Nothing is trained; every number goes into the run's diagnosis.json.
+    Nothing is trained; all numbers are written to diagnosis.json in the run folder.
     """
     run = Path(options["run"])
     choices = {name: options[name] for name in ("split", "batches", "cases", "device") if name in options}
     show_diagnosis(api.diagnose(run, **choices, report=say, progress=track), str(run))
-    say(f"Every number: {run / 'diagnosis.json'}")
+    say(f"All numbers: {run / 'diagnosis.json'}")

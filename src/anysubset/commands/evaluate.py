@@ -14,15 +14,15 @@ from anysubset.commands.terminal import say
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("--split", default="test", help="A name in the dataset's splits, or `all`.")
-    parser.add_argument("--data.root", help="Data in another folder or file; by default those of the experiment.")
+    parser.add_argument("--split", default="test", help="Split to score, or `all`.")
+    parser.add_argument("--data.root", help="Folder or file of other data; by default that of the experiment.")
     parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at these rates: 0.1 ...")
-    parser.add_argument("--seed", type=int, default=0, help="Of random missingness, the same for every method.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of random missingness; the same for every method.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def evaluate(options: Options) -> None:
-    """Score all scenarios on a split: a table here, every number in the run's scores.csv."""
+    """Score all scenarios on a split: print a table, and write all scores to scores.csv in the run folder."""
     run, split, seed = Path(options["run"]), options.get("split", "test"), options.get("seed", 0)
     evaluation = api.evaluate(
         run,
@@ -36,5 +36,5 @@ def evaluate(options: Options) -> None:
     )
     show_scores(evaluation, run, split)
     if evaluation.random:
-        say(f"Each sample with what one draw leaves of it (seed {seed}, {run / 'missingness'}); in no mean above.")
+        say(f"Random missingness: one draw per rate (seed {seed}, {run / 'missingness'}); not part of the means above.")
     say(f"Scores: {run / 'scores.csv'}")

@@ -18,7 +18,7 @@ def fit_options(parser: jsonargparse.ArgumentParser) -> None:
         "experiment",
         nargs="+",
         type=Path,
-        help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options given beside them win.",
+        help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options override them.",
     )
     parser.add_argument("--run", type=Path, help="Run folder; by default runs/ and the name of the experiment.")
     parser.add_argument("--resume", action="store_true", help="Continue the run in the folder, if there is one.")
@@ -28,7 +28,7 @@ def fit_options(parser: jsonargparse.ArgumentParser) -> None:
 def fit(options: Options) -> None:
     """Train an experiment.
 
-    Validation on all scenarios selects the best weights; nothing is computed on the test split.
+    The best weights are selected by validation on all scenarios; the test split is not used.
     """
     paths = [Path(path) for path in options["experiment"]]
     overrides = {name: value for name, value in options.items() if name not in ("experiment", "run", "resume")}

@@ -1,4 +1,4 @@
-"""`anysubset inspect`: what there is."""
+"""`anysubset inspect`: describe data before training."""
 
 import json
 import sys
@@ -28,11 +28,11 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
         "whole.",
     )
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
-    parser.add_argument("--write", type=Path, help="Write a data file, for `fit` beside a recipe.")
+    parser.add_argument("--write", type=Path, help="Write a YAML data file, for `fit` together with a recipe.")
 
 
 def inspect(options: Options) -> None:
-    """Show what is there: samples, modalities, scenarios, shapes, labels, splits and faults."""
+    """Describe data: samples, modalities, scenarios, shapes, labels, splits and faults."""
     path, reading, group = Path(options["path"]), options.get("reading", {}), options.get("group")
     target = Path(options["write"]) if options.get("write") else None
     for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
@@ -56,7 +56,7 @@ def write_table_file(report: Options, path: Path, reading: Options, target: Path
     settings: Options = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
-        print("The file has no split 'train': folds are drawn, the first of five is the test", file=sys.stderr)
+        print("The table has no split 'train': five folds are drawn, the first one is the test split", file=sys.stderr)
     if group is not None:
         settings["group"] = group
     if reading:
@@ -73,7 +73,7 @@ def write_volumes_file(report: Options, path: Path, target: Path, group: str | N
         splits = target.with_suffix(".splits.json")
         splits.write_text(json.dumps(drawn_splits(report, path, group), indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
-        print(f"Wrote {splits}: no splits lie beside the patients, so these were drawn", file=sys.stderr)
+        print(f"Wrote {splits}: the patients have no splits, so these were drawn", file=sys.stderr)
     write_settings(settings, target, "experiments/recipes/gmd_common.yaml")
 
 

@@ -2,4 +2,4 @@
 
 from typing import Any
 
-Options = dict[str, Any]  # By name, the options that the user gave; those left at their default have no key.
+Options = dict[str, Any]  # Options that the user gave, by name; options left at their default have no key.

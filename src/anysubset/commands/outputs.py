@@ -1,4 +1,4 @@
-"""Checks of where a command is to write, before it begins."""
+"""Checks of the output path of a command, before it computes anything."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from anysubset.errors import InputError
 def check_free(output: Path) -> None:
     """Raise InputError if the file exists, or its folder does not."""
     if output.exists():
-        raise InputError(f"{output} is there already; choose another name.")
+        raise InputError(f"{output} exists already; choose another name.")
     check_beside(output)
 
 
 def check_beside(output: Path) -> None:
     """Raise InputError if the folder of the file does not exist."""
     if not output.parent.is_dir():
-        raise InputError(f"{output} lies in a folder that is not there.")
+        raise InputError(f"{output} cannot be written: the folder {output.parent} does not exist.")

@@ -1,4 +1,4 @@
-"""`anysubset predict`: predict from whichever modalities there are."""
+"""`anysubset predict`: predict from the modalities that are present."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from anysubset.commands.terminal import say
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
     parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("path", nargs="+", type=Path, help="Folder of one patient, or of several; or one table.")
-    parser.add_argument("--output", type=Path, help="Folder to write; by default `predictions` in the run folder.")
+    parser.add_argument("path", nargs="+", type=Path, help="Folder of one or of several patients, or a table.")
+    parser.add_argument("--output", type=Path, help="Output folder; by default `predictions` in the run folder.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def predict(options: Options) -> None:
-    """Predict from whichever modalities there are.
+    """Predict from the modalities that are present.
 
-    For each patient a mask in the grid of its files; for a table a row for each sample.
+    Writes a mask in the grid of its files for each patient, or a row for each sample of a table.
     """
     api.predict(
         options["run"],

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal; elsewhere, such as in a log, lines for training and nothing else."""
+"""Progress: a bar on a terminal; without one, as in a log file, lines for training only."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -106,9 +106,9 @@ class StepLines:
             speed = (step - self.done) / (now - self.start)
             left = f"about {duration((self.total - step) / speed)} left" if step < self.total else ""
             facts += [f"{speed:.3g} steps/s", left]
-        where = f"stage {self.stage}, " if self.stage else ""
-        said = ", ".join(fact for fact in facts if fact)
-        return f"{where}step {step} of {self.total}" + (f": {said}" if said else "")
+        stage = f"stage {self.stage}, " if self.stage else ""
+        details = ", ".join(fact for fact in facts if fact)
+        return f"{stage}step {step} of {self.total}" + (f": {details}" if details else "")
 
 
 def loss_words(loss: float | None, before: str = "") -> str:
@@ -117,6 +117,6 @@ def loss_words(loss: float | None, before: str = "") -> str:
 
 
 def progress_bar() -> Progress:
-    """The look of all progress bars."""
+    """A progress bar with label, bar, count and remaining time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)

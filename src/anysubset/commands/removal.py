@@ -1,4 +1,4 @@
-"""Draw missingness as the options say, and write the missingness file."""
+"""Draw missingness by the rule in the options, and write the missingness file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,21 +66,21 @@ def remaining(before: "Present", modalities: Sequence[str], options: Options, se
 
     from anysubset.datasets import amputation
 
-    ways = [name for name in ("rate", "rate_by", "absent", "monotone") if options.get(name) is not None]
-    if len(ways) != 1:
+    rules = [name for name in ("rate", "rate_by", "absent", "monotone") if options.get(name) is not None]
+    if len(rules) != 1:
         raise InputError(
-            "Give exactly one of --rate R, --rate-by.MODALITY R, --absent MODALITY and --monotone R; "
-            f"{' and '.join(f'--{way}'.replace('_', '-') for way in ways) or 'none'} came."
+            "Give exactly one of --rate R, --rate-by.MODALITY R, --absent MODALITY and --monotone R, not "
+            f"{' and '.join(f'--{rule}'.replace('_', '-') for rule in rules) or 'none'}."
         )
-    value, generator = options[ways[0]], np.random.default_rng(seed)
-    if ways == ["rate"]:
+    value, generator = options[rules[0]], np.random.default_rng(seed)
+    if rules == ["rate"]:
         return amputation.remove_at_random(before, value, generator), f"rate {value} at random, one always stays"
-    if ways == ["rate_by"]:
+    if rules == ["rate_by"]:
         words = ", ".join(f"{name} {rate}" for name, rate in value.items())
         return amputation.remove_by_rates(
             before, value, generator
         ), f"at random by modality ({words}), one always stays"
-    if ways == ["absent"]:
+    if rules == ["absent"]:
         return amputation.remove(before, value), f"without {', '.join(value)}"
     order = [name for name in modalities if any(name in names for names in before.values())]
     words = f"monotone with rate {value} in the order {', '.join(order)}"

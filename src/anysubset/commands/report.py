@@ -1,4 +1,4 @@
-"""`anysubset report`: one page on runs."""
+"""`anysubset report`: one HTML page on runs."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from anysubset.commands.terminal import complain, say
 def report_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `report`."""
     parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
-    parser.add_argument("--output", type=Path, help="File to write; by default report.html in the one folder options.")
+    parser.add_argument("--output", type=Path, help="File to write; by default report.html, if one folder is named.")
     parser.add_argument("--reference", help="Method that the others are compared with.")
-    parser.add_argument("--metric", help="By default dice, acc2, accuracy or mae, the first that there is.")
-    parser.add_argument("--region", help="One region; by default the mean over all.")
-    parser.add_argument("--split", default="test", help="Split that was scored.")
-    parser.add_argument("--images", action="store_true", help="Draw slices of volumes; needs the patients.")
+    parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, accuracy, mae.")
+    parser.add_argument("--region", help="Region; by default the mean over all regions.")
+    parser.add_argument("--split", default="test", help="Split whose scores are shown.")
+    parser.add_argument("--images", action="store_true", help="Add slices of volumes; needs the patients.")
 
 
 def report(options: Options) -> None:
-    """Put everything that is recorded of runs on one page: scores, tests, conflict, protocol, cost.
+    """Write one HTML page on runs: scores, statistical tests, conflict, contributions, protocol, cost.
 
-    A single HTML file that needs no network; made from run folders alone, but for --images.
+    The page needs no network. It is made from the run folders alone, except for --images.
     """
     choices = {name: options.get(name) for name in ("output", "metric", "region", "reference")}
     split, images = options.get("split", "test"), options.get("images", False)

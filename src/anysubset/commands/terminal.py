@@ -10,16 +10,16 @@ from rich.console import Console
 if TYPE_CHECKING:
     from anysubset.report.grid import Grid
 
-# Output that goes to a file is as wide as the widest table needs.
+# Without a terminal, as in a log file, the width is fixed to that of the widest table.
 console = Console(
     width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100,
     highlight=False,
-    quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, only the first one prints.
+    quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, only rank 0 prints.
 )
 
 
 def say(line: Any = "") -> None:
-    """Print a line or a table. Lines are never wrapped, so that a path can be copied."""
+    """Print a line or a table. Lines are not wrapped, so that paths can be copied."""
     console.print(line, soft_wrap=isinstance(line, str), markup=False)
 
 

@@ -1,4 +1,4 @@
-"""Who has what in each split of a dataset, for the record of a run."""
+"""Count the eligible samples of each split and scenario, for the record of a run."""
 
 import json
 from pathlib import Path
@@ -8,26 +8,29 @@ from anysubset.datasets.dataset import Dataset
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name, support
 from anysubset.system.files import whole
 
-EVERY = 6  # Modalities of which every scenario is counted.
+MAX_MODALITIES = 6  # Up to so many modalities, every scenario is counted.
 
 
 def availability(dataset: Dataset) -> dict[str, Any]:
-    """By split: how many `samples`, the `hash` of their ids, and how many are eligible by scenario.
+    """By split: number of `samples`, `hash` of their ids, and number of eligible samples by scenario (`scenarios`).
 
-    Of many modalities, for each alone and for all together.
+    With more than MAX_MODALITIES modalities, only each alone and all together are counted.
     """
     names = dataset.task.modalities
-    counted: list[Scenario] = all_scenarios(names) if len(names) <= EVERY else [*((name,) for name in names), names]
-    found = {}
+    scenarios: list[Scenario] = [*((name,) for name in names), names]
+    if len(names) <= MAX_MODALITIES:
+        scenarios = all_scenarios(names)
+    by_split = {}
     for split, ids in dataset.splits.items():
         if not ids or (split == "all" and len(dataset.splits) > 1):
             continue
-        by_scenario = {scenario_name(each): count for each, count in support(dataset.present(split), counted).items()}
-        found[split] = {"samples": len(ids), "hash": dataset.split_hash(split), "scenarios": by_scenario}
-    return found
+        counts = support(dataset.present(split), scenarios)
+        by_scenario = {scenario_name(scenario): count for scenario, count in counts.items()}
+        by_split[split] = {"samples": len(ids), "hash": dataset.split_hash(split), "scenarios": by_scenario}
+    return by_split
 
 
 def write_availability(path: Path, dataset: Dataset) -> None:
-    """As JSON, whole or not at all."""
+    """Write the counts as JSON; an interrupted write leaves no file."""
     with whole(path) as temporary:
         temporary.write_text(json.dumps(availability(dataset), indent=1) + "\n", encoding="utf-8")

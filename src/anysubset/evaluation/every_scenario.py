@@ -30,9 +30,9 @@ def evaluate(
     Args:
         method: trained; scored in evaluation mode.
         dataset: with the task that the method was made for.
-        split: a name in the dataset's splits.
+        split: of the dataset.
         asked: the scenarios; all by default.
-        thorough: whether to compute metrics that take long, too, such as `hd95` (mm) and `ece` beside `dice`.
+        thorough: also compute the slow metrics, `hd95` (mm) and `ece` beside `dice`.
         progress: wraps the samples, for a progress bar.
 
     Raises:
@@ -53,7 +53,7 @@ def evaluate(
             scores += sample.scores(scenario, output, thorough)
     method.train(was_training)
     scores = processes.gathered(scores)
-    # A sample may come in parts (see `samples`), and from any process: sort by scenario, then in the order of the ids.
+    # A sample may come in parts (see `samples`) and from any process: sort by scenario, then by the order of the ids.
     scenarios = in_order({score.scenario for score in scores}, dataset.task.modalities)
     scenario_index = {scenario: index for index, scenario in enumerate(scenarios)}
     sample_index = {sample: index for index, sample in enumerate(ids)}

@@ -1,4 +1,4 @@
-"""Whatever files a patient has -> a mask in the files' own grid, and what is known of such an answer."""
+"""Predict a mask of one patient from the modalities it has, and write it in the grid of its files."""
 
 import json
 from collections.abc import Mapping
@@ -19,45 +19,46 @@ from anysubset.volumes.reading import read_patient, write_mask
 
 
 @torch.no_grad()
-def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, known: Mapping[str, Any]) -> Path:
-    """Writes `<id>_seg.nii.gz` and `<id>.json` into a folder, which must be there.
+def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, checkpoint: Mapping[str, Any]) -> Path:
+    """Write `<id>_seg.nii.gz` and `<id>.json` into an existing folder.
 
-    The mask has the shape and affine of the input. The JSON names the modalities that were used, and the validation
-    Dice of that very scenario.
+    The mask has the shape and affine of the input. The JSON file names the modalities that were used and missing, and
+    the validation Dice of this scenario.
 
     Args:
         method: trained.
-        task: that it was trained for.
-        patient: a label of theirs is not looked at, nor are contrasts that the task does not know.
+        task: of the training.
+        patient: its label is not read, nor are modalities that the task does not have.
         folder: where to write.
-        known: the facts of the checkpoint: `step`, and `validation` by scenario.
+        checkpoint: facts of the checkpoint: `step`, and `validation` by scenario.
 
     Returns:
-        The path of the mask.
+        Path of the mask.
 
     Raises:
         InputError: if a file is faulty, or the patient has none of the task's modalities.
     """
     volumes = read_patient(replace(patient, label=None), task.modalities)
-    ready = prepare(volumes, task)
+    prepared = prepare(volumes, task)
     device = next(method.parameters()).device
     method.eval()
-    inputs = {name: volume[None, None].to(device) for name, volume in zip(ready.modalities, ready.image, strict=True)}
-    ((_, answer),) = method.predict_scenarios(inputs, [ready.modalities], task.carry)
-    regions = paste(task.prediction(answer)[0], ready.box, ready.shape)
+    volumes_by_name = zip(prepared.modalities, prepared.image, strict=True)
+    inputs = {name: volume[None, None].to(device) for name, volume in volumes_by_name}
+    ((_, output),) = method.predict_scenarios(inputs, [prepared.modalities], task.carry)
+    regions = paste(task.prediction(output)[0], prepared.box, prepared.shape)
     mask = from_canonical(task.mask(regions).numpy(), volumes.grid).astype(np.uint8, copy=False)
-    voxel = float(torch.tensor(ready.spacing).prod()) / 1000
+    voxel_ml = float(torch.tensor(prepared.spacing).prod()) / 1000  # From mm^3 to ml.
     facts = {
         "patient": patient.id,
-        "used": list(ready.modalities),
-        "missing": [name for name in task.modalities if name not in ready.modalities],
-        "ignored": sorted(set(patient.sources) - set(ready.modalities)),
-        "validation_dice": known["validation"].get(scenario_name(ready.modalities)),
+        "used": list(prepared.modalities),
+        "missing": [name for name in task.modalities if name not in prepared.modalities],
+        "ignored": sorted(set(patient.sources) - set(prepared.modalities)),
+        "validation_dice": checkpoint["validation"].get(scenario_name(prepared.modalities)),
         "volume_ml": {
-            name: round(voxel * int(region.sum()), 3) for name, region in zip(task.regions, regions, strict=True)
+            name: round(voxel_ml * int(region.sum()), 3) for name, region in zip(task.regions, regions, strict=True)
         },
         "labels": {name: list(values) for name, values in task.regions.items()},
-        "checkpoint_step": known["step"],
+        "checkpoint_step": checkpoint["step"],
     }
     path = folder / f"{patient.id}_seg.nii.gz"
     write_mask(path, mask, volumes.header)

@@ -1,8 +1,9 @@
-"""The protocol of random missing: every sample is scored on what a drawn mask leaves of it, the same for every method.
+"""Score random missingness: each sample with the modalities that one random draw leaves it, equal for all methods.
 
-Nothing is predicted for it: the scores of every sample in every scenario are there, and a mask says which one counts.
-Its rows stand in `scores.csv` beside the scenarios, as `random:0.3`, and never enter a mean over these. Above a rate of
-1 - 1/M one modality still stays, so rows carry the rate that was reached: `random:0.667` for 0.7 of three modalities.
+No prediction is needed: every sample was scored in every scenario, and the draw selects one of these scores. Its rows
+in `scores.csv` are called `random:RATE` and enter no mean over scenarios. Every sample keeps at least one of M
+modalities, so at most a rate of 1 - 1/M can be reached, and rows are named by the rate that was reached:
+`random:0.667` for a rate of 0.7 of three modalities.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,61 +21,61 @@ from anysubset.scoring.scores import ALL, Score
 PREFIX = "random:"
 
 
-def draw_masks(dataset: Dataset, split: str, rates: Sequence[float], seed: int = 0) -> dict[str, Present]:
-    """For each rate, under the name of its rows, what is left of every sample of a split.
+def draw_missingness(dataset: Dataset, split: str, rates: Sequence[float], seed: int = 0) -> dict[str, Present]:
+    """By name of the rows, such as `random:0.3`: the modalities that each sample of a split keeps at this rate.
 
-    Each depends on the seed, the rate and what is present alone; a modality that is missing at a rate is missing at
-    every higher one.
+    A draw depends only on the seed, the rate and the present modalities. A modality that is missing at one rate is
+    missing at all higher rates.
 
     Raises:
-        InputError: if a rate is no probability, or two of them come to the same.
+        InputError: if a rate is not a probability, or two rates are reached by the same draw.
     """
     if seed < 0:
         raise InputError(f"The seed must be 0 or more, not {seed}.")
     present = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
-    masks: dict[str, Present] = {}
+    draws: dict[str, Present] = {}
     for rate in rates:
         name = f"{PREFIX}{true_rate(present, rate):.3g}"
-        if name in masks:
-            raise InputError(f"Rates {', '.join(map(str, rates))} hold the rate of {name} twice; leave one out.")
-        masks[name] = remove_at_random(present, rate, np.random.default_rng(seed))
-    return masks
+        if name in draws:
+            raise InputError(f"Rates {', '.join(map(str, rates))} give {name} twice; leave one out.")
+        draws[name] = remove_at_random(present, rate, np.random.default_rng(seed))
+    return draws
 
 
-def under_masks(scores: Sequence[Score], masks: Mapping[str, Present], dataset: Dataset) -> list[Score]:
-    """The scores of every sample under every mask, and those over the set."""
-    found = []
-    for name, left in masks.items():
-        drawn = under_mask(scores, left, name)
-        found += drawn + dataset.over_set(drawn)
-    return found
+def scores_of_draws(scores: Sequence[Score], draws: Mapping[str, Present], dataset: Dataset) -> list[Score]:
+    """Scores of every sample in every draw, and the metrics over the set of each draw."""
+    selected = []
+    for name, present in draws.items():
+        of_draw = scores_of_draw(scores, present, name)
+        selected += of_draw + dataset.over_set(of_draw)
+    return selected
 
 
-def under_mask(scores: Iterable[Score], left: Mapping[str, Scenario], name: str) -> list[Score]:
-    """For each sample, its scores in the scenario that a mask left it in, under the name of the mask.
+def scores_of_draw(scores: Iterable[Score], present: Mapping[str, Scenario], name: str) -> list[Score]:
+    """Scores of each sample in the scenario of its present modalities, under the name of the draw.
 
-    Metrics over the set are left out: those of the mask follow from what this returns.
+    Metrics over the set are left out; those of the draw are computed from the returned scores.
 
     Raises:
         InputError: if a sample was not scored in its scenario.
     """
-    found = [
+    selected = [
         Score((name,), score.sample, score.metric, score.region, score.value)
         for score in scores
-        if score.sample != ALL and left.get(score.sample) == score.scenario
+        if score.sample != ALL and present.get(score.sample) == score.scenario
     ]
-    lacking = sorted(set(left) - {score.sample for score in found})
-    if lacking:
-        scenario = scenario_name(left[lacking[0]])
-        raise InputError(f"Sample {lacking[0]!r} has no score in {scenario}, which {name} leaves it; score it there.")
-    return found
+    unscored = sorted(set(present) - {score.sample for score in selected})
+    if unscored:
+        sample, scenario = unscored[0], scenario_name(present[unscored[0]])
+        raise InputError(f"Sample {sample!r} has no score in {scenario}, its modalities in {name}; score it first.")
+    return selected
 
 
-def write_masks(folder: Path, masks: Mapping[str, Present], dataset: Dataset, split: str, seed: int) -> None:
-    """Each mask as a missingness file, named after the split, its fingerprint and the rate."""
-    if masks:
+def write_draws(folder: Path, draws: Mapping[str, Present], dataset: Dataset, split: str, seed: int) -> None:
+    """Write each draw as a missingness file, named after the split, its fingerprint and the rate."""
+    if draws:
         folder.mkdir(parents=True, exist_ok=True)
-    for name, left in masks.items():
+    for name, present in draws.items():
         rate = name.removeprefix(PREFIX)
         about = {"how": f"{name} at evaluation", "seed": seed, "split": split, "missing": float(rate)}
-        write_missingness(folder / f"{split}-{dataset.split_hash(split)}-{rate}.json", left, about)
+        write_missingness(folder / f"{split}-{dataset.split_hash(split)}-{rate}.json", present, about)
