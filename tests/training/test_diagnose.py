@@ -168,7 +168,7 @@ def test_methods_that_take_no_rows_are_diagnosed_too(told, make_table_experiment
     write_experiment(make_table_experiment({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     out = told("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
-    assert "Training logged no conflicts" in out
+    assert "Training logged no conflict: only `gmd` computes it" in out
     found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert (found["now"]["cases"], found["training"]) == (["text", "audio", "vision"], None)
 
