@@ -8,7 +8,7 @@ METHODS_2 = ["Baseline", "U-HeMIS", "HVED", "ACN", "RFNet", "SMU-Net", "OGM-GE",
 METHODS_4 = ["CPM", "GMC", "MMIN", "GCNet", "Baseline", "Ours"]
 
 
-def test_every_cell_is_there():
+def test_every_cell_of_the_tables_exists():
     assert list(TABLE_2) == [(region, method) for region in ("WT", "TC", "ET") for method in METHODS_2]
     assert {len(numbers) for numbers in TABLE_2.values()} == {16}
     assert list(TABLE_4) == [(name, method) for name in ("MOSI", "MOSEI") for method in METHODS_4]
@@ -22,7 +22,7 @@ def test_every_cell_is_there():
 @pytest.mark.parametrize(
     ("row", "mean"),
     [
-        # The true means of the rows, worked out elsewhere; what is printed differs.
+        # The means of the rows, computed independently; the printed means differ.
         (("WT", "Baseline"), 80.44),
         (("WT", "RFNet"), 85.87),
         (("WT", "Ours"), 88.15),
@@ -34,18 +34,18 @@ def test_every_cell_is_there():
         (("ET", "Ours"), 69.99),
     ],
 )
-def test_rows_of_table_2_have_their_means(row, mean):
+def test_rows_of_table_2_have_the_computed_means(row, mean):
     assert fmean(TABLE_2[row][:15]) == pytest.approx(mean, abs=0.006)
 
 
 @pytest.mark.parametrize("row", TABLE_4)
-def test_rows_of_table_4_have_the_means_that_are_printed(row):
+def test_rows_of_table_4_have_the_printed_means(row):
     *cells, mean = TABLE_4[row]
     assert fmean(cells) == pytest.approx(mean, abs=0.07)
 
 
 def test_table_1_repeats_table_2():
-    # Flair, t2 and t1 are the columns 0, 1 and 3 there; without t1ce is column 11.
+    # Flair, t2 and t1 are columns 0, 1 and 3 of table 2; all but t1ce is column 11.
     names = {"U. base.": "Baseline", "SMU-N.": "SMU-Net"}
     for method, (*alone, together, _) in TABLE_1.items():
         row = TABLE_2["TC", names.get(method, method)]

@@ -14,16 +14,16 @@ from anysubset.scenarios import all_scenarios
 Write = Callable[..., Path]
 # Not the order of the paper's columns.
 NAMES = ("t1", "t1ce", "t2", "flair")
-# What each modality adds, in hundredths.
-WORTH = {"t1": 1, "t1ce": 2, "t2": 4, "flair": 8}
+# Gain in Dice by modality, in hundredths.
+GAIN = {"t1": 1, "t1ce": 2, "t2": 4, "flair": 8}
 
 
 def dice(shift: float = 0.0, regions: tuple[str, ...] = ("WT", "TC", "ET"), names: tuple[str, ...] = NAMES) -> dict:
-    """.5 and the worth of what is present; TC has .1 less, ET .2 less."""
+    """Dice of .5 plus the gains of the present modalities; .1 less for TC, .2 less for ET."""
     return {
         scenario: {
-            region: [0.5 + shift + sum(WORTH[name] for name in scenario) / 100 - place / 10]
-            for place, region in enumerate(regions)
+            region: [0.5 + shift + sum(GAIN[name] for name in scenario) / 100 - index / 10]
+            for index, region in enumerate(regions)
         }
         for scenario in all_scenarios(names)
     }
@@ -34,78 +34,78 @@ def group(*folders: Path) -> list[RunGroup]:
 
 
 def table(number: int, *folders: Path, printed: bool = False) -> Grid:
-    (found,) = paper_grids(number, group(*folders), printed)
-    assert {len(row) for row in found.rows} == {len(found.head)}
-    return found
+    (grid,) = paper_grids(number, group(*folders), printed)
+    assert {len(row) for row in grid.rows} == {len(grid.head)}
+    return grid
 
 
 def rows(grid: Grid) -> list[list[str]]:
     return [list(row) for row in grid.rows]
 
 
-def test_table_1_by_hand(volumes_run: Write):
+def test_table_1_equals_values_worked_out_by_hand(volumes_run: Write):
     folders = [volumes_run("a", dice(), "full"), volumes_run("b", dice(0.1))]
-    found = table(1, *folders)
-    assert list(found.head) == ["Method", "Flair", "T2", "T1", "Flair,T2,T1", "Δ"]
+    grid = table(1, *folders)
+    assert list(grid.head) == ["Method", "Flair", "T2", "T1", "Flair,T2,T1", "Δ"]
     # By hand: 40 and 8, 4, 1; together 53; 53 - 48.
-    assert rows(found) == [
+    assert rows(grid) == [
         ["full", "48.0", "44.0", "41.0", "53.0", "+5.0"],
         ["gmd", "58.0", "54.0", "51.0", "63.0", "+5.0"],
     ]
-    found = table(1, *folders, printed=True)
-    assert rows(found)[:2] == [
+    grid = table(1, *folders, printed=True)
+    assert rows(grid)[:2] == [
         ["full", "48.0", "44.0", "41.0", "53.0", "+5.0", ""],
         ["gmd", "58.0", "54.0", "51.0", "63.0", "+5.0", ""],
     ]
-    # The printed delta beside the one that the printed cells have.
-    assert rows(found)[-1] == ["Ours (printed)", "74.1", "75.4", "73.2", "79.0", "+3.6", "+4.6"]
-    assert rows(found)[2] == ["U. base. (printed)", "58.3", "56.3", "71.0", "-", "-", "-"]
-    assert list(found.rules) == [2]
+    # The delta computed from the printed cells, then the printed delta.
+    assert rows(grid)[-1] == ["Ours (printed)", "74.1", "75.4", "73.2", "79.0", "+3.6", "+4.6"]
+    assert rows(grid)[2] == ["U. base. (printed)", "58.3", "56.3", "71.0", "-", "-", "-"]
+    assert list(grid.rules) == [2]
 
 
-def test_table_2_has_the_papers_columns_whatever_the_order_of_the_task(volumes_run: Write):
-    found = table(2, volumes_run("a", dice()))
-    assert list(found.head) == [
+def test_table_2_has_the_order_of_the_papers_columns_for_any_order_of_the_task(volumes_run: Write):
+    grid = table(2, volumes_run("a", dice()))
+    assert list(grid.head) == [
         *("Task", "Methods", "Fl.", "T2", "T1c", "T1", "T2,Fl.", "T1c,Fl.", "T1c,T2", "T1,Fl.", "T1,T2", "T1,T1c"),
         *("~T1", "~T1c", "~T2", "~Fl.", "Full", "Avg."),
     ]
     # By hand: 50 and 8, 4, 2, 1, 12, 10, 6, 9, 5, 3, 14, 13, 11, 7, 15; every modality is in 8 of 15.
     cells = [58, 54, 52, 51, 62, 60, 56, 59, 55, 53, 64, 63, 61, 57, 65, 58]
-    assert rows(found)[0] == ["WT", "gmd", *(f"{each:.1f}" for each in cells)]
-    assert rows(found)[2] == ["ET", "gmd", *(f"{each - 20:.1f}" for each in cells)]
-    assert len(found.rows) == 3
+    assert rows(grid)[0] == ["WT", "gmd", *(f"{value:.1f}" for value in cells)]
+    assert rows(grid)[2] == ["ET", "gmd", *(f"{value - 20:.1f}" for value in cells)]
+    assert len(grid.rows) == 3
 
 
-def test_table_2_with_the_printed_rows_below_those_of_each_task(volumes_run: Write):
-    found = table(2, volumes_run("a", dice()), printed=True)
-    assert [row[:2] for row in rows(found)] == [
+def test_table_2_shows_printed_rows_below_ours_for_each_task(volumes_run: Write):
+    grid = table(2, volumes_run("a", dice()), printed=True)
+    assert [row[:2] for row in rows(grid)] == [
         pair
         for region in ("WT", "TC", "ET")
         for pair in [[region, "gmd"], *([region, f"{name} (printed)"] for task, name in TABLE_2 if task == region)]
     ]
-    assert list(found.rules) == [0, 9, 18]
-    # The mean of the row, 88.15 of numbers with one digit, beside the printed one.
-    assert (rows(found)[8][-2:], rows(found)[0][-1]) == (["88.2", "87.9"], "")
-    assert rows(found)[1][2] == "81.4"
+    assert list(grid.rules) == [0, 9, 18]
+    # The mean of the printed row, 88.15, then the printed mean.
+    assert (rows(grid)[8][-2:], rows(grid)[0][-1]) == (["88.2", "87.9"], "")
+    assert rows(grid)[1][2] == "81.4"
 
 
-def test_table_2_of_other_modalities(volumes_run: Write):
+def test_table_2_of_other_modalities_has_no_printed_rows(volumes_run: Write):
     folder = volumes_run("a", dice(regions=("tumour",), names=("flair", "t1", "t1ce")))
     assert list(table(2, folder).head)[2:] == ["Fl.", "T1", "T1c", "T1,Fl.", "T1c,Fl.", "T1c,T1", "Full", "Avg."]
     with pytest.raises(InputError, match="Table 2 is of flair, t2, t1ce, t1; brats has flair, t1, t1ce"):
         table(2, folder, printed=True)
 
 
-def test_table_3_by_hand(volumes_run: Write):
+def test_table_3_equals_values_worked_out_by_hand(volumes_run: Write):
     folders = [volumes_run(name, dice(shift), name) for name, shift in (("gmd", 0.2), ("full", 0.0), ("ensemble", 0.1))]
-    found = table(3, *folders)
+    grid = table(3, *folders)
     # By hand, of ET: 30 and the means 15 / 4, 15 * 3 / 6, 15 * 3 / 4 and 15, and their mean 9.375.
-    assert rows(found) == [
+    assert rows(grid) == [
         ["ensemble", "", "", "43.8", "47.5", "51.2", "55.0", "49.4"],
         ["gmd", "✓", "✓", "53.8", "57.5", "61.2", "65.0", "59.4"],
     ]
-    found = table(3, *folders, printed=True)
-    assert rows(found)[2:] == [
+    grid = table(3, *folders, printed=True)
+    assert rows(grid)[2:] == [
         ["(printed)", "", "", "49.1", "54.9", "59.3", "61.6", "56.2"],
         ["(printed)", "✓", "", "46.9", "61.8", "66.6", "70.8", "61.5"],
         ["(printed)", "✓", "✓", "54.8", "69.1", "76.8", "82.1", "70.7"],
@@ -114,22 +114,23 @@ def test_table_3_by_hand(volumes_run: Write):
         table(3, volumes_run("other", dice(), "dropout"))
 
 
-def test_table_4_by_hand(table_run: Write):
-    truth = [1.0, 1.0, -1.0, -1.0, -1.0]
+def test_table_4_equals_values_worked_out_by_hand(table_run: Write):
+    target = [1.0, 1.0, -1.0, -1.0, -1.0]
     names = ("text", "audio", "vision")
-    answers = {each: [y * len(each) / 4 for y in truth] for each in all_scenarios(names)}
-    values = {each: {"acc2": 0.5 + place / 100} for place, each in enumerate(all_scenarios(names))}
+    scenarios = all_scenarios(names)
+    predictions = {scenario: [y * len(scenario) / 4 for y in target] for scenario in scenarios}
+    values = {scenario: {"acc2": 0.5 + index / 100} for index, scenario in enumerate(scenarios)}
     facts = {"constants": {"majority": -1.0}}
-    folder = table_run("a", answers, truth, over_set=values, facts=facts)
-    found = table(4, folder)
-    assert list(found.head) == ["", "Meth.", "l", "a", "v", "a,v", "l,a", "l,v", "Full", "Avg."]
-    # The place of audio+vision among the scenarios is the sixth, of the others as they come.
-    assert rows(found) == [
+    folder = table_run("a", predictions, target, over_set=values, facts=facts)
+    grid = table(4, folder)
+    assert list(grid.head) == ["", "Meth.", "l", "a", "v", "a,v", "l,a", "l,v", "Full", "Avg."]
+    # audio+vision is the sixth scenario; the others are in the order of the columns.
+    assert rows(grid) == [
         ["MOSI", "gmd", "50.0", "51.0", "52.0", "55.0", "53.0", "54.0", "56.0", "53.0"],
         ["MOSI", "chance", *["60.0"] * 8],
     ]
-    found = table(4, folder, printed=True)
-    assert rows(found)[2] == [
+    grid = table(4, folder, printed=True)
+    assert rows(grid)[2] == [
         "MOSI",
         "CPM (printed)",
         "77.3",
@@ -142,22 +143,22 @@ def test_table_4_by_hand(table_run: Write):
         "66.0",
         "66.0",
     ]
-    assert len(found.rows) == 2 + 6
-    other = table_run("b", answers, truth, over_set=values, dataset="table", **{"data.root": "x.npz"})
+    assert len(grid.rows) == 2 + 6
+    other = table_run("b", predictions, target, over_set=values, dataset="table", **{"data.root": "x.npz"})
     with pytest.raises(InputError, match=r"has no numbers of table x\.npz"):
         table(4, other, printed=True)
 
 
-def test_table_5_by_hand(volumes_run: Write):
+def test_table_5_equals_values_worked_out_by_hand(volumes_run: Write):
     folders = [
         volumes_run("a", dice()),
         volumes_run("b", dice(0.1), **{"method.cases": "missing=2"}),
         volumes_run("c", dice(), "full"),
         volumes_run("d", dice(), **{"method.cases": "random=5"}),
     ]
-    found = table(5, *folders)
-    assert list(found.head) == ["Task", "", "missing 1", "missing 2", "missing 3", "all cases"]
-    assert rows(found) == [
+    grid = table(5, *folders)
+    assert list(grid.head) == ["Task", "", "missing 1", "missing 2", "missing 3", "all cases"]
+    assert rows(grid) == [
         ["WT", "ours", "-", "68.0", "-", "58.0"],
         ["TC", "ours", "-", "58.0", "-", "48.0"],
         ["ET", "ours", "-", "48.0", "-", "38.0"],
@@ -171,11 +172,11 @@ def test_table_5_by_hand(volumes_run: Write):
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, table_run: Write, number: int):
+def test_caveats_are_shown_only_with_printed_numbers(volumes_run: Write, table_run: Write, number: int):
     names = ("text", "audio", "vision")
-    values = {each: {"acc2": 1.0} for each in all_scenarios(names)}
+    values = {scenario: {"acc2": 1.0} for scenario in all_scenarios(names)}
     folder = (
-        table_run("a", {each: [1.0] for each in values}, [1.0], over_set=values)
+        table_run("a", {scenario: [1.0] for scenario in values}, [1.0], over_set=values)
         if number == 4
         else volumes_run("a", dice())
     )
@@ -194,6 +195,6 @@ def test_caveats_stand_below_printed_numbers_alone(volumes_run: Write, table_run
         (6, "Unknown table 6. Choose from: 1, 2, 3, 4, 5"),
     ],
 )
-def test_what_a_table_does_not_show_is_refused(volumes_run: Write, number: int, message: str):
+def test_a_table_that_does_not_fit_the_runs_is_refused(volumes_run: Write, number: int, message: str):
     with pytest.raises(InputError, match=message):
         table(number, volumes_run("a", dice(regions=("WT", "tumour"))))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.scoring.scores import COLUMNS, Score, means, overall, read_rows, write_scores
+from anysubset.scoring.scores import COLUMNS, Score, mean_over_scenarios, means, read_rows, write_scores
 
 NAMES = ("flair", "t1")
 FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}
@@ -38,9 +38,10 @@ def test_means_are_over_the_samples_by_scenario_and_region():
     assert means(scores, "accuracy") == {}
 
 
-def test_overall_is_the_mean_over_scenarios_and_regions():
+def test_the_mean_over_scenarios_is_also_over_regions():
     # By hand: (0.2 + 0.4 + 0.6 + 1.0) / 4.
-    assert overall({("t1",): {"WT": 0.2, "ET": 0.4}, ("flair",): {"WT": 0.6, "ET": 1.0}}) == pytest.approx(0.55)
+    dice = {("t1",): {"WT": 0.2, "ET": 0.4}, ("flair",): {"WT": 0.6, "ET": 1.0}}
+    assert mean_over_scenarios(dice) == pytest.approx(0.55)
 
 
 # ------------------------------------------------------------------------------------------------------ the file

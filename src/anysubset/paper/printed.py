@@ -18,7 +18,7 @@ TABLE_1: Mapping[str, Numbers] = {
 }
 
 # Columns: the 15 scenarios of flair, t2, t1ce, t1 in the order of `scenarios`, and the average.
-WRITTEN_2 = """
+LINES_2 = """
 WT,Baseline,81.4,70.1,78.3,79.6,75.4,83.7,74.0,84.4,73.0,81.9,84.7,84.6,85.4,83.3,86.8,81.6
 WT,U-HeMIS,79.9,79.2,58.5,54.3,86.0,83.3,81.0,83.9,80.8,63.8,87.0,87.0,85.1,82.1,87.6,77.9
 WT,HVED,82.1,80.9,62.4,52.4,87.5,85.5,82.7,84.3,82.2,66.8,88.6,88.0,86.2,83.3,88.8,79.2
@@ -53,7 +53,7 @@ TABLE_3: Mapping[tuple[bool, bool], Numbers] = {
 }
 
 # Columns: text, audio, vision, audio and vision, text and audio, text and vision, all, and the average.
-WRITTEN_4 = """
+LINES_4 = """
 MOSI,CPM,77.3,54.3,55.8,53.7,75.6,74.8,70.6,66.0
 MOSI,GMC,75.8,57.6,55.6,58.1,73.5,73.2,77.6,67.3
 MOSI,MMIN,84.0,54.6,55.2,59.5,83.7,84.3,84.1,72.2
@@ -77,14 +77,14 @@ TABLE_5: Mapping[str, Numbers] = {
 }
 
 
-def written(text: str) -> dict[tuple[str, str], Numbers]:
+def rows_of(text: str) -> dict[tuple[str, str], Numbers]:
     """Numbers of each line by (region or dataset, method)."""
     lines = [line.split(",") for line in text.split()]
     return {(first, method): tuple(map(float, numbers)) for first, method, *numbers in lines}
 
 
-TABLE_2 = written(WRITTEN_2)
-TABLE_4 = written(WRITTEN_4)
+TABLE_2 = rows_of(LINES_2)
+TABLE_4 = rows_of(LINES_4)
 
 # Protocol of the paper's segmentation numbers.
 PROTOCOL = (

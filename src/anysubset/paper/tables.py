@@ -1,7 +1,6 @@
 """Our runs in the layout of the paper's tables 1 to 5, optionally with the printed numbers below."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
 
 from anysubset.errors import InputError, unknown
 from anysubset.paper import printed as published
@@ -56,16 +55,15 @@ def table_1(group: RunGroup, printed: bool) -> Grid:
     rows = []
     for method in comparison.methods:
         values = percent(comparison, method)
-        rows.append(
-            [method, *(cell(values.get(each)) for each in columns), f"{robustness.gain(values, together):+.1f}"]
-        )
+        cells = [cell(values.get(scenario)) for scenario in columns]
+        rows.append([method, *cells, f"{robustness.gain(values, together):+.1f}"])
     head = ["Method", "Flair", "T2", "T1", "Flair,T2,T1", "Δ"]
     if not printed:
         return grid(1, comparison, head, rows)
     for name, numbers in published.TABLE_1.items():
-        *alone, whole, delta = numbers
-        found = None if whole is None else whole - max(each for each in alone if each is not None)
-        rows.append([shown(name), *map(cell, [*alone, whole]), change(found), change(delta)])
+        *alone, whole, printed_delta = numbers
+        delta = None if whole is None else whole - max(value for value in alone if value is not None)
+        rows.append([shown(name), *map(cell, [*alone, whole]), change(delta), change(printed_delta)])
     return grid(1, comparison, [*head, "Δ printed"], rows, [len(comparison.methods)])
 
 
@@ -84,16 +82,16 @@ def table_2(group: RunGroup, printed: bool) -> Grid:
         comparison = Comparison(group, "dice", region)
         for method in comparison.methods:
             values = by_set(percent(comparison, method))
-            cells = [values.get(frozenset(each)) for each in columns]
+            cells = [values.get(frozenset(scenario)) for scenario in columns]
             rows.append([region, method, *map(cell, [*cells, average(cells)])])
         for (task, method), numbers in published.TABLE_2.items():
             if printed and task == region:
-                *found, mean = numbers
-                rows.append([region, shown(method), *map(cell, [*found, average(found), mean])])
+                *cells, printed_mean = numbers
+                rows.append([region, shown(method), *map(cell, [*cells, average(cells), printed_mean])])
     head = [
         "Task",
         "Methods",
-        *(column_2(each, names) for each in columns),
+        *(column_2(scenario, names) for scenario in columns),
         "Avg.",
         *(["Avg. printed"] if printed else []),
     ]
@@ -102,13 +100,13 @@ def table_2(group: RunGroup, printed: bool) -> Grid:
 
 def column_2(scenario: Scenario, names: Scenario) -> str:
     """Heading of a scenario in the paper: its modalities, the last one first, or `~` and the only missing one."""
-    known = {name: BRATS.get(name, name) for name in names}
-    absent = [known[name] for name in names if name not in scenario]
+    short = {name: BRATS.get(name, name) for name in names}
+    absent = [short[name] for name in names if name not in scenario]
     if not absent:
         return "Full"
     if len(absent) == 1 and len(names) > 3:
         return f"~{absent[0]}"
-    return ",".join(known[name] for name in scenario[::-1])
+    return ",".join(short[name] for name in scenario[::-1])
 
 
 def table_3(group: RunGroup, printed: bool) -> Grid:
@@ -132,8 +130,8 @@ def table_3(group: RunGroup, printed: bool) -> Grid:
     if printed:
         needs(3, group, "dice", tuple(BRATS), regions=("ET",))
         rows += [
-            [shown(""), tick(sharing), tick(gmd), *map(cell, found)]
-            for (sharing, gmd), found in published.TABLE_3.items()
+            [shown(""), tick(sharing), tick(gmd), *map(cell, cells)]
+            for (sharing, gmd), cells in published.TABLE_3.items()
         ]
     notes = ["Avg.: of the four columns, as in the paper; `compare` without --paper has the mean of all scenarios."]
     return grid(3, comparison, head, rows, rules, notes)
@@ -147,21 +145,21 @@ def table_4(group: RunGroup, printed: bool) -> Grid:
     rows = []
     for method in comparison.methods:
         values = by_set(percent(comparison, method))
-        cells = [values.get(frozenset(each)) for each in COLUMNS_4]
+        cells = [values.get(frozenset(scenario)) for scenario in COLUMNS_4]
         rows.append([name, method, *map(cell, [*cells, average(cells)])])
     rules = [len(rows)]
     if "chance" in comparison.constants:
         rows.append([name, "chance", *[cell(100 * comparison.constants["chance"])] * 8])
-    head = ["", "Meth.", *(",".join(TRIMODAL[each] for each in column) for column in COLUMNS_4), "Avg."]
+    head = ["", "Meth.", *(",".join(TRIMODAL[modality] for modality in column) for column in COLUMNS_4), "Avg."]
     head[head.index("l,a,v")] = "Full"
     if not printed:
         return grid(4, comparison, head, rows, rules)
-    found = [(method, numbers) for (task, method), numbers in published.TABLE_4.items() if task == name]
-    if not found:
+    printed_rows = [(method, numbers) for (dataset, method), numbers in published.TABLE_4.items() if dataset == name]
+    if not printed_rows:
         raise InputError(f"Table 4 prints MOSI and MOSEI, and has no numbers of {comparison.group.first.dataset}.")
     rules.append(len(rows))
-    for method, (*cells, mean) in found:
-        rows.append([name, shown(method), *map(cell, [*cells, average(cells), mean])])
+    for method, (*cells, printed_mean) in printed_rows:
+        rows.append([name, shown(method), *map(cell, [*cells, average(cells), printed_mean])])
     return grid(4, comparison, [*head, "Avg. printed"], rows, rules)
 
 
@@ -179,17 +177,18 @@ def table_5(group: RunGroup, printed: bool) -> Grid:
     if not set(methods) & set(columns):
         raise InputError(f"Table 5 shows gmd with method.cases {' or '.join(columns)}, of which there is no run.")
     regions = group.first.regions("dice")
-    found = [
-        [means_over(Comparison(group, "dice", region), methods.get(cases)) for cases in columns] for region in regions
+    means = [
+        [mean_in_percent(Comparison(group, "dice", region), methods.get(cases)) for cases in columns]
+        for region in regions
     ]
-    found.append([average([row[place] for row in found]) for place in range(len(columns))])
+    means.append([average(column) for column in zip(*means, strict=True)])
     names = [*regions, "Average"]
-    rows = [[name, "ours", *map(cell, values)] for name, values in zip(names, found, strict=True)]
+    rows = [[name, "ours", *map(cell, values)] for name, values in zip(names, means, strict=True)]
     rules = [len(rows)]
     if printed:
         needs(5, group, "dice", tuple(BRATS), regions=("WT", "TC", "ET"))
         rows += [[name, "printed", *map(cell, numbers)] for name, numbers in published.TABLE_5.items()]
-    head = ["Task", "", *(each.replace("=", " ") for each in columns[:-1]), "all cases"]
+    head = ["Task", "", *(cases.replace("=", " ") for cases in columns[:-1]), "all cases"]
     return grid(5, Comparison(group, "dice"), head, rows, rules)
 
 
@@ -213,19 +212,20 @@ def grid(
     rules: Sequence[int] = (),
     notes: Sequence[str] = (),
 ) -> Grid:
-    """The table with the protocol of our runs below it, and the caveats of printed numbers if it holds any.
+    """The table with notes on the protocol of our runs, and on the printed numbers if it contains any.
 
-    Our rows are filled with blanks up to the columns of printed numbers.
+    Our rows get blank cells in the columns of printed numbers.
     """
     rows = [[*row, *[""] * (len(head) - len(row))] for row in rows]
-    beside = any("printed" in each for row in [head, *rows] for each in row)
-    said = [*notes, *protocol(comparison)]
-    if beside:
-        said += [f"Printed: the paper's numbers, under another protocol than ours of {comparison.group.first.dataset}."]
-        said += published.CAVEATS[table]
-    first, of = comparison.group.first, f" of {comparison.region}" if comparison.region else ""
-    shows = f"{heading(comparison.metric)}{of}; split {first.split!r}, n {len(comparison.group.sample_ids)}"
-    return Grid(f"Table {table} of the paper, of {first.dataset}: {shows}", head, rows, rules, said)
+    has_printed = any("printed" in text for row in [head, *rows] for text in row)
+    lines = [*notes, *protocol(comparison)]
+    if has_printed:
+        dataset = comparison.group.first.dataset
+        lines.append(f"Printed: the paper's numbers, under another protocol than ours of {dataset}.")
+        lines += published.CAVEATS[table]
+    first, region = comparison.group.first, f" of {comparison.region}" if comparison.region else ""
+    content = f"{heading(comparison.metric)}{region}; split {first.split!r}, n {len(comparison.group.sample_ids)}"
+    return Grid(f"Table {table} of the paper, of {first.dataset}: {content}", head, rows, rules, lines)
 
 
 def needs(
@@ -256,15 +256,17 @@ def by_set(values: Mapping[Scenario, float]) -> dict[frozenset[str], float]:
     return {frozenset(scenario): value for scenario, value in values.items()}
 
 
-def means_over(comparison: Comparison, method: str | None) -> float | None:
+def mean_in_percent(comparison: Comparison, method: str | None) -> float | None:
     """Mean over all scenarios in per cent; None without a method."""
-    return None if method is None else average(list(percent(comparison, method).values()))
+    mean: float | None = None if method is None else robustness.mean(percent(comparison, method))
+    return mean
 
 
-def average(numbers: Sequence[float | None]) -> float | None:
-    """Mean of the numbers; None if one is None or there is none."""
-    defined = [number for number in numbers if number is not None]
-    return fmean(defined) if defined and len(defined) == len(numbers) else None
+def average(cells: Sequence[float | None]) -> float | None:
+    """Mean of the cells of a row; None if one of them is None or there is none."""
+    values = {column: value for column, value in enumerate(cells) if value is not None}
+    mean: float | None = robustness.mean(values, range(len(cells)))
+    return mean
 
 
 def cases_of(group: RunGroup, label: str) -> str:

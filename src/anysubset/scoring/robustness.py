@@ -4,18 +4,19 @@ All functions are exact for fractions: fractions in, fractions out. Pass `higher
 better, such as errors and distances; sums over scenarios need no direction.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import combinations
 from math import comb
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, all_scenarios, grouped_by_missing, scenario_name, scenario_of
 
 # Score by scenario: a float, or a fraction for exact results.
 Values = Mapping[Scenario, Any]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Violation(NamedTuple):
@@ -26,12 +27,12 @@ class Violation(NamedTuple):
     loss: Any
 
 
-def mean(values: Values, scenarios: Iterable[Scenario] | None = None) -> Any:
-    """Mean over scenarios (all by default), each counted once; None if there is none, or one has no score."""
-    chosen = list(values if scenarios is None else scenarios)
-    if not chosen or any(scenario not in values for scenario in chosen):
+def mean(values: Mapping[Key, Any], keys: Iterable[Key] | None = None) -> Any:
+    """Mean over scenarios or other keys (all by default), each counted once; None without keys, or if one is absent."""
+    chosen = list(values if keys is None else keys)
+    if not chosen or any(key not in values for key in chosen):
         return None
-    scores = [values[scenario] for scenario in chosen]
+    scores = [values[key] for key in chosen]
     exact = not any(isinstance(score, float) for score in scores)
     return sum(scores) * Fraction(1, len(scores)) if exact else fmean(scores)
 

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
+from anysubset.scoring import robustness
 from anysubset.system.files import whole
 
 COLUMNS = (
@@ -96,9 +97,10 @@ def over_set(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def overall(means: Mapping[Scenario, Mapping[str, float]]) -> float:
-    """Mean over all scenarios and regions: the number by which the best checkpoint is selected."""
-    return fmean(value for regions in means.values() for value in regions.values())
+def mean_over_scenarios(means: Mapping[Scenario, Mapping[str, float]]) -> float:
+    """Mean over all scenarios and regions: the number by which the best weights are selected."""
+    values = {(scenario, region): value for scenario, regions in means.items() for region, value in regions.items()}
+    return float(robustness.mean(values))
 
 
 def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, facts: Mapping[str, object]) -> None:

@@ -24,7 +24,7 @@ from anysubset.methods.method import Method, Stage, Step
 from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import scenario_name
-from anysubset.scoring.scores import means, over_set, overall, shown
+from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
@@ -314,7 +314,7 @@ def validate(training: StageTraining, progress: Progress, report: Callable[[str]
     metric, more_is_better = dataset.selection
     scores = evaluate(method, dataset, "val", thorough=False)
     by_scenario = means(scores, metric)
-    score = overall(by_scenario)
+    score = mean_over_scenarios(by_scenario)
     scenarios = {scenario_name(scenario): regions for scenario, regions in by_scenario.items()}
     run.log(progress.step, {"validation": score, "scenarios": scenarios}, {f"validation/{metric}": score})
     best = progress.best
