@@ -50,7 +50,7 @@ def test_there_are_methods_for_tables():
 @pytest.mark.parametrize("name", FOR_TABLES)
 def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_table, tmp_path, name):
     out = told("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", name)
-    # By hand, from `make_arrays`: of 8, text is there 6 times, audio 6, vision 5; four have all.
+    # By hand, from `make_arrays`: of 8 samples, 6 have text, 6 audio and 5 vision; four have all.
     assert "4 of 8 training samples have every modality" in out
     counts = "text 6, audio 6, vision 5, text+audio 5, text+vision 4, audio+vision 4, text+audio+vision 4"
     assert f"training samples by scenario: {counts}" in out
@@ -60,17 +60,17 @@ def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(to
     assert len(rows(tmp_path / "run")) > 7
 
 
-def test_fit_keeps_what_it_must_know_of_the_table(trained_table):
+def test_fit_writes_streams_and_statistics_of_the_table(trained_table):
     tensors, facts = tensor_file.load(trained_table / "signature.safetensors")
     assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
     assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
-    _, known = tensor_file.load(trained_table / "checkpoints/best.safetensors")
-    assert set(known["validation_scores"]) == {scenario_name(each) for each in all_scenarios(NAMES)}
-    assert (known["metric"], "mae" in known["validation_scores"]["text"]) == ("loss", True)
+    _, checkpoint = tensor_file.load(trained_table / "checkpoints/best.safetensors")
+    assert set(checkpoint["validation_scores"]) == {scenario_name(scenario) for scenario in all_scenarios(NAMES)}
+    assert (checkpoint["metric"], "mae" in checkpoint["validation_scores"]["text"]) == ("loss", True)
 
 
-def test_scenarios_that_nobody_supports_are_named(told, trained_table, rewritten, tmp_path):
-    # Nobody in training has text and vision at once.
+def test_scenarios_without_training_samples_are_named(told, trained_table, rewritten, tmp_path):
+    # No training sample has both text and vision.
     text = np.array([True, False, False, True, True, True, True, False] + [True] * 6)
     vision = np.array([False, False, True, False, False, False, False, True] + [True] * 6)
     path = rewritten(text_present=text, vision_present=vision)
@@ -87,11 +87,11 @@ def test_a_resumed_run_ends_with_the_same_bits(told, make_table_experiment, tmp_
     with stopped_before(4):
         assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
-    for name in ("best", "latest"):
-        whole, _ = tensor_file.load(tmp_path / f"whole/checkpoints/{name}.safetensors")
-        resumed, _ = tensor_file.load(tmp_path / f"stopped/checkpoints/{name}.safetensors")
+    for checkpoint in ("best", "latest"):
+        whole, _ = tensor_file.load(tmp_path / f"whole/checkpoints/{checkpoint}.safetensors")
+        resumed, _ = tensor_file.load(tmp_path / f"stopped/checkpoints/{checkpoint}.safetensors")
         assert set(whole) == set(resumed)
-        assert all(torch.equal(whole[each], resumed[each]) for each in whole)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "stopped/metrics.jsonl").read_bytes()
 
 
@@ -119,17 +119,17 @@ def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
     out = told("evaluate", run)
     for words in ("Acc-2 %", "Acc-7 %", "MAE", "Corr", "split 'test', 3 samples", "mean of training", "chance"):
         assert words in " ".join(out.split())
-    found = rows(run)
-    assert {row["metric"] for row in found} == {
+    scores = rows(run)
+    assert {row["metric"] for row in scores} == {
         *("prediction", "target", "loss", "error"),
         *("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
     }
-    assert {row["region"] for row in found} == {"all"}
-    values = {(row["scenario"], row["sample"], row["metric"]): float(row["value"]) for row in found}
+    assert {row["region"] for row in scores} == {"all"}
+    values = {(row["scenario"], row["sample"], row["metric"]): float(row["value"]) for row in scores}
     # By hand: three test samples, v6/1 has no vision; the targets are 1, -1 and 2.
     assert ("vision", "v6/1", "prediction") not in values
-    predicted = {each: values["text+audio", each, "prediction"] for each in ("v5/1", "v6/0", "v6/1")}
-    assert [values["text+audio", each, "target"] for each in predicted] == [1.0, -1.0, 2.0]
+    predicted = {sample: values["text+audio", sample, "prediction"] for sample in ("v5/1", "v6/0", "v6/1")}
+    assert [values["text+audio", sample, "target"] for sample in predicted] == [1.0, -1.0, 2.0]
     mae = np.mean([abs(predicted["v5/1"] - 1), abs(predicted["v6/0"] + 1), abs(predicted["v6/1"] - 2)])
     assert values["text+audio", "all", "mae"] == pytest.approx(mae)
     right = [predicted["v5/1"] > 0, predicted["v6/0"] <= 0, predicted["v6/1"] > 0]
@@ -153,7 +153,7 @@ def test_evaluate_on_another_file_that_lacks_a_modality(told, run, rewritten):
     assert {row["dataset"] for row in rows(run)} == {str(path)}
 
 
-def test_evaluate_refuses_its_own_data_in_another_split(refused, make_table_experiment, table_arrays, tmp_path):
+def test_evaluate_refuses_the_training_data_in_other_splits(refused, make_table_experiment, table_arrays, tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, **table_arrays())
     write_experiment(make_table_experiment({"data.root": str(path), "train.steps": 1}), tmp_path / "tiny.yaml")
@@ -168,10 +168,10 @@ def test_evaluate_refuses_its_own_data_in_another_split(refused, make_table_expe
 # ----------------------------------------------------------------------------------------------- inspect
 
 
-def test_inspect_tells_features_from_volumes(told, utterances):
+def test_inspect_describes_a_table_and_not_volumes(told, utterances):
     report = json.loads(told("inspect", utterances, "--json"))
     assert (report["samples"], report["groups"], report["faults"]) == (14, 7, [])
-    assert {name: each["samples"] for name, each in report["modalities"].items()} == {
+    assert {name: facts["samples"] for name, facts in report["modalities"].items()} == {
         "text": 12,
         "audio": 12,
         "vision": 10,
@@ -181,7 +181,7 @@ def test_inspect_tells_features_from_volumes(told, utterances):
         assert words in out
 
 
-def test_inspect_counts_what_is_not_finite(told, table_arrays, tmp_path):
+def test_inspect_counts_values_that_are_not_finite(told, table_arrays, tmp_path):
     arrays = table_arrays()
     arrays["text"][5, 0, :2] = np.nan, np.inf
     np.savez(tmp_path / "faulty.npz", **arrays)
@@ -191,7 +191,7 @@ def test_inspect_counts_what_is_not_finite(told, table_arrays, tmp_path):
     assert "clean='zero'" in out
 
 
-def test_inspect_reads_a_folder_of_sheets_and_a_manifest_of_patients_each_as_what_it_is(told, refused, tmp_path):
+def test_inspect_tells_a_folder_of_sheets_from_a_manifest_of_patients(told, refused, tmp_path):
     folder = tmp_path / "sheets"
     folder.mkdir()
     (folder / "labels.csv").write_text("id,y\na,1\nb,0\n")
@@ -201,7 +201,7 @@ def test_inspect_reads_a_folder_of_sheets_and_a_manifest_of_patients_each_as_wha
     assert "gone_t1.nii.gz" in refused("inspect", tmp_path / "patients.csv")
 
 
-def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path):
+def test_a_data_file_that_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path):
     path = rewritten(split=None, group=None)
     written = str(tmp_path / "data.yaml")
     command = ["inspect", str(path), "--write", written, "--reading.kind", "regression", "--group", "(.+)/"]
@@ -233,7 +233,7 @@ def test_what_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path
 
 
 class Evil:
-    """Would run a command, if anybody let it."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -242,67 +242,67 @@ class Evil:
         return (os.system, (f"touch {self.path}",))
 
 
-def damaged(place: Path, arrays: Callable[..., dict]) -> None:
-    np.savez(place, **arrays())
-    place.write_bytes(place.read_bytes()[:-300])
+def damaged(path: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(path, **arrays())
+    path.write_bytes(path.read_bytes()[:-300])
 
 
-def with_nan(place: Path, arrays: Callable[..., dict]) -> None:
-    found = arrays()
-    found["vision"][5, 0, 0] = np.nan
-    np.savez(place, **found)
+def with_nan(path: Path, arrays: Callable[..., dict]) -> None:
+    changed = arrays()
+    changed["vision"][5, 0, 0] = np.nan
+    np.savez(path, **changed)
 
 
-def with_infinity(place: Path, arrays: Callable[..., dict]) -> None:
-    found = arrays()
-    found["audio"][5, 0, 0] = -np.inf
-    np.savez(place, **found)
+def with_infinity(path: Path, arrays: Callable[..., dict]) -> None:
+    changed = arrays()
+    changed["audio"][5, 0, 0] = -np.inf
+    np.savez(path, **changed)
 
 
-def shorter(place: Path, arrays: Callable[..., dict]) -> None:
-    found = arrays()
-    found["vision"] = found["vision"][:-1]
-    np.savez(place, **found)
+def shorter(path: Path, arrays: Callable[..., dict]) -> None:
+    changed = arrays()
+    changed["vision"] = changed["vision"][:-1]
+    np.savez(path, **changed)
 
 
-def out_of_range(place: Path, arrays: Callable[..., dict]) -> None:
-    found = arrays()
-    found["y"][3] = 4.5
-    np.savez(place, **found)
+def out_of_range(path: Path, arrays: Callable[..., dict]) -> None:
+    changed = arrays()
+    changed["y"][3] = 4.5
+    np.savez(path, **changed)
 
 
-def truncated_sdk(place: Path, arrays: Callable[..., dict]) -> None:
+def truncated_sdk(path: Path, arrays: Callable[..., dict]) -> None:
     h5py = pytest.importorskip("h5py")
-    folder = place.with_name("sdk")
+    folder = path.with_name("sdk")
     folder.mkdir()
     for name, step in (("labels", [0.5]), ("vectors", [1.0, 2.0])):
         with h5py.File(folder / f"{name}.csd", "w") as file:
             for video in ("v", "w"):
                 file[f"root/data/{video}/intervals"] = np.array([[0.0, 1.0]])
                 file[f"root/data/{video}/features"] = np.array([step], np.float32)
-    path = folder / "vectors.csd"
-    path.write_bytes(path.read_bytes()[:-800])
+    vectors = folder / "vectors.csd"
+    vectors.write_bytes(vectors.read_bytes()[:-800])
 
 
-def nothing_present(place: Path, arrays: Callable[..., dict]) -> None:
-    found = arrays()
+def nothing_present(path: Path, arrays: Callable[..., dict]) -> None:
+    changed = arrays()
     for name in NAMES:
-        found[f"{name}_present"][4] = False
-    np.savez(place, **found)
+        changed[f"{name}_present"][4] = False
+    np.savez(path, **changed)
 
 
-def twice(place: Path, arrays: Callable[..., dict]) -> None:
-    np.savez(place, **arrays())
+def twice(path: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(path, **arrays())
     ids = arrays()["id"].tolist()
-    place.with_name("splits.json").write_text(json.dumps({"train": ids[:8], "val": ids[7:9], "test": ids[9:]}))
+    path.with_name("splits.json").write_text(json.dumps({"train": ids[:8], "val": ids[7:9], "test": ids[9:]}))
 
 
-def evil(place: Path, arrays: Callable[..., dict]) -> None:
-    place.write_bytes(pickle.dumps({"train": Evil(place.with_name("touched"))}))
+def evil(path: Path, arrays: Callable[..., dict]) -> None:
+    path.write_bytes(pickle.dumps({"train": Evil(path.with_name("touched"))}))
 
 
-def good(place: Path, arrays: Callable[..., dict]) -> None:
-    np.savez(place, **arrays())
+def good(path: Path, arrays: Callable[..., dict]) -> None:
+    np.savez(path, **arrays())
 
 
 SDK = ["--data.root", "sdk", "--data.modalities", "[text]", "--data.reading.target", "labels.csd"]
@@ -318,7 +318,7 @@ FAULTS = [
     ("an id in two splits", twice, ["--data.splits", "splits.json"], ("'v3/1' in two splits",)),
     ("a malicious pickle", evil, [], ("refused", "system")),
     ("a truncated file", damaged, [], ("cannot be read", "damaged")),
-    ("no file", lambda place, arrays: None, [], ("cannot be read", "No such file")),
+    ("no file", lambda path, arrays: None, [], ("cannot be read", "No such file")),
     ("an unknown modality", good, ["--data.modalities", "[text,adio]"], ("no array 'adio'", "audio")),
     ("an unknown preset", good, ["--method.preset", "gcm"], ("Unknown preset 'gcm'", "Did you mean 'gmc'?")),
     ("a preset for vectors", good, ["--method.preset", "utterance"], ("kind vector", "is of kind sequence")),
@@ -329,21 +329,21 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[each[0] for each in FAULTS])
-def test_wrong_features_are_refused_before_a_folder_is_made(
+@pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[name for name, *_ in FAULTS])
+def test_wrong_tables_are_refused_before_a_run_folder_is_made(
     refused, trained_table, table_arrays, tmp_path, monkeypatch, name, breaks, options, words
 ):
-    place = tmp_path / "table.npz"
-    breaks(place, table_arrays)
+    path = tmp_path / "table.npz"
+    breaks(path, table_arrays)
     experiment = trained_table.with_name("tiny.yaml")
     monkeypatch.chdir(tmp_path)
-    line = refused("fit", experiment, "--run", tmp_path / "new", "--data.root", place, *options)
+    line = refused("fit", experiment, "--run", tmp_path / "new", "--data.root", path, *options)
     assert [word for word in words if word not in line] == []
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_run_without_what_it_must_know_says_so(refused, run, utterances):
+def test_a_run_without_a_readable_signature_is_refused_with_the_name_of_the_file(refused, run, utterances):
     (run / "signature.safetensors").unlink()
     assert "signature.safetensors" in refused("evaluate", run)
     (run / "signature.safetensors").write_bytes(b"no")
@@ -351,14 +351,14 @@ def test_a_run_without_what_it_must_know_says_so(refused, run, utterances):
     assert not (run / "new").exists()
 
 
-def test_one_table_at_a_time(refused, run, utterances):
+def test_predict_refuses_more_than_one_table(refused, run, utterances):
     assert "Give one table, not 2" in refused("predict", run, utterances, utterances)
 
 
 # -------------------------------------------------------------------------------------------- several processes
 
 
-def test_two_processes_train_and_score_as_one_does(told, make_table_experiment, tmp_path):
+def test_two_processes_train_and_score_like_one(told, make_table_experiment, tmp_path):
     write_experiment(make_table_experiment({"train.steps": 4}), tmp_path / "tiny.yaml")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

@@ -1,4 +1,4 @@
-"""Wrong input of every kind: exit code 2 and one line that says what came, before anything is trained."""
+"""Wrong input of every kind ends with exit code 2 and one line that names it, before training starts."""
 
 import json
 import shutil
@@ -15,8 +15,8 @@ from anysubset.cli import main
 from anysubset.system import tensor_file
 
 
-class Place(NamedTuple):
-    """Copies that a test may break: of the phantoms, of a trained run and of its experiment."""
+class Copies(NamedTuple):
+    """Copies of the phantoms, of a trained run and of its experiment, which a test may damage."""
 
     patients: Path
     run: Path
@@ -27,24 +27,24 @@ class Place(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is broken, with which command it shows, and the words that the one line must hold."""
+    """A kind of wrong input: how it is made, the command that meets it, and words of the message."""
 
     name: str
-    breaks: Callable[[Place], object]
+    breaks: Callable[[Copies], object]
     command: str
     words: tuple[str, ...]
 
 
 @pytest.fixture
-def place(tmp_path: Path, phantoms: Path, trained: Path) -> Place:
+def copies(tmp_path: Path, phantoms: Path, trained: Path) -> Copies:
     shutil.copytree(phantoms, tmp_path / "patients")
     shutil.copytree(trained, tmp_path / "run")
     shutil.copy(trained.with_name("tiny.yaml"), tmp_path / "tiny.yaml")
-    return Place(tmp_path / "patients", tmp_path / "run", tmp_path / "tiny.yaml")
+    return Copies(tmp_path / "patients", tmp_path / "run", tmp_path / "tiny.yaml")
 
 
 def rewrite(path: Path, change: Callable[[np.ndarray], object], affine: np.ndarray | None = None) -> None:
-    """The same image with its voxels changed in place, in float32; or with another affine."""
+    """Write the image again with changed voxels, in float32, or with another affine."""
     image = nib.load(path)
     voxels = np.asarray(image.dataobj, dtype=np.float32)
     change(voxels)
@@ -67,7 +67,7 @@ def move(path: Path) -> None:
 
 
 def put(value: float) -> Callable[[np.ndarray], None]:
-    """One voxel gets a value."""
+    """Set one voxel."""
 
     def change(voxels: np.ndarray) -> None:
         voxels[8, 8, 8] = value
@@ -76,57 +76,57 @@ def put(value: float) -> Callable[[np.ndarray], None]:
 
 
 def fill(value: float) -> Callable[[np.ndarray], None]:
-    """Every voxel gets a value."""
+    """Set every voxel."""
     return lambda voxels: voxels.fill(value)
 
 
-def splits(place: Place, **changed: list[str]) -> None:
-    """Splits other than they were."""
-    path = place.patients / "splits.json"
+def splits(copies: Copies, **changed: list[str]) -> None:
+    """Change some splits."""
+    path = copies.patients / "splits.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
-def empty(place: Place) -> None:
-    shutil.rmtree(place.patients)
-    place.patients.mkdir()
+def empty(copies: Copies) -> None:
+    shutil.rmtree(copies.patients)
+    copies.patients.mkdir()
 
 
-def held(place: Place) -> filelock.FileLock:
-    """The lock of the run folder, held for as long as the test keeps what it got."""
-    lock = filelock.FileLock(place.run / ".lock")
+def locked(copies: Copies) -> filelock.FileLock:
+    """Acquire the lock of the run folder; it is held as long as the result is referenced."""
+    lock = filelock.FileLock(copies.run / ".lock")
     lock.acquire()
     return lock
 
 
 def relabel(path: Path, **settings: object) -> None:
-    """A checkpoint as an experiment with these settings would have written it."""
+    """Rewrite a checkpoint as if its experiment had these settings."""
     tensors, facts = tensor_file.load(path)
     facts["experiment"] |= {name.replace("_", ".", 1): value for name, value in settings.items()}
     tensor_file.save(path, tensors, facts)
 
 
-def swap(place: Place, source: str, target: str) -> None:
-    """One kind of checkpoint under the name of the other."""
-    shutil.copy(place.run / "checkpoints" / source, place.run / "checkpoints" / target)
+def swap(copies: Copies, source: str, target: str) -> None:
+    """Copy one kind of checkpoint to the name of the other."""
+    shutil.copy(copies.run / "checkpoints" / source, copies.run / "checkpoints" / target)
 
 
 def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def only_unknown(place: Place) -> None:
-    """Patient 003 has nothing but a contrast that the task does not know."""
-    place.file("phantom_003", "flair").rename(place.file("phantom_003", "adc"))
-    place.file("phantom_003", "t2").unlink()
+def only_unknown(copies: Copies) -> None:
+    """Leave patient 003 with one modality that is not of the task."""
+    copies.file("phantom_003", "flair").rename(copies.file("phantom_003", "adc"))
+    copies.file("phantom_003", "t2").unlink()
 
 
-def yaml_with(text: str) -> Callable[[Place], object]:
-    """An experiment with other lines in place of its own."""
-    return lambda place: place.experiment.write_text(text)
+def yaml_with(text: str) -> Callable[[Copies], object]:
+    """Replace the text of the experiment."""
+    return lambda copies: copies.experiment.write_text(text)
 
 
-def nothing(place: Place) -> None:
-    """All is well with the files: it is the command that is wrong."""
+def nothing(copies: Copies) -> None:
+    """Change nothing: the files are right, and the command is wrong."""
 
 
 FIT = "fit {experiment} --run {new}"
@@ -135,67 +135,67 @@ FAULTS = [
     # ------------------------------------------------------------------------------------------ files of patients
     Fault(
         "a truncated gzip file",
-        lambda place: cut(place.file("phantom_001", "t1")),
+        lambda copies: cut(copies.file("phantom_001", "t1")),
         FIT,
         ("phantom_001_t1.nii.gz", "cannot be read"),
     ),
     Fault(
         "a truncated gzip file of a validation patient",
-        lambda place: cut(place.file("phantom_005", "t1")),
+        lambda copies: cut(copies.file("phantom_005", "t1")),
         FIT,
         ("phantom_005_t1.nii.gz", "cannot be read"),
     ),
     Fault(
         "a text file named nii.gz",
-        lambda place: place.file("phantom_001", "t2").write_text("404: Not Found\n"),
+        lambda copies: copies.file("phantom_001", "t2").write_text("404: Not Found\n"),
         FIT,
-        ("phantom_001_t2.nii.gz", "cannot be read", "not what its name says"),
+        ("phantom_001_t2.nii.gz", "cannot be read", "not of the format of its name"),
     ),
     Fault(
         "shapes that differ within a patient",
-        lambda place: crop(place.file("phantom_001", "t1")),
+        lambda copies: crop(copies.file("phantom_001", "t1")),
         FIT,
         ("Shapes differ", "phantom_001_t1.nii.gz", "16 x 16 x 16", "16 x 16 x 15"),
     ),
     Fault(
         "affines that differ within a patient",
-        lambda place: move(place.file("phantom_001", "t1")),
+        lambda copies: move(copies.file("phantom_001", "t1")),
         FIT,
         ("Affines differ", "phantom_001_t1.nii.gz"),
     ),
     Fault(
         "a label that no region declares",
-        lambda place: rewrite(place.file("phantom_001", "seg"), put(3)),
+        lambda copies: rewrite(copies.file("phantom_001", "seg"), put(3)),
         FIT,
-        ("phantom_001_seg.nii.gz", "nobody declared: 3", "declared: 0, 1, 2, 4"),
+        ("phantom_001_seg.nii.gz", "not declared: 3", "declared: 0, 1, 2, 4"),
     ),
     Fault(
         "a NaN voxel",
-        lambda place: rewrite(place.file("phantom_001", "t1"), put(np.nan)),
+        lambda copies: rewrite(copies.file("phantom_001", "t1"), put(np.nan)),
         FIT,
         ("phantom_001_t1.nii.gz", f"1 NaN or infinite voxels of {VALUES}"),
     ),
     Fault(
         "an infinite voxel at prediction",
-        lambda place: rewrite(place.file("phantom_001", "t1"), put(np.inf)),
+        lambda copies: rewrite(copies.file("phantom_001", "t1"), put(np.inf)),
         "predict {run} {patients}/phantom_001 --output {new}",
         ("phantom_001_t1.nii.gz", f"1 NaN or infinite voxels of {VALUES}"),
     ),
     Fault(
-        "a contrast of zeros",
-        lambda place: rewrite(place.file("phantom_001", "t1"), fill(0)),
+        "a modality of zeros",
+        lambda copies: rewrite(copies.file("phantom_001", "t1"), fill(0)),
         FIT,
         ("phantom_001_t1.nii.gz", "no voxel that differs from 0", "remove the file"),
     ),
     Fault(
-        "a contrast that is the same everywhere",
-        lambda place: rewrite(place.file("phantom_001", "t1"), fill(7)),
+        "a modality with the same value everywhere",
+        lambda copies: rewrite(copies.file("phantom_001", "t1"), fill(7)),
         FIT,
         ("phantom_001", "t1", "no foreground"),
     ),
     Fault(
         "a patient without a label",
-        lambda place: place.file("phantom_001", "seg").unlink(),
+        lambda copies: copies.file("phantom_001", "seg").unlink(),
         FIT,
         ("'phantom_001'", "no label"),
     ),
@@ -207,22 +207,22 @@ FAULTS = [
         ("'phantom_003'", "flair", "t1ce", "it has: adc"),
     ),
     # ----------------------------------------------------------------------------------------------------- splits
-    Fault("an empty split", lambda place: splits(place, val=[]), FIT, ("empty split", "'val'")),
+    Fault("an empty split", lambda copies: splits(copies, val=[]), FIT, ("empty split", "'val'")),
     Fault(
         "an id in two splits",
-        lambda place: splits(place, val=["phantom_000"]),
+        lambda copies: splits(copies, val=["phantom_000"]),
         FIT,
         ("'phantom_000'", "two splits", "'train'", "'val'"),
     ),
     Fault(
         "an id that no patient has",
-        lambda place: splits(place, val=["phantom_999"]),
+        lambda copies: splits(copies, val=["phantom_999"]),
         FIT,
         ("'val'", "no patient has", "phantom_999"),
     ),
     Fault(
         "no splits at all",
-        lambda place: (place.patients / "splits.json").unlink(),
+        lambda copies: (copies.patients / "splits.json").unlink(),
         FIT,
         ("Unknown split 'train'", "Choose from: all"),
     ),
@@ -278,18 +278,18 @@ FAULTS = [
         ("'--train.stepz'", "Did you mean '--train.steps'?"),
     ),
     Fault("an unknown command", nothing, "fti {experiment}", ("Unknown command 'fti'", "Did you mean 'fit'?")),
-    Fault("a command without what it needs", nothing, "fit", ("experiment", "required", "anysubset fit --help")),
-    Fault("no experiment file", nothing, "fit {new}.yaml --run {new}", ("no experiment file", "new.yaml")),
+    Fault("a command without a required argument", nothing, "fit", ("experiment", "required", "anysubset fit --help")),
+    Fault("a missing experiment file", nothing, "fit {new}.yaml --run {new}", ("no experiment file", "new.yaml")),
     Fault("a seed below 0", nothing, FIT + " --seed -1", ("seed", "-1")),
-    Fault("fewer than no workers", nothing, FIT + " --data.workers -1", ("data.workers", "-1")),
+    Fault("a negative number of workers", nothing, FIT + " --data.workers -1", ("data.workers", "-1")),
     Fault(
-        "a device that is not there",
+        "an unavailable device",
         nothing,
         FIT + " --train.device cuda:99",
         ("Device 'cuda:99' is not available",),
     ),
     Fault(
-        "a device that is not there, at prediction",
+        "an unavailable device, at prediction",
         nothing,
         "predict {run} {patients}/phantom_003 --output {new} --device cuda:99",
         ("Device 'cuda:99' is not available",),
@@ -297,9 +297,9 @@ FAULTS = [
     # ------------------------------------------------------------------------------------------------ run folders
     Fault("a missing run folder", nothing, "evaluate {new}", ("no run folder", "anysubset fit")),
     Fault("a missing run folder at prediction", nothing, "predict {new} {patients}/phantom_003", ("no run folder",)),
-    Fault("a file for a run folder", nothing, "fit {experiment} --run {experiment}", ("tiny.yaml", "folder")),
+    Fault("a file instead of a run folder", nothing, "fit {experiment} --run {experiment}", ("tiny.yaml", "folder")),
     Fault("a folder that holds a run", nothing, "fit {experiment} --run {run}", ("already holds a run", "--resume")),
-    Fault("a run folder in use", held, "fit {experiment} --run {run} --resume", ("in use by another process",)),
+    Fault("a run folder in use", locked, "fit {experiment} --run {run} --resume", ("in use by another process",)),
     Fault(
         "a run of another experiment",
         nothing,
@@ -308,31 +308,31 @@ FAULTS = [
     ),
     Fault(
         "a checkpoint of another experiment, resumed",
-        lambda place: relabel(place.run / "checkpoints/latest.safetensors", train_lr=0.1, seed=9),
+        lambda copies: relabel(copies.run / "checkpoints/latest.safetensors", train_lr=0.1, seed=9),
         "fit {experiment} --run {run} --resume",
         ("latest.safetensors belongs to another experiment", "seed, train.lr differ"),
     ),
     Fault(
         "a checkpoint of another experiment, evaluated",
-        lambda place: relabel(place.run / "checkpoints/best.safetensors", method_width=0.5),
+        lambda copies: relabel(copies.run / "checkpoints/best.safetensors", method_width=0.5),
         "evaluate {run}",
         ("best.safetensors belongs to another experiment", "method.width differ"),
     ),
     Fault(
         "a latest checkpoint under the name of the best",
-        lambda place: swap(place, "latest.safetensors", "best.safetensors"),
+        lambda copies: swap(copies, "latest.safetensors", "best.safetensors"),
         "evaluate {run}",
         ("best.safetensors",),
     ),
     Fault(
         "a best checkpoint under the name of the latest",
-        lambda place: swap(place, "best.safetensors", "latest.safetensors"),
+        lambda copies: swap(copies, "best.safetensors", "latest.safetensors"),
         "fit {experiment} --run {run} --resume",
         ("latest.safetensors",),
     ),
     Fault(
         "a damaged checkpoint",
-        lambda place: damage(place.run / "checkpoints/best.safetensors"),
+        lambda copies: damage(copies.run / "checkpoints/best.safetensors"),
         "predict {run} {patients}/phantom_003 --output {new}",
         ("best.safetensors", "damaged"),
     ),
@@ -340,29 +340,29 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name.replace(" ", "-") for fault in FAULTS])
-def test_is_refused_in_one_line_before_training(fault, place, tmp_path, capsys):
-    kept = fault.breaks(place)  # A lock is released when it is forgotten.
-    before = files_of(place.run)
-    own = f" --data.root {place.patients}" if fault.command.startswith("fit {") else ""
-    command = (fault.command + own).format(**place._asdict(), new=tmp_path / "new")
+def test_wrong_input_is_refused_in_one_line_before_training(fault, copies, tmp_path, capsys):
+    reference = fault.breaks(copies)  # A lock is released when the last reference to it is deleted.
+    before = files_of(copies.run)
+    root = f" --data.root {copies.patients}" if fault.command.startswith("fit {") else ""
+    command = (fault.command + root).format(**copies._asdict(), new=tmp_path / "new")
     code = main(command.split())
-    told = capsys.readouterr().err
-    del kept
+    message = capsys.readouterr().err
+    del reference
     assert code == 2
-    assert told.startswith("anysubset: ")
-    assert told.count("\n") == 1
-    assert [word for word in fault.words if word not in told] == []
-    # Nothing was trained, and what was there is as it was.
-    assert files_of(place.run) == before
-    assert [path.name for path in tmp_path.rglob("*.safetensors") if place.run not in path.parents] == []
+    assert message.startswith("anysubset: ")
+    assert message.count("\n") == 1
+    assert [word for word in fault.words if word not in message] == []
+    # Nothing was trained, and the run folder is unchanged.
+    assert files_of(copies.run) == before
+    assert [path.name for path in tmp_path.rglob("*.safetensors") if copies.run not in path.parents] == []
     assert not list((tmp_path / "new").glob("*.nii.gz"))
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    """Checkpoints and logs, byte for byte."""
-    found = {path.name: path.read_bytes() for path in [*run.glob("checkpoints/*"), *run.glob("*.*")]}
-    assert {"latest.safetensors", "best.safetensors", "metrics.jsonl"} <= set(found)
-    return found
+    """Content of checkpoints and logs by name."""
+    contents = {path.name: path.read_bytes() for path in [*run.glob("checkpoints/*"), *run.glob("*.*")]}
+    assert {"latest.safetensors", "best.safetensors", "metrics.jsonl"} <= set(contents)
+    return contents
 
 
 def test_every_fault_has_a_name_of_its_own():

@@ -176,7 +176,7 @@ def test_samples_without_modalities_are_dropped_on_request_with_a_note(tmp_path)
     assert table.target.tolist() == [0.5, 2.0]
     assert table.inputs["text"].indices.tolist() == [0, 1]
     assert table.origin is not None
-    assert table.origin.notes == ("1 of 3 samples had no modality, and were dropped as asked.",)
+    assert table.origin.notes == ("1 of 3 samples had no modality and were dropped, as requested.",)
 
 
 def test_groups_in_two_splits_are_noted(tmp_path):

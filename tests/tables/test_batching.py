@@ -186,7 +186,7 @@ def test_a_block_to_score_holds_one_whole_group_in_order(dataset: TableDataset):
         (("v2/0", "v2/1"), [("text",)]),
         (("v1/0",), [("text",)]),
     ]
-    with pytest.raises(InputError, match="1 of 1 groups are asked for in part"):
+    with pytest.raises(InputError, match="1 of 1 groups are requested in part"):
         list(dataset.samples("train", ids=["v2/1"], unit="group"))
 
 

@@ -96,7 +96,7 @@ def test_every_fault_of_every_patient_is_reported(tmp_path):
     t2, t1, seg = report["faults"]["bad"]
     assert "bad_t1.nii.gz cannot be read" in t1
     assert "bad_t2.nii.gz cannot be read" in t2
-    assert "bad_seg.nii.gz has label values that nobody declared: 0.5" in seg
+    assert "bad_seg.nii.gz has label values that are not declared: 0.5" in seg
     assert "'bare' has no modality" in report["faults"]["bare"][0]
     assert "8 x 8 x 7 and 8 x 8 x 6" in report["faults"]["misfit"][0]
     assert not any("\n" in line for lines in report["faults"].values() for line in lines)

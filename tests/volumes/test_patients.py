@@ -377,7 +377,7 @@ def test_label_values_that_are_not_declared(tmp_path, fault):
     path = save(tmp_path / "a" / "a_seg.nii.gz", label)
     (patient,) = find_patients(tmp_path)
     line = fault(read_patient, patient, None, [1, 2, 4])
-    assert "a_seg.nii.gz has label values that nobody declared: 3, 7; declared: 0, 1, 2, 4." in line
+    assert "a_seg.nii.gz has label values that are not declared: 3, 7; declared: 0, 1, 2, 4." in line
     read_patient(patient)  # Without a declaration, whole numbers from 0 to 255 are allowed.
     for wrong in (0.5, -1, 256, np.nan):
         label[0, 0, 0] = wrong
@@ -474,4 +474,4 @@ def test_real_brats_patients(fault):
     assert read.grid.shape == (240, 240, 155)
     assert np.bincount(read.label.ravel()).tolist()[1:] == [25506, 85957, 0, 26448]
     line = fault(read_patient, half, ["flair"], [1, 2, 4])
-    assert "nobody declared: 3; declared: 0, 1, 2, 4." in line
+    assert "not declared: 3; declared: 0, 1, 2, 4." in line

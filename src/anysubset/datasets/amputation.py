@@ -1,7 +1,7 @@
 """Amputation: removing modalities from samples, to make an incomplete data set from a complete one.
 
-Present modalities come and go by id, for samples of a table and patients of a folder alike. Every sample keeps at least
-one modality. Draws come from the generator passed in, in the order of the samples, so that one seed gives one
+Functions take and return present modalities by id, of samples of a table or of patients alike. Every sample keeps at
+least one modality. Draws come from the generator passed in, in the order of the samples, so that one seed gives one
 missingness; `missingness.py` writes it to a file.
 """
 
@@ -28,11 +28,11 @@ def remove(present: Mapping[str, Scenario], modalities: Collection[str], ids: Co
         InputError: if a sample would have none left.
     """
     check_modalities(present, modalities)
-    gone = np.array([name in modalities for name in names_in(present)])
-    keep = mask_in(present) & ~(gone & may_lose(present, ids)[:, None])
-    lost = [sample for sample, row in zip(present, keep, strict=True) if not row.any()]
-    if lost:
-        raise InputError(f"Samples keep at least one modality; these would have none: {shown(lost)}.")
+    removed = np.array([name in modalities for name in names_in(present)])
+    keep = mask_in(present) & ~(removed & may_lose(present, ids)[:, None])
+    emptied = [sample for sample, row in zip(present, keep, strict=True) if not row.any()]
+    if emptied:
+        raise InputError(f"Samples keep at least one modality; these would have none: {shown(emptied)}.")
     return masked(present, keep)
 
 
@@ -96,8 +96,8 @@ def remove_by_rates(
     loses = may_lose(present, ids)
     emptied = loses & ~(have & (probability < 1)).any(axis=1)
     if emptied.any():
-        lost = [sample for sample, empty in zip(present, emptied, strict=True) if empty]
-        raise InputError(f"Rates of 1 leave no modality to {shown(lost)}.")
+        without = [sample for sample, empty in zip(present, emptied, strict=True) if empty]
+        raise InputError(f"Rates of 1 leave no modality to {shown(without)}.")
     keep = have.copy()
     waiting = np.flatnonzero(loses)
     while len(waiting):
@@ -141,7 +141,7 @@ def presence(table: Table) -> Present:
     """Present modalities of the samples of a table, by id."""
     names = table.modalities
     return {
-        sample: tuple(name for name, there in zip(names, row, strict=True) if there)
+        sample: tuple(name for name, is_present in zip(names, row, strict=True) if is_present)
         for sample, row in zip(table.ids, mask_of(table).tolist(), strict=True)
     }
 
@@ -155,9 +155,9 @@ def mask_of(table: Table) -> Mask:
 
 
 def restrict(table: Table, stay: Mapping[str, Collection[str]]) -> Table:
-    """Restrict the samples of a table to the modalities that stay, by id; samples that are not named keep theirs.
+    """Restrict the samples of a table to the modalities in `stay`, by id; samples without an entry keep all of theirs.
 
-    A modality that no sample has left has no key.
+    A modality that no sample has afterwards has no key.
 
     Raises:
         InputError: if an id or a modality is unknown, or a sample would have none left.

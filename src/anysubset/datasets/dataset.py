@@ -16,14 +16,14 @@ from anysubset.scoring.scores import Score
 from anysubset.system import processes
 from anysubset.tasks.task import Task
 
-Unit = Literal["sample", "group"]  # What is drawn and scored: samples one by one, or whole groups of them.
+Unit = Literal["sample", "group"]  # Whether samples are drawn and scored one by one, or in whole groups.
 
 # Tensors and facts that JSON can hold, by name.
 Knowledge = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
 class Sample(ABC):
-    """One or more samples that are predicted at once.
+    """One or more samples that are predicted together.
 
     inputs: by modality, without missing ones. scenarios: those that they are eligible for. ids: of the samples.
     """
@@ -113,7 +113,17 @@ class Dataset(ABC):
         ids: Iterable[str] | None = None,
         unit: Unit = "sample",
     ) -> Iterator[Sample]:
-        """Yield every sample of a split (or those with these ids), with the scenarios that it is eligible for."""
+        """Yield the samples of a split to score, with the scenarios that they are eligible for.
+
+        Args:
+            split: name of a split.
+            asked: the scenarios; all by default. Samples that are eligible for none of them are left out.
+            ids: of the samples; by default all of the split. Of a group, either all samples or none.
+            unit: "sample", or "group" for one whole group at a time, whose samples are in the order of the data.
+
+        Raises:
+            InputError: if groups are requested and the data have none, or `ids` hold part of a group.
+        """
 
     def knowledge(self) -> Knowledge:
         """Tensors and facts of the training data that prediction needs beside weights; empty by default."""
@@ -147,14 +157,14 @@ def complete_only(
     noun: str,
     report: Callable[[str], None],
 ) -> Splits:
-    """Drop training samples that lack a modality; other splits stay as they are.
+    """Drop training samples that lack a modality; other splits do not change.
 
     Args:
         splits: with or without a split `train`.
         present: modalities of each sample, by id.
         modalities: all of the task.
         noun: word for samples, such as patients.
-        report: called with a line on how many stay.
+        report: called with a line on how many training samples remain.
 
     Raises:
         InputError: if every training sample lacks one.

@@ -3,7 +3,7 @@
     {"how": "each modality missing with probability 0.3", "seed": 0, "present": {"id": ["text", "vision"], ...}}
 
 Samples of a table, or patients of a folder, that are not named keep all of their modalities. Only `present` is read;
-the rest tells how the file was drawn.
+the other entries document how the file was drawn.
 """
 
 import json
@@ -34,10 +34,10 @@ def read_missingness(path: Path) -> Present:
         raise InputError(f'{path} is no missingness file: it must be {{"present": {{"id": ["modality", ...], ...}}}}.')
     for sample, names in present.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{path}: what {sample!r} keeps is no list of modalities in quotes.")
+            raise InputError(f"{path}: the entry of {sample!r} is not a list of modalities in quotes.")
         if not names or len(set(names)) < len(names):
             fault = f"names a modality of {sample!r} twice" if names else f"leaves no modality to {sample!r}"
-            raise InputError(f"{path} {fault}; list each modality that stays, one at least.")
+            raise InputError(f"{path} {fault}; list each modality that stays once, and at least one.")
     return {sample: tuple(names) for sample, names in present.items()}
 
 
@@ -50,7 +50,7 @@ def write_missingness(path: Path, present: Mapping[str, Collection[str]], about:
 
 
 def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[str]]) -> Present:
-    """Restrict present modalities to those that stay; samples that `stay` does not name keep theirs.
+    """Restrict present modalities to those in `stay`, by id; samples without an entry keep all of theirs.
 
     >>> restricted({"1": ("text", "audio"), "2": ("audio",)}, {"1": ["audio", "text"], "2": ["audio", "text"]})
     {'1': ('text', 'audio'), '2': ('audio',)}

@@ -1,7 +1,8 @@
-"""From the arrays of a file, with an entry for every sample, to a checked table without entries for missing samples.
+"""Make a checked table from the arrays of a file.
 
-The readers of the formats find the arrays. Common to all formats are missing samples, NaN and infinite values, types,
-and padding, which must not leak into results.
+The arrays have an entry for every sample; in the table a modality holds only the samples that have it. The readers of
+the formats supply the arrays. This file handles, for all formats alike, missing modalities, NaN and infinite values,
+types, and padding, which must not influence results.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -125,16 +126,16 @@ def assemble(
         {name: count for name, observed in inputs.items() if (count := all_zero(observed))},
         tuple(notes),
     )
-    staying = having_any(inputs)
-    if options.empty == "drop" and len(staying) < len(ids):
-        line = f"{len(ids) - len(staying)} of {len(ids)} samples had no modality, and were dropped as asked."
+    remaining = having_any(inputs)
+    if options.empty == "drop" and len(remaining) < len(ids):
+        line = f"{len(ids) - len(remaining)} of {len(ids)} samples had no modality and were dropped, as requested."
         origin = replace(origin, notes=(*origin.notes, line))
         inputs = renumbered(inputs)
-        gone = set(ids) - {ids[index] for index in staying}
-        left = {name: tuple(sample for sample in split if sample not in gone) for name, split in (splits or {}).items()}
-        splits = None if splits is None else {name: split for name, split in left.items() if split}
-        ids, target = [ids[index] for index in staying], target[staying]
-        groups = groups and [groups[index] for index in staying]
+        ids, target = [ids[index] for index in remaining], target[remaining]
+        groups = groups and [groups[index] for index in remaining]
+        if splits is not None:
+            thinned = {name: tuple(sample for sample in split if sample in set(ids)) for name, split in splits.items()}
+            splits = {name: split for name, split in thinned.items() if split}
     return Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)
 
 

@@ -66,7 +66,7 @@ class TableDataset(Dataset):
         names = list(table.modalities)
         if data.missingness is not None:
             table = restrict(table, read_missingness(place_of(data.missingness, data.root)))
-            report(f"Modalities taken away as {data.missingness} says: {described(table)}")
+            report(f"Modalities removed by {data.missingness}: {described(table)}")
         self.table = replace(table, splits=None) if unlabelled else split(table, data, report, signature is None)
         if data.complete_only and self.table.splits is not None:
             whole = complete_only(self.table.splits, presence(self.table), tuple(names), self.noun, report)
@@ -126,12 +126,12 @@ class TableDataset(Dataset):
 
         Args:
             split: name of a split.
-            batch: samples a step, over all processes; for groups the number aimed at, see `packed`.
+            batch: samples a step, over all processes; for groups the largest number, see `packed`.
             seed: decides the order.
             first: number of the first step.
             last: number of the step after the last.
             parts: micro-batches of each share, yielded one after the other.
-            unit: what is drawn: a "sample", or a whole "group", whose samples stay in one part and in the order of the
+            unit: "sample", or "group" to draw whole groups: the samples of a group are in one part, in the order of the
                 table. A part is an empty batch if a step has fewer groups than parts.
 
         Raises:
@@ -184,31 +184,26 @@ class TableDataset(Dataset):
         ids: Iterable[str] | None = None,
         unit: Unit = "sample",
     ) -> Iterator[Block]:
-        """Yield the samples of a split in blocks.
+        """Yield blocks of up to `BLOCK` samples with the same modalities, or of one whole group; see `Dataset.samples`.
 
-        Args:
-            split: name of a split.
-            asked: the scenarios; all by default. Samples that are eligible for none of them are left out.
-            ids: of the samples; all of the split by default. Of a group, either all samples or none.
-            unit: "sample" for blocks whose samples have the same modalities; "group" for one whole group a block, in
-                the order of the table, whose samples need not have the same modalities.
-
-        Raises:
-            InputError: if groups are asked for and the table has none, or `ids` tear one apart.
+        The samples of a group need not have the same modalities.
         """
         self.prepare(split)
         table = self.ready[split]
         scenarios = all_scenarios(self.task.modalities) if asked is None else list(asked)
         present = present_in(table, self.task.modalities)
         index_of = {sample: index for index, sample in enumerate(table.ids)}
-        chosen = list(range(len(table))) if ids is None else [index_of[sample] for sample in ids]
-        whole = whole_groups(self.members(split), set(chosen)) if unit == "group" else None
-        for indices in same_presence(present, chosen) if whole is None else whole:
-            fitting = [name for name in scenarios if any(set(name) <= set(present[index]) for index in indices)]
-            if fitting:
+        selected = list(range(len(table))) if ids is None else [index_of[sample] for sample in ids]
+        if unit == "group":
+            blocks = iter(whole_groups(self.members(split), set(selected)))
+        else:
+            blocks = same_presence(present, selected)
+        for indices in blocks:
+            eligible = [name for name in scenarios if any(set(name) <= set(present[index]) for index in indices)]
+            if eligible:
                 batch = batch_of(table, indices)
                 groups = batch.groups if unit == "group" else None
-                yield Block(batch.ids, batch.inputs, fitting, batch.target, self.task, groups)
+                yield Block(batch.ids, batch.inputs, eligible, batch.target, self.task, groups)
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
         """Metrics over the set for each scenario, on the samples that are eligible for it."""
@@ -219,9 +214,9 @@ class TableDataset(Dataset):
                 predicted.setdefault(score.scenario, {})[score.sample] = score.value
         return [
             Score(scenario, ALL, metric, ALL, value)
-            for scenario, answers in predicted.items()
+            for scenario, predictions in predicted.items()
             for metric, value in SET_METRICS[self.kind](
-                torch.tensor([*answers.values()]), torch.stack([target[sample] for sample in answers])
+                torch.tensor([*predictions.values()]), torch.stack([target[sample] for sample in predictions])
             ).items()
         ]
 
@@ -262,8 +257,8 @@ def same_presence(present: Sequence[Scenario], indices: Iterable[int]) -> Iterat
     by_presence: dict[Scenario, list[int]] = {}
     for index in indices:
         by_presence.setdefault(present[index], []).append(index)
-    for alike in by_presence.values():
-        yield from (alike[start : start + BLOCK] for start in range(0, len(alike), BLOCK))
+    for same in by_presence.values():
+        yield from (same[start : start + BLOCK] for start in range(0, len(same), BLOCK))
 
 
 def whole_groups(members: Sequence[list[int]], wanted: set[int]) -> list[list[int]]:
@@ -275,7 +270,7 @@ def whole_groups(members: Sequence[list[int]], wanted: set[int]) -> list[list[in
     whole = [indices for indices in members if wanted & set(indices)]
     torn = [indices for indices in whole if not wanted >= set(indices)]
     if torn:
-        raise InputError(f"{len(torn)} of {len(whole)} groups are asked for in part; ask for all of their samples.")
+        raise InputError(f"{len(torn)} of {len(whole)} groups are requested in part; request all of their samples.")
     return whole
 
 

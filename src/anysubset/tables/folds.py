@@ -1,4 +1,4 @@
-"""Folds for cross-validation, in which groups stay together and classes are spread; by scikit-learn."""
+"""Folds for cross-validation with scikit-learn: groups are kept together, and folds are stratified by target."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def folds(
         table: the samples.
         count: number of folds.
         seed: of the draw.
-        grouped: whether the samples of a group stay together; by default if the table has groups.
+        grouped: whether the samples of a group are kept together; by default if the table has groups.
         stratified: whether the folds are stratified by class, or by tercile of the target.
         val: whether a fold has a validation part; otherwise those samples are for training.
 

@@ -60,7 +60,7 @@ def read_table(
         words: `.csd` file with words, to which modalities are aligned; default: not aligned.
         clean: `zero` sets NaN and infinite values to 0, counted in `Table.origin`; default: they are refused.
         empty: `drop` leaves out samples without any modality, noted in `Table.origin`; default: they are refused.
-        absent: whether the file may lack modalities that are asked for, except for one.
+        absent: whether the file may lack some of `modalities`, but not all.
         unlabelled: whether the target is ignored and may be absent, which our own formats allow. It is then 0.
 
     Raises:

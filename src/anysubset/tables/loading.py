@@ -13,10 +13,10 @@ from anysubset.tables.table import Table
 
 
 def asked_for(data: DataSettings, table_set: TableSet) -> dict[str, str] | None:
-    """Names in the file of the modalities that settings or data set name, by modality; None for all of the file.
+    """Names in the file of the modalities of the settings or the data set, by modality; None for all of the file.
 
     Raises:
-        InputError: if `data.reading.modalities` renames a modality that is not asked for.
+        InputError: if `data.reading.modalities` renames a modality that the settings do not use.
     """
     renamed = data.reading.modalities or {}
     names = list(data.modalities or table_set.modalities or renamed)
@@ -35,7 +35,7 @@ def load_table(
         data: its path, and how to read it.
         table_set: its modalities, if it is a public data set.
         trained: modalities of a trained run, any of which may be absent from the file; by default every modality that
-            the settings name must be there.
+            the settings name must be in the file.
         unlabelled: for prediction alone: the target may be absent, and a named column of splits is not read.
 
     Raises:

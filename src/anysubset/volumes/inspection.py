@@ -41,8 +41,8 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
 
     Args:
         root: folder of patients, one patient, Medical Decathlon folder, or CSV manifest.
-        group: the setting `data.group`. With it, groups is the number of groups, and splits that tear one apart are
-            noted.
+        group: the setting `data.group`. The report then has the number of `groups`, and a note if a group has patients
+            in two splits.
 
     Raises:
         InputError: if there are no patients at all, or one has no group.
@@ -179,7 +179,7 @@ def regions_of(labels: list[int], brats: bool, decathlon: bool) -> dict[str, lis
 
     Args:
         labels: values other than 0, sorted.
-        brats: whether the four modalities of BraTS are there.
+        brats: whether patients have the four modalities of BraTS.
         decathlon: whether it is a Medical Decathlon folder.
     """
     if labels == [1, 2, 4]:

@@ -78,7 +78,7 @@ def write_phantoms(
         InputError: if an argument is out of range, or `root` is not empty.
     """
     root = Path(root).resolve()
-    refuse_wrong_input(root, counts, seed, missing_rate, missing_splits)
+    check_arguments(root, counts, seed, missing_rate, missing_splits)
     root.parent.mkdir(parents=True, exist_ok=True)
     # Written to a temporary folder beside it and renamed at the end: a kill leaves no half-written data set.
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
@@ -217,7 +217,7 @@ def write_patient(folder: Path, volumes: Mapping[str, Volume], label: NDArray[np
         nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
 
 
-def refuse_wrong_input(
+def check_arguments(
     root: Path, counts: Mapping[str, int], seed: int, missing_rate: float, missing_splits: Sequence[str]
 ) -> None:
     """Raise InputError if an argument of `write_phantoms` is out of range."""

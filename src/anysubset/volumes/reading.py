@@ -89,7 +89,7 @@ def read_volume(source: Source) -> tuple[NDArray[np.float32], nib.Nifti1Image]:
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
-    """Read a NIfTI file to its last byte, so that damage shows here and not during training.
+    """Read a NIfTI file to its last byte, so that damage is detected before training.
 
     Raises InputError if the file is damaged, truncated, no NIfTI file, holds no real numbers, or has a singular affine.
     """
@@ -98,7 +98,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
         # nibabel stops at the last voxel and never checks the checksum; `gzip.decompress` does.
         content = gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
     except (EOFError, zlib.error, OSError) as error:
-        reason = f"missing, damaged, or not what its name says ({one_line(error)})"
+        reason = f"missing, damaged, or not of the format of its name ({one_line(error)})"
         raise InputError(f"{path} cannot be read: {reason}.") from None
     kind: Any = nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
     if content[344:348] != b"n+1\0" and kind is nib.Nifti1Image:
@@ -169,7 +169,7 @@ def label_of(image: nib.Nifti1Image, source: Source, labels: Collection[int] | N
     if wrong:
         shown = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
         declared = ", ".join(map(str, sorted(allowed))) if labels is not None else "whole numbers from 0 to 255"
-        raise InputError(f"{source} has label values that nobody declared: {shown}; declared: {declared}.")
+        raise InputError(f"{source} has label values that are not declared: {shown}; declared: {declared}.")
     return np.array(label, dtype=np.uint8, order="C")
 
 
