@@ -63,8 +63,8 @@ def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_table_ex
     # The yardstick: one backward pass a case.
     shared = method.network.shared_parameters()
     method.eval()
-    for batch, (_, places, found) in zip(batches, seen.entries, strict=True):
-        assert [seen.cases[place] for place in places] == [scenario_name(case) for case in cases]
+    for batch, (_, indices_of_cases, arrays) in zip(batches, seen.entries, strict=True):
+        assert [seen.cases[index] for index in indices_of_cases] == [scenario_name(case) for case in cases]
         rows = []
         for case in cases:
             # Straight through the network, without the branches that `gmd` cuts.
@@ -72,9 +72,9 @@ def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_table_ex
             output, indices = method.network.output_of_case(features, case)
             loss = method.task.loss(output, batch.target[indices])
             grads = torch.autograd.grad(loss, shared, allow_unused=True, materialize_grads=True)
-            rows.append(torch.cat([each.flatten() for each in grads]).double())
+            rows.append(torch.cat([gradient.flatten() for gradient in grads]).double())
         jacobian = torch.stack(rows)
-        np.testing.assert_allclose(found["gramian"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(arrays["gramian"], jacobian @ jacobian.T, rtol=1e-3, atol=1e-6)
 
 
 def test_conflict_is_measured_on_shared_parameters_however_the_method_was_decoupled(make_table_experiment):
@@ -141,26 +141,28 @@ def test_a_run_is_diagnosed(told, run):
     assert "of the pairs of cases conflict, the mean over batches" in out
     assert "Conflicting pairs in the first, middle and last third of training: " in out
     assert "1st third" in out
-    found = json.loads((run / "diagnosis.json").read_text())
-    assert (found["method"], found["split"], found["seed"], found["now"]["steps"]) == ("gmd", "val", 0, 3)
+    diagnosis = json.loads((run / "diagnosis.json").read_text())
+    assert (diagnosis["method"], diagnosis["split"], diagnosis["seed"]) == ("gmd", "val", 0)
+    assert diagnosis["now"]["steps"] == 3
     cases = [scenario_name(case) for case in all_scenarios(("text", "audio", "vision"))]
-    assert sorted(found["now"]["cases"]) == sorted(cases) == sorted(found["training"]["coefficients"])
-    assert {frozenset(pair["cases"]) for pair in found["now"]["pairs"]} == set(map(frozenset, combinations(cases, 2)))
-    assert list(found["learning"]) == ["text", "audio", "vision"]
+    assert sorted(diagnosis["now"]["cases"]) == sorted(cases) == sorted(diagnosis["training"]["coefficients"])
+    pairs = {frozenset(pair["cases"]) for pair in diagnosis["now"]["pairs"]}
+    assert pairs == set(map(frozenset, combinations(cases, 2)))
+    assert list(diagnosis["learning"]) == ["text", "audio", "vision"]
     for path, content in files.items():
         assert path.read_bytes() == content
     # Once more is the same.
     told("diagnose", run, "--batches", 3)
-    assert json.loads((run / "diagnosis.json").read_text()) == found
+    assert json.loads((run / "diagnosis.json").read_text()) == diagnosis
 
 
 def test_volumes_are_diagnosed(told, trained, tmp_path):
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     out = told("diagnose", folder, "--split", "train", "--batches", 2)
     assert "split 'train', 5 patients, 2 batches" in out
-    found = json.loads((folder / "diagnosis.json").read_text())
-    assert found["now"]["norms"]["t2"] > 0
-    assert found["training"]["steps"] == 4
+    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    assert diagnosis["now"]["norms"]["t2"] > 0
+    assert diagnosis["training"]["steps"] == 4
 
 
 @pytest.mark.parametrize("name", ["sharing", "dropout", "full"])
@@ -169,8 +171,8 @@ def test_methods_that_take_no_rows_are_diagnosed_too(told, make_table_experiment
     told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     out = told("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
     assert "Training logged no conflict: only `gmd` computes it" in out
-    found = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
-    assert (found["now"]["cases"], found["training"]) == (["text", "audio", "vision"], None)
+    diagnosis = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    assert (diagnosis["now"]["cases"], diagnosis["training"]) == (["text", "audio", "vision"], None)
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def test_a_run_in_float16_goes_on_with_its_scale(make_experiment, tmp_path):
 
 
 def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
-    found = {}
+    norms = {}
     for precision, scale in (("float32", None), ("float16", 2.0**10)):
         experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
         dataset = create_dataset(experiment.data, experiment.task)
@@ -335,8 +335,8 @@ def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
         with Run(tmp_path / precision, experiment) as run:
             run.begin(0)
             assert train_step(stage_of(method, update, dataset, run, optimizer, scaler), [batch], 1)
-            found[precision] = run.decoupling.arrays()["norms"]
-    np.testing.assert_allclose(found["float16"], found["float32"], rtol=0.05)
+            norms[precision] = run.decoupling.arrays()["norms"]
+    np.testing.assert_allclose(norms["float16"], norms["float32"], rtol=0.05)
 
 
 def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_experiment, tmp_path):
@@ -396,11 +396,11 @@ def test_the_decoupled_gradient_is_clipped(make_experiment, tmp_path, monkeypatc
     norms = []
     step_of = torch.optim.Adam.step
 
-    def watched(self, *given):
+    def watched(self, *arguments):
         norms.append(
             torch.cat([p.grad.flatten() for g in self.param_groups for p in g["params"] if p.grad is not None]).norm()
         )
-        return step_of(self, *given)
+        return step_of(self, *arguments)
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     go(make_experiment({"train.steps": 1}), tmp_path / "free")
@@ -410,11 +410,11 @@ def test_the_decoupled_gradient_is_clipped(make_experiment, tmp_path, monkeypatc
 
 
 def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tmp_path):
-    found = []
+    logs = []
     for last in (False, True):
         go(make_experiment({"train.steps": 2, "train.channels_last": last}), tmp_path / str(last))
-        found.append([line for line in log_of(tmp_path / str(last)) if "losses" in line])
-    for one, other in zip(*found, strict=True):
+        logs.append([line for line in log_of(tmp_path / str(last)) if "losses" in line])
+    for one, other in zip(*logs, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
     experiment = make_experiment()
     method, _ = create_method("gmd", create_dataset(experiment.data, experiment.task).task, {})
@@ -427,12 +427,12 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tm
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_backbone_learns_the_same(make_experiment, tmp_path):
-    found = []
+    logs = []
     for compiled in (False, True):
         go(make_experiment({"train.steps": 2, "train.compile": compiled}), tmp_path / str(compiled))
-        found.append([line for line in log_of(tmp_path / str(compiled)) if "losses" in line])
-    assert len(found[1]) == 2
-    for one, other in zip(*found, strict=True):
+        logs.append([line for line in log_of(tmp_path / str(compiled)) if "losses" in line])
+    assert len(logs[1]) == 2
+    for one, other in zip(*logs, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
 
 
@@ -441,12 +441,12 @@ def test_a_compiled_backbone_learns_the_same(make_experiment, tmp_path):
 
 def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypatch):
     # Scores that rise and fall: the second of four is the best, the fourth equals it and comes too late.
-    given = iter([0.2, 0.6, 0.4, 0.6])
+    values = iter([0.2, 0.6, 0.4, 0.6])
     weights = {}
 
     def scores(method, dataset, split, *, thorough):
         assert (split, thorough) == ("val", False)
-        value = next(given)
+        value = next(values)
         weights[len(weights) + 1] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         return [Score(("t1",), "phantom_005", "dice", "WT", value), Score(("t2",), "phantom_005", "dice", "WT", 0.0)]
 
@@ -508,14 +508,14 @@ def test_what_was_logged_of_decoupling_has_the_cases_of_its_step(undisturbed):
     with np.load(folder / "decoupling.npz") as stored:
         names = stored["cases"]
         cases = {
-            int(step): [str(names[place]) for place in row if place >= 0]
+            int(step): [str(names[index]) for index in row if index >= 0]
             for step, row in zip(stored["step"], stored["case"], strict=True)
         }
         assert cases == logged
         # A gradient has the cosine 1 with itself.
         for row, case in enumerate(stored["case"]):
-            for place in range((case >= 0).sum()):
-                assert stored["cosines"][row, place, place] == pytest.approx(1)
+            for index in range((case >= 0).sum()):
+                assert stored["cosines"][row, index, index] == pytest.approx(1)
     assert len(cases) > 3
 
 
@@ -535,7 +535,7 @@ def test_what_was_logged_of_decoupling_can_be_worked_out_again(make_experiment, 
             assert (
                 stored["coefficients"][row, :k].tolist() == coefficients.tolist() == copies.numpy().sum(axis=0).tolist()
             )
-            names = [str(stored["cases"][place]) for place in stored["case"][row, :k]]
+            names = [str(stored["cases"][index]) for index in stored["case"][row, :k]]
             assert lines[step]["coefficients"] == dict(zip(names, coefficients.tolist(), strict=True))
             first, second = np.triu_indices(k, 1)
             assert lines[step]["conflicting"] == (products.numpy()[first, second] < 0).mean()
@@ -564,8 +564,8 @@ def coefficients_of(tags: set[str]) -> set[str]:
 def test_a_step_that_is_not_logged_pays_nothing_for_the_log(make_experiment, tmp_path, monkeypatch):
     calls = []
     add, gramian = Decouplings.add, Stored.gramian
-    monkeypatch.setattr(Decouplings, "add", lambda *given: (calls.append("log"), add(*given))[1])
-    monkeypatch.setattr(Stored, "gramian", lambda *given: (calls.append("Gramian"), gramian(*given))[1])
+    monkeypatch.setattr(Decouplings, "add", lambda *arguments: (calls.append("log"), add(*arguments))[1])
+    monkeypatch.setattr(Stored, "gramian", lambda *arguments: (calls.append("Gramian"), gramian(*arguments))[1])
     experiment = make_experiment({"method.name": "gmd", "train.steps": 5, "train.log_every": 2, "train.batch": 5})
     go(experiment, tmp_path / "run")
     # The log takes the Gramian of the step, and no other: one for each of the five.
@@ -587,9 +587,9 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
         log, add = run.log, run.decoupling.add
 
         def timed(function: Callable[..., None]) -> Callable[..., None]:
-            def call(*given: object) -> None:
+            def call(*arguments: object) -> None:
                 start = time.perf_counter()
-                function(*given)
+                function(*arguments)
                 logging[-1] += time.perf_counter() - start
 
             return call

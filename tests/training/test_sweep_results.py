@@ -27,6 +27,6 @@ def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
             for split, dataset in (("test", "mosi"), ("val", "mosi"), ("test", "/elsewhere")):
                 shift = 0 if (split, dataset) == ("test", "mosi") else 10
                 writer.writerow({**facts, "split": split, "dataset": dataset, "value": value + shift})
-    found = mean_scores(tmp_path / "scores.csv", "mosi", ["test"])
+    scores = mean_scores(tmp_path / "scores.csv", "mosi", ["test"])
     # By hand: (.2 + .6) / 2, and ((.1 + .3) / 2 + .8) / 2; corr is not defined in every scenario.
-    assert found == {"test acc2": pytest.approx(0.4), "test dice": pytest.approx(0.5)}
+    assert scores == {"test acc2": pytest.approx(0.4), "test dice": pytest.approx(0.5)}

@@ -96,11 +96,16 @@ class FlatGRU(nn.Module):
         return code
 
 
-class VectorEncoder(nn.Sequential):
-    """Linear, ReLU, dropout, linear; on a sequence, of the mean over its real steps."""
+class MeanEncoder(nn.Sequential):
+    """Layers that follow one another, on a vector, or on the mean over the real steps of a sequence.
 
-    def __init__(self, size: int, width: int = 128, dropout: float = 0.5) -> None:
-        super().__init__(nn.Linear(size, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
+    Args:
+        size: entries of the vector or features of a step.
+        layers: from (n, size) to (n, width).
+    """
+
+    def __init__(self, size: int, *layers: nn.Module) -> None:
+        super().__init__(*layers)
         self.size = size
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -110,6 +115,13 @@ class VectorEncoder(nn.Sequential):
         expect(x, "n", self.size)
         features: Tensor = super().forward(x)
         return features
+
+
+class VectorEncoder(MeanEncoder):
+    """Linear, ReLU, dropout, linear."""
+
+    def __init__(self, size: int, width: int = 128, dropout: float = 0.5) -> None:
+        super().__init__(size, nn.Linear(size, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
 
 
 class ImageEncoder(nn.Module):

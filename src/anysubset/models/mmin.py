@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError, unknown
-from anysubset.models.encoders import end_padded, expect, masked_mean, zero_padded
+from anysubset.models.encoders import MeanEncoder, end_padded, zero_padded
 from anysubset.models.network import Network
 
 WIDTH = 128
@@ -43,20 +43,11 @@ class Imagined(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- encoders
 
 
-class DenseEncoder(nn.Sequential):
-    """Twice linear, ReLU, dropout; then linear. Of a sequence it takes the mean over its real steps."""
+class DenseEncoder(MeanEncoder):
+    """Twice linear, ReLU, dropout; then linear."""
 
     def __init__(self, size: int, width: int = WIDTH) -> None:
-        super().__init__(*dense(size, width, width, width, dropout=0.5))
-        self.size = size
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(n, size) or (n, time, size) -> (n, width)."""
-        if x.ndim == 3:
-            x = masked_mean(*zero_padded(x, valid, self.size))
-        expect(x, "n", self.size)
-        features: Tensor = super().forward(x)
-        return features
+        super().__init__(size, *dense(size, width, width, width, dropout=0.5))
 
 
 class RecurrentEncoder(nn.Module):
