@@ -13,11 +13,13 @@ from anysubset import api
 from anysubset.batches import Inputs
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.methods.ensemble import Ensemble
 from anysubset.models.network import Network
 from anysubset.system import tensor_file
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.task import Task
+from anysubset.workflows.arguments import experiment_of
 
 TINY = {"method.width": 8, "method.layers": 1, "train.steps": 2, "train.batch": 4, "train.device": "cpu"}
 
@@ -59,10 +61,10 @@ def test_settings_are_nested_or_dotted(utterances: Path, tmp_path: Path):
     assert read_experiment(tmp_path / "a/experiment.yaml").seed == 3
 
 
-def test_an_experiment_with_settings_over_it(make_table_experiment: Callable[..., api.Experiment]):
+def test_an_experiment_with_settings_over_it(make_table_experiment: Callable[..., Experiment]):
     experiment = make_table_experiment()
-    assert api.experiment_of(experiment, {}) is experiment
-    changed = api.experiment_of(experiment, {"train": {"steps": 9}, "data.fold": 0})
+    assert experiment_of(experiment, {}) is experiment
+    changed = experiment_of(experiment, {"train": {"steps": 9}, "data.fold": 0})
     assert (changed.train.steps, changed.train.batch, changed.data.root) == (9, 4, experiment.data.root)
 
 
@@ -142,6 +144,21 @@ def test_a_method_that_is_made_already(trained_table: Path, tmp_path: Path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in tensors(tmp_path / "run").items())
     with pytest.raises(InputError, match="takes no network= and no options"):
         anysubset.fit(file, run=tmp_path / "other", method=made, **{"method.factor": 1.0})
+
+
+def test_a_report_draws_slices_of_a_method_of_the_user_that_is_passed(trained: Path, tmp_path: Path):
+    file, run = trained.with_name("tiny.yaml"), tmp_path / "run"
+    anysubset.fit(file, run=run, method=Halved)
+    anysubset.evaluate(run, method=Halved, device="cpu")
+    pages = {}
+    for name, method in {"none": None, "other": Ensemble, "one": Halved, "several": [Ensemble, Halved]}.items():
+        page = anysubset.write_report(run, output=tmp_path / f"{name}.html", images=True, method=method)
+        pages[name] = page.read_text(encoding="utf-8")
+    pictures = {name: text.count("slice of") for name, text in pages.items()}
+    assert pictures["one"] == pictures["several"] > 0
+    assert pictures["none"] == pictures["other"] == 0
+    assert "Halved: pass it in Python, method=" in pages["none"]
+    assert "Halved: pass it in Python, method=" in pages["other"]
 
 
 def test_a_network_of_the_user_is_trained_by_gmd(trained_table: Path, tmp_path: Path):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anysubset.api import open_run
 from anysubset.batches import Observed
 from anysubset.cli import main
 from anysubset.system import tensor_file
+from anysubset.workflows.trained import open_run
 
 
 def table_of(folder: Path) -> list[dict[str, str]]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from anysubset.commands.terminal import say, say_grid, say_table
 
 if TYPE_CHECKING:
-    from anysubset.api import Evaluation
     from anysubset.report.table import Means
     from anysubset.scoring.scores import Score
     from anysubset.tables.dataset import TableDataset
     from anysubset.volumes.dataset import Volumes
+    from anysubset.workflows.evaluating import Evaluation
 
 
 def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:

@@ -1,0 +1,57 @@
+"""Measure conflict between the case gradients of a trained run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anysubset.datasets.table import create_dataset
+from anysubset.errors import InputError
+from anysubset.report.diagnostics import diagnosis, history_of
+from anysubset.scenarios import case_sampler
+from anysubset.system.files import whole
+from anysubset.training.diagnose import check_shared
+from anysubset.training.diagnose import diagnose as measure
+from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
+from anysubset.workflows.trained import open_run
+
+
+def diagnose_run(
+    run: FilePath,
+    split: str,
+    batches: int,
+    cases: str,
+    method: OwnMethod,
+    network: OwnNetwork,
+    device: str,
+    report: Report,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measure conflict on some batches; see `api.diagnose`."""
+    if batches < 1:
+        raise InputError(f"The number of batches must be at least 1, not {batches}.")
+    folder, trained = Path(run), open_run(run, method=method, network=network, device=device)
+    check_shared(trained.method)
+    experiment = trained.experiment
+    sampler = case_sampler(trained.task.modalities, cases)
+    dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
+    dataset.check_trained()
+    samples, parts = len(dataset.ids(split)), experiment.train.micro_batches
+    unit = trained.method.unit
+    drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts, unit)
+    grouped = ([next(drawn) for _ in range(parts)] for _ in range(batches))
+    chosen = sampler(torch.Generator().manual_seed(experiment.seed))
+    measured = measure(trained.method, progress(grouped, "Measuring", batches), chosen)
+    result = {
+        "run": folder.name,
+        "method": experiment.method["name"],
+        "seed": experiment.seed,
+        "split": split,
+        "step": trained.facts["step"],
+        **diagnosis(folder, history_of(measured.arrays())),
+    }
+    with whole(folder / "diagnosis.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    report(f"split {split!r}, {samples} {dataset.noun}, {batches} batches")
+    return result

@@ -1,0 +1,85 @@
+"""Score a trained run in every scenario."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anysubset.datasets.table import create_dataset
+from anysubset.errors import InputError
+from anysubset.evaluation.availability import write_availability
+from anysubset.evaluation.every_scenario import evaluate as evaluate_method
+from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
+from anysubset.scoring.scores import Score, write_scores
+from anysubset.system import processes
+from anysubset.system.devices import device_of
+from anysubset.system.run_folder import RunFolder
+from anysubset.tables.dataset import TableDataset
+from anysubset.volumes.dataset import Volumes
+from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
+from anysubset.workflows.trained import open_run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a run on a split.
+
+    Args:
+        scores: of every sample in every scenario that it is eligible for, and over the whole split.
+        recipe: how the run was trained, by the names of files; None if it was trained without.
+        random: the same where modalities are missing at random, by rate; empty unless rates were asked for.
+        dataset: the data set that was scored.
+    """
+
+    scores: list[Score]
+    random: list[Score]
+    recipe: str | None
+    dataset: Volumes | TableDataset
+
+
+def evaluate_run(
+    run: FilePath,
+    split: str,
+    root: FilePath | None,
+    rates: Sequence[float],
+    seed: int,
+    method: OwnMethod,
+    network: OwnNetwork,
+    device: str,
+    report: Report,
+    progress: Progress,
+) -> Evaluation:
+    """Score a run in every scenario on a split; see `anysubset.evaluate`."""
+    folder = Path(run)
+    processes.join(device_of(device).type)
+    trained = open_run(folder, method=method, network=network, device=device)
+    experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
+    dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
+    trained.method.check_inputs(dataset.loaded_inputs)
+    if root is None:
+        dataset.check_trained()
+    if rates and trained.method.unit == "group":
+        raise InputError(
+            "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
+            "whole groups: leave out --rate."
+        )
+    draws = draw_missingness(dataset, split, rates, seed)
+    dataset.prepare(split)
+    share = len(processes.share(dataset.ids(split)))
+    scores = evaluate_method(
+        trained.method, dataset, split, progress=lambda samples: progress(samples, "Scoring", share)
+    )
+    random = scores_of_draws(scores, draws, dataset)
+    facts = {
+        "run": folder.name,
+        "method": experiment.method["name"],
+        "seed": experiment.seed,
+        # Samples of another folder must not replace the scores of the experiment's own.
+        "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
+        "split": split,
+    }
+    if processes.rank() == 0:
+        if root is None:
+            write_availability(RunFolder(folder).availability, dataset)
+        write_draws(folder / "missingness", draws, dataset, split, seed)
+        write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
+    return Evaluation(scores, random, experiment.recipe, dataset)

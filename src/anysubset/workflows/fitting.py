@@ -1,0 +1,116 @@
+"""Train an experiment into a run folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anysubset.datasets.table import create_dataset
+from anysubset.experiments.settings import flatten
+from anysubset.methods.method import Method
+from anysubset.scenarios import MOST, all_scenarios, scenario_name, support
+from anysubset.scoring.scores import shown
+from anysubset.system import processes
+from anysubset.system.devices import device_of
+from anysubset.tables.dataset import TableDataset
+from anysubset.training.loop import train
+from anysubset.training.run import Run
+from anysubset.volumes.dataset import Volumes
+from anysubset.workflows.arguments import FilePath, OwnNetwork, Progress, Report, Source, experiment_of
+from anysubset.workflows.own import create_method, recorded_method
+
+LISTED = 15  # Scenarios that fit into one line.
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a training.
+
+    Args:
+        folder: the run folder.
+        steps: optimizer steps done.
+        skipped: those that changed nothing: no sample of the batch was eligible for any case, or a gradient overflowed.
+        metric: the validation metric that selected the weights.
+        best: its best mean over the scenarios. best_step: the step of the selected weights.
+        validation: scores by scenario and region of the selected weights; region "all" for a table.
+    """
+
+    folder: Path
+    steps: int
+    skipped: int
+    metric: str
+    best: float
+    best_step: int
+    validation: Mapping[str, Mapping[str, float]]
+
+
+def fit_run(
+    experiment: Source | None,
+    settings: Mapping[str, Any],
+    run: FilePath,
+    method: str | type[Method] | Method | None,
+    network: OwnNetwork,
+    resume: bool,
+    report: Report,
+    progress: Progress,
+) -> Fit:
+    """Train an experiment into a run folder; see `anysubset.fit`. `settings` override those of the experiment."""
+    if isinstance(method, str):
+        settings, method = {**settings, "method.name": method}, None
+    changes, folder = flatten(settings), Path(run)
+    # Options of the user's method are not those of the method that the experiment names.
+    others = {name: value for name, value in changes.items() if method is None or not name.startswith("method.")}
+    chosen = experiment_of(experiment, others)
+    chosen = replace(chosen, method=recorded_method(chosen.method, changes, method, network)).anchored()
+    # Faults that show without reading a volume are reported before the run folder is made.
+    device = device_of(chosen.train.device)
+    processes.join(device.type)
+    dataset = create_dataset(chosen.data, chosen.task, report)
+    dataset.check_modalities()
+    dataset.ids("train"), dataset.ids("val")
+    torch.manual_seed(chosen.seed)
+    generator = torch.Generator().manual_seed(chosen.seed)
+    trained, update = create_method(chosen.method, dataset.task, generator, method, network)
+    trained.check_inputs(dataset.loaded_inputs)
+    trained.to(device)
+    with Run(folder, chosen, resume) as opened:
+        count = sum(parameter.numel() for parameter in trained.parameters())
+        recipe = f", recipe {chosen.recipe}" if chosen.recipe is not None else ""
+        report(f"{folder}: {chosen.method['name']}{recipe}, {count:,} parameters, on {device}")
+        for line in support_lines(dataset):
+            report(line)
+        done = train(trained, update, dataset, opened, generator, show=progress, report=report)
+    assert done.best is not None  # The last step is always validated.
+    metric = dataset.selection[0]
+    report(
+        f"{folder}: {done.step} steps; validation {shown(metric, done.best)} at step {done.best_step}, "
+        f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} {dataset.noun}"
+    )
+    if done.skipped:
+        overflow = ", or a gradient in float16 overflowed" * (chosen.train.precision == "float16")
+        steps = "1 step" if done.skipped == 1 else f"{done.skipped} steps"
+        report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}")
+    return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
+
+
+def support_lines(dataset: Volumes | TableDataset) -> list[str]:
+    """Say how many training samples support each scenario, and name the scenarios that none supports."""
+    modalities, present = dataset.task.modalities, dataset.present("train")
+    lines = [f"{present.count(modalities)} of {len(present)} training {dataset.noun} have every modality"]
+    if len(modalities) > MOST:
+        return lines
+    counts = support(present, all_scenarios(modalities))
+    if len(counts) <= LISTED:
+        by_scenario = ", ".join(f"{scenario_name(scenario)} {count}" for scenario, count in counts.items())
+    else:
+        least = min(counts, key=lambda scenario: counts[scenario])
+        by_scenario = f"{len(counts)} scenarios, with {counts[least]} ({scenario_name(least)}) to "
+        by_scenario += f"{max(counts.values())} each"
+    lines.append(f"training {dataset.noun} by scenario: {by_scenario}")
+    unsupported = [scenario_name(scenario) for scenario, count in counts.items() if not count]
+    if unsupported:
+        listed = ", ".join(unsupported[:5]) + (", ..." if len(unsupported) > 5 else "")
+        lines.append(f"no training {dataset.noun} for {len(unsupported)} scenarios, learned from others: {listed}")
+    return lines

@@ -1,0 +1,62 @@
+"""A trained run: its experiment, task and method with the selected weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anysubset.datasets.table import create_task, signature_in
+from anysubset.experiments.files import read_run_experiment
+from anysubset.experiments.settings import Experiment
+from anysubset.methods.method import Method
+from anysubset.system import tensor_file
+from anysubset.system.devices import device_of
+from anysubset.system.run_folder import RunFolder
+from anysubset.tables.signature import Signature
+from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.training.run import check_same
+from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork
+from anysubset.workflows.own import create_method
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained run.
+
+    Args:
+        experiment: its settings.
+        task: what its data ask for.
+        method: with the weights that validation selected, in evaluation mode.
+        facts: of the checkpoint: `step`, `validation` by scenario, and more.
+        signature: modalities and statistics of the training table; None for volumes.
+    """
+
+    experiment: Experiment
+    task: Segmentation | Prediction
+    method: Method
+    facts: Mapping[str, Any]
+    signature: Signature | None
+
+
+def open_run(
+    run: FilePath,
+    *,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
+    device: str = "auto",
+) -> Trained:
+    """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
+
+    Raises:
+        InputError: if the folder holds no run, or a checkpoint of another experiment.
+    """
+    folder = Path(run)
+    experiment = read_run_experiment(folder)
+    tensors, facts = tensor_file.load(RunFolder(folder).best)
+    check_same(experiment, facts["experiment"], RunFolder(folder).best)
+    signature = signature_in(RunFolder(folder).signature, experiment.data)
+    task = create_task(experiment.data, experiment.task, signature)
+    trained, _ = create_method(experiment.method, task, None, method, network)
+    tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
+    return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature)
