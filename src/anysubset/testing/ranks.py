@@ -18,6 +18,7 @@ from torch import Tensor
 
 from anysubset.batches import Batch
 from anysubset.errors import InputError
+from anysubset.methods.method import Step
 from anysubset.methods.update import UPDATES
 from anysubset.system.children import Job, last_line, run_jobs
 from anysubset.testing.subject import Subject, gradients_of, identical, train_steps
@@ -44,10 +45,19 @@ Results = dict[tuple[str, str], list[StepResult | None]]
 
 
 def variants(subject: Subject) -> dict[str, dict[str, Any]]:
-    """Options of a subject under test: each update, and decoupling of all cases, as far as the method takes them."""
+    """Options of a subject under test: its own, and if it has objectives beside its cases also other updates.
+
+    Of those, as many as the method takes: each update, and decoupling of all cases. Cases alone are decoupled alike in
+    every method.
+    """
+    possible: dict[str, dict[str, Any]] = {"own options": {}}
+    method, _ = subject.create()
+    steps = [Step(0, 0.0, stage.name, method.draw(torch.Generator())) for stage in method.stages]
+    if all(objective.case for step in steps for objective in method.objectives(step).values()):
+        return possible
     every: dict[str, dict[str, Any]] = {f"gradients={name}": {"gradients": name} for name in UPDATES}
+    every.pop(f"gradients={subject.row.gradients}")
     every["gradients=gmd, cases=all"] = {"gradients": "gmd", "cases": "all"}
-    possible = {}
     for name, options in every.items():
         with suppress(InputError):
             subject.create(**options)
