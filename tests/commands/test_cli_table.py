@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,31 +351,6 @@ def test_a_run_without_a_readable_signature_is_refused_with_the_name_of_the_file
 
 def test_predict_refuses_more_than_one_table(refused, run, utterances):
     assert "Give one table, not 2" in refused("predict", run, utterances, utterances)
-
-
-# -------------------------------------------------------------------------------------------- several processes
-
-
-def test_two_processes_train_and_score_like_one(told, make_table_experiment, tmp_path):
-    write_experiment(make_table_experiment({"train.steps": 4}), tmp_path / "tiny.yaml")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = ["-m", "anysubset", "--", "fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "two")]
-    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "one")
-    one, two = (
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
-    )
-    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
-    for single, shared in zip(one, two, strict=True):
-        if "losses" not in single:
-            assert shared["validation"] == pytest.approx(single["validation"], rel=0.05)
-            continue
-        assert shared["eligible"] == single["eligible"]
-        if single["step"] == 1:
-            assert set(shared["losses"]) == set(single["losses"])
 
 
 # --------------------------------------------------------------------------------------------------- real data

@@ -18,9 +18,9 @@ METHODS = ("gmd", "sharing", "ensemble")
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
-# Started in each process, once for all methods, since importing takes longer than training. For each method a whole
-# run, its evaluation, and a run that is interrupted in its second step, in one process only; then a batch that is too
-# small.
+# Started in each process, once for all runs, since importing takes longer than training. For each method a whole run,
+# its evaluation, and a run that is interrupted in its second step, in one process only; then a batch that is too small,
+# and a run on a table.
 SCRIPT = f"""
 import os, signal, sys
 from anysubset.cli import main
@@ -43,18 +43,25 @@ for method in {METHODS}:
     assert main(["fit", experiment, "--run", runs + "/stopped"]) == 130
     Run.log = log
 assert main(["fit", experiment, "--run", runs + "/small", "--train.batch", "1"]) == 2
+assert main(["fit", folder + "/table.yaml", "--run", folder + "/table"]) == 0
 """
 
 
 @pytest.fixture(scope="module")
-def launched(make_experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
-    """Folder of `<method>.yaml` and of the runs `<method>/whole` and `<method>/stopped` of two processes."""
+def launched(
+    make_experiment, make_table_experiment, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess]:
+    """Folder of `<method>.yaml`, of the runs `<method>/whole` and `<method>/stopped`, and of the run `table`.
+
+    All by two processes.
+    """
     folder = tmp_path_factory.mktemp("launched")
     # Phantoms with missing modalities: in some steps a process has no eligible sample for a case. A Dice loss of each
     # sample, since that over a batch is no mean over samples.
     settings = {"task.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
     for method in METHODS:
         write_experiment(make_experiment({**settings, "method.name": method}), folder / f"{method}.yaml")
+    write_experiment(make_table_experiment({"train.steps": 4}), folder / "table.yaml")
     script = folder / "job.py"
     script.write_text(SCRIPT)
     done = subprocess.run([*LAUNCH, str(script), str(folder)], env=ENVIRONMENT, capture_output=True, text=True)
@@ -92,9 +99,24 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(launched):
 def test_torchrun_starts_the_command_as_documented(launched):
     folder, _ = launched
     # Without "--", torchrun would take --run for an option of its own.
-    command = ["-m", "anysubset", "--", "fit", str(folder / "gmd.yaml"), "--run", str(folder / "command")]
+    command = ["-m", "anysubset", "--", "fit", str(folder / "table.yaml"), "--run", str(folder / "command")]
     subprocess.run([*LAUNCH, *command], env=ENVIRONMENT, check=True, capture_output=True)
-    assert_alike(log(folder / "command"), log(folder / "gmd/whole"))
+    # The same processes in the same order: to the bit.
+    assert log(folder / "command") == log(folder / "table")
+
+
+def test_two_processes_train_on_a_table_as_one_does(launched):
+    folder, _ = launched
+    assert main(["fit", str(folder / "table.yaml"), "--run", str(folder / "table-of-one")]) == 0
+    one, two = log(folder / "table-of-one"), log(folder / "table")
+    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
+    for single, shared in zip(one, two, strict=True):
+        if "losses" not in single:
+            assert shared["validation"] == pytest.approx(single["validation"], rel=0.05)
+            continue
+        assert shared["eligible"] == single["eligible"]
+        if single["step"] == 1:
+            assert set(shared["losses"]) == set(single["losses"])
 
 
 def log(run: Path) -> list[dict]:
