@@ -1,6 +1,7 @@
 """The command line on token ids: a pickle with them, a BERT in a folder, and a run that trains both."""
 
 import csv
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from anysubset import cli
@@ -144,7 +146,6 @@ def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_fold
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
 
     return load_file(folder / "model.safetensors")
 
@@ -256,12 +257,15 @@ def test_settings_that_do_not_fit_are_refused(refused, settings, tmp_path, overr
 
 
 def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, bert_folder, tmp_path):
-    small = Path(shutil.copytree(bert_folder, tmp_path / "small"))
-    config = (small / "config.json").read_text()
-    for size, said in (("vocab_size", "text has token"), ("max_position_embeddings", "text has 5 tokens")):
-        known = {"vocab_size": 50, "max_position_embeddings": 12}[size]
-        (small / "config.json").write_text(config.replace(f'"{size}": {known}', f'"{size}": 4'))
-        assert said in refused("fit", settings(**{"method.bert": str(small)}), "--run", tmp_path / "run")
+    for size, message in (("vocab_size", "text has token"), ("max_position_embeddings", "text has 5 tokens")):
+        small = Path(shutil.copytree(bert_folder, tmp_path / size))
+        config = json.loads((small / "config.json").read_text())
+        (small / "config.json").write_text(json.dumps({**config, size: 4}))
+        tensors = load_file(small / "model.safetensors")
+        table = {"vocab_size": "word_embeddings", "max_position_embeddings": "position_embeddings"}[size]
+        (name,) = [name for name in tensors if name.endswith(f"{table}.weight")]
+        save_file({**tensors, name: tensors[name][:4].clone()}, small / "model.safetensors", {"format": "pt"})
+        assert message in refused("fit", settings(**{"method.bert": str(small)}), "--run", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 

@@ -118,7 +118,7 @@ def test_what_ampute_writes_can_be_trained_on(told, table, trained, phantoms, tm
     if kind == "table":
         told("ampute", table, "--output", missingness, "--rate", 1)
         experiment.write_text(
-            f"data: {{name: table, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
+            f"data: {{name: table, root: {table}}}\nmethod: {{width: 8, layers: 1}}\n"
             "train: {steps: 1, batch: 4, device: cpu}\n"
         )
         before, after = "40 of 40 training samples", "0 of 40 training samples"
@@ -167,7 +167,7 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
 
 def test_random_missing_of_a_table_has_metrics_over_the_set(told, table, tmp_path):
     (tmp_path / "made.yaml").write_text(
-        f"data: {{name: table, root: {table}}}\nmodel: {{width: 8, layers: 1}}\n"
+        f"data: {{name: table, root: {table}}}\nmethod: {{width: 8, layers: 1}}\n"
         "train: {steps: 1, batch: 4, device: cpu}\n"
     )
     run = tmp_path / "run"
