@@ -1,4 +1,4 @@
-"""`predict` on a table: an answer for every sample from what it has, and what such an answer is worth."""
+"""`predict` on a table: every sample is predicted from its modalities, with the validation scores of its scenario."""
 
 import csv
 import json
@@ -29,30 +29,30 @@ def predict(run: Path, table: Path, folder: Path) -> list[dict[str, str]]:
     return table_of(folder)
 
 
-def test_every_sample_is_answered_from_what_it_has(trained_table, utterances, tmp_path, capsys):
+def test_every_sample_is_predicted_from_its_own_modalities(trained_table, utterances, tmp_path, capsys):
     rows = predict(trained_table, utterances, tmp_path)
     assert [row["id"] for row in rows] == [f"v{number // 2}/{number % 2}" for number in range(14)]
     # By hand: see `make_arrays`.
     used = ["text", "audio", "vision", "text+audio", *["text+audio+vision"] * 9, "text+audio"]
     assert [row["used"] for row in rows] == used
     facts = read_facts(tmp_path)
-    assert {name: each["samples"] for name, each in facts["used"].items()} == {
+    assert {name: used["samples"] for name, used in facts["used"].items()} == {
         "text": 1,
         "audio": 1,
         "vision": 1,
         "text+audio": 2,
         "text+audio+vision": 9,
     }
-    _, known = tensor_file.load(trained_table / "checkpoints/best.safetensors")
-    worth = facts["used"]["audio"]["validation"]
-    assert worth["loss"] == known["validation"]["audio"]["all"] > 0
-    assert worth["mae"] == pytest.approx(worth["loss"])  # The loss of this task is L1.
+    _, checkpoint = tensor_file.load(trained_table / "checkpoints/best.safetensors")
+    scores = facts["used"]["audio"]["validation"]
+    assert scores["loss"] == checkpoint["validation"]["audio"]["all"] > 0
+    assert scores["mae"] == pytest.approx(scores["loss"])  # The loss of this task is L1.
     assert (facts["samples"], facts["validation_samples"], facts["classes"]) == (14, 3, [])
     assert "2 from text, audio" in capsys.readouterr().out
 
 
-def test_an_answer_is_that_of_the_network_on_standardised_values(trained_table, utterances, tmp_path):
-    answers = {row["id"]: float(row["answer"]) for row in predict(trained_table, utterances, tmp_path)}
+def test_a_prediction_is_the_output_of_the_network_on_standardised_values(trained_table, utterances, tmp_path):
+    predictions = {row["id"]: float(row["answer"]) for row in predict(trained_table, utterances, tmp_path)}
     opened = open_run(trained_table, device="cpu")
     assert opened.signature is not None
     arrays = np.load(utterances)
@@ -67,27 +67,27 @@ def test_an_answer_is_that_of_the_network_on_standardised_values(trained_table, 
         inputs[name] = Observed(values[None], torch.tensor([0]), torch.from_numpy(valid)[None])
     opened.method.eval()
     with torch.no_grad():
-        found = opened.method.predict(inputs)
-    assert answers["v5/0"] == pytest.approx(found.item(), abs=1e-5)
+        output = opened.method.predict(inputs)
+    assert predictions["v5/0"] == pytest.approx(output.item(), abs=1e-5)
 
 
 def test_a_file_may_lack_modalities_and_targets(trained_table, rewritten: Callable[..., Path], tmp_path):
     path = rewritten(y=None, split=None, group=None, vision=None, vision_lengths=None, vision_present=None)
     with np.load(path) as stored:
-        kept = {name: stored[name][3:] for name in stored.files}
-    np.savez(path, **kept, extra=np.zeros(11))  # An array of another kind is no fault, since nobody asks for it.
+        remaining = {name: stored[name][3:] for name in stored.files}
+    np.savez(path, **remaining, extra=np.zeros(11))  # Other arrays are ignored.
     rows = predict(trained_table, path, tmp_path / "answers")
     assert [row["used"] for row in rows] == ["text+audio"] * 11
 
 
-def test_vectors_are_no_sequences(trained_table, utterances, tmp_path):
-    # A .csv table holds vectors, and the run was trained on sequences: refused in a line, and nothing is written.
+def test_a_table_of_vectors_is_refused_by_a_run_on_sequences(trained_table, utterances, tmp_path):
+    # A .csv table holds vectors, and the run was trained on sequences.
     (tmp_path / "sheet.csv").write_text("id,text_0,text_1,text_2\na,1,2,3\n")
     assert main(["predict", str(trained_table), str(tmp_path / "sheet.csv"), "--output", str(tmp_path / "o")]) == 2
     assert not (tmp_path / "o").exists()
 
 
-def test_classes_have_their_chances(tmp_path):
+def test_predictions_of_classes_hold_their_probabilities(tmp_path):
     generator = np.random.default_rng(0)
     y = np.arange(30) % 3
     split = np.array(["train"] * 18 + ["val"] * 6 + ["test"] * 6)

@@ -285,7 +285,7 @@ def test_av_digits():
     assert len(set(table.groups or ())) == 6
 
 
-# ------------------------------------------------------------------------------ files to be answered from alone
+# ------------------------------------------------------------------------------------ files for prediction alone
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

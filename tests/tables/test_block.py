@@ -31,7 +31,7 @@ def test_scores_of_a_block_hold_prediction_target_loss_and_error():
     values = {(score.sample, score.metric): score.value for score in scores}
     assert (values["a", "correct"], values["b", "correct"], values["b", "prediction"]) == (1.0, 0.0, 1.0)
     assert (values["a", "target"], values["b", "target"]) == (0.0, 0.0)
-    # By hand: chances 1/2, and 1/4 of the class that is true; the answers have 1/2 and 3/4.
+    # By hand: the true classes have probabilities 1/2 and 1/4, the predicted classes 1/2 and 3/4.
     assert (values["a", "confidence"], values["b", "confidence"]) == (pytest.approx(0.5), pytest.approx(0.75))
     assert values["a", "loss"] == pytest.approx(np.log(2))
     assert values["b", "loss"] == pytest.approx(np.log(4))

@@ -42,8 +42,8 @@ def probe(table: Table, name: str) -> tuple[Tensor, Tensor]:
 def test_text_is_most_informative_then_audio_then_vision(many):
     correlations = {}
     for name in MODALITIES:
-        target, answer = probe(many, name)
-        correlations[name] = float(np.corrcoef(target, answer)[0, 1])
+        target, prediction = probe(many, name)
+        correlations[name] = float(np.corrcoef(target, prediction)[0, 1])
     assert correlations == pytest.approx(CORRELATION, abs=0.12)
     assert correlations["text"] > correlations["audio"] + 0.2
     assert correlations["audio"] > correlations["vision"] + 0.1
@@ -118,7 +118,7 @@ def test_a_table_is_written_and_read(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_gradients_of_audio_and_vision_conflict_from_the_start(seed):
-    """Of the default network, where its first answers lie about the middle of the targets."""
+    """With the default network, once its predictions are near the middle of the targets."""
     cosines = {}
     for rate in (0.3, 0.0):
         train = trimodal({"train": 160}, SMALL, steps=6, missing_rate=rate, seed=seed)
@@ -128,7 +128,7 @@ def test_gradients_of_audio_and_vision_conflict_from_the_start(seed):
         generator = torch.Generator().manual_seed(seed)
         method, update = create_method("gmd", task, {"cases": "all", "dropout": 0.0}, generator)
         batch = Batch(train.inputs, train.target, train.ids)
-        # A fresh network's answers lie anywhere; while they lie far from all targets, all cases agree on the way back.
+        # Predictions of a new network may be far from all targets; all cases then agree on the direction.
         with torch.no_grad():
             last = [layer for layer in method.network.head.modules() if isinstance(layer, nn.Linear)][-1]
             last.bias -= method.predict(batch.inputs).mean()

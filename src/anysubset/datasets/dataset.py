@@ -33,7 +33,7 @@ class Sample(ABC):
     ids: tuple[str, ...]
 
     @abstractmethod
-    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
+    def scores(self, scenario: Scenario, outputs: Tensor, thorough: bool) -> list[Score]:
         """Scores of the outputs of one scenario; with `thorough` also those that take long to compute."""
 
 

@@ -28,7 +28,7 @@ class Block(Sample):
     task: Prediction
     groups: tuple[str, ...] | None = None
 
-    def scores(self, scenario: Scenario, answer: Tensor, thorough: bool) -> list[Score]:
+    def scores(self, scenario: Scenario, outputs: Tensor, thorough: bool) -> list[Score]:
         """Scores of each eligible sample: `prediction`, `target` and `loss`; `error` for numbers, two more for classes.
 
         `error` is |prediction - target|; `correct` is 1 if the predicted class is the target; `confidence` is the
@@ -36,22 +36,22 @@ class Block(Sample):
 
         Args:
             scenario: one of `scenarios`.
-            answer: (n, outputs) for the n samples that are eligible for the scenario, in the order of the block.
+            outputs: (n, outputs) for the n samples that are eligible for the scenario, in the order of the block.
             thorough: makes no difference to tables.
 
         Raises:
             InputError: if there is not one output for each eligible sample.
         """
         rows = eligible(self.inputs, scenario)
-        if len(answer) != len(rows):
-            raise InputError(f"{len(answer)} outputs came for {len(rows)} samples eligible for {', '.join(scenario)}.")
+        if len(outputs) != len(rows):
+            raise InputError(f"{len(outputs)} outputs came for {len(rows)} samples eligible for {', '.join(scenario)}.")
         ids = [self.ids[row] for row in rows.tolist()]
-        answer, target = answer.cpu().float(), self.target[rows]
-        decided = self.task.decision(answer)
-        values = {"prediction": decided, "target": target, "loss": self.task.losses(answer, target)}
+        outputs, target = outputs.cpu().float(), self.target[rows]
+        decided = self.task.decision(outputs)
+        values = {"prediction": decided, "target": target, "loss": self.task.losses(outputs, target)}
         if self.task.classes:
             values["correct"] = decided == target
-            values["confidence"] = answer.softmax(dim=1).amax(dim=1)
+            values["confidence"] = outputs.softmax(dim=1).amax(dim=1)
         else:
             values["error"] = (decided - target).abs()
         return [
