@@ -121,7 +121,7 @@ def test_evaluate_writes_every_number_and_shows_every_scenario(told, run):
     assert len(table_lines(out)) == 15 + 15
     assert "HD95 in mm" in out
     assert "split 'test', 2 patients" in out
-    assert "Weights chosen on validation" in out
+    assert "Weights selected on validation" in out
     # The first line of the table: flair alone, the mean of two patients in percent.
     values = [float(row["value"]) for row in found if (row["scenario"], row["metric"]) == ("flair", "dice")]
     shown = [f"{50 * (values[place] + values[place + 3]):.1f}" for place in range(3)]

@@ -69,7 +69,7 @@ def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, 
     assert swept(tiny, "--jobs", 2) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "4 runs, 0 of them done" in out
+    assert "4 runs, 0 of them finished" in out
     assert len([line for line in out.splitlines() if line.startswith("[")]) == 4
     assert (tmp_path / "out/full/0/checkpoints/latest.safetensors").stat().st_mtime_ns == trained
     same_bits(tmp_path / "out/gmd/1", tmp_path / "whole")
@@ -89,10 +89,10 @@ def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, 
     # What is done is left alone; what is wanted beyond it is done.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.name != "sweep.csv"}
     assert swept(tiny) == 0
-    assert "4 runs, 4 of them done" in capsys.readouterr().out
+    assert "4 runs, 4 of them finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert swept(changed(tiny, evaluate=["test", "val"], vary={**VARY, "seed": [0]})) == 0
-    assert "2 runs, 0 of them done" in capsys.readouterr().out
+    assert "2 runs, 0 of them finished" in capsys.readouterr().out
     assert float(table(tiny)[0]["val loss"]) == pytest.approx(float(table(tiny)[0]["validation"]))
 
 

@@ -1,4 +1,4 @@
-"""Tables of scores: of one run in every scenario, of random missingness, and of the runs of a sweep."""
+"""Tables of scores: one run in every scenario, random missingness, and the runs of a sweep."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
-    """Print the scores of one run: every scenario, then random missingness if it was scored."""
+    """Print the scores of one run in every scenario, then those under random missingness if they were computed."""
     from anysubset.report.table import scenario_grid
     from anysubset.scoring.scores import means
     from anysubset.tables.dataset import TableDataset
@@ -32,15 +32,16 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
 
 
 def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
-    """The scenario table of Dice, and the protocol that it stands under."""
+    """Print Dice by scenario and region, then how it was computed and how the weights were selected."""
+    from anysubset.report.protocol import METRIC_DEFINITIONS
     from anysubset.report.table import scenario_grid
 
     title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
     say_grid(scenario_grid(tables, dataset.task.modalities, title))
     say(
-        "Hard Dice per patient on whole volumes, then the mean; both empty 1, one empty 0. Weights chosen on "
-        f"validation. Split {dataset.split_hash(split)}."
+        f"{METRIC_DEFINITIONS['dice']} Weights selected on validation. Fingerprint of the split: "
+        f"{dataset.split_hash(split)}."
     )
 
 
@@ -51,7 +52,7 @@ def show_table_scores(
     title: str,
     metrics: Sequence[str] = (),
 ) -> None:
-    """Some metrics, by default the headline ones, of every scenario side by side; constants and the protocol below."""
+    """Print metrics, by default the headline ones, by scenario; then constant baselines and how metrics are defined."""
     from anysubset.report.table import metric_grid
     from anysubset.scenarios import all_scenarios, scenario_name, support
     from anysubset.scoring.scores import over_set
@@ -61,45 +62,48 @@ def show_table_scores(
     eligible = {scenario: count for scenario, count in counts.items() if count}
     values = {}
     for run, scores in runs.items():
-        found = over_set(scores)
-        values[run] = {scenario: found[scenario_name(scenario)] for scenario in eligible}
+        by_scenario = over_set(scores)
+        values[run] = {scenario: by_scenario[scenario_name(scenario)] for scenario in eligible}
     title = f"{title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
     say_grid(metric_grid(values, names, title, metrics or dataset.headline, eligible, dataset.constants(split)))
     say(
-        f"{dataset.protocol} A scenario is scored on the samples that have its modalities (n). Weights chosen on "
-        f"validation, by the mean loss over the scenarios. Split {dataset.split_hash(split)}."
+        f"{dataset.protocol} A scenario is scored on the samples that have its modalities (n). Weights selected on "
+        f"validation, by the mean loss over the scenarios. Fingerprint of the split: {dataset.split_hash(split)}."
     )
 
 
 def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> None:
-    """A row a rate; columns are the headline metrics over the set, or the Dice of each region where there are none."""
+    """Print one row per rate: the headline metrics over the set or, without headline metrics, Dice by region."""
     from anysubset.scoring.scores import heading, means, number, over_set
 
     if headline:
-        found = over_set(drawn)
         rows = {
-            name: {heading(each): number(each, values.get(each)) for each in headline} for name, values in found.items()
+            name: {heading(metric): number(metric, values.get(metric)) for metric in headline}
+            for name, values in over_set(drawn).items()
         }
     else:
-        found = {name: regions for (name,), regions in means(drawn, "dice").items()}
         rows = {
             name: {f"Dice {region} %": number("dice", value) for region, value in regions.items()}
-            for name, regions in found.items()
+            for (name,), regions in means(drawn, "dice").items()
         }
     say_table(["rate", *next(iter(rows.values()))], [[name, *cells.values()] for name, cells in rows.items()])
 
 
-def show_results(lines: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
-    """A row a run of a sweep: how it was chosen on validation, and means over the scenarios of each split."""
+def show_results(results: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> None:
+    """Print one row per run of a sweep: validation score and step of the selected weights, mean scores by split."""
     from anysubset.scoring.scores import heading, number, shown
 
-    listed = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
-    asked = [(split, metric) for split in splits for metric in listed]
-    found = [(split, metric) for split, metric in asked if any(f"{split} {metric}" in line for line in lines)]
+    metrics = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
+    columns = [
+        (split, metric)
+        for split in splits
+        for metric in metrics
+        if any(f"{split} {metric}" in result for result in results)
+    ]
     rows = []
-    for line in lines:
-        chosen = shown(line["metric"], line["validation"]) if "metric" in line else "-"
-        cells = [number(metric, line.get(f"{split} {metric}")) for split, metric in found]
-        rows.append([line["run"], chosen, str(line.get("step", "")), *cells])
-    say_table(["run", "validation", "at step", *(f"{split}\n{heading(metric)}" for split, metric in found)], rows)
+    for result in results:
+        validation = shown(result["metric"], result["validation"]) if "metric" in result else "-"
+        cells = [number(metric, result.get(f"{split} {metric}")) for split, metric in columns]
+        rows.append([result["run"], validation, str(result.get("step", "")), *cells])
+    say_table(["run", "validation", "at step", *(f"{split}\n{heading(metric)}" for split, metric in columns)], rows)

@@ -1,4 +1,4 @@
-"""`anysubset sweep`: many runs, several at once."""
+"""`anysubset sweep`: train and score the runs that a file describes, several at a time."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anysubset.tasks.segmentation import Segmentation
 
 
-# What takes seconds to import, and what those import when they are used first.
+# Modules that take seconds to import, and the modules that they import on first use.
 PRELOAD = (
     *(
         "anysubset.datasets.table",
@@ -38,16 +38,16 @@ PRELOAD = (
 
 def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `sweep`."""
-    parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and what is varied in it.")
-    parser.add_argument("--output", type=Path, help="Folder of all runs; by default runs/ and the name of the file.")
-    parser.add_argument("--data.root", type=Path, help="Folder in which the file's relative data.root are looked up.")
-    parser.add_argument("--jobs", type=int, help="Runs at once, which share the cores; by default one a core, up to 4.")
+    parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and the settings that vary over the runs.")
+    parser.add_argument("--output", type=Path, help="Folder for all runs; by default runs/ and the name of the file.")
+    parser.add_argument("--data.root", type=Path, help="Folder that a relative data.root in the file is relative to.")
+    parser.add_argument("--jobs", type=int, help="Runs trained at a time; by default one per core, at most 4.")
 
 
 def sweep(options: Options) -> int:
-    """Train and score every combination that a file asks for, several at once: a table, and sweep.csv.
+    """Train and score every run that a file describes, several at a time; print a table and write sweep.csv.
 
-    What is done is skipped, and what was stopped goes on, when it is called again. Exit code 1 if a run failed.
+    Call it again to continue: finished runs are skipped, interrupted ones are resumed. Exit code 1 if a run failed.
     """
     import filelock
 
@@ -65,22 +65,22 @@ def sweep(options: Options) -> int:
     for run in plan.runs:
         check_folder(run)
     waiting = [run for run in plan.runs if unscored_splits(run, plan.splits) != []]
-    say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
+    say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them finished")
     draw_missingness(waiting)
     check_runs(waiting, plan.splits)
     output.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(output / ".lock", timeout=0):
             failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
-            lines = [result_row(run, plan.splits) for run in plan.runs]
-            write_results(output / "sweep.csv", lines)
+            results = [result_row(run, plan.splits) for run in plan.runs]
+            write_results(output / "sweep.csv", results)
     except filelock.Timeout:
         raise InputError(f"{output} is in use by another sweep.") from None
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from the last checkpoints")
+        say("interrupted; run the same command again to continue from the last checkpoints")
         return 130
-    show_results(lines, plan.splits)
-    show_settings(plan.runs, lines, plan.splits[0])
+    show_results(results, plan.splits)
+    show_settings(plan.runs, results, plan.splits[0])
     say(f"Table: {output / 'sweep.csv'}")
     for name, fault in failed.items():
         say(f"failed: {name}: {fault}")
@@ -88,7 +88,7 @@ def sweep(options: Options) -> int:
 
 
 def draw_missingness(runs: Sequence["Planned"]) -> None:
-    """The missingness files that runs need and that are not there yet."""
+    """Draw and write the missingness files of runs that do not exist yet."""
     from anysubset.datasets.table import create_dataset
 
     for run in runs:
@@ -97,37 +97,37 @@ def draw_missingness(runs: Sequence["Planned"]) -> None:
             continue
         dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.task)
         split = run.missingness["split"]
-        found = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
-        before = {sample: names for sample, names in found.items() if names}
+        present = zip(dataset.ids(split), dataset.present(split), strict=True)
+        before = {sample: names for sample, names in present if names}
         after = write_removal(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
-        say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of split {split!r} are taken away")
+        say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of the modalities of split {split!r} removed")
 
 
-def show_settings(runs: Sequence["Planned"], lines: Sequence[Mapping[str, Any]], split: str) -> None:
-    """Which settings matter, where some are varied besides method and seed; nothing of runs on several datasets."""
+def show_settings(runs: Sequence["Planned"], results: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Print the effect of each varied setting other than method and seed; nothing if the runs use several data sets."""
     from anysubset.report.grid import as_text
     from anysubset.report.results import USUAL
     from anysubset.report.settings import settings_grid
 
-    places = {(run.experiment.data.name, run.experiment.data.root) for run in runs}
-    scores = [f"{split} {metric}" for metric in USUAL if any(f"{split} {metric}" in line for line in lines)]
-    if len(places) > 1 or not scores:
+    data_sets = {(run.experiment.data.name, run.experiment.data.root) for run in runs}
+    scores = [f"{split} {metric}" for metric in USUAL if any(f"{split} {metric}" in result for result in results)]
+    if len(data_sets) > 1 or not scores:
         return
-    grid = settings_grid(lines, list(runs[0].variants), scores[0])
+    grid = settings_grid(results, list(runs[0].variants), scores[0])
     if grid.rows:
         say(as_text(grid))
 
 
 def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
-    """What can be found wrong before anything is trained: data, splits, devices, and options of methods.
+    """Check data, splits, devices and method options of all runs before any of them is trained.
 
     Raises:
-        InputError: with the name of the run.
+        InputError: at the first fault, with the name of the run.
     """
     from anysubset.datasets.table import create_dataset
     from anysubset.methods.table import method_of
 
-    tasks: dict[str, Segmentation | Prediction] = {}  # Not the datasets, which may be large.
+    tasks: dict[str, Segmentation | Prediction] = {}  # Tasks, not data sets, which may be large.
     for run in runs:
         experiment = run.experiment
         try:
@@ -145,31 +145,31 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
 
 
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
-    """Trains and scores runs, several at once; by name, why those failed that did."""
+    """Train and score runs, `jobs` at a time with `threads` threads each; return the reasons of failed runs by name."""
     from anysubset.scoring.scores import shown
     from anysubset.system.children import Job, last_line, run_jobs
     from anysubset.training.sweep_results import result_row
 
-    works, names = {}, {run.name: run for run in runs}
+    jobs_by_name, runs_by_name = {}, {run.name: run for run in runs}
     for run in runs:
         run.folder.mkdir(parents=True, exist_ok=True)
-        works[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
+        jobs_by_name[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
     failed = {}
-    ends = run_jobs(works, jobs, threads, PRELOAD)
-    for number, (name, code) in enumerate(track(ends, "Running", len(works)), start=1):
+    ends = run_jobs(jobs_by_name, jobs, threads, PRELOAD)
+    for number, (name, code) in enumerate(track(ends, "Running", len(jobs_by_name)), start=1):
         if code:
-            line = last_line(works[name].log)
-            failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {works[name].log})"
-            say(f"[{number}/{len(works)}] {name} failed: {failed[name]}")
+            line = last_line(jobs_by_name[name].log)
+            failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {jobs_by_name[name].log})"
+            say(f"[{number}/{len(jobs_by_name)}] {name} failed: {failed[name]}")
         else:
-            found = result_row(names[name], splits)
-            chosen = shown(found["metric"], found["validation"])
-            say(f"[{number}/{len(works)}] {name}: validation {chosen} at step {found['step']}")
+            result = result_row(runs_by_name[name], splits)
+            validation = shown(result["metric"], result["validation"])
+            say(f"[{number}/{len(jobs_by_name)}] {name}: validation {validation} at step {result['step']}")
     return failed
 
 
 def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
-    """One run of a sweep, in a process of its own: trained to its end, and scored where it is not yet."""
+    """Train one run of a sweep to its end, then score the splits that have no scores. Runs in a child process."""
     from anysubset.training.sweep_results import unscored_splits
 
     if unscored_splits(run, splits) is None:
