@@ -1,4 +1,4 @@
-"""Fixtures of several files: a few small phantoms, some of which lack modalities, and experiments of a second."""
+"""Common fixtures: small phantoms and tables, some samples of which lack modalities, and tiny experiments on them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -46,7 +46,7 @@ MakeExperiment = Callable[..., Experiment]
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 training patients, 4 of them incomplete, 1 for validation and 2 for the test. Not to be written to.
+    """5 patients for training, 4 of them incomplete, 1 for validation and 2 for the test. Read-only.
 
     000: t2. 001: t2 t1. 002: all. 003: flair t2. 004: t2 t1. 005 (val), 006 and 007 (test): all.
     """
@@ -57,7 +57,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_experiment(phantoms: Path) -> MakeExperiment:
-    """A tiny experiment on the phantoms, but for dotted overrides."""
+    """A tiny experiment on the phantoms, with overrides under dotted names."""
 
     def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
         return read_experiment(None, {**TINY, "data.root": str(phantoms), **(overrides or {})})
@@ -67,18 +67,18 @@ def make_experiment(phantoms: Path) -> MakeExperiment:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, make_experiment: MakeExperiment) -> Path:
-    """The run folder of four steps of GMD; `tiny.yaml` lies beside it. Not to be written to."""
+    """Run folder of four steps of GMD, with `tiny.yaml` beside it. Read-only."""
     from anysubset.cli import main
 
-    place = tmp_path_factory.mktemp("trained")
-    write_experiment(make_experiment(), place / "tiny.yaml")
-    assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
-    return place / "tiny"
+    folder = tmp_path_factory.mktemp("trained")
+    write_experiment(make_experiment(), folder / "tiny.yaml")
+    assert main(["fit", str(folder / "tiny.yaml"), "--run", str(folder / "tiny")]) == 0
+    return folder / "tiny"
 
 
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer, 16 wide, that knows 50 tokens and takes up to 12 of them. Not to be written to."""
+    """A BERT of one layer and width 16, with 50 token ids and a maximum length of 12. Read-only."""
     transformers = pytest.importorskip("transformers", reason="the extra `bert` is not installed")
     from anysubset.models.bert import quiet
 
@@ -109,7 +109,7 @@ TINY_FEATURES = {
 
 
 def make_arrays(filler: float = 0.0) -> dict[str, np.ndarray]:
-    """14 utterances, 8 to train on, 3 for validation and 3 for the test; `filler` stands where a modality is missing.
+    """14 utterances, 8 to train on, 3 for validation and 3 for the test; `filler` is the value of missing modalities.
 
     text: not of 1 and 2, 1 to 4 steps. audio: not of 0 and 2, gaps between steps. vision: not of 0, 1, 3 and 13.
     """
@@ -135,17 +135,17 @@ def make_arrays(filler: float = 0.0) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def table_arrays() -> Callable[..., dict[str, np.ndarray]]:
-    """`table_arrays(filler)`: the arrays of a tiny file of utterances."""
+    """`table_arrays(filler)` returns the arrays of a tiny file of utterances."""
     return make_arrays
 
 
 @pytest.fixture
 def rewritten(tmp_path: Path) -> Callable[..., Path]:
-    """`rewritten(text=..)`: the utterances in a file of their own, but for some arrays; None leaves one out."""
+    """`rewritten(text=..)` writes the utterances to a new file with other arrays; None leaves an array out."""
 
     def write(**changes: np.ndarray | None) -> Path:
         path = tmp_path / "rewritten.npz"
-        np.savez(path, **{name: each for name, each in {**make_arrays(), **changes}.items() if each is not None})
+        np.savez(path, **{name: array for name, array in {**make_arrays(), **changes}.items() if array is not None})
         return path
 
     return write
@@ -153,7 +153,7 @@ def rewritten(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def utterances(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of `make_arrays`. Not to be written to."""
+    """File of `make_arrays`. Read-only."""
     path = tmp_path_factory.mktemp("table") / "utterances.npz"
     np.savez(path, **make_arrays())
     return path
@@ -161,7 +161,7 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_table_experiment(utterances: Path) -> MakeExperiment:
-    """A tiny experiment on these utterances, but for dotted overrides."""
+    """A tiny experiment on these utterances, with overrides under dotted names."""
 
     def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
         return read_experiment(None, {**TINY_FEATURES, "data.root": str(utterances), **(overrides or {})})
@@ -171,13 +171,13 @@ def make_table_experiment(utterances: Path) -> MakeExperiment:
 
 @pytest.fixture(scope="session")
 def trained_table(tmp_path_factory: pytest.TempPathFactory, make_table_experiment: MakeExperiment) -> Path:
-    """The run folder of four steps of GMD on the utterances; `tiny.yaml` lies beside it. Not to be written to."""
+    """Run folder of four steps of GMD on the utterances, with `tiny.yaml` beside it. Read-only."""
     from anysubset.cli import main
 
-    place = tmp_path_factory.mktemp("trained_table")
-    write_experiment(make_table_experiment(), place / "tiny.yaml")
-    assert main(["fit", str(place / "tiny.yaml"), "--run", str(place / "tiny")]) == 0
-    return place / "tiny"
+    folder = tmp_path_factory.mktemp("trained_table")
+    write_experiment(make_table_experiment(), folder / "tiny.yaml")
+    assert main(["fit", str(folder / "tiny.yaml"), "--run", str(folder / "tiny")]) == 0
+    return folder / "tiny"
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -185,7 +185,7 @@ def trained_table(tmp_path_factory: pytest.TempPathFactory, make_table_experimen
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that succeeds, and gives what it says."""
+    """Run a command that succeeds; returns its output."""
 
     def command(*arguments: object) -> str:
         capsys.readouterr()
@@ -199,7 +199,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that is refused, and gives the one line."""
+    """Run a command that is refused; returns its line."""
 
     def command(*arguments: object) -> str:
         capsys.readouterr()
@@ -215,7 +215,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def stopped_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
-    """`with stopped_before(3): ...`: training is interrupted when it comes to that step, which is not taken."""
+    """`with stopped_before(3): ...`: training is interrupted before that step."""
 
     @contextmanager
     def until(last: int) -> Iterator[None]:
@@ -240,7 +240,7 @@ Fault = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def fault() -> Fault:
-    """`fault(action, ...)`: the one line that an action refuses what it was given with."""
+    """`fault(action, ...)` returns the line of the InputError that the action raises."""
 
     def line_of(action: Callable[..., object], *arguments: object, **named: object) -> str:
         with pytest.raises(InputError) as caught:
@@ -254,7 +254,7 @@ def fault() -> Fault:
 
 @pytest.fixture(scope="session")
 def table_fault(fault: Fault) -> Fault:
-    """`table_fault(path, **options)`: the one line that a table is refused with; it starts with the path."""
+    """`table_fault(path, **options)` returns the line of the InputError for a table; it starts with the path."""
 
     def line_of(path: Path, **options: object) -> str:
         line = fault(read_table, path, **options)
@@ -276,10 +276,10 @@ def volumes_run(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, dice: Dice, method: str = "gmd", seed: int = 0, **settings: Any) -> Path:
         modalities = tuple(dict.fromkeys(name for scenario in dice for name in scenario))
         scores = [
-            Score(scenario, f"p{place}", "dice", region, value)
+            Score(scenario, f"p{index}", "dice", region, value)
             for scenario, regions in dice.items()
             for region, values in regions.items()
-            for place, value in enumerate(values)
+            for index, value in enumerate(values)
         ]
         return write_run(tmp_path / name, scores, modalities, "brats", method, seed, settings)
 
@@ -305,17 +305,17 @@ def table_run(tmp_path: Path) -> Callable[..., Path]:
         classes = bool((facts or {}).get("classes"))
         scores = []
         for scenario, values in answers.items():
-            for place, (answer, truth) in enumerate(zip(values, target, strict=True)):
-                mark = Score(scenario, f"s{place}", "error", ALL, abs(answer - truth))
+            for index, (prediction, truth) in enumerate(zip(values, target, strict=True)):
+                mark = Score(scenario, f"s{index}", "error", ALL, abs(prediction - truth))
                 if classes:
-                    mark = Score(scenario, f"s{place}", "correct", ALL, float(answer == truth))
+                    mark = Score(scenario, f"s{index}", "correct", ALL, float(prediction == truth))
                 scores += [
-                    Score(scenario, f"s{place}", "prediction", ALL, answer),
-                    Score(scenario, f"s{place}", "target", ALL, truth),
+                    Score(scenario, f"s{index}", "prediction", ALL, prediction),
+                    Score(scenario, f"s{index}", "target", ALL, truth),
                     mark,
                 ]
             scores += [
-                Score(scenario, ALL, each, ALL, value) for each, value in (over_set or {}).get(scenario, {}).items()
+                Score(scenario, ALL, metric, ALL, value) for metric, value in (over_set or {}).get(scenario, {}).items()
             ]
         folder = write_run(tmp_path / name, scores, modalities, dataset, method, seed, settings)
         if facts is not None:

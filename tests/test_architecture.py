@@ -66,31 +66,31 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(source: str) -> set[str]:
-    """Modules that a source imports: ours without `anysubset.` in front, others whole."""
-    found = set()
+    """Modules that a source imports; ours without the prefix `anysubset.`."""
+    modules = set()
     for node in running(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
             assert node.level == 0, "Imports are written out whole, not with dots."
             # `from anysubset.models import fusion` imports a module, `from anysubset.tasks.task import Task` from one.
             inside = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {whole if whole.removeprefix("anysubset.") in FILES else node.module for whole in inside.values()}
-    return {name.removeprefix("anysubset.") for name in found}
+            modules |= {name if name.removeprefix("anysubset.") in FILES else node.module for name in inside.values()}
+    return {name.removeprefix("anysubset.") for name in modules}
 
 
 IMPORTS = {name: imports(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
-OURS = {name: found & set(FILES) for name, found in IMPORTS.items()}
+OURS = {name: imported & set(FILES) for name, imported in IMPORTS.items()}
 
 
 def others(name: str) -> set[str]:
-    """The packages of others that a module imports itself."""
-    return {found.partition(".")[0] for found in IMPORTS[name] - set(FILES)}
+    """Third-party packages that a module imports directly."""
+    return {imported.partition(".")[0] for imported in IMPORTS[name] - set(FILES)}
 
 
 def reached(names: Iterable[str]) -> set[str]:
-    """All our modules that run when these are imported: a package runs before what is inside it."""
+    """All our modules that are executed when `names` are imported: a package is executed before its modules."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -103,14 +103,16 @@ def reached(names: Iterable[str]) -> set[str]:
 
 
 def layer_of(name: str) -> int | None:
-    """The first layer that names the module."""
-    return next((place for place, layer in enumerate(LAYERS) if any(fnmatchcase(name, each) for each in layer)), None)
+    """Index of the first layer with a pattern that matches the module; None if there is none."""
+    return next(
+        (index for index, layer in enumerate(LAYERS) if any(fnmatchcase(name, pattern) for pattern in layer)), None
+    )
 
 
 # ---------------------------------------------------------------------------------------- how imports are read
 
 
-def test_imports_are_found_wherever_they_stand_but_for_those_of_type_checkers():
+def test_all_imports_are_read_except_those_for_type_checkers():
     source = """
 import os.path
 from typing import TYPE_CHECKING
@@ -141,7 +143,7 @@ def later():
     assert imports(source) == expected
 
 
-def test_the_source_is_where_it_should_be():
+def test_the_tested_source_is_that_of_the_repository():
     names = {"cli", "scenarios", "models.unet", "methods.update", "volumes.dataset", "anysubset"}
     assert names <= set(FILES)
     assert {"torch", "monai"} <= others("tasks.segmentation")
@@ -157,16 +159,16 @@ def test_folders_are_one_deep():
 
 
 def test_every_module_has_a_layer():
-    homeless = [name for name in FILES if layer_of(name) is None]
-    assert not homeless, f"Give these a place in LAYERS of {__file__}: {', '.join(homeless)}."
+    without_layer = [name for name in FILES if layer_of(name) is None]
+    assert not without_layer, f"Add these to LAYERS of {__file__}: {', '.join(without_layer)}."
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_downward_only(name: str):
     own = layer_of(name)
     assert own is not None
-    upward = [found for found in sorted(OURS[name]) if (layer_of(found) or 0) > own]
-    assert not upward, f"{name} imports {', '.join(upward)}, which do not lie below it."
+    upward = [imported for imported in sorted(OURS[name]) if (layer_of(imported) or 0) > own]
+    assert not upward, f"{name} imports {', '.join(upward)}, which are not below it."
 
 
 def test_there_are_no_circles():
@@ -181,20 +183,21 @@ def test_a_method_never_imports_a_method():
     common = {"methods.method", "methods.cases", "methods.update", "methods.table"}
     assert set(methods) >= common | {"methods.dynamic_sharing", "methods.ensemble"}
     for name in set(methods) - common:
-        assert {each for each in OURS[name] if each.split(".")[0] == "methods"} <= {"methods.method", "methods.cases"}
+        imported = {module for module in OURS[name] if module.split(".")[0] == "methods"}
+        assert imported <= {"methods.method", "methods.cases"}
 
 
 def test_neither_the_contract_nor_an_update_imports_a_method():
-    inside = {name: {each for each in OURS[name] if each.startswith("methods.")} for name in FILES}
+    inside = {name: {imported for imported in OURS[name] if imported.startswith("methods.")} for name in FILES}
     assert inside["methods.method"] == set()
     assert inside["methods.cases"] == {"methods.method"}
     assert inside["methods.update"] == {"methods.method", "methods.cases"}
 
 
-def test_a_method_knows_of_the_data_what_the_task_says():
+def test_methods_do_not_import_data_sets():
     for name in FILES:
         if name.startswith("methods."):
-            assert not {each.split(".")[0] for each in OURS[name]} & {
+            assert not {imported.split(".")[0] for imported in OURS[name]} & {
                 "datasets.table",
                 "datasets",
                 "volumes",
@@ -204,11 +207,11 @@ def test_a_method_knows_of_the_data_what_the_task_says():
 
 
 def test_only_the_command_line_imports_the_command_line():
-    assert {name for name, found in OURS.items() if "cli" in found} == {"__main__"}
+    assert {name for name, imported in OURS.items() if "cli" in imported} == {"__main__"}
 
 
 def test_only_the_command_line_imports_the_commands():
-    names = {name for name, found in OURS.items() if any(each.split(".")[0] == "commands" for each in found)}
+    names = {name for name, own in OURS.items() if any(module.split(".")[0] == "commands" for module in own)}
     assert {name for name in names if name.split(".")[0] != "commands"} == {"cli"}
 
 
@@ -222,14 +225,14 @@ def test_no_command_imports_a_command():
 
 
 def test_only_commands_and_the_interfaces_in_python_import_the_tables():
-    names = {name for name, found in OURS.items() if found & {"datasets.table", "methods.table"}}
+    names = {name for name, imported in OURS.items() if imported & {"datasets.table", "methods.table"}}
     assert {name.split(".")[0] for name in names} == {"commands", "workflows", "estimators", "testing"}
 
 
 # ------------------------------------------------------------------------------------- the names of the package
 
 
-def test_the_names_of_the_package_come_from_where_they_live():
+def test_public_names_are_those_of_their_modules():
     assert {"GMD", "DynamicSharing", "UNet", "Batch"} <= set(anysubset.__all__)
     for name in anysubset.__all__:
         assert getattr(anysubset, name).__name__ == name
@@ -237,8 +240,8 @@ def test_the_names_of_the_package_come_from_where_they_live():
         anysubset.gmd  # noqa: B018
 
 
-def test_the_names_of_the_package_are_for_its_users():
-    # They are looked up by text when asked for: a file of ours that used them would climb past the layers unseen.
+def test_the_package_does_not_use_its_own_public_names():
+    # They are imported lazily by name, so their use inside the package would bypass the check of the layers.
     for name, path in FILES.items():
         if name == "anysubset":
             continue

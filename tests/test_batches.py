@@ -123,7 +123,7 @@ def test_plain_tensors_hold_a_value_for_every_sample():
     assert inputs["b"] is already
 
 
-def test_places_stay_on_the_cpu_wherever_the_values_go():
+def test_indices_stay_on_the_cpu_if_values_move():
     # "meta" is a device that is there on every machine.
     sequence = Observed(torch.zeros(2, 5), torch.tensor([0, 2]), torch.ones(2, 5, dtype=torch.bool))
     batch = Batch({"a": observed(0, 1), "text": sequence}, torch.zeros(3), ("p1", "p2", "p3")).to("meta")

@@ -48,8 +48,8 @@ def grads(model: nn.Module) -> list[Tensor]:
 
 
 def test_every_example_is_listed_and_tested():
-    found = {path.name for path in EXAMPLES.glob("*.py")}
-    assert found >= {
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    assert names >= {
         "bare_loop.py",
         "own_model.py",
         "sklearn_front.py",
@@ -60,7 +60,7 @@ def test_every_example_is_listed_and_tested():
         "own_network.py",
     }
     listed, tested = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
-    for name in found:
+    for name in names:
         assert f"[{name}]({name})" in listed
         assert f'example("{name.removesuffix(".py")}"' in tested
 
@@ -72,14 +72,14 @@ def test_a_bare_loop_learns_every_scenario():
     assert_learned(example("bare_loop").main(steps=60), cases=7)
 
 
-def test_the_data_are_incomplete_and_have_no_fillers():
+def test_the_data_are_incomplete_and_missing_modalities_are_not_filled():
     samples = example("bare_loop").draw(200, seeded(), missing=0.4)
     sizes = [len(inputs) for inputs, _, _ in samples]
     assert {*sizes} == {1, 2, 3}
     assert all(x.all() for inputs, _, _ in samples for x in inputs.values())
 
 
-def test_the_accumulated_step_is_the_joint_one():
+def test_the_accumulated_step_equals_the_joint_step():
     loop = example("bare_loop")
     # Who lacks text is far below the others, so that there is a conflict.
     samples = [
@@ -107,21 +107,21 @@ def test_the_accumulated_step_is_the_joint_one():
 
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_a_model_of_ones_own_learns_every_scenario(bfloat16: bool):
+def test_a_user_defined_model_learns_every_scenario(bfloat16: bool):
     assert_learned(example("own_model").main(steps=150, bfloat16=bfloat16), cases=3)
 
 
-def test_the_model_runs_in_bfloat16_and_decides_nearly_alike():
+def test_the_model_runs_in_bfloat16_with_nearly_the_same_gramian():
     own = example("own_model")
     torch.manual_seed(0)
     model, (tables, ill) = own.Model(), own.draw(64, seeded(), missing=0.5)
-    found = []
+    gramians = []
     for bfloat16 in (False, True):
         losses = own.case_losses(model, tables, ill, list(range(64)), bfloat16)
         assert all(loss.dtype == torch.float32 for loss in losses.values())
-        found.append(GMD(model.trunk.parameters()).backward(losses).gramian)
-    assert not found[0].equal(found[1])
-    assert_close(found[1], found[0], rtol=0.05, atol=1e-3)
+        gramians.append(GMD(model.trunk.parameters()).backward(losses).gramian)
+    assert not gramians[0].equal(gramians[1])
+    assert_close(gramians[1], gramians[0], rtol=0.05, atol=1e-3)
 
 
 def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
@@ -147,7 +147,7 @@ def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
 # ------------------------------------------------------------------------------------------ sklearn_front.py
 
 
-def test_the_front_for_scikit_learn_answers_in_every_scenario(capsys: pytest.CaptureFixture[str]):
+def test_the_scikit_learn_example_predicts_in_every_scenario(capsys: pytest.CaptureFixture[str]):
     scores = example("sklearn_front").main(steps=40)
     assert list(scores) == ["blood", "scan", "blood+scan"]
     assert min(scores.values()) > 0.65
@@ -166,7 +166,7 @@ def test_a_lightning_module_learns_every_scenario(precision: str):
     assert_learned(module.main(epochs=5, accelerator="cpu", precision=precision), cases=3)
 
 
-def test_a_lightning_module_refuses_what_it_cannot_do():
+def test_a_lightning_module_refuses_unsupported_settings():
     module = example("lightning_module", package="lightning")
     for world_size, precision in [(2, "32-true"), (1, "16-mixed")]:
         model = module.Decoupled()
@@ -175,7 +175,7 @@ def test_a_lightning_module_refuses_what_it_cannot_do():
             model.configure_optimizers()
 
 
-def test_the_orders_of_projection_go_on_from_a_checkpoint():
+def test_the_orders_of_projection_are_resumed_from_a_checkpoint():
     module = example("lightning_module", package="lightning")
     model, resumed, checkpoint = module.Decoupled(), module.Decoupled(), {}
     torch.randperm(9, generator=model.generator)
@@ -212,7 +212,7 @@ def on_cpu() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_an_accelerate_loop_learns_every_scenario_whatever_the_accumulation():
+def test_an_accelerate_loop_learns_every_scenario_with_any_accumulation():
     from accelerate import Accelerator
 
     loop = example("accelerate_loop", package="accelerate")
@@ -251,7 +251,7 @@ loop.main(2, Accelerator(cpu=True, gradient_accumulation_steps=int(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(tmp_path: Path):
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path):
     example("accelerate_loop", package="accelerate")
     (tmp_path / "run.py").write_text(TWO_PROCESSES)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -282,14 +282,14 @@ def own_method(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("gradients", ["mean", "gmd"])
-def test_a_method_of_ones_own_is_fitted_evaluated_and_reported(own_method: ModuleType, gradients: str):
+def test_a_user_defined_method_is_fitted_evaluated_and_reported(own_method: ModuleType, gradients: str):
     errors = own_method.main(60, gradients)
     assert len(errors) == 7
     # The target is standard normal, so that the best constant has an error of sqrt(2 / pi) = 0.8 on average.
     assert all(error < 0.7 for error in errors.values()), errors
 
 
-def test_a_method_of_ones_own_fulfils_the_contract(own_method: ModuleType):
+def test_a_user_defined_method_fulfils_the_contract(own_method: ModuleType):
     subjects = testing.subjects(testing.Row(own_method.Agreement, "agreement"))
     assert set(subjects) == set(testing.toys())
     for check in testing.CHECKS:
@@ -297,7 +297,7 @@ def test_a_method_of_ones_own_fulfils_the_contract(own_method: ModuleType):
         check(subjects["sequences"])
 
 
-def test_a_network_of_ones_own_is_trained_by_gmd(monkeypatch: pytest.MonkeyPatch):
+def test_a_user_defined_network_is_trained_by_gmd(monkeypatch: pytest.MonkeyPatch):
     module = example("own_network")
     monkeypatch.setitem(sys.modules, "example_own_network", module)
     errors = module.main(60)

@@ -17,7 +17,7 @@ def test_the_readme_opens_with_the_two_commands():
     assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
 
 
-def test_three_lines_in_a_loop_of_your_own():
+def test_gmd_takes_three_lines_in_a_loop_of_your_own():
     model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 1)})
     x = torch.tensor([[1.0, 2.0]])
     names = {"model": model, "loss_1": model["backbone"](x).sum(), "loss_2": -model["backbone"](x).sum()}
@@ -29,7 +29,7 @@ def test_three_lines_in_a_loop_of_your_own():
     assert model["backbone"].weight.grad.abs().max() == 0
 
 
-def test_dynamic_sharing_whole():
+def test_the_dynamic_sharing_example_runs():
     small = {name: torch.randn(1, 1, 16, 16, 16) for name in ("flair", "t2", "t1ce", "t1")}
     loader = [(small, torch.rand(1, 3, 16, 16, 16) > 0.5)]
     names = {"loader": loader, "t1": small["t1"], "flair": small["flair"]}

@@ -24,7 +24,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 # -------------------------------------------------------------------------------------------------- scenarios
 
 
-def test_scenarios_stand_in_the_column_order_of_the_papers_table_2():
+def test_scenarios_are_in_the_column_order_of_the_papers_table_2():
     short = {"flair": "F", "t2": "T2", "t1ce": "T1c", "t1": "T1"}
     columns = ["".join(short[name] for name in reversed(scenario)) for scenario in all_scenarios(BRATS)]
     # The paper writes the later modality first: T2F is {flair, t2}. "no T1" is {flair, t2, t1ce}, and so on.
@@ -35,7 +35,7 @@ def test_scenarios_stand_in_the_column_order_of_the_papers_table_2():
 
 @quick
 @given(st.integers(1, 10))
-def test_there_are_two_to_the_m_less_one_different_scenarios_none_of_them_empty(count: int):
+def test_there_are_2_to_the_m_minus_1_scenarios_and_none_is_empty(count: int):
     names = [f"m{index}" for index in range(count)]
     scenarios = all_scenarios(names)
     assert len(scenarios) == len(set(scenarios)) == 2**count - 1
@@ -104,16 +104,16 @@ def test_random_draws_as_many_different_scenarios_in_the_order_of_the_table(coun
     assert cases == [scenario for scenario in all_scenarios(names) if scenario in cases]
 
 
-def test_random_draws_every_scenario_alike():
-    # 700 draws of 3 of the 7: each scenario is in 3/7 of them, 300, give or take sqrt(700 * 3/7 * 4/7) = 13.1.
+def test_random_draws_every_scenario_equally_often():
+    # 700 draws of 3 of the 7: each scenario is in 3/7 of them, 300, standard deviation sqrt(700 * 3/7 * 4/7) = 13.1.
     sample, generator = case_sampler(NAMES, "random=3"), seeded()
     seen = Counter(case for _ in range(700) for case in sample(generator))
     assert set(seen) == set(all_scenarios(NAMES))
     assert all(abs(times - 300) < 5 * 13.1 for times in seen.values())
 
 
-def test_random_draws_one_as_often_as_another():
-    # 700 draws of one of the 7: 100 each, give or take sqrt(700 * 1/7 * 6/7) = 9.3.
+def test_random_draws_single_scenarios_equally_often():
+    # 700 draws of one of the 7: 100 each, standard deviation sqrt(700 * 1/7 * 6/7) = 9.3.
     sample, generator = case_sampler(NAMES, "random=1"), seeded()
     draws = [sample(generator) for _ in range(700)]
     assert {len(cases) for cases in draws} == {1}
@@ -137,7 +137,7 @@ def test_forty_modalities_are_sampled_without_listing_their_scenarios():
 
 
 @pytest.mark.parametrize("cases", ["random=2", "random=1"])
-def test_chance_comes_from_the_given_generator_alone(cases: str):
+def test_scenarios_are_drawn_from_the_given_generator_only(cases: str):
     sample = case_sampler(NAMES, cases)
     before = torch.get_rng_state()
     first, second = seeded(1), seeded(1)
@@ -147,7 +147,7 @@ def test_chance_comes_from_the_given_generator_alone(cases: str):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_state_of_the_generator_is_all_that_a_resumed_run_needs():
+def test_the_state_of_the_generator_determines_all_later_draws():
     sample, generator = case_sampler(NAMES, "random=2"), seeded()
     sample(generator)
     state = generator.get_state()
@@ -176,7 +176,7 @@ def test_the_state_of_the_generator_is_all_that_a_resumed_run_needs():
         ("random=8", "3 modalities have 1 to 7 cases, not 8."),
     ],
 )
-def test_cases_that_cannot_be_are_refused_before_anything_is_drawn(cases: str, said: str, fault):
+def test_impossible_cases_are_refused_before_anything_is_drawn(cases: str, said: str, fault):
     assert said in fault(case_sampler, NAMES, cases)
 
 

@@ -49,13 +49,13 @@ def test_the_scores_of_six_samples_are_those_of_the_reference():
     assert intensity_scores(PREDICTION, TARGET, outward=True) == near({**scores, "acc7": 0.5})
 
 
-def test_f1_is_weighted_by_what_is_true_and_not_by_what_is_predicted():
-    # K2: of (-2, -.4, .6, 3) one negative is found and both positives. F1 2/3 and 4/5, weighted 2:2 or 1:3.
+def test_f1_is_weighted_by_true_counts_and_not_by_predicted_ones():
+    # K2: of (-2, -.4, .6, 3) one negative and both positives are correct. F1 2/3 and 4/5, weighted 2:2 or 1:3.
     positive, predicted = torch.tensor([False, False, True, True]), torch.tensor([False, True, True, True])
     assert weighted_f1(predicted, positive) == near((2 / 3 + 4 / 5) / 2)
-    found = weighted_f1(positive, predicted)
-    assert found == near((2 / 3 + 3 * 4 / 5) / 4)
-    assert found == near(0.766667)
+    score = weighted_f1(positive, predicted)
+    assert score == near((2 / 3 + 3 * 4 / 5) / 4)
+    assert score == near(0.766667)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_seven_classes_are_rounded_half_to_even_or_outward(value: float, even: i
     assert seven_classes(torch.tensor([value]), outward=True).tolist() == [outward]
 
 
-def test_a_sign_that_nobody_has_gives_no_score():
+def test_a_sign_that_no_target_has_gives_no_score():
     # K7
     scores = intensity_scores(torch.tensor([0.5, -0.5]), torch.tensor([0.0, -0.0]))
     assert set(scores) == {"acc2_zero", "f1_zero", "acc7", "mae"}
@@ -96,20 +96,20 @@ def test_only_exactly_zero_is_neutral():
         pytest.param(0.0, 57.77, 42.31, 44.75, 27.67, id="zero"),
     ],
 )
-def test_constants_on_mosi_get_what_the_reference_says(
+def test_constants_on_mosi_get_the_scores_of_the_reference(
     answer: float, acc2: float, f1: float, acc2_zero: float, f1_zero: float
 ):
     # The test split has 379 negative, 30 zero and 277 positive labels.
     target = labels(379, 30, 277)
     scores = intensity_scores(torch.full_like(target, answer), target)
-    found = [100 * scores[name] for name in ("acc2", "f1", "acc2_zero", "f1_zero")]
-    assert found == pytest.approx([acc2, f1, acc2_zero, f1_zero], abs=0.005)
+    percent = [100 * scores[name] for name in ("acc2", "f1", "acc2_zero", "f1_zero")]
+    assert percent == pytest.approx([acc2, f1, acc2_zero, f1_zero], abs=0.005)
     assert "corr" not in scores
     assert 100 * chance("intensities", target)["acc2"] == pytest.approx(57.77, abs=0.005)
 
 
 @pytest.mark.parametrize(("positive", "acc2", "f1"), [(2287, 62.88, 48.55), (2284, 62.85, 48.51)])
-def test_always_positive_on_mosei_gets_what_the_reference_says(positive: int, acc2: float, f1: float):
+def test_always_positive_on_mosei_gets_the_scores_of_the_reference(positive: int, acc2: float, f1: float):
     target = labels(1350, 1025, positive)
     scores = intensity_scores(torch.ones_like(target), target)
     assert [100 * scores["acc2"], 100 * scores["f1"]] == pytest.approx([acc2, f1], abs=0.005)
@@ -117,8 +117,8 @@ def test_always_positive_on_mosei_gets_what_the_reference_says(positive: int, ac
         assert [100 * scores["acc2_zero"], 100 * scores["f1_zero"]] == pytest.approx([71.04, 59.01], abs=0.005)
 
 
-def test_weighting_by_what_is_predicted_flatters_a_constant():
-    # On MOSI, always negative: .732 in place of .423.
+def test_weighting_by_predicted_counts_overrates_a_constant():
+    # On MOSI, always negative: .732 instead of .423.
     negative = labels(379, 0, 277) < 0
     always = torch.ones_like(negative)
     assert weighted_f1(always, negative) == pytest.approx(0.423, abs=5e-4)
@@ -158,15 +158,15 @@ def test_every_score_is_within_its_range(pairs: list[tuple[float, float]]):
 # ------------------------------------------------------------------------------------------------------ classes
 
 
-def test_classes_are_scored_by_hand():
-    # Class 0: 1 of 2 found and nothing else: 2/3. Class 1: 1 found, 2 too many: 2/4. Class 2: none found: 0.
+def test_scores_of_classes_equal_values_worked_out_by_hand():
+    # Class 0: 1 of 2 correct, no false positive: 2/3. Class 1: 1 correct, 2 false positives: 2/4. Class 2: none: 0.
     target, prediction = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1])
     expected = {"accuracy": 0.5, "macro_f1": (2 / 3 + 1 / 2) / 3, "weighted_f1": (2 * 2 / 3 + 1 / 2) / 4}
     assert class_scores(prediction, target) == near(expected)
 
 
 def test_a_class_that_no_target_has_does_not_count_for_macro_f1():
-    # Class 0: 1 of 2 found: 2/3. Class 7 is nobody's.
+    # Class 0: 1 of 2 correct: 2/3. No target is of class 7.
     assert class_scores(torch.tensor([0, 7]), torch.tensor([0, 0]))["macro_f1"] == near(2 / 3)
 
 
@@ -188,13 +188,13 @@ def test_signs_of_single_samples_average_to_the_metric_of_the_set():
 
 @pytest.mark.parametrize("score", [intensity_scores, number_scores, class_scores])
 @pytest.mark.parametrize(("prediction", "target"), [((3, 1), (3,)), ((2,), (3,)), ((3, 1), (3, 1)), ((0,), (0,))])
-def test_what_is_not_one_number_a_sample_is_refused(score, prediction: tuple[int, ...], target: tuple[int, ...]):
+def test_anything_but_one_number_per_sample_is_refused(score, prediction: tuple[int, ...], target: tuple[int, ...]):
     with pytest.raises(InputError, match=r"must both have shape \(n,\) with n > 0, not \("):
         score(torch.zeros(prediction, dtype=torch.int64), torch.zeros(target, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_what_is_not_finite_is_refused(bad: float):
+def test_nonfinite_numbers_are_refused(bad: float):
     with pytest.raises(InputError, match="1 of 2 predictions are NaN or infinite"):
         intensity_scores(torch.tensor([bad, 0.0]), torch.zeros(2))
     with pytest.raises(InputError, match="2 of 2 targets are NaN or infinite"):

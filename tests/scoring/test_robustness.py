@@ -52,12 +52,12 @@ def test_the_mean_counts_every_scenario_once():
     assert mean(THREE, [("a",), ("c",)]) == Fraction(9, 2)
 
 
-def test_there_is_no_mean_with_a_scenario_that_has_no_score():
+def test_the_mean_is_undefined_if_a_scenario_has_no_score():
     assert mean({("a",): 1.0}, [("a",), ("b",)]) is None
     assert mean({}) is None
 
 
-def test_the_worst_scenario_depends_on_what_is_better():
+def test_the_worst_scenario_depends_on_the_direction_of_the_metric():
     assert worst(THREE) == (("c",), 1)
     assert worst(THREE, higher=False) == (("a",), 8)
 
@@ -76,13 +76,13 @@ def test_the_delta_of_the_papers_table_1():
     assert gain(rfnet, ("flair", "t2", "t1")) == pytest.approx(4.2)  # Printed as 4.1.
 
 
-def test_a_gain_where_less_is_better_is_positive_when_it_helps():
+def test_a_gain_of_an_error_is_positive_if_the_error_decreases():
     # By hand: best alone 2, together 1.5; and as scores 3, 2, 1.5 the best alone is 3.
     errors = {("a",): 3.0, ("b",): 2.0, ("a", "b"): 1.5}
     assert (gain(errors, AB, higher=False), gain(errors, AB)) == (0.5, -1.5)
 
 
-def test_a_gain_needs_its_members():
+def test_a_gain_needs_the_scores_of_its_single_modalities():
     with pytest.raises(InputError, match="Scenario b has no score, and this number needs it"):
         gain({("a",): 1.0, ("a", "b"): 2.0}, AB)
 
@@ -95,9 +95,9 @@ def test_violations_by_hand():
         Violation(("a", "b"), "c", 1),
     ]
     # As errors, wherever the number rises: 1 -> 6 and 3 -> 7 with a, 1 -> 4 with b, and so on.
-    found = violations(THREE, higher=False)
-    assert found[0] == Violation(("c",), "a", 5)
-    assert [(each.scenario, each.added, each.loss) for each in found[1:]] == [
+    results = violations(THREE, higher=False)
+    assert results[0] == Violation(("c",), "a", 5)
+    assert [(violation.scenario, violation.added, violation.loss) for violation in results[1:]] == [
         (("b",), "a", 4),
         (("c",), "b", 3),
         (("b", "c"), "a", 2),
@@ -105,7 +105,7 @@ def test_violations_by_hand():
     ]
 
 
-def test_violations_are_sought_among_the_scenarios_that_were_scored():
+def test_violations_compare_only_scenarios_with_scores():
     assert violations({("a",): 2.0, ("a", "b", "c"): 1.0}) == []
 
 
@@ -126,14 +126,14 @@ def test_shapley_of_three_by_hand():
 
 
 @given(tables(), st.integers(-50, 50))
-def test_shapley_is_the_mean_over_all_orders_of_coming(table, empty):
+def test_shapley_is_the_mean_gain_over_all_orders(table, empty):
     orders = list(permutations(ABC))
     assert len(orders) == 6
     total = dict.fromkeys(ABC, Fraction(0))
     for order in orders:
         before = Fraction(empty)
-        for place, name in enumerate(order):
-            after = table[scenario_of(order[: place + 1], ABC)]
+        for index, name in enumerate(order):
+            after = table[scenario_of(order[: index + 1], ABC)]
             total[name] += (after - before) / 6
             before = after
     assert shapley(table, ABC, Fraction(empty)) == total
@@ -142,23 +142,23 @@ def test_shapley_is_the_mean_over_all_orders_of_coming(table, empty):
 
 
 @given(tables())
-def test_equals_get_equal_values(table):
+def test_equal_modalities_have_equal_values(table):
     # Symmetry: b and c made to do the same.
     table[("c",)] = table[("b",)]
     table[("a", "c")] = table[("a", "b")]
-    found = shapley(table, ABC)
-    assert found["b"] == found["c"]
+    values = shapley(table, ABC)
+    assert values["b"] == values["c"]
     pairs = interactions(table, ABC)
     assert pairs["a", "b"] == pairs["a", "c"]
 
 
 @given(tables(AB), st.integers(-50, 50))
-def test_who_adds_nothing_gets_nothing(table, empty):
+def test_a_modality_without_effect_has_value_zero(table, empty):
     empty = Fraction(empty)
     table = {**table, ("c",): empty, ("a", "c"): table["a",], ("b", "c"): table["b",], ABC: table[AB]}
-    found = shapley(table, ABC, empty)
-    assert found["c"] == 0
-    assert {name: found[name] for name in AB} == shapley({key: table[key] for key in all_scenarios(AB)}, AB, empty)
+    values = shapley(table, ABC, empty)
+    assert values["c"] == 0
+    assert {name: values[name] for name in AB} == shapley({key: table[key] for key in all_scenarios(AB)}, AB, empty)
     pairs = interactions(table, ABC, empty)
     assert (pairs["a", "c"], pairs["b", "c"]) == (0, 0)
 
@@ -171,9 +171,9 @@ def test_values_of_a_sum_are_sums_of_values(one, other):
 
 
 def test_floats_give_floats():
-    found = shapley({key: float(value) for key, value in THREE.items()}, ABC)
-    assert found == {"a": pytest.approx(29 / 6), "b": pytest.approx(4 / 3), "c": pytest.approx(-1 / 6)}
-    assert {type(each) for each in found.values()} == {float}
+    values = shapley({key: float(value) for key, value in THREE.items()}, ABC)
+    assert values == {"a": pytest.approx(29 / 6), "b": pytest.approx(4 / 3), "c": pytest.approx(-1 / 6)}
+    assert {type(value) for value in values.values()} == {float}
 
 
 def test_shapley_needs_every_scenario():
@@ -198,12 +198,12 @@ def test_interactions_by_hand():
     }
 
 
-def test_who_adds_up_has_no_interaction():
+def test_additive_modalities_have_no_interaction():
     worth = {"a": 5, "b": 3, "c": 2, "d": 1}
     table = {scenario: Fraction(sum(worth[name] for name in scenario)) for scenario in all_scenarios(worth)}
-    found = interactions(table, tuple(worth))
-    assert len(found) == 6
-    assert set(found.values()) == {0}
+    values = interactions(table, tuple(worth))
+    assert len(values) == 6
+    assert set(values.values()) == {0}
     assert shapley(table, tuple(worth)) == worth
 
 
@@ -224,10 +224,10 @@ def test_the_area_needs_every_number_missing():
 
 def test_chances_of_scenarios_at_equal_rates():
     # The reference's D1: .343, .147 and .063, over .973.
-    found = scenario_chances(ABC, dict.fromkeys(ABC, 0.3))
-    assert found[ABC] == pytest.approx(0.352518, abs=1e-6)
-    assert [found[pair] for pair in all_scenarios(ABC, missing=1)] == pytest.approx([0.151079] * 3, abs=1e-6)
-    assert [found[single] for single in all_scenarios(ABC, missing=2)] == pytest.approx([0.064748] * 3, abs=1e-6)
+    chances = scenario_chances(ABC, dict.fromkeys(ABC, 0.3))
+    assert chances[ABC] == pytest.approx(0.352518, abs=1e-6)
+    assert [chances[pair] for pair in all_scenarios(ABC, missing=1)] == pytest.approx([0.151079] * 3, abs=1e-6)
+    assert [chances[single] for single in all_scenarios(ABC, missing=2)] == pytest.approx([0.064748] * 3, abs=1e-6)
     halves = dict.fromkeys(ABC, Fraction(1, 2))
     assert scenario_chances(ABC, halves) == dict.fromkeys(all_scenarios(ABC), Fraction(1, 7))
 
@@ -239,7 +239,7 @@ def test_the_expected_score_by_hand():
     assert expected(TWO, scenario_chances(AB, {"a": Fraction(1, 2), "b": Fraction(1, 2)})) == mean(TWO)
 
 
-def test_what_cannot_occur_need_not_be_scored():
+def test_scenarios_of_probability_zero_need_no_score():
     assert expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 1})) == 5.0
     with pytest.raises(InputError, match=r"Scenario a\+b has no score"):
         expected({("a",): 5.0}, scenario_chances(AB, {"a": 0, "b": 0.5}))

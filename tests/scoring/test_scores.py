@@ -11,9 +11,9 @@ NAMES = ("flair", "t1")
 FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}
 
 
-def some(values: list[float], metric: str = "dice") -> list[Score]:
-    """For each value a sample, in one scenario and region."""
-    return [Score(("t1",), f"p{place}", metric, "WT", value) for place, value in enumerate(values)]
+def dice_scores(values: list[float], metric: str = "dice") -> list[Score]:
+    """Scores of one sample per value, in one scenario and region."""
+    return [Score(("t1",), f"p{index}", metric, "WT", value) for index, value in enumerate(values)]
 
 
 # -------------------------------------------------------------------------------------------------------- means
@@ -31,9 +31,9 @@ def test_means_are_over_the_samples_by_scenario_and_region():
         Score(("flair", "t1"), "p", "dice", "ET", 0.5),
     ]
     # By hand: (0.2 + 0.4) / 2 and (1 + 0) / 2.
-    found = means(scores, "dice")
-    assert found == {("t1",): {"WT": pytest.approx(0.3), "ET": 0.5}, ("flair", "t1"): {"WT": 0.7, "ET": 0.5}}
-    assert list(found) == [("t1",), ("flair", "t1")]
+    by_scenario = means(scores, "dice")
+    assert by_scenario == {("t1",): {"WT": pytest.approx(0.3), "ET": 0.5}, ("flair", "t1"): {"WT": 0.7, "ET": 0.5}}
+    assert list(by_scenario) == [("t1",), ("flair", "t1")]
     assert means(scores, "hd95") == {("t1",): {"WT": 99.0}}
     assert means(scores, "accuracy") == {}
 
@@ -47,7 +47,7 @@ def test_the_mean_over_scenarios_is_also_over_regions():
 # ------------------------------------------------------------------------------------------------------ the file
 
 
-def test_the_columns_are_those_of_the_design(tmp_path):
+def test_the_columns_of_the_file(tmp_path):
     score = Score(("flair", "t1"), "p0", "hd95", "WT", 1.5)
     write_scores(tmp_path / "scores.csv", [score], ("flair", "t2", "t1"), FACTS)
     lines = (tmp_path / "scores.csv").read_text().splitlines()
@@ -59,13 +59,13 @@ def test_the_columns_are_those_of_the_design(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1 / 3, 0.0, 1.0, 5e-324, 1.7976931348623157e308, math.inf, 0.30000001192])
-def test_numbers_come_back_to_the_bit(tmp_path, value):
-    write_scores(tmp_path / "scores.csv", some([value]), NAMES, FACTS)
+def test_numbers_are_read_back_bit_for_bit(tmp_path, value):
+    write_scores(tmp_path / "scores.csv", dice_scores([value]), NAMES, FACTS)
     (row,) = read_rows(tmp_path / "scores.csv")
     assert float(row["value"]) == value
 
 
-def test_ids_with_commas_quotes_and_letters_of_all_kinds_come_back(tmp_path):
+def test_ids_with_commas_quotes_and_any_letters_are_read_back(tmp_path):
     ids = ['a,b "c"', "Müller\u2013脳", "line\nbreak"]
     scores = [Score(("t1",), case, "dice", "WT", 1.0) for case in ids]
     write_scores(tmp_path / "scores.csv", scores, NAMES, FACTS)
@@ -78,11 +78,11 @@ def values_of(path: Path) -> list[tuple[str, str, str, float]]:
 
 def test_scores_of_the_same_split_are_replaced_and_others_stay(tmp_path):
     path = tmp_path / "scores.csv"
-    write_scores(path, some([0.1, 0.2]), NAMES, FACTS)
-    write_scores(path, some([0.3]), NAMES, {**FACTS, "split": "val"})
-    write_scores(path, some([0.4]), NAMES, {**FACTS, "dataset": "lgg"})
-    write_scores(path, some([0.5]), NAMES, {**FACTS, "run": "b"})
-    write_scores(path, some([0.6, 0.7, 0.8]), NAMES, FACTS)
+    write_scores(path, dice_scores([0.1, 0.2]), NAMES, FACTS)
+    write_scores(path, dice_scores([0.3]), NAMES, {**FACTS, "split": "val"})
+    write_scores(path, dice_scores([0.4]), NAMES, {**FACTS, "dataset": "lgg"})
+    write_scores(path, dice_scores([0.5]), NAMES, {**FACTS, "run": "b"})
+    write_scores(path, dice_scores([0.6, 0.7, 0.8]), NAMES, FACTS)
     assert values_of(path) == [
         ("a", "brats", "val", 0.3),
         ("a", "lgg", "test", 0.4),
@@ -93,16 +93,16 @@ def test_scores_of_the_same_split_are_replaced_and_others_stay(tmp_path):
     ]
     with path.open(newline="") as file:
         assert tuple(next(csv.reader(file))) == COLUMNS
-    assert [each.name for each in tmp_path.iterdir()] == ["scores.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_a_failure_in_the_middle_leaves_the_old_scores(tmp_path):
+def test_a_failure_while_writing_leaves_the_old_scores(tmp_path):
     path = tmp_path / "scores.csv"
-    write_scores(path, some([0.1, 0.2]), NAMES, FACTS)
+    write_scores(path, dice_scores([0.1, 0.2]), NAMES, FACTS)
     before = path.read_bytes()
 
     def broken():
-        yield from some([0.9])
+        yield from dice_scores([0.9])
         raise RuntimeError("The power is gone.")
 
     with pytest.raises(RuntimeError, match="power"):
@@ -117,5 +117,5 @@ def test_another_table_is_refused_and_not_overwritten(tmp_path, text):
     path = tmp_path / "scores.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=r"scores\.csv is not a table of scores; its columns must be run, method,"):
-        write_scores(path, some([0.1]), NAMES, FACTS)
+        write_scores(path, dice_scores([0.1]), NAMES, FACTS)
     assert path.read_text() == text

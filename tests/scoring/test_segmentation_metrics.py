@@ -12,25 +12,25 @@ DIAGONAL = 373.13  # sqrt(240^2 + 240^2 + 155^2)
 MILLIMETRE = (1.0, 1.0, 1.0)
 
 
-def voxels(*places: tuple[int, int, int], size: tuple[int, int, int] = (12, 6, 4)) -> Tensor:
+def voxels(*voxels: tuple[int, int, int], size: tuple[int, int, int] = (12, 6, 4)) -> Tensor:
     """One region that holds these voxels and no others."""
     mask = torch.zeros(1, *size, dtype=torch.bool)
-    for place in places:
-        mask[(0, *place)] = True
+    for voxel in voxels:
+        mask[(0, *voxel)] = True
     return mask
 
 
 # ------------------------------------------------------------------------------------------------------- Dice
 
 
-def test_dice_is_hard_whatever_the_confidence():
+def test_dice_is_hard_for_any_confidence():
     # O1. p = .6 on the 10 voxels of the region, .2 on the 90 others: every voxel is on its right side of .5.
     target = (torch.arange(100) < 10).reshape(1, 10, 10)
     probability = target * 0.4 + 0.2
     assert dice(probability > 0.5, target).tolist() == [1.0]
 
 
-def test_a_small_region_missed_weighs_as_much_as_a_large_one_hit():
+def test_small_and_large_regions_count_the_same():
     # O2. 900 voxels hit exactly, 10 missed: 1 and 0, mean 1/2; pooled over both it would be 1800/1810.
     large = torch.ones(1, 30, 30, dtype=torch.bool)
     small = (torch.arange(900) < 10).reshape(1, 30, 30)
@@ -68,7 +68,7 @@ def test_each_region_has_its_own_score_in_the_order_of_the_regions():
     assert hd95(predicted, true, MILLIMETRE).tolist() == pytest.approx([0.0, 5.0, 14.0, 0.0])
 
 
-def test_exact_both_empty_and_false_positive():
+def test_dice_of_exact_both_empty_and_false_positive_masks():
     # O4. Dice 1, 1, 0, mean 2/3; HD95 0, 0 and the diagonal of a BraTS volume.
     region = voxels((120, 120, 77), size=BRATS)
     empty = torch.zeros_like(region)
@@ -81,7 +81,7 @@ def test_exact_both_empty_and_false_positive():
 
 
 @pytest.mark.parametrize(("predicted", "true"), [(0, 1), (1, 0)], ids=["missed", "false positive"])
-def test_one_empty_scores_nothing_from_either_side(predicted: int, true: int):
+def test_dice_is_0_if_only_one_mask_is_empty(predicted: int, true: int):
     masks = [voxels(), voxels((0, 0, 0))]
     assert dice(masks[predicted], masks[true]).tolist() == [0.0]
     assert hd95(masks[predicted], masks[true], MILLIMETRE).tolist() == [14.0]
@@ -123,7 +123,7 @@ def test_only_surfaces_count():
     assert hd95(cube, hollow, MILLIMETRE).tolist() == [0.0]
 
 
-def test_spacing_needs_one_number_an_axis():
+def test_spacing_needs_one_number_per_axis():
     with pytest.raises(ValueError, match="zip"):
         hd95(voxels((0, 0, 0)), voxels((1, 0, 0)), (1.0, 1.0))
 
@@ -139,13 +139,13 @@ def test_the_error_is_the_gap_of_each_bin_by_its_voxels():
     assert voxel_calibration_error(chances, target).tolist() == pytest.approx([(2 * 0.46 + 2 * 0.36) / 4])
 
 
-def test_regions_stand_for_themselves():
+def test_regions_are_scored_separately():
     chances = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.75, 0.25]]).reshape(3, 2, 1, 1)
     target = torch.tensor([[True, False], [False, True], [True, False]]).reshape(3, 2, 1, 1)
     assert voxel_calibration_error(chances, target).tolist() == pytest.approx([0.0, 1.0, 0.25])
 
 
-def test_chances_that_mean_what_they_say_have_next_to_no_error():
+def test_calibrated_probabilities_have_almost_no_error():
     generator = torch.Generator().manual_seed(0)
     chances = torch.rand(1, 200_000, generator=generator)
     honest = torch.rand(1, 200_000, generator=generator) < chances

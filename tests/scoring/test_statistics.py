@@ -30,20 +30,20 @@ def bootstrap(differences: np.ndarray, groups: list[str] | None = None, draws: i
 def test_groups_are_drawn_whole():
     # Video A with (1, 1), B with (-1): AA, AB and BA, BB.
     means = resampled_means([[1.0], [1.0], [-1.0]], ["A", "A", "B"], draws=20_000)[:, 0]
-    found, counts = np.unique(means.round(9), return_counts=True)
-    assert found.tolist() == [-1.0, pytest.approx(1 / 3), 1.0]
+    values, counts = np.unique(means.round(9), return_counts=True)
+    assert values.tolist() == [-1.0, pytest.approx(1 / 3), 1.0]
     assert counts / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.015)
 
 
 def test_without_groups_samples_are_drawn():
     means = resampled_means([[1.0], [1.0], [-1.0]], draws=20_000)[:, 0]
-    found, counts = np.unique(means.round(9), return_counts=True)
+    values, counts = np.unique(means.round(9), return_counts=True)
     # By hand: three draws of which -1 is one in three: 3, 1, -1, -3 thirds with 8, 12, 6 and 1 of 27.
-    assert found.tolist() == [-1.0, pytest.approx(-1 / 3), pytest.approx(1 / 3), 1.0]
+    assert values.tolist() == [-1.0, pytest.approx(-1 / 3), pytest.approx(1 / 3), 1.0]
     assert counts / 20_000 == pytest.approx([1 / 27, 6 / 27, 12 / 27, 8 / 27], abs=0.015)
 
 
-def test_an_interval_of_groups_is_wider_where_samples_of_a_group_hang_together():
+def test_the_interval_is_wider_if_samples_of_a_group_are_correlated():
     generator = np.random.default_rng(3)
     differences = np.repeat(generator.normal(0.1, 1, 20), 10)
     groups = [str(number // 10) for number in range(200)]
@@ -77,12 +77,12 @@ def test_a_sample_without_a_value_does_not_count():
     assert np.isnan(means[:, 1]).mean() == pytest.approx(0.25, abs=0.08)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_has_its_nominal_coverage():
     generator = np.random.default_rng(7)
     held = 0
     for trial in range(400):
-        found = bootstrap(generator.normal(0.3, 1, 60), draws=300, seed=trial)
-        held += found.low <= 0.3 <= found.high
+        interval = bootstrap(generator.normal(0.3, 1, 60), draws=300, seed=trial)
+        held += interval.low <= 0.3 <= interval.high
     # 95 %, less about 1.3 points for 60 samples; the standard error of 400 trials is 1.1 points.
     assert 0.91 <= held / 400 <= 0.98
 
@@ -97,7 +97,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         (lambda: paired_t([1.0]), "needs at least two seeds, not 1"),
     ],
 )
-def test_what_is_too_little_is_refused(call, message):
+def test_too_few_samples_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
@@ -111,16 +111,16 @@ def test_the_t_interval_by_hand():
     assert paired_t([1, 2, 0, 1, 1]) == pytest.approx(2 * stats.t.sf(3.162278, 4), abs=1e-6)
 
 
-def test_equal_differences_leave_no_doubt():
+def test_equal_differences_have_an_interval_of_length_zero():
     assert t_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
     assert (paired_t([0.5, 0.5]), paired_t([0.0, 0.0])) == (0.0, 1.0)
 
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=8))
 def test_the_test_over_seeds_agrees_with_its_interval(differences):
-    found = t_interval(differences)
+    interval = t_interval(differences)
     p = paired_t(differences)
-    assert (p < 0.05) == (found.low > 0 or found.high < 0)
+    assert (p < 0.05) == (interval.low > 0 or interval.high < 0)
     if len(set(differences)) > 1:
         assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
 
@@ -137,7 +137,7 @@ def test_signed_ranks_by_hand():
     assert signed_rank([0, 0, 0]) == 1.0
 
 
-def test_ties_are_exact_too():
+def test_ties_are_exact():
     # All alike, five above and one below: as six coins, (1 + 6) of 64 ways, and their mirror images.
     assert signed_rank([1, 1, 1, 1, 1, -1]) == pytest.approx(2 * 7 / 64)
     # Ranks 1.5, 1.5, 3 with the 3 below: sums of 3 or less above come in 1 + 2 + 1 + 1 of 8 ways.
@@ -146,32 +146,32 @@ def test_ties_are_exact_too():
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=10))
-def test_small_numbers_are_counted_out(differences):
-    kept = [each for each in differences if each]
-    ranks = stats.rankdata(np.abs(kept)).tolist() if kept else []
+def test_small_samples_are_enumerated(differences):
+    nonzero = [value for value in differences if value]
+    ranks = stats.rankdata(np.abs(nonzero)).tolist() if nonzero else []
     sums = [
         sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign)
-        for signs in product([0, 1], repeat=len(kept))
+        for signs in product([0, 1], repeat=len(nonzero))
     ]
-    above = sum(rank for rank, each in zip(ranks, kept, strict=True) if each > 0)
+    above = sum(rank for rank, value in zip(ranks, nonzero, strict=True) if value > 0)
     least = min(above, sum(ranks) - above)
-    assert signed_rank(differences) == pytest.approx(min(1.0, 2 * sum(each <= least for each in sums) / len(sums)))
+    assert signed_rank(differences) == pytest.approx(min(1.0, 2 * sum(value <= least for value in sums) / len(sums)))
 
 
 @given(st.sets(st.integers(1, 999), min_size=1, max_size=50), st.randoms(use_true_random=False))
-def test_without_ties_it_is_what_scipy_counts(sizes, random):
-    differences = [random.choice([-1, 1]) * each for each in sizes]
+def test_without_ties_p_equals_the_exact_value_of_scipy(sizes, random):
+    differences = [random.choice([-1, 1]) * value for value in sizes]
     assert signed_rank(differences) == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
 
 
 @given(st.lists(st.integers(1, 99), min_size=51, max_size=80), st.randoms(use_true_random=False))
-def test_beyond_fifty_it_is_what_scipy_approximates(sizes, random):
-    differences = [0, *(random.choice([-1, 1]) * each for each in sizes)]
+def test_beyond_fifty_samples_p_equals_the_approximation_of_scipy(sizes, random):
+    differences = [0, *(random.choice([-1, 1]) * value for value in sizes)]
     expected = stats.wilcoxon(differences, zero_method="wilcox", correction=False, method="approx")
     assert signed_rank(differences) == pytest.approx(expected.pvalue)
 
 
-def test_counting_and_approximating_meet_at_the_border():
+def test_exact_and_approximate_p_agree_at_fifty_samples():
     differences = np.random.default_rng(1).normal(0.3, 1, 50)
     assert signed_rank(differences) == pytest.approx(stats.wilcoxon(differences, method="approx").pvalue, rel=0.06)
 
@@ -186,10 +186,10 @@ def test_holm_by_hand():
 
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_corrected_values_keep_the_order_and_lie_between_raw_and_bonferroni(p_values):
-    found = holm(p_values)
-    for raw, corrected in zip(p_values, found, strict=True):
+    corrected_values = holm(p_values)
+    for raw, corrected in zip(p_values, corrected_values, strict=True):
         assert raw <= corrected <= min(1.0, raw * len(p_values)) + 1e-12
-    by_raw = [corrected for _, corrected in sorted(zip(p_values, found, strict=True))]
+    by_raw = [corrected for _, corrected in sorted(zip(p_values, corrected_values, strict=True))]
     assert by_raw == sorted(by_raw)
 
 
@@ -212,5 +212,5 @@ ABOVE, BELOW, ACROSS = Interval(2, 1, 3), Interval(-2, -3, -1), Interval(1, -1, 
         ([], 0.01, True, "no difference shown"),
     ],
 )
-def test_a_difference_is_claimed_only_where_everything_agrees(intervals, p, higher, words):
+def test_a_difference_is_claimed_only_if_all_criteria_agree(intervals, p, higher, words):
     assert verdict(intervals, p, higher) == words

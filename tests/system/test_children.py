@@ -96,7 +96,7 @@ def test_closing_the_iterator_interrupts_each_process_once_and_waits(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-def test_the_main_process_is_not_interrupted_for_want_of_a_parent():
+def test_the_main_process_is_not_interrupted():
     end_with_parent()  # Returns at once; SIGINT would end the tests.
 
 

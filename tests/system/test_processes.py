@@ -86,12 +86,12 @@ def test_two_processes_train_and_score_as_one_does(launched, method: str):
     assert (runs / "whole/scores.csv").read_text() == scores_of_two
 
 
-def test_the_first_process_alone_speaks(launched):
+def test_only_the_first_process_prints(launched):
     _, done = launched
     assert done.stdout.count("6 steps; validation Dice") == len(METHODS)
 
 
-def test_a_batch_that_two_processes_cannot_share_is_refused(launched):
+def test_a_batch_that_cannot_be_divided_among_two_processes_is_refused(launched):
     _, done = launched
     assert "A batch of 1 cannot be shared by 2 processes." in done.stderr
 
@@ -134,7 +134,7 @@ def assert_alike(entries: list[dict], expected: list[dict]) -> None:
             assert one["validation"] == pytest.approx(other["validation"], abs=5e-3)
 
 
-def test_a_single_process_shares_nothing():
+def test_a_single_process_reduces_nothing():
     assert (processes.rank(), processes.world_size(), processes.several()) == (0, 1, False)
     assert processes.share([1, 2, 3]) == [1, 2, 3]
     assert processes.gathered(iter("ab")) == ["a", "b"]

@@ -46,7 +46,7 @@ def fault(path: Path) -> str:
     return line
 
 
-def test_tensors_and_facts_come_back_to_the_bit(tmp_path):
+def test_tensors_and_facts_are_read_back_bit_for_bit(tmp_path):
     tensor_file.save(tmp_path / "c.safetensors", TENSORS, FACTS)
     tensors, facts = tensor_file.load(tmp_path / "c.safetensors")
     assert tensors.keys() == TENSORS.keys()
@@ -85,7 +85,7 @@ def test_prefixes_are_added_and_removed():
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+def test_a_failure_while_writing_leaves_only_the_old_file(tmp_path, monkeypatch, error):
     path = tmp_path / "c.safetensors"
     tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
 
@@ -102,7 +102,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, 
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
 
 
-def test_a_process_that_dies_before_the_rename_leaves_the_old_file(tmp_path):
+def test_a_process_that_is_killed_before_the_rename_leaves_the_old_file(tmp_path):
     path = tmp_path / "c.safetensors"
     tensor_file.save(path, {"x": torch.ones(1)}, {"step": 1})
     script = (
