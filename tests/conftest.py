@@ -184,7 +184,7 @@ def trained_table(tmp_path_factory: pytest.TempPathFactory, make_table_experimen
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def output_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that succeeds; returns its output."""
 
     def command(*arguments: object) -> str:

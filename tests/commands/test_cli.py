@@ -24,7 +24,7 @@ NAMES = ("flair", "t2", "t1ce", "t1")
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, to write to."""
+    """A copy of the trained run that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
@@ -34,15 +34,15 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def table_lines(out: str) -> list[str]:
-    """The lines of scenario tables that stand for a scenario."""
+    """The lines of printed tables that show a scenario."""
     return [line for line in out.splitlines() if "●" in line]
 
 
 # --------------------------------------------------------------------------------------------------- fit
 
 
-def test_fit_writes_a_run_folder(told, trained, tmp_path):
-    out = told("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "a" / "run", "--train.steps", 2)
+def test_fit_writes_a_run_folder(output_of, trained, tmp_path):
+    out = output_of("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "a" / "run", "--train.steps", 2)
     folder = tmp_path / "a" / "run"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {
@@ -55,7 +55,7 @@ def test_fit_writes_a_run_folder(told, trained, tmp_path):
         "checkpoints/latest.safetensors",
     } <= names
     assert [name for name in names if name.startswith("tensorboard/events")]
-    # The settings of the run are all there, with the option that was given beside the file.
+    # The file holds all settings of the run, including the one set by an option.
     assert read_experiment(folder / "experiment.yaml").train.steps == 2
     assert read_experiment(folder / "experiment.yaml").task.patch == [16, 16]
     for words in ("gmd, 274,635 parameters", "Reading 5 patients (train)", "mean of 15 scenarios on 1 patients"):
@@ -70,32 +70,32 @@ def test_fit_writes_a_run_folder(told, trained, tmp_path):
     assert cost["most_bytes"] > 10**8
 
 
-def test_fit_names_the_run_after_the_experiment(told, trained, tmp_path, monkeypatch):
+def test_the_run_folder_is_named_after_the_experiment_file(output_of, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told("fit", trained.with_name("tiny.yaml"), "--train.steps", 1)
+    output_of("fit", trained.with_name("tiny.yaml"), "--train.steps", 1)
     assert (tmp_path / "runs/tiny/checkpoints/best.safetensors").is_file()
 
 
-def test_fit_resumes_a_finished_run_without_a_step(told, run, trained):
+def test_resuming_a_finished_run_trains_no_step(output_of, run, trained):
     before = (run / "checkpoints/latest.safetensors").read_bytes()
-    out = told("fit", trained.with_name("tiny.yaml"), "--run", run, "--resume")
+    out = output_of("fit", trained.with_name("tiny.yaml"), "--run", run, "--resume")
     assert "4 steps; validation Dice" in out
     assert "step 1" not in out
     assert (run / "checkpoints/latest.safetensors").read_bytes() == before
 
 
-def test_an_option_of_the_method_leaves_the_others_in_the_file_as_they_are(told, trained, tmp_path):
+def test_an_option_of_the_method_does_not_reset_those_in_the_file(output_of, trained, tmp_path):
     settings = yaml.safe_load(trained.with_name("tiny.yaml").read_text())
     settings["method"] = {"name": "gmd", "cases": "random=2"}
     (tmp_path / "file.yaml").write_text(yaml.safe_dump(settings))
     run = tmp_path / "run"
-    told("fit", tmp_path / "file.yaml", "--run", run, "--train.steps", 1, "--method.floor", 0.1)
+    output_of("fit", tmp_path / "file.yaml", "--run", run, "--train.steps", 1, "--method.floor", 0.1)
     assert read_experiment(run / "experiment.yaml").method == {"name": "gmd", "cases": "random=2", "floor": 0.1}
 
 
-def test_fit_says_how_many_steps_had_nobody_to_learn_from(told, trained, tmp_path):
-    # `full` learns from patient 002 alone, one of five.
-    out = told(
+def test_fit_reports_the_number_of_steps_without_an_eligible_sample(output_of, trained, tmp_path):
+    # `full` is trained on complete patients: patient 002, one of five.
+    out = output_of(
         *("fit", trained.with_name("tiny.yaml"), "--run", tmp_path / "run", "--method.name", "full"),
         *("--train.batch", 1, "--train.steps", 5),
     )
@@ -105,40 +105,40 @@ def test_fit_says_how_many_steps_had_nobody_to_learn_from(told, trained, tmp_pat
 # ---------------------------------------------------------------------------------------------- evaluate
 
 
-def test_evaluate_writes_every_number_and_shows_every_scenario(told, run):
-    out = told("evaluate", run)
-    found = rows(run)
+def test_evaluate_writes_all_scores_and_prints_every_scenario(output_of, run):
+    out = output_of("evaluate", run)
+    written = rows(run)
     # By hand: 2 test patients, 15 scenarios, 3 metrics, 3 regions.
-    assert len(found) == 2 * 15 * 3 * 3
-    assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in found} == {
+    assert len(written) == 2 * 15 * 3 * 3
+    assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in written} == {
         ("run", "gmd", "0", "phantom", "test")
     }
-    assert {row["sample"] for row in found} == {"phantom_006", "phantom_007"}
-    assert {row["metric"] for row in found} == {"dice", "hd95", "ece"}
-    assert {row["region"] for row in found} == {"WT", "TC", "ET"}
-    assert list(dict.fromkeys(row["scenario"] for row in found)) == list(map(scenario_name, all_scenarios(NAMES)))
-    # A table of Dice, and one of distances.
+    assert {row["sample"] for row in written} == {"phantom_006", "phantom_007"}
+    assert {row["metric"] for row in written} == {"dice", "hd95", "ece"}
+    assert {row["region"] for row in written} == {"WT", "TC", "ET"}
+    assert list(dict.fromkeys(row["scenario"] for row in written)) == list(map(scenario_name, all_scenarios(NAMES)))
+    # One table of Dice, one of HD95.
     assert len(table_lines(out)) == 15 + 15
     assert "HD95 in mm" in out
     assert "split 'test', 2 patients" in out
     assert "Weights selected on validation" in out
-    # The first line of the table: flair alone, the mean of two patients in percent.
-    values = [float(row["value"]) for row in found if (row["scenario"], row["metric"]) == ("flair", "dice")]
-    shown = [f"{50 * (values[place] + values[place + 3]):.1f}" for place in range(3)]
+    # The first line of the table: flair only, the mean of two patients in percent.
+    values = [float(row["value"]) for row in written if (row["scenario"], row["metric"]) == ("flair", "dice")]
+    shown = [f"{50 * (values[region] + values[region + 3]):.1f}" for region in range(3)]
     assert table_lines(out)[0].split()[:7] == ["●", "○", "○", "○", *shown]
 
 
-def test_evaluate_again_replaces_the_scores_and_keeps_those_of_other_splits(told, run):
-    told("evaluate", run, "--device", "cpu")
+def test_a_second_evaluate_replaces_the_scores_of_its_split_only(output_of, run):
+    output_of("evaluate", run, "--device", "cpu")
     first = (run / "scores.csv").read_text()
-    told("evaluate", run, "--device", "cpu")
+    output_of("evaluate", run, "--device", "cpu")
     assert (run / "scores.csv").read_text() == first
-    told("evaluate", run, "--split", "val")
+    output_of("evaluate", run, "--split", "val")
     assert Counter(row["split"] for row in rows(run)) == {"test": 270, "val": 135}
 
 
-def test_evaluate_all_scores_patients_where_they_are_eligible(told, run):
-    out = told("evaluate", run, "--split", "all")
+def test_patients_are_scored_in_the_scenarios_that_they_are_eligible_for(output_of, run):
+    out = output_of("evaluate", run, "--split", "all")
     dice = [row for row in rows(run) if (row["metric"], row["region"]) == ("dice", "WT")]
     # By hand: 4 complete patients (15 scenarios), t2 (1), t2 t1 (3), flair t2 (3), t2 t1 (3).
     assert len(dice) == 4 * 15 + 1 + 3 + 3 + 3
@@ -146,22 +146,22 @@ def test_evaluate_all_scores_patients_where_they_are_eligible(told, run):
     assert "split 'all', 8 patients" in out
 
 
-def test_evaluate_on_another_folder_keeps_the_scores_of_the_own_one(told, run, phantoms, tmp_path):
+def test_evaluate_on_other_data_keeps_the_scores_of_the_experiment_data(output_of, run, phantoms, tmp_path):
     other = tmp_path / "elsewhere"
     for case in ("phantom_005", "phantom_006"):
         shutil.copytree(phantoms / case, other / case)
     (other / "phantom_005/phantom_005_t1ce.nii.gz").unlink()
-    told("evaluate", run, "--split", "all", "--device", "cpu")
+    output_of("evaluate", run, "--split", "all", "--device", "cpu")
     own = rows(run)
-    out = told("evaluate", run, "--data.root", other, "--split", "all", "--device", "cpu")
+    out = output_of("evaluate", run, "--data.root", other, "--split", "all", "--device", "cpu")
     assert "split 'all', 2 patients" in out
-    found = rows(run)
-    assert found[: len(own)] == own
-    new = found[len(own) :]
+    written = rows(run)
+    assert written[: len(own)] == own
+    new = written[len(own) :]
     # By hand: 7 scenarios of three contrasts and 15 of four, 3 metrics, 3 regions.
     assert len(new) == (7 + 15) * 3 * 3
     assert {row["sample"] for row in new} == {"phantom_005", "phantom_006"}
-    # The same patient with the same contrasts has the same score wherever it lies.
+    # The same patient with the same contrasts has the same scores in either folder.
     assert [row["value"] for row in new if row["sample"] == "phantom_006"] == [
         row["value"] for row in own if row["sample"] == "phantom_006"
     ]
@@ -170,13 +170,13 @@ def test_evaluate_on_another_folder_keeps_the_scores_of_the_own_one(told, run, p
 # ----------------------------------------------------------------------------------------------- predict
 
 
-def test_predict_from_two_contrasts_says_what_was_used_and_what_it_is_worth(told, run, phantoms, tmp_path):
+def test_predict_reports_the_modalities_used_and_their_validation_score(output_of, run, phantoms, tmp_path):
     case = tmp_path / "new_case"
     case.mkdir()
     for name in ("t1", "flair"):
         shutil.copy(phantoms / "phantom_006" / f"phantom_006_{name}.nii.gz", case / f"new_case_{name}.nii.gz")
     shutil.copy(case / "new_case_t1.nii.gz", case / "new_case_adc.nii.gz")
-    out = told("predict", run, case)
+    out = output_of("predict", run, case)
     assert "new_case_seg.nii.gz  from flair, t1" in out
 
     mask, image = nib.load(run / "predictions/new_case_seg.nii.gz"), nib.load(case / "new_case_t1.nii.gz")
@@ -187,32 +187,32 @@ def test_predict_from_two_contrasts_says_what_was_used_and_what_it_is_worth(told
     assert set(np.unique(voxels)) <= {0, 1, 2, 4}
 
     facts = json.loads((run / "predictions/new_case.json").read_text())
-    _, known = tensor_file.load(run / "checkpoints/best.safetensors")
+    _, checkpoint = tensor_file.load(run / "checkpoints/best.safetensors")
     assert facts == {
         "patient": "new_case",
         "used": ["flair", "t1"],
         "missing": ["t2", "t1ce"],
         "ignored": ["adc"],
-        "validation_dice": known["validation"]["flair+t1"],
+        "validation_dice": checkpoint["validation"]["flair+t1"],
         "volume_ml": facts["volume_ml"],
         "labels": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]},
-        "checkpoint_step": known["step"],
+        "checkpoint_step": checkpoint["step"],
     }
     assert set(facts["validation_dice"]) == {"WT", "TC", "ET"}
-    # By hand: a voxel is 1 mm x 1 mm x 1 mm, so a thousand of them are 1 ml; ET is what label 4 is painted for.
+    # By hand: a voxel is 1 mm x 1 mm x 1 mm, so a thousand of them are 1 ml; label 4 is ET.
     assert facts["volume_ml"]["ET"] == pytest.approx((voxels == 4).sum() / 1000, abs=5e-4)
 
 
-def test_predict_the_whole_folder_into_another(told, run, phantoms, tmp_path):
-    told("predict", run, phantoms, "--output", tmp_path / "masks")
+def test_predict_writes_a_mask_for_every_patient_of_a_folder(output_of, run, phantoms, tmp_path):
+    output_of("predict", run, phantoms, "--output", tmp_path / "masks")
     names = {path.name for path in (tmp_path / "masks").iterdir()}
     assert names == {f"phantom_00{i}{end}" for i in range(8) for end in ("_seg.nii.gz", ".json")}
     used = json.loads((tmp_path / "masks/phantom_003.json").read_text())["used"]
     assert used == ["flair", "t2"]
 
 
-def test_predict_and_evaluate_give_the_same_answer(told, run, phantoms, tmp_path):
-    told("evaluate", run)
+def test_masks_of_predict_have_the_scores_of_evaluate(output_of, run, phantoms, tmp_path):
+    output_of("evaluate", run)
     scores = {
         row["sample"]: float(row["value"])
         for row in rows(run)
@@ -220,53 +220,53 @@ def test_predict_and_evaluate_give_the_same_answer(told, run, phantoms, tmp_path
     }
     assert len(scores) == 2
     for case, score in scores.items():
-        told("predict", run, phantoms / case, "--output", tmp_path)
-        # Label 4 is painted last: it stands wherever ET was found, and nowhere else.
-        found = np.asarray(nib.load(tmp_path / f"{case}_seg.nii.gz").dataobj) == 4
+        output_of("predict", run, phantoms / case, "--output", tmp_path)
+        # Label 4 is written last, so it marks exactly the predicted ET.
+        predicted = np.asarray(nib.load(tmp_path / f"{case}_seg.nii.gz").dataobj) == 4
         true = np.asarray(nib.load(phantoms / case / f"{case}_seg.nii.gz").dataobj) == 4
         assert true.any()
-        assert 2 * (found & true).sum() / (found.sum() + true.sum()) == pytest.approx(score)
+        assert 2 * (predicted & true).sum() / (predicted.sum() + true.sum()) == pytest.approx(score)
 
 
-# -------------------------------------------------------------------------------- what is there, and what can be
+# ----------------------------------------------------------------------------------------- inspect and lists
 
 
-def test_inspect_as_json(told, phantoms):
-    report = json.loads(told("inspect", phantoms, "--json"))
+def test_inspect_prints_json(output_of, phantoms):
+    report = json.loads(output_of("inspect", phantoms, "--json"))
     assert report["patients"] == 8
-    # By hand, from what the phantoms are: flair with 002, 003 and the last three; all have t2.
+    # By hand, from the fixture: 002, 003 and the last three have flair; all have t2.
     assert report["modalities"] == {"flair": 5, "t2": 8, "t1ce": 4, "t1": 6}
     assert report["missing"]["phantom_000"] == ["flair", "t1ce", "t1"]
     assert report["splits"] == {"train": 5, "val": 1, "test": 2}
     assert (report["faults"], report["split_faults"]) == ({}, [])
 
 
-def test_inspect_for_people(told, phantoms):
-    out = told("inspect", phantoms)
+def test_inspect_prints_a_description(output_of, phantoms):
+    out = output_of("inspect", phantoms)
     assert f"{phantoms}: 8 patients, 8 with a label" in out
     assert "missing: phantom_000 has no flair, t1ce, t1" in out
     assert "16 x 16 x 16: 8" in out
 
 
-def test_what_inspect_writes_can_be_trained_on(told, capsys, phantoms, tmp_path):
+def test_a_data_file_written_by_inspect_can_be_trained_on(output_of, capsys, phantoms, tmp_path):
     written = tmp_path / "data.yaml"
     assert cli.main(["inspect", str(phantoms), "--write", str(written)]) == 0
     assert f"Wrote {written}" in capsys.readouterr().err
     data = yaml.safe_load(written.read_text())["data"]
     assert data["modalities"] == list(NAMES)
     assert data["regions"] == {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
-    told(
+    output_of(
         *("fit", written, "--run", tmp_path / "run", "--task.patch", "[16, 16]", "--method.width", 0.25),
         *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
     )
-    told("evaluate", tmp_path / "run")
+    output_of("evaluate", tmp_path / "run")
     assert len(rows(tmp_path / "run")) == 270
 
 
-def test_inspect_draws_splits_where_there_are_none(capsys, phantoms, tmp_path):
+def test_inspect_draws_splits_if_the_data_have_none(capsys, phantoms, tmp_path):
     patients, written = tmp_path / "patients", tmp_path / "data.yaml"
     shutil.copytree(phantoms, patients, ignore=shutil.ignore_patterns("splits.json"))
-    # The report goes to one stream, what was written to the other: JSON stays JSON.
+    # The names of written files go to stderr, so stdout holds JSON only.
     assert cli.main(["inspect", str(patients), "--json", "--write", str(written)]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["splits"] == {}
@@ -295,54 +295,54 @@ def test_inspect_draws_splits_that_keep_groups_together(capsys, phantoms, tmp_pa
         assert len({int(scan[-1]) // 2 for scan in ids}) == len(ids) / 2
 
 
-def test_inspect_does_not_write_over_a_file(capsys, phantoms, tmp_path):
+def test_inspect_does_not_overwrite_a_file(capsys, phantoms, tmp_path):
     (tmp_path / "data.yaml").write_text("precious: 1\n")
     assert cli.main(["inspect", str(phantoms), "--write", str(tmp_path / "data.yaml")]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "data.yaml").read_text() == "precious: 1\n"
 
 
-def test_inspect_looks_where_it_is_to_write_before_it_reads(capsys, phantoms, tmp_path):
+def test_inspect_checks_the_output_folder_before_it_reads_the_data(capsys, phantoms, tmp_path):
     written = tmp_path / "nowhere" / "data.yaml"
-    for data in (phantoms, tmp_path / "not looked for"):
+    for data in (phantoms, tmp_path / "absent"):
         assert cli.main(["inspect", str(data), "--write", str(written)]) == 2
         message = f"{written} cannot be written: the folder {written.parent} does not exist."
         assert capsys.readouterr() == ("", f"anysubset: {message}\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_methods_lists_every_method_with_its_options(told):
-    out = told("methods")
+def test_methods_lists_every_method_with_its_options(output_of):
+    out = output_of("methods")
     assert len(METHODS) >= 5
     assert [name for name in METHODS if name not in out] == []
     assert "cases=None" in out
     assert "share_cascade=False" in out
 
 
-def test_methods_lists_the_presets_with_the_defaults_of_their_options(told):
-    out = told("methods")
+def test_methods_lists_the_presets_with_the_defaults_of_their_options(output_of):
+    out = output_of("methods")
     assert [preset for preset in PRESETS if preset not in out] == []
     assert "layers=4" in out
-    listed = json.loads(told("methods", "--json"))
+    listed = json.loads(output_of("methods", "--json"))
     assert [row["method"] for row in listed["methods"]] == list(METHODS)
     (unet,) = [row for row in listed["presets"] if row["preset"] == "unet"]
     assert unet["options"] == {"width": 0.5, "stem": False}
 
 
-def test_datasets_lists_every_dataset(told):
-    out = told("datasets")
+def test_datasets_lists_every_dataset(output_of):
+    out = output_of("datasets")
     assert len(DATASETS) >= 7
     assert [name for name in DATASETS if name not in out] == []
 
 
-def test_doctor_checks_the_mathematics(told):
-    out = told("doctor")
+def test_doctor_checks_the_coefficients_of_gmd(output_of):
+    out = output_of("doctor")
     assert "correct" in out
     assert __version__ in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["fit", "--help"], ["predict", "--help"], ["--version"]])
-def test_help_is_no_fault(arguments, capsys):
+def test_help_and_version_exit_with_0(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == 0
@@ -351,9 +351,9 @@ def test_help_is_no_fault(arguments, capsys):
     assert err == ""
 
 
-def test_interrupted_is_130_and_says_how_to_go_on(capsys, monkeypatch):
-    def interrupted(given):
-        """Pressed Ctrl-C."""
+def test_an_interrupted_command_exits_with_130_and_says_how_to_resume(capsys, monkeypatch):
+    def interrupted(options):
+        """Raise what Ctrl-C raises."""
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, "methods", (no_options, interrupted))
@@ -364,17 +364,17 @@ def test_interrupted_is_130_and_says_how_to_go_on(capsys, monkeypatch):
 # -------------------------------------------------------------------------------------------------- demo
 
 
-def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypatch):
-    made = []
+def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monkeypatch):
+    calls = []
 
     def few(root: Path, **options: object) -> None:
-        made.append(options)
+        calls.append(options)
         write(root, counts={"train": 3, "val": 1, "test": 2}, size=(16, 16, 16), seed=0)
 
     write = phantom.write_phantoms
     monkeypatch.setattr(phantom, "write_phantoms", few)
-    out = told("demo", "--train.steps", 2, "--output", tmp_path / "demo")
-    assert made == [{"counts": {"train": 24, "val": 4, "test": 12}, "size": (48, 48, 32), "seed": 0}]
+    out = output_of("demo", "--train.steps", 2, "--output", tmp_path / "demo")
+    assert calls == [{"counts": {"train": 24, "val": 4, "test": 12}, "size": (48, 48, 32), "seed": 0}]
     lines = table_lines(out)
     assert len(lines) == 15
     # Four dots, then WT, TC, ET and their mean for each of the two methods.
@@ -388,33 +388,34 @@ def test_demo_ends_with_both_methods_in_every_scenario(told, tmp_path, monkeypat
     assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
     assert "<img" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
 
-    # Called again it trains nothing, and shows the same table.
-    again = told("demo", "--train.steps", 2, "--output", tmp_path / "demo")
+    # A second call trains nothing and prints the same table.
+    again = output_of("demo", "--train.steps", 2, "--output", tmp_path / "demo")
     assert table_lines(again) == lines
-    assert len(made) == 1
+    assert len(calls) == 1
     assert "(best)" not in again
 
 
-def test_demo_of_sentiment_ends_with_both_methods_in_every_scenario(told, tmp_path):
-    out = told("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")
+def test_demo_of_sentiment_compares_both_methods_in_every_scenario(output_of, tmp_path):
+    out = output_of("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")
     lines = table_lines(out)
     assert len(lines) == 7
-    # Three dots, how many samples, then three metrics for each of the two methods.
+    # Three dots, the number of samples, then three metrics for each of the two methods.
     assert {len(line.split()) for line in lines} == {3 + 1 + 6}
     for name in ("full", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'} {tmp_path / 'demo/utterances.npz'}" in out
     assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
     assert "c-verdict" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
-    assert table_lines(told("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")) == lines
+    again = output_of("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")
+    assert table_lines(again) == lines
 
 
-def test_a_run_can_be_used_from_another_place(told, phantoms, tmp_path, monkeypatch):
+def test_a_run_with_relative_paths_is_evaluated_from_another_folder(output_of, phantoms, tmp_path, monkeypatch):
     for case in ("phantom_002", "phantom_005", "phantom_006"):
         shutil.copytree(phantoms / case, tmp_path / "mine" / case)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["inspect", "mine", "--write", "mine.yaml"]) == 0
     tiny = ["--train.steps=1", "--task.patch=[16,16]", "--method.width=0.25"]
-    assert "1 of 1 training patients have every modality" in told("fit", "mine.yaml", "--run", "run", *tiny)
+    assert "1 of 1 training patients have every modality" in output_of("fit", "mine.yaml", "--run", "run", *tiny)
     monkeypatch.chdir("/")
-    assert "split 'test', 1 patients" in told("evaluate", tmp_path / "run")
+    assert "split 'test', 1 patients" in output_of("evaluate", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The command line on token ids: a pickle with them, a BERT in a folder, and a run that trains both."""
+"""The command line on token ids: tables with token ids, a BERT from a local folder, and its fine-tuning."""
 
 import csv
 import json
@@ -46,9 +46,9 @@ FIT = {
 
 @pytest.fixture(scope="session")
 def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 utterances to train on, 3 for validation and 3 for the test, in MMSA's layout. Not to be written to.
+    """8 training, 3 validation and 3 test utterances in MMSA's layout. Tests must not change it.
 
-    Sentences of 2 to 5 tokens; 1 has no word, and 2 no sound.
+    Sentences have 2 to 5 tokens; utterance 1 has no words, utterance 2 no audio.
     """
     generator = np.random.default_rng(3)
     lengths = np.array([3, 0, 5, 2, 4, 5, 2, 3, 4, 5, 3, 2, 5, 4])
@@ -69,20 +69,20 @@ def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {"train": slice(0, 8), "valid": slice(8, 11), "test": slice(11, 14)}
     path = tmp_path_factory.mktemp("mosi") / "mosi.pkl"
     path.write_bytes(
-        pickle.dumps({part: {key: each[rows] for key, each in whole.items()} for part, rows in parts.items()})
+        pickle.dumps({part: {key: values[rows] for key, values in whole.items()} for part, rows in parts.items()})
     )
     return path
 
 
 @pytest.fixture(scope="session")
 def settings(mosi: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`settings(name=value, ...)`: a file of the experiment, but for dotted overrides."""
+    """`settings(**{name: value})` writes an experiment file with these dotted settings over the defaults above."""
     from anysubset.experiments.files import write_experiment
 
     def write(**overrides: Any) -> Path:
-        given = {**FIT, "data.root": str(mosi), "method.bert": str(bert_folder), **overrides}
+        values = {**FIT, "data.root": str(mosi), "method.bert": str(bert_folder), **overrides}
         path = tmp_path_factory.mktemp("settings") / "bert.yaml"
-        write_experiment(read_experiment(None, given), path)
+        write_experiment(read_experiment(None, values), path)
         return path
 
     return write
@@ -90,7 +90,7 @@ def settings(mosi: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def trained(settings: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of two steps of GMD. Not to be written to."""
+    """The run folder of two steps of GMD. Tests must not change it."""
     run = tmp_path_factory.mktemp("trained_bert") / "run"
     assert cli.main(["fit", str(settings()), "--run", str(run)]) == 0
     return run
@@ -103,39 +103,40 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
 # -------------------------------------------------------------------------------------------------- from end to end
 
 
-def test_a_bert_is_trained_scored_and_asked(told, trained, mosi, tmp_path):
+def test_bert_is_trained_and_predicts_every_scenario(output_of, trained, mosi, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    assert {name: each.kind for name, each in read_signature(run / "signature.safetensors").streams.items()} == {
+    streams = read_signature(run / "signature.safetensors").streams
+    assert {name: stream.kind for name, stream in streams.items()} == {
         "text": "tokens",
         "audio": "sequence",
         "vision": "sequence",
     }
-    # Token ids have neither mean nor deviation.
+    # Token ids are not standardised: no mean, no deviation.
     assert not [name for name in tensor_file.load(run / "signature.safetensors")[0] if name.startswith("text")]
-    told("evaluate", run)
+    output_of("evaluate", run)
     with (run / "scores.csv").open(newline="") as file:
         scored = {row["scenario"] for row in csv.DictReader(file) if row["metric"] == "mae"}
-    assert scored == {scenario_name(each) for each in all_scenarios(NAMES)}
-    out = told("predict", run, mosi, "--output", tmp_path / "answers")
+    assert scored == {scenario_name(scenario) for scenario in all_scenarios(NAMES)}
+    out = output_of("predict", run, mosi, "--output", tmp_path / "predictions")
     assert "12 from text, audio, vision" in out
     assert "1 from audio, vision" in out
     assert "1 from text, vision" in out
 
 
-def test_a_converted_table_trains_to_the_same_bits(told, trained, settings, mosi, tmp_path):
+def test_a_converted_table_trains_to_the_same_bits(output_of, trained, settings, mosi, tmp_path):
     output = tmp_path / "mosi.npz"
     names = "--reading.modalities={'text': 'text_bert', 'audio': 'audio', 'vision': 'vision'}"
-    assert "(text 13, audio 13, vision 14)" in told("convert", mosi, names, "--output", output)
+    assert "(text 13, audio 13, vision 14)" in output_of("convert", mosi, names, "--output", output)
     new = settings(**{"data.root": str(output), "data.reading.modalities": None})
-    told("fit", new, "--run", tmp_path / "run")
+    output_of("fit", new, "--run", tmp_path / "run")
     first, second = tensors_of(trained), tensors_of(tmp_path / "run")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_folder, tmp_path):
-    # Adam's first step moves each weight that has a gradient by its rate, but for decay: here there is none.
+def test_bert_has_its_own_learning_rate(output_of, trained, settings, bert_folder, tmp_path):
+    # Adam's first step changes every weight that has a gradient by the learning rate, without weight decay.
     off = {"train.steps": 1, "train.weight_decay": 0.0, "train.schedule": "constant", "method.name": "full"}
-    told("fit", settings(**off), "--run", tmp_path / "run")
+    output_of("fit", settings(**off), "--run", tmp_path / "run")
     before = stored(bert_folder)
     after = tensor_file.without_prefix("method.network.stems.text.bert.", tensors_of(tmp_path / "run"))
     moved = {name: (value - before[name]).abs().max().item() for name, value in after.items()}
@@ -146,18 +147,17 @@ def test_the_learning_rate_of_bert_is_its_own(told, trained, settings, bert_fold
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
-
     return load_file(folder / "model.safetensors")
 
 
-def test_a_resumed_run_ends_with_the_same_bits(told, settings, tmp_path, stopped_before):
+def test_a_resumed_run_ends_with_the_same_bits(output_of, settings, tmp_path, stopped_before):
     longer = settings(**{"train.steps": 4, "train.schedule": "cosine", "train.micro_batches": 2})
-    told("fit", longer, "--run", tmp_path / "whole")
+    output_of("fit", longer, "--run", tmp_path / "whole")
     with stopped_before(3):
         assert cli.main(["fit", str(longer), "--run", str(tmp_path / "stopped")]) == 130
-    # BERT may lie elsewhere by now: its weights are in the checkpoint.
+    # The folder of BERT may be moved: the weights are in the checkpoint.
     moved = shutil.copytree(read_experiment(longer).method["bert"], tmp_path / "moved")
-    out = told("fit", longer, "--run", tmp_path / "stopped", "--resume", "--method.bert", moved)
+    out = output_of("fit", longer, "--run", tmp_path / "stopped", "--resume", "--method.bert", moved)
     assert "4 steps" in out
     first, second = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "stopped")
     assert any(name.startswith("optimizer.") for name in first)
@@ -174,7 +174,7 @@ def task_of_tokens(**more: Any) -> Prediction:
 
 
 def batch() -> Batch:
-    """Three samples; 1 has no text, and wants what the others do not."""
+    """Three samples; sample 1 has no text, and its target is far from the others', so cases conflict."""
     generator = torch.Generator().manual_seed(4)
     inputs = {name: Observed(torch.randn(3, 4, size, generator=generator), torch.arange(3), torch.ones(3, 4).bool())
               for name, size in (("audio", 74), ("vision", 35))}  # fmt: skip
@@ -183,23 +183,23 @@ def batch() -> Batch:
     return Batch(inputs, torch.tensor([1.0, -9.0, 1.0]), ("a", "b", "c"))
 
 
-def test_the_network_has_the_size_of_the_reference(bert_folder):
+def test_the_network_has_the_parameters_of_the_reference(bert_folder):
     network = sharing_network(task_of_tokens(), bert=str(bert_folder))
-    # P1 with 768/74/35 at d = 128 has 1,136,641, of them 3 x 768 x 128 in the convolution of text, in whose place are
-    # 16 x 128 of a linear layer; and BERT has 2,752.
-    assert sum(each.numel() for each in network.parameters()) == 1_136_641 - 3 * 768 * 128 + 16 * 128 + 2_752
-    # What is shared is as in P1: 791,040 of the backbone and 385 of the head.
-    assert sum(each.numel() for each in network.shared_parameters()) == 791_040 + 385
+    # P1 with 768/74/35 at d = 128 has 1,136,641 parameters. The 3 x 768 x 128 of the convolution of text are replaced
+    # by the 16 x 128 of a linear layer, and BERT adds 2,752.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_136_641 - 3 * 768 * 128 + 16 * 128 + 2_752
+    # Shared as in P1: 791,040 of the backbone and 385 of the head.
+    assert sum(parameter.numel() for parameter in network.shared_parameters()) == 791_040 + 385
 
 
-def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
+def test_bert_is_differentiated_once_per_step_for_the_weighted_loss(bert_folder):
     torch.manual_seed(0)
     task = task_of_tokens(error="mse")
     options = {"bert": str(bert_folder), "width": 8, "layers": 1, "dropout": 0.0, "cases": "all"}
     method, update = create_method("gmd", task, options)
-    bert = method.network.stems["text"].bert.eval()  # Without dropout, which would be drawn again below.
+    bert = method.network.stems["text"].bert.eval()  # No dropout: it would be drawn again below.
     parameters = dict(bert.named_parameters())
-    assert not {id(each) for each in update.gmd.shared} & {id(each) for each in parameters.values()}
+    assert not {id(shared) for shared in update.gmd.shared} & {id(parameter) for parameter in parameters.values()}
     passes: list[int] = []
 
     def count(module, inputs, output):
@@ -212,27 +212,27 @@ def test_bert_is_differentiated_once_a_step_for_the_weighted_loss(bert_folder):
     coefficients = gradients.decoupling.coefficients
     assert passes == [1]
     handle.remove()
-    # By hand, with autograd alone: the mean of the cases' losses, each times its coefficient.
+    # With autograd only: the gradient of the mean over the cases of coefficient times loss.
     again = method.losses(batch(), step)
     weighted = sum(coefficients[case] * loss for case, loss in again.items()) / 7
-    assert {id(each) for each in parameters.values()} <= {id(each) for each in leaves([weighted])}
+    assert {id(parameter) for parameter in parameters.values()} <= {id(leaf) for leaf in leaves([weighted])}
     for (name, parameter), right in zip(
         parameters.items(), torch.autograd.grad(weighted, list(parameters.values())), strict=True
     ):
         assert parameter.grad is not None
         assert_close(parameter.grad, right, rtol=1e-4, atol=1e-7, msg=name)
-    assert max(coefficients.values()) > 1  # Otherwise the coefficients would not show.
+    assert max(coefficients.values()) > 1  # Otherwise a plain mean would pass, too.
 
 
-def test_without_text_bert_is_not_asked(bert_folder):
+def test_bert_is_not_called_without_text(bert_folder):
     method = create_method("gmd", task_of_tokens(), {"bert": str(bert_folder), "width": 8, "layers": 1})[0].eval()
     whole = batch().inputs
-    asked: list[int] = []
-    method.network.stems["text"].bert.register_forward_hook(lambda *given: asked.append(1))
+    calls: list[int] = []
+    method.network.stems["text"].bert.register_forward_hook(lambda *_: calls.append(1))
     method.predict({name: whole[name] for name in ("audio", "vision")})
-    assert asked == []
+    assert calls == []
     method.predict(whole)
-    assert asked == [1]
+    assert calls == [1]
 
 
 # -------------------------------------------------------------------------------------------------------- faults

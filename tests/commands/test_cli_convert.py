@@ -1,4 +1,4 @@
-"""`anysubset convert`: a table of any known format becomes our own, with nothing lost."""
+"""`anysubset convert`: tables of every readable format become .npz or .safetensors without loss."""
 
 import pickle
 from pathlib import Path
@@ -11,7 +11,7 @@ from anysubset.tables.table import differences
 
 
 def pickled(path: Path) -> Path:
-    """Four utterances in MMSA's layout; the second one has no word, and audio holds an infinite value."""
+    """Write four utterances in MMSA's layout; the second has no words, and audio holds an infinite value."""
     tokens = np.array([[101, 7, 102, 0], [0, 0, 0, 0], [101, 9, 8, 102], [101, 102, 0, 0]])
     mask = (tokens != 0).astype(np.int64)
     audio = np.arange(24, dtype=np.float32).reshape(4, 3, 2) + 1
@@ -29,10 +29,10 @@ def pickled(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_a_table_is_the_same_after_it_was_converted(told, utterances, tmp_path, ending):
+def test_a_converted_table_equals_the_original(output_of, utterances, tmp_path, ending):
     output = tmp_path / f"new{ending}"
-    out = told("convert", utterances, "--output", output)
-    # By hand, from `make_arrays`: of 14, text is not of 2, audio not of 2 and vision not of 4.
+    out = output_of("convert", utterances, "--output", output)
+    # By hand, from `make_arrays`: of 14 samples, 2 lack text, 2 audio and 4 vision.
     counts = "14 samples (text 12, audio 12, vision 10); train 8, val 3, test 3"
     assert out.splitlines()[-1] == f"Wrote {output}: {counts}"
     assert "note: 1 groups have samples in two splits: v5." in out
@@ -41,11 +41,11 @@ def test_a_table_is_the_same_after_it_was_converted(told, utterances, tmp_path, 
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_a_pickle_of_token_ids_is_read_as_asked_and_needs_nothing_said_any_more(told, tmp_path, ending):
+def test_a_converted_pickle_of_token_ids_is_read_without_options(output_of, tmp_path, ending):
     path, output = pickled(tmp_path / "mosi.pkl"), tmp_path / f"mosi{ending}"
     names = {"text": "text_bert", "audio": "audio"}
     asked = [f"--reading.modalities={names}", "--reading.clean", "zero"]
-    out = told("convert", path, "--output", output, *asked)
+    out = output_of("convert", path, "--output", output, *asked)
     assert "note: 1 NaN or infinite values of audio became 0." in out
     assert out.splitlines()[-1] == f"Wrote {output}: 4 samples (text 3, audio 4); train 2, val 1, test 1"
     table = read_table(output)
@@ -54,21 +54,21 @@ def test_a_pickle_of_token_ids_is_read_as_asked_and_needs_nothing_said_any_more(
     assert (table.ids, table.groups) == (("a/1", "a/2", "b/1", "c/1"), ("a", "a", "b", "c"))
 
 
-def test_a_sheet_without_splits_becomes_a_table_without_splits(told, tmp_path):
+def test_a_csv_file_without_splits_is_converted_without_splits(output_of, tmp_path):
     (tmp_path / "sheet.csv").write_text("id,y,x.0,x.1\np,0,1.5,2\nq,1,,\nr,1,3,4\n", encoding="utf-8")
     asked = ["--reading.empty", "drop"]
-    out = told("convert", tmp_path / "sheet.csv", "--output", tmp_path / "sheet.npz", *asked)
+    out = output_of("convert", tmp_path / "sheet.csv", "--output", tmp_path / "sheet.npz", *asked)
     assert out.splitlines()[-1].endswith("sheet.npz: 2 samples (x 2); no splits")
     assert read_table(tmp_path / "sheet.npz").target.tolist() == [0, 1]
 
 
-def test_groups_by_a_pattern_of_ids_are_converted(told, tmp_path):
+def test_groups_defined_by_a_pattern_of_ids_are_stored(output_of, tmp_path):
     (tmp_path / "sheet.csv").write_text("id,y,x.0\np1a,0,1.5\np1b,1,2\np2a,1,3\n", encoding="utf-8")
-    told("convert", tmp_path / "sheet.csv", "--output", tmp_path / "sheet.npz", "--group", r"(p\d)")
+    output_of("convert", tmp_path / "sheet.csv", "--output", tmp_path / "sheet.npz", "--group", r"(p\d)")
     assert read_table(tmp_path / "sheet.npz").groups == ("p1", "p1", "p2")
 
 
-def test_what_cannot_be_converted_is_refused_and_leaves_nothing(refused, utterances, tmp_path):
+def test_a_refused_conversion_writes_nothing(refused, utterances, tmp_path):
     taken = tmp_path / "taken.npz"
     taken.write_bytes(b"mine")
     assert "taken.npz exists already; choose another name" in refused("convert", utterances, "--output", taken)
@@ -82,12 +82,12 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(refused, utteran
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mosi.pkl", "taken.npz"]
 
 
-def test_the_output_is_needed(refused, utterances):
+def test_the_option_output_is_required(refused, utterances):
     assert "convert.output" in refused("convert", utterances)
 
 
-def test_a_write_that_fails_leaves_nothing(refused, utterances, tmp_path):
-    # What is called `y_lengths` in memory would be read as lengths.
+def test_a_failed_write_leaves_no_file(refused, utterances, tmp_path):
+    # A modality `y_lengths` would be read as the lengths of `y`.
     asked = "--reading.modalities={'y_lengths': 'text', 'audio': 'audio', 'vision': 'vision'}"
     assert "cannot be called 'y_lengths' in a file" in refused(
         "convert", utterances, "--output", tmp_path / "new.npz", asked

@@ -1,4 +1,4 @@
-"""What is missing, on the command line: `ampute`, training on its file, and random missing at evaluation."""
+"""Missingness on the command line: `ampute`, training with its file, and random missingness in evaluation."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ SMALL = {"text": 6, "audio": 3, "vision": 4}
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory) -> Path:
-    """40, 8 and 8 utterances with every modality."""
+    """A table of 40 training, 8 validation and 8 test utterances with every modality."""
     path = tmp_path_factory.mktemp("table") / "made.npz"
     write_table(trimodal({"train": 40, "val": 8, "test": 8}, SMALL, 4, missing_rate=0), path)
     return path
@@ -32,14 +32,14 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def table_below(out: str, head: list[str]) -> list[list[str]]:
-    """The cells of the rows of the table with these headings; blank cells are left out."""
+    """Cells of the rows of the printed table with these headings; blank cells are left out."""
     lines = [line.split() for line in out.splitlines()]
     first = lines.index(head) + 2  # A rule is drawn below the headings.
     return lines[first : lines.index([], first)]
 
 
 @pytest.mark.parametrize(
-    ("way", "scenarios"),
+    ("pattern", "scenarios"),
     [
         (("--rate", 1), {"text", "audio", "vision"}),
         (("--rate-by.text", 1, "--rate-by.audio", 1), {"vision"}),
@@ -47,8 +47,8 @@ def table_below(out: str, head: list[str]) -> list[list[str]]:
         (("--monotone", 0.5), {"text", "text+audio", "text+audio+vision"}),
     ],
 )
-def test_ampute_takes_away_as_it_is_told(told, table, tmp_path, way, scenarios):
-    out = told("ampute", table, "--output", tmp_path / "missingness.json", *way)
+def test_ampute_removes_modalities_by_every_pattern(output_of, table, tmp_path, pattern, scenarios):
+    out = output_of("ampute", table, "--output", tmp_path / "missingness.json", *pattern)
     left = read_missingness(tmp_path / "missingness.json")
     assert list(left) == [f"train_00{number // 8}/{number % 8}" for number in range(40)]
     assert {"+".join(names) for names in left.values()} == scenarios
@@ -59,21 +59,21 @@ def test_ampute_takes_away_as_it_is_told(told, table, tmp_path, way, scenarios):
     assert (about["seed"], about["split"], about["missing"]) == (0, "train", pytest.approx(gone / 120, abs=1e-4))
 
 
-def test_ampute_shows_who_had_what_and_who_has_what(told, phantoms, tmp_path):
-    out = told("ampute", phantoms, "--output", tmp_path / "missingness.json", "--absent", "t1", "t1ce")
+def test_ampute_prints_the_scenarios_before_and_after(output_of, phantoms, tmp_path):
+    out = output_of("ampute", phantoms, "--output", tmp_path / "missingness.json", "--absent", "t1", "t1ce")
     shown = table_below(out, ["scenario", "before", "after"])
-    # By hand: 000 t2, 001 and 004 t2 t1, 002 all, 003 flair t2.
+    # By hand: patient 000 has t2; 001 and 004 have t2 and t1; 002 has all; 003 has flair and t2.
     assert shown == [["t2", "1", "3"], ["flair+t2", "1", "2"], ["t2+t1", "2"], ["flair+t2+t1ce+t1", "1"]]
     assert "4 of 11 modalities" in out
 
 
-def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
-    found = []
+def test_ampute_draws_the_same_missingness_for_the_same_seed(output_of, table, tmp_path):
+    draws = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        told("ampute", table, "--output", tmp_path / name, "--rate", 0.5, "--split", "all", "--seed", seed)
-        found.append(read_missingness(tmp_path / name))
-    assert len(found[0]) == 56
-    assert found[0] == found[1] != found[2]
+        output_of("ampute", table, "--output", tmp_path / name, "--rate", 0.5, "--split", "all", "--seed", seed)
+        draws.append(read_missingness(tmp_path / name))
+    assert len(draws[0]) == 56
+    assert draws[0] == draws[1] != draws[2]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_ampute_of_all_depends_on_the_seed(told, table, tmp_path):
         (("--rate", 0.1, "--reading.target", "mood"), "has no array 'mood'"),
     ],
 )
-def test_ampute_refuses_what_it_cannot_do(capsys, table, tmp_path, options, words):
+def test_ampute_refuses_wrong_options_in_one_line(capsys, table, tmp_path, options, words):
     output = tmp_path / "missingness.json"
     code = cli.main(["ampute", str(table), "--output", str(output), *map(str, options)])
     out, err = capsys.readouterr()
@@ -101,7 +101,7 @@ def test_ampute_refuses_what_it_cannot_do(capsys, table, tmp_path, options, word
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ampute_writes_over_nothing_and_makes_no_folder(capsys, table, tmp_path):
+def test_ampute_overwrites_no_file_and_creates_no_folder(capsys, table, tmp_path):
     (tmp_path / "missingness.json").write_text("mine")
     for output, words in (
         ("missingness.json", "exists already"),
@@ -113,45 +113,45 @@ def test_ampute_writes_over_nothing_and_makes_no_folder(capsys, table, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["table", "volumes"])
-def test_what_ampute_writes_can_be_trained_on(told, table, trained, phantoms, tmp_path, kind):
+def test_a_file_written_by_ampute_can_be_trained_on(output_of, table, trained, phantoms, tmp_path, kind):
     missingness, experiment = tmp_path / "missingness.json", tmp_path / "made.yaml"
     if kind == "table":
-        told("ampute", table, "--output", missingness, "--rate", 1)
+        output_of("ampute", table, "--output", missingness, "--rate", 1)
         experiment.write_text(
             f"data: {{name: table, root: {table}}}\nmethod: {{width: 8, layers: 1}}\n"
             "train: {steps: 1, batch: 4, device: cpu}\n"
         )
         before, after = "40 of 40 training samples", "0 of 40 training samples"
     else:
-        told("ampute", phantoms, "--output", missingness, "--absent", "flair")
+        output_of("ampute", phantoms, "--output", missingness, "--absent", "flair")
         shutil.copy(trained.with_name("tiny.yaml"), experiment)
         before, after = "1 of 5 training patients", "0 of 5 training patients"
     for name, options, words in (("whole", (), before), ("thin", ("--data.missingness", missingness), after)):
-        out = told("fit", experiment, "--run", tmp_path / name, "--train.steps", 1, *options)
+        out = output_of("fit", experiment, "--run", tmp_path / name, "--train.steps", 1, *options)
         assert f"{words} have every modality" in out
-    # The test patients lose nothing.
-    told("evaluate", tmp_path / "thin")
+    # The test samples keep all modalities.
+    output_of("evaluate", tmp_path / "thin")
     scenarios = {row["scenario"] for row in rows(tmp_path / "thin")}
     assert len(scenarios) == (7 if kind == "table" else 15)
 
 
-# ------------------------------------------------------------------------------------------ random missing
+# ------------------------------------------------------------------------------------------ random missingness
 
 
-def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, trained, tmp_path):
+def test_random_missingness_is_scored_beside_the_scenarios_and_changes_none(output_of, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    plain = told("evaluate", run, "--device", "cpu")
+    plain = output_of("evaluate", run, "--device", "cpu")
     scenarios = rows(run)
-    out = told("evaluate", run, "--device", "cpu", "--rate", 0.3, 0.9)
-    found = rows(run)
-    assert found[: len(scenarios)] == scenarios
+    out = output_of("evaluate", run, "--device", "cpu", "--rate", 0.3, 0.9)
+    written = rows(run)
+    assert written[: len(scenarios)] == scenarios
     assert out.startswith(plain.partition("Scores:")[0])
-    drawn = found[len(scenarios) :]
-    # By hand: 2 rates, 2 patients, 3 metrics, 3 regions; of four modalities one stays at .9, which is .75.
+    drawn = written[len(scenarios) :]
+    # By hand: 2 rates, 2 patients, 3 metrics, 3 regions. At 0.9 one of four modalities is kept, a rate of 0.75.
     assert len(drawn) == 2 * 2 * 3 * 3
     assert {row["scenario"] for row in drawn} == {"random:0.3", "random:0.75"}
     assert {row["n_missing"] for row in drawn} == {""}
-    known = {tuple(row[key] for key in ("scenario", "sample", "metric", "region")): row["value"] for row in scenarios}
+    scores = {tuple(row[key] for key in ("scenario", "sample", "metric", "region")): row["value"] for row in scenarios}
     files = sorted((run / "missingness").iterdir())
     assert [path.name.split("-")[0::2] for path in files] == [["test", "0.3.json"], ["test", "0.75.json"]]
     for path, name in zip(files, ("random:0.3", "random:0.75"), strict=True):
@@ -159,31 +159,31 @@ def test_random_missing_stands_beside_the_scenarios_and_enters_none(told, traine
         for row in drawn:
             if row["scenario"] == name:
                 key = ("+".join(left[row["sample"]]), row["sample"], row["metric"], row["region"])
-                assert row["value"] == known[key]
+                assert row["value"] == scores[key]
     shown = [line for line in out.splitlines() if "random:0.75" in line]
     dice = [float(row["value"]) for row in drawn if (row["scenario"], row["metric"]) == ("random:0.75", "dice")]
-    assert shown[0].split()[1:] == [f"{50 * (dice[place] + dice[place + 3]):.1f}" for place in range(3)]
+    assert shown[0].split()[1:] == [f"{50 * (dice[region] + dice[region + 3]):.1f}" for region in range(3)]
 
 
-def test_random_missing_of_a_table_has_metrics_over_the_set(told, table, tmp_path):
+def test_random_missingness_of_a_table_is_scored_over_the_set(output_of, table, tmp_path):
     (tmp_path / "made.yaml").write_text(
         f"data: {{name: table, root: {table}}}\nmethod: {{width: 8, layers: 1}}\n"
         "train: {steps: 1, batch: 4, device: cpu}\n"
     )
     run = tmp_path / "run"
-    told("fit", tmp_path / "made.yaml", "--run", run)
-    out = told("evaluate", run, "--rate", 0, 0.5)
-    found = {(row["scenario"], row["sample"], row["metric"]): row["value"] for row in rows(run)}
+    output_of("fit", tmp_path / "made.yaml", "--run", run)
+    out = output_of("evaluate", run, "--rate", 0, 0.5)
+    scores = {(row["scenario"], row["sample"], row["metric"]): row["value"] for row in rows(run)}
     whole = "text+audio+vision"
     # At rate 0 nothing is missing.
-    assert found["random:0", "all", "mae"] == found[whole, "all", "mae"]
-    errors = [float(found["random:0.5", f"test_000/{number}", "error"]) for number in range(8)]
-    assert float(found["random:0.5", "all", "mae"]) == pytest.approx(sum(errors) / 8, rel=1e-5)
-    assert found["random:0.5", "all", "mae"] != found[whole, "all", "mae"]
+    assert scores["random:0", "all", "mae"] == scores[whole, "all", "mae"]
+    errors = [float(scores["random:0.5", f"test_000/{number}", "error"]) for number in range(8)]
+    assert float(scores["random:0.5", "all", "mae"]) == pytest.approx(sum(errors) / 8, rel=1e-5)
+    assert scores["random:0.5", "all", "mae"] != scores[whole, "all", "mae"]
     assert "random:0.5" in out
 
 
-def test_rates_that_are_none_are_refused_before_anything_is_scored(capsys, trained, tmp_path):
+def test_wrong_rates_are_refused_before_scoring(capsys, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     for rates, words in ((["1.5"], "between 0 and 1"), (["0.8", "0.9"], "give random:0.75 twice")):
         assert cli.main(["evaluate", str(run), "--rate", *rates]) == 2

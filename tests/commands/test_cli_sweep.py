@@ -1,4 +1,4 @@
-"""`sweep`: what is done is skipped, what was stopped goes on, faults are reported before anything starts."""
+"""`sweep` skips finished runs, resumes interrupted runs, and reports faults before any training starts."""
 
 import csv
 import json
@@ -50,14 +50,14 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def same_bits(one: Path, other: Path) -> None:
-    for name in ("best", "latest"):
-        mine, theirs = (tensor_file.load(run / f"checkpoints/{name}.safetensors")[0] for run in (one, other))
+    for checkpoint in ("best", "latest"):
+        mine, theirs = (tensor_file.load(run / f"checkpoints/{checkpoint}.safetensors")[0] for run in (one, other))
         assert set(mine) == set(theirs)
-        assert all(torch.equal(mine[each], theirs[each]) for each in mine)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, tmp_path, capsys, stopped_before):
-    # One run was stopped before, and another was trained to its end but not scored.
+def test_a_sweep_completes_all_runs_and_a_second_one_only_adds_what_is_missing(tiny, tmp_path, capsys, stopped_before):
+    # One run was interrupted before, and another was trained to its end but not scored.
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
     with stopped_before(2):
         assert cli.main([*fit, str(tmp_path / "out/gmd/1"), "--seed", "1"]) == 130
@@ -86,7 +86,7 @@ def test_one_command_trains_and_scores_all_and_the_next_does_what_is_left(tiny, 
     assert float(lines[1]["validation"]) == pytest.approx(facts(tmp_path / "whole")["validation_mean"])
     assert "3 steps; validation loss" in (tmp_path / "out/gmd/0/log.txt").read_text()
 
-    # What is done is left alone; what is wanted beyond it is done.
+    # Finished runs are not touched; only a new split is scored.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.name != "sweep.csv"}
     assert swept(tiny) == 0
     assert "4 runs, 4 of them finished" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def facts(run: Path) -> dict[str, Any]:
     return tensor_file.load(run / "checkpoints/best.safetensors")[1]
 
 
-def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, trained_table):
+def test_scores_older_than_the_last_checkpoint_are_computed_again(tiny, tmp_path, trained_table):
     (run,) = read_sweep(changed(tiny, vary={"seed": [0]}), tmp_path / "out").runs
     assert unscored_splits(run, ["test"]) is None
     shutil.copytree(trained_table, run.folder)
@@ -113,7 +113,7 @@ def test_scores_of_weights_before_the_last_are_made_again(tiny, tmp_path, traine
     assert unscored_splits(run, ["test"]) == ["test"]
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, capsys):
+def test_a_failed_run_is_named_and_the_others_continue(tiny, tmp_path, capsys):
     changed(tiny, vary={**VARY, "seed": [0]})
     (tmp_path / "out/gmd/0").mkdir(parents=True)
     with filelock.FileLock(tmp_path / "out/gmd/0/.lock"):
@@ -129,7 +129,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, capsys):
     assert all(float(line["test mae"]) > 0 for line in table(tiny))
 
 
-def test_missingness_is_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
+def test_a_sweep_draws_the_missingness_of_its_runs(tiny, tmp_path, capsys):
     variants = {
         "without": {"missingness.absent": ["vision"], "missingness.split": "test"},
         "whole": {"data.complete_only": True, "missingness.rate": 0.4},
@@ -137,12 +137,12 @@ def test_missingness_is_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
     assert swept(changed(tiny, vary={"missingness": variants})) == 0
     assert "without vision" in capsys.readouterr().out
     absent, thin = sorted((tmp_path / "out/missingness").iterdir())
-    # Of the test samples, 13 has no vision of its own.
+    # Test sample 13 has no vision to begin with.
     left = json.loads(absent.read_text())["present"]
     assert left == {name: ["text", "audio"] for name in ("v5/1", "v6/0", "v6/1")}
     assert len(read_missingness(thin)) == 8
     first, second = table(tiny)
-    # Only text, audio and both are scored, and what is dropped is not trained on.
+    # Only text, audio and both are scored, and `data.complete_only` drops samples by the drawn missingness.
     with (tmp_path / "out/without/scores.csv").open(newline="") as file:
         assert {row["scenario"] for row in csv.DictReader(file)} == {"text", "audio", "text+audio"}
     assert (first["run"], second["run"]) == ("without", "whole")
@@ -164,7 +164,7 @@ def test_missingness_is_drawn_by_the_sweep_itself(tiny, tmp_path, capsys):
         ({"vary": {"seed": [0]}, "evaluate": ["tset"]}, "Run 0: Unknown split 'tset'. Did you mean 'test'"),
     ],
 )
-def test_what_can_be_found_wrong_is_found_before_anything_starts(tiny, tmp_path, capsys, parts, words):
+def test_faulty_runs_are_refused_before_any_training(tiny, tmp_path, capsys, parts, words):
     assert swept(changed(tiny, **parts)) == 2
     line = capsys.readouterr().err
     assert words in line
@@ -172,14 +172,14 @@ def test_what_can_be_found_wrong_is_found_before_anything_starts(tiny, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_other_settings_is_refused_before_anything_starts(tiny, tmp_path, capsys, utterances):
+def test_a_run_folder_with_other_settings_is_refused_before_any_training(tiny, tmp_path, capsys, utterances):
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "out/full/1"), "--method.name", "full"]
     assert cli.main([*fit, "--seed", "2"]) == 0
     capsys.readouterr()
     assert swept(tiny) == 2
     assert "out/full/1/experiment.yaml belongs to another experiment: seed differ" in capsys.readouterr().err
     assert not (tmp_path / "out/gmd").exists()
-    # The name of the file says which data they are.
+    # The same settings with a data file of another name are another experiment.
     shutil.rmtree(tmp_path / "out")
     assert cli.main([*fit, "--seed", "1"]) == 0
     shutil.copy(utterances, tmp_path / "other.npz")
@@ -192,7 +192,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_starts(tiny, tmp_
     assert swept(tiny) == 0
 
 
-def test_a_sweep_of_another_process_is_not_disturbed(tiny, tmp_path, capsys):
+def test_a_folder_in_use_by_another_sweep_is_refused(tiny, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     with filelock.FileLock(tmp_path / "out/.lock"):
         assert swept(tiny) == 2
@@ -205,7 +205,7 @@ def test_a_sweep_of_another_process_is_not_disturbed(tiny, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_an_interrupted_sweep_takes_its_runs_along_and_goes_on(tiny, tmp_path, number, code):
+def test_an_interrupted_sweep_stops_its_runs_and_resumes_them(tiny, tmp_path, number, code):
     changed(tiny, settings={"train.steps": 60, "train.validate_every": 30}, vary={"seed": [0, 1]})
     command = [sys.executable, "-m", "anysubset", "sweep", str(tiny), "--output", str(tmp_path / "out"), "--jobs", "2"]
     latest = [tmp_path / f"out/{seed}/checkpoints/latest.safetensors" for seed in (0, 1)]

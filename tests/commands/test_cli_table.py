@@ -26,7 +26,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "tables"
 
 @pytest.fixture
 def run(trained_table: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, to write to."""
+    """A copy of the trained run that a test may change."""
     return Path(shutil.copytree(trained_table, tmp_path / "run"))
 
 
@@ -41,29 +41,29 @@ def rows(run: Path) -> list[dict[str, str]]:
 FOR_TABLES = [name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits)]
 
 
-def test_there_are_methods_for_tables():
+def test_several_methods_fit_tables():
     assert {"gmd", "sharing", "dropout", "full", "ensemble"} <= set(FOR_TABLES)
 
 
 @pytest.mark.parametrize("name", FOR_TABLES)
-def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(told, trained_table, tmp_path, name):
+def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(output_of, trained_table, tmp_path, name):
     settings = yaml.safe_load(trained_table.with_name("tiny.yaml").read_text())
-    # The options of the file are those of a network of Dynamic Sharing; other methods have their own.
+    # The file sets options of the network of Dynamic Sharing; other methods do not have all of them.
     options = {option: value for option, value in settings["method"].items() if option in method_options(name)}
     settings["method"] = {**options, "name": name}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    out = told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
-    # By hand, from `make_arrays`: of 8 samples, 6 have text, 6 audio and 5 vision; four have all.
+    out = output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    # By hand, from `make_arrays`: of 8 training samples, 6 have text, 6 audio, 5 vision and 4 all.
     assert "4 of 8 training samples have every modality" in out
     counts = "text 6, audio 6, vision 5, text+audio 5, text+vision 4, audio+vision 4, text+audio+vision 4"
     assert f"training samples by scenario: {counts}" in out
     assert "mean of 7 scenarios on 3 samples" in out
-    out = told("evaluate", tmp_path / "run")
+    out = output_of("evaluate", tmp_path / "run")
     assert len([line for line in out.splitlines() if "●" in line]) == 7
     assert len(rows(tmp_path / "run")) > 7
 
 
-def test_fit_writes_streams_and_statistics_of_the_table(trained_table):
+def test_fit_writes_kinds_and_statistics_of_the_modalities(trained_table):
     tensors, facts = tensor_file.load(trained_table / "signature.safetensors")
     assert facts["streams"]["audio"] == {"kind": "sequence", "size": 2}
     assert set(tensors) == {f"{name}.{what}" for name in NAMES for what in ("mean", "deviation")}
@@ -72,24 +72,24 @@ def test_fit_writes_streams_and_statistics_of_the_table(trained_table):
     assert (checkpoint["metric"], "mae" in checkpoint["validation_scores"]["text"]) == ("loss", True)
 
 
-def test_scenarios_without_training_samples_are_named(told, trained_table, rewritten, tmp_path):
+def test_scenarios_without_training_samples_are_named(output_of, trained_table, rewritten, tmp_path):
     # No training sample has both text and vision.
     text = np.array([True, False, False, True, True, True, True, False] + [True] * 6)
     vision = np.array([False, False, True, False, False, False, False, True] + [True] * 6)
     path = rewritten(text_present=text, vision_present=vision)
-    out = told("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--data.root", path)
+    out = output_of("fit", trained_table.with_name("tiny.yaml"), "--run", tmp_path / "run", "--data.root", path)
     assert "no training samples for 2 scenarios, learned from others: text+vision, text+audio+v" in out
 
 
-def test_a_resumed_run_ends_with_the_same_bits(told, make_table_experiment, tmp_path, stopped_before):
+def test_a_resumed_run_ends_with_the_same_bits(output_of, make_table_experiment, tmp_path, stopped_before):
     settings = {"method.cases": "random=2", "method.name": "gmd", "train.steps": 6, "train.optimizer": "adamw"}
     write_experiment(
         make_table_experiment({**settings, "train.batch": 3, "train.micro_batches": 2}), tmp_path / "tiny.yaml"
     )
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
+    output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "whole")
     with stopped_before(4):
         assert cli.main(["fit", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path / "stopped")]) == 130
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
+    output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "stopped", "--resume")
     for checkpoint in ("best", "latest"):
         whole, _ = tensor_file.load(tmp_path / f"whole/checkpoints/{checkpoint}.safetensors")
         resumed, _ = tensor_file.load(tmp_path / f"stopped/checkpoints/{checkpoint}.safetensors")
@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_with_the_same_bits(told, make_table_experiment, tmp_
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "stopped/metrics.jsonl").read_bytes()
 
 
-def test_a_run_is_not_resumed_on_another_table(refused, table_arrays, run, tmp_path):
+def test_a_run_is_resumed_only_on_its_training_data(refused, table_arrays, run, tmp_path):
     arrays = table_arrays()
     arrays["text"][5] += 1
     np.savez(tmp_path / "other.npz", **arrays)
@@ -107,7 +107,7 @@ def test_a_run_is_not_resumed_on_another_table(refused, table_arrays, run, tmp_p
     shutil.copy(run / "experiment.yaml", experiment)
     line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
     assert "was written for other training data: text.deviation, text.mean differ" in line
-    # Another split: one sample of the training set is for validation now.
+    # Another split: one training sample is moved to validation.
     split = np.array(["train"] * 7 + ["val"] * 4 + ["test"] * 3)
     np.savez(tmp_path / "other.npz", **{**table_arrays(), "split": split})
     line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
@@ -118,8 +118,8 @@ def test_a_run_is_not_resumed_on_another_table(refused, table_arrays, run, tmp_p
 # ---------------------------------------------------------------------------------------------- evaluate
 
 
-def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
-    out = told("evaluate", run)
+def test_evaluate_prints_all_metrics_and_constant_baselines(output_of, run):
+    out = output_of("evaluate", run)
     for words in ("Acc-2 %", "Acc-7 %", "MAE", "Corr", "split 'test', 3 samples", "mean of training", "chance"):
         assert words in " ".join(out.split())
     scores = rows(run)
@@ -137,7 +137,7 @@ def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
     assert values["text+audio", "all", "mae"] == pytest.approx(mae)
     right = [predicted["v5/1"] > 0, predicted["v6/0"] <= 0, predicted["v6/1"] > 0]
     assert values["text+audio", "all", "acc2"] == pytest.approx(np.mean(right))
-    # The first lines: text alone, on all three, and vision alone on two.
+    # The first lines: text only, on all three samples, and vision only, on two.
     lines = [line.split() for line in out.splitlines() if "●" in line]
     assert lines[0][:4] == ["●", "○", "○", "3"]
     assert lines[2][:4] == ["○", "○", "●", "2"]
@@ -145,18 +145,18 @@ def test_evaluate_shows_metrics_side_by_side_and_constants_below(told, run):
     assert lines[0][7] == f"{values['text', 'all', 'mae']:.3f}"
 
 
-def test_evaluate_on_another_file_that_lacks_a_modality(told, run, rewritten):
+def test_evaluate_scores_another_file_in_the_scenarios_that_it_supports(output_of, run, rewritten):
     path = rewritten(
         **dict.fromkeys(("text", "text_lengths", "text_present", "split", "group")),
         audio_present=np.ones(14, bool),
     )
-    out = told("evaluate", run, "--data.root", path, "--split", "all")
+    out = output_of("evaluate", run, "--data.root", path, "--split", "all")
     lines = [line.split()[:4] for line in out.splitlines() if "●" in line]
     assert lines == [["○", "●", "○", "14"], ["○", "○", "●", "10"], ["○", "●", "●", "10"]]
     assert {row["dataset"] for row in rows(run)} == {str(path)}
 
 
-def test_evaluate_refuses_the_training_data_in_other_splits(refused, make_table_experiment, table_arrays, tmp_path):
+def test_evaluate_refuses_other_splits_of_the_training_data(refused, make_table_experiment, table_arrays, tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, **table_arrays())
     write_experiment(make_table_experiment({"data.root": str(path), "train.steps": 1}), tmp_path / "tiny.yaml")
@@ -171,40 +171,40 @@ def test_evaluate_refuses_the_training_data_in_other_splits(refused, make_table_
 # ----------------------------------------------------------------------------------------------- inspect
 
 
-def test_inspect_describes_a_table_and_not_volumes(told, utterances):
-    report = json.loads(told("inspect", utterances, "--json"))
+def test_inspect_recognises_and_describes_a_table(output_of, utterances):
+    report = json.loads(output_of("inspect", utterances, "--json"))
     assert (report["samples"], report["groups"], report["faults"]) == (14, 7, [])
     assert {name: facts["samples"] for name, facts in report["modalities"].items()} == {
         "text": 12,
         "audio": 12,
         "vision": 10,
     }
-    out = told("inspect", utterances)
+    out = output_of("inspect", utterances)
     for words in ("npz file, 14 samples in 7 groups", "text+audio+vision", "split val: 3 samples", "majority"):
         assert words in out
 
 
-def test_inspect_counts_values_that_are_not_finite(told, table_arrays, tmp_path):
+def test_inspect_counts_nan_and_infinite_values(output_of, table_arrays, tmp_path):
     arrays = table_arrays()
     arrays["text"][5, 0, :2] = np.nan, np.inf
     np.savez(tmp_path / "faulty.npz", **arrays)
-    out = told("inspect", tmp_path / "faulty.npz")
+    out = output_of("inspect", tmp_path / "faulty.npz")
     assert "text: 2 NaN or infinite" in out
     assert "fault: " in out
     assert "clean='zero'" in out
 
 
-def test_inspect_tells_a_folder_of_sheets_from_a_manifest_of_patients(told, refused, tmp_path):
+def test_inspect_distinguishes_a_folder_of_csv_files_from_a_manifest_of_patients(output_of, refused, tmp_path):
     folder = tmp_path / "sheets"
     folder.mkdir()
     (folder / "labels.csv").write_text("id,y\na,1\nb,0\n")
     (folder / "text.csv").write_text("id,f1,f2\na,0.5,1\nb,1,2\n")
-    assert json.loads(told("inspect", folder, "--json"))["modalities"]["text"]["shape"] == "2"
+    assert json.loads(output_of("inspect", folder, "--json"))["modalities"]["text"]["shape"] == "2"
     (tmp_path / "patients.csv").write_text("id,t1\np1,gone_t1.nii.gz\n")
     assert "gone_t1.nii.gz" in refused("inspect", tmp_path / "patients.csv")
 
 
-def test_a_data_file_that_inspect_writes_can_be_trained_on(told, capsys, rewritten, tmp_path):
+def test_a_data_file_written_by_inspect_can_be_trained_on(output_of, capsys, rewritten, tmp_path):
     path = rewritten(split=None, group=None)
     written = str(tmp_path / "data.yaml")
     command = ["inspect", str(path), "--write", written, "--reading.kind", "regression", "--group", "(.+)/"]
@@ -220,14 +220,14 @@ def test_a_data_file_that_inspect_writes_can_be_trained_on(told, capsys, rewritt
             "reading": {"kind": "regression"},
         }
     }
-    # 14 samples are too few of each third for five folds.
+    # With 14 samples, a tercile of the target has too few for five folds.
     tiny = ["--method.width", 8, "--train.steps", 1, "--train.device", "cpu", "--data.folds", 3]
     recipe = Path(__file__).parents[2] / "experiments/recipes/gmd_small_tables.yaml"
-    told("fit", tmp_path / "data.yaml", recipe, "--run", tmp_path / "run", *tiny)
+    output_of("fit", tmp_path / "data.yaml", recipe, "--run", tmp_path / "run", *tiny)
     experiment = read_experiment(tmp_path / "run/experiment.yaml")
     assert (experiment.data.folds, experiment.train.batch) == (3, 64)
     assert experiment.recipe == "gmd_small_tables (changed)"
-    out = " ".join(told("evaluate", tmp_path / "run").split())
+    out = " ".join(output_of("evaluate", tmp_path / "run").split())
     assert "MAE" in out
     assert "recipe gmd_small_tables (changed)" in out
 
@@ -333,7 +333,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "breaks", "options", "words"), FAULTS, ids=[name for name, *_ in FAULTS])
-def test_wrong_tables_are_refused_before_a_run_folder_is_made(
+def test_faulty_tables_are_refused_before_a_run_folder_is_created(
     refused, trained_table, table_arrays, tmp_path, monkeypatch, name, breaks, options, words
 ):
     path = tmp_path / "table.npz"
@@ -346,7 +346,7 @@ def test_wrong_tables_are_refused_before_a_run_folder_is_made(
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_run_without_a_readable_signature_is_refused_with_the_name_of_the_file(refused, run, utterances):
+def test_a_missing_or_damaged_signature_is_named(refused, run, utterances):
     (run / "signature.safetensors").unlink()
     assert "signature.safetensors" in refused("evaluate", run)
     (run / "signature.safetensors").write_bytes(b"no")
@@ -361,7 +361,7 @@ def test_predict_refuses_more_than_one_table(refused, run, utterances):
 # --------------------------------------------------------------------------------------------------- real data
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the public data are not at hand (docs/tables.md)")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the public data do not exist here (docs/tables.md)")
 @pytest.mark.parametrize(
     ("name", "options", "metric"),
     [
@@ -371,10 +371,10 @@ def test_predict_refuses_more_than_one_table(refused, run, utterances):
         ("av_digits", ["--data.reading.images=[image,audio]"], "accuracy %"),
     ],
 )
-def test_real_tables_train_and_are_scored(told, tmp_path, name, options, metric):
+def test_real_tables_train_and_are_scored(output_of, tmp_path, name, options, metric):
     (tmp_path / "tiny.yaml").write_text(
-        "data: {name: table}\nmodel: {width: 16}\ntrain: {steps: 2, batch: 16, device: cpu}\n"
+        "data: {name: table}\nmethod: {width: 16}\ntrain: {steps: 2, batch: 16, device: cpu}\n"
     )
     root = f"--data.root={SHARED / f'{name}.npz'}"
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run", root, *options)
-    assert metric in told("evaluate", tmp_path / "run")
+    output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run", root, *options)
+    assert metric in output_of("evaluate", tmp_path / "run")

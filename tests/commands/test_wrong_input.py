@@ -1,4 +1,4 @@
-"""Wrong input of every kind ends with exit code 2 and one line that names it, before training starts."""
+"""Every kind of wrong input gives exit code 2 and one line that names it, before training starts."""
 
 import json
 import shutil
@@ -365,5 +365,5 @@ def files_of(run: Path) -> dict[str, bytes]:
     return contents
 
 
-def test_every_fault_has_a_name_of_its_own():
+def test_names_of_faults_are_unique():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) > 40

@@ -132,9 +132,9 @@ def test_where_nothing_is_shared_nothing_can_be_said(make_table_experiment):
 # -------------------------------------------------------------------------------------------------- the command
 
 
-def test_a_run_is_diagnosed(told, run):
+def test_a_run_is_diagnosed(output_of, run):
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    out = told("diagnose", run, "--batches", 3)
+    out = output_of("diagnose", run, "--batches", 3)
     step = tensor_file.load(run / "checkpoints" / "best.safetensors")[1]["step"]
     assert f"Gradients of the weights of step {step}; {run}" in out
     assert "split 'val', 3 samples, 3 batches" in out
@@ -152,13 +152,13 @@ def test_a_run_is_diagnosed(told, run):
     for path, content in files.items():
         assert path.read_bytes() == content
     # Once more is the same.
-    told("diagnose", run, "--batches", 3)
+    output_of("diagnose", run, "--batches", 3)
     assert json.loads((run / "diagnosis.json").read_text()) == diagnosis
 
 
-def test_volumes_are_diagnosed(told, trained, tmp_path):
+def test_volumes_are_diagnosed(output_of, trained, tmp_path):
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
-    out = told("diagnose", folder, "--split", "train", "--batches", 2)
+    out = output_of("diagnose", folder, "--split", "train", "--batches", 2)
     assert "split 'train', 5 patients, 2 batches" in out
     diagnosis = json.loads((folder / "diagnosis.json").read_text())
     assert diagnosis["now"]["norms"]["t2"] > 0
@@ -166,10 +166,10 @@ def test_volumes_are_diagnosed(told, trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sharing", "dropout", "full"])
-def test_methods_that_take_no_rows_are_diagnosed_too(told, make_table_experiment, tmp_path, name):
+def test_methods_that_take_no_rows_are_diagnosed_too(output_of, make_table_experiment, tmp_path, name):
     write_experiment(make_table_experiment({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
-    out = told("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
+    output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    out = output_of("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
     assert "Training logged no conflict: only `gmd` computes it" in out
     diagnosis = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert (diagnosis["now"]["cases"], diagnosis["training"]) == (["text", "audio", "vision"], None)
@@ -193,10 +193,10 @@ def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
     assert "is no run folder" in refused("diagnose", tmp_path)
 
 
-def test_an_ensemble_is_refused_before_its_data_are_read(refused, told, make_table_experiment, tmp_path):
+def test_an_ensemble_is_refused_before_its_data_are_read(refused, output_of, make_table_experiment, tmp_path):
     settings = {"method.name": "ensemble", "train.steps": 1, "train.validate_every": 1}
     write_experiment(make_table_experiment(settings), tmp_path / "tiny.yaml")
-    told("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     line = refused("diagnose", tmp_path / "run", "--split", "none")
     assert "Ensemble shares no parameters between the modalities" in line
     assert not (tmp_path / "run" / "diagnosis.json").exists()
