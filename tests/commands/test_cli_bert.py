@@ -242,8 +242,8 @@ def test_bert_is_not_called_without_text(bert_folder):
     ("overrides", "said"),
     [
         ({"method.bert": None}, "Token ids need a BERT: set method.bert"),
-        ({"method.bert": "nowhere"}, "nowhere is not there"),
-        ({"method.preset": "ds-transformer"}, "kind sequence; 'text' is of kind tokens, which is for: bert"),
+        ({"method.bert": "nowhere"}, "nowhere does not exist"),
+        ({"method.preset": "ds-transformer"}, "'text' is of kind tokens, which these presets take: bert"),
         ({"data.modalities": ["vision"], "data.reading.modalities": None}, "'ds-transformer' has no bert to choose"),
         (
             {"data.modalities": ["vision"], "data.reading.modalities": None, "method.preset": "bert"},
@@ -275,7 +275,7 @@ def test_a_run_whose_bert_is_gone_says_so(refused, trained, tmp_path):
     found = read_experiment(path).method["bert"]
     assert found is not None
     path.write_text(path.read_text().replace(found, "/gone"))
-    assert "/gone is not there" in refused("evaluate", run)
+    assert "/gone does not exist" in refused("evaluate", run)
 
 
 def test_other_kinds_of_text_are_refused_by_the_run(refused, trained, utterances, tmp_path):

@@ -211,7 +211,7 @@ def test_defaults_may_be_given_as_they_are(name: str):
         ("dropout", {"cases": 3}, "Option cases of method 'dropout' cannot be 3; its default is 'random=1'."),
         ("gmd", {"width": True}, "Option width of method 'gmd' cannot be True; its default is None."),
         ("gmd", {"layers": 1.5}, "Option layers of method 'gmd' cannot be 1.5; its default is None."),
-        ("gmd", {"layers": 2}, "Preset 'unet' has no layers to choose: it takes width, stem."),
+        ("gmd", {"layers": 2}, "Preset 'unet' has no option layers; its options are: width, stem."),
         ("gmd", {"floor": "none"}, "Option floor of method 'gmd' cannot be 'none'; its default is 1e-08."),
         ("sharing", {"cases": "al"}, "Unknown cases 'al'. Did you mean 'all'?"),
         ("gmd", {"rule": "sequental"}, "Unknown rule 'sequental'. Did you mean 'sequential'?"),

@@ -22,14 +22,14 @@ VALID = torch.arange(5) < torch.tensor([[4], [2], [5]])
 
 @pytest.fixture
 def encoder(bert_folder: Path) -> TokenEncoder:
-    """8 wide, in double precision and without dropout."""
+    """Width 8, in double precision and without dropout."""
     torch.manual_seed(0)
     return TokenEncoder(str(bert_folder), 8).double().eval()
 
 
 @pytest.fixture
 def copied(bert_folder: Path, tmp_path: Path) -> Path:
-    """The BERT in a folder that may be written to."""
+    """A writable copy of the folder of the BERT."""
     return Path(shutil.copytree(bert_folder, tmp_path / "bert"))
 
 
@@ -40,9 +40,9 @@ def count(module: nn.Module) -> int:
 # ----------------------------------------------------------------------------------------------------- forward
 
 
-def test_the_last_states_become_steps_with_a_token_in_front(encoder: TokenEncoder):
+def test_the_last_states_are_projected_after_a_learned_token(encoder: TokenEncoder):
     steps = encoder(TOKENS[2:])
-    # The states of the whole sequence, linear, the token before them, and places 0, 1, ... on top.
+    # By hand: last hidden states, linear, the learned token in front, plus the encodings of positions 0, 1, ...
     states = encoder.bert(input_ids=TOKENS[2:]).last_hidden_state[0]
     weight, bias = encoder.steps.convolution.weight[:, :, 0], encoder.steps.convolution.bias
     x = torch.cat([encoder.steps.token[None], states @ weight.T + bias]) + sinusoids(torch.arange(6), 8)
@@ -50,7 +50,7 @@ def test_the_last_states_become_steps_with_a_token_in_front(encoder: TokenEncode
     assert steps.valid.tolist() == [[True] * 6]
 
 
-def test_the_states_are_those_that_bert_gives_each_sentence_alone(encoder: TokenEncoder):
+def test_a_sentence_has_the_same_states_alone_as_in_a_batch(encoder: TokenEncoder):
     together = encoder(TOKENS, VALID)
     assert together.values.shape == (3, 6, 8)
     for row, length in enumerate((4, 2, 5)):
@@ -60,14 +60,14 @@ def test_the_states_are_those_that_bert_gives_each_sentence_alone(encoder: Token
 
 
 @pytest.mark.parametrize("filler", [0, 49, -1, 10**9])
-def test_what_stands_in_the_padding_changes_no_bit(encoder: TokenEncoder, filler: int):
+def test_the_values_of_padded_tokens_do_not_change_states_or_gradients(encoder: TokenEncoder, filler: int):
     def learn(tokens: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
         encoder.zero_grad()
         steps = encoder(tokens, VALID)
         steps.values[:, 0].sum().backward()
         steps = encoder(tokens, VALID)
         steps.values[steps.valid].square().sum().backward()
-        return steps.values.detach(), {name: each.grad for name, each in encoder.named_parameters()}
+        return steps.values.detach(), {name: parameter.grad for name, parameter in encoder.named_parameters()}
 
     values, gradients = learn(TOKENS)
     poisoned, others = learn(TOKENS.where(VALID, filler))
@@ -77,13 +77,13 @@ def test_what_stands_in_the_padding_changes_no_bit(encoder: TokenEncoder, filler
         assert torch.equal(gradient, others[name]), name
 
 
-def test_padding_in_front_is_like_padding_at_the_end(encoder: TokenEncoder):
+def test_padding_in_front_gives_the_same_states(encoder: TokenEncoder):
     front = encoder(torch.tensor([[0, 0, 2, 7, 3]]), torch.tensor([[False, False, True, True, True]]))
     end = encoder(torch.tensor([[2, 7, 3]]))
     assert_close(front.values[0, front.valid[0]], end.values[0])
 
 
-def test_what_are_no_tokens_is_refused(encoder: TokenEncoder):
+def test_inputs_that_are_not_integers_of_two_dimensions_are_refused(encoder: TokenEncoder):
     with pytest.raises(InputError, match=r"not torch.float32 of shape \(3, 5\)"):
         encoder(TOKENS.float())
     with pytest.raises(InputError, match=r"of shape \(3, 5, 2\)"):
@@ -95,7 +95,7 @@ def test_what_are_no_tokens_is_refused(encoder: TokenEncoder):
 # ----------------------------------------------------------------------------------------------------- the file
 
 
-def test_a_bert_is_read_as_it_was_saved_without_its_top_layer_and_without_a_word(bert_folder: Path, capfd):
+def test_a_bert_is_loaded_without_its_pooling_layer_and_without_output(bert_folder: Path, capfd):
     bert = read_bert(str(bert_folder))
     # By hand: embeddings of 50 + 12 + 2 with a norm, four linear layers with a norm, two more with a norm.
     assert count(bert) == 64 * 16 + 32 + 4 * (16 * 16 + 16) + 32 + 2 * (16 * 16 + 16) + 32
@@ -106,54 +106,54 @@ def test_a_bert_is_read_as_it_was_saved_without_its_top_layer_and_without_a_word
     assert capfd.readouterr() == ("", "")
 
 
-def test_sizes_are_known_without_the_package(bert_folder: Path, monkeypatch):
+def test_sizes_are_read_without_transformers(bert_folder: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert sizes_of(str(bert_folder)) == Sizes(vocabulary=50, positions=12, width=16)
 
 
-def test_weights_in_half_precision_are_trained_in_float32(copied: Path):
+def test_weights_stored_in_half_precision_are_loaded_as_float32(copied: Path):
     path = copied / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(path).items()}, path, {"format": "pt"})
     assert {parameter.dtype for parameter in read_bert(str(copied)).parameters()} == {torch.float32}
 
 
-def test_a_missing_package_is_named(bert_folder: Path, monkeypatch):
+def test_without_transformers_the_message_says_how_to_install_it(bert_folder: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"needs the package transformers: pip install -e '\.\[bert\]'"):
         read_bert(str(bert_folder))
 
 
 def config(**changes: object) -> Callable[[Path], None]:
-    """Writes another configuration; None leaves something out."""
+    """Return a function that changes entries of config.json in a folder; None removes an entry."""
 
     def write(folder: Path) -> None:
-        found = json.loads((folder / "config.json").read_text()) | changes
-        (folder / "config.json").write_text(json.dumps({name: each for name, each in found.items() if each}))
+        entries = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps({name: value for name, value in entries.items() if value}))
 
     return write
 
 
 def without_a_layer(folder: Path) -> None:
     stored = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in stored.items() if "layer.0.output.dense" not in name}
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    reduced = {name: value for name, value in stored.items() if "layer.0.output.dense" not in name}
+    save_file(reduced, folder / "model.safetensors", {"format": "pt"})
 
 
 FAULTS: dict[str, Callable[[Path], object]] = {
-    "is not there": lambda folder: shutil.rmtree(folder),
+    "does not exist": lambda folder: shutil.rmtree(folder),
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
     "does not describe a BERT": lambda folder: (folder / "config.json").write_text("{"),
     "describe a BERT ('vocab_size')": config(vocab_size=None),
     "holds a model of type 'roberta'": config(model_type="roberta"),
     "cannot be read: Error no file named": lambda folder: (folder / "model.safetensors").unlink(),
     "cannot be read: ": lambda folder: (folder / "model.safetensors").write_bytes(b"damaged"),
-    "lacks 2 weights: encoder.layer.0.output.dense.bias": without_a_layer,
+    "lacks 2 weights, such as encoder.layer.0.output.dense.bias": without_a_layer,
     " cannot be read: You set": config(vocab_size=60),
 }
 
 
 @pytest.mark.parametrize("said", FAULTS)
-def test_what_is_no_bert_is_refused_in_one_line(copied: Path, said: str, capfd):
+def test_a_folder_without_a_usable_bert_is_refused_in_one_line(copied: Path, said: str, capfd):
     FAULTS[said](copied)
     with pytest.raises(InputError) as error:
         read_bert(str(copied))
@@ -163,6 +163,6 @@ def test_what_is_no_bert_is_refused_in_one_line(copied: Path, said: str, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_name_that_is_no_folder_is_not_looked_for_elsewhere():
-    with pytest.raises(InputError, match="bert-base-uncased is not there"):
+def test_the_name_of_a_model_is_taken_for_a_folder_and_not_downloaded():
+    with pytest.raises(InputError, match="bert-base-uncased does not exist"):
         read_bert("bert-base-uncased")

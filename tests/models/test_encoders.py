@@ -1,4 +1,4 @@
-"""Encoders by hand, and padding: what lies there cannot be seen, and how much of it there is does not matter."""
+"""Encoders on numbers worked out by hand; neither the values nor the amount of padding change their output."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def count(module: nn.Module) -> int:
 
 
 def ragged(filler: float = 0.0, time: int = 5) -> tuple[Tensor, Tensor]:
-    """Sequences of 5, 2 and 1 steps, padded at the end, with `filler` in their padding."""
+    """Sequences of 5, 2 and 1 valid steps, padded at the end with `filler`."""
     x = torch.randn(len(LENGTHS), 5, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = nn.functional.pad(x, (0, 0, 0, time - 5))
     valid = torch.arange(time) < torch.tensor(LENGTHS)[:, None]
@@ -57,7 +57,7 @@ KINDS = ("convolution", "strided", "gru", "mean")
 
 
 def tensor_of(encoded: Steps | Tensor) -> Tensor:
-    """The token and the real steps, or all there is."""
+    """The states of the token and the valid steps; a single vector as it is."""
     return encoded.values[encoded.valid] if isinstance(encoded, Steps) else encoded
 
 
@@ -65,13 +65,13 @@ def tensor_of(encoded: Steps | Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_in_padding_changes_no_bit(kind: str):
-    # S5, answers and gradients.
+def test_the_values_of_padded_steps_do_not_change_outputs_or_gradients(kind: str):
+    # S5
     seen = []
     for filler in (0.0, torch.nan, torch.inf, 1e30):
         encoder = make(kind)
-        found = encoder(*ragged(filler))
-        values = found.values if isinstance(found, Steps) else found  # Padded steps too.
+        output = encoder(*ragged(filler))
+        values = output.values if isinstance(output, Steps) else output  # Padded steps too.
         values.square().sum().backward()
         gradients = [parameter.grad for parameter in encoder.parameters()]
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
@@ -83,7 +83,7 @@ def test_what_lies_in_padding_changes_no_bit(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_a_sequence_alone_is_what_it_is_among_longer_ones(kind: str):
+def test_a_sequence_has_the_same_output_alone_as_in_a_batch_with_longer_ones(kind: str):
     # S8
     encoder, (x, valid) = make(kind), ragged()
     together = encoder(x, valid)
@@ -98,14 +98,14 @@ def test_a_sequence_alone_is_what_it_is_among_longer_ones(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_more_padding_changes_nothing(kind: str):
+def test_the_amount_of_padding_does_not_change_the_output(kind: str):
     encoder = make(kind)
     near(tensor_of(encoder(*ragged(time=8))), tensor_of(encoder(*ragged())))
 
 
 @pytest.mark.parametrize("kind", ["convolution", "gru", "mean"])
 @torch.no_grad()
-def test_padding_may_stand_in_front(kind: str):
+def test_padding_in_front_gives_the_same_output(kind: str):
     encoder, (x, valid) = make(kind), ragged()
     in_front = front_padded(x, valid)
     assert not torch.equal(in_front, x)
@@ -114,35 +114,35 @@ def test_padding_may_stand_in_front(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_without_a_word_every_step_is_real(kind: str):
+def test_without_valid_every_step_counts(kind: str):
     encoder, (x, _) = make(kind), ragged()
     assert torch.equal(tensor_of(encoder(x)), tensor_of(encoder(x, torch.ones(3, 5, dtype=torch.bool))))
 
 
-def test_padded_steps_become_zero_and_real_ones_stay():
+def test_padded_steps_become_zero_and_valid_ones_are_unchanged():
     x = torch.tensor([[[1.0], [torch.nan]]])
     values, valid = zero_padded(x, torch.tensor([[True, False]]), 1)
     assert values.tolist() == [[[1.0], [0.0]]]
     assert valid.tolist() == [[True, False]]
-    # A real NaN is not hidden.
+    # A NaN at a valid step stays.
     assert zero_padded(x, None, 1)[0].isnan().any()
 
 
-def test_padding_is_moved_to_the_front_and_real_steps_keep_their_order():
+def test_padding_is_moved_to_the_front_and_valid_steps_keep_their_order():
     x = torch.tensor([[[1.0], [2.0], [0.0]], [[0.0], [3.0], [4.0]], [[5.0], [0.0], [6.0]]])
     valid = torch.tensor([[True, True, False], [False, True, True], [True, False, True]])
     assert front_padded(x, valid)[..., 0].tolist() == [[0, 1, 2], [0, 3, 4], [0, 5, 6]]
 
 
-def test_the_mean_is_over_real_steps():
+def test_the_mean_is_over_valid_steps():
     # B1: steps 1, 3 and NaN, the last one padded.
     x = torch.tensor([[[1.0], [3.0], [torch.nan]]])
     assert masked_mean(*zero_padded(x, torch.tensor([[True, True, False]]), 1)).tolist() == [[2.0]]
 
 
-def test_a_sequence_without_a_real_step_has_no_mean():
+def test_the_mean_of_a_sequence_of_padding_only_is_refused():
     # B2
-    with pytest.raises(InputError, match="no real step; leave its modality out"):
+    with pytest.raises(InputError, match="only padded steps; leave its modality out"):
         masked_mean(torch.zeros(2, 3, 1), torch.tensor([[True, False, False], [False, False, False]]))
 
 
@@ -158,21 +158,21 @@ def test_the_sequence_encoder_by_hand():
         encoder.token.copy_(torch.tensor([7.0, 0.0, 0.0, 0.0]))
     encoder.norm = nn.Identity()
     steps = encoder(torch.tensor([[[1.0], [2.0]]], dtype=torch.float64))
-    # Channel 0: 10 + 200 and 1 + 20; channel 1 the bias. Places 0, 1, 2 are added.
+    # Channel 0: 10 + 200 and 1 + 20; channel 1 the bias. The encodings of positions 0, 1 and 2 are added.
     expected = torch.tensor([[7.0, 0, 0, 0], [210, 5, 0, 0], [21, 5, 0, 0]]) + sinusoids(torch.arange(3), 4)
     assert_close(steps.values[0], expected.double(), rtol=0, atol=1e-5)
     assert steps.valid.tolist() == [[True, True, True]]
 
 
-def test_places_are_those_of_the_reference():
-    # X3: width 4, place 1.
+def test_positions_are_encoded_as_in_the_reference():
+    # X3: width 4, position 1.
     near(sinusoids(torch.tensor(1), 4), torch.tensor([0.841471, 0.0001, 0.540302, 1.0]))
-    # Place 0 is sine 0 and cosine 1; place 2 has the sine and cosine of 2.
+    # Position 0 has sine 0 and cosine 1; position 2 the sine and cosine of 2.
     near(sinusoids(torch.tensor([0, 2]), 4)[:, [0, 2]], torch.tensor([[0.0, 1.0], [0.909297, -0.416147]]))
 
 
 @pytest.mark.parametrize(("size", "width"), [(300, 64), (5, 64), (74, 128)])
-def test_a_sequence_encoder_has_the_size_of_the_reference(size: int, width: int):
+def test_a_sequence_encoder_has_as_many_parameters_as_the_reference(size: int, width: int):
     # Convolution 3 * size * width and its bias, token, norm: 3 * size * width + 4 * width.
     assert count(SequenceEncoder(size, width)) == (3 * size + 4) * width
 
@@ -180,7 +180,7 @@ def test_a_sequence_encoder_has_the_size_of_the_reference(size: int, width: int)
 @pytest.mark.parametrize(
     ("stride", "expected"), [(1, [1, 1, 1, 0, 0]), (2, [1, 1, 0]), (3, [1, 0]), (4, [1, 0]), (7, [1])]
 )
-def test_an_output_step_is_real_if_a_step_it_stands_for_is(stride: int, expected: list[int]):
+def test_an_output_step_is_valid_if_one_of_its_input_steps_is(stride: int, expected: list[int]):
     valid = torch.tensor([[True, True, True, False, False]])
     assert strided(valid, stride).int().tolist() == [expected]
     encoded = SequenceEncoder(1, 4, stride)(torch.zeros(1, 5, 1), valid)
@@ -190,28 +190,28 @@ def test_an_output_step_is_real_if_a_step_it_stands_for_is(stride: int, expected
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 9), st.integers(0, 6), st.integers(1, 4))
-def test_a_sequence_has_as_many_real_steps_whatever_the_padding(length: int, padding: int, stride: int):
+def test_the_number_of_valid_output_steps_does_not_depend_on_padding(length: int, padding: int, stride: int):
     valid = torch.arange(length + padding)[None] < length
     assert strided(valid, stride).sum() == strided(valid[:, :length], stride).numel() == -(-length // stride)
 
 
-def test_a_sequence_of_padding_alone_still_has_its_token():
+def test_of_a_sequence_of_padding_only_the_token_is_valid():
     encoded = SequenceEncoder(1, 4)(torch.full((1, 3, 1), torch.nan), torch.zeros(1, 3, dtype=torch.bool))
     assert encoded.valid.tolist() == [[True, False, False, False]]
     assert encoded.values.isfinite().all()
 
 
-# ------------------------------------------------------------------------------------------------- the others
+# ---------------------------------------------------------------------------------------------- other encoders
 
 
-def test_a_flat_gru_has_the_size_of_the_reference():
+def test_a_flat_gru_has_as_many_parameters_as_the_reference():
     # Text 300: GRU 3 * 30 * (300 + 30) + 6 * 30 = 29,880; linear 1500 * 60 + 60 = 90,060.
     assert count(FlatGRU(300)) == 119_940
     assert count(FlatGRU(5)) + count(FlatGRU(20)) == 93_390 + 94_740
 
 
 @torch.no_grad()
-def test_a_flat_gru_reads_all_its_states_after_padding_in_front():
+def test_a_flat_gru_pads_in_front_and_concatenates_all_states():
     encoder = make("gru")
     x = torch.ones(1, 2, SIZE, dtype=torch.float64)
     states, _ = encoder.gru(torch.cat([torch.zeros(1, 6, SIZE, dtype=torch.float64), x], dim=1))
@@ -220,11 +220,11 @@ def test_a_flat_gru_reads_all_its_states_after_padding_in_front():
 
 
 def test_a_sequence_that_is_too_long_is_refused_with_its_length():
-    with pytest.raises(InputError, match="have 375 steps, and their encoder takes up to 50"):
+    with pytest.raises(InputError, match="have 375 steps, but their encoder takes up to 50"):
         FlatGRU(2)(torch.zeros(1, 375, 2))
 
 
-def test_a_vector_encoder_has_the_size_of_the_reference():
+def test_a_vector_encoder_has_as_many_parameters_as_the_reference():
     # 1024 * 256 + 256 and 256 * 128 + 128.
     assert count(VectorEncoder(1024)) == 262_400 + 32_896
 
@@ -250,7 +250,7 @@ def test_images_of_any_size_become_vectors(size: tuple[int, int]):
     assert vectors.isfinite().all()
 
 
-def test_an_image_encoder_learns_everywhere_and_mixes_no_samples():
+def test_every_parameter_of_an_image_encoder_has_a_gradient_and_samples_are_independent():
     torch.manual_seed(0)
     encoder, x = ImageEncoder(2, 8), torch.randn(3, 2, 9, 9, generator=torch.Generator().manual_seed(0))
     encoder(x).square().sum().backward()
@@ -261,7 +261,7 @@ def test_an_image_encoder_learns_everywhere_and_mixes_no_samples():
     assert count(encoder) == (18 + 3) * 32 + (288 + 3) * 64 + (64 * 16 + 1) * 8
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ----------------------------------------------------------------------------------------------- refused inputs
 
 
 @pytest.mark.parametrize(

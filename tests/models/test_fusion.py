@@ -1,4 +1,4 @@
-"""Mean fusion by hand, and over any pattern of presence."""
+"""Mean fusion worked out by hand, and over any pattern of missing modalities."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ close = partial(assert_close, rtol=0, atol=1e-12)
 
 
 def at(rows: list[int], *values: float) -> Observed:
-    """One number a sample."""
+    """One number per sample, for the samples with these indices."""
     return Observed(torch.tensor(values, dtype=torch.float64)[:, None], torch.tensor(rows))
 
 
@@ -28,13 +28,13 @@ def test_the_mean_by_hand():
     assert fusion.mean(features).tolist() == [[2.0, 4.0]]
 
 
-def test_one_modality_alone_is_itself_bit_for_bit():
+def test_the_mean_of_one_modality_is_exactly_its_features():
     alone = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(fusion.mean({"t1": alone}), alone)
     assert torch.equal(fusion.mean_of_present({"t1": Observed(alone, torch.arange(2))}), alone)
 
 
-def test_the_order_of_the_keys_changes_no_bit():
+def test_the_order_of_the_keys_does_not_change_the_rounding():
     # In float32, (1e8 + 1) - 1e8 = 0 but (1e8 - 1e8) + 1 = 1: a sum in the order of the keys would show it.
     values = {"a": torch.tensor([1e8]), "b": torch.tensor([1.0]), "c": torch.tensor([-1e8])}
     assert (values["a"] + values["b"] + values["c"]) != (values["a"] + values["c"] + values["b"])
@@ -45,13 +45,13 @@ def test_the_order_of_the_keys_changes_no_bit():
         assert torch.equal(fusion.mean_of_present(observed), fusion.mean(values))
 
 
-def test_each_sample_takes_the_mean_of_what_it_has_by_hand():
+def test_the_mean_of_each_sample_is_over_its_own_modalities():
     # Sample 0: t1 and t2, (1 + 10) / 2. Sample 1: t2 alone. Sample 2: all three, (2 + 30 + 4) / 3.
     features = {"t1": at([0, 2], 1, 2), "t2": at([0, 1, 2], 10, 20, 30), "flair": at([2], 4)}
     assert fusion.mean_of_present(features).tolist() == [[5.5], [20.0], [12.0]]
 
 
-def test_the_gradient_of_a_modality_is_divided_by_what_its_sample_has():
+def test_the_gradient_is_divided_by_the_number_of_modalities_of_the_sample():
     t1 = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
     t2 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
     # Sample 0 has t1 alone, sample 1 has both.
@@ -65,7 +65,7 @@ def test_the_gradient_of_a_modality_is_divided_by_what_its_sample_has():
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=5), st.integers(0, 99))
-def test_any_pattern_of_presence_equals_each_sample_on_its_own(patterns: list[set[str]], seed: int):
+def test_fusing_a_batch_equals_fusing_each_sample_alone(patterns: list[set[str]], seed: int):
     values = torch.randn(len(NAMES), len(patterns), 2, 3, generator=torch.Generator().manual_seed(seed)).double()
     own: list[dict[str, Tensor]] = [
         {name: values[NAMES.index(name), row] for name in pattern} for row, pattern in enumerate(patterns)
@@ -78,12 +78,12 @@ def test_any_pattern_of_presence_equals_each_sample_on_its_own(patterns: list[se
 
 
 @pytest.mark.parametrize("fuse", [fusion.mean, fusion.mean_of_present])
-def test_nothing_cannot_be_fused(fuse):
-    with pytest.raises(InputError, match="no modality is present"):
+def test_fusing_no_modality_is_refused(fuse):
+    with pytest.raises(InputError, match="No modality is present, so there are no features to fuse"):
         fuse({})
 
 
 def test_a_sample_with_none_of_the_modalities_is_refused():
-    # Nobody holds place 1.
+    # No modality has sample 1.
     with pytest.raises(InputError, match="has none of the modalities"):
         fusion.mean_of_present({"t1": at([0, 2], 1, 2), "t2": at([2], 3)})

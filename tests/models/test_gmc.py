@@ -1,4 +1,4 @@
-"""GMC: its size and its fusion, and the contrast on numbers worked out by hand."""
+"""GMC: number of parameters, fusion, and the contrastive loss on numbers worked out by hand."""
 
 import math
 from functools import partial
@@ -27,7 +27,7 @@ def small() -> GMCNetwork:
 
 
 def codes_of(network: GMCNetwork, extra: int = 0) -> dict[str, Code]:
-    """The features of three samples of 1 to 5 steps; `extra` padded steps are appended."""
+    """Features of three samples of 5, 1 and 3 steps, with `extra` padded steps appended."""
     generator = torch.Generator().manual_seed(1)
     made = {}
     for name, size in SIZES.items():
@@ -48,7 +48,7 @@ def double(rows: list[list[float]]) -> Tensor:
 @pytest.mark.parametrize(
     ("sizes", "whole", "joint"), [((300, 5, 20), 1_401_001, 1_081_890), ((300, 74, 35), 1_411_081, 1_084_410)]
 )
-def test_the_network_has_its_published_size(sizes: tuple[int, ...], whole: int, joint: int):
+def test_the_network_has_the_published_number_of_parameters(sizes: tuple[int, ...], whole: int, joint: int):
     # C6
     with torch.device("meta"):
         network = GMCNetwork(dict(zip(NAMES, sizes, strict=True)), 1)
@@ -72,7 +72,7 @@ def test_codes_have_unit_length():
 
 
 @torch.no_grad()
-def test_present_codes_are_averaged_and_not_brought_to_unit_length_again():
+def test_the_mean_of_the_present_codes_is_not_normalised():
     # C5: codes (1, 0) and (0, 1) have the mean (.5, .5), of length .707107.
     network = small()
     network.head = nn.Identity()  # type: ignore[assignment]
@@ -83,7 +83,7 @@ def test_present_codes_are_averaged_and_not_brought_to_unit_length_again():
 
 
 @torch.no_grad()
-def test_all_modalities_are_decoded_by_the_joint_branch_alone():
+def test_if_all_modalities_are_present_only_the_joint_code_is_decoded():
     network = small()
     codes = codes_of(network)
     shuffled = {name: feature._replace(code=feature.code.flip(1)) for name, feature in codes.items()}
@@ -93,7 +93,7 @@ def test_all_modalities_are_decoded_by_the_joint_branch_alone():
 
 
 @torch.no_grad()
-def test_padding_changes_nothing_even_if_it_is_nan():
+def test_padding_does_not_change_the_output_even_if_it_is_nan():
     network = small()
     one, two = codes_of(network), codes_of(network, extra=1)
     close(network.decode(one), network.decode(two))
@@ -103,7 +103,7 @@ def test_padding_changes_nothing_even_if_it_is_nan():
 def test_a_sequence_that_is_too_long_is_refused_with_its_length(fault):
     line = fault(codes_of, small(), extra=2)
     assert line == (
-        "Sequences of the input have 7 steps, and their encoder takes up to 6: raise method.steps, or use preset "
+        "Sequences of the input have 7 steps, but their encoder takes up to 6: raise method.steps, or use preset "
         "'ds-transformer', which takes any length."
     )
 
@@ -116,7 +116,7 @@ def test_a_sequence_that_is_too_long_is_refused_with_its_length(fault):
     [
         # C1: ln(1 + 2 exp(-1/t)).
         ([[1, 0], [0, 1]], 0.068918, 0.551445),
-        # C2: ln(2 + exp(1/t)): the partner is the farthest.
+        # C2: ln(2 + exp(1/t)): the code of the same sample is the least similar.
         ([[0, 1], [1, 0]], 3.402251, 1.551445),
         # C3
         ([[0.6, 0.8], [0, 1]], 0.675798, 0.885449),
@@ -129,7 +129,7 @@ def test_the_contrast_by_hand(single: list[list[float]], cold: float, warm: floa
     assert contrast(joint, double(single), temperature=1.0).item() == pytest.approx(warm, abs=1e-6)
 
 
-def test_the_contrast_is_that_of_a_double_loop():
+def test_the_contrast_equals_a_loop_over_pairs_of_codes():
     # C7
     generator = torch.Generator().manual_seed(2)
     joint, single = nn.functional.normalize(torch.randn(2, 5, 3, generator=generator, dtype=torch.float64), dim=2)
@@ -142,7 +142,7 @@ def test_the_contrast_is_that_of_a_double_loop():
     assert contrast(joint, single).item() == pytest.approx(total, abs=1e-12)
 
 
-def test_one_sample_has_no_negatives():
+def test_the_contrast_of_one_sample_is_zero_without_gradient():
     joint = double([[1.0, 0.0]]).requires_grad_()
     loss = contrast(joint, double([[0.6, 0.8]]))
     assert loss.item() == 0

@@ -1,4 +1,4 @@
-"""Heads by hand, and which of them may be moved across the mean."""
+"""Heads worked out by hand, and which of them are affine."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_the_heads_have_the_sizes_of_the_reference():
+def test_the_heads_have_as_many_parameters_as_the_reference():
     assert set(HEADS) == {"norm", "linear", "residual"}
     # A norm of 2 * 64 and a linear layer of 64 + 1; 2 * 60 * 61 and 60 + 1.
     assert count(HEADS["norm"](64, 1)) == 193
@@ -23,11 +23,11 @@ def test_the_heads_have_the_sizes_of_the_reference():
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_answers_for_each_sample(head: str):
+def test_a_head_has_outputs_for_each_sample(head: str):
     assert HEADS[head](8, 3)(torch.randn(5, 8, generator=torch.Generator().manual_seed(0))).shape == (5, 3)
 
 
-def test_a_norm_head_does_not_see_how_long_features_are():
+def test_a_norm_head_does_not_depend_on_the_scale_of_features():
     head = NormHead(2, 1).double()
     with torch.no_grad():
         head[1].weight.copy_(torch.tensor([[1.0, 3.0]]))
@@ -50,5 +50,5 @@ def test_the_residual_head_by_hand():
 
 
 @pytest.mark.parametrize(("head", "affine"), [("norm", False), ("linear", True), ("residual", False)])
-def test_a_network_knows_whether_its_head_may_be_moved_across_the_mean(head: str, affine: bool):
+def test_only_the_linear_head_is_affine(head: str, affine: bool):
     assert DynamicSharing(["a"], nn.Identity(), HEADS[head](4, 1)).affine is affine

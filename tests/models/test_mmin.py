@@ -1,4 +1,4 @@
-"""MMIN: sizes, the cascade and the imagination loss on numbers worked out by hand, encoders and their padding."""
+"""MMIN: number of parameters, cascade and imagination loss worked out by hand, encoders and their padding."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def inputs_of(version: str) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------------- sizes
 
 
-def test_the_networks_have_their_published_sizes():
+def test_the_networks_have_the_published_numbers_of_parameters():
     # I4
     with torch.device("meta"):
         assert count(Cascade(384)) == 1_694_400
@@ -57,24 +57,26 @@ def test_the_networks_have_their_published_sizes():
     assert count(student.encoders) == 656_384
 
 
-def test_a_shared_cascade_is_held_once():
+def test_a_shared_cascade_is_stored_once():
     apart, shared = small(), small(share_cascade=True)
     assert count(apart) - count(shared) == count(shared.forth)
-    # Twice the same tensor under two names could not be saved.
+    # safetensors refuses one tensor under two names.
     assert not any(name.startswith("back") for name in shared.state_dict())
     x = torch.randn(2, 12, dtype=torch.float64)
     assert torch.equal(shared.returned(x), shared.forth(x)[0])
     assert not torch.equal(apart.returned(x), apart.forth(x)[0])
 
 
-def test_modalities_share_everything_but_their_encoders():
+def test_everything_is_shared_except_the_encoders():
     student = small()
     shared = sum(parameter.numel() for parameter in student.shared_parameters())
     assert shared == count(student) - count(student.encoders)
 
 
 def test_an_odd_width_and_an_unknown_version_are_refused(fault):
-    assert fault(Student, SIZES, 1, "utterance", width=5) == ("The width of MMIN is even, twice that of a code, not 5.")
+    assert fault(Student, SIZES, 1, "utterance", width=5) == (
+        "method.width of MMIN must be even, since a code has half as many entries, not 5."
+    )
     assert fault(Encoders, SIZES, "frames", 4).startswith("Unknown version 'frames'")
 
 
@@ -110,23 +112,23 @@ def test_codes_and_output_have_no_activation():
 
 
 def loss_of(shown: list[bool], measured: list[bool], targets: str = "absent") -> float:
-    """Widths 1, order audio, text, vision, imagined (1, 2, 3), the teacher's (0, .5, 0)."""
+    """One sample, width 1; imagined features of audio, text and vision (1, 2, 3), the teacher's (0, .5, 0)."""
     imagined, target = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[0.0], [0.5], [0.0]]])
     return imagination_loss(imagined, target, torch.tensor([shown]), torch.tensor([measured]), targets).item()
 
 
 def test_the_imagination_loss_by_hand():
-    # I2: text is hidden. (2 - .5)^2 / 3, and with what is shown (1 + 2.25 + 9) / 3.
+    # I2: text is not shown. (2 - .5)^2 / 3; with the shown modalities (1 + 2.25 + 9) / 3.
     shown, measured = [True, False, True], [True, True, True]
     assert loss_of(shown, measured) == 0.75
     assert loss_of(shown, measured, "all") == pytest.approx(4.083333, abs=1e-6)
 
 
-def test_what_a_sample_lacks_has_no_target():
-    # Audio and text are hidden, and audio is really missing.
+def test_a_modality_that_the_sample_lacks_is_not_counted():
+    # Audio and text are not shown; the sample lacks audio, so only text has a target.
     assert loss_of([False, False, True], [False, True, True]) == 0.75
     assert loss_of([False, False, True], [False, True, True], "all") == pytest.approx((2.25 + 9) / 3)
-    # All that is there is shown: nothing is imagined.
+    # Every modality is shown, so no modality is imagined.
     assert loss_of([True, True, True], [True, True, True]) == 0
 
 
@@ -148,7 +150,7 @@ def test_an_unknown_target_is_refused(fault):
 
 @pytest.mark.parametrize("version", ["utterance", "sequence"])
 @torch.no_grad()
-def test_a_missing_modality_is_zeros_in_front_of_its_encoder(version: str):
+def test_the_encoder_of_a_missing_modality_gets_zeros(version: str):
     student, inputs = small(version), inputs_of(version)
     features = {name: student.encode(name, x) for name, x in inputs.items()}
     zeros = torch.zeros(2, 3) if version == "utterance" else torch.zeros(2, ABSENT_STEPS, 3)
@@ -161,7 +163,7 @@ def test_a_missing_modality_is_zeros_in_front_of_its_encoder(version: str):
 
 
 @torch.no_grad()
-def test_the_teacher_predicts_from_features_side_by_side():
+def test_the_teacher_predicts_from_concatenated_features():
     torch.manual_seed(0)
     teacher = Teacher(SIZES, 3, "utterance", width=4).double().eval()
     features = {name: teacher.encode(name, x) for name, x in inputs_of("utterance").items()}
@@ -169,7 +171,7 @@ def test_the_teacher_predicts_from_features_side_by_side():
     assert torch.equal(teacher.decode(dict(reversed(features.items()))), teacher.head(joined))
 
 
-def test_a_student_starts_from_the_encoders_of_a_teacher():
+def test_the_encoders_of_a_student_can_load_those_of_a_teacher():
     torch.manual_seed(0)
     teacher, student = Teacher(SIZES, 1, "sequence", width=4), Student(SIZES, 1, "sequence", width=4)
     student.encoders.load_state_dict(teacher.encoders.state_dict())
@@ -183,7 +185,7 @@ def test_biases_start_at_zero():
 
 
 def ragged(filler: float = 0.0, time: int = 8) -> tuple[Tensor, Tensor]:
-    """Sequences of 8, 4 and 1 steps, the last two shorter than the highest convolution."""
+    """Sequences of 8, 4 and 1 steps; the last two are shorter than the largest convolution."""
     x = torch.randn(3, 8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = nn.functional.pad(x, (0, 0, 0, time - 8))
     valid = torch.arange(time) < torch.tensor([8, 4, 1])[:, None]
@@ -201,7 +203,7 @@ def make(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @torch.no_grad()
-def test_neither_the_amount_of_padding_nor_its_side_nor_what_lies_there_matters(kind: str):
+def test_amount_side_and_values_of_padding_do_not_change_the_features(kind: str):
     encoder, (x, valid) = make(kind), ragged()
     expected = encoder(x, valid)
     assert torch.equal(encoder(*ragged(torch.nan)), expected)
@@ -227,14 +229,14 @@ def test_the_text_encoder_by_hand():
     assert encoder(x[:, :2]).item() == 3 + 3 + 3
 
 
-def test_the_maximum_over_time_is_over_real_steps():
+def test_the_maximum_is_over_valid_steps():
     encoder = make("recurrent")
     x, valid = ragged()
     states, _ = encoder.lstm(x[1:2, :4])  # type: ignore[operator]
     close(encoder(x, valid)[1], states[0].amax(dim=0))
 
 
-def test_real_steps_are_moved_to_the_start():
+def test_valid_steps_are_moved_to_the_start():
     x = torch.tensor([[[0.0], [1.0], [0.0], [2.0]]])
     values, valid = end_padded(x, torch.tensor([[False, True, False, True]]))
     assert values[..., 0].tolist() == [[1, 2, 0, 0]]
@@ -242,7 +244,7 @@ def test_real_steps_are_moved_to_the_start():
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "text"])
-def test_a_sequence_without_a_real_step_is_refused(kind: str, fault):
+def test_a_sequence_of_padding_only_is_refused(kind: str, fault):
     x, valid = ragged()
     valid[2] = False
-    assert fault(make(kind), x, valid) == "A sequence has no real step; leave its modality out of the sample."
+    assert fault(make(kind), x, valid) == "A sequence has only padded steps; leave its modality out of the sample."

@@ -1,4 +1,4 @@
-"""MulT: its size, positions and masks by hand, and that padding changes nothing."""
+"""MulT: number of parameters, positions and masks worked out by hand, and independence of padding."""
 
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ def small(**options: Any) -> MulTNetwork:
 
 
 def sequences(filler: float = 0.0, extra: int = 0) -> dict[str, Steps]:
-    """Two samples of unequal lengths; `filler` stands at padded steps, and `extra` of them are appended."""
+    """Two samples of unequal lengths; padded steps hold `filler`, and `extra` padded steps are appended."""
     generator = torch.Generator().manual_seed(1)
     made = {}
     for name in NAMES:
@@ -68,8 +68,8 @@ def test_the_causal_mask_by_hand(queries: int, keys: int, expected: list[str]):
     assert ["".join(str(int(key)) for key in row) for row in visible[0]] == expected
 
 
-def test_the_mask_counts_real_steps_alone():
-    # Two real queries and three real keys, one of each between padded ones: query i sees keys up to i + 1.
+def test_the_causal_mask_counts_valid_steps_only():
+    # Two valid queries and three valid keys between padded ones: valid query i sees valid keys up to i + 1.
     queries, keys = torch.tensor([[False, True, False, True]]), torch.tensor([[True, False, True, True]])
     expected = [[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
     assert visible_keys(queries, keys).int()[0].tolist() == expected
@@ -82,7 +82,7 @@ def test_positions_by_hand():
     assert_close(made, torch.tensor([[[0.841471, 0.0001, 0.540302, 1.0], [0.0] * 4]]), rtol=0, atol=1e-6)
 
 
-def test_the_last_real_step_is_read():
+def test_the_state_of_the_last_valid_step_is_read():
     states = torch.arange(8.0).view(2, 4, 1)
     valid = torch.tensor([[True, True, False, False], [False, True, False, True]])
     assert last_valid(states, valid).tolist() == [[1.0], [7.0]]
@@ -92,14 +92,14 @@ def test_the_last_real_step_is_read():
 
 
 @torch.no_grad()
-def test_padding_appended_to_all_modalities_changes_nothing():
+def test_padding_appended_to_all_modalities_does_not_change_the_output():
     # X4
     network = small()
     close(run(network, sequences(extra=3)), run(network, sequences()))
 
 
 @torch.no_grad()
-def test_a_sample_alone_is_what_it_is_among_longer_ones():
+def test_a_sample_has_the_same_output_alone_as_in_a_batch_with_longer_ones():
     network, inputs = small(), sequences()
     together = run(network, inputs)
     for index in range(2):
@@ -111,7 +111,7 @@ def test_a_sample_alone_is_what_it_is_among_longer_ones():
 
 
 @torch.no_grad()
-def test_padding_may_stand_in_front():
+def test_padding_in_front_gives_the_same_output():
     network, inputs = small(), sequences()
     in_front = {}
     for name, (values, valid) in inputs.items():
@@ -120,7 +120,7 @@ def test_padding_may_stand_in_front():
     close(run(network, in_front), run(network, inputs))
 
 
-def test_what_lies_in_padding_changes_no_bit():
+def test_the_values_of_padded_steps_do_not_change_outputs_or_gradients():
     runs = []
     for filler in (0.0, torch.nan, 1e30):
         network = small()
@@ -134,11 +134,11 @@ def test_what_lies_in_padding_changes_no_bit():
         assert all(torch.equal(one, two) for one, two in zip(clean, other, strict=True))
 
 
-def test_a_sequence_without_a_real_step_is_refused(fault):
+def test_a_sequence_of_padding_only_is_refused(fault):
     inputs = sequences()
     inputs["audio"].valid[1] = False
     assert fault(run, small(), inputs) == (
-        "A sequence of 'audio' has no real step; leave the modality out of the sample."
+        "A sequence of 'audio' has only padded steps; leave the modality out of the sample."
     )
 
 
@@ -146,7 +146,7 @@ def test_a_sequence_without_a_real_step_is_refused(fault):
 
 
 @torch.no_grad()
-def test_a_missing_modality_is_zeros_on_the_steps_of_the_first_that_is_present():
+def test_a_missing_modality_is_zeros_on_the_valid_steps_of_the_first_present_modality():
     network, inputs = small(), sequences()
     for scenario in all_scenarios(NAMES):
         present = {name: inputs[name] for name in scenario}
@@ -162,15 +162,15 @@ def test_the_order_of_the_keys_does_not_matter():
     assert torch.equal(run(network, inputs), run(network, dict(reversed(inputs.items()))))
 
 
-def test_a_modality_owns_its_projection_and_nothing_else():
+def test_the_only_private_parameters_of_a_modality_are_its_projection():
     network = small()
-    owned = count(network) - sum(parameter.numel() for parameter in shared_parameters(network, NAMES))
-    assert owned == 30 * sum(SIZES.values())
+    private = count(network) - sum(parameter.numel() for parameter in shared_parameters(network, NAMES))
+    assert private == 30 * sum(SIZES.values())
 
 
 @pytest.mark.parametrize("names", [NAMES[:2], (*NAMES, "gaze")])
 @torch.no_grad()
-def test_any_number_of_modalities_from_two_on_is_accepted(names: tuple[str, ...]):
+def test_two_or_more_modalities_are_accepted(names: tuple[str, ...]):
     network = MulTNetwork(dict.fromkeys(names, 2), 3)
     output = network.decode({name: network.encode(name, torch.randn(2, 5, 2)) for name in names})
     assert output.shape == (2, 3)
@@ -192,13 +192,13 @@ def test_an_option_of_the_published_program_changes_the_output(options: dict[str
 
 @torch.no_grad()
 def test_the_published_readout_takes_the_last_step_of_the_tensor():
-    # Without padding the two are one.
+    # Without padding, the last step is the last valid step.
     full = {name: Steps(values, torch.ones_like(valid)) for name, (values, valid) in sequences().items()}
     assert torch.equal(run(small(readout="last_slot"), full), run(small(), full))
 
 
 @torch.no_grad()
-def test_the_published_padding_depends_on_how_much_of_it_there_is():
+def test_with_the_published_padding_the_output_depends_on_the_amount_of_padding():
     network = small(pad_by_zero=True)
     assert (run(network, sequences(extra=3)) - run(network, sequences())).abs().max() > 1e-6
 
@@ -210,14 +210,14 @@ def test_an_unknown_readout_is_refused(fault):
 # ---------------------------------------------------------------------------------------------------- dropout
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_acts_in_training_only():
     network, inputs = small(), sequences()
     assert torch.equal(run(network, inputs), run(network, inputs))
     network.train()
     assert not torch.equal(run(network, inputs), run(network, inputs))
 
 
-def test_only_attention_to_text_drops_weights_out():
+def test_only_attention_to_text_has_dropout_of_attention_weights():
     network = MulT(SIZES)
     rates = {name: network.cross[name].layers[0].attention.dropout.p for name in network.cross}
     assert {name for name, rate in rates.items() if rate} == {"audio_from_text", "vision_from_text"}

@@ -1,4 +1,4 @@
-"""One affine pair a modality, the statistics alike for all."""
+"""Layer norm with one affine pair per modality and the same normalisation for all."""
 
 import torch
 from torch.testing import assert_close
@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from anysubset.models.norms import ModalityLayerNorm
 
 
-def test_by_hand():
+def test_the_layer_norm_by_hand():
     norm = ModalityLayerNorm(2, ["a", "b"]).double()
     with torch.no_grad():
         norm.weight["b"].copy_(torch.tensor([2.0, 3.0]))
@@ -17,7 +17,7 @@ def test_by_hand():
     assert_close(norm(x, "b"), torch.tensor([[-1.0, 3.0], [1.0, 0.0]]).double(), rtol=0, atol=1e-5)
 
 
-def test_the_pair_of_another_modality_gets_no_gradient():
+def test_the_affine_pair_of_another_modality_gets_no_gradient():
     norm = ModalityLayerNorm(4, iter(["a", "b"]))
     norm(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), "a").square().sum().backward()
     assert {name for name, parameter in norm.named_parameters() if parameter.grad is not None} == {"weight.a", "bias.a"}

@@ -1,4 +1,4 @@
-"""Dynamic Sharing networks of each preset; the ids S1 to S8 and C5 are those of our reference."""
+"""Dynamic Sharing networks of each preset. S1 to S8 and C5 number the checks of the reference."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from anysubset.scenarios import Scenario, all_scenarios, scenario_name
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.task import Task
 
-# The methods on the network of the task; tests/methods/test_contract.py asks the same of all.
+# The methods that train a network of these presets; tests/methods/test_contract.py checks all methods.
 ON_TASK_NETWORK = ("gmd", "sharing", "dropout", "full", "ensemble")
 
 NAMES = ("text", "audio", "vision")
 SEVEN = all_scenarios(NAMES)
 COMPLETE: list[Scenario] = [NAMES] * 3
 LENGTHS = (5, 3, 1, 4, 2, 5, 1)
-BERT: dict[str, str] = {}  # Its folder, once the fixture has made it.
+BERT: dict[str, str] = {}  # "folder": a small BERT, set by the fixture `preset`.
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 near = partial(assert_close, rtol=0, atol=1e-6)
@@ -51,14 +51,14 @@ class Example:
 
 
 def example_of(preset: str, sizes: Iterable[int], **options: Any) -> Example:
-    """Three inputs of the first kind that the preset takes."""
+    """Three modalities of the first kind of input that the preset takes."""
     kind = PRESETS[preset].kinds[0]
     streams = {name: Stream(kind, size) for name, size in zip(NAMES, sizes, strict=True)}
     return Example(Prediction(NAMES, streams), {"preset": preset, **options})
 
 
 def small(preset: str, classes: tuple[str, ...] = (), **options: Any) -> Example:
-    """A few numbers a sample, and no dropout where it can be chosen."""
+    """Inputs of a few values, and no dropout where it is an option."""
     sizes = {"width": 4, "steps": 6} if preset == "gmc" else {"width": 8, "dropout": 0.0}
     options = {**sizes, **options}
     if preset in ("ds-transformer", "bert"):
@@ -108,7 +108,7 @@ def batch_of(example: Example, presence: list[Scenario], filler: float = 0.0) ->
 
 
 def tokens_of(name: str, presence: list[Scenario], filler: float, generator: torch.Generator) -> dict[str, Observed]:
-    """The same for token ids; where they are padded stands 0, or for other fillers what is no token."""
+    """As `batch_of`, for token ids; padding is 0, or with any other filler an id outside the vocabulary."""
     values = torch.randint(1, 50, (len(presence), 5), generator=generator)
     valid = torch.arange(5) < torch.tensor(LENGTHS[: len(presence)])[:, None]
     rows = torch.tensor([row for row, scenario in enumerate(presence) if name in scenario])
@@ -116,8 +116,8 @@ def tokens_of(name: str, presence: list[Scenario], filler: float, generator: tor
     return {name: Observed(tokens[rows], rows, valid[rows])} if len(rows) else {}
 
 
-def owned_by(network: nn.Module, modality: str) -> list[str]:
-    """The names of parameters that belong to a modality: its encoder and its norm affines."""
+def private_to(network: nn.Module, modality: str) -> list[str]:
+    """Names of the private parameters of a modality: its encoder and its affine pairs of norms."""
     return [name for name, _ in network.named_parameters() if modality in name.split(".")]
 
 
@@ -144,7 +144,7 @@ def preset(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_the_presets_are_those_that_are_tested_here():
+def test_every_preset_for_tables_is_tested_here():
     assert set(PRESETS) - {"unet"} == {"ds-transformer", "gmc", "utterance", "vectors", "bert"}
 
 
@@ -163,7 +163,7 @@ def test_the_presets_are_those_that_are_tested_here():
         ("utterance", (1024, 512, 1024), {}, 790_529, 33_024, 385),
     ],
 )
-def test_networks_have_the_sizes_of_the_reference(
+def test_networks_have_as_many_parameters_as_the_reference(
     preset: str, sizes: tuple[int, ...], more: dict[str, int], expected: int, backbone: int, head: int
 ):
     with torch.device("meta"):
@@ -173,22 +173,22 @@ def test_networks_have_the_sizes_of_the_reference(
     assert count(network.head.parameters()) == head
 
 
-def test_what_is_not_shared_is_some_modalitys_own(preset: str):
+def test_every_parameter_is_either_shared_or_private_to_one_modality(preset: str):
     network = network_of(small(preset))
     shared = {id(parameter) for parameter in network.shared_parameters()}
     names = {name for name, parameter in network.named_parameters() if id(parameter) not in shared}
-    assert names == {name for modality in NAMES for name in owned_by(network, modality)}
-    assert all(owned_by(network, modality) for modality in NAMES)
+    assert names == {name for modality in NAMES for name in private_to(network, modality)}
+    assert all(private_to(network, modality) for modality in NAMES)
 
 
-def test_a_network_of_some_modalities_knows_no_others(preset: str):
+def test_a_network_of_one_modality_has_no_parameters_of_others(preset: str):
     network = small(preset).network(["audio"])
     assert network.modalities == ("audio",)
-    assert not owned_by(network, "text")
-    assert owned_by(network, "audio")
+    assert not private_to(network, "text")
+    assert private_to(network, "audio")
 
 
-def test_classes_have_an_output_each(preset: str):
+def test_there_is_one_output_per_class_or_one_for_regression(preset: str):
     network = network_of(small(preset, classes=("low", "middle", "high")))
     assert network(batch_of(small(preset), COMPLETE).inputs).shape == (3, 3)
     assert network_of(small(preset))(batch_of(small(preset), COMPLETE).inputs).shape == (3, 1)
@@ -270,7 +270,7 @@ def test_the_gradients_of_three_cases_are_decoupled_by_hand():
     close(stems["audio"].c.grad, torch.tensor(0.0).double())
 
 
-def test_the_plain_mean_of_the_same_by_hand():
+def test_the_mean_of_three_cases_by_hand():
     task, network, batch = toy()
     method, update = create_method("sharing", task, {}, network=network)
     fill(method, update, batch)
@@ -278,8 +278,8 @@ def test_the_plain_mean_of_the_same_by_hand():
     close(method.network.stems["text"].c.grad, torch.tensor(1.0).double())
 
 
-def test_a_case_is_taken_over_the_samples_that_have_all_of_it(preset: str):
-    # S4, in the order of `scenarios`, which has text+audio before audio+vision.
+def test_the_loss_of_a_case_counts_the_samples_that_have_all_its_modalities(preset: str):
+    # S4, in the order of `all_scenarios`.
     example = small(preset)
     method, update = example.method("sharing")
     gradients = fill(method.double(), update, batch_of(example, [NAMES, ("audio",)]))
@@ -288,11 +288,11 @@ def test_a_case_is_taken_over_the_samples_that_have_all_of_it(preset: str):
     assert fill(method, update, batch_of(example, [("audio",)])).totals == {"audio": 1}
 
 
-# --------------------------------------------------------------------------------------- S3: what may be averaged
+# ----------------------------------------------------------------------- S3: averaging features or outputs
 
 
 @pytest.mark.parametrize("scenario", SEVEN, ids=scenario_name)
-def test_a_linear_head_may_be_moved_across_the_mean(preset: str, scenario: Scenario):
+def test_with_a_linear_head_the_output_is_the_mean_of_the_outputs_of_single_modalities(preset: str, scenario: Scenario):
     # S3
     network, inputs = network_of(small(preset, head="linear")), batch_of(small(preset), COMPLETE).inputs
     assert network.affine
@@ -300,7 +300,7 @@ def test_a_linear_head_may_be_moved_across_the_mean(preset: str, scenario: Scena
     close(network(keep(inputs, scenario)), fusion.mean(alone))
 
 
-def test_the_heads_of_the_presets_may_not(preset: str):
+def test_with_the_default_heads_the_output_is_not_the_mean_of_single_outputs(preset: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
     assert not network.affine
     alone = {name: network.predict_one(name, inputs[name].values, inputs[name].valid) for name in NAMES}
@@ -308,13 +308,13 @@ def test_the_heads_of_the_presets_may_not(preset: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_single_modality_gives_its_own_answer_bit_for_bit(preset: str, name: str):
+def test_with_one_modality_present_the_output_is_exactly_that_of_this_modality(preset: str, name: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
     own = network.predict_one(name, inputs[name].values, inputs[name].valid)
     assert torch.equal(network(keep(inputs, (name,))), own)
 
 
-def test_codes_of_gmc_are_averaged_and_not_made_longer_again():
+def test_the_mean_of_the_codes_of_gmc_is_not_normalised():
     # C5, after the shared projection.
     network = network_of(small("gmc"))
     features = network.features(batch_of(small("gmc"), COMPLETE).inputs)
@@ -323,12 +323,12 @@ def test_codes_of_gmc_are_averaged_and_not_made_longer_again():
     assert (fusion.mean_of_present(features).norm(dim=1) < 1).all()
 
 
-# ------------------------------------------------------------------------------------ S5, S6, S8: missing is missing
+# ------------------------------------------------------------- S5, S6, S8: padding and missing modalities
 
 
 @pytest.mark.parametrize("name", ON_TASK_NETWORK)
-def test_what_lies_in_padding_changes_no_bit(preset: str, name: str):
-    # S5, answers and gradients, in training mode.
+def test_the_values_of_padded_steps_do_not_change_losses_gradients_or_predictions(preset: str, name: str):
+    # S5, in training mode.
     seen = []
     for filler in (0.0, torch.nan, 1e30):
         example = small(preset)
@@ -347,70 +347,70 @@ def test_what_lies_in_padding_changes_no_bit(preset: str, name: str):
 
 
 @pytest.mark.parametrize("scenario", SEVEN[:-1], ids=scenario_name)
-def test_a_case_leaves_what_other_modalities_own_without_gradient(preset: str, scenario: Scenario):
+def test_a_case_gives_no_gradient_to_the_private_parameters_of_other_modalities(preset: str, scenario: Scenario):
     # S6
     network = network_of(small(preset))
     network(keep(batch_of(small(preset), COMPLETE).inputs, scenario)).square().sum().backward()
     reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    others = {name for modality in NAMES if modality not in scenario for name in owned_by(network, modality)}
+    others = {name for modality in NAMES if modality not in scenario for name in private_to(network, modality)}
     assert reached == {name for name, _ in network.named_parameters()} - others
 
 
-def test_what_is_outside_the_scenario_cannot_reach_the_answer(preset: str):
+def test_a_modality_outside_the_scenario_does_not_change_the_output(preset: str):
     network, inputs = network_of(small(preset)), batch_of(small(preset), COMPLETE).inputs
-    sick = Observed(torch.full_like(inputs["vision"].values, torch.nan), inputs["vision"].indices)
-    clean, dirty = network.features(inputs), network.features({**inputs, "vision": sick})
+    poisoned = Observed(torch.full_like(inputs["vision"].values, torch.nan), inputs["vision"].indices)
+    clean, dirty = network.features(inputs), network.features({**inputs, "vision": poisoned})
     for scenario in SEVEN:
-        answer, _ = network.output_of_case(dirty, scenario)
+        output, _ = network.output_of_case(dirty, scenario)
         if "vision" in scenario:
-            assert answer.isnan().all()
+            assert output.isnan().all()
         else:
-            assert torch.equal(answer, network.output_of_case(clean, scenario)[0])
+            assert torch.equal(output, network.output_of_case(clean, scenario)[0])
 
 
-def test_the_order_of_keys_changes_no_bit(preset: str):
+def test_the_order_of_the_keys_does_not_change_the_output(preset: str):
     # S8
     network, inputs = network_of(small(preset)), batch_of(small(preset), SEVEN).inputs
     assert torch.equal(network(inputs), network(dict(reversed(inputs.items()))))
 
 
 @torch.no_grad()
-def test_samples_get_alone_what_they_get_in_a_batch(preset: str):
-    # S8: without the padding that longer ones have brought.
+def test_a_sample_has_the_same_output_alone_as_in_a_batch(preset: str):
+    # S8: alone, it is not padded to the length of the longest sample.
     network, inputs = network_of(small(preset)), batch_of(small(preset), SEVEN).inputs
     together = network(inputs)
     for row, scenario in enumerate(SEVEN):
         alone = {}
         for name in scenario:
-            place = inputs[name].indices.tolist().index(row)
-            values, valid = inputs[name].values[place], inputs[name].valid
-            alone[name] = (values if valid is None else values[valid[place]])[None]
+            index = inputs[name].indices.tolist().index(row)
+            values, valid = inputs[name].values[index], inputs[name].valid
+            alone[name] = (values if valid is None else values[valid[index]])[None]
         near(network(alone), together[row : row + 1])
 
 
-def test_every_parameter_learns_from_complete_data(preset: str):
+def test_complete_data_give_every_parameter_a_finite_gradient(preset: str):
     example = small(preset)
     torch.manual_seed(0)
     method, update = example.method("sharing")
     fill(method.double(), update, batch_of(example, COMPLETE))
-    still = [name for name, parameter in method.named_parameters() if parameter.grad is None]
-    assert still == []
+    without_gradient = [name for name, parameter in method.named_parameters() if parameter.grad is None]
+    assert without_gradient == []
     assert all(parameter.grad.isfinite().all() for parameter in method.parameters() if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("name", ON_TASK_NETWORK)
 @torch.no_grad()
-def test_all_scenarios_at_once_are_what_predict_gives_for_each(preset: str, name: str):
-    # Features are averaged here, not answers: the heads of the presets are not affine.
+def test_predict_scenarios_equals_predict_in_every_scenario(preset: str, name: str):
+    # The heads of the presets are not affine, so features are averaged, not predictions.
     example = small(preset)
     torch.manual_seed(0)
     method, _ = example.method(name)
     method.double().eval()
     sample = {key: observed.values[:1] for key, observed in batch_of(example, COMPLETE).inputs.items()}
-    found = list(method.predict_scenarios(sample, SEVEN, example.task.carry))
-    assert [scenario for scenario, _ in found] == SEVEN
-    for scenario, answer in found:
-        close(answer, method.predict(keep(sample, scenario)))
+    predictions = list(method.predict_scenarios(sample, SEVEN, example.task.carry))
+    assert [scenario for scenario, _ in predictions] == SEVEN
+    for scenario, prediction in predictions:
+        close(prediction, method.predict(keep(sample, scenario)))
 
 
 @pytest.mark.parametrize("name", ON_TASK_NETWORK)
@@ -421,14 +421,14 @@ def test_sequences_of_unequal_length_are_predicted_together_in_every_scenario(pr
     method, _ = example.method(name)
     method.double().eval()
     inputs = batch_of(example, COMPLETE, filler=torch.nan).inputs
-    for scenario, answer in method.predict_scenarios(inputs, SEVEN, example.task.carry):
-        assert answer.isfinite().all()
-        close(answer, method.predict(keep(inputs, scenario)))
+    for scenario, prediction in method.predict_scenarios(inputs, SEVEN, example.task.carry):
+        assert prediction.isfinite().all()
+        close(prediction, method.predict(keep(inputs, scenario)))
 
 
-def test_a_branch_that_is_computed_twice_gives_the_same_gradients(preset: str):
-    # Padding goes along, and in training mode the same is dropped both times.
-    found = []
+def test_recomputed_branches_give_the_same_gradients(preset: str):
+    # In training mode with padding: the forward pass is repeated with the same dropout.
+    gradients = []
     for recompute in (False, True):
         example = small(preset)
         torch.manual_seed(0)
@@ -436,12 +436,12 @@ def test_a_branch_that_is_computed_twice_gives_the_same_gradients(preset: str):
         method.double()
         torch.manual_seed(1)
         fill(method, update, batch_of(example, [*COMPLETE, ("audio", "vision")], filler=torch.nan))
-        found.append([parameter.grad for parameter in method.parameters()])
-    for one, two in zip(*found, strict=True):
+        gradients.append([parameter.grad for parameter in method.parameters()])
+    for one, two in zip(*gradients, strict=True):
         close(one, two)
 
 
-def test_a_step_of_learning_lowers_the_loss(preset: str):
+def test_three_steps_of_adam_lower_the_loss(preset: str):
     example = small(preset)
     torch.manual_seed(0)
     method, update = example.method("sharing")
@@ -470,7 +470,7 @@ def test_options_change_the_network():
     assert small("ds-transformer").network().stems["audio"].stride == 2
 
 
-# ---------------------------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------------------------- refused options
 
 
 @pytest.mark.parametrize(
@@ -481,11 +481,15 @@ def test_options_change_the_network():
             "vector",
             r"takes inputs of kind sequence; 'text' is of kind vector, .*: utterance, vectors",
         ),
-        ("gmc", "image", r"takes inputs of kind sequence; 'text' is of kind image, which is for: vectors"),
+        (
+            "gmc",
+            "image",
+            r"takes inputs of kind sequence; 'text' is of kind image, which these presets take: vectors",
+        ),
         ("utterance", "sequence", r"kind vector; 'text' is of kind sequence, .*: ds-transformer, gmc, vectors"),
     ],
 )
-def test_an_input_that_a_preset_cannot_take_is_told_what_can(preset: str, kind: str, said: str):
+def test_an_unsuitable_kind_of_input_is_refused_and_the_suitable_presets_are_named(preset: str, kind: str, said: str):
     with pytest.raises(InputError, match=said):
         sharing_network(Prediction(("text",), {"text": Stream(kind, 3)}), preset=preset)
 
@@ -493,19 +497,19 @@ def test_an_input_that_a_preset_cannot_take_is_told_what_can(preset: str, kind: 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"layers": 2}, "'gmc' has no layers to choose"),
-        ({"dropout": 0.1}, "'gmc' has no dropout to choose"),
-        ({"width": 5}, "even, twice that of a state, not 5"),
+        ({"layers": 2}, "'gmc' has no option layers"),
+        ({"dropout": 0.1}, "'gmc' has no option dropout"),
+        ({"width": 5}, "must be even, since a GRU state has half of it, not 5"),
     ],
 )
-def test_options_that_gmc_does_not_have_are_refused(settings: dict[str, Any], said: str):
+def test_unsuitable_options_of_gmc_are_refused(settings: dict[str, Any], said: str):
     with pytest.raises(InputError, match=said):
         sharing_network(Prediction(("text",), {"text": Stream("sequence", 3)}), preset="gmc", **settings)
 
 
-def test_a_stride_is_for_presets_over_steps():
+def test_a_stride_is_refused_by_presets_without_a_transformer():
     task = Prediction(("text",), {"text": Stream("sequence", 3, stride=2)})
-    with pytest.raises(InputError, match=r"A stride, as 'text' has, is for .*, not 'gmc'"):
+    with pytest.raises(InputError, match=r"'text' has a stride of 2, which preset 'gmc' does not take: set it to 1"):
         sharing_network(task, preset="gmc")
 
 
@@ -514,17 +518,20 @@ def test_a_stride_is_for_presets_over_steps():
     [
         ({"preset": "brt"}, r"Unknown preset 'brt'\. Did you mean 'bert'"),
         ({"width": 0}, r"method\.width must be at least 1, not 0"),
-        ({"width": 2.5}, r"method\.width is a whole number for preset 'vectors', not 2\.5"),
+        ({"width": 2.5}, r"method\.width must be a whole number for preset 'vectors', not 2\.5"),
         ({"layers": 0}, r"method\.layers must be at least 1, not 0"),
-        ({"dropout": 1.0}, r"method\.dropout is a share from 0 to below 1, not 1\.0"),
+        ({"dropout": 1.0}, r"method\.dropout must be at least 0 and below 1, not 1\.0"),
         ({"head": "norms"}, r"Unknown head 'norms'\. Did you mean 'norm'"),
-        ({"stem": True}, "Preset 'vectors' has no stem to choose: it takes width, layers, dropout, head"),
-        ({"bert": "folder"}, "Preset 'vectors' has no bert to choose"),
-        ({"preset": "unet"}, "takes inputs of kind volume; 'text' is of kind vector, which is for: utterance, vectors"),
+        ({"stem": True}, "Preset 'vectors' has no option stem; its options are: width, layers, dropout, head"),
+        ({"bert": "folder"}, "Preset 'vectors' has no option bert"),
+        (
+            {"preset": "unet"},
+            "takes inputs of kind volume; 'text' is of kind vector, which these presets take: utterance, vectors",
+        ),
         ({"preset": "bert"}, "takes inputs of kind sequence or tokens; 'text' is of kind vector"),
     ],
 )
-def test_options_that_the_network_cannot_have_are_refused(options: dict[str, Any], said: str):
+def test_impossible_options_are_refused(options: dict[str, Any], said: str):
     with pytest.raises(InputError, match=said):
         sharing_network(Prediction(NAMES, dict.fromkeys(NAMES, Stream("vector", 2))), **options)
 
@@ -547,7 +554,7 @@ def test_token_ids_need_the_folder_of_a_bert():
         sharing_network(task)
 
 
-def test_a_task_of_another_type_needs_a_network_of_the_users_own():
+def test_a_task_of_an_unknown_type_needs_the_users_own_network():
     class Ranking(Prediction):
         pass
 
@@ -555,10 +562,10 @@ def test_a_task_of_another_type_needs_a_network_of_the_users_own():
         loss = carry = None
 
     assert sharing_network(Ranking(("text",), {"text": Stream("vector", 2)})).modalities == ("text",)
-    with pytest.raises(InputError, match="No network is ready for a task of type Other: pass one of your own"):
+    with pytest.raises(InputError, match="No preset takes a task of type Other: pass your own network"):
         sharing_network(Other(("text",)))
 
 
-def test_the_options_of_a_network_are_those_that_sweeps_keep():
+def test_the_options_of_a_network_are_the_network_options_of_the_settings():
     assert set(keyword_options(sharing_network)) == set(NETWORK_OPTIONS)
     assert {option for preset in PRESETS.values() for option in preset.options} | {"preset"} == set(NETWORK_OPTIONS)

@@ -1,4 +1,4 @@
-"""RFNet: its size, its region fusion and its loss on numbers worked out by hand."""
+"""RFNet: number of parameters, region fusion and loss on numbers worked out by hand."""
 
 import itertools
 from functools import partial
@@ -51,7 +51,7 @@ def voxels(*probabilities: list[float]) -> Tensor:
 # ------------------------------------------------------------------------------------------------ the network
 
 
-def test_the_network_has_its_published_size():
+def test_the_network_has_the_published_number_of_parameters():
     # R4: 8,984,960 = 4 x 1,466,496 + 586,388 + 2,532,588
     with torch.device("meta"):
         network = RegionNetwork(BRATS, dimensions=3, classes=4)
@@ -61,7 +61,7 @@ def test_the_network_has_its_published_size():
     assert count(network) == 8_984_960
 
 
-def test_modalities_share_everything_but_the_encoders():
+def test_everything_is_shared_except_the_encoders():
     network = small()
     shared = sum(parameter.numel() for parameter in shared_parameters(network, NAMES))
     assert shared == count(network) - count(network.encoders)
@@ -71,7 +71,7 @@ def test_modalities_share_everything_but_the_encoders():
     ("dimensions", "size"), [(2, (16, 16)), (2, (9, 21)), (3, (16, 16, 16)), (3, (9, 12, 17))], ids=str
 )
 @torch.no_grad()
-def test_any_size_from_nine_voxels_on_is_accepted(dimensions: int, size: tuple[int, ...]):
+def test_nine_or_more_voxels_along_every_axis_are_accepted(dimensions: int, size: tuple[int, ...]):
     network, inputs = small(dimensions), volumes(size)
     levels = {name: network.encode(name, x) for name, x in inputs.items()}
     assert [tuple(level.shape[:2]) for level in levels["t1"]] == [(2, channels) for channels in CHANNELS]
@@ -91,8 +91,8 @@ def test_a_patch_with_too_few_voxels_is_refused(fault):
     )
 
 
-def test_dimensions_are_two_or_three_and_the_width_is_in_quarters():
-    with pytest.raises(InputError, match="2 or 3 dimensions, not 4"):
+def test_other_dimensions_and_widths_are_refused():
+    with pytest.raises(InputError, match="2 or 3 spatial dimensions, not 4"):
         RegionNetwork(NAMES, 4, 2)
     with pytest.raises(InputError, match=r"positive multiple of 0\.25, not 0\.3"):
         RegionNetwork(NAMES, 2, 2, width=0.3)
@@ -107,11 +107,9 @@ def test_the_width_scales_the_channels():
 
 @pytest.mark.parametrize(("dimensions", "size"), [(2, (16, 24)), (3, (16, 16, 16))], ids=str)
 @torch.no_grad()
-def test_a_constant_volume_has_features_zero_so_a_zero_input_is_as_good_as_a_missing_one(
-    dimensions: int, size: tuple[int, ...]
-):
-    # R5: a norm without affine maps a constant to 0. Other constants than these are not constant to the last bit
-    # after a convolution in 3-D, whose sums are rounded in another order at each voxel; the norms enlarge that.
+def test_a_constant_volume_has_features_zero_like_a_missing_modality(dimensions: int, size: tuple[int, ...]):
+    # R5: a norm without affine parameters maps a constant to 0. Constants other than 0 and 1 are not exactly constant
+    # after a convolution in 3-D, because of rounding, and the norms amplify the difference.
     network, inputs = small(dimensions), volumes(size)
     for value in (0.0, 1.0):
         levels = network.encode("t2", torch.full_like(inputs["t2"], value))
@@ -128,7 +126,7 @@ def test_the_order_of_the_keys_does_not_matter():
     assert torch.equal(one.logits, two.logits)
 
 
-def test_a_map_learns_from_its_own_loss_and_not_through_the_fusion():
+def test_the_fused_output_sends_no_gradient_into_the_maps():
     network = small()
     output = network.decode({"t1": network.encode("t1", volumes((16, 16))["t1"])})
     output.logits.sum().backward()
@@ -137,7 +135,7 @@ def test_a_map_learns_from_its_own_loss_and_not_through_the_fusion():
     assert all(head.grad is None for head in heads)
 
 
-def test_a_modality_alone_trains_its_encoder_and_the_shared_decoder():
+def test_the_separate_decoder_trains_itself_and_the_encoder_of_its_modality():
     network = small()
     network.separate(network.encode("t1", volumes((16, 16))["t1"])).square().sum().backward()
     reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
@@ -162,7 +160,7 @@ def test_region_fusion_by_hand():
     close(gate(features, probability).detach(), torch.tensor([[[1.5, 0.0]]]))
 
 
-def test_a_region_that_is_nowhere_has_means_zero_and_not_nan():
+def test_an_empty_region_has_means_zero_and_not_nan():
     means, size = region_means(torch.randn(2, 3, 4, 5, 5), torch.zeros(2, 1, 5, 5))
     assert not means.any()
     close(size, torch.full((2, 1), 1e-7))
@@ -183,14 +181,14 @@ def test_the_loss_by_hand():
     close(region_loss(probabilities, target), torch.tensor(1.337320, dtype=torch.float64))
 
 
-def test_a_perfect_prediction_of_two_of_four_classes_costs_a_half():
-    # R2: the two absent classes contribute Dice 0.
+def test_a_perfect_prediction_with_two_of_four_classes_in_the_batch_has_loss_one_half():
+    # R2: the two classes without voxels have Dice 0.
     probabilities = voxels([1, 0, 0, 0], [0, 1, 0, 0])
     close(region_loss(probabilities, torch.tensor([[0, 1]])), torch.tensor(0.5, dtype=torch.float64))
 
 
-def test_a_patch_of_background_alone_has_no_cross_entropy():
-    # R2: its weight is 1 - 1.
+def test_a_patch_of_background_only_has_cross_entropy_zero():
+    # R2: the weight of the background is 1 - 1.
     target = torch.tensor([[0, 0]])
     truth = torch.eye(4)[target].mT
     for voxel in ([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1.0]):
@@ -198,10 +196,10 @@ def test_a_patch_of_background_alone_has_no_cross_entropy():
     close(region_loss(voxels([1, 0, 0, 0], [1, 0, 0, 0]), target), torch.tensor(0.75, dtype=torch.float64))
 
 
-def test_dice_is_summed_over_the_batch_and_class_weights_over_each_sample():
+def test_dice_sums_run_over_the_batch_and_class_weights_are_per_sample():
     probabilities = voxels([0.5, 0.5], [0.75, 0.25]).expand(2, -1, -1)
     target = torch.tensor([[0, 1], [0, 0]])
-    # Sample 2 has background alone, so its cross entropy is 0: half of that of sample 1, which is R1's.
+    # Sample 2 is background only, with cross entropy 0, so the mean is half of that of sample 1, which is R1.
     truth = torch.eye(2, dtype=torch.float64)[target].mT
     close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860 / 2, dtype=torch.float64))
     # Class 0: 2 (.5 + .5 + .75) / (2.5 + 3); class 1: 2 x .25 / (1.5 + 1).
@@ -209,7 +207,7 @@ def test_dice_is_summed_over_the_batch_and_class_weights_over_each_sample():
     close(class_dice(probabilities, truth), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_a_class_that_the_batch_lacks_sends_no_gradient():
+def test_a_class_without_voxels_in_the_batch_has_no_gradient():
     probabilities = torch.full((1, 3, 4), 1 / 3, requires_grad=True)
     class_dice(probabilities, torch.eye(3)[torch.tensor([[0, 1, 1, 0]])].mT).backward()
     assert probabilities.grad is not None
@@ -218,7 +216,7 @@ def test_a_class_that_the_batch_lacks_sends_no_gradient():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5)], ids=["slices", "volumes"])
-def test_the_loss_is_that_of_a_loop_over_voxels(shape: tuple[int, ...]):
+def test_the_loss_equals_a_loop_over_voxels(shape: tuple[int, ...]):
     generator = torch.Generator().manual_seed(2)
     n, size = shape[0], shape[1:]
     p = torch.randn(n, 3, *size, generator=generator, dtype=torch.float64).softmax(dim=1)
@@ -237,8 +235,8 @@ def test_the_loss_is_that_of_a_loop_over_voxels(shape: tuple[int, ...]):
     assert_close(region_loss(p, target).item(), entropy + dice, rtol=0, atol=1e-12)
 
 
-def test_a_map_is_interpolated_as_probabilities_and_not_as_logits():
-    # One voxel wide: from p = (.9, .1) and (.1, .9), the two voxels between have .9 - .8/3 and .1 + .8/3.
+def test_maps_are_interpolated_as_probabilities_and_not_as_logits():
+    # Along one axis, from p = (.9, .1) and (.1, .9): the two voxels between have .9 - .8/3 and .1 + .8/3.
     logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64).log().T[None, :, None]
     target = torch.tensor([[[0, 1, 1, 1]]])
     first = torch.tensor([0.9, 0.9 - 0.8 / 3, 0.1 + 0.8 / 3, 0.1], dtype=torch.float64)
@@ -246,6 +244,6 @@ def test_a_map_is_interpolated_as_probabilities_and_not_as_logits():
     close(map_loss(logits, target), expected)
 
 
-def test_half_precision_is_left_before_the_softmax():
+def test_the_softmax_is_computed_in_float32_at_least():
     assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.float32
     assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.float64)).dtype == torch.float64

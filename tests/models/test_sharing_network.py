@@ -1,4 +1,4 @@
-"""Dynamic Sharing; the ids N2 to N6 are those of our reference."""
+"""Dynamic Sharing on segmentation networks. N2 to N6 number the checks of the reference."""
 
 from collections import Counter
 from functools import partial
@@ -24,7 +24,7 @@ close = partial(assert_close, rtol=0, atol=1e-12)
 
 
 def small(dimensions: int = 2, stem: bool = False) -> DynamicSharing:
-    """Width 0.25, in double precision, with affines that are unlike each other."""
+    """Width 0.25, in double precision, with a different affine pair for every modality."""
     torch.manual_seed(0)
     net = sharing_network(Segmentation(BRATS, REGIONS, PATCHES[dimensions]), width=0.25, stem=stem).double()
     for module in net.modules():
@@ -40,8 +40,8 @@ def complete(samples: int = 2, dimensions: int = 2) -> dict[str, Tensor]:
     return {name: torch.randn(size, generator=generator, dtype=torch.float64) for name in BRATS}
 
 
-def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
-    """By modality, the affines that it owns."""
+def private(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
+    """By modality, the parameters of its affine pairs."""
     norms = [module for module in net.modules() if isinstance(module, ModalityNorm)]
     return {name: [part[name] for norm in norms for part in (norm.weight, norm.bias)] for name in BRATS}
 
@@ -51,7 +51,9 @@ def own(net: DynamicSharing) -> dict[str, list[nn.Parameter]]:
 
 @pytest.mark.parametrize(("patch", "dimensions"), [((16, 16), 2), ((16, 16, 16), 3)])
 @pytest.mark.parametrize("stem", [False, True])
-def test_the_length_of_the_patch_decides_2_d_or_3_d(patch: tuple[int, ...], dimensions: int, stem: bool):
+def test_a_patch_of_two_sizes_gives_a_2_d_network_and_one_of_three_a_3_d_network(
+    patch: tuple[int, ...], dimensions: int, stem: bool
+):
     net = sharing_network(Segmentation(BRATS, REGIONS, patch), width=0.25, stem=stem)
     logits = net({name: torch.zeros(2, 1, *patch) for name in BRATS})
     assert logits.shape == (2, len(REGIONS), *patch)
@@ -74,38 +76,38 @@ def test_an_impossible_width_is_refused_when_the_network_is_created(width: float
 
 
 @pytest.mark.parametrize("scenario", all_scenarios(BRATS), ids=scenario_name)
-def test_the_head_of_the_mean_is_the_mean_of_the_heads(scenario: tuple[str, ...]):
+def test_the_output_of_a_scenario_is_the_mean_of_the_outputs_of_its_modalities(scenario: tuple[str, ...]):
     # N2, in all 15 scenarios: the head is affine and the weights of the mean sum to 1.
     net, inputs = small(), complete(samples=1)
     alone = [net.predict_one(name, inputs[name]) for name in scenario]
     close(net(keep(inputs, scenario)), torch.stack(alone).mean(dim=0))
 
 
-def test_the_same_in_three_dimensions_and_with_stems():
+def test_the_output_is_the_mean_in_three_dimensions_and_with_stems():
     net, inputs = small(dimensions=3, stem=True), complete(samples=1, dimensions=3)
     alone = [net.predict_one(name, inputs[name]) for name in BRATS]
     close(net(inputs), torch.stack(alone).mean(dim=0))
 
 
 @pytest.mark.parametrize("name", BRATS)
-def test_a_single_modality_gives_its_own_logits_bit_for_bit(name: str):
+def test_with_one_modality_present_the_output_is_exactly_that_of_this_modality(name: str):
     # N3
     net, inputs = small(), complete()
     assert torch.equal(net({name: inputs[name]}), net.predict_one(name, inputs[name]))
 
 
-def test_a_case_leaves_the_norms_of_other_modalities_without_gradient():
+def test_a_case_gives_no_gradient_to_the_norms_of_other_modalities():
     # N4
     net, inputs = small(), complete()
     net({"t1": inputs["t1"]}).square().mean().backward()
-    owned = own(net)
-    assert all(parameter.grad is not None for parameter in owned["t1"])
-    assert all(parameter.grad is None for name in BRATS if name != "t1" for parameter in owned[name])
+    affine = private(net)
+    assert all(parameter.grad is not None for parameter in affine["t1"])
+    assert all(parameter.grad is None for name in BRATS if name != "t1" for parameter in affine[name])
     assert all(parameter.grad is not None for parameter in net.shared_parameters())
 
 
-def test_what_is_outside_the_scenario_cannot_reach_the_output():
-    # N5, with NaN where the scenario does not look: all features are computed, as in training.
+def test_a_modality_outside_the_scenario_does_not_change_the_output():
+    # N5, with NaN in that modality: its features are computed, as in training.
     net, inputs = small(), as_observed(complete())
     poisoned = {**inputs, "t2": Observed(torch.full_like(inputs["t2"].values, torch.nan), inputs["t2"].indices)}
     clean, dirty = net.features(inputs), net.features(poisoned)
@@ -137,16 +139,16 @@ def mixed_batch() -> dict[str, Observed]:
     return collate(samples).inputs
 
 
-def test_a_mixed_batch_gives_each_sample_what_it_would_get_alone():
+def test_a_sample_has_the_same_output_alone_as_in_a_mixed_batch():
     net, inputs = small(), complete(samples=len(MIXED))
     alone = [net({name: inputs[name][row : row + 1] for name in has}) for row, has in enumerate(MIXED)]
     close(net(mixed_batch()), torch.cat(alone))
 
 
-def test_the_outputs_of_a_scenario_are_those_of_its_eligible_samples():
+def test_a_case_has_outputs_for_its_eligible_samples():
     net, inputs = small(), complete(samples=len(MIXED))
     features = net.features(mixed_batch())
-    # By hand: t2 and t1 are both in samples 1 and 3; flair and t1ce in 1 and 4.
+    # By hand: samples 1 and 3 have both t2 and t1; samples 1 and 4 have both flair and t1ce.
     for scenario, expected in {("t2", "t1"): [1, 3], ("flair", "t1ce"): [1, 4], BRATS: [1]}.items():
         outputs, indices = net.output_of_case(features, scenario)
         assert indices.tolist() == expected
@@ -162,13 +164,13 @@ def test_a_scenario_without_eligible_samples_has_no_output():
         assert len(indices) == 0
 
 
-def test_one_sick_sample_leaves_the_others_alone():
+def test_nan_in_one_sample_does_not_change_the_others():
     net, inputs = small(), mixed_batch()
     values = inputs["t1"].values.clone()
-    values[0] = torch.nan  # Sample 0, which has nothing else.
-    answer = net({**inputs, "t1": Observed(values, inputs["t1"].indices)})
-    assert answer[0].isnan().all()
-    assert torch.equal(answer[1:], net(inputs)[1:])
+    values[0] = torch.nan  # Sample 0, which has t1 only.
+    output = net({**inputs, "t1": Observed(values, inputs["t1"].indices)})
+    assert output[0].isnan().all()
+    assert torch.equal(output[1:], net(inputs)[1:])
 
 
 def test_a_sample_with_none_of_the_modalities_is_refused():
@@ -178,18 +180,18 @@ def test_a_sample_with_none_of_the_modalities_is_refused():
 
 
 def test_an_empty_scenario_is_refused():
-    with pytest.raises(InputError, match="no modality is present"):
+    with pytest.raises(InputError, match="No modality is present"):
         small()({})
 
 
 def test_plain_tensors_of_unequal_length_are_refused():
-    # Plain tensors are what every sample has: one t1 and two flair cannot both be.
+    # A plain tensor holds all samples of the batch, so one t1 and two flair contradict each other.
     inputs = complete(samples=2)
     with pytest.raises(InputError):
         small()({"t1": inputs["t1"][:1], "flair": inputs["flair"]})
 
 
-# ----------------------------------------------------------------------------------------------- what is shared
+# -------------------------------------------------------------------------------- shared and private parameters
 
 
 def count(parameters: list[nn.Parameter]) -> int:
@@ -197,20 +199,20 @@ def count(parameters: list[nn.Parameter]) -> int:
 
 
 @pytest.mark.parametrize("stem", [False, True], ids=["without stems", "with stems"])
-def test_everything_is_shared_but_norm_affines_and_stems(stem: bool):
+def test_everything_is_shared_except_affine_pairs_and_stems(stem: bool):
     with torch.device("meta"):
         net = sharing_network(Segmentation(BRATS, REGIONS), stem=stem)
-    # 3,245,235 in all, less 4 * 2208 of the affines. A stem has one weight and one bias.
+    # 3,245,235 in all, minus 4 * 2208 of the affine pairs. A stem has one weight and one bias.
     assert count(net.shared_parameters()) == 3_245_235 - 8_832 == 3_236_403
     assert count(list(net.parameters())) == 3_245_235 + (8 if stem else 0)
-    owned = {id(parameter) for parameters in own(net).values() for parameter in parameters}
-    owned |= {id(parameter) for parameter in net.stems.parameters()}
+    not_shared = {id(parameter) for parameters in private(net).values() for parameter in parameters}
+    not_shared |= {id(parameter) for parameter in net.stems.parameters()}
     shared = {id(parameter) for parameter in net.shared_parameters()}
-    assert not shared & owned
-    assert shared | owned == {id(parameter) for parameter in net.parameters()}
+    assert not shared & not_shared
+    assert shared | not_shared == {id(parameter) for parameter in net.parameters()}
 
 
-def test_a_modality_may_be_called_weight():
+def test_a_modality_named_weight_does_not_hide_shared_parameters():
     # Nine blocks of two convolutions (weight and bias), and the head's: 9 * 2 * 2 + 2 = 38 shared tensors.
     names = ("weight", "height")
     with torch.device("meta"):
@@ -218,7 +220,7 @@ def test_a_modality_may_be_called_weight():
     assert len(net.shared_parameters()) == 38
 
 
-def test_the_shared_part_without_fancy_names_has_38_tensors():
+def test_38_tensors_are_shared():
     assert len(small().shared_parameters()) == 38
 
 
@@ -237,23 +239,23 @@ def test_a_stem_acts_on_its_own_modality_before_the_backbone():
     close(net({"t1": inputs["t1"]}), plain({"t1": 2.0 * inputs["t1"] - 1.0}))
 
 
-def test_a_case_leaves_the_stems_of_other_modalities_without_gradient():
+def test_a_case_gives_no_gradient_to_the_stems_of_other_modalities():
     net, inputs = small(stem=True), complete()
     net(keep(inputs, ("t1", "t2"))).square().mean().backward()
     reached = {name for name in BRATS if net.stems[name].weight.grad is not None}
     assert reached == {"t1", "t2"}
 
 
-# ------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------------- modalities
 
 
-def test_an_unknown_modality_is_told_with_the_nearest_one():
+def test_the_message_about_an_unknown_modality_names_the_nearest_one():
     net, x = small(), complete()["t1"]
     with pytest.raises(InputError, match=r"Unknown modality 't1c'\. Did you mean 't1ce'\?"):
         net({"t1c": x})
 
 
-def test_each_modality_is_computed_once():
+def test_each_modality_is_encoded_once_for_all_scenarios():
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -275,7 +277,7 @@ def test_each_modality_is_computed_once():
 
 
 class Recording(nn.Module):
-    """Gives back its input, and remembers what it was called with."""
+    """Returns its input, and records the other arguments of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +288,7 @@ class Recording(nn.Module):
         return x
 
 
-def test_valid_steps_go_to_the_stem_or_to_the_backbone_where_there_is_none():
+def test_valid_is_passed_to_the_stem_or_without_a_stem_to_the_backbone():
     x, valid = torch.ones(2, 3, 1), torch.ones(2, 3, dtype=torch.bool)
     stem, backbone = Recording(), Recording()
     net = DynamicSharing(("text", "audio", "t1"), backbone, nn.Identity(), {"text": stem})
@@ -299,15 +301,15 @@ def test_valid_steps_go_to_the_stem_or_to_the_backbone_where_there_is_none():
     assert backbone.seen[3:] == [("audio", valid), ("audio",)]
 
 
-def test_features_are_fused_whatever_was_valid():
-    # What comes out of the network has one entry a sample, and no steps any more.
+def test_encoded_features_carry_no_valid():
+    # After the network there is one entry per sample, and no steps.
     x = torch.ones(2, 3, 1)
     net = DynamicSharing(("text",), Recording(), nn.Identity())
     encoded = net.features({"text": Observed(x, torch.arange(2), x[..., 0] > 0)})["text"]
     assert encoded._fields == ("values", "indices")
 
 
-def test_a_head_that_is_not_known_to_be_affine_is_taken_not_to_be():
+def test_only_identity_linear_and_convolution_count_as_affine_heads():
     class Squared(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).square()

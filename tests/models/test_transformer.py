@@ -1,4 +1,4 @@
-"""The shared transformer against torch's own layer, and against the sizes and properties of our reference."""
+"""The shared transformer: equality with torch's encoder, number of parameters, padding, gradients."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ close = partial(assert_close, rtol=0, atol=1e-12)
 
 
 def small(layers: int = 2, dropout: float = 0.0) -> Transformer:
-    """In double precision, with affines that are unlike each other."""
+    """In double precision, with a different affine pair for every modality."""
     torch.manual_seed(0)
     net = Transformer(NAMES, WIDTH, layers, HEADS, dropout).double()
     for module in net.modules():
@@ -30,7 +30,7 @@ def small(layers: int = 2, dropout: float = 0.0) -> Transformer:
 
 
 def steps(filler: float | None = None) -> Steps:
-    """Three sequences, of 4, 2 and 1 real steps."""
+    """Three sequences of 4, 2 and 1 valid steps."""
     values = torch.randn(3, 4, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     valid = torch.arange(4) < torch.tensor([4, 2, 1])[:, None]
     return Steps(values if filler is None else torch.where(valid[..., None], values, filler), valid)
@@ -40,22 +40,22 @@ def count(parameters: list[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-# --------------------------------------------------------------------------------------------------- its sizes
+# ----------------------------------------------------------------------------------------- number of parameters
 
 
 @pytest.mark.parametrize(("width", "shared"), [(64, 198_912), (128, 791_040)])
-def test_it_has_the_size_of_the_reference(width: int, shared: int):
+def test_the_transformer_has_as_many_parameters_as_the_reference(width: int, shared: int):
     with torch.device("meta"):
         net = Transformer(NAMES, width)
-    owned = [parameter for module in net.modules() if isinstance(module, ModalityLayerNorm) for parameter in
-             module.parameters()]  # fmt: skip
+    private = [parameter for module in net.modules() if isinstance(module, ModalityLayerNorm) for parameter in
+               module.parameters()]  # fmt: skip
     # A layer: 4 (d^2 + d) of attention and 8 d^2 + 5 d of the two linear layers. Two norms a layer and one at the end.
-    assert count(list(net.parameters())) - count(owned) == 4 * (12 * width**2 + 9 * width) == shared
-    assert count(owned) == 3 * 9 * 2 * width
+    assert count(list(net.parameters())) - count(private) == 4 * (12 * width**2 + 9 * width) == shared
+    assert count(private) == 3 * 9 * 2 * width
 
 
 @pytest.mark.parametrize("width", [0, 2, 6, 7, 66])
-def test_a_width_that_cannot_be_is_refused(width: int):
+def test_an_impossible_width_is_refused(width: int):
     with pytest.raises(InputError, match=f"a multiple of the 4 heads, not {width}"):
         Transformer(NAMES, width)
 
@@ -64,7 +64,7 @@ def test_a_width_that_cannot_be_is_refused(width: int):
 
 
 def torch_layers(net: Transformer, modality: str) -> nn.TransformerEncoder:
-    """Torch's own encoder with the weights of ours."""
+    """Torch's encoder with our weights and the affine pairs of one modality."""
     layer = nn.TransformerEncoderLayer(
         WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", norm_first=True, batch_first=True
     )
@@ -90,13 +90,13 @@ def torch_layers(net: Transformer, modality: str) -> nn.TransformerEncoder:
 
 @pytest.mark.parametrize("modality", NAMES)
 @pytest.mark.parametrize("layers", [1, 3])
-def test_it_is_torchs_encoder_with_norms_of_the_modality(modality: str, layers: int):
+def test_the_output_equals_that_of_torchs_encoder(modality: str, layers: int):
     net, (values, valid) = small(layers), steps()
     theirs = torch_layers(net, modality)(values, src_key_padding_mask=~valid)
     close(net(Steps(values, valid), modality), theirs[:, 0])
 
 
-def test_modalities_differ_by_their_norms():
+def test_the_output_depends_on_the_norms_of_the_modality():
     net = small()
     assert not torch.allclose(net(steps(), "text"), net(steps(), "audio"))
 
@@ -104,21 +104,21 @@ def test_modalities_differ_by_their_norms():
 # ------------------------------------------------------------------------------------------------------ padding
 
 
-def test_what_lies_in_padding_changes_no_bit():
+def test_the_values_of_padded_steps_do_not_change_the_output_or_gradients():
     seen = []
     for filler in (0.0, 5.0, 1e6):
         net = small()
-        answer = net(steps(filler), "text")
-        answer.square().sum().backward()
-        seen.append((answer.detach(), *[p.grad for p in net.parameters() if p.grad is not None]))
+        output = net(steps(filler), "text")
+        output.square().sum().backward()
+        seen.append((output.detach(), *[p.grad for p in net.parameters() if p.grad is not None]))
     clean, *others = seen
-    assert len(clean) == 1 + 2 * 10 + 2 * (2 * 2 + 1)  # The answer, ten shared tensors a layer, five norms' pairs.
+    assert len(clean) == 1 + 2 * 10 + 2 * (2 * 2 + 1)  # Output, ten shared tensors per layer, pairs of five norms.
     for other in others:
         assert all(torch.equal(one, two) for one, two in zip(clean, other, strict=True))
 
 
 @torch.no_grad()
-def test_a_sequence_alone_is_what_it_is_among_longer_ones():
+def test_a_sequence_has_the_same_output_alone_as_in_a_batch_with_longer_ones():
     net, (values, valid) = small(), steps()
     together = net(Steps(values, valid), "audio")
     for row, length in enumerate([4, 2, 1]):
@@ -135,7 +135,7 @@ def test_attention_by_hand():
         attention.key_value.weight[2:] = torch.eye(2)  # Values are the steps; keys and queries are all 0.
         attention.out.weight.copy_(torch.eye(2))
     x = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [torch.pi, 99.0]]], dtype=torch.float64)
-    # Every real step weighs the same: (1 + 3) / 2 and (0 + 2) / 2.
+    # Every valid step has the same weight: (1 + 3) / 2 and (0 + 2) / 2.
     mixed = attention(x[:, :1], x, torch.tensor([[[True, True, False]]]))
     close(mixed, torch.tensor([[[2.0, 1.0]]], dtype=torch.float64))
     # Scores of q . k / sqrt(2) = (0, ln 3): weights 1/4 and 3/4, so 10/4 and 6/4.
@@ -149,18 +149,19 @@ def test_attention_by_hand():
 # ------------------------------------------------------------------------------------------------- its gradients
 
 
-def test_a_modality_leaves_the_norms_of_others_without_gradient():
+def test_a_modality_gives_no_gradient_to_the_norms_of_others():
     net = small()
     net(steps(), "text").square().sum().backward()
     for name, parameter in net.named_parameters():
         other = name.rpartition(".")[2] in ("audio", "vision")
         assert (parameter.grad is None) is other, name
-    # The bias of the keys moves all scores of a query alike, and softmax does not see it.
-    still = [name for name, p in net.named_parameters() if p.grad is not None and not p.grad.abs().max() > 1e-12]
-    assert still == []
+    # Half of the bias of keys and values has gradient 0 (a bias of keys shifts all scores of a query by the same
+    # amount), but the tensor as a whole has not.
+    zero = [name for name, p in net.named_parameters() if p.grad is not None and not p.grad.abs().max() > 1e-12]
+    assert zero == []
 
 
-def test_dropout_is_drawn_in_training_alone():
+def test_dropout_acts_in_training_only():
     net = small(dropout=0.5)
     assert not torch.equal(net(steps(), "text"), net(steps(), "text"))
     net.eval()
@@ -168,24 +169,24 @@ def test_dropout_is_drawn_in_training_alone():
     close(net(steps(), "text"), small()(steps(), "text"))
 
 
-def test_four_things_are_dropped_in_a_layer():
-    # As in torch's own: attention weights, what attention adds, the inner layer, and what that adds.
+def test_dropout_acts_at_four_points_of_a_layer():
+    # As in torch's layer: attention weights, output of the attention, inner layer, output of the inner layer.
     net, sizes = small(layers=1, dropout=0.5), []
     for module in net.modules():
         if isinstance(module, nn.Dropout):
-            module.register_forward_hook(lambda module, given, found: sizes.append(tuple(found.shape)))
+            module.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape)))
     net(steps(), "text")
     assert sizes == [(3, HEADS, 1, 4), (3, 1, WIDTH), (3, 1, 4 * WIDTH), (3, 1, WIDTH)]
 
 
-def test_several_gradients_go_back_at_once_without_a_warning():
-    # What `GMD.batched` does: autograd's vmap, which the fused attention of torch does not know.
+def test_several_gradients_can_be_computed_in_one_backward_pass():
+    # As `GMD.batched` does, by vmap, which the fused attention kernel of torch does not support.
     net = small()
-    answer = net(steps(), "vision")
+    output = net(steps(), "vision")
     parameters = [p for name, p in net.named_parameters() if not name.endswith(("text", "audio"))]
-    arriving = torch.randn(3, *answer.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    together = torch.autograd.grad(answer, parameters, arriving, retain_graph=True, is_grads_batched=True)
-    for place, one in enumerate(arriving):
-        alone: tuple[Tensor, ...] = torch.autograd.grad(answer, parameters, one, retain_graph=True)
-        for some, gradient in zip(together, alone, strict=True):
-            close(some[place], gradient)
+    vectors = torch.randn(3, *output.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    batched = torch.autograd.grad(output, parameters, vectors, retain_graph=True, is_grads_batched=True)
+    for index, vector in enumerate(vectors):
+        single: tuple[Tensor, ...] = torch.autograd.grad(output, parameters, vector, retain_graph=True)
+        for gradients, gradient in zip(batched, single, strict=True):
+            close(gradients[index], gradient)

@@ -1,4 +1,4 @@
-"""The U-Net against the numbers of our reference: N1, any size, one affine a modality."""
+"""The U-Net: number of parameters (N1 of the reference), any input size, one affine pair per modality."""
 
 from functools import partial
 
@@ -26,13 +26,13 @@ def count(module: nn.Module) -> int:
 
 
 def brats_network(modalities: tuple[str, ...] = BRATS, width: float = 0.5) -> nn.Module:
-    """The paper's network, without memory for its values."""
+    """The paper's network on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return sharing_network(Segmentation(modalities, REGIONS), width=width)
 
 
 def small(dimensions: int, modalities: tuple[str, ...] = ("t1", "t2")) -> UNet:
-    """Width 0.25, in double precision, with affines that are unlike each other."""
+    """Width 0.25, in double precision, with a different affine pair for every modality."""
     torch.manual_seed(0)
     net = UNet(modalities, dimensions, width=0.25).double()
     for module in net.modules():
@@ -45,7 +45,7 @@ def small(dimensions: int, modalities: tuple[str, ...] = ("t1", "t2")) -> UNet:
 # --------------------------------------------------------------------------------------------------- N1: sizes
 
 
-def test_the_papers_network_has_its_size():
+def test_the_papers_network_has_3_245_235_parameters():
     network = brats_network()
     # Nine blocks of two convolutions (weight, bias) and two norms (weight, bias for each of 4), and the head:
     # 9 * 2 * (2 + 2 * 4) + 2 = 182 tensors.
@@ -56,11 +56,13 @@ def test_the_papers_network_has_its_size():
 @pytest.mark.parametrize(
     ("modalities", "width", "expected"), [(BRATS, 1.0, 12_960_099), (("t1",), 0.5, 3_238_611)], ids=["wide", "one"]
 )
-def test_other_sizes_of_the_reference(modalities: tuple[str, ...], width: float, expected: int):
+def test_other_networks_have_as_many_parameters_as_the_reference(
+    modalities: tuple[str, ...], width: float, expected: int
+):
     assert count(brats_network(modalities, width)) == expected
 
 
-def test_a_modality_owns_2208_parameters_and_no_more():
+def test_a_modality_has_exactly_2208_private_parameters():
     norms = [module for module in brats_network().modules() if isinstance(module, ModalityNorm)]
     # Two norms a block. Channels: 2 * (16 + 32 + 64 + 128 + 128) down, (128 + 64) + (64 + 32) + (32 + 16) + (16 + 16)
     # up: 736 + 368 = 1104, each with a weight and a bias.
@@ -69,7 +71,7 @@ def test_a_modality_owns_2208_parameters_and_no_more():
     assert count(brats_network()) - count(brats_network(BRATS[:3])) == 2208
 
 
-def test_every_block_has_the_size_of_the_reference():
+def test_every_block_has_as_many_parameters_as_the_reference():
     backbone = brats_network().backbone
     assert isinstance(backbone, UNet)
     # By hand for the first: (27 * 1 + 1) * 16 + (27 * 16 + 1) * 16 + 2 norms * 4 modalities * 2 * 16 = 7632.
@@ -92,14 +94,14 @@ def test_the_channels_of_every_block_are_those_of_the_reference():
 
 
 @pytest.mark.parametrize("width", [0, -0.5, 0.3, 0.125, float("nan"), float("inf")])
-def test_a_width_that_eight_groups_do_not_divide_is_refused(width: float):
+def test_a_width_whose_channels_are_not_a_multiple_of_eight_is_refused(width: float):
     with pytest.raises(InputError, match=r"positive multiple of 0\.25"):
         UNet(["t1"], 2, width)
 
 
 @pytest.mark.parametrize("dimensions", [1, 4])
-def test_only_two_and_three_dimensions_are_known(dimensions: int):
-    with pytest.raises(InputError, match=f"2 or 3 dimensions, not {dimensions}"):
+def test_only_two_and_three_dimensions_are_accepted(dimensions: int):
+    with pytest.raises(InputError, match=f"2 or 3 spatial dimensions, not {dimensions}"):
         UNet(["t1"], dimensions, 0.25)
 
 
@@ -117,7 +119,7 @@ def test_features_have_the_size_of_the_input(size: tuple[int, ...]):
 @pytest.mark.parametrize(
     ("size", "padding"),
     [
-        # Up to 32, 16 and 16: the last axis first, its start before its end.
+        # To 32, 16 and 16 voxels, as (start, end) of the last axis first.
         pytest.param((17, 9, 5), (0, 11, 0, 7, 0, 15), id="3-D"),
         pytest.param((17, 9), (0, 7, 0, 15), id="2-D"),
     ],
@@ -140,7 +142,7 @@ def test_every_size_of_slice_is_accepted(height: int, breadth: int):
 # ------------------------------------------------------------------------------------------- the forward pass
 
 
-def test_the_forward_pass_is_that_of_the_reference_written_out():
+def test_the_forward_pass_equals_the_reference_written_out():
     net, given = small(2), torch.randn(2, 1, 32, 32, dtype=torch.float64)
     value = dict(net.named_parameters())
 
@@ -196,15 +198,15 @@ def test_each_modality_has_its_own_affine_and_reaches_no_other(dimensions: int):
     assert not torch.equal(net(x, "t2"), before["t2"])
 
 
-def test_modalities_start_alike():
-    # Weights one and biases zero: before training a modality is not known by its norm.
+def test_before_training_the_output_does_not_depend_on_the_modality():
+    # All affine pairs start with weight 1 and bias 0.
     torch.manual_seed(0)
     net, x = UNet(["t1", "t2"], 2, 0.25), torch.randn(1, 1, 16, 16)
     assert torch.equal(net(x, "t1"), net(x, "t2"))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_the_samples_of_a_batch_do_not_meet(dimensions: int):
+def test_samples_of_a_batch_are_independent(dimensions: int):
     net, x = small(dimensions), torch.randn(3, 1, *[16] * dimensions, dtype=torch.float64)
     # Samples of very different scale, which statistics over the batch would mix.
     x = x * torch.tensor([1.0, 100.0, 0.01], dtype=torch.float64).view(-1, *[1] * (dimensions + 1))
@@ -217,19 +219,19 @@ def test_training_and_evaluation_compute_the_same():
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (32, 16, 16)])
-def test_gradients_in_bfloat16_are_those_of_float32_also_where_two_layers_are_left(size: tuple[int, ...]):
+def test_bfloat16_gradients_are_near_float32_ones_also_for_volumes_two_voxels_deep(size: tuple[int, ...]):
     torch.manual_seed(0)
     net = UNet(("t1",), 3, width=0.5)
     x = torch.randn(1, 1, *size)
-    found = []
+    gradients = []
     for half in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             features = net(x, "t1")
         features.float().square().mean().backward()
-        found.append({name: parameter.grad.clone() for name, parameter in net.named_parameters()})
+        gradients.append({name: parameter.grad.clone() for name, parameter in net.named_parameters()})
         net.zero_grad()
-    exact, rounded = found
-    # The deepest levels of the two sizes are two voxels deep: of level 3, 16 / 8, and of level 4, 32 / 16.
+    exact, rounded = gradients
+    # Levels two voxels deep: level 3 of the first size, 16 / 8, and level 4 of the second, 32 / 16.
     for level in (3, 4):
         for name in (f"encoder.{level}.first.weight", f"encoder.{level}.second.weight"):
             assert (rounded[name] - exact[name]).norm() < 0.2 * exact[name].norm(), name

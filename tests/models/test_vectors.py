@@ -1,4 +1,4 @@
-"""Backbones for vectors by hand, and their sizes."""
+"""Backbones for vectors: numbers worked out by hand, and number of parameters."""
 
 from functools import partial
 
@@ -12,12 +12,12 @@ from anysubset.models.vectors import ResidualMLP, UnitProjection
 close = partial(assert_close, rtol=0, atol=2e-4)
 
 
-def test_the_backbone_has_the_size_of_the_reference():
+def test_the_backbone_has_as_many_parameters_as_the_reference():
     net = ResidualMLP(["text", "audio", "vision"])
     norms = [module for module in net.modules() if isinstance(module, ModalityLayerNorm)]
-    owned = sum(parameter.numel() for norm in norms for parameter in norm.parameters())
-    assert owned == 3 * 3 * 256
-    assert sum(parameter.numel() for parameter in net.parameters()) - owned == 33_024
+    private = sum(parameter.numel() for norm in norms for parameter in norm.parameters())
+    assert private == 3 * 3 * 256
+    assert sum(parameter.numel() for parameter in net.parameters()) - private == 33_024
 
 
 def test_one_layer_by_hand():
@@ -32,7 +32,7 @@ def test_one_layer_by_hand():
     close(net(z, "b"), torch.tensor([[5.0, -5.0]]))
 
 
-def test_a_modality_leaves_the_norms_of_others_without_gradient():
+def test_a_modality_gives_no_gradient_to_the_norms_of_others():
     torch.manual_seed(0)
     net = ResidualMLP(["a", "b"], width=4)
     net(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), "a").square().sum().backward()

@@ -447,7 +447,7 @@ def test_sequences_that_an_encoder_cannot_take_are_refused_before_training(rewri
     values = np.ones((14, 51, 3), np.float32)
     dataset = table_dataset(rewritten(text=values, text_lengths=np.full(14, 51)), "mosi")
     line = fault(create_method(method, dataset.task, options)[0].check_inputs, dataset.loaded_inputs)
-    assert "Sequences of text have 51 steps, and their encoder takes up to 50: raise method.steps" in line
+    assert "Sequences of text have 51 steps, but their encoder takes up to 50: raise method.steps" in line
     create_method(method, dataset.task, {**options, "steps": 51})[0].check_inputs(dataset.loaded_inputs)
 
 

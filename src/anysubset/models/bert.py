@@ -1,8 +1,8 @@
-"""BERT as the encoder of token ids, read from a folder on this machine: nothing is ever downloaded.
+"""BERT as the encoder of token ids, read from a local folder; nothing is downloaded.
 
-Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", by Hugging Face's `transformers`, which the
-extra `bert` installs. It is trained along, and belongs to its modality: of all that a step learns it gets one gradient,
-that of the weighted loss.
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", in the implementation of Hugging Face's
+`transformers`, which the extra `bert` installs. BERT is fine-tuned. Its parameters are private to its modality, so no
+gradient per case is computed for them: they get the gradient of the weighted loss.
 """
 
 import json
@@ -20,14 +20,14 @@ from anysubset.models.encoders import SequenceEncoder, Steps
 
 
 class TokenEncoder(nn.Module):
-    """The last states of BERT, linear, a learned token in front, sinusoidal positions, layer norm.
+    """Last hidden states of BERT, then linear, a learned token in front, sinusoidal positions, layer norm.
 
     Args:
-        folder: where a BERT is, as `save_pretrained` writes it.
-        width: features a step in the network; even, and at least 4.
+        folder: a BERT saved by `save_pretrained`.
+        width: features per step; even, and at least 4.
 
     Raises:
-        InputError: if there is no BERT, or nothing that could read it.
+        InputError: if the folder holds no readable BERT, or `transformers` is not installed.
     """
 
     def __init__(self, folder: str, width: int) -> None:
@@ -35,37 +35,39 @@ class TokenEncoder(nn.Module):
         self.folder = folder
         self.sizes = sizes_of(folder)
         self.bert = read_bert(folder)
-        # A convolution that sees one step is linear.
+        # A convolution with kernel size 1 is a linear layer on each step.
         self.steps = SequenceEncoder(self.sizes.width, width, kernel=1)
 
     def check_input(self, observed: Observed, modality: str) -> None:
-        """Raise InputError for token ids outside the vocabulary, or more tokens than there are positions."""
+        """Raise InputError for token ids outside the vocabulary, or more tokens than BERT has positions."""
         tokens, valid = observed.values, observed.valid
         greatest, longest = int(tokens.max()), tokens.shape[1] if valid is None else int(valid.sum(dim=1).max())
         if not 0 <= int(tokens.min()) <= greatest < self.sizes.vocabulary:
             last = self.sizes.vocabulary - 1
-            raise InputError(f"{modality} has token {greatest}, and the BERT in {self.folder} knows 0 to {last}.")
+            raise InputError(
+                f"{modality} has token id {greatest}; the vocabulary of the BERT in {self.folder} is 0 to {last}."
+            )
         if longest > self.sizes.positions:
             raise InputError(
-                f"{modality} has {longest} tokens, and the BERT in {self.folder} takes up to {self.sizes.positions}."
+                f"{modality} has {longest} tokens; the BERT in {self.folder} takes up to {self.sizes.positions}."
             )
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Steps:
-        """(n, time) token ids, all of one segment -> the token and `time` steps."""
+        """(n, time) token ids, all of segment 0 -> (n, 1 + time, width): the learned token, then the tokens."""
         if x.ndim != 2 or x.is_floating_point():
-            raise InputError(f"BERT takes whole numbers of shape (n, time), not {x.dtype} of shape {tuple(x.shape)}.")
+            raise InputError(f"BERT takes integers of shape (n, time), not {x.dtype} of shape {tuple(x.shape)}.")
         valid = x == x if valid is None else valid
         if valid.shape != x.shape:
             raise InputError(f"Tokens of shape {tuple(x.shape)} came with valid steps of shape {tuple(valid.shape)}.")
-        # Places count real tokens from 0, so that padding changes no position, wherever it stands.
-        places = (valid.cumsum(dim=1) - 1).clamp(min=0)
-        found = self.bert(input_ids=x.where(valid, 0), attention_mask=valid.long(), position_ids=places)
-        steps: Steps = self.steps(found.last_hidden_state, valid)
+        # Positions count valid tokens from 0, so that padding, at either end, does not shift them.
+        positions = (valid.cumsum(dim=1) - 1).clamp(min=0)
+        output = self.bert(input_ids=x.where(valid, 0), attention_mask=valid.long(), position_ids=positions)
+        steps: Steps = self.steps(output.last_hidden_state, valid)
         return steps
 
 
 class Sizes(NamedTuple):
-    """A BERT takes ids below `vocabulary`, up to `positions` of them in a row, and gives `width` features for each."""
+    """Sizes of a BERT: number of token ids, longest sequence in tokens, features per token."""
 
     vocabulary: int
     positions: int
@@ -73,15 +75,15 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(folder: str) -> Sizes:
-    """As the folder's `config.json` says; needs no package.
+    """Read the sizes of a BERT from the `config.json` of its folder; does not need `transformers`.
 
     Raises:
-        InputError: if there is no such folder, or no BERT in it.
+        InputError: if the folder does not exist, or holds no BERT.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        fault = "has no config.json" if path.parent.is_dir() else "is not there"
-        raise InputError(f"method.bert is a folder that a BERT was saved to; {folder} {fault}.")
+        fault = "has no config.json" if path.parent.is_dir() else "does not exist"
+        raise InputError(f"method.bert must be a folder written by save_pretrained of a BERT; {folder} {fault}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("model_type")
@@ -89,15 +91,15 @@ def sizes_of(folder: str) -> Sizes:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path} does not describe a BERT ({one_line(error)}).") from None
     if kind != "bert":
-        raise InputError(f"{folder} holds a model of type {kind!r}; method.bert takes those of type 'bert'.")
+        raise InputError(f"{folder} holds a model of type {kind!r}; method.bert takes models of type 'bert'.")
     return sizes
 
 
 def read_bert(folder: str) -> nn.Module:
-    """The BERT in a folder, in float32 and without the layer for whole sentences, which nobody looks at.
+    """Load a BERT in float32, without its pooling layer, which is not used.
 
     Raises:
-        InputError: if there is none, some of its weights are not there, or `transformers` is not installed.
+        InputError: if the folder holds no BERT, weights are missing, or `transformers` is not installed.
     """
     sizes_of(folder)
     try:
@@ -109,21 +111,24 @@ def read_bert(folder: str) -> nn.Module:
         ) from None
     try:
         with quiet():
-            model, found = BertModel.from_pretrained(
+            model, report = BertModel.from_pretrained(
                 folder, local_files_only=True, add_pooling_layer=False, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"The BERT in {folder} cannot be read: {one_line(error)}") from None
-    if found["missing_keys"]:
-        some = ", ".join(sorted(found["missing_keys"])[:3])
-        raise InputError(f"The BERT in {folder} lacks {len(found['missing_keys'])} weights: {some}.")
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"The BERT in {folder} lacks {len(missing)} weights, such as {', '.join(missing[:3])}: save it again with "
+            "save_pretrained."
+        )
     bert: nn.Module = model.float().train()
     return bert
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bar of `transformers`, and its report on weights that are there for other uses."""
+    """Silence the progress bar of `transformers` and its report on unused weights, such as those of the pooling."""
     from transformers.utils import logging
 
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -1,7 +1,7 @@
-"""Private encoders, one a modality: from a sequence, a vector or an image to what the shared backbone takes.
+"""Private encoders, one per modality: from a sequence, a vector or an image to the input of the shared backbone.
 
-Sequences come padded, with `valid` (n, time), which says which steps are real. A padded step is set to 0 before
-anything is computed, so that what lies there cannot reach an answer or a gradient, even if it is NaN.
+Sequences are padded, and `valid` (n, time) is true at the steps that are not padding. A padded step is set to 0 before
+anything is computed, so that its value reaches neither an output nor a gradient, even if it is NaN.
 """
 
 import itertools
@@ -14,14 +14,14 @@ from torch.nn import functional
 from anysubset.batches import Observed
 from anysubset.errors import InputError
 
-FIELDS = 4  # Of an image, along each of its axes.
+FIELDS = 4  # Pooled fields of an image along each axis.
 
 
 class Steps(NamedTuple):
-    """A sequence inside the network.
+    """Sequences inside the network.
 
     values: (n, time, width), finite everywhere.
-    valid: (n, time) bool: which of them are real.
+    valid: (n, time) bool, true at the steps that are not padding.
     """
 
     values: Tensor
@@ -32,10 +32,10 @@ class SequenceEncoder(nn.Module):
     """Convolution over time, a learned token in front, sinusoidal positions, layer norm.
 
     Args:
-        size: features a step.
-        width: features a step in the network; even, and at least 4.
-        stride: of the convolution; 2 or 3 for long sequences that were not aligned.
-        kernel: how many steps the convolution sees; an odd number.
+        size: input features per step.
+        width: output features per step; even, and at least 4.
+        stride: of the convolution; 2 or 3 shorten long sequences, such as audio frames not aligned to words.
+        kernel: size of the convolution in steps; odd.
     """
 
     def __init__(self, size: int, width: int, stride: int = 1, kernel: int = 3) -> None:
@@ -47,24 +47,24 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Steps:
-        """(n, time, size) -> the token and ceil(time / stride) steps."""
+        """(n, time, size) -> (n, 1 + ceil(time / stride), width): the learned token, then the steps."""
         x, valid = zero_padded(x, valid, self.size)
         x = self.convolution(x.transpose(1, 2)).transpose(1, 2)
         valid = strided(valid, self.stride)
         x = torch.cat([self.token.to(x).expand(len(x), 1, -1), x], dim=1)
-        # Places count real steps from 1, so that padding changes no position; the token's is 0.
-        places = functional.pad(valid.cumsum(dim=1), (1, 0))
+        # Positions count valid steps from 1, so that padding does not shift them; the token has position 0.
+        positions = functional.pad(valid.cumsum(dim=1), (1, 0))
         table = sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2])
-        return Steps(self.norm(x + table.to(x)[places]), functional.pad(valid, (1, 0), value=True))
+        return Steps(self.norm(x + table.to(x)[positions]), functional.pad(valid, (1, 0), value=True))
 
 
 class FlatGRU(nn.Module):
-    """All states of a GRU side by side, then linear: the encoder of GMC (Poklukar et al. 2022).
+    """Concatenated states of a GRU, then linear: the encoder of GMC (Poklukar et al. 2022).
 
     Args:
-        size: features a step.
-        width: of the result.
-        steps: how many states there are; a shorter sequence is padded in front, a longer one is refused.
+        size: input features per step.
+        width: output features.
+        steps: number of concatenated states; a shorter sequence is padded in front, a longer one is refused.
         hidden: size of a state.
     """
 
@@ -76,14 +76,14 @@ class FlatGRU(nn.Module):
         self.linear = nn.Linear(steps * hidden, width)
 
     def check_input(self, observed: Observed, modality: str) -> None:
-        """Raise InputError if the sequences of a modality are too long."""
+        """Raise InputError if the sequences of a modality are longer than `steps`."""
         self.check_length(observed.values.shape[1], modality)
 
     def check_length(self, length: int, modality: str = "the input") -> None:
-        """Raise InputError if sequences of this length are too long."""
+        """Raise InputError if a length exceeds `steps`."""
         if length > self.steps:
             raise InputError(
-                f"Sequences of {modality} have {length} steps, and their encoder takes up to {self.steps}: "
+                f"Sequences of {modality} have {length} steps, but their encoder takes up to {self.steps}: "
                 "raise method.steps, or use preset 'ds-transformer', which takes any length."
             )
 
@@ -97,7 +97,7 @@ class FlatGRU(nn.Module):
 
 
 class MeanEncoder(nn.Sequential):
-    """Layers that follow one another, on a vector, or on the mean over the real steps of a sequence.
+    """Layers in sequence, applied to a vector, or to the mean over the valid steps of a sequence.
 
     Args:
         size: entries of the vector or features of a step.
@@ -125,9 +125,9 @@ class VectorEncoder(MeanEncoder):
 
 
 class ImageEncoder(nn.Module):
-    """Twice: convolution, group norm, ReLU, halved; then the means of 4 x 4 fields side by side, and linear.
+    """Two blocks of convolution, group norm, ReLU and max pooling by 2, then average pooling to 4 x 4, and linear.
 
-    For images and spectrograms of any size.
+    Takes images and spectrograms of any size.
     """
 
     def __init__(self, channels: int, width: int = 128) -> None:
@@ -141,7 +141,7 @@ class ImageEncoder(nn.Module):
         self.linear = nn.Linear(sizes[-1] * FIELDS**2, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width of the image) -> (n, width)."""
+        """(n, channels, image height, image width) -> (n, width)."""
         expect(x, "n", self.channels, "height", "width")
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.max_pool2d(functional.relu(norm(convolution(x))), 2, ceil_mode=True)
@@ -149,60 +149,66 @@ class ImageEncoder(nn.Module):
         return features
 
 
-# ------------------------------------------------------------------------------------------- padding and places
+# ---------------------------------------------------------------------------------------- padding and positions
 
 
 def zero_padded(x: Tensor, valid: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-    """(n, time, size) with 0 at every padded step, and which steps are real: all, where nothing is said."""
+    """Set padded steps to 0, and return the sequences (n, time, size) and `valid` (n, time).
+
+    If `valid` is None, all steps are valid.
+    """
     expect(x, "n", "time", size)
     if valid is None:
         return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     if valid.shape != x.shape[:2]:
         raise InputError(f"Sequences of shape {tuple(x.shape)} came with valid steps of shape {tuple(valid.shape)}.")
-    # A choice, not a product: NaN times 0 is NaN.
+    # `where`, not a product: NaN times 0 is NaN.
     return x.where(valid[..., None], 0), valid
 
 
 def front_padded(x: Tensor, valid: Tensor) -> Tensor:
-    """(n, time, size) with the real steps moved to the end, in their order."""
+    """Move the valid steps of (n, time, size) to the end, in their order."""
     order = valid.to(torch.int8).argsort(dim=1, stable=True)
     return x.gather(1, order[..., None].expand_as(x))
 
 
 def end_padded(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, time, size) and (n, time) with the real steps moved to the start, in their order."""
+    """Move the valid steps to the start, in their order; returns (n, time, size) and `valid` (n, time)."""
     order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
     return x.gather(1, order[..., None].expand_as(x)), valid.gather(1, order)
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """(n, time, size) with 0 at every padded step -> (n, size): the mean over the real ones."""
+    """Mean over the valid steps: (n, time, size), 0 at padded steps -> (n, size)."""
     counts = valid.sum(dim=1, keepdim=True)
     if not counts.all():
-        raise InputError("A sequence has no real step; leave its modality out of the sample.")
+        raise InputError("A sequence has only padded steps; leave its modality out of the sample.")
     return x.sum(dim=1) / counts
 
 
 def strided(valid: Tensor, stride: int) -> Tensor:
-    """(n, time) -> (n, ceil(time / stride)): whether any of the `stride` steps that an output stands for is real."""
-    # Not the convolution's whole view: that would make the step after the last one real as well, but only where a
-    # longer sequence of the same batch has left room for it.
+    """`valid` after a convolution with a stride: (n, time) -> (n, ceil(time / stride)).
+
+    Output step i is valid if one of the input steps i * stride to (i + 1) * stride - 1 is.
+    """
+    # Not the kernel's whole receptive field: that would add a valid step after the last one, but only in sequences
+    # that are padded because a longer one is in the batch.
     after = -(-valid.shape[1] // stride)
     whole = functional.pad(valid, (0, after * stride - valid.shape[1]))
     return whole.view(-1, after, stride).any(dim=2)
 
 
-def sinusoids(places: Tensor, width: int) -> Tensor:
-    """(...) whole numbers p -> (..., width): [sin(p w_i), cos(p w_i)], w_i = 10000^(-i / (width/2 - 1))."""
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Encode integer positions p (...) as (..., width): [sin(p w_i), cos(p w_i)], w_i = 10000^(-i / (width/2 - 1))."""
     half = width // 2
-    rates = 10000.0 ** (-torch.arange(half, device=places.device) / (half - 1))
-    angles = places[..., None] * rates
+    rates = 10000.0 ** (-torch.arange(half, device=positions.device) / (half - 1))
+    angles = positions[..., None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def expect(x: Tensor, *shape: str | int) -> None:
-    """Refuses what does not have this shape; a word stands for any size."""
-    found = tuple(x.shape)
-    if len(found) != len(shape) or any(isinstance(a, int) and a != b for a, b in zip(shape, found, strict=True)):
-        wanted = ", ".join(map(str, shape))
-        raise InputError(f"This encoder takes inputs of shape ({wanted}), not {found}.")
+    """Raise InputError unless x has this shape; a string, such as "time", matches any size."""
+    actual = tuple(x.shape)
+    if len(actual) != len(shape) or any(isinstance(a, int) and a != b for a, b in zip(shape, actual, strict=True)):
+        expected = ", ".join(map(str, shape))
+        raise InputError(f"This encoder takes inputs of shape ({expected}), not {actual}.")

@@ -1,4 +1,4 @@
-"""Mean fusion over what is present (eq. 2)."""
+"""Mean fusion over the modalities that are present (eq. 2)."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,13 @@ from anysubset.errors import InputError
 
 
 def mean(features: Mapping[str, Tensor]) -> Tensor:
-    """The mean over the modalities of features of one shape.
+    """Mean over the modalities of features of one shape.
 
-    Summed in the order of the names, so that the order of the keys cannot change a bit.
+    The sum runs in alphabetical order of the names, so that the result does not depend on the order of the keys, not
+    even in rounding.
     """
     if not features:
-        raise InputError("There is nothing to fuse: no modality is present.")
+        raise InputError("No modality is present, so there are no features to fuse.")
     names = sorted(features)
     total = features[names[0]]
     for name in names[1:]:
@@ -24,19 +25,19 @@ def mean(features: Mapping[str, Tensor]) -> Tensor:
 
 
 def mean_of_present(features: Mapping[str, Observed]) -> Tensor:
-    """(batch, ...): for each sample the mean over the modalities that it has, whichever they are."""
+    """Mean, for each sample of a batch, over the modalities that this sample has: (batch, ...)."""
     if not features:
-        raise InputError("There is nothing to fuse: no modality is present.")
+        raise InputError("No modality is present, so there are no features to fuse.")
     batch = 1 + max(int(observed.indices.max()) for observed in features.values())
     if all(len(observed.indices) == batch for observed in features.values()):
         return mean({name: observed.values for name, observed in features.items()})
-    some = next(iter(features.values())).values
-    total = some.new_zeros(batch, *some.shape[1:])
+    first = next(iter(features.values())).values
+    total = first.new_zeros(batch, *first.shape[1:])
     counts = torch.zeros(batch)
     for name in sorted(features):
-        rows = features[name].indices
-        total = total.index_add(0, rows.to(some.device), features[name].values)
-        counts[rows] += 1
+        indices = features[name].indices
+        total = total.index_add(0, indices.to(first.device), features[name].values)
+        counts[indices] += 1
     if not counts.all():
         raise InputError("A sample of the batch has none of the modalities.")
-    return total / counts.to(some).view(-1, *[1] * (some.ndim - 1))
+    return total / counts.to(first).view(-1, *[1] * (first.ndim - 1))

@@ -1,9 +1,9 @@
-"""The network and the loss of GMC, geometric multimodal contrastive learning.
+"""Network and contrastive loss of GMC, geometric multimodal contrastive learning.
 
 Poklukar et al., "Geometric Multimodal Contrastive Representation Learning", ICML 2022.
 
-Every modality has a code of unit length, and so have all modalities together, through a MulT of their own. The contrast
-draws the code of each modality to the joint code of the same sample.
+A sample has a code of unit length for each modality, and a joint code, which a MulT computes from all modalities. The
+contrastive loss aligns the code of each modality with the joint code of the same sample.
 """
 
 from collections.abc import Mapping
@@ -34,12 +34,12 @@ class Code(NamedTuple):
 
 
 class GMCNetwork(Network):
-    """Codes of one modality and of all together, and a head on codes; 1,401,001 parameters for 300, 5, 20 features.
+    """Codes of single modalities, a joint code, and a head; 1,401,001 parameters for 300, 5 and 20 features.
 
     Args:
-        sizes: features a step, by modality; two modalities or more.
-        outputs: of the head.
-        steps: the longest sequence; a shorter one is padded in front.
+        sizes: features per step, by modality; two modalities or more.
+        outputs: number of outputs of the head.
+        steps: length of the longest sequence; a shorter one is padded in front.
     """
 
     def __init__(self, sizes: Mapping[str, int], outputs: int, steps: int = 50) -> None:
@@ -51,14 +51,14 @@ class GMCNetwork(Network):
         self.head = ResidualHead(WIDTH, outputs)
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Code:
-        """The code of one modality, from (n, time, size)."""
+        """Code of one modality from (n, time, size)."""
         code = self.unit_code(self.encoders[modality](x, valid))
         return Code(code, as_steps(x, valid, self.joint.sizes[modality]))
 
     def decode(self, features: Mapping[str, Code]) -> Tensor:
-        """(n, outputs): of the joint code if every modality is present, else of the mean of the present codes.
+        """Outputs (n, outputs) from the joint code if every modality is present, else from the mean of the codes.
 
-        As published, the mean is not brought to unit length again.
+        As published, the mean is not normalised to unit length.
         """
         if len(features) == len(self.modalities):
             code = self.joint_code(features)
@@ -68,26 +68,26 @@ class GMCNetwork(Network):
         return output
 
     def joint_code(self, features: Mapping[str, Code]) -> Tensor:
-        """(n, 60), of unit length, from all modalities together."""
+        """Joint code of all modalities: (n, 60), of unit length."""
         return self.unit_code(self.joint_head(self.joint({name: feature.steps for name, feature in features.items()})))
 
     def unit_code(self, x: Tensor) -> Tensor:
-        """(n, 60) -> (n, 60): the projection that all codes share, then divided by its length."""
+        """Project with the layer that all codes share, and normalise to unit length: (n, 60) -> (n, 60)."""
         return functional.normalize(self.projection(x), dim=1)
 
 
 def contrast(joint: Tensor, single: Tensor, temperature: float = 0.3) -> Tensor:
-    """NT-Xent of two sets of codes of the same samples.
+    """NT-Xent loss of two sets of codes of the same n samples.
 
-    The mean, over all 2n codes z, of -log(exp(z . z+ / t) / sum exp(z . z' / t)): z+ is the other code of the sample,
-    and z' runs over the other 2n - 1 codes. A single sample has no negatives, so its contrast is 0.
+    The mean, over all 2n codes z, of -log(exp(z . z+ / t) / sum exp(z . z' / t)): z+ is the other code of the same
+    sample, and z' runs over the other 2n - 1 codes. A batch of one sample has no negatives, so its loss is 0.
 
     Args:
         joint, single: (n, width), of unit length.
         temperature: t, above 0.
     """
     codes = torch.cat([joint, single])
-    # Half precision would overflow, and cross entropy takes the logarithm of the sum without forming the sum.
+    # In float32 at least, since exp overflows in half precision. Cross entropy uses log-sum-exp, which is stable.
     codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
     itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
     similarities = (codes @ codes.T / temperature).masked_fill(itself, float("-inf"))

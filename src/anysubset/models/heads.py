@@ -1,4 +1,4 @@
-"""Heads: from the fused features of a sample, (n, width), to its answer, (n, outputs)."""
+"""Heads: from fused features (n, width) to outputs (n, outputs)."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from torch.nn import functional
 class NormHead(nn.Sequential):
     """Layer norm, then linear.
 
-    The mean of several features is shorter than one of them. The norm undoes that, so that one head serves every
-    scenario; it also keeps the head from being moved across the mean.
+    The mean of several feature vectors tends to be shorter than a single one. The norm removes this difference, so that
+    one head serves every scenario. Because of the norm, the head of a mean is not the mean of the heads.
     """
 
     def __init__(self, width: int, outputs: int) -> None:
@@ -28,8 +28,8 @@ class ResidualHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(n, width) in, (n, outputs) out."""
-        answer: Tensor = self.out(z + self.second(functional.relu(self.first(z))))
-        return answer
+        output: Tensor = self.out(z + self.second(functional.relu(self.first(z))))
+        return output
 
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"norm": NormHead, "linear": nn.Linear, "residual": ResidualHead}

@@ -1,10 +1,11 @@
-"""The networks and the losses of MMIN, the missing modality imagination network.
+"""Networks and loss of MMIN, the missing modality imagination network.
 
 Zhao, Li and Jin, "Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing Modalities",
 ACL 2021; for one vector per modality as rerun by the authors of GCNet (Lian et al. 2023).
 
-A student imagines the features that a teacher has of what is missing, with a cascade of residual auto-encoders, and
-predicts from the codes of the cascade. A missing modality is zeros in front of its encoder, as published.
+A student sees a part of the modalities. A cascade of residual auto-encoders imagines the features that a teacher, which
+saw all modalities, computed from the missing ones, and the student predicts from the codes of the cascade. As
+published, the encoder of a missing modality gets zeros as its input.
 """
 
 import itertools
@@ -23,16 +24,16 @@ WIDTH = 128
 BLOCKS = 5  # Auto-encoders of a cascade.
 TEXT = "text"  # The modality whose steps are convolved; the others go through an LSTM.
 HEIGHTS = (3, 4, 5)  # Steps that the convolutions over text see.
-ABSENT_STEPS = 50  # Of the zeros that stand for a missing sequence: fixed, so that nothing depends on the batch.
+ABSENT_STEPS = 50  # Length of the zeros in place of a missing sequence; fixed, so that it does not depend on the batch.
 TARGETS = ("absent", "all")
 
 
 class Imagined(NamedTuple):
-    """The output of a student for n samples.
+    """Output of a student for n samples.
 
-    output: (n, outputs), the prediction.
-    features: (n, modalities x width), of the student's encoders, side by side.
-    imagined: (n, modalities x width), what the teacher's features are thought to be.
+    output: (n, outputs), logits of classes or numbers.
+    features: (n, modalities x width), concatenated features of the student's encoders.
+    imagined: (n, modalities x width), estimates of the teacher's features.
     """
 
     output: Tensor
@@ -44,14 +45,14 @@ class Imagined(NamedTuple):
 
 
 class DenseEncoder(MeanEncoder):
-    """Twice linear, ReLU, dropout; then linear."""
+    """Two blocks of linear, ReLU and dropout, then linear; a sequence is first averaged over its valid steps."""
 
     def __init__(self, size: int, width: int = WIDTH) -> None:
         super().__init__(size, *dense(size, width, width, width, dropout=0.5))
 
 
 class RecurrentEncoder(nn.Module):
-    """An LSTM, and the maximum of its states over the real steps."""
+    """LSTM, then the maximum of its states over the valid steps."""
 
     def __init__(self, size: int, width: int = WIDTH) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class RecurrentEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """Convolutions over 3, 4 and 5 steps, ReLU, the maximum over time, dropout, linear, ReLU.
 
-    A window counts if all its steps are real. A sequence that is shorter than a window is padded with zeros to one.
+    The maximum runs over windows without padding. A sequence shorter than a window is padded with zeros to its length.
     """
 
     def __init__(self, size: int, width: int = WIDTH) -> None:
@@ -94,14 +95,14 @@ class TextEncoder(nn.Module):
 
 
 def real_steps_first(x: Tensor, valid: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-    """Sequences padded with zeros at their end, and which steps are real.
+    """Move all padding to the end and set it to 0; returns the sequences and `valid`.
 
     Raises:
-        InputError: if a sequence has no real step.
+        InputError: if a sequence has only padded steps.
     """
     x, valid = end_padded(*zero_padded(x, valid, size))
     if not valid.any(dim=1).all():
-        raise InputError("A sequence has no real step; leave its modality out of the sample.")
+        raise InputError("A sequence has only padded steps; leave its modality out of the sample.")
     return x, valid
 
 
@@ -117,9 +118,9 @@ class Encoders(nn.ModuleDict):
     """One encoder per modality.
 
     Args:
-        sizes: entries of a vector or features of a step, by modality.
-        version: `utterance` for vectors (a sequence by its mean); `sequence` for sequences.
-        width: of the features.
+        sizes: length of a vector or features per step, by modality.
+        version: `utterance` for vectors (a sequence is averaged over time); `sequence` for sequences.
+        width: number of features per modality.
     """
 
     def __init__(self, sizes: Mapping[str, int], version: str, width: int) -> None:
@@ -135,12 +136,12 @@ class Encoders(nn.ModuleDict):
         self.version = version
 
     def features(self, modality: str, x: Tensor, valid: Tensor | None) -> Tensor:
-        """(n, width) of the samples that have a modality."""
+        """Features (n, width) of the n samples that have a modality."""
         features: Tensor = self[modality](x, valid)
         return features
 
     def features_of_zeros(self, modality: str, samples: int) -> Tensor:
-        """(samples, width): what stands for a modality that is missing."""
+        """Features of an input of zeros, which replace those of a missing modality: (samples, width)."""
         encoder = self[modality]
         size = encoder.size
         assert isinstance(size, int)
@@ -153,13 +154,13 @@ class Encoders(nn.ModuleDict):
 
 
 class Teacher(Network):
-    """Encoders, and a prediction from the features of all modalities side by side.
+    """Encoders, then a head on the concatenated features of all modalities.
 
     493,057 parameters for vectors of 512, 1024 and 1024 entries.
 
     Args:
         sizes, version, width: as in `Encoders`.
-        outputs: of the prediction.
+        outputs: number of outputs of the head.
     """
 
     def __init__(self, sizes: Mapping[str, int], outputs: int, version: str, width: int = WIDTH) -> None:
@@ -173,20 +174,20 @@ class Teacher(Network):
         return self.encoders.features(modality, x, valid)
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """(n, outputs), from all modalities."""
+        """Outputs (n, outputs) from all modalities."""
         output: Tensor = self.head(torch.cat([features[modality] for modality in self.modalities], dim=1))
         return output
 
 
 class Student(Network):
-    """Encoders, a cascade that imagines the teacher's features, and a prediction from the codes of the cascade.
+    """Encoders, a cascade that imagines the teacher's features, and a head on the codes of the cascade.
 
     3,873,665 parameters for vectors of 512, 1024 and 1024 entries; 4,102,913 for sequences of 300, 5 and 20 features.
 
     Args:
         sizes, version, width: as in `Encoders`.
-        outputs: of the prediction.
-        share_cascade: whether the way back to the student's own features goes through the same cascade.
+        outputs: number of outputs of the head.
+        share_cascade: whether imagined features are mapped back to the student's features by the same cascade.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class Student(Network):
     ) -> None:
         super().__init__(sizes)
         if width % 2:
-            raise InputError(f"The width of MMIN is even, twice that of a code, not {width}.")
+            raise InputError(f"method.width of MMIN must be even, since a code has half as many entries, not {width}.")
         self.encoders = Encoders(sizes, version, width)
         joined = len(self.modalities) * width
         self.forth = Cascade(joined, width)
@@ -207,7 +208,7 @@ class Student(Network):
         return self.encoders.features(modality, x, valid)
 
     def decode(self, features: Mapping[str, Tensor]) -> Imagined:
-        """Predict from what is present, with features of zeros for what is missing."""
+        """Compute outputs and imagined features; a missing modality has the features of an input of zeros."""
         samples = len(next(iter(features.values())))
         joined = torch.cat(
             [
@@ -220,20 +221,20 @@ class Student(Network):
         return Imagined(self.head(codes), joined, imagined)
 
     def returned(self, imagined: Tensor) -> Tensor:
-        """(n, modalities x width): the way back, from imagined features to the student's own."""
+        """Map imagined features back to the student's features, for the cycle loss: (n, modalities x width)."""
         features: Tensor
         features, _ = (self.back or self.forth)(imagined)
         return features
 
 
 class Cascade(nn.Module):
-    """Residual auto-encoders one after the other, then two linear layers; 1,694,400 parameters for 384 features.
+    """Residual auto-encoders in sequence, then two linear layers; 1,694,400 parameters for 384 features.
 
         in_1 = x,  in_(k+1) = in_k + AE_k(in_k),  imagined = Linear(ReLU(Linear(in_5 + AE_5(in_5))))
 
     Args:
-        size: features in and out.
-        width: of the middle of an auto-encoder; its code has half as many entries.
+        size: number of features in and out.
+        width: of the layer before the code of an auto-encoder; the code has half as many entries.
     """
 
     def __init__(self, size: int, width: int = WIDTH) -> None:
@@ -244,12 +245,12 @@ class Cascade(nn.Module):
         self.out = dense(size, size, size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, size) -> imagined features (n, size), and the codes of all auto-encoders (n, 5 x width / 2)."""
+        """(n, size) -> imagined features (n, size), and the concatenated codes (n, 5 x width / 2)."""
         x, codes = self.residual(x)
         return self.out(x), codes
 
     def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """in_5 + AE_5(in_5), and the codes."""
+        """in_5 + AE_5(in_5) and the concatenated codes, as in `forward`."""
         codes = []
         for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
             code = encoder(x)
@@ -267,7 +268,7 @@ def code_encoder(*sizes: int) -> nn.Sequential:
 
 
 def kaiming(module: nn.Module) -> None:
-    """Kaiming-normal weights and biases 0 in all linear layers and convolutions."""
+    """Initialise all linear layers and convolutions: weights Kaiming-normal, biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv1d):
             nn.init.kaiming_normal_(layer.weight)
@@ -281,17 +282,17 @@ def kaiming(module: nn.Module) -> None:
 def imagination_loss(
     imagined: Tensor, target: Tensor, shown: Tensor, measured: Tensor, targets: str = "absent"
 ) -> Tensor:
-    """Squared error of imagined features, divided by the full width, the mean over samples.
+    """Squared error of imagined features, summed over the counted entries, divided by n x modalities x width.
 
     Args:
         imagined: (n, modalities, width).
-        target: (n, modalities, width): the teacher's features of the modalities that the student is not shown. Those
-            that it is shown hold the teacher's features of zeros; they matter for `targets="all"` only.
-        shown: (n, modalities) bool: what the student sees.
-        measured: (n, modalities) bool: what the sample has. What it lacks has no target and does not count.
-        targets: `absent` counts what the student is not shown; the divisor remains the full width, so that the weight
-            of this loss keeps its meaning. The published `all` also counts what it is shown, whose target is a constant
-            that has to be learned.
+        target: (n, modalities, width): the teacher's features of the modalities that the student does not see. For
+            those that it sees, the teacher's features of an input of zeros; only `targets="all"` uses these.
+        shown: (n, modalities) bool: the modalities that the student sees.
+        measured: (n, modalities) bool: the modalities that the sample has. Others have no target and are not counted.
+        targets: `absent` counts modalities that the student does not see; the divisor stays the number of all entries,
+            so that the weight of this loss means the same. `all`, as published, also counts those that it sees, whose
+            target is a constant.
     """
     if targets not in TARGETS:
         raise unknown("target", targets, TARGETS)

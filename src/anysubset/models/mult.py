@@ -1,10 +1,10 @@
-"""MulT, the multimodal transformer: every modality attends to every other one, step by step.
+"""MulT, the multimodal transformer: every modality attends to every other one.
 
 Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019.
 
-Which steps of a sequence are real is said by `valid`. Positions, the causal mask and the read-out count real steps
-only, so that neither the amount of padding nor its side changes anything. The published program does otherwise; its
-behaviour is offered by `readout="last_slot"` and `pad_by_zero=True`.
+`valid` is true at the steps of a sequence that are not padding. Positions, the causal mask and the read-out count valid
+steps only, so that neither the amount nor the side of the padding changes the output. The published program depends on
+the padding; `readout="last_slot"` and `pad_by_zero=True` reproduce it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,17 +20,17 @@ from anysubset.models.network import Network
 from anysubset.models.transformer import Attention
 
 WIDTH, HEADS, LAYERS = 30, 5, 5
-TEXT = "text"  # The modality with dropout of its own.
+TEXT = "text"  # The modality whose input has dropout.
 TEXT_DROPOUT, EMBEDDING_DROPOUT, RESIDUAL_DROPOUT, ATTENTION_DROPOUT = 0.25, 0.25, 0.1, 0.1
 READOUTS = ("last_valid", "last_slot")
 
 
 class CrossLayer(nn.Module):
-    """x + attention of norm(x) over norm(keys), then x + two linear layers with ReLU between, of another norm of x."""
+    """x + attention(norm(x), norm(keys)), then x + two linear layers with ReLU between, of another norm of x."""
 
     def __init__(self, width: int, attention_dropout: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)  # Of queries and keys alike.
+        self.attention_norm = nn.LayerNorm(width)  # Shared by queries and keys.
         self.attention = Attention(width, HEADS, attention_dropout)
         self.norm = nn.LayerNorm(width)
         self.first = nn.Linear(width, 4 * width)
@@ -49,9 +49,9 @@ class Stack(nn.Module):
     """Layers in which the steps of a target attend to those of a source, or to themselves.
 
     Args:
-        width: features a step.
-        attention_dropout: of attention weights.
-        causal: whether a step is kept from attending to later ones; see `visible_keys`.
+        width: features per step.
+        attention_dropout: dropout of attention weights.
+        causal: whether a step attends to no later step; see `visible_keys`.
         pad_by_zero: as in `MulT`.
     """
 
@@ -63,7 +63,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, target: Steps, source: Steps | None = None) -> Tensor:
-        """The new states of the target, (n, steps, width); without a source, it attends to itself."""
+        """New states of the target, (n, steps, width); without a source, the target attends to itself."""
         x = self.embedded(target)
         keys = None if source is None else self.embedded(source)
         visible = visible_keys(target.valid, (source or target).valid, self.causal)
@@ -84,7 +84,7 @@ class Stack(nn.Module):
 
 
 def positions(numbers: Tensor, width: int) -> Tensor:
-    """Sinusoidal positions of steps counted from 1; the zero vector for a padded step, whose number is 0.
+    """Sinusoidal encoding of steps counted from 1; the zero vector for a padded step, whose number is 0.
 
     numbers: (n, time) int64.
 
@@ -95,12 +95,13 @@ def positions(numbers: Tensor, width: int) -> Tensor:
 
 
 def visible_keys(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
-    """(n, Lq, Lk) bool: which keys a query may attend to.
+    """Attention mask, (n, Lq, Lk) bool: true where a query may attend to a key.
 
-    Real keys only; if causal, query i sees keys up to i + |Lq - Lk|, with real steps alone counted in i and in both
-    lengths. Every query sees at least the first real key, padded queries among them, so that no softmax is empty.
+    Queries attend to valid keys only; if causal, query i to keys up to i + |Lq - Lk|, where i and both lengths count
+    valid steps only. Every query, a padded one too, attends to at least the first valid key, so that no softmax is
+    over an empty set.
 
-    queries, keys: (n, Lq) and (n, Lk) bool, which steps are real.
+    queries, keys: (n, Lq) and (n, Lk) bool, the valid steps.
 
     >>> visible_keys(torch.ones(1, 2, dtype=bool), torch.ones(1, 4, dtype=bool)).int().tolist()
     [[[1, 1, 1, 0], [1, 1, 1, 1]]]
@@ -114,15 +115,15 @@ def visible_keys(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
 
 
 class MulT(nn.Module):
-    """The transformer without its head: all modalities in, one vector a sample out.
+    """The transformer without its head: all modalities in, one vector per sample out.
 
     Args:
-        sizes: features a step, by modality; two modalities or more.
-        causal: whether a step is kept from attending to later ones, as published.
-        readout: `last_valid` reads the last real step of each modality. The published `last_slot` reads the last step
-            of the tensor, real or not.
-        pad_by_zero: the published way to tell padding: positions count all steps, a step whose first feature is exactly
-            0 after the projection has none, and padded steps are attended to.
+        sizes: features per step, by modality; two modalities or more.
+        causal: whether a step attends to no later step, as published.
+        readout: `last_valid` reads the last valid step of each modality; `last_slot`, as published, the last step of
+            the tensor, even if it is padding.
+        pad_by_zero: treat padding as published: positions count all steps, a step whose first feature is exactly 0
+            after the projection has no position, and padded steps are attended to.
     """
 
     def __init__(
@@ -154,14 +155,14 @@ class MulT(nn.Module):
                 if source != target
             }
         )
-        # Not keyed by modality: the stream of a target comes from all modalities, so none owns these parameters.
+        # A list, not keyed by modality: a target's stream comes from all modalities, so these parameters are shared.
         self.own = nn.ModuleList(Stack(joined, ATTENTION_DROPOUT, causal, pad_by_zero) for _ in sizes)
 
     def forward(self, inputs: Mapping[str, Steps]) -> Tensor:
-        """(n, self.width), from (n, time, size) of every modality, whose number of steps may differ.
+        """(n, time, size) of every modality -> (n, self.width); the number of steps may differ between modalities.
 
         Raises:
-            InputError: if a sequence has no real step.
+            InputError: if a sequence has only padded steps.
         """
         projected = {modality: self.projected(modality, *inputs[modality]) for modality in self.sizes}
         ends = []
@@ -176,28 +177,28 @@ class MulT(nn.Module):
         return torch.cat(ends, dim=1)
 
     def projected(self, modality: str, x: Tensor, valid: Tensor) -> Steps:
-        """(n, time, WIDTH), 0 at padded steps."""
+        """Project the steps of a modality: (n, time, size) -> (n, time, WIDTH), 0 at padded steps."""
         x, valid = zero_padded(x, valid, self.sizes[modality])
         if not valid.any(dim=1).all():
-            raise InputError(f"A sequence of {modality!r} has no real step; leave the modality out of the sample.")
+            raise InputError(f"A sequence of {modality!r} has only padded steps; leave the modality out of the sample.")
         x = functional.dropout(x, TEXT_DROPOUT, self.training and modality == TEXT)
         return Steps(self.projections[modality](x), torch.ones_like(valid) if self.pad_by_zero else valid)
 
 
 def last_valid(states: Tensor, valid: Tensor) -> Tensor:
-    """(n, time, width), (n, time) -> (n, width): the state of the last real step."""
+    """State of the last valid step: (n, time, width), (n, time) -> (n, width)."""
     last = valid.shape[1] - 1 - valid.flip(1).to(torch.int8).argmax(dim=1)
     return states[torch.arange(len(states), device=states.device), last]
 
 
 class MulTNetwork(Network):
-    """MulT and its head, z + W2 ReLU(W1 z), then linear; 1,071,211 parameters for 300, 5 and 20 features a step.
+    """MulT and its head, z + W2 ReLU(W1 z), then linear; 1,071,211 parameters for 300, 5 and 20 features per step.
 
-    MulT needs every modality: a missing one is zeros, on as many steps as the first modality that is present.
+    MulT needs every modality: a missing one is replaced by zeros, on the valid steps of the first present modality.
 
     Args:
-        sizes: features a step, by modality.
-        outputs: of the head.
+        sizes: features per step, by modality.
+        outputs: number of outputs of the head.
         causal, readout, pad_by_zero: as in `MulT`.
     """
 
@@ -215,22 +216,22 @@ class MulTNetwork(Network):
         self.head = ResidualHead(self.transformer.width, outputs)
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Steps:
-        """The steps as they are: in MulT nothing is computed from one modality alone."""
+        """The input steps unchanged: MulT computes nothing from one modality alone."""
         return as_steps(x, valid, self.transformer.sizes[modality])
 
     def decode(self, features: Mapping[str, Steps]) -> Tensor:
-        """(n, outputs)."""
+        """Outputs (n, outputs); zeros replace a missing modality."""
         output: Tensor = self.head(self.transformer(zero_filled(features, self.transformer.sizes, self.modalities)))
         return output
 
 
 def as_steps(x: Tensor, valid: Tensor | None, size: int) -> Steps:
-    """(n, time, size) with 0 at padded steps; every step is real if nothing is said."""
+    """Set padded steps of (n, time, size) to 0; if `valid` is None, all steps are valid."""
     return Steps(*zero_padded(x, valid, size))
 
 
 def zero_filled(features: Mapping[str, Steps], sizes: Mapping[str, int], modalities: Iterable[str]) -> dict[str, Steps]:
-    """Steps of all modalities: a missing one is zeros on the real steps of the first that is present."""
+    """Steps of all modalities; a missing one is zeros on the valid steps of the first present modality."""
     first = next(features[modality] for modality in modalities if modality in features)
     return {
         modality: features[modality]

@@ -1,7 +1,7 @@
 """The contract of a network: features of one modality (`encode`), and an output for one scenario (`decode`).
 
-A network never sees which samples lack what: `encode` gets the samples that have a modality, and `decode` gets samples
-that all have the same modalities. A network that needs zeros for a missing modality makes them inside `decode`.
+A network never handles missingness within a batch: `encode` gets the samples that have a modality, and `decode` gets
+samples that all have the same modalities. A network that needs zeros for a missing modality makes them in `decode`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,14 +15,14 @@ from anysubset.batches import Observed, eligible
 from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
 
-# A tensor, None, or a list, tuple or named tuple of trees. Dimension 0 of every tensor is the samples.
+# A tensor, None, or a list, tuple or named tuple of trees. Dimension 0 of every tensor is the sample.
 Tree = Any
 
 
 class Encoded(NamedTuple):
-    """The features of the samples of a batch that have one modality.
+    """Features of those samples of a batch that have one modality.
 
-    values: the features of n samples. indices: (n,) int64 on the CPU, ascending: which samples of the batch these are.
+    values: the features of n samples. indices: (n,) int64 on the CPU, ascending: indices of the samples in the batch.
     """
 
     values: Tree
@@ -31,18 +31,18 @@ class Encoded(NamedTuple):
 
 @runtime_checkable
 class ChecksInput(Protocol):
-    """An encoder that cannot take every input of its modality."""
+    """An encoder that restricts its input, for example its length."""
 
     def check_input(self, observed: Observed, modality: str) -> None:
-        """Raise InputError if the encoder cannot take all values of a modality."""
+        """Raise InputError if the encoder cannot take these values of a modality."""
 
 
 class Network(nn.Module, ABC):
     """One network for any subset of its modalities.
 
-    A subclass defines `encode` and `decode`; the other methods are derived from these two. Parameters that belong to
-    one modality are kept in an `nn.ModuleDict` or `nn.ParameterDict` whose keys are modalities, so that
-    `shared_parameters` can tell them from those that all modalities share.
+    A subclass defines `encode` and `decode`; the other methods use these two. Parameters that belong to one modality
+    must be in an `nn.ModuleDict` or `nn.ParameterDict` whose keys are modalities, so that `shared_parameters` can
+    separate them from the shared ones.
     """
 
     def __init__(self, modalities: Iterable[str]) -> None:
@@ -51,17 +51,17 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tree:
-        """Features of n samples of one modality.
+        """Compute the features of one modality for n samples.
 
         Args:
             modality: one of `self.modalities`.
             x: (n, ...).
-            valid: (n, time) bool, which steps of a sequence are real; None if x is not a sequence.
+            valid: (n, time) bool, true at the steps of a sequence that are not padding; None if x is not a sequence.
         """
 
     @abstractmethod
     def decode(self, features: Mapping[str, Tree]) -> Tree:
-        """The output for n samples that all have exactly these modalities; a missing modality has no key."""
+        """Compute the output for n samples that all have exactly these modalities; a missing modality has no key."""
 
     def features(
         self,
@@ -86,7 +86,7 @@ class Network(nn.Module, ABC):
         }
 
     def output_of_case(self, features: Mapping[str, Encoded], scenario: Scenario) -> tuple[Tree, Tensor]:
-        """The output for all samples that are eligible for a scenario, and their indices in the batch.
+        """Output for the samples that are eligible for a scenario, and their indices in the batch.
 
         The output is None if no sample is eligible.
         """
@@ -96,7 +96,7 @@ class Network(nn.Module, ABC):
         return self.decode({modality: select(features[modality], indices) for modality in scenario}), indices
 
     def output_by_sample(self, features: Mapping[str, Encoded], scenarios: Sequence[Scenario]) -> Tree:
-        """The output for every sample of a batch, in the order of the batch, each in its own scenario.
+        """Output for every sample of a batch, in the order of the batch, each in its own scenario.
 
         Args:
             features: by modality.
@@ -123,8 +123,8 @@ class Network(nn.Module, ABC):
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
         """Raise InputError for inputs that an encoder cannot take, such as sequences that are too long.
 
-        Any part of the network with a method `check_input(observed, modality)` is asked about the modality that is its
-        key in an `nn.ModuleDict`. So a fault is reported before training, not in the step that meets it.
+        Calls `check_input(observed, modality)` of every module that has it and whose key in an `nn.ModuleDict` is the
+        modality. Called before training, so that unsuitable data are reported then and not in the middle of training.
         """
         for container in self.modules():
             if isinstance(container, nn.ModuleDict):
@@ -134,12 +134,12 @@ class Network(nn.Module, ABC):
                         encoder.check_input(inputs[modality], modality)
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """The parameters that belong to no single modality, on which cases can conflict."""
+        """Parameters that belong to no single modality, on which cases can conflict."""
         return shared_parameters(self, self.modalities)
 
 
 def shared_parameters(module: nn.Module, modalities: Scenario) -> list[nn.Parameter]:
-    """All parameters but those in a ModuleDict or ParameterDict whose keys are modalities."""
+    """All parameters except those in a ModuleDict or ParameterDict whose keys are modalities."""
     private = {
         id(parameter)
         for child in module.modules()
@@ -150,7 +150,7 @@ def shared_parameters(module: nn.Module, modalities: Scenario) -> list[nn.Parame
 
 
 def select(encoded: Encoded, indices: Tensor) -> Tree:
-    """The features of some samples of the batch, all of which have the modality.
+    """Features of a part of the samples; all of these must have the modality.
 
     indices: (n,) int64, ascending: indices in the batch.
     """

@@ -1,4 +1,4 @@
-"""A layer norm that all modalities share, but for its affine pair: each modality has one of its own."""
+"""Layer norm with a separate affine pair (weight, bias) for each modality."""
 
 from collections.abc import Iterable
 
@@ -17,5 +17,5 @@ class ModalityLayerNorm(nn.Module):
         self.bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in names})
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(..., width) in, the same out."""
+        """Normalise (..., width) with the affine pair of the modality."""
         return functional.layer_norm(x, x.shape[-1:], self.weight[modality], self.bias[modality], eps=1e-5)

@@ -1,4 +1,4 @@
-"""Presets of Dynamic Sharing networks: encoders, shared backbone and head that go together, for each kind of input."""
+"""Presets of Dynamic Sharing networks: a combination of encoders, shared backbone and head for each kind of input."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Task
 
 ATTENTION_HEADS = 4
-ENCODER_DROPOUT = 0.5  # Of `utterance`.
+ENCODER_DROPOUT = 0.5  # In the encoders of preset `utterance`.
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Encoders, backbone and head that go together.
+    """A combination of encoders, backbone and head.
 
-    summary: what they are, in one line. kinds: of the inputs that the encoders take. options: name -> default.
+    summary: description in one line. kinds: kinds of input that the encoders take. options: name -> default.
     """
 
     summary: str
@@ -38,7 +38,7 @@ PRESETS = {
     "unet": Preset(
         "a U-Net on slices or volumes (the paper's, for segmentation)", ("volume",), {"width": 0.5, "stem": False}
     ),
-    # Figure 1 of the paper, which does not say how many layers.
+    # Figure 1 of the paper, which does not give the number of layers.
     "ds-transformer": Preset(
         "a transformer over steps (the paper's, for sentiment)",
         ("sequence",),
@@ -83,24 +83,24 @@ def sharing_network(
 ) -> DynamicSharing:
     """Create the Dynamic Sharing network of a preset; its weights are drawn from torch's global generator.
 
-    Options that are None have the default of the preset, see `PRESETS`; one that the preset does not have is refused.
+    An option that is None has the default of the preset, see `PRESETS`. An option that the preset lacks is refused.
 
     Args:
-        task: what the data ask for.
+        task: modalities, inputs and outputs.
         modalities: of the network; by default all of the task.
-        preset: by default `unet` for volumes, `bert` if there are token ids, `ds-transformer` for sequences alone, else
-            `vectors`.
-        width: of `unet` a factor of the channels; of the others the size of the vectors in the network.
-        layers: of the backbone.
+        preset: by default `unet` for volumes, `bert` if a modality holds token ids, `ds-transformer` if all are
+            sequences, else `vectors`.
+        width: for `unet` a factor of the number of channels; for the others the number of features per vector.
+        layers: number of layers of the backbone.
         dropout: probability that a unit is dropped in training.
         head: `norm`, `linear` or `residual`.
-        stem: whether each modality has a convolution of its own (kernel size 1) before the shared backbone.
-        steps: the longest sequence that the encoders of `gmc` take.
-        bert: folder that a BERT of Hugging Face's was saved to; it is read each time the network is created, and
-            trained along.
+        stem: whether each modality has its own convolution (kernel size 1) before the shared backbone.
+        steps: longest sequence that the encoders of `gmc` take.
+        bert: folder of a BERT saved by Hugging Face's `save_pretrained`; it is read each time the network is created,
+            and fine-tuned.
 
     Raises:
-        InputError: if the preset is unknown, does not take such inputs, or does not have an option or its value.
+        InputError: if the preset is unknown or does not take these inputs, or an option or its value is not allowed.
     """
     names = tuple(task.modalities if modalities is None else modalities)
     kinds = kinds_of(task)
@@ -116,7 +116,7 @@ def sharing_network(
     for name, value in requested.items():
         if value is not None:
             if name not in options:
-                raise InputError(f"Preset {chosen!r} has no {name} to choose: it takes {', '.join(options)}.")
+                raise InputError(f"Preset {chosen!r} has no option {name}; its options are: {', '.join(options)}.")
             options[name] = value
     check_options(chosen, options)
     if isinstance(task, Segmentation):
@@ -126,20 +126,20 @@ def sharing_network(
 
 
 def kinds_of(task: Task) -> dict[str, str]:
-    """The kind of input of each modality: "volume", or the kind of its stream.
+    """Kind of input of each modality: "volume", or the kind of its stream.
 
     Raises:
-        InputError: for a task that no preset is for.
+        InputError: if no preset takes tasks of this type.
     """
     if isinstance(task, Segmentation):
         return dict.fromkeys(task.modalities, "volume")
     if isinstance(task, Prediction):
         return {modality: task.streams[modality].kind for modality in task.modalities}
-    raise InputError(f"No network is ready for a task of type {type(task).__name__}: pass one of your own, network=...")
+    raise InputError(f"No preset takes a task of type {type(task).__name__}: pass your own network, network=...")
 
 
 def default_preset(kinds: Mapping[str, str]) -> str:
-    """The preset for these kinds of input."""
+    """Name of the default preset for these kinds of input."""
     if "volume" in kinds.values():
         return "unet"
     if "tokens" in kinds.values():
@@ -154,30 +154,33 @@ def check_kinds(preset: str, task: Task, kinds: Mapping[str, str]) -> None:
             fitting = [name for name, other in PRESETS.items() if kind in other.kinds]
             raise InputError(
                 f"Preset {preset!r} takes inputs of kind {' or '.join(PRESETS[preset].kinds)}; {modality!r} is of kind "
-                f"{kind}, which is for: {', '.join(fitting)}."
+                f"{kind}, which these presets take: {', '.join(fitting)}."
             )
         if isinstance(task, Prediction) and task.streams[modality].stride > 1 and preset not in OVER_STEPS:
-            raise InputError(f"A stride, as {modality!r} has, is for preset 'ds-transformer', not {preset!r}.")
+            raise InputError(
+                f"{modality!r} has a stride of {task.streams[modality].stride}, which preset {preset!r} does not take: "
+                "set it to 1, or use preset 'ds-transformer'."
+            )
     if preset == "bert" and "tokens" not in kinds.values():
-        raise InputError("Preset 'bert' is for token ids, which no modality holds; 'ds-transformer' needs none.")
+        raise InputError("Preset 'bert' needs a modality of token ids; for sequences of vectors use 'ds-transformer'.")
 
 
 def check_options(preset: str, options: Mapping[str, Any]) -> None:
-    """Raise InputError for values that the network cannot have."""
+    """Raise InputError for an option whose value is out of range."""
     width = options["width"]
     if preset != "unet" and width != int(width):
-        raise InputError(f"method.width is a whole number for preset {preset!r}, not {width}.")
+        raise InputError(f"method.width must be a whole number for preset {preset!r}, not {width}.")
     for name in ("layers", "steps") if preset == "unet" else ("width", "layers", "steps"):
         if options.get(name, 1) < 1:
             raise InputError(f"method.{name} must be at least 1, not {options[name]}.")
     if preset == "gmc" and width % 2:
-        raise InputError(f"method.width of preset 'gmc' is even, twice that of a state, not {width}.")
+        raise InputError(f"method.width of preset 'gmc' must be even, since a GRU state has half of it, not {width}.")
     if not 0 <= options.get("dropout", 0.0) < 1:
-        raise InputError(f"method.dropout is a share from 0 to below 1, not {options['dropout']}.")
+        raise InputError(f"method.dropout must be at least 0 and below 1, not {options['dropout']}.")
     if "head" in options and options["head"] not in HEADS:
         raise unknown("head", options["head"], HEADS)
     if "bert" in options and options["bert"] is None:
-        raise InputError("Token ids need a BERT: set method.bert to the folder that one was saved to.")
+        raise InputError("Token ids need a BERT: set method.bert to a folder written by save_pretrained.")
 
 
 def unet_network(task: Segmentation, modalities: tuple[str, ...], width: float, stem: bool) -> DynamicSharing:
@@ -200,7 +203,7 @@ def table_network(
     steps: int = 0,
     bert: str | None = None,
 ) -> DynamicSharing:
-    """The network of a preset for sequences, vectors, images or token ids."""
+    """Create the network of a preset for sequences, vectors, images or token ids."""
     backbone: nn.Module
     if preset in OVER_STEPS:
         backbone = Transformer(modalities, width, layers, ATTENTION_HEADS, dropout)

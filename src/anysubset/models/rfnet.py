@@ -2,8 +2,8 @@
 
 Ding, Yu and Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation", ICCV 2021.
 
-Each level predicts a map of class probabilities. Within each class, the modalities are weighted by a small network that
-sees the mean feature of each modality there. A missing modality has features 0 at every level.
+Each level predicts a map of class probabilities. For each class, a small network weighs the modalities by their mean
+features within the region of that class. A missing modality has features 0 at every level.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ MAP_CHANNELS = 16
 GATE_WIDTH = 128
 SLOPE = 0.2  # Of the leaky ReLU.
 EPSILON = 1e-7
-SMALLEST = 9  # Voxels along an axis: the deepest level then has two, as many as a reflected border needs.
+SMALLEST = 9  # Voxels along an axis: the deepest level then has two, the minimum for reflection padding by one.
 
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
@@ -32,10 +32,10 @@ Levels = Sequence[Tensor]
 
 
 class RegionOutput(NamedTuple):
-    """The output of RFNet for n samples.
+    """Output of RFNet for n samples.
 
     logits: (n, classes, ...).
-    maps: four tensors (n, classes, ...), the logits of the levels, deepest level first, each at its own size.
+    maps: four tensors (n, classes, ...), the logits of each level at its own resolution, deepest level first.
     """
 
     logits: Tensor
@@ -46,7 +46,7 @@ class RegionOutput(NamedTuple):
 
 
 class ConvNorm(nn.Module):
-    """Convolution with reflected borders, instance norm without affine, leaky ReLU."""
+    """Convolution with reflection padding, instance norm without affine parameters, leaky ReLU."""
 
     def __init__(self, before: int, after: int, dimensions: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ConvNorm(nn.Module):
 
 
 def narrowing(before: int, channels: int, dimensions: int) -> nn.Sequential:
-    """1-wide to `channels`, 3-wide, 1-wide to half of them."""
+    """Three convolutions: kernel size 1 to `channels`, 3 to `channels`, 1 to half of `channels`."""
     return nn.Sequential(
         ConvNorm(before, channels, dimensions, kernel=1),
         ConvNorm(channels, channels, dimensions),
@@ -72,7 +72,7 @@ def narrowing(before: int, channels: int, dimensions: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """The features of one modality at four levels, each half the size of the one before."""
+    """Encoder of one modality: features at four levels, each at half the resolution of the one before."""
 
     def __init__(self, channels: Channels, dimensions: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
 
 
 class Lift(nn.Module):
-    """From one level of a decoder to the size and the number of channels of the next finer one."""
+    """Upsample the features of one level of a decoder to the next finer one, and halve the channels."""
 
     def __init__(self, channels: int, dimensions: int) -> None:
         super().__init__()
@@ -113,12 +113,12 @@ class Lift(nn.Module):
 
 
 def lifts(levels: Channels, dimensions: int) -> nn.ModuleList:
-    """One for each level but the finest, deepest level first."""
+    """One `Lift` for each level except the finest, deepest level first."""
     return nn.ModuleList(Lift(channels, dimensions) for channels in levels[:0:-1])
 
 
 def joins(levels: Channels, dimensions: int) -> nn.ModuleList:
-    """What follows when lifted features and those of the finer level stand side by side: half as many channels."""
+    """Convolutions of the lifted features concatenated with those of the finer level; they halve the channels."""
     return nn.ModuleList(
         nn.Sequential(
             ConvNorm(channels, channels // 2, dimensions), ConvNorm(channels // 2, channels // 2, dimensions, kernel=1)
@@ -128,7 +128,7 @@ def joins(levels: Channels, dimensions: int) -> nn.ModuleList:
 
 
 class SeparateDecoder(nn.Module):
-    """Class logits from one modality alone; shared by all modalities, and used in training only."""
+    """Class logits from a single modality; shared by all modalities, and used in training only."""
 
     def __init__(self, channels: Channels, dimensions: int, classes: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class SeparateDecoder(nn.Module):
         self.head = CONVOLUTION[dimensions](channels[0], classes, kernel_size=1)
 
     def forward(self, levels: Levels) -> Tensor:
-        """The levels of an `Encoder` -> (n, classes, ...) logits."""
+        """Levels of an `Encoder`, finest first -> logits (n, classes, ...)."""
         x = levels[-1]
         for lift, join, skip in zip(self.lifts, self.joins, reversed(levels[:-1]), strict=True):
             x = join(torch.cat([skip, lift(x, skip)], dim=1))
@@ -149,10 +149,10 @@ class SeparateDecoder(nn.Module):
 
 
 class RegionGate(nn.Module):
-    """Fuse the modalities within one class: F^r = sum_m a_m f_m q_r.
+    """Fuse the modalities within the region of class r: F^r = sum_m a_m f_m q_r.
 
-    The a_m, from 0 to 1, come from the mean features phi_m of the modalities within the class and from the size of
-    the class: a = sigmoid(W2 LReLU(W1 [phi_1, ..., phi_M, mean q_r])).
+    f_m are the features of modality m, q_r the probability of the class, phi_m the mean of f_m weighted by q_r. The
+    attention a_m lies between 0 and 1: a = sigmoid(W2 LReLU(W1 [phi_1, ..., phi_M, mean q_r])).
     """
 
     def __init__(self, channels: int, modalities: int) -> None:
@@ -165,7 +165,7 @@ class RegionGate(nn.Module):
         )
 
     def forward(self, features: Tensor, probability: Tensor) -> Tensor:
-        """(n, modalities, channels, ...) and (n, 1, ...), the probability of the class -> (n, channels, ...)."""
+        """Features (n, modalities, channels, ...) and class probability (n, 1, ...) -> (n, channels, ...)."""
         means, size = region_means(features, probability)
         attention: Tensor = self.gate(torch.cat([means.flatten(1), size], dim=1))
         attention = attention.view(*attention.shape, *[1] * (features.ndim - 2))
@@ -173,11 +173,13 @@ class RegionGate(nn.Module):
 
 
 def region_means(features: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """phi_m = mean(f_m q) / (mean q + 1e-7), and mean q + 1e-7; means over voxels.
+    """Mean features within the region of a class, and the size of the region as a share of the voxels.
+
+        phi_m = mean(f_m q) / (mean q + 1e-7),  size = mean q + 1e-7,  means over voxels
 
     Args:
-        features: (n, modalities, channels, ...).
-        probability: (n, 1, ...), q: of one class.
+        features: (n, modalities, channels, ...), f.
+        probability: (n, 1, ...), q, of one class.
 
     Returns:
         (n, modalities, channels) and (n, 1).
@@ -187,7 +189,7 @@ def region_means(features: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]
 
 
 class RegionFusion(nn.Module):
-    """The features of all modalities at one level, fused class by class, and the map of classes that this takes."""
+    """Predict the class map of one level, and fuse the features of all modalities class by class with it."""
 
     def __init__(self, channels: int, modalities: int, dimensions: int, classes: int, deepest: bool) -> None:
         super().__init__()
@@ -206,11 +208,11 @@ class RegionFusion(nn.Module):
         self.shortcut = narrowing(together, channels, dimensions)
 
     def forward(self, features: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Fused features and logits of the map.
+        """Return the fused features and the logits of the map.
 
         Args:
             features: (n, modalities, channels, ...), 0 where a modality is missing.
-            above: (n, channels, ...), what the decoder brings from the level below; None at the deepest level.
+            above: (n, channels, ...), lifted features of the next deeper level; None at the deepest level.
 
         Returns:
             (n, channels, ...) and (n, classes, ...).
@@ -218,28 +220,28 @@ class RegionFusion(nn.Module):
         together = features.flatten(1, 2)
         embedded = self.embed(together)
         logits: Tensor = self.map(embedded if above is None else torch.cat([embedded, above], dim=1))
-        # Detached: the map is trained by a loss of its own, not through the fusion.
+        # Detached, as published: the map is trained by its own loss, not through the fusion.
         probabilities = probabilities_of(logits.detach()).to(features.dtype)
         regions = [gate(features, probabilities[:, r : r + 1]) for r, gate in enumerate(self.gates)]
         return torch.cat([self.by_class(torch.cat(regions, dim=1)), self.shortcut(together)], dim=1), logits
 
 
 class RegionNetwork(Network):
-    """The network of RFNet; 8,984,960 parameters for four modalities and four classes in 3-D.
+    """The network of RFNet: 8,984,960 parameters for four modalities and four classes in 3-D.
 
     Args:
         modalities: in the task's order.
         dimensions: 2 or 3.
-        classes: number of exclusive classes of voxels, background included.
-        width: scale of the channels, a multiple of 0.25.
+        classes: number of mutually exclusive classes, background included.
+        width: factor of the number of channels, a multiple of 0.25.
     """
 
     def __init__(self, modalities: Iterable[str], dimensions: int, classes: int, width: float = 1.0) -> None:
         super().__init__(modalities)
         if dimensions not in CONVOLUTION:
-            raise InputError(f"RFNet has 2 or 3 dimensions, not {dimensions}.")
+            raise InputError(f"RFNet takes 2 or 3 spatial dimensions, not {dimensions}.")
         if width <= 0 or width % 0.25:
-            raise InputError(f"The width of RFNet is a positive multiple of 0.25, not {width}.")
+            raise InputError(f"method.width of RFNet must be a positive multiple of 0.25, not {width}.")
         levels = tuple(int(channels * width) for channels in CHANNELS)
         self.encoders = nn.ModuleDict({modality: Encoder(levels, dimensions) for modality in self.modalities})
         self.separate = SeparateDecoder(levels, dimensions, classes)
@@ -257,7 +259,7 @@ class RegionNetwork(Network):
         return levels
 
     def decode(self, features: Mapping[str, Levels]) -> RegionOutput:
-        """Fuse what is present, from the deepest level to the finest."""
+        """Fuse the present modalities, from the deepest level to the finest."""
         stacks = [self.zero_filled(features, level) for level in reversed(range(len(CHANNELS)))]
         x, logits = self.fusions[0](stacks[0], None)
         maps = [logits]
@@ -269,7 +271,7 @@ class RegionNetwork(Network):
         return RegionOutput(self.head(x), maps)
 
     def zero_filled(self, features: Mapping[str, Levels], level: int) -> Tensor:
-        """(n, modalities, channels, ...) of one level, 0 where a modality is missing."""
+        """Stack the features of one level, 0 where a modality is missing: (n, modalities, channels, ...)."""
         zeros = torch.zeros_like(next(iter(features.values()))[level])
         return torch.stack(
             [features[modality][level] if modality in features else zeros for modality in self.modalities], dim=1
@@ -280,18 +282,18 @@ class RegionNetwork(Network):
 
 
 def probabilities_of(logits: Tensor) -> Tensor:
-    """Softmax over the classes, (n, classes, ...), at least in single precision."""
+    """Softmax over the classes, (n, classes, ...), in float32 at least."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
 
 
 def region_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Weighted cross entropy plus Dice of exclusive classes.
+    """Weighted cross entropy plus Dice loss of mutually exclusive classes.
 
         wCE = -mean over samples and voxels of w_bc log(clamp(p_c, 0.005, 1)) for the true class c,
         w_bc = 1 - (voxels of c in sample b) / (voxels of b)
         Dice = 1 - mean over classes of 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7), sums over the whole batch
 
-    As published, Dice has no smoothing term: a class that the batch lacks contributes 0 and no gradient.
+    As published, Dice has no smoothing term: a class without voxels in the batch has Dice 0 and no gradient.
 
     Args:
         probabilities: (n, classes, ...), p.
@@ -303,7 +305,7 @@ def region_loss(probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def map_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """`region_loss` of the map of one level, whose probabilities are interpolated to the size of the target.
+    """`region_loss` of the map of one level, after interpolating its probabilities to the size of the target.
 
     logits: (n, classes, ...). target: (n, ...) int64.
     """

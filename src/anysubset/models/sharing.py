@@ -1,9 +1,9 @@
-"""Dynamic Sharing: one backbone for every modality, run on what is present and on nothing else (eq. 1 and 2).
+"""Dynamic Sharing: one backbone for all modalities, applied to the present ones only (eq. 1 and 2).
 
     h_m = backbone(stem_m(x_m), m)          H_S = mean of h_m over m in S          output = head(H_S)
 
-A modality owns its stem, if there is one, and whatever the backbone keys by its name (norm affines). All else is
-shared, and is what GMD measures conflict on.
+Private to a modality are its stem, if it has one, and the parameters that the backbone keys by the modality (affine
+pairs of norms). All other parameters are shared; on these GMD measures conflict.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from anysubset.errors import unknown
 from anysubset.models import fusion
 from anysubset.models.network import Network
 
-# Heads that give the same before the mean as after it. A subclass may do anything, so it does not count.
+# Heads for which the mean of outputs is the output of the mean. Exact types, since a subclass may override `forward`.
 AFFINE = (nn.Identity, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -24,9 +24,9 @@ class DynamicSharing(Network):
 
     Args:
         modalities: in the task's order.
-        backbone: called as `backbone(x, modality)`; shared, but for what it keys by modality.
-        head: from fused features to the output; `affine` says whether it may be moved across the mean.
-        stems: one module a modality, applied before the backbone (the paper's f_m); None for none.
+        backbone: called as `backbone(x, modality)`; shared, except for parameters that it keys by modality.
+        head: from fused features to the output.
+        stems: one module per modality, applied before the backbone (the paper's f_m); None for no stems.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class DynamicSharing(Network):
 
     @property
     def affine(self) -> bool:
-        """Whether the output of the mean is the mean of the outputs; if not, only features may be averaged."""
+        """True if the head is affine, so that averaging outputs is the same as averaging features."""
         return type(self.head) in AFFINE
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(n, features, ...): h_m of the samples that have the modality.
+        """Features h_m of the samples that have the modality: (n, features, ...).
 
-        valid: (n, time) for sequences, see `Observed`; the stem takes it, or the backbone where there is no stem.
+        valid: (n, time) for sequences, see `Observed`; passed to the stem, or to the backbone if there are no stems.
         """
         if modality not in self.modalities:
             raise unknown("modality", modality, self.modalities)
@@ -62,17 +62,17 @@ class DynamicSharing(Network):
         return features
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """(n, ...): the head on the mean of the features (eq. 2)."""
+        """Output of the head on the mean of the features (eq. 2): (n, ...)."""
         output: Tensor = self.head(fusion.mean(features))
         return output
 
     def predict_one(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The output of one modality alone; if the head is affine, the mean of these is the fused output."""
+        """Output of a single modality; if the head is affine, the mean of these is the fused output."""
         output: Tensor = self.head(self.encode(modality, x, valid))
         return output
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """(batch, ...): the output of every sample from what it has."""
+        """Output for every sample from the modalities that it has: (batch, ...)."""
         features = self.features(as_observed(inputs))
         present = {modality: Observed(encoded.values, encoded.indices) for modality, encoded in features.items()}
         output: Tensor = self.head(fusion.mean_of_present(present))

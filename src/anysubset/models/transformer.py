@@ -1,7 +1,7 @@
-"""A transformer whose layers are shared by all modalities and whose norms have one affine pair a modality.
+"""A transformer whose layers are shared by all modalities, and whose norms have one affine pair per modality.
 
-The backbone of Dynamic Sharing for text, audio and vision (Figure 1 of the paper, which leaves the layers open):
-norm first, not causal, padded steps masked; the state of the token in front is the answer.
+The backbone of Dynamic Sharing for text, audio and vision (Figure 1 of the paper, which does not specify the layers):
+pre-norm, not causal, padded steps masked. The last state of the learned token in front is the output.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from anysubset.models.norms import ModalityLayerNorm
 
 
 class Attention(nn.Module):
-    """Multi-head attention of the steps of one sequence over those of another, or over its own."""
+    """Multi-head attention of the steps of one sequence over those of another, or of the same one."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -31,15 +31,15 @@ class Attention(nn.Module):
         Args:
             queries: (n, queries, width).
             keys: (n, keys, width).
-            visible: which keys a query may attend to, at least one: (n, queries, keys) bool, or (n, 1, keys) if they
-                are the same for every query.
+            visible: (n, queries, keys) bool, true where a query may attend to a key; at least one key per query.
+                (n, 1, keys) if it is the same for every query.
 
         Returns:
             (n, queries, width)
         """
         query = self.split(self.query(queries))
         key, value = (self.split(part) for part in self.key_value(keys).chunk(2, dim=-1))
-        # Written out: the fused kernel of torch cannot be differentiated for several cases at once.
+        # Not scaled_dot_product_attention: its fused kernel cannot be differentiated for several cases at once (vmap).
         scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
         weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(dim=-1)
         mixed: Tensor = self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2))
@@ -65,7 +65,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor, modality: str, queries: int) -> Tensor:
-        """(n, time, width), (n, time) -> (n, queries, width): the new states of the first steps."""
+        """New states of the first `queries` steps: (n, time, width), (n, time) -> (n, queries, width)."""
         normed = self.attention_norm(x, modality)
         mixed = self.attention(normed[:, :queries], normed, valid[:, None])
         x = x[:, :queries] + self.dropout(mixed)
@@ -75,14 +75,14 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The steps of one modality in, the state of its first step, (n, width), out.
+    """Transformer from the steps of one modality to the last state of its first step, (n, width).
 
     Args:
-        modalities: the names that have norm affines of their own.
-        width: features a step.
-        layers: how many.
-        heads: of attention; they share out the width.
-        dropout: of attention weights, of the inner layer and of what is added to the states.
+        modalities: names; each has its own affine pair in every norm.
+        width: features per step.
+        layers: number of layers.
+        heads: number of attention heads; each has width / heads features.
+        dropout: of attention weights, of the inner layer and of both residual branches.
     """
 
     def __init__(
@@ -91,14 +91,16 @@ class Transformer(nn.Module):
         super().__init__()
         names = tuple(modalities)
         if width < 4 or width % 2 or width % heads:
-            raise InputError(f"The width must be even, at least 4, and a multiple of the {heads} heads, not {width}.")
+            raise InputError(
+                f"method.width must be even, at least 4, and a multiple of the {heads} heads, not {width}."
+            )
         self.layers = nn.ModuleList(Layer(width, heads, dropout, names) for _ in range(layers))
         self.norm = ModalityLayerNorm(width, names)
 
     def forward(self, steps: Steps, modality: str) -> Tensor:
-        """Of the last layer no state but the first step's is looked at, so no other is computed."""
+        """(n, time, width) -> (n, width); the last layer computes the state of the first step only."""
         x, valid = steps
-        for place, layer in enumerate(self.layers, start=1):
-            x = layer(x, valid, modality, x.shape[1] if place < len(self.layers) else 1)
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x, valid, modality, x.shape[1] if number < len(self.layers) else 1)
         state: Tensor = self.norm(x[:, 0], modality)
         return state

@@ -1,7 +1,7 @@
-"""A U-Net whose convolutions are shared by all modalities and whose norms have one affine pair a modality.
+"""A U-Net whose convolutions are shared by all modalities, and whose norms have one affine pair per modality.
 
-The network of the paper's BraTS experiments (Dynamic Sharing): five levels, two convolutions a block, group norm,
-max-pooling down, linear interpolation up, skips concatenated. In two or three dimensions, for any spatial size.
+The network of the paper's BraTS experiments (Dynamic Sharing): five levels, two convolutions per block, group norm, max
+pooling down, linear interpolation up, skip connections concatenated. In 2-D or 3-D, for any spatial size.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ STRIDE = 2 ** (len(CHANNELS) - 1)
 
 
 class ModalityNorm(nn.Module):
-    """Group norm with shared statistics rule and one affine pair a modality."""
+    """Group norm with a separate affine pair (weight, bias) for each modality."""
 
     def __init__(self, channels: int, modalities: Iterable[str]) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class ModalityNorm(nn.Module):
         self.bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(channels)) for name in modalities})
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(n, channels, ...) in, the same out."""
+        """Normalise (n, channels, ...) with the affine pair of the modality."""
         return functional.group_norm(x, GROUPS, self.weight[modality], self.bias[modality], eps=1e-5)
 
 
 class Block(nn.Module):
-    """Twice: 3-wide convolution, norm, ReLU."""
+    """Two convolutions with kernel size 3, each followed by norm and ReLU."""
 
     def __init__(self, channels: tuple[int, int, int], dimensions: int, modalities: Iterable[str]) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class Block(nn.Module):
 
 
 def convolved(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    """What a convolution gives, also under autocast on the CPU.
+    """Apply a convolution; avoids a fault of PyTorch under autocast on the CPU.
 
-    In bfloat16, PyTorch 2.13 (through oneDNN) takes the gradient of its weights from memory that nobody wrote to, where
-    a volume is two voxels deep. A volume this small is convolved in the precision of the weights.
+    For volumes two voxels deep, PyTorch 2.13 (oneDNN) computes the weight gradient in bfloat16 from uninitialised
+    memory. Such a volume is convolved in the precision of the weights instead.
     """
     if x.ndim == 5 and x.shape[2] == 2 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -63,21 +63,21 @@ def convolved(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    """(n, 1, ...) of one modality in, its (n, `features`, ...) last feature map out.
+    """U-Net from one modality (n, 1, ...) to its last feature map (n, `features`, ...).
 
     Args:
-        modalities: the names that have a norm affine of their own.
+        modalities: names; each has its own affine pair in every norm.
         dimensions: 2 or 3.
-        width: scales the channels; a multiple of 0.25.
+        width: factor of the number of channels, a multiple of 0.25.
     """
 
     def __init__(self, modalities: Iterable[str], dimensions: int = 3, width: float = 0.5) -> None:
         super().__init__()
         names = tuple(modalities)
         if dimensions not in (2, 3):
-            raise InputError(f"A U-Net has 2 or 3 dimensions, not {dimensions}.")
+            raise InputError(f"A U-Net takes 2 or 3 spatial dimensions, not {dimensions}.")
         if width <= 0 or width % 0.25:
-            raise InputError(f"The width must be a positive multiple of 0.25 (8 norm groups), not {width}.")
+            raise InputError(f"method.width must be a positive multiple of 0.25 (8 norm groups), not {width}.")
         sizes = [int(channels * width) for channels in CHANNELS]
         self.dimensions = dimensions
         self.features = sizes[0]
@@ -93,7 +93,7 @@ class UNet(nn.Module):
         self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[dimensions](2)
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """Pads every axis at its end to a multiple of 16, and crops the features back."""
+        """Pad every axis at its end to a multiple of 16, apply the network, and crop the features to the input size."""
         size = x.shape[2:]
         padding = [amount for length in reversed(size) for amount in (0, -length % STRIDE)]
         x = functional.pad(x, padding) if any(padding) else x

@@ -1,4 +1,4 @@
-"""Shared backbones for one vector a modality."""
+"""Shared backbones for one vector per modality."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from anysubset.models.norms import ModalityLayerNorm
 
 
 class ResidualMLP(nn.Module):
-    """Some times z + ReLU(W LN_m(z)), then LN_m, where the affine pair of LN_m belongs to modality m."""
+    """Residual layers z + ReLU(W LN_m(z)), then LN_m, a layer norm whose affine pair belongs to modality m."""
 
     def __init__(self, modalities: Iterable[str], width: int = 128, layers: int = 2, dropout: float = 0.3) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class ResidualMLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, z: Tensor, modality: str) -> Tensor:
-        """(n, width) in, the same out."""
+        """(n, width) -> (n, width)."""
         for norm, linear in zip(self.norms, self.linears, strict=False):
             z = z + self.dropout(functional.relu(linear(norm(z, modality))))
         features: Tensor = self.norms[-1](z, modality)
@@ -27,12 +27,12 @@ class ResidualMLP(nn.Module):
 
 
 class UnitProjection(nn.Module):
-    """Linear, then divided by its length: the shared projection of GMC (Poklukar et al. 2022)."""
+    """Linear, then normalised to unit length: the shared projection of GMC (Poklukar et al. 2022)."""
 
     def __init__(self, width: int = 60) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
 
     def forward(self, z: Tensor, modality: str) -> Tensor:
-        """(n, width) in, the same out, of length 1; alike for every modality."""
+        """(n, width) -> (n, width), of unit length; the same for every modality."""
         return functional.normalize(self.linear(z), dim=-1)
