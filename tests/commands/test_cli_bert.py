@@ -244,7 +244,7 @@ def test_bert_is_not_called_without_text(bert_folder):
         ({"method.bert": None}, "Token ids need a BERT: set method.bert"),
         ({"method.bert": "nowhere"}, "nowhere does not exist"),
         ({"method.preset": "ds-transformer"}, "'text' is of kind tokens, which these presets take: bert"),
-        ({"data.modalities": ["vision"], "data.reading.modalities": None}, "'ds-transformer' has no bert to choose"),
+        ({"data.modalities": ["vision"], "data.reading.modalities": None}, "'ds-transformer' has no option bert"),
         (
             {"data.modalities": ["vision"], "data.reading.modalities": None, "method.preset": "bert"},
             "no modality holds",

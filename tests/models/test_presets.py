@@ -550,7 +550,9 @@ def test_the_preset_follows_from_the_kinds_of_input():
 
 def test_token_ids_need_the_folder_of_a_bert():
     task = Prediction(("text",), {"text": Stream("tokens", 1)})
-    with pytest.raises(InputError, match=r"Token ids need a BERT: set method\.bert to the folder"):
+    with pytest.raises(
+        InputError, match=r"Token ids need a BERT: set method\.bert to a folder written by save_pretrained"
+    ):
         sharing_network(task)
 
 

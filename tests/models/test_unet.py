@@ -143,7 +143,7 @@ def test_every_size_of_slice_is_accepted(height: int, breadth: int):
 
 
 def test_the_forward_pass_equals_the_reference_written_out():
-    net, given = small(2), torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    net, image = small(2), torch.randn(2, 1, 32, 32, dtype=torch.float64)
     value = dict(net.named_parameters())
 
     def block(x: Tensor, name: str) -> Tensor:
@@ -157,7 +157,7 @@ def test_the_forward_pass_equals_the_reference_written_out():
     def up(x: Tensor) -> Tensor:
         return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
-    one = block(given, "encoder.0")
+    one = block(image, "encoder.0")
     two = block(functional.max_pool2d(one, 2), "encoder.1")
     three = block(functional.max_pool2d(two, 2), "encoder.2")
     four = block(functional.max_pool2d(three, 2), "encoder.3")
@@ -166,7 +166,7 @@ def test_the_forward_pass_equals_the_reference_written_out():
     x = block(torch.cat([three, up(x)], dim=1), "decoder.1")
     x = block(torch.cat([two, up(x)], dim=1), "decoder.2")
     x = block(torch.cat([one, up(x)], dim=1), "decoder.3")
-    close(net(given, "t2"), x)
+    close(net(image, "t2"), x)
 
 
 # --------------------------------------------------------------------------------------------------- the norms
