@@ -92,7 +92,7 @@ def test_table_2_shows_printed_rows_below_ours_for_each_task(volumes_run: Write)
 def test_table_2_of_other_modalities_has_no_printed_rows(volumes_run: Write):
     folder = volumes_run("a", dice(regions=("tumour",), names=("flair", "t1", "t1ce")))
     assert list(table(2, folder).head)[2:] == ["Fl.", "T1", "T1c", "T1,Fl.", "T1c,Fl.", "T1c,T1", "Full", "Avg."]
-    with pytest.raises(InputError, match="Table 2 is of flair, t2, t1ce, t1; brats has flair, t1, t1ce"):
+    with pytest.raises(InputError, match="needs the modalities flair, t2, t1ce, t1, but the runs on"):
         table(2, folder, printed=True)
 
 
@@ -190,8 +190,8 @@ def test_caveats_are_shown_only_with_printed_numbers(volumes_run: Write, table_r
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (1, "Table 1 is of region TC; brats has WT, tumour"),
-        (4, "Table 4 shows acc2; brats has dice"),
+        (1, "Table 1 of the paper needs the region TC, but the runs on brats have WT, tumour"),
+        (4, "Table 4 of the paper needs the metric acc2, but the runs on brats have dice"),
         (6, "Unknown table 6. Choose from: 1, 2, 3, 4, 5"),
     ],
 )

@@ -117,7 +117,7 @@ FAULTS = {
         "text": np.where(np.arange(12).reshape(3, 2, 2) == 0, np.nan, 1.0),
         "audio": np.full((3, 1), -np.inf),
     },
-    "beyond what float32 can hold": {"audio": np.full((3, 1), 1e300)},
+    "that float32 cannot hold: they must be from -3.4e38 to 3.4e38": {"audio": np.full((3, 1), 1e300)},
     "y hold numbers that float32 cannot tell": {"y": np.array([1e-60, 0, 1])},
     "y are NaN or infinite for 1 samples": {"y": np.array([0.5, np.nan, 1])},
     "text_lengths go from 1 to 3, outside 0 to 2": {"text_lengths": np.array([2, 1, 3])},

@@ -352,7 +352,7 @@ def other_test(**changes) -> dict:
 
 
 FAULTS = {
-    "beyond what float32": mmsa(audio=stream("audio", LENGTHS["audio"], 4).astype(np.float64) * 1e300),
+    "that float32 cannot hold": mmsa(audio=stream("audio", LENGTHS["audio"], 4).astype(np.float64) * 1e300),
     "'a/1' twice in split 'train'": mmsa(id=["a$_$1", "a[1]", *IDS[2:]]),
     "'a/1' in two splits: 'train' and 'test'": mmsa(id=[*IDS[:5], "a$_$1"]),
     "audio_lengths go from 1 to 7, outside 0 to 6": mmsa(False, audio_lengths=np.array([7, 3, 2, 4, 1, 3])),

@@ -74,7 +74,10 @@ def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] 
 
 
 def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK) -> Tensor:
-    """(k, k) float64 on the CPU: inner products, summed in `dtype` within a lane and in float64 over the lanes."""
+    """(k, k) float64 on the CPU: inner products of the rows.
+
+    The columns are cut into lanes of `LANE` columns; sums within a lane are in `dtype`, sums over lanes in float64.
+    """
     k, columns = rows.shape
     total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
     copy = torch.empty(k, 0 if rows.dtype == dtype else min(block, columns), dtype=dtype, device=rows.device)
@@ -92,11 +95,13 @@ def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK) -> Tensor:
 
 
 def signs_are_certain(gramian: Tensor) -> bool:
-    """Whether inner products that were computed with sums in float32 have the signs of an exact computation.
+    """Whether inner products that were summed in float32 (see `products`) have the signs of an exact computation.
 
     The sum of n products has an error of at most n 2^-24 |a| |b| (Higham, "Accuracy and Stability of Numerical
-    Algorithms", 2002, section 3.1). With n = LANE this also bounds the error of all lanes together, by the
-    Cauchy-Schwarz inequality. A product is uncertain within twice the bound, a squared length outside `SQUARES`.
+    Algorithms", 2002, section 3.1). By the Cauchy-Schwarz inequality, the errors of all lanes, of n = LANE products
+    each, add up to no more than this bound. The sign of an inner product is certain if its absolute value is more than
+    twice the bound, and if the squared lengths of both rows are within `SQUARES`, where float32 neither overflows nor
+    loses digits.
     """
     squares = gramian.diagonal()
     if not bool(((squares > SQUARES[0]) & (squares < SQUARES[1])).all()):  # False also for NaN.

@@ -234,15 +234,20 @@ def needs(
     """Raise InputError if a dataset lacks the metric, the modalities or the regions of a table."""
     first = group.first
     if metric not in first.metrics:
-        raise InputError(f"Table {table} shows {metric}; {first.dataset} has {', '.join(first.metrics)}.")
+        raise InputError(
+            f"Table {table} of the paper needs the metric {metric}, but the runs on {first.dataset} have "
+            f"{', '.join(first.metrics)}."
+        )
     if modalities is not None and set(first.modalities) != set(modalities):
         raise InputError(
-            f"Table {table} is of {', '.join(modalities)}; {first.dataset} has {', '.join(first.modalities)}."
+            f"Table {table} of the paper needs the modalities {', '.join(modalities)}, but the runs on {first.dataset} "
+            f"have {', '.join(first.modalities)}."
         )
     for region in regions:
         if region not in first.regions(metric):
             raise InputError(
-                f"Table {table} is of region {region}; {first.dataset} has {', '.join(first.regions(metric))}."
+                f"Table {table} of the paper needs the region {region}, but the runs on {first.dataset} have "
+                f"{', '.join(first.regions(metric))}."
             )
 
 

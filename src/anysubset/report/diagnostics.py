@@ -171,7 +171,13 @@ def projected(copies: Array, gramian: Array) -> tuple[Array, Array]:
 
 
 def degrees(products: Array, scale: Array) -> Array:
-    """(T, k, k): angles in degrees from inner products; NaN for vectors that are zero up to rounding errors."""
+    """(T, k, k): angles in degrees between the k vectors of each of T steps; NaN for vectors that are zero.
+
+    Args:
+        products: (T, k, k), inner products of the vectors.
+        scale: (T, k, k), the size that the products would have if no terms cancelled; a vector whose squared length is
+            below 1e-12 of it is zero up to rounding errors.
+    """
     squares = np.diagonal(products, axis1=1, axis2=2)
     nonzero = squares > 1e-12 * np.diagonal(scale, axis1=1, axis2=2)
     lengths = np.where(nonzero, np.sqrt(np.where(nonzero, squares, 1.0)), np.nan)

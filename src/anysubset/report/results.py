@@ -90,9 +90,11 @@ class Result:
         return [region for name, region in self.sample_scores if name == metric]
 
     def scores_by_sample(self, metric: str, region: str | None = None) -> BySample | None:
-        """Scores of each sample by scenario, of a region or the mean over regions.
+        """Score of each sample in each scenario, of one region or the mean over all regions.
 
-        None for metrics that are defined only for a set, such as F1.
+        A metric over a set of samples that is a mean of values of its samples, such as accuracy, is returned as these
+        values (`SAMPLE_VALUE_OF`). None for metrics without values of single samples, such as F1, and if one of the
+        regions has none.
         """
         name = SAMPLE_VALUE_OF.get(metric, metric)
         regions = [region] if region is not None else self.regions(name)

@@ -172,7 +172,7 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, tuple[in
     wrong = ~finite
     if wrong.any():
         if np.isfinite(values[wrong]).any():
-            raise InputError(f"{name} has values beyond what float32 can hold: the greatest is about 3.4e38.")
+            raise InputError(f"{name} has values that float32 cannot hold: they must be from -3.4e38 to 3.4e38.")
         result[wrong] = 0
     count = int(wrong.sum()), int(wrong.reshape(len(wrong), -1).any(axis=1).sum()) if wrong.any() else 0
     return Observed(torch.from_numpy(result), rows, None if valid is None else torch.from_numpy(valid)), count

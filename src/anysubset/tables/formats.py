@@ -51,12 +51,16 @@ def read_table(
             GCNet's folders. Default: all of the file.
         target: name of the target; default `y`, or that of the layout.
         kind: `regression` or `classes`; default: floats are for regression, integers are classes.
-        column: number of the column of a target with several, such as an emotion.
-        id, split: names in the file of ids and splits, if others. For `.csd`, split is a file of folds by video.
+        column: index, from 0, of the column to predict if the target has several columns, such as emotions.
+        id: name of the ids in the file; default `id`, or that of the layout.
+        split: name of the splits in the file; default `split`, or that of the layout. For `.csd`, the path of a file of
+            folds by video.
         group: a regular expression with one group in parentheses, which takes the group from an id; a `.csv` or `.json`
-            file of groups by id; otherwise the name in the file of the groups, if another. See `datasets/groups.py`.
+            file of groups by id; or the name of the groups in the file, by default `group`. Groups with samples in
+            several splits are noted. See `datasets/groups.py`.
         images: modalities (samples, height, width) that are images of one channel, not sequences.
-        padding: end at which rows of zeros are padding, `front`, `end` or `none`, in a file without lengths.
+        padding: for a file without lengths, where rows of zeros are padding: in `front` of a sequence, at its `end`, or
+            nowhere (`none`). By default the file must leave no doubt.
         words: `.csd` file with words, to which modalities are aligned; default: not aligned.
         clean: `zero` sets NaN and infinite values to 0, counted in `Table.origin`; default: they are refused.
         empty: `drop` leaves out samples without any modality, noted in `Table.origin`; default: they are refused.
@@ -116,7 +120,11 @@ def holds_table(path: Path) -> bool:
 
 
 def dispatched(path: Path, options: Options) -> Table:
-    """Read the table with the reader for the content of the path."""
+    """Read the table with the reader of its format, which follows from the first bytes of the file or from its suffix.
+
+    Raises:
+        InputError: if it cannot be read or its format is not supported. The message is to follow the path.
+    """
     if path.is_dir():
         if any(path.glob("*.csd")):
             return read_sdk(path, options)
@@ -135,6 +143,7 @@ def dispatched(path: Path, options: Options) -> Table:
         raise InputError("is one HDF5 file: give the folder that it lies in, with the labels beside it.")
     if start.startswith(b"PAR1"):
         return read_parquet(path, options)
+    # A .safetensors file starts with 8 bytes, the length of its header, which is JSON.
     if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
         return read_safetensors(path, options)
     # Pickles of protocol 2 and later start with a marker; earlier ones look like text.

@@ -70,7 +70,9 @@ def read_dict(arrays: Mapping[Any, Any], samples: int | None) -> tuple[dict[str,
         raise InputError(f"Modalities differ in their number of samples: {counted}; mark missing ones by rows of NaN.")
     count = next(iter(lengths.values()), end if samples is None else samples)
     if end > count:
-        raise InputError(f"X has a sample of index {end - 1}, counted from 0, and {count} samples in all.")
+        raise InputError(
+            f"A modality of X names sample {end - 1}, but there are {count} samples: indices go from 0 to {count - 1}."
+        )
     return modalities, count
 
 

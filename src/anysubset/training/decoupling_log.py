@@ -19,7 +19,11 @@ class Decouplings:
         self.entries: list[tuple[int, list[int], dict[str, NDArray[np.float64]]]] = []
 
     def add(self, step: int, decoupling: Decoupling) -> None:
-        """Append coefficients, norms, cosines and Gramian of one training step."""
+        """Append coefficients, norms, cosines, Gramian and projected copies of one training step.
+
+        `copies` (k, k) holds the projected gradient of each case as coefficients of the case gradients; NaN for rules
+        that project nothing.
+        """
         names = [str(case) for case in decoupling.cases]
         self.cases += [name for name in names if name not in self.cases]
         values = {
