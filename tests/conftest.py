@@ -15,6 +15,7 @@ from anysubset.commands import terminal
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.experiments.settings import Experiment
+from anysubset.methods.table import method_options
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file
@@ -44,6 +45,17 @@ TINY = {
 MakeExperiment = Callable[..., Experiment]
 
 
+def tiny_experiment(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> Experiment:
+    """An experiment with overrides; options that the method does not have are left out of the settings."""
+    options = method_options(overrides.get("method.name", "gmd"))
+    own = {
+        name: value
+        for name, value in settings.items()
+        if not name.startswith("method.") or name.removeprefix("method.") in options
+    }
+    return read_experiment(None, {**own, **overrides})
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5 patients for training, 4 of them incomplete, 1 for validation and 2 for the test. Read-only.
@@ -60,7 +72,7 @@ def make_experiment(phantoms: Path) -> MakeExperiment:
     """A tiny experiment on the phantoms, with overrides under dotted names."""
 
     def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
-        return read_experiment(None, {**TINY, "data.root": str(phantoms), **(overrides or {})})
+        return tiny_experiment({**TINY, "data.root": str(phantoms)}, overrides or {})
 
     return make
 
@@ -164,7 +176,7 @@ def make_table_experiment(utterances: Path) -> MakeExperiment:
     """A tiny experiment on these utterances, with overrides under dotted names."""
 
     def make(overrides: Mapping[str, Any] | None = None) -> Experiment:
-        return read_experiment(None, {**TINY_FEATURES, "data.root": str(utterances), **(overrides or {})})
+        return tiny_experiment({**TINY_FEATURES, "data.root": str(utterances)}, overrides or {})
 
     return make
 

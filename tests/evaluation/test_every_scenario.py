@@ -34,7 +34,7 @@ def dataset(root: Path, patch: tuple[int, ...]) -> Volumes:
 
 def fresh(name: str, volumes: Volumes) -> Method:
     torch.manual_seed(0)
-    return create_method(name, volumes.task, {})[0]
+    return create_method(name, volumes.task, {"width": 0.25})[0]
 
 
 def with_missing_modalities(root: Path, phantoms: Path) -> None:

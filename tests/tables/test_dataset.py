@@ -304,7 +304,7 @@ def test_values_of_missing_modalities_change_no_bit_of_predictions_and_gradients
         dataset = table_dataset(tmp_path / f"{filler}.npz")
         torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
-        method, update = create_method(name, dataset.task, {}, generator)
+        method, update = create_method(name, dataset.task, {} if name == "gmc" else {"width": 8}, generator)
         results = {}
         for batch in dataset.training_batches("train", 8, 0, 0, 1):
             fill_gradients(method, update, [batch], Step(cases=method.draw(generator)))
@@ -348,7 +348,7 @@ def test_blocks_have_a_largest_size(tmp_path):
 def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
     dataset = table_dataset(utterances)
     torch.manual_seed(0)
-    method = create_method("sharing", dataset.task, {})[0].eval()
+    method = create_method("sharing", dataset.task, {"width": 8})[0].eval()
     scores = evaluate(method, dataset, "train")
     losses = means(scores, "loss")
     (batch,) = dataset.training_batches("train", 8, 0, 0, 1)
@@ -361,7 +361,7 @@ def test_the_loss_of_samples_is_the_loss_of_the_batch(utterances):
 def test_metrics_over_the_set_are_computed_on_eligible_samples(utterances):
     dataset = table_dataset(utterances)
     torch.manual_seed(0)
-    scores = evaluate(create_method("sharing", dataset.task, {})[0], dataset, "test")
+    scores = evaluate(create_method("sharing", dataset.task, {"width": 8})[0], dataset, "test")
     errors = {scenario: row["all"] for scenario, row in means(scores, "error").items()}
     over = {score.scenario: score.value for score in scores if (score.sample, score.metric) == ("all", "mae")}
     assert over == pytest.approx(errors)

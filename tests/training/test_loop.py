@@ -19,7 +19,7 @@ from anysubset.experiments.files import read_experiment
 from anysubset.experiments.settings import Experiment, TrainSettings
 from anysubset.gradients import Stored, sequential
 from anysubset.methods.method import Method
-from anysubset.methods.table import create_method, method_of
+from anysubset.methods.table import method_of
 from anysubset.methods.update import Update
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file
@@ -300,7 +300,7 @@ def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
 def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(make_experiment, tmp_path, name):
     experiment = make_experiment({"method.name": name, "train.precision": "float16"})
     dataset = create_dataset(experiment.data, experiment.task)
-    method, update = create_method(name, dataset.task, {})
+    method, update = method_of(experiment.method, dataset.task)
     optimizer = torch.optim.Adam(method.parameters())
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
     before = {key: value.clone() for key, value in method.state_dict().items()}
@@ -328,7 +328,7 @@ def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
         experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
         dataset = create_dataset(experiment.data, experiment.task)
         torch.manual_seed(0)
-        method, update = create_method("gmd", dataset.task, {})
+        method, update = method_of(experiment.method, dataset.task)
         optimizer = torch.optim.Adam(method.parameters())
         scaler = UNSCALED if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
         batch = next(dataset.training_batches("train", 5, experiment.seed, 0, 1))
@@ -356,7 +356,7 @@ def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_ex
 def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experiment, tmp_path):
     experiment = make_experiment({"method.name": "full"})
     dataset = create_dataset(experiment.data, experiment.task)
-    method, update = create_method("full", dataset.task, {})
+    method, update = method_of(experiment.method, dataset.task)
     optimizer = torch.optim.Adam(method.parameters())
     before = {name: value.clone() for name, value in method.state_dict().items()}
     batches = dataset.training_batches("train", 1, experiment.seed, 0, 5)
@@ -417,7 +417,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_experiment, tm
     for one, other in zip(*logs, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
     experiment = make_experiment()
-    method, _ = create_method("gmd", create_dataset(experiment.data, experiment.task).task, {})
+    method, _ = method_of(experiment.method, create_dataset(experiment.data, experiment.task).task)
     lay_out(method, TrainSettings(channels_last=True))
     weight = method.network.backbone.encoder[0].second.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -454,7 +454,7 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
     experiment = make_experiment({"train.steps": 4, "train.validate_every": 1})
     told: list[str] = []
     dataset = create_dataset(experiment.data, experiment.task)
-    method, update = create_method("gmd", dataset.task, {}, torch.Generator())
+    method, update = method_of(experiment.method, dataset.task, torch.Generator())
     with Run(tmp_path / "run", experiment) as run:
         done = train(method, update, dataset, run, torch.Generator(), report=told.append)
     # By hand: the mean over the two scenarios is half of each score.
@@ -489,7 +489,7 @@ def test_the_score_of_a_checkpoint_is_the_mean_of_its_scenarios(undisturbed):
 def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, tmp_path):
     experiment = make_experiment({"train.steps": 2, "train.validate_every": 1})
     dataset = create_dataset(experiment.data, experiment.task)
-    method, update = create_method("gmd", dataset.task, {}, torch.Generator())
+    method, update = method_of(experiment.method, dataset.task, torch.Generator())
     modes = []
 
     def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
@@ -579,7 +579,7 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
     overrides = {"data.root": str(tmp_path / "patients"), "method.name": "gmd", "train.log_every": 1}
     experiment = read_experiment(Path(training.__file__).parents[1] / "commands/demo_segmentation.yaml", overrides)
     dataset = create_dataset(experiment.data, experiment.task)
-    method, update = create_method("gmd", dataset.task, {})
+    method, update = method_of(experiment.method, dataset.task)
     optimizer = torch.optim.Adam(method.parameters())
     whole, logging = [], []
     with Run(tmp_path / "run", experiment) as run:
