@@ -21,7 +21,7 @@ from anysubset.volumes.patients import find_patients
 from anysubset.volumes.preprocessing import paste, prepare
 from anysubset.volumes.reading import read_patient
 
-# The methods on the network of the task; tests/methods/test_contract.py asks the same of all.
+# Methods on the default network of the task; tests/methods/test_contract.py tests all methods.
 ON_TASK_NETWORK = ("gmd", "sharing", "dropout", "full", "ensemble")
 
 NAMES = ("flair", "t2", "t1ce", "t1")
@@ -38,7 +38,7 @@ def fresh(name: str, volumes: Volumes) -> Method:
 
 
 def with_missing_modalities(root: Path, phantoms: Path) -> None:
-    """Patient 006 with a foreground of its own in each contrast, and 007 without t1ce."""
+    """Write patient 006 with a different foreground in each modality, and 007 without t1ce."""
     root.mkdir()
     for case in ("phantom_006", "phantom_007"):
         shutil.copytree(phantoms / case, root / case)
@@ -46,22 +46,23 @@ def with_missing_modalities(root: Path, phantoms: Path) -> None:
         path = root / "phantom_006" / f"phantom_006_{name}.nii.gz"
         image = nib.load(path)
         voxels = np.asarray(image.dataobj).copy()
-        voxels[:low] = 0  # This contrast was cut off by the edge of the field of view.
+        voxels[:low] = 0  # As if this part lay outside the field of view.
         nib.save(nib.Nifti1Image(voxels, image.affine), path)
     (root / "phantom_007" / "phantom_007_t1ce.nii.gz").unlink()
 
 
-def table(scores: list[Score]) -> dict[tuple[tuple[str, ...], str, str, str], float]:
-    found = {(each.scenario, each.sample, each.metric, each.region): each.value for each in scores}
-    assert len(found) == len(scores)
-    return found
+def by_key(scores: list[Score]) -> dict[tuple[tuple[str, ...], str, str, str], float]:
+    """Values by scenario, sample, metric and region, each of which occurs once."""
+    values = {(score.scenario, score.sample, score.metric, score.region): score.value for score in scores}
+    assert len(values) == len(scores)
+    return values
 
 
 # ------------------------------------------------------------------------------------------------------- passes
 
 
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """By modality, how many samples the network will have encoded."""
+    """Count, by modality, the samples that the network encodes from now on."""
     passes: Counter[str] = Counter()
     encode = DynamicSharing.encode
 
@@ -76,18 +77,18 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", ON_TASK_NETWORK)
-def test_every_modality_goes_through_the_network_once_for_all_fifteen_scenarios(phantoms, monkeypatch, name):
-    # A window of 16 x 16 x 16 holds a whole phantom.
+def test_every_modality_is_encoded_once_for_all_fifteen_scenarios(phantoms, monkeypatch, name):
+    # A window of 16 x 16 x 16 covers a whole phantom.
     volumes = dataset(phantoms, (16, 16, 16))
     method = fresh(name, volumes)
     passes = count_passes(monkeypatch)
     scores = evaluate(method, volumes, "test", thorough=False)
     assert len({score.scenario for score in scores}) == 15
-    # Two patients: M = 4 passes each, where a scenario at a time would take 4 * 2^3 = 32.
+    # Two patients with M = 4 passes each; scenario by scenario it would be 4 * 2^3 = 32 each.
     assert passes == dict.fromkeys(NAMES, 2)
 
 
-def test_every_slice_goes_through_a_network_of_slices_once(phantoms, monkeypatch):
+def test_a_network_of_slices_encodes_every_slice_once(phantoms, monkeypatch):
     volumes = dataset(phantoms, (16, 16))
     (sample,) = volumes.samples("val")
     depth = sample.inputs["t1"].shape[-1]
@@ -97,61 +98,61 @@ def test_every_slice_goes_through_a_network_of_slices_once(phantoms, monkeypatch
     assert passes == dict.fromkeys(NAMES, depth)
 
 
-# ------------------------------------------------------------------------------------------------------ answers
+# -------------------------------------------------------------------------------------------------- predictions
 
 
 @pytest.mark.parametrize("patch", [(16, 16), (16, 16, 16), (8, 8)], ids=["slices", "volumes", "windows"])
 @pytest.mark.parametrize("name", ["gmd", "ensemble"])
-def test_scores_are_those_of_each_scenario_predicted_alone_from_its_files(phantoms, tmp_path, name, patch):
+def test_scores_equal_those_of_predicting_every_scenario_from_its_files(phantoms, tmp_path, name, patch):
     root = tmp_path / "patients"
     with_missing_modalities(root, phantoms)
     volumes = dataset(root, patch)
     method = fresh(name, volumes).eval()
-    found = table(evaluate(method, volumes, "all", thorough=False))
+    scores = by_key(evaluate(method, volumes, "all", thorough=False))
     expected = {}
     for patient in find_patients(root):
         target = volumes.task.target(torch.from_numpy(prepared_label(root, patient.id)))
         for scenario in all_scenarios(NAMES):
             if not set(scenario) <= set(patient.sources):
                 continue
-            # Only the files of the scenario are read: one pass of the fused network, without any shortcut.
+            # Only the files of the scenario are read, and the whole network is applied once.
             ready = prepare(read_patient(patient, scenario), volumes.task)
             inputs = {name: x[None, None] for name, x in zip(ready.modalities, ready.image, strict=True)}
             with torch.no_grad():
-                answer = volumes.task.carry(method.predict, inputs)
-            mask = paste(answer[0] > 0, ready.box, ready.shape)
+                output = volumes.task.carry(method.predict, inputs)
+            mask = paste(output[0] > 0, ready.box, ready.shape)
             for region, a, b in zip(REGIONS, mask, target, strict=True):
                 both, size = (a & b).sum().item(), (a.sum() + b.sum()).item()
                 expected[scenario, patient.id, "dice", region] = 2 * both / size if size else 1.0
-    # By hand: 15 scenarios of four contrasts and 7 of three.
+    # By hand: 15 scenarios of four modalities and 7 of three.
     assert len(expected) == (15 + 7) * 3
-    assert found.keys() == expected.keys()
-    # The network has learnt nothing, so a rounding error may move a voxel or two across the threshold.
-    differences = [abs(found[key] - expected[key]) for key in expected]
+    assert scores.keys() == expected.keys()
+    # The network is untrained, so rounding may move a few voxels across the threshold.
+    differences = [abs(scores[key] - expected[key]) for key in expected]
     assert max(differences) < 0.02
     assert np.mean(differences) < 1e-3
-    assert len({round(value, 6) for value in found.values()}) > 20
+    assert len({round(value, 6) for value in scores.values()}) > 20
 
 
 def prepared_label(root: Path, case: str) -> np.ndarray:
-    """The label turned to RAS; the phantoms are stored LPS."""
+    """The label in RAS orientation; the phantoms are stored in LPS."""
     return np.asarray(nib.load(root / case / f"{case}_seg.nii.gz").dataobj)[::-1, ::-1].copy()
 
 
 @pytest.mark.parametrize("name", ON_TASK_NETWORK)
-def test_fused_answers_are_those_of_the_fused_network(phantoms, name):
+def test_outputs_of_all_scenarios_equal_those_of_single_predictions(phantoms, name):
     volumes = dataset(phantoms, (16, 16))
     method = fresh(name, volumes).eval()
     (sample,) = volumes.samples("val")
     with torch.no_grad():
-        answers = dict(method.predict_scenarios(sample.inputs, sample.scenarios, volumes.task.carry))
-        assert list(answers) == all_scenarios(NAMES)
-        for scenario, answer in answers.items():
-            alone = volumes.task.carry(method.predict, {name: sample.inputs[name] for name in scenario})
-            assert_close(answer, alone, rtol=1e-4, atol=1e-5)
+        outputs = dict(method.predict_scenarios(sample.inputs, sample.scenarios, volumes.task.carry))
+        assert list(outputs) == all_scenarios(NAMES)
+        for scenario, output in outputs.items():
+            single = volumes.task.carry(method.predict, {name: sample.inputs[name] for name in scenario})
+            assert_close(output, single, rtol=1e-4, atol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------- who and in what order
+# ------------------------------------------------------------------------------------------- eligibility and order
 
 
 def test_patients_are_scored_only_where_they_are_eligible(phantoms):
@@ -169,8 +170,8 @@ def test_patients_are_scored_only_where_they_are_eligible(phantoms):
     }
 
 
-def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path):
-    # Patient 006 comes in parts, since its contrasts do not share a foreground; the table does not show it.
+def test_scores_are_sorted_by_scenario_then_patient_metric_and_region(phantoms, tmp_path):
+    # The modalities of patient 006 have different foregrounds, so it is predicted in parts; the order stays the same.
     with_missing_modalities(tmp_path / "patients", phantoms)
     volumes = dataset(tmp_path / "patients", (16, 16))
     asked = [("t1",), ("flair", "t1"), ("t2",), ("flair",)]
@@ -187,19 +188,19 @@ def test_rows_come_by_scenario_then_patient_metric_and_region(phantoms, tmp_path
     assert all(0 <= score.value <= 27.72 for score in scores if score.metric == "hd95")
 
 
-def test_scenarios_stand_in_the_order_of_the_paper():
+def test_scenarios_are_sorted_in_the_order_of_the_paper():
     shuffled = all_scenarios(NAMES)[::-1]
     assert in_order(shuffled, NAMES) == all_scenarios(NAMES)
 
 
-def test_distances_are_left_out_on_request(phantoms):
+def test_without_thorough_only_dice_is_computed(phantoms):
     volumes = dataset(phantoms, (16, 16))
     scores = evaluate(fresh("gmd", volumes), volumes, "val", asked=[("t1",)], thorough=False)
     assert [score.metric for score in scores] == ["dice"] * 3
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_the_method_is_scored_in_evaluation_mode_and_left_as_it_was(phantoms, mode):
+def test_the_method_is_scored_in_evaluation_mode_and_not_changed(phantoms, mode):
     volumes = dataset(phantoms, (16, 16))
     method = fresh("gmd", volumes).train(mode)
     modes = []

@@ -33,7 +33,7 @@ time.sleep(100)
 
 @contextmanager
 def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A real second process that has the run open."""
+    """Start a second process that holds the lock of the run."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -50,7 +50,7 @@ def with_settings(**settings: object) -> Experiment:
 
 
 def begun(folder: Path, experiment: Experiment | None = None, step: int = 0, resume: bool = False) -> Run:
-    """A run that has begun, and is closed again."""
+    """A run that has begun and is closed."""
     with Run(folder, experiment or Experiment(), resume) as run:
         run.begin(step)
     return run
@@ -67,7 +67,7 @@ def fault(folder: Path, experiment: Experiment, resume: bool = False) -> str:
 # ---------------------------------------------------------------------------------------------------- the lock
 
 
-def test_a_folder_in_use_is_refused_and_free_once_its_process_is_killed(tmp_path):
+def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
     folder = tmp_path / "run"
     with held_by_another_process(folder) as process:
         assert f"Run folder {folder} is in use by another process" in fault(folder, Experiment(), resume=True)
@@ -77,7 +77,7 @@ def test_a_folder_in_use_is_refused_and_free_once_its_process_is_killed(tmp_path
         begun(folder)
 
 
-def test_the_lock_is_given_back_when_the_run_is_left_or_refused(tmp_path):
+def test_the_lock_is_released_if_the_run_ends_or_is_refused(tmp_path):
     run = Run(tmp_path, Experiment())
     run.begin(0)
     run.__exit__(RuntimeError, RuntimeError("a fault"), None)
@@ -86,13 +86,13 @@ def test_the_lock_is_given_back_when_the_run_is_left_or_refused(tmp_path):
     begun(tmp_path, resume=True)
 
 
-# ---------------------------------------------------------------------------------------------- whose the run is
+# ----------------------------------------------------------------------------------------- experiment of the run
 
 
-def test_a_run_writes_what_it_is_when_it_begins(tmp_path):
+def test_a_run_writes_experiment_and_environment_when_it_begins(tmp_path):
     experiment = with_settings(seed=3, train_steps=7, method_name="full")
     with Run(tmp_path / "a" / "b", experiment) as run:
-        # Faulty data, found before the first step, leave nothing behind that is in the way of the next attempt.
+        # Data are checked before the first step: a refused run leaves no file that prevents the next attempt.
         assert not (tmp_path / "a" / "b" / "experiment.yaml").exists()
         run.begin(0)
     assert read_experiment(tmp_path / "a" / "b" / "experiment.yaml") == experiment
@@ -113,7 +113,7 @@ def test_resuming_an_empty_folder_starts_a_run(tmp_path):
     assert (tmp_path / "new" / "experiment.yaml").is_file()
 
 
-def test_a_run_of_another_experiment_is_refused_and_what_differs_is_named(tmp_path):
+def test_a_run_of_another_experiment_is_refused_with_the_settings_that_differ(tmp_path):
     begun(tmp_path, with_settings(train_lr=0.1, method_name="gmd", method_cases="all"))
     line = fault(tmp_path, with_settings(train_lr=0.2, method_name="full", seed=1), resume=True)
     assert f"{tmp_path / 'experiment.yaml'} belongs to another experiment: " in line
@@ -121,21 +121,21 @@ def test_a_run_of_another_experiment_is_refused_and_what_differs_is_named(tmp_pa
     assert named == ["method.cases", "method.name", "seed", "train.lr"]
 
 
-def test_regions_count_with_their_labels(tmp_path):
+def test_labels_of_regions_belong_to_the_experiment(tmp_path):
     begun(tmp_path, read_experiment(None, {"data.regions": {"WT": [1, 2]}}))
     line = fault(tmp_path, read_experiment(None, {"data.regions": {"WT": [1]}}), resume=True)
     assert "data.regions differ" in line
 
 
-def test_where_the_data_lie_and_how_they_are_read_may_differ(tmp_path):
+def test_location_and_loading_of_the_data_may_differ(tmp_path):
     begun(tmp_path)
     moved = with_settings(data_root="/elsewhere", data_splits="s.json", data_cache="/tmp/c", data_workers=3)
     begun(tmp_path, moved, resume=True)
-    # The folder still says how the run began.
+    # The folder keeps the settings that the run began with.
     assert read_experiment(tmp_path / "experiment.yaml") == Experiment()
 
 
-def test_a_setting_that_came_later_has_its_default_in_an_older_run():
+def test_a_new_setting_has_its_default_in_an_older_run():
     settings = Experiment().flat()
     check_same(Experiment(), settings, Path("x"))
     older = {name: value for name, value in settings.items() if name != "train.lr"}
@@ -147,7 +147,7 @@ def test_a_setting_that_came_later_has_its_default_in_an_older_run():
         check_same(Experiment(), other.flat(), Path("x"))
 
 
-def test_a_setting_that_is_not_known_is_a_difference():
+def test_an_unknown_setting_is_a_difference():
     with pytest.raises(InputError, match=r"another experiment: train\.momentum differ"):
         check_same(Experiment(), {**Experiment().flat(), "train.momentum": 0.9}, Path("x"))
 
@@ -160,14 +160,14 @@ def test_a_damaged_experiment_file_is_refused(tmp_path):
     assert "experiment.yaml is not YAML" in fault(tmp_path, Experiment(), resume=True)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_instead_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("mine")
     assert f"{tmp_path / 'run'} cannot be a run folder" in fault(tmp_path / "run", Experiment())
     assert "cannot be a run folder" in fault(tmp_path / "run" / "inside", Experiment())
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path):
+def test_partly_written_files_of_a_killed_process_are_removed(tmp_path):
     begun(tmp_path)
     (tmp_path / "checkpoints" / ".part-123-latest.safetensors").write_bytes(b"half")
     (tmp_path / ".part-123-decoupling.npz").write_bytes(b"half")
@@ -183,7 +183,7 @@ def logged(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_lines_are_kept_up_to_the_checkpoint_and_others_are_dropped(tmp_path):
+def test_lines_after_the_checkpoint_are_dropped(tmp_path):
     with Run(tmp_path, Experiment()) as run:
         run.begin(0)
         for step in range(1, 6):
@@ -199,7 +199,7 @@ def test_lines_are_kept_up_to_the_checkpoint_and_others_are_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("rest", ['{"step": 3, "lo', '{"step": 3', "{", '"', "\0\0\0"])
-def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path, rest):
+def test_an_incomplete_last_line_is_dropped(tmp_path, rest):
     with Run(tmp_path, Experiment()) as run:
         run.begin(0)
         run.log(1, {}, {})
@@ -212,7 +212,7 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path, rest):
     assert logged(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "loss": 1}]
 
 
-def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
+def test_a_run_without_a_checkpoint_starts_a_new_log(tmp_path):
     with Run(tmp_path, Experiment()) as run:
         run.begin(0)
         run.log(1, {}, {})
@@ -220,7 +220,7 @@ def test_a_run_without_a_checkpoint_starts_its_log_anew(tmp_path):
     assert logged(tmp_path) == []
 
 
-def test_a_kill_while_the_log_is_cut_back_does_not_cost_the_log(tmp_path, monkeypatch):
+def test_a_kill_while_the_log_is_truncated_does_not_lose_the_log(tmp_path, monkeypatch):
     with Run(tmp_path, Experiment()) as run:
         run.begin(0)
         for step in (1, 2, 3):
@@ -244,7 +244,7 @@ def test_a_kill_while_the_log_is_cut_back_does_not_cost_the_log(tmp_path, monkey
 
 
 def decoupling(cases: list[str], seed: int) -> Decoupling:
-    """A step that saw random gradients; the first is (3, 4, 0), whose length is 5."""
+    """Result of a step with random gradients; the first is (3, 4, 0), of norm 5."""
     rows = torch.randn(len(cases), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rows[0] = torch.tensor([3.0, 4.0, 0.0])
     coefficients = torch.arange(1.0, len(cases) + 1, dtype=torch.float64) / seed
@@ -260,18 +260,18 @@ STEPS = {
 
 
 def by_step(path: Path) -> dict[int, dict[str, object]]:
-    """What the file says, put together by hand: coefficients and norms by case, cosines by pair of cases."""
-    found = {}
+    """Content of the file by step: coefficients and norms by case, cosines by pair of cases."""
+    steps = {}
     with np.load(path) as stored:
         names = stored["cases"].tolist()
         for row, step in enumerate(stored["step"].tolist()):
-            cases = [names[place] for place in stored["case"][row] if place >= 0]
+            cases = [names[index] for index in stored["case"][row] if index >= 0]
             k = len(cases)
             for name in ("coefficients", "norms"):
                 assert np.isnan(stored[name][row, k:]).all()
             assert np.isnan(stored["cosines"][row, k:]).all()
             assert np.isnan(stored["cosines"][row, :, k:]).all()
-            found[step] = {
+            steps[step] = {
                 "coefficients": dict(zip(cases, stored["coefficients"][row].tolist(), strict=False)),
                 "norms": dict(zip(cases, stored["norms"][row].tolist(), strict=False)),
                 "cosines": {
@@ -281,18 +281,18 @@ def by_step(path: Path) -> dict[int, dict[str, object]]:
                     if i != j
                 },
             }
-    return found
+    return steps
 
 
 def expected(steps: list[int]) -> dict[int, dict[str, object]]:
-    given = {step: decoupling(STEPS[step], step) for step in steps}
+    results = {step: decoupling(STEPS[step], step) for step in steps}
     return {
-        step: {"coefficients": each.coefficients, "norms": each.norms, "cosines": each.cosines}
-        for step, each in given.items()
+        step: {"coefficients": result.coefficients, "norms": result.norms, "cosines": result.cosines}
+        for step, result in results.items()
     }
 
 
-def test_decoupling_comes_back_labelled_however_the_cases_vary(tmp_path):
+def test_decoupling_is_stored_by_case_although_cases_vary_over_steps(tmp_path):
     path = tmp_path / "decoupling.npz"
     log = DecouplingLog(path, 0)
     for step, cases in STEPS.items():
@@ -301,13 +301,13 @@ def test_decoupling_comes_back_labelled_however_the_cases_vary(tmp_path):
     assert by_step(path) == expected([1, 2, 4, 7])
     with np.load(path) as stored:
         assert stored["cases"].tolist() == ["t1", "t2", "t2+t1", "flair"]
-        # By hand: places in `cases`, padded to the three of step 4.
+        # By hand: indices into `cases`, padded with -1 to the three cases of step 4.
         assert stored["case"].tolist() == [[0, 1, -1], [2, -1, -1], [3, 1, 2], [1, 3, -1]]
         assert stored["norms"][:, 0].tolist() == [5, 5, 5, 5]
         assert stored["coefficients"][0].tolist()[:2] == [1, 2]
 
 
-def test_decoupling_is_read_up_to_the_checkpoint_and_goes_on(tmp_path):
+def test_a_resumed_log_continues_after_the_checkpoint(tmp_path):
     path = tmp_path / "decoupling.npz"
     log = DecouplingLog(path, 0)
     for step in (1, 2, 4):
@@ -320,10 +320,10 @@ def test_decoupling_is_read_up_to_the_checkpoint_and_goes_on(tmp_path):
         resumed.add(step, decoupling(STEPS[step], step))
     resumed.save()
     assert by_step(path) == expected([1, 2, 4, 7])
-    assert [each.name for each in tmp_path.iterdir()] == ["decoupling.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["decoupling.npz"]
 
 
-def test_gramians_and_copies_go_on_with_the_log(tmp_path):
+def test_gramians_and_copies_are_logged_and_resumed(tmp_path):
     path = tmp_path / "decoupling.npz"
     pair, copies = torch.tensor([[1.0, -1.0], [-1.0, 2.0]]).double(), torch.tensor([[1.0, 0.5], [1.0, 1.0]]).double()
     log = DecouplingLog(path, 0)
@@ -340,12 +340,12 @@ def test_gramians_and_copies_go_on_with_the_log(tmp_path):
             assert stored[name][2, :2, :2].tolist() == square.flip(0, 1).tolist()
             assert np.isnan(stored[name][0, 2]).all()
         assert stored["case"].tolist() == [[0, 1, -1], [1, 2, 3], [1, 0, -1]]
-        # A rule that gives coefficients alone has no copies.
+        # A rule that computes coefficients only has no copies.
         assert np.isnan(stored["copies"][1]).all()
         assert np.isfinite(stored["gramian"][1]).all()
 
 
-def test_a_resumed_run_continues_an_older_log_which_calls_coefficients_weights(tmp_path):
+def test_an_older_log_with_weights_for_coefficients_is_resumed(tmp_path):
     path = tmp_path / "decoupling.npz"
     log = DecouplingLog(path, 0)
     log.add(1, decoupling(STEPS[1], 1))
@@ -363,54 +363,54 @@ def test_a_resumed_run_continues_an_older_log_which_calls_coefficients_weights(t
         assert stored["gramian"][1, 0, 0] == 25
 
 
-def test_where_nothing_was_decoupled_there_is_no_file(tmp_path):
+def test_without_decoupling_no_file_is_written(tmp_path):
     DecouplingLog(tmp_path / "decoupling.npz", 0).save()
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------- what is known of the data
+# ------------------------------------------------------------------------------------- signature of the data
 
 
-KNOWN = ({"text.mean": torch.tensor([1.0, 2.0], dtype=torch.float64)}, {"classes": ("no", "yes"), "limits": None})
+SIGNATURE = ({"text.mean": torch.tensor([1.0, 2.0], dtype=torch.float64)}, {"classes": ("no", "yes"), "limits": None})
 
 
-def test_what_a_run_must_know_is_written_when_it_begins_and_compared_when_it_goes_on(tmp_path):
+def test_the_signature_is_written_when_a_run_begins_and_compared_when_it_resumes(tmp_path):
     with Run(tmp_path / "run", Experiment()) as run:
         assert not RunFolder(run.path).signature.exists()
-        run.begin(0, KNOWN)
+        run.begin(0, SIGNATURE)
     tensors, facts = tensor_file.load(RunFolder(tmp_path / "run").signature)
     assert tensors["text.mean"].tolist() == [1.0, 2.0]
     assert facts == {"classes": ["no", "yes"], "limits": None}
     before = RunFolder(tmp_path / "run").signature.read_bytes()
-    # Another number of threads may add up in another order.
-    close = {"text.mean": KNOWN[0]["text.mean"] * (1 + 1e-15)}
-    for knowledge in (KNOWN, (close, KNOWN[1])):
+    # Another number of threads may sum in another order, so rounding errors are tolerated.
+    close = {"text.mean": SIGNATURE[0]["text.mean"] * (1 + 1e-15)}
+    for signature in (SIGNATURE, (close, SIGNATURE[1])):
         with Run(tmp_path / "run", Experiment(), resume=True) as run:
-            run.begin(0, knowledge)
+            run.begin(0, signature)
     assert RunFolder(tmp_path / "run").signature.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("tensors", "facts", "named"),
     [
-        ({"text.mean": KNOWN[0]["text.mean"] * (1 + 1e-6)}, KNOWN[1], "text.mean"),
-        ({"text.mean": torch.tensor([1.0], dtype=torch.float64)}, KNOWN[1], "text.mean"),
-        ({**KNOWN[0], "audio.mean": torch.zeros(1)}, KNOWN[1], "audio.mean"),
-        (KNOWN[0], {**KNOWN[1], "limits": [-3, 3]}, "limits"),
+        ({"text.mean": SIGNATURE[0]["text.mean"] * (1 + 1e-6)}, SIGNATURE[1], "text.mean"),
+        ({"text.mean": torch.tensor([1.0], dtype=torch.float64)}, SIGNATURE[1], "text.mean"),
+        ({**SIGNATURE[0], "audio.mean": torch.zeros(1)}, SIGNATURE[1], "audio.mean"),
+        (SIGNATURE[0], {**SIGNATURE[1], "limits": [-3, 3]}, "limits"),
         ({}, {}, "classes, text.mean"),
     ],
 )
-def test_a_run_on_other_features_is_refused_with_what_differs(tmp_path, tensors, facts, named):
+def test_a_run_with_another_signature_is_refused_with_the_parts_that_differ(tmp_path, tensors, facts, named):
     with Run(tmp_path / "run", Experiment()) as run:
-        run.begin(0, KNOWN)
+        run.begin(0, SIGNATURE)
     with Run(tmp_path / "run", Experiment(), resume=True) as run, pytest.raises(InputError) as caught:
         run.begin(0, (tensors, facts))
     assert f"was written for other training data: {named} differ." in str(caught.value)
 
 
-def test_what_a_killed_process_knew_is_forgotten_where_the_run_had_not_begun(tmp_path):
+def test_the_signature_of_a_run_that_never_began_is_replaced(tmp_path):
     (tmp_path / "run").mkdir()
     tensor_file.save(RunFolder(tmp_path / "run").signature, {}, {"classes": ["old"]})
     with Run(tmp_path / "run", Experiment()) as run:
-        run.begin(0, KNOWN)
+        run.begin(0, SIGNATURE)
     assert tensor_file.load(RunFolder(tmp_path / "run").signature)[1]["classes"] == ["no", "yes"]
