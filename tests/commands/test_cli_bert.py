@@ -247,7 +247,7 @@ def test_bert_is_not_called_without_text(bert_folder):
         ({"data.modalities": ["vision"], "data.reading.modalities": None}, "'ds-transformer' has no option bert"),
         (
             {"data.modalities": ["vision"], "data.reading.modalities": None, "method.preset": "bert"},
-            "no modality holds",
+            "needs a modality of token ids",
         ),
     ],
 )  # fmt: skip
