@@ -269,7 +269,7 @@ def write_report(
         InputError: if no run has scores, or the file cannot be written.
     """
     from anysubset.report.page import page
-    from anysubset.system.files import whole
+    from anysubset.system.files import atomic_write
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if output is None and len(paths) != 1:
@@ -285,7 +285,7 @@ def write_report(
         methods, networks = several(method), several(network)
         galleries = {group.first.dataset: gallery_of(group, split, methods, networks) for group in groups}
     text = page(groups, galleries=galleries, metric=metric, region=region, reference=reference)
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return file
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from anysubset.system.files import clear_parts, whole
+from anysubset.system.files import atomic_write, clear_parts
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("old")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
         assert temporary.suffix == ".csv"
@@ -21,7 +21,7 @@ def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path):
     path.write_text("old")
 
     def fail():
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise OSError("disk is full")
 

@@ -42,7 +42,7 @@ def compare(options: Options) -> None:
     from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
-    from anysubset.system.files import whole
+    from anysubset.system.files import atomic_write
 
     output = Path(options["output"]) if options.get("output") else None
     file_format = options.get("format", "terminal")
@@ -65,6 +65,6 @@ def compare(options: Options) -> None:
     if output is None:
         say(text)
         return
-    with whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"Wrote {output}")

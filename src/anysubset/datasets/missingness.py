@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 Present = dict[str, Scenario]  # Present modalities by id.
 
@@ -45,7 +45,7 @@ def write_missingness(path: Path, present: Mapping[str, Collection[str]], about:
     """Write the modalities that samples keep, by id; `about` tells how they were drawn. The file appears whole."""
     lines = ",\n".join(f"  {json.dumps(sample)}: {json.dumps(list(names))}" for sample, names in present.items())
     facts = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n " for name, value in about.items())
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(f'{{{facts}"present": {{\n{lines}\n }}}}\n', encoding="utf-8")
 
 

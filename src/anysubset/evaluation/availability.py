@@ -6,7 +6,7 @@ from typing import Any
 
 from anysubset.datasets.dataset import Dataset
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name, support
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 MAX_MODALITIES = 6  # Up to so many modalities, every scenario is counted.
 
@@ -32,5 +32,5 @@ def availability(dataset: Dataset) -> dict[str, Any]:
 
 def write_availability(path: Path, dataset: Dataset) -> None:
     """Write the counts as JSON; an interrupted write leaves no file."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(availability(dataset), indent=1) + "\n", encoding="utf-8")

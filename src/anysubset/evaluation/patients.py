@@ -11,7 +11,7 @@ import torch
 
 from anysubset.methods.method import Method
 from anysubset.scenarios import scenario_name
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.patients import Patient
 from anysubset.volumes.preprocessing import from_canonical, paste, prepare
@@ -62,6 +62,6 @@ def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, 
     }
     path = folder / f"{patient.id}_seg.nii.gz"
     write_mask(path, mask, volumes.header)
-    with whole(folder / f"{patient.id}.json") as temporary:
+    with atomic_write(folder / f"{patient.id}.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path

@@ -16,7 +16,7 @@ from anysubset.evaluation.groups import check_count
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 from anysubset.tables.block import Block
 from anysubset.tables.dataset import TableDataset
 
@@ -54,7 +54,7 @@ def write_predictions(
             decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])
             rows[sample] = [sample, scenario_name(scenarios[index]), decision, *map(repr, probabilities[index])]
     path = folder / "predictions.csv"
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "used", "answer", *(f"chance_{name}" for name in task.classes)])
         writer.writerows(rows[sample] for sample in dataset.ids("all"))
@@ -72,7 +72,7 @@ def write_predictions(
         "classes": list(task.classes),
         "checkpoint_step": checkpoint["step"],
     }
-    with whole(folder / "predictions.json") as temporary:
+    with atomic_write(folder / "predictions.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path, used
 

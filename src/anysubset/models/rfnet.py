@@ -317,14 +317,20 @@ def map_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """wCE of `region_loss`; both (n, classes, ...), `truth` one-hot."""
+    """Cross entropy of each voxel's true class, weighted by 1 - the share of that class in the sample; a scalar.
+
+    Both arguments are (n, classes, ...), `truth` one-hot. Probabilities are clamped to 0.005 and more, as published.
+    """
     weights = 1 - truth.flatten(2).mean(dim=2)
     weights = weights.view(*weights.shape, *[1] * (truth.ndim - 2))
     return -(weights * truth * probabilities.clamp(0.005, 1).log()).sum(dim=1).mean()
 
 
 def class_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """Dice of `region_loss`; both (n, classes, ...), `truth` one-hot."""
+    """1 - the mean over the classes of Dice, whose sums run over all samples and voxels of the batch; a scalar.
+
+    Both arguments are (n, classes, ...), `truth` one-hot.
+    """
     axes = (0, *range(2, truth.ndim))
     sizes = probabilities.sum(dim=axes) + truth.sum(dim=axes) + EPSILON
     return 1 - (2 * (probabilities * truth).sum(dim=axes) / sizes).mean()

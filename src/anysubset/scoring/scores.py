@@ -9,7 +9,7 @@ from statistics import fmean
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 COLUMNS = (
     "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
@@ -118,7 +118,7 @@ def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, fact
     replaced = {name: str(facts[name]) for name in ("run", "dataset", "split")}
     rows = read_rows(path) if path.exists() else []
     others = [row for row in rows if any(row[name] != value for name, value in replaced.items())]
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(others)

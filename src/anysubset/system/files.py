@@ -9,7 +9,7 @@ PART = ".part-"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Context that gives a temporary path beside `path`, with the same suffix, and renames it to `path` at the end.
 
     The content is on disk (fsync) before the rename. If writing fails or the process is killed, the old file stays.

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -22,7 +22,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     facts: anything that JSON can hold.
     """
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         # Not `save_file`, which writes to a temporary file of its own that would stay behind after a kill.
         temporary.write_bytes(serialised(stored, metadata={"facts": json.dumps(facts)}))
 

@@ -24,7 +24,7 @@ from safetensors.torch import save as serialised
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 from anysubset.tables.columns import Array, Column, Options, assemble
 from anysubset.tables.labels import splits_of, target_of, text
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
@@ -166,12 +166,12 @@ def write_table(table: Table, path: Path) -> None:
     lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
     lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
     if path.suffix == ".npz":
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             arrays |= {name: np.asarray(entries) for name, entries in lines.items()}
             np.savez(temporary, allow_pickle=False, **arrays)
     else:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
             # Not `save_file`: its own temporary file would remain if the process is killed.
             temporary.write_bytes(serialised(tensors, {name: json.dumps(entries) for name, entries in about.items()}))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 
 def flops_of(step: Callable[[], Any]) -> int:
@@ -90,6 +90,6 @@ class CostLog:
         peaks = [peak for peak in (self.most_bytes, most_bytes) if peak is not None]
         self.most_bytes = max(peaks, default=None)
         stages = {name: {"steps": steps, "flops": self.flops[name]} for name, steps in self.steps.items()}
-        with whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             facts = {"stages": stages, "most_bytes": self.most_bytes}
             temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")

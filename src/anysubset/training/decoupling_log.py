@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from anysubset.gradients import Decoupling
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 
 
 class Decouplings:
@@ -88,6 +88,6 @@ class DecouplingLog(Decouplings):
     def save(self) -> None:
         """Write the file, whole or not at all; no file if no step was decoupled."""
         if self.entries:
-            with whole(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 # Not compressed: that would save a third of the space and take ten times as long at every checkpoint.
                 np.savez(temporary, **self.arrays())  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment, write_experiment
 from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
-from anysubset.system.files import clear_parts, whole
+from anysubset.system.files import atomic_write, clear_parts
 from anysubset.system.run_folder import RunFolder
 from anysubset.training.cost import CostLog
 from anysubset.training.decoupling_log import DecouplingLog
@@ -117,7 +117,7 @@ class Run:
             if tensors or facts:
                 tensor_file.save(signature, tensors, facts)
             RunFolder(self.path).environment.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-            with whole(stored) as temporary:
+            with atomic_write(stored) as temporary:
                 write_experiment(self.experiment, temporary)
         log = RunFolder(self.path).losses
         if log.exists():
@@ -129,7 +129,7 @@ class Run:
                     break  # The process was killed while it wrote this line.
                 if entry["step"] <= step:
                     lines.append(line)
-            with whole(log) as temporary:
+            with atomic_write(log) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         self.curves = SummaryWriter(str(RunFolder(self.path).tensorboard), purge_step=step + 1)
 

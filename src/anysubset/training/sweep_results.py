@@ -11,7 +11,7 @@ from anysubset.experiments.files import read_run_experiment
 from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
@@ -101,7 +101,7 @@ def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write sweep.csv: a row a run; a cell is blank if a run has no value for its column."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

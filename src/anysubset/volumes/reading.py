@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
-from anysubset.system.files import whole
+from anysubset.system.files import atomic_write
 from anysubset.volumes.patients import Patient, Source, stem
 
 AFFINE_TOLERANCE = 1e-3  # In mm: files of one patient may differ by rounding.
@@ -210,5 +210,5 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> N
     image = kind(mask, header.get_best_affine(), header)
     image.set_data_dtype(np.uint8)
     image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         nib.save(image, temporary)
