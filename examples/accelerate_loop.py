@@ -1,12 +1,12 @@
-"""GMD in a loop with Hugging Face Accelerate, with gradient accumulation, in one process or several.
+"""GMD in a loop with Hugging Face Accelerate, with gradient accumulation, in one or several processes.
 
-Only optimizer and loader are prepared. `prepare(model)` would wrap the model in DDP where there are several processes,
-and DDP would average what each had decoupled on its own: that is not the decoupled gradient of the batch. GMD sums
-over the processes itself, given all parameters.
+Only the optimizer and the loader are prepared. With several processes, `prepare(model)` would wrap the model in DDP,
+which averages the gradients that each process has decoupled separately: not the decoupled gradient of the batch. GMD
+reduces over the processes itself if it gets all parameters.
 
-In fp16 the losses are scaled here, since `accelerator.backward`, which takes one loss, is not called; and a gradient
-that overflows must reach `.grad` as NaN, so that the scaler skips the step and lowers its scale:
-`on_nonfinite="propagate"`. What GMD decides does not depend on the scale.
+In fp16 the losses are scaled here, because `accelerator.backward`, which takes a single loss, is not called. A gradient
+that overflows must reach `.grad` as NaN (`on_nonfinite="propagate"`), so that the scaler skips the step and lowers its
+scale. The coefficients of GMD do not depend on the scale.
 """
 
 import torch
@@ -22,28 +22,28 @@ Sample = tuple[dict[str, Tensor], Tensor, str]
 
 
 class Backbone(nn.Sequential):
-    """Shared by the modalities: it makes no difference between them."""
+    """Layers that all modalities share; the argument `modality` has no effect."""
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(n, width) to (n, width)."""
+        """(n, width) -> (n, width)."""
         return super().forward(x)
 
 
 def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> list[Sample]:
-    """Text says nearly all about the target, audio says it in noise."""
+    """Samples in which text nearly determines the target and audio is noisy; modalities are missing at random."""
     samples = []
     for number in range(count):
         hidden, noise = torch.randn(2, 4, generator=generator)
         inputs = {"text": hidden + 0.1 * noise, "audio": hidden + noise.flip(0)}
-        # What is missing has no key; a recording that would have nothing keeps everything.
-        kept = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
-        samples.append((kept or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
+        # A missing modality has no key. A sample that would lose all modalities keeps all.
+        present = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
+        samples.append((present or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
     return samples
 
 
 def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """For each case the mean loss of the samples that have all of it, and how many those are: maybe none."""
-    features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
+    """Mean loss of each case over its eligible samples, and their number; a case without any has no loss."""
+    features = model.features(batch.inputs)  # Every modality is encoded once for all cases.
     losses, counts = {}, {}
     for case in all_scenarios(MODALITIES):
         output, indices = model.output_of_case(features, case)
@@ -55,21 +55,21 @@ def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor],
 
 @torch.no_grad()
 def errors(model: DynamicSharing, complete: Batch) -> dict[str, float]:
-    """The mean squared error in each scenario, all on the same samples."""
+    """Mean squared error in each scenario, on the same complete samples."""
     return {case: loss.item() for case, loss in case_losses(model, complete)[0].items()}
 
 
 def main(epochs: int = 15, accelerator: Accelerator | None = None) -> dict[str, dict[str, float]]:
-    """The error in each scenario on complete samples, before and after."""
+    """Error in each scenario on complete samples, before and after training."""
     accelerator = accelerator or Accelerator(gradient_accumulation_steps=4)
-    scaler = accelerator.scaler  # None, but in fp16.
+    scaler = accelerator.scaler  # None except in fp16.
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     train, test = draw(512, generator, missing=0.4), collate(draw(512, generator)).to(accelerator.device)
     stems = {name: nn.Linear(4, 16) for name in MODALITIES}
     backbone = Backbone(nn.GELU(), nn.Linear(16, 16), nn.GELU())
     model = DynamicSharing(MODALITIES, backbone, nn.Linear(16, 1), stems).to(accelerator.device)
-    # After `Accelerator` and `to`, so that GMD knows the processes and the device.
+    # Created after `Accelerator` and `to`: GMD reads the processes and the device here.
     gmd = GMD(model.shared_parameters(), private=model.parameters(), on_nonfinite="propagate" if scaler else "raise")
     optimizer, loader = accelerator.prepare(
         torch.optim.Adam(model.parameters(), lr=1e-2),
@@ -84,10 +84,10 @@ def main(epochs: int = 15, accelerator: Accelerator | None = None) -> dict[str, 
                 if scaler:
                     losses = {case: scaler.scale(loss) for case, loss in losses.items()}
                 gmd.accumulate(losses, counts)
-                if accelerator.sync_gradients:  # This was the last micro-batch of the step.
+                if accelerator.sync_gradients:  # The last micro-batch of the step.
                     gmd.decouple()
                     accelerator.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()  # This and the next do nothing before the last micro-batch.
+                optimizer.step()  # Accelerate skips this and the next line before the last micro-batch.
                 optimizer.zero_grad()
     after = errors(model, test)
     for case in before:

@@ -1,9 +1,9 @@
-"""GMD in a loop with Lightning Fabric, on one device or several.
+"""GMD in a loop with Lightning Fabric, on one or several devices.
 
-Fabric starts the processes, deals out the samples, and gives device, autocast and clipping. It sets up the optimizer
-and the loader, but not the model: its wrapper may be DDP, which would average what each process had decoupled on its
-own, and that is not the decoupled gradient of the batch. GMD sums over the processes itself, given all parameters.
-`gmd.backward(losses)` stands where `fabric.backward(loss)` would, which takes one loss.
+Fabric starts the processes, distributes the samples, and provides device, autocast and clipping. It sets up the
+optimizer and the loader, but not the model: it might wrap the model in DDP, which averages the gradients that each
+process has decoupled separately, and this is not the decoupled gradient of the batch. GMD reduces over the processes
+itself if it gets all parameters. `gmd.backward(losses)` replaces `fabric.backward(loss)`, which takes a single loss.
 """
 
 import lightning
@@ -19,28 +19,28 @@ Sample = tuple[dict[str, Tensor], Tensor, str]
 
 
 class Backbone(nn.Sequential):
-    """Shared by the modalities: it makes no difference between them."""
+    """Layers that all modalities share; the argument `modality` has no effect."""
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(n, width) to (n, width)."""
+        """(n, width) -> (n, width)."""
         return super().forward(x)
 
 
 def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> list[Sample]:
-    """Text says nearly all about the target, audio says it in noise."""
+    """Samples in which text nearly determines the target and audio is noisy; modalities are missing at random."""
     samples = []
     for number in range(count):
         hidden, noise = torch.randn(2, 4, generator=generator)
         inputs = {"text": hidden + 0.1 * noise, "audio": hidden + noise.flip(0)}
-        # What is missing has no key; a recording that would have nothing keeps everything.
-        kept = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
-        samples.append((kept or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
+        # A missing modality has no key. A sample that would lose all modalities keeps all.
+        present = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
+        samples.append((present or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
     return samples
 
 
 def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """For each case the mean loss of the samples that have all of it, and how many those are: maybe none."""
-    features = model.features(batch.inputs)  # Each modality once, for all the cases that use it.
+    """Mean loss of each case over its eligible samples, and their number; a case without any has no loss."""
+    features = model.features(batch.inputs)  # Every modality is encoded once for all cases.
     losses, counts = {}, {}
     for case in all_scenarios(MODALITIES):
         output, indices = model.output_of_case(features, case)
@@ -52,14 +52,14 @@ def case_losses(model: DynamicSharing, batch: Batch) -> tuple[dict[str, Tensor],
 
 @torch.no_grad()
 def errors(model: DynamicSharing, complete: Batch) -> dict[str, float]:
-    """The mean squared error in each scenario, all on the same samples."""
+    """Mean squared error in each scenario, on the same complete samples."""
     return {case: loss.item() for case, loss in case_losses(model, complete)[0].items()}
 
 
 def main(
     epochs: int = 15, devices: int = 1, precision: str = "bf16-mixed", accelerator: str = "auto"
 ) -> dict[str, dict[str, float]]:
-    """The error in each scenario on complete samples, before and after."""
+    """Error in each scenario on complete samples, before and after training."""
     if precision == "16-mixed":
         raise ValueError("Only `fabric.backward` scales losses for fp16; choose bf16-mixed or 32-true.")
     fabric = lightning.Fabric(accelerator=accelerator, devices=devices, precision=precision)
@@ -70,7 +70,7 @@ def main(
     stems = {name: nn.Linear(4, 16) for name in MODALITIES}
     backbone = Backbone(nn.GELU(), nn.Linear(16, 16), nn.GELU())
     model = DynamicSharing(MODALITIES, backbone, nn.Linear(16, 1), stems).to(fabric.device)
-    # After `launch` and `to`, so that GMD knows the processes and the device.
+    # Created after `launch` and `to`: GMD reads the processes and the device here.
     gmd = GMD(model.shared_parameters(), private=model.parameters())
     optimizer = fabric.setup_optimizers(torch.optim.Adam(model.parameters(), lr=1e-2))
     loader = fabric.setup_dataloaders(DataLoader(train, batch_size=64, shuffle=True, collate_fn=collate))

@@ -1,8 +1,8 @@
-"""GMD in a Lightning module, by manual optimization, on one device.
+"""GMD in a Lightning module with manual optimization, on one device.
 
-`gmd.backward(losses)` stands where `self.manual_backward(loss)` would. That takes one loss and adds its gradient to
-`.grad`: what the cases disagree about is gone by then. It also scales the loss for fp16, so take bf16 instead. On
-several devices Lightning wraps the module in DDP, which GMD refuses: see `fabric_loop.py`.
+`gmd.backward(losses)` replaces `self.manual_backward(loss)`, which takes a single loss: summed losses have no gradients
+by case. `manual_backward` would also scale the loss for fp16, so use bf16 instead. On several devices Lightning wraps
+the module in DDP, which GMD refuses: see `fabric_loop.py`.
 """
 
 import lightning
@@ -19,10 +19,10 @@ Sample = tuple[dict[str, Tensor], Tensor, str]
 
 
 class Backbone(nn.Sequential):
-    """Shared by the modalities: it makes no difference between them."""
+    """Layers that all modalities share; the argument `modality` has no effect."""
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(n, width) to (n, width)."""
+        """(n, width) -> (n, width)."""
         return super().forward(x)
 
 
@@ -38,15 +38,15 @@ class Decoupled(lightning.LightningModule):
         self.generator = torch.Generator().manual_seed(0)  # Draws the orders of projection.
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """An optimizer, and GMD: here, not above, for the parameters have come to their device by now."""
+        """Create the optimizer and GMD: here and not in `__init__`, because the parameters are on their device now."""
         if self.trainer.world_size > 1 or self.trainer.precision == "16-mixed":
             raise ValueError("This module takes devices=1, and any precision but 16-mixed.")
         self.gmd = GMD(self.network.shared_parameters(), generator=self.generator)
         return torch.optim.Adam(self.parameters(), lr=1e-2)
 
     def case_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """For each case the loss of the samples that have all of it; a case that nobody has is left out."""
-        features = self.network.features(batch.inputs)  # Each modality once, for all the cases that use it.
+        """Mean loss of each case over its eligible samples; a case without any is left out."""
+        features = self.network.features(batch.inputs)  # Every modality is encoded once for all cases.
         outputs = {case: self.network.output_of_case(features, case) for case in all_scenarios(MODALITIES)}
         return {
             scenario_name(case): functional.mse_loss(output.float(), batch.target[indices])
@@ -55,42 +55,42 @@ class Decoupled(lightning.LightningModule):
         }
 
     def training_step(self, batch: Batch, index: int) -> None:
-        """One step of the optimizer."""
+        """Take one step of the optimizer."""
         optimizer = self.optimizers()
         optimizer.zero_grad()
         step = self.gmd.backward(self.case_losses(batch))
         self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
         optimizer.step()
-        conflicts = sum(cosine < 0 for cosine in step.cosines.values()) / 2  # Each pair is there in both orders.
+        conflicts = sum(cosine < 0 for cosine in step.cosines.values()) / 2  # Every pair occurs in both orders.
         self.log("conflicts", conflicts, on_step=False, on_epoch=True, batch_size=len(batch.ids))
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """The error in each scenario."""
+        """Log the error in each scenario."""
         self.log_dict(self.case_losses(batch), batch_size=len(batch.ids))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """So that a run that is resumed draws the orders that it would have drawn."""
+        """Save the generator, so that a resumed run draws the same orders of projection."""
         checkpoint["generator"] = self.generator.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Reads what `on_save_checkpoint` has written."""
+        """Load the generator that `on_save_checkpoint` saved."""
         self.generator.set_state(checkpoint["generator"].cpu())
 
 
 def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> list[Sample]:
-    """Text says nearly all about the target, audio says it in noise."""
+    """Samples in which text nearly determines the target and audio is noisy; modalities are missing at random."""
     samples = []
     for number in range(count):
         hidden, noise = torch.randn(2, 4, generator=generator)
         inputs = {"text": hidden + 0.1 * noise, "audio": hidden + noise.flip(0)}
-        # What is missing has no key; a recording that would have nothing keeps everything.
-        kept = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
-        samples.append((kept or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
+        # A missing modality has no key. A sample that would lose all modalities keeps all.
+        present = {name: x for name, x in inputs.items() if torch.rand((), generator=generator) >= missing}
+        samples.append((present or inputs, hidden.sum(0, keepdim=True).tanh(), str(number)))
     return samples
 
 
 def main(epochs: int = 15, **trainer_options: object) -> dict[str, dict[str, float]]:
-    """The error in each scenario on complete samples, before and after."""
+    """Error in each scenario on complete samples, before and after training."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     train, val = draw(512, generator, missing=0.4), draw(512, generator)

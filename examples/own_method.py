@@ -1,7 +1,7 @@
 """A method of your own, written outside the package: fitted, evaluated, reported, and checked by the contract test.
 
-The method trains each modality alone and all of them together, and adds an objective beside these cases: predictions
-from one modality should agree with the prediction from all.
+The cases of the method are the single modalities and the complete input. An auxiliary objective makes predictions from
+a single modality agree with the prediction from all.
 
     python examples/own_method.py
 """
@@ -28,11 +28,11 @@ SIZES = {"text": 6, "audio": 4, "vision": 4}
 
 
 class Agreement(CaseMethod):
-    """Cases: each modality alone, and all together. Beside them: the mean squared difference between the two.
+    """Cases: every single modality, and all modalities; auxiliary objective: the mean squared difference between them.
 
     Args:
-        task: what the data ask for.
-        weight: of the difference.
+        task: modalities, loss and prediction.
+        weight: of the auxiliary objective.
         width: of the Dynamic Sharing network; by default that of its preset.
     """
 
@@ -45,11 +45,11 @@ class Agreement(CaseMethod):
         return (*((modality,) for modality in self.task.modalities), self.task.modalities)
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
-        """Complete samples alone have a prediction from all modalities."""
+        """The auxiliary objective, which needs complete samples."""
         return {"agreement": Objective(needs=self.task.modalities, weight=self.weight)}
 
     def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The mean over modalities and complete samples."""
+        """Mean squared difference over modalities and complete samples."""
         indices = eligible(batch.inputs, self.task.modalities)
         if not len(indices):
             return {}
@@ -60,7 +60,7 @@ class Agreement(CaseMethod):
 
 
 def write_table(path: Path, samples: int = 240) -> None:
-    """A number to predict from three vectors; every third training sample lacks text, every fourth audio."""
+    """Write a regression table of three vectors; every third training sample lacks text, every fourth audio."""
     generator = np.random.default_rng(0)
     y = generator.normal(size=samples).astype(np.float32)
     arrays = {"y": y, "id": np.array([f"s{index}" for index in range(samples)])}
@@ -75,7 +75,7 @@ def write_table(path: Path, samples: int = 240) -> None:
 
 
 def main(steps: int = 200, gradients: str = "mean") -> dict[str, float]:
-    """Train, evaluate and report in a temporary folder; the mean absolute error in each scenario of the test split."""
+    """Train, evaluate and report in a temporary folder; return the mean absolute test error by scenario."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_table(folder / "table.npz")

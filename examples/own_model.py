@@ -1,10 +1,10 @@
 """GMD on a model of your own, without Dynamic Sharing, in float32 or in bfloat16 autocast.
 
-All that GMD needs to know of a model is which parameters its modalities share. Here each modality has an encoder, the
-largest of what the encoders say is taken feature by feature, and one trunk reads the result: the trunk is shared.
+GMD only needs to know which parameters of a model the modalities share. Here every modality has its own encoder, the
+features are reduced by their maximum over modalities, and a shared trunk maps them to the output.
 
-The coefficients of a step act on the whole losses: the encoders, which are not shared, receive the gradient of the same
-weighted sum, and each is differentiated once a step.
+The coefficients of a step weight the losses, so the encoders, which are not shared, receive the gradient of the same
+weighted sum. Every encoder is differentiated once per step.
 """
 
 import torch
@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from anysubset import GMD, all_scenarios, scenario_name
 
-FEATURES = {"blood": 3, "scan": 6}  # How many numbers each modality comes with.
-Table = dict[int, Tensor]  # The patients that have a modality; who lacks it is not in its table.
+FEATURES = {"blood": 3, "scan": 6}  # Size of the vector of each modality.
+Table = dict[int, Tensor]  # Vector by patient, for the patients that have the modality.
 
 
 class Model(nn.Module):
-    """Answers from whatever is there."""
+    """Predict from any non-empty subset of the modalities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class Model(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 1))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """(n, ...) a modality to n logits."""
+        """(n, size) per present modality -> (n,) logits."""
         encoded = [functional.gelu(self.encoders[name](x)) for name, x in inputs.items()]
         return self.trunk(torch.stack(encoded).amax(dim=0)).squeeze(1)
 
 
 def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> tuple[dict[str, Table], Tensor]:
-    """The scan shows rather clearly who is ill, blood shows it in noise. Also (count,): 1 for who is, else 0."""
+    """Tables in which the scan is more informative than blood, and (count,): 1 for ill patients, else 0."""
     ill = (torch.rand(count, generator=generator) < 0.5).float()
     tables: dict[str, Table] = {name: {} for name in FEATURES}
     for patient in range(count):
@@ -41,28 +41,29 @@ def draw(count: int, generator: torch.Generator, missing: float = 0.0) -> tuple[
         tables["scan"][patient] = 0.7 * sign + torch.randn(FEATURES["scan"], generator=generator)
         if torch.rand((), generator=generator) < missing:
             lost = list(FEATURES)[int(torch.randint(2, (), generator=generator))]
-            del tables[lost][patient]  # One of the two; a patient without either would be none.
+            del tables[lost][patient]  # At most one of the two, so every patient has a modality.
     return tables, ill
 
 
 def case_losses(
     model: Model, tables: dict[str, Table], ill: Tensor, batch: list[int], bfloat16: bool = False
 ) -> dict[str, Tensor]:
-    """For each case, the loss of the patients of the batch who have all of it; a case that nobody has is left out."""
+    """Mean loss of each case over the eligible patients of the batch; a case without any is left out."""
     losses = {}
     for case in all_scenarios(FEATURES):
-        some = [patient for patient in batch if all(patient in tables[name] for name in case)]
-        if some:
-            inputs = {name: torch.stack([tables[name][patient] for patient in some]) for name in case}
+        eligible = [patient for patient in batch if all(patient in tables[name] for name in case)]
+        if eligible:
+            inputs = {name: torch.stack([tables[name][patient] for patient in eligible]) for name in case}
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 logits = model(inputs)
-            # In float32, whatever the model ran in; and outside autocast, as `gmd.backward` is.
-            losses[scenario_name(case)] = functional.binary_cross_entropy_with_logits(logits.float(), ill[some])
+            # Losses are computed in float32 and outside autocast, as `gmd.backward` is.
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), ill[eligible])
+            losses[scenario_name(case)] = loss
     return losses
 
 
 def main(steps: int = 200, bfloat16: bool = False) -> dict[str, dict[str, float]]:
-    """The loss in each scenario on new, complete patients, before and after."""
+    """Loss in each scenario on new, complete patients, before and after training."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     tables, ill = draw(512, generator, missing=0.5)
@@ -86,7 +87,7 @@ def main(steps: int = 200, bfloat16: bool = False) -> dict[str, dict[str, float]
     after = losses_on_new()
     for case in before:
         print(f"{case:12} {before[case]:.3f} -> {after[case]:.3f}")
-    print(f"Two cases were in conflict in {conflicts} of {steps} steps.")
+    print(f"Cases conflicted in {conflicts} of {steps} steps.")
     return {"before": before, "after": after}
 
 

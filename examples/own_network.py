@@ -1,8 +1,8 @@
-"""A network of your own under GMD: an encoder for each modality, and learned weights of what is present.
+"""A network of your own trained with GMD: one encoder per modality, and attention weights over the present modalities.
 
 `encode` gets the samples that have a modality, `decode` gets samples that all have the same modalities; a missing
-modality has no key. What lies in an `nn.ModuleDict` with modalities as keys belongs to one modality; conflict between
-the cases is measured on all other parameters.
+modality has no key. Modules in an `nn.ModuleDict` with modalities as keys belong to one modality; conflict between the
+cases is measured on all other parameters.
 
     python examples/own_network.py
 """
@@ -22,10 +22,10 @@ from anysubset.tasks.prediction import Prediction
 
 
 class WeightedMean(Network):
-    """The weighted mean of what is present, with one weight a sample and modality, then two shared layers.
+    """Mean of the features weighted by attention, one weight per sample and modality, then two shared layers.
 
     Args:
-        task: names the modalities and the size of each vector.
+        task: with the modalities and the size of each vector.
         width: of the features.
     """
 
@@ -41,7 +41,7 @@ class WeightedMean(Network):
         return features
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The weights of the present modalities add up to 1."""
+        """(n, width) per present modality -> (n, outputs)."""
         present = torch.stack([features[name] for name in self.modalities if name in features])
         weights = self.score(present).softmax(dim=0)
         output: Tensor = self.head((weights * present).sum(dim=0))
@@ -49,7 +49,7 @@ class WeightedMean(Network):
 
 
 def main(steps: int = 200) -> dict[str, float]:
-    """Train with decoupled gradients; the mean absolute error in each scenario of the test split."""
+    """Train with decoupled gradients; return the mean absolute error in each scenario of the test split."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data_of("own_method").write_table(folder / "table.npz")
@@ -68,7 +68,7 @@ def main(steps: int = 200) -> dict[str, float]:
 
 
 def data_of(example: str) -> Any:
-    """The example beside this file that writes the data."""
+    """Import the example beside this file that writes the data."""
     spec = util.spec_from_file_location(example, Path(__file__).with_name(f"{example}.py"))
     assert spec is not None
     assert spec.loader is not None

@@ -1,7 +1,7 @@
-"""GMD through scikit-learn's interface: fit, predict, a grid search, and a score for each scenario.
+"""GMD as an estimator with the interface of scikit-learn: fit, predict, grid search, and a score for each scenario.
 
-Blood and scan are groups of columns in one table. Some samples have no blood in it, some no scan: NaN in all columns of
-the group says so, and nothing is filled in.
+Blood and scan are groups of columns of one array. A sample lacks a modality if all its columns are NaN; nothing is
+filled in.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ GROUPS = {"blood": slice(0, 5), "scan": slice(5, 17)}
 
 
 def draw(count: int, generator: np.random.Generator, missing: float) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """(count, 17) measurements, and who is `ill` or `well`; a share lacks either blood or scan."""
+    """(count, 17) measurements and (count,) labels `ill` or `well`; a part of the samples lacks blood or scan."""
     ill = generator.random(count) < 0.5
     table = generator.normal(size=(count, 17)) + np.where(ill, 0.4, -0.4)[:, None]
     lost = generator.choice(["blood", "scan"], size=count)
@@ -24,18 +24,18 @@ def draw(count: int, generator: np.random.Generator, missing: float) -> tuple[ND
 
 
 def main(steps: int = 200) -> dict[str, float]:
-    """The accuracy in each scenario on new samples."""
+    """Accuracy in each scenario on new samples."""
     table, state = draw(600, np.random.default_rng(0), missing=0.5)
-    known, new, known_state, new_state = train_test_split(table, state, random_state=0, stratify=state)
+    train, new, train_state, new_state = train_test_split(table, state, random_state=0, stratify=state)
     model = AnySubsetClassifier(modalities=GROUPS, width=32, steps=steps, random_state=0)
-    search = GridSearchCV(model, {"method": ["gmd", "full"]}, cv=2).fit(known, known_state)
-    print(f"Of two methods {search.best_params_['method']} is better on the samples as they are.")
+    search = GridSearchCV(model, {"method": ["gmd", "full"]}, cv=2).fit(train, train_state)
+    print(f"Best method in cross-validation on the incomplete samples: {search.best_params_['method']}.")
     best = search.best_estimator_
     scores = best.scenario_scores(new, new_state)
     for scenario, score in scores.items():
         print(f"{scenario:12} {score:.3f}")
-    one = {"scan": new[~np.isnan(new[:, 5])][:1, 5:]}  # Modalities by name: blood is not even mentioned.
-    print(f"From a scan alone: {best.predict(one)[0]}, with chance {best.predict_proba(one).max():.3f}.")
+    one = {"scan": new[~np.isnan(new[:, 5])][:1, 5:]}  # A dict of modalities, without blood.
+    print(f"From a scan alone: {best.predict(one)[0]}, with probability {best.predict_proba(one).max():.3f}.")
     return scores
 
 
