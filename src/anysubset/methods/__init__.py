@@ -1,1 +1,1 @@
-"""Methods: a network, its objectives, and how their losses become gradients."""
+"""Methods. Each combines a network, its training objectives and an update rule that turns losses into gradients."""

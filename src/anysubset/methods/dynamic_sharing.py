@@ -1,4 +1,4 @@
-"""Dynamic Sharing: one backbone for every modality, and the mean of the features of what is present.
+"""Dynamic Sharing: one backbone for all modalities; the features of the present modalities are averaged.
 
 Wang, Luo, Hu, Zhang, "Gradient-guided Modality Decoupling for Missing-Modality Robustness", equations (1) and (2).
 """
@@ -17,13 +17,15 @@ from anysubset.tasks.task import Carry, Task, at_once
 
 
 class DynamicSharing(CaseMethod):
-    """Trains a Dynamic Sharing network.
+    """Trains a Dynamic Sharing network on scenarios.
 
     Args:
-        task: what the data ask for.
-        cases: of a step `all`, `full`, `missing=R` or `random=K`; of each sample `sample` or `sample=size`. By default
-            `all` for up to four modalities, else `random=5`.
-        preset, width, layers, dropout, head, stem, steps, bert: of the network, see `sharing_network`.
+        task: modalities, loss and prediction of the data set.
+        cases: the scenarios of a step (`all`, `full`, `missing=R` or `random=K`), or `sample` or `sample=size` to draw
+            one for each sample; `CaseMethod` explains them. By default `all` for up to four modalities, else
+            `random=5`.
+        preset, width, layers, dropout, head, stem, steps, bert: options of the network; `sharing_network` explains
+            them.
     """
 
     network: sharing.DynamicSharing
@@ -56,14 +58,33 @@ class DynamicSharing(CaseMethod):
         super().__init__(task, network, cases=cases)
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """Fuse the features of what each sample has."""
+        """Predict every sample from the mean of the features of its modalities.
+
+        Args:
+            inputs: by modality, no larger than in training. A plain tensor holds all samples of the batch.
+
+        Returns:
+            (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
+        """
         prediction: Tensor = self.network(inputs)
         return prediction
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """Each modality passes the network once; with an affine head, predictions are averaged, else features."""
+        """Yield each scenario with its prediction, for samples that have the same modalities.
+
+        Each modality passes through the backbone once for all scenarios. Averaging over modalities commutes with an
+        affine head, so predictions are averaged if the head is affine, and features, which take more memory, if not.
+
+        Args:
+            inputs: by modality; modalities that no scenario uses are ignored.
+            scenarios: yielded in this order.
+            carry: applies a function of training-sized inputs to whole samples, averaging over overlapping windows.
+
+        Raises:
+            InputError: if the samples differ in their modalities.
+        """
         network = self.network
         alone = network.predict_one if network.affine else network.encode
 

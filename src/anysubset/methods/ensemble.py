@@ -1,6 +1,6 @@
 """Unimodal ensemble: one expert per modality, predictions averaged (the paper's "Baseline").
 
-Nothing is shared between modalities, so no gradients can conflict.
+The modalities share no parameters, so their gradients cannot conflict.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,13 @@ from anysubset.tasks.task import Carry, Task, at_once
 
 
 class Ensemble(Method):
-    """Each expert is its own network, and learns from the samples that have its modality.
+    """Trains one network per modality (an expert) on the samples that have this modality.
 
     Args:
-        task: what the data ask for.
-        preset, width, layers, dropout, head, stem, steps, bert: of the network of every expert, see `sharing_network`.
-            By default the preset is the one for all modalities of the task together.
+        task: modalities, loss and prediction of the data set.
+        preset, width, layers, dropout, head, stem, steps, bert: options of the network of every expert;
+            `sharing_network` explains them. By default all experts get the preset that suits all modalities of the
+            task together.
     """
 
     def __init__(
@@ -56,18 +57,28 @@ class Ensemble(Method):
         self.experts = nn.ModuleDict({modality: expert([modality]) for modality in task.modalities})
 
     def objectives(self, step: Step) -> dict[str, Objective]:
-        """One per expert, summed: an expert's learning rate does not depend on how many others there are."""
+        """One objective per expert.
+
+        The losses are added, not averaged, so the gradient of an expert does not depend on the number of experts.
+        """
         return {modality: Objective((modality,)) for modality in self.task.modalities}
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The loss of each expert on its own predictions."""
+        """The mean loss of each expert over the samples that have its modality."""
         return {
             modality: self.task.loss(self.expert_prediction(modality, observed), batch.target[observed.indices])
             for modality, observed in batch.inputs.items()
         }
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """The mean of the predictions of the present experts."""
+        """Predict every sample by the mean of the predictions of its modalities' experts.
+
+        Args:
+            inputs: by modality, no larger than in training. A plain tensor holds all samples of the batch.
+
+        Returns:
+            (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
+        """
         return fusion.mean_of_present(
             {
                 modality: Observed(self.expert_prediction(modality, observed), observed.indices)
@@ -78,11 +89,26 @@ class Ensemble(Method):
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """Each expert predicts once."""
+        """Yield each scenario with its prediction, for samples that have the same modalities.
+
+        Each expert predicts once for all scenarios.
+
+        Args:
+            inputs: by modality; modalities that no scenario uses are ignored.
+            scenarios: yielded in this order.
+            carry: applies a function of training-sized inputs to whole samples, averaging over overlapping windows.
+
+        Raises:
+            InputError: if the samples differ in their modalities.
+        """
         return fuse_scenarios(self.expert_prediction, inputs, scenarios, carry)
 
     def expert_prediction(self, modality: str, observed: Observed) -> Tensor:
-        """(n, ...): the predictions of one expert for the n samples that have its modality."""
+        """The predictions of one expert for the n samples that have its modality, (n, ...).
+
+        Raises:
+            InputError: if the modality is unknown.
+        """
         if modality not in self.experts:
             raise unknown("modality", modality, self.task.modalities)
         alone = Observed(observed.values, torch.arange(len(observed.indices)), observed.valid)

@@ -1,9 +1,10 @@
-"""GMC: codes of single modalities, drawn to the joint code of all of them by contrast.
+"""GMC: a contrastive loss aligns the code of each modality with the joint code of all modalities.
 
 Poklukar et al., "Geometric Multimodal Contrastive Representation Learning", ICML 2022.
 
-As published, it is trained on complete samples only: the head on joint codes, the encoders by the contrast. Weights are
-selected on validation (`train.select`); the original takes the last epoch.
+As published, it is trained on complete samples only; the head is trained on joint codes, and the contrastive loss
+trains the encoders. Differs from the paper: weights are selected on validation (`train.select`), not taken from the
+last epoch.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ from anysubset.tasks.prediction import Prediction
 
 
 class GMC(CaseMethod):
-    """Trains the network of GMC: the loss of the task, plus the contrast of each modality with all together.
+    """Trains the network of GMC by the loss of the task, plus one contrastive loss per modality.
 
     Args:
-        task: what the data ask for; every modality is a sequence.
-        cases: of a step `all`, `full`, `missing=R` or `random=K`; of each sample `sample` or `sample=size`.
-        temperature: of the contrast.
-        steps: the longest sequence that the encoders take.
+        task: modalities, loss and prediction of the data set; every modality must be a sequence.
+        cases: the scenarios of a step (`all`, `full`, `missing=R` or `random=K`), or `sample` or `sample=size` to draw
+            one for each sample; `CaseMethod` explains them.
+        temperature: of the contrastive loss, above 0.
+        steps: length in time steps of the longest sequence that the encoders take.
     """
 
     fits = (Prediction,)
@@ -48,15 +50,18 @@ class GMC(CaseMethod):
         self.temperature = temperature
 
     def pools_batch(self) -> bool:
-        """True: the negatives of a sample are the other samples of its batch."""
+        """True, since the contrastive loss compares each sample with the other samples of its batch."""
         return True
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
-        """One contrast per modality, on complete samples."""
+        """One contrastive objective per modality, over complete samples."""
         return {f"contrast:{modality}": Objective(self.task.modalities) for modality in self.task.modalities}
 
     def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The contrast of each modality's code with the joint code of the same samples."""
+        """The contrastive losses between the code of each modality and the joint code of the same samples.
+
+        Empty if no sample of the batch is complete.
+        """
         indices = eligible(features, self.task.modalities)
         if not len(indices):
             return {}

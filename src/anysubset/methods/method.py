@@ -22,9 +22,10 @@ class Stage:
     """A part of the training with its own optimizer, schedule and best weights.
 
     name: the key of its settings in `train.stages`.
-    share: of `train.steps`, unless the settings give the stage its own steps. The shares of all stages add up to 1.
+    share: share of `train.steps` that this stage takes, unless `train.stages` sets its steps. The shares of all stages
+        add up to 1.
     settings: fields of `train` that differ in this stage by default; `train.stages` overrides them.
-    scored: whether the method can predict in this stage, so that it is validated and the best weights are selected.
+    scored: whether the method can predict in this stage. If so, it is validated and the best weights are selected.
     """
 
     name: str = "train"
@@ -35,10 +36,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands, and what was drawn for this step; the same on every rank and in every micro-batch.
+    """A training step: its number and its cases; the same on every rank and in every micro-batch.
 
-    number: steps done before in this stage. epoch: how often each training sample was drawn in this stage, on average.
-    stage: name of the stage. cases: the scenarios that this step trains on. seed: of whatever is drawn by sample.
+    number: number of steps done before in this stage.
+    epoch: how often each training sample was drawn in this stage, on average.
+    stage: name of the stage.
+    cases: the scenarios that this step trains on; empty if a scenario is drawn for each sample.
+    seed: of the random numbers that are drawn for each sample.
     """
 
     number: int = 0
@@ -48,7 +52,7 @@ class Step:
     seed: int = 0
 
     def chance(self, sample_id: str) -> torch.Generator:
-        """A generator for one sample in this step: the same on any rank and in any micro-batch."""
+        """A random generator for one sample in this step; its state does not depend on the rank or micro-batch."""
         code = hashlib.sha256(f"{self.seed}/{self.stage}/{self.number}/{sample_id}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(code[:7], "big"))
 
@@ -57,9 +61,10 @@ class Step:
 class Objective:
     """One loss of a step, declared before it is computed.
 
-    needs: the modalities that a sample must have to count for this loss; empty if every sample counts.
-    case: whether it is the loss of a case. Cases are averaged or decoupled; every other objective is added to that.
-    weight: of an objective that is no case.
+    needs: the modalities that a sample must have to be eligible for this loss; empty if every sample is.
+    case: whether it is the loss of a case. The gradients of the cases are averaged or decoupled; those of the other
+        objectives are added to the result.
+    weight: factor of the loss of an objective that is not a case; unused for cases.
     """
 
     needs: Scenario = ()
@@ -68,12 +73,12 @@ class Objective:
 
 
 class Method(nn.Module, ABC):
-    """How a network is trained, and how it predicts. Its options are the keyword arguments of the constructor.
+    """How a network is trained, and how it predicts. The keyword arguments of the constructor are its options.
 
-    fits: the kinds of task that the method can be used for.
+    fits: the classes of task that the method supports.
     unit: "sample", or "group" if batches must hold whole groups (all utterances of a video), in order. `Batch.groups`
-        names the group of each sample; `predict` gets one group at a time.
-    stages: parts of the training, in order.
+        then names the group of each sample, and `predict` gets one group at a time.
+    stages: the stages of training, in order.
     """
 
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
@@ -87,49 +92,52 @@ class Method(nn.Module, ABC):
     # ---------------------------------------------------------------------------------------------- training
 
     def draw(self, generator: torch.Generator) -> tuple[Scenario, ...]:
-        """Draw the cases of a step; none by default. All ranks draw the same from generators in the same state."""
+        """Draw the cases of a step; none by default.
+
+        All ranks call this with generators in the same state, so they must draw from `generator` alone.
+        """
         return ()
 
     @abstractmethod
     def objectives(self, step: Step) -> dict[str, Objective]:
-        """The objectives of a step by name, whichever samples the batch holds."""
+        """The objectives of a step by name; they must not depend on the samples of the batch."""
 
     @abstractmethod
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The mean loss of each objective over the samples of the batch that count for it.
+        """The mean loss of each objective over its eligible samples in the batch, a scalar.
 
-        An objective without such samples has no key.
+        An objective without eligible samples has no key.
         """
 
     def pools_batch(self) -> bool:
-        """Whether an objective is a statistic of the whole batch, not a mean over its samples.
+        """Whether the loss of an objective is a statistic of the whole batch instead of a mean over its samples.
 
-        A Dice loss pooled over the batch and a contrast between its samples are. Micro-batches then do not give exactly
-        the gradient of the whole batch. By default, whether the loss of the task is.
+        Examples are a Dice loss pooled over the batch and a contrastive loss between its samples. Splitting such a
+        batch into micro-batches changes the gradient. By default, whether the loss of the task is such a statistic.
         """
         return self.task.pools_batch
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """The parameters on which cases can conflict; empty if no parameter serves two modalities."""
+        """Parameters that serve two or more modalities; cases can conflict on these. Empty by default."""
         return []
 
-    # -------------------------------------------------------------- what a method may do at certain moments
+    # --------------------------------------------------------------------- hooks; they do nothing by default
 
     def begin(self, ids: Sequence[str]) -> None:
-        """Called once, before training or restoring, with the ids of the training samples."""
+        """Prepare for training. Called once, before training or restoring, with the ids of the training samples."""
 
     def enter(self, stage: str) -> None:
-        """Called when a stage begins, and again when training is resumed within it."""
+        """Prepare for a stage. Called when the stage begins, and again when training is resumed within it."""
 
     def finish(self, step: Step) -> None:
-        """Called when `.grad` is that of the whole step on every rank, before the optimizer step."""
+        """Adjust gradients. Called before the optimizer step, when every rank has the gradients of the whole step."""
 
     def prediction_state(self) -> dict[str, Tensor]:
         """The part of `state_dict()` that prediction needs; everything by default."""
         return dict(self.state_dict())
 
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
-        """Raise InputError for inputs that one of its networks cannot take; called before training and prediction."""
+        """Raise InputError if a network of the method cannot take the inputs; called before training and prediction."""
         for module in self.modules():
             if isinstance(module, Network):
                 module.check_inputs(inputs)
@@ -141,7 +149,7 @@ class Method(nn.Module, ABC):
         """Predict every sample from the modalities that it has.
 
         Args:
-            inputs: by modality. A plain tensor holds all samples of the batch.
+            inputs: by modality, no larger than in training. A plain tensor holds all samples of the batch.
 
         Returns:
             (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
@@ -150,12 +158,14 @@ class Method(nn.Module, ABC):
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
     ) -> Iterator[tuple[Scenario, Tensor]]:
-        """Predict samples that have the same modalities in each of some scenarios; one after the other by default.
+        """Yield each scenario with its prediction, for samples that have the same modalities.
+
+        By default `predict` runs once per scenario.
 
         Args:
-            inputs: by modality; those that no scenario uses are ignored.
+            inputs: by modality; modalities that no scenario uses are ignored.
             scenarios: yielded in this order.
-            carry: applies a function of training-sized inputs to whole samples.
+            carry: applies a function of training-sized inputs to whole samples, averaging over overlapping windows.
         """
         for scenario in scenarios:
             yield scenario, carry(self.predict, keep(inputs, scenario))
@@ -168,14 +178,20 @@ def fuse_scenarios(
     carry: Carry,
     head: Callable[[Tensor], Tensor] = lambda fused: fused,
 ) -> Iterator[tuple[Scenario, Tensor]]:
-    """Predict all scenarios of a method that fuses by the mean, in M passes instead of M 2^(M-1).
+    """Yield each scenario with its prediction, for a method that averages over modalities.
+
+    For M modalities and all scenarios this takes M forward passes instead of M 2^(M-1).
 
     Args:
-        branch: from the name and the input of a modality to what is averaged: its prediction, or its features.
+        branch: from the name and the input of a modality to the tensor that is averaged over the present modalities:
+            its prediction or its features.
         inputs: by modality; the samples must have the same modalities.
         scenarios: yielded in this order.
-        carry: applies a function of training-sized inputs to whole samples.
-        head: from the mean to the prediction; by default the mean is the prediction.
+        carry: applies a function of training-sized inputs to whole samples, averaging over overlapping windows.
+        head: from the mean over modalities to the prediction; by default the identity.
+
+    Raises:
+        InputError: if the samples differ in their modalities.
     """
     scenarios = list(scenarios)
     used = {modality for scenario in scenarios for modality in scenario}

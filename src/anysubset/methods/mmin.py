@@ -1,10 +1,10 @@
-"""MMIN: a student imagines what is missing, and a teacher that saw everything says what it should have imagined.
+"""MMIN: a student network predicts ("imagines") the features of missing modalities; a teacher gives their targets.
 
 Zhao, Li and Jin, "Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing Modalities",
 ACL 2021; for one vector per modality as rerun by the authors of GCNet (Lian et al. 2023).
 
-The teacher is trained on complete samples. The student starts from its encoders, is shown a random part of what each
-sample has, and imagines the teacher's features of the rest.
+The teacher is trained on complete samples. The student is initialised with the teacher's encoders. It gets a random
+subset of the modalities of each sample, and predicts the teacher's features of the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,23 +26,29 @@ PATTERNS = ("all", "incomplete")
 
 
 class MMIN(CaseMethod):
-    """Trains a teacher, then a student; the student predicts.
+    """Trains a teacher, then a student, which makes the predictions.
 
     Args:
-        task: what the data ask for; vectors or sequences.
-        cases: of each sample `sample` or `sample=size`; of a step `all`, `full`, `missing=R` or `random=K`, where the
-            loss of a case holds what is imagined in it.
-        patterns: which scenarios are drawn by sample: `all`, or `incomplete` (all but the full one, as published).
-        version: encoders for each `sequence` or for one vector per `utterance`; by default as the data are.
-        width: of the features of a modality.
-        imagine: weight of what is imagined.
-        cycle: weight of the way back, from what is imagined to the student's own features.
-        target: which of the teacher's features count: those of the `absent` modalities, or `all`, as published.
-        share_cascade: whether one cascade serves both ways, as published for one of three data sets.
+        task: modalities, loss and prediction of the data set; every modality must be a vector or a sequence.
+        cases: `sample` or `sample=size` to draw a scenario for each sample; or the scenarios of a step (`all`, `full`,
+            `missing=R` or `random=K`), where the loss of a case includes its imagination and cycle losses.
+            `CaseMethod` explains them.
+        patterns: which scenarios may be drawn for a sample: `all`, or `incomplete`, all but the full one, as published.
+        version: encoders of the modalities: `sequence`, or `utterance` for one vector per sample. By default
+            `utterance` if every modality is a vector, else `sequence`.
+        width: number of features of a modality.
+        imagine: weight of the imagination loss, between imagined features and the teacher's features.
+        cycle: weight of the cycle loss, between the features regained from imagined ones and the student's own.
+        target: modalities whose features enter the imagination loss: the `absent` ones, or `all`, as published.
+        share_cascade: whether the cascades of autoencoders in both directions share their parameters, as published for
+            one of three data sets.
+
+    Raises:
+        InputError: if an option is out of range, or the modalities are not vectors or sequences.
     """
 
     fits = (Prediction,)
-    # As published for sequences: 20 of 80 epochs.
+    # As published for sequences, the teacher takes 20 of 80 epochs.
     stages = (Stage("teacher", 0.25, scored=False), Stage("student", 0.75))
     network: Student
     task: Prediction
@@ -86,13 +92,17 @@ class MMIN(CaseMethod):
     # ---------------------------------------------------------------------------------------------- training
 
     def enter(self, stage: str) -> None:
-        """The student starts from the encoders of the teacher, which is frozen from there on."""
+        """At the start of stage `student`, copy the teacher's encoders into the student and freeze the teacher."""
         if stage == "student":
             self.network.encoders.load_state_dict(self.teacher.encoders.state_dict())
             self.teacher.requires_grad_(False)
 
     def objectives(self, step: Step) -> dict[str, Objective]:
-        """Of the teacher one; of the student one per case, or the three terms of the loss over all samples."""
+        """The objectives of the current stage.
+
+        The teacher has one. The student has one per case; or, if scenarios are drawn by sample, one for each of the
+        three terms of its loss.
+        """
         if step.stage == "teacher":
             return {"teacher": Objective(self.task.modalities)}
         if step.cases:
@@ -104,7 +114,7 @@ class MMIN(CaseMethod):
         }
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The losses of the stage."""
+        """The mean loss of each objective of the current stage that has samples in the batch."""
         if step.stage == "teacher":
             features = self.teacher.features(batch.inputs)
             output, indices = self.teacher.output_of_case(features, self.task.modalities)
@@ -118,7 +128,7 @@ class MMIN(CaseMethod):
         return self.terms(output, batch.target, shown, *self.teacher_features(batch))
 
     def losses_of_cases(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The weighted sum of the three terms, for each case that has eligible samples."""
+        """The weighted sum of the three terms for each case; a case without eligible samples has no key."""
         losses = {}
         target, measured = self.teacher_features(batch)
         for case in step.cases:
@@ -132,7 +142,7 @@ class MMIN(CaseMethod):
         return losses
 
     def drawn(self, present: Scenario, generator: torch.Generator) -> Scenario:
-        """What the student is shown of a sample; never all modalities if only incomplete patterns are wanted."""
+        """Draw the modalities of a sample that the student gets; never all of them with `patterns: incomplete`."""
         shown = draw_scenario(present, self.cases, generator)
         while self.patterns == "incomplete" and len(shown) == len(self.task.modalities):
             shown = draw_scenario(present, self.cases, generator)
@@ -141,13 +151,14 @@ class MMIN(CaseMethod):
     def terms(
         self, output: Tree, target: Tensor, shown: Sequence[Scenario], imagine_target: Tensor, measured: Tensor
     ) -> dict[str, Tensor]:
-        """The unweighted terms of the student's loss, each a mean over n samples.
+        """The unweighted terms of the student's loss, each a mean over n samples: task, imagination and cycle.
 
         Args:
             output: of the student.
             target: (n, ...), of the task.
-            shown: what the student is shown of each sample.
-            imagine_target, measured: see `teacher_features`.
+            shown: the modalities of each sample that the student gets.
+            imagine_target: (n, modalities, width), the teacher's features; 0 where a sample lacks a modality.
+            measured: (n, modalities) bool, whether a sample has a modality.
         """
         assert isinstance(output, Imagined)
         visible = torch.tensor([[modality in own for modality in self.task.modalities] for own in shown])
@@ -164,10 +175,10 @@ class MMIN(CaseMethod):
 
     @torch.no_grad()
     def teacher_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the frozen teacher sees, and which modalities each sample has.
+        """The features of the frozen teacher, and which modalities each sample has.
 
         Returns:
-            (n, modalities, width), 0 where a sample lacks a modality; and (n, modalities) bool.
+            (n, modalities, width), 0 where a sample lacks a modality; and (n, modalities) bool, true where it has one.
         """
         self.teacher.eval()
         encoded = self.teacher.features(batch.inputs)
@@ -184,7 +195,10 @@ class MMIN(CaseMethod):
 
     @torch.no_grad()
     def teacher_features_of_zeros(self) -> Tensor:
-        """(modalities, width): the target of what the student is shown, as published."""
+        """The teacher's features of inputs of zeros, (modalities, width).
+
+        With `target: all` they are the target of the modalities that the student gets, as published.
+        """
         self.teacher.eval()
         encoders = self.teacher.encoders
         return torch.cat([encoders.features_of_zeros(modality, 1) for modality in self.task.modalities])
@@ -192,12 +206,12 @@ class MMIN(CaseMethod):
     # -------------------------------------------------------------------------------------------- prediction
 
     def carried(self, output: Tree) -> Tensor:
-        """(n, outputs): the prediction of the student."""
+        """The student's prediction, (n, outputs): logits of the classes, or one number."""
         assert isinstance(output, Imagined)
         return output.output
 
     def prediction_state(self) -> dict[str, Tensor]:
-        """The student without its way back, and no teacher."""
+        """The part of `state_dict()` that prediction needs: the student, without the cascade of the cycle loss."""
         unused = ("teacher.", "network.back.")
         return {name: value for name, value in self.state_dict().items() if not name.startswith(unused)}
 
@@ -208,7 +222,10 @@ def default_version(task: Prediction) -> str:
 
 
 def check_streams(task: Prediction, version: str) -> None:
-    """Raise InputError unless a version of MMIN has encoders for all modalities; `utterance` averages sequences."""
+    """Raise InputError unless a version of MMIN has encoders for the kinds of all modalities.
+
+    `utterance` takes vectors, and sequences by averaging over time; `sequence` takes sequences only.
+    """
     kinds = ("vector", "sequence") if version == "utterance" else ("sequence",)
     for modality, stream in task.streams.items():
         if stream.kind not in kinds:

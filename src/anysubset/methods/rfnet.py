@@ -2,13 +2,14 @@
 
 Ding, Yu and Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation", ICCV 2021.
 
-Beside the fused output, every encoder is trained alone, through a decoder that all modalities share. Where this differs
-from the published program:
+Beside the fused output, every encoder is trained by a loss of its own, through a decoder that all modalities share.
+Differences from the published program:
 
-- A modality that a sample lacks has no loss of its own; there, its encoder sees zeros.
-- In the first epochs the loss of the fused output is left out, not multiplied by 0, which would keep a NaN.
-- Intensities are normalised by each volume alone; there, the mask of the brain comes from all four, missing ones too.
-- Small enhancing regions are not erased before scoring.
+- A missing modality has no loss of its own. In the program its encoder gets zeros, and a loss is taken.
+- In the first epochs the loss of the fused output is left out. The program multiplies it by 0, which keeps a NaN.
+- Each volume is normalised by itself. The program takes the brain mask from all four volumes, also if some count as
+  missing.
+- Small enhancing regions are scored as they are. The program erases them first.
 """
 
 from collections.abc import Mapping
@@ -26,13 +27,18 @@ from anysubset.tasks.segmentation import Segmentation
 
 
 class RFNet(CaseMethod):
-    """Trains the network of RFNet on exclusive classes.
+    """Trains the network of RFNet on mutually exclusive classes.
 
     Args:
-        task: what the data ask for.
-        cases: of a step `all`, `full`, `missing=R` or `random=K`; of each sample `sample` or `sample=size`.
-        warmup: epochs before the fused output is trained; 20 in the published script, 100 by its default.
-        width: scale of the channels, a multiple of 0.25; 1 as published.
+        task: modalities, regions, patch and loss of the data set.
+        cases: the scenarios of a step (`all`, `full`, `missing=R` or `random=K`), or `sample` or `sample=size` to draw
+            one for each sample; `CaseMethod` explains them.
+        warmup: number of epochs before the loss of the fused output is added; 20 in the published script, 100 in the
+            default of the published program.
+        width: factor of the numbers of channels, a multiple of 0.25; 1 as published.
+
+    Raises:
+        InputError: if the patch is too small for the network, or an option is out of range.
     """
 
     fits = (Segmentation,)
@@ -52,11 +58,19 @@ class RFNet(CaseMethod):
         self.warmup = warmup
 
     def pools_batch(self) -> bool:
-        """True: Dice is pooled over the batch."""
+        """True, since the Dice loss is pooled over the batch."""
         return True
 
     def loss(self, output: Tree, target: Tensor, step: Step) -> Tensor:
-        """The sum over the maps of all levels and, after the warm-up, the fused output."""
+        """The loss of n samples in one scenario, a scalar.
+
+        The sum of the losses of the region maps of all levels and, after the warm-up, of the fused output.
+
+        Args:
+            output: region maps and fused logits of the network.
+            target: (n, regions, ...) bool.
+            step: its epoch says whether the warm-up is over.
+        """
         assert isinstance(output, RegionOutput)
         classes = self.task.class_of(target)
         losses = [map_loss(logits, classes) for logits in output.maps]
@@ -65,11 +79,11 @@ class RFNet(CaseMethod):
         return torch.stack(losses).sum()
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
-        """One for each modality alone."""
+        """One objective per modality: the loss of its encoder through the decoder that all modalities share."""
         return {f"alone:{modality}": Objective((modality,)) for modality in self.task.modalities}
 
     def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The loss of each modality through the decoder that all share."""
+        """The mean loss of each present modality by itself, through the decoder that all modalities share."""
         losses = {}
         for modality, encoded in features.items():
             probabilities = probabilities_of(self.network.separate(encoded.values))
@@ -77,10 +91,10 @@ class RFNet(CaseMethod):
         return losses
 
     def carried(self, output: Tree) -> Tensor:
-        """(n, classes, ...): class probabilities, which are averaged where windows overlap."""
+        """Class probabilities, (n, classes, ...); they are averaged where windows of a volume overlap."""
         assert isinstance(output, RegionOutput)
         return probabilities_of(output.logits)
 
     def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions."""
+        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
         return self.task.of_classes(carried)

@@ -1,4 +1,4 @@
-"""The table of methods: each row names a class, and how it is trained unless the settings say otherwise."""
+"""The table of methods. Each row names a class and its default options."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -27,15 +27,15 @@ KINDS: dict[type, str] = {Segmentation: "volumes", Prediction: "tables", Task: "
 
 @dataclass(frozen=True)
 class Row:
-    """A method by name.
+    """One method of the table.
 
     method: its class.
-    summary: what it is, in one line.
-    gradients: how its losses become gradients by default: a name in `UPDATES`.
-    options: defaults that differ from those of the class.
-    sees: which scenarios it sees in training by default.
-    complete: whether it learns from complete samples alone by default.
-    models: how many networks serve all scenarios.
+    summary: a description in one line.
+    gradients: default update rule, from losses to gradients; a name in `UPDATES`.
+    options: default options that differ from those of the class.
+    sees: scenarios that occur in training by default, as a phrase for tables.
+    complete: whether only complete samples are used in training by default.
+    models: number of networks that serve all scenarios, as a phrase for tables.
     """
 
     method: type[Method]
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def tasks(self) -> str:
-        """The kinds of data that it is for."""
+        """The kinds of data that the method supports: `volumes`, `tables` or `any`."""
         return ", ".join(KINDS.get(task, task.__name__) for task in self.method.fits)
 
 
@@ -107,30 +107,34 @@ def keyword_options(callable_: Callable[..., Any]) -> dict[str, Any]:
 
 
 def method_options(name: str, gradients: str | None = None) -> dict[str, Any]:
-    """The options of a method with their defaults, `gradients` and the options of that update among them.
+    """The options of a method with their defaults, including `gradients` and the options of this update rule.
+
+    Args:
+        name: of the method.
+        gradients: name of the update rule; by default that of the method.
 
     Raises:
-        InputError: if the method or the update is unknown.
+        InputError: if the method or the update rule is unknown.
     """
     row = row_named(name)
     return options_of(row, gradients or row.gradients)
 
 
 def options_of(row: Row, gradients: str) -> dict[str, Any]:
-    """The options of a row under an update, with their defaults."""
+    """The options of a row with their defaults, including `gradients` and the options of this update rule."""
     own = {**keyword_options(row.method.__init__), **row.options}
     return {**own, "gradients": gradients, **keyword_options(update_of(gradients).__init__)}
 
 
 def update_of(gradients: str) -> type[Any]:
-    """The class of an update. Raises InputError for an unknown name."""
+    """The class of an update rule. Raises InputError for an unknown name."""
     if str(gradients) not in UPDATES:
         raise unknown("method.gradients", gradients, UPDATES)
     return UPDATES[gradients]
 
 
 def is_instance(value: Any, hint: Any) -> bool:
-    """Whether a value has the type of an option: an int also counts as a float, a bool as nothing but a bool.
+    """Whether a value has the type of an option. An int also counts as a float, but a bool does not count as an int.
 
     >>> is_instance(8, float | None), is_instance(None, float | None), is_instance(True, int)
     (True, True, False)
@@ -154,17 +158,17 @@ def create_method(
     generator: torch.Generator | None = None,
     network: Network | None = None,
 ) -> tuple[Method, Update]:
-    """A new method and its update; networks are initialised from torch's global generator.
+    """Create a method and its update rule; networks are initialised from torch's global generator.
 
     Args:
-        name: of a row.
-        task: what the data ask for.
-        options: of the method and of its update, by name; see `method_options`.
-        generator: draws the orders of projection.
-        network: in place of the method's own, for methods that train any network on cases.
+        name: of the method in the table.
+        task: modalities, loss and prediction of the data set.
+        options: of the method and of its update rule, by name; `method_options` lists them.
+        generator: draws the random orders in which `gmd` projects gradients; by default a new one with seed 0.
+        network: replaces the network of the method; for methods of the class `DynamicSharing` only.
 
     Raises:
-        InputError: if the method or an option is unknown, or the method is not for such a task.
+        InputError: if the method or an option is unknown, or the method does not support the task.
     """
     row = row_named(name)
     if not isinstance(task, row.method.fits):
@@ -182,7 +186,19 @@ def create(
     generator: torch.Generator | None = None,
     network: Network | None = None,
 ) -> tuple[Method, Update]:
-    """As `create_method`, of any row; `name` is for messages."""
+    """Create the method of a row, which need not be in the table, and its update rule.
+
+    Args:
+        row: class and default options of the method.
+        name: of the method, for messages.
+        task: modalities, loss and prediction of the data set.
+        options: of the method and of its update rule, by name.
+        generator: draws the random orders in which `gmd` projects gradients; by default a new one with seed 0.
+        network: replaces the network of the method; for methods of the class `DynamicSharing` only.
+
+    Raises:
+        InputError: if an option is unknown or of the wrong type, or the method cannot take another network.
+    """
     gradients = str(options.get("gradients", row.gradients))
     if network is not None and row.method is not DynamicSharing:
         raise InputError(f"Method {name!r} has its own network, so it cannot take another one.")
@@ -218,10 +234,16 @@ def method_of(
     generator: torch.Generator | None = None,
     network: Network | None = None,
 ) -> tuple[Method, Update]:
-    """A new method and its update from the settings `method` of an experiment: the name and the options.
+    """Create the method and the update rule that the settings `method` of an experiment describe.
+
+    Args:
+        settings: `name` and the options by name.
+        task: modalities, loss and prediction of the data set.
+        generator: draws the random orders in which `gmd` projects gradients; by default a new one with seed 0.
+        network: replaces the network of the method; for methods of the class `DynamicSharing` only.
 
     Raises:
-        InputError: see `create_method`.
+        InputError: if the method or an option is unknown, or the method does not support the task.
     """
     options = {option: value for option, value in settings.items() if option != "name"}
     return create_method(settings["name"], task, options, generator, network)

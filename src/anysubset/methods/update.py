@@ -1,4 +1,7 @@
-"""How the losses of a step become `.grad`: the update, which is chosen apart from the method."""
+"""Update rules: from the losses of a training step to gradients in `.grad`.
+
+The update rule is an option of the experiment (`method.gradients`), independent of the method.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -25,36 +28,40 @@ Counts = Mapping[str, int]
 
 
 class Update(ABC):
-    """Takes the losses of one micro-batch after the other, and fills `.grad` when all were added."""
+    """Collects the losses of the micro-batches of a step, then fills `.grad` with the gradient of the step."""
 
     @abstractmethod
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
-        """Take the losses of one micro-batch.
+        """Add the losses of one micro-batch.
 
         Args:
-            losses: by objective, the mean over `counts` samples.
-            objectives: all that the step declared.
-            counts: by objective, how many samples of this micro-batch count.
-            totals: the same over all micro-batches and ranks; objectives without samples have no key.
+            losses: by objective, the mean over its eligible samples.
+            objectives: all objectives of the step.
+            counts: by objective, the number of eligible samples in this micro-batch.
+            totals: by objective, the number of eligible samples in all micro-batches of all ranks; objectives without
+                eligible samples have no key.
         """
 
     @abstractmethod
     def finish(self) -> Decoupling | None:
-        """Fill `.grad` with the gradient of the whole step, the same on every rank."""
+        """Fill `.grad` with the gradient of the whole step, the same on every rank.
+
+        Returns coefficients, norms, cosines and Gramian of the cases if the update rule decouples them, else None.
+        """
 
 
 class Mean(Update):
-    """The mean over the cases, plus the weighted sum of all other objectives.
+    """Gradient of the mean loss over the cases plus the weighted sum of all other losses.
 
     Args:
-        method: whose parameters are trained.
+        method: its parameters receive the gradients.
     """
 
     def __init__(self, method: Method) -> None:
         self.method = method
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
-        """Differentiate the micro-batch's share of the loss of the step."""
+        """Differentiate the losses of one micro-batch, each times its share of the eligible samples."""
         shares = {name: counts[name] / totals[name] * loss for name, loss in losses.items()}
         cases = [share for name, share in shares.items() if objectives[name].case]
         others = [objectives[name].weight * share for name, share in shares.items() if not objectives[name].case]
@@ -69,18 +76,20 @@ class Mean(Update):
 
 
 class Decoupled(Update):
-    """Gradient-guided Modality Decoupling over the cases; all other objectives are added to its result.
+    """Gradient-guided Modality Decoupling of the cases; the gradients of all other objectives are added to its result.
 
     Args:
-        method: whose parameters are trained.
-        generator: draws the orders of projection.
-        rule: how conflicts are removed; see `anysubset.gradients.rules`.
+        method: its parameters receive the gradients.
+        generator: draws the random orders in which gradients are projected; by default a new one with seed 0.
+        rule: name of the rule that removes conflicts between the gradients of the cases; `anysubset.gradients.rules`
+            explains them.
         reduction: `mean` or `sum` of the projected gradients.
-        conflict: where conflict is measured: on the `shared` parameters, or on `all`.
-        batched: whether the cases are differentiated together, modality by modality, which takes as many times the
-            memory of a backward pass through one modality; by default for volumes on the CPU, where it is faster.
-        recompute: whether to hold the activations of one modality at a time only, for one more forward pass a step.
-        floor: a gradient shorter than this share of the longest is no reference; 0 for the exact rule.
+        conflict: parameters on which conflict is measured: `shared`, those that serve two or more modalities, or `all`.
+        batched: whether to differentiate all cases together in the backward pass through a modality, which multiplies
+            its memory by their number. By default on for volumes on the CPU, where it is faster.
+        recompute: whether to keep the activations of one modality at a time only, at the cost of one more forward
+            pass per step.
+        floor: a gradient shorter than this share of the longest one is not projected on; 0 for the exact rule.
 
     Raises:
         InputError: if the method has no cases or shares no parameters between modalities.
@@ -125,7 +134,7 @@ class Decoupled(Update):
             method.call_encoder = self.call_encoder
 
     def call_encoder(self, encode: Callable[..., Tree], *arguments: Any) -> Tree:
-        """Features of one modality, recomputed or batched in the backward pass if that was asked for or is faster."""
+        """Encode one modality, and set up recomputation or batching of its backward pass where it applies."""
         if not torch.is_grad_enabled():
             return encode(*arguments)
         if self.recompute:
@@ -134,13 +143,14 @@ class Decoupled(Update):
         return tree_map(self.gmd.batched, features) if self.batches_branches() else features
 
     def batches_branches(self) -> bool:
-        """Whether branches are batched: as `batched` says, or else where that is faster.
+        """Whether the backward pass through a modality is batched over the cases.
 
-        Torch's convolutions over volumes are slow on the CPU for few samples, and two to three times faster for all
-        cases at once; over slices, and in transformers, there is nothing to gain (`benchmarks/engine.py`).
+        The option `batched` decides if it is set. Otherwise it is batched where that is faster: torch's convolutions
+        over volumes are slow on the CPU for few samples, and two to three times faster for all cases at once; there is
+        no gain for slices or transformers (`benchmarks/engine.py`).
 
         Raises:
-            InputError: if batched branches were asked for where torch cannot compute them.
+            InputError: if `batched` is set but torch cannot compute batched branches.
         """
         modules = list(self.method.modules())
         weights = [module.weight for module in modules if isinstance(module, nn.Conv2d | nn.Conv3d)]
@@ -164,14 +174,14 @@ class Decoupled(Update):
         return volumes and suitable and not impossible and not compiled and not self.recompute
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
-        """Take the gradient of each case apart, and add that of the other objectives to `.grad`."""
+        """Compute the gradient of each case separately, and add the gradients of the other objectives to `.grad`."""
         others = [
             counts[name] / totals[name] * objectives[name].weight * loss
             for name, loss in losses.items()
             if not objectives[name].case
         ]
         if others and self.gmd.branches:
-            # Branches are cut from the graph, and receive the gradients of the cases alone.
+            # Branches are detached from the graph, and would receive the gradients of the cases alone.
             raise InputError(
                 f"{type(self.method).__name__} has objectives beside its cases, "
                 "so its encoders can be neither batched nor recomputed: leave out method.batched and method.recompute."
@@ -186,7 +196,7 @@ class Decoupled(Update):
 
     def finish(self) -> Decoupling | None:
         """Sum the gradients of the other objectives over the ranks, then add the decoupled gradient of the cases."""
-        if self.added_others:  # Before decoupling, whose rows are already those of all ranks.
+        if self.added_others:  # Before decoupling, since the gradients of the cases are already sums over all ranks.
             processes.sum_gradients(self.method.parameters())
         self.added_others = False
         return self.gmd.decouple() if self.gmd.jacobian.cases else None
@@ -200,11 +210,12 @@ UPDATES: dict[str, type[Mean] | type[Decoupled]] = {"mean": Mean, "gmd": Decoupl
 
 @dataclass(frozen=True)
 class Gradients:
-    """What is known of a step once `.grad` is filled.
+    """Losses and sample counts of a training step whose gradients are in `.grad`.
 
-    objectives: as declared. totals: by objective, the samples of all micro-batches and ranks that count for it.
-    losses: name, mean loss and number of samples, for each objective and micro-batch of this rank.
-    decoupling: of the cases, if the update decouples them.
+    objectives: as the method declared them, by name.
+    totals: by objective, the number of eligible samples in all micro-batches of all ranks.
+    losses: name, mean loss and number of eligible samples, for each objective and micro-batch of this rank.
+    decoupling: coefficients, norms, cosines and Gramian of the cases if the update rule decouples them, else None.
     """
 
     objectives: Objectives
@@ -213,13 +224,17 @@ class Gradients:
     decoupling: Decoupling | None
 
     def means(self) -> dict[str, float]:
-        """The mean loss of each objective over all samples that count for it, on all ranks."""
+        """The mean loss of each objective over its eligible samples on all ranks."""
         parts = processes.gathered([(name, loss.item(), count) for name, loss, count in self.losses])
         return means_of(parts, self.totals)
 
 
 def means_of(parts: Iterable[tuple[str, float, int]], totals: Counts) -> dict[str, float]:
-    """By name, the mean over all samples, from the means over parts and their numbers of samples.
+    """Mean over all samples for each name, from means over parts and their numbers of samples.
+
+    Args:
+        parts: name, mean and number of samples of each part.
+        totals: by name, the number of samples in all parts.
 
     >>> means_of([("t1", 1.0, 3), ("t1", 5.0, 1)], {"t1": 4})
     {'t1': 2.0}
@@ -231,7 +246,7 @@ def means_of(parts: Iterable[tuple[str, float, int]], totals: Counts) -> dict[st
 
 
 def samples_that_count(batch: Batch, objectives: Objectives) -> dict[str, int]:
-    """By objective, how many samples of a batch have what it needs."""
+    """The number of eligible samples in a batch for each objective."""
     return {
         name: len(eligible(batch.inputs, objective.needs)) if objective.needs else len(batch.ids)
         for name, objective in objectives.items()
@@ -251,22 +266,22 @@ def fill_gradients(
 
     Args:
         method: on its device, in training mode.
-        update: made for the method.
+        update: the update rule, created for this method.
         batches: the micro-batches of this rank.
-        step: with the cases that were drawn.
-        autocast: entered around the losses.
+        step: number and cases of the step.
+        autocast: creates a context manager in which the losses are computed, for mixed precision.
         scale: multiplies a loss before it is differentiated, for a loss scaler.
 
     Returns:
-        None if no sample, on any rank, counts for any objective; `.grad` is then untouched.
+        Losses and sample counts; None, with `.grad` unchanged, if no rank has an eligible sample for any objective.
 
     Raises:
-        ValueError: if the losses are not those of the objectives that have samples.
+        ValueError: if the method does not return exactly one loss for each objective that has eligible samples.
     """
     device = next(method.parameters()).device
     objectives = method.objectives(step)
     counts = [samples_that_count(batch, objectives) for batch in batches]
-    sums = {name: sum(each[name] for each in counts) for name in objectives}
+    sums = {name: sum(batch_counts[name] for batch_counts in counts) for name in objectives}
     totals = processes.totals(sums, device)
     if not totals:
         return None
@@ -283,7 +298,7 @@ def fill_gradients(
 
 
 def check_losses(method: Method, losses: Losses, counts: Counts) -> None:
-    """Raise ValueError unless there is one loss for each objective that has samples, and no other."""
+    """Raise ValueError unless there is exactly one loss for each objective that has eligible samples."""
     expected = {name for name, count in counts.items() if count}
     if set(losses) != expected:
         raise ValueError(

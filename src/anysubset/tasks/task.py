@@ -1,4 +1,4 @@
-"""What a data set asks for: its modalities, its loss, and how a function is applied to a whole sample."""
+"""The task of a data set: its modalities, its loss, and how a function is applied to a whole sample."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,18 +11,23 @@ from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
 
 Function = Callable[[Inputs], Tensor]
-# Applies a function of inputs as large as in training to a whole sample, which may be too large for one call.
+# Carries a function of training-sized inputs over to a whole sample. A volume is too large for one call, so the
+# function is applied to overlapping windows and its values are averaged.
 Carry = Callable[[Function, Inputs], Tensor]
 
 
 def at_once(function: Function, inputs: Inputs) -> Tensor:
-    """Apply the function to the whole sample in one call."""
+    """Apply the function to the whole sample in one call, for samples no larger than in training."""
     return function(inputs)
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a method knows about the data."""
+    """What a method knows about the data: modalities, loss, and how whole samples are predicted.
+
+    Raises:
+        InputError: if there is no modality, or a name is used twice or cannot be used in torch.
+    """
 
     modalities: Scenario
 
@@ -41,13 +46,18 @@ class Task(ABC):
 
     @property
     def pools_batch(self) -> bool:
-        """Whether the loss of a batch is a statistic of the batch, not the mean over its samples."""
+        """Whether the loss of a batch is a statistic of the whole batch instead of a mean over its samples."""
         return False
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of the outputs of a batch, a scalar."""
+        """The loss of the outputs of a network on a batch, a scalar."""
 
     @abstractmethod
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
-        """Apply a function of inputs as large as in training to one whole sample, (1, ...) for each modality."""
+        """Apply a function of training-sized inputs to one whole sample.
+
+        Args:
+            function: from inputs by modality to (n, ...).
+            inputs: (1, ...) for each modality, of any size.
+        """
