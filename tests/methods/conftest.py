@@ -36,9 +36,10 @@ def task() -> ToySegmentation:
 
 @pytest.fixture
 def make_batch(task: Segmentation) -> MakeBatch:
-    """`make_batch(presence, filler=..)`: a patient for each scenario; the raw data hold `filler` where one is missing.
+    """`make_batch(presence, filler=NaN)`: a batch with a patient for each scenario of `presence`.
 
-    The same values for the same number of patients. The target follows t1, so that there is something to learn.
+    The raw data, before missing modalities are left out, hold `filler` where a modality is missing. The values depend
+    on the number of patients alone. The targets are thresholds of t1, so that a network can learn them.
     """
 
     def make(presence: Sequence[Scenario], filler: float = float("nan")) -> Batch:
@@ -46,12 +47,12 @@ def make_batch(task: Segmentation) -> MakeBatch:
         raw = torch.randn(len(presence), len(task.modalities), 1, *SIZE, generator=generator)
         targets = torch.cat([raw[:, 0] > 0.5, raw[:, 0] > 1.0], dim=1)
         for row, scenario in enumerate(presence):
-            for place, name in enumerate(task.modalities):
+            for index, name in enumerate(task.modalities):
                 if name not in scenario:
-                    raw[row, place] = filler
+                    raw[row, index] = filler
         return collate(
             (
-                {name: raw[row, place] for place, name in enumerate(task.modalities) if name in scenario},
+                {name: raw[row, index] for index, name in enumerate(task.modalities) if name in scenario},
                 targets[row],
                 f"p{row}",
             )
@@ -62,7 +63,7 @@ def make_batch(task: Segmentation) -> MakeBatch:
 
 
 class LinearBackbone(nn.Module):
-    """h = x s + own_m: the gradient on s is the input, and the one on own_m is 1."""
+    """h = x s + own_m, so the gradient with respect to s is the input x, and that with respect to own_m is 1."""
 
     def __init__(self, modalities: Iterable[str]) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class LinearBackbone(nn.Module):
 
 
 class LinearTask(Task):
-    """The loss is the mean output, whatever the target: the row of a case on s is the mean of its inputs."""
+    """A task whose loss is the mean output, so the gradient of a case with respect to s is the mean of its inputs."""
 
     def network(self) -> DynamicSharing:
         return DynamicSharing(self.modalities, LinearBackbone(self.modalities), nn.Identity())

@@ -1,4 +1,4 @@
-"""Training on cases: which are drawn, over whom their losses are taken, and what is computed how often."""
+"""Training on cases: which cases are drawn, whose losses are taken, and how often modalities are encoded."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +30,12 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def on_cases(task: Task, **options: Any) -> CaseMethod:
-    """The task's network, trained on cases."""
+    """A `CaseMethod` with the network of the toy task."""
     return CaseMethod(task, task.network(), **options)
 
 
 def samples_with(presence: Sequence[Scenario]) -> Batch:
-    """A sample of random numbers for each scenario, in float64."""
+    """A batch with a sample of random numbers for each scenario, in float64."""
     generator = seeded(3)
     return collate(
         (
@@ -60,7 +60,9 @@ def samples_with(presence: Sequence[Scenario]) -> Batch:
         ("missing=2", ["a", "b", "c"]),
     ],
 )
-def test_a_step_takes_the_cases_that_were_asked_for(make_linear, losses_of: LossesOf, cases: str, expected: list[str]):
+def test_the_cases_of_a_step_are_those_that_the_option_names(
+    make_linear, losses_of: LossesOf, cases: str, expected: list[str]
+):
     task, batch = make_linear(**THREE)
     method = on_cases(task, cases=cases)
     step = Step(cases=method.draw(seeded()))
@@ -72,7 +74,7 @@ def test_a_step_takes_the_cases_that_were_asked_for(make_linear, losses_of: Loss
 
 
 @pytest.mark.parametrize(("cases", "number"), [("random=4", 4), ("random=1", 1)])
-def test_drawn_cases_come_from_the_generator_and_go_on_from_its_state(make_linear, cases: str, number: int):
+def test_random_cases_depend_on_the_state_of_the_generator_alone(make_linear, cases: str, number: int):
     task, _ = make_linear(**THREE)
     method, generator = on_cases(task, cases=cases), seeded(1)
     drawn = [method.draw(generator) for _ in range(20)]
@@ -93,7 +95,7 @@ def test_all_cases_are_the_default_up_to_four_modalities_and_five_random_ones_be
     assert len(set(drawn)) > 1
 
 
-def test_unknown_cases_are_told_with_what_would_do(make_linear, fault):
+def test_an_unknown_value_of_cases_is_refused_with_the_valid_ones(make_linear, fault):
     task, _ = make_linear(**THREE)
     assert "Unknown cases 'al'. Did you mean 'all'?" in fault(on_cases, task, cases="al")
     assert "Did you mean 'sample'?" in fault(on_cases, task, cases="sampel")
@@ -103,7 +105,7 @@ def test_unknown_cases_are_told_with_what_would_do(make_linear, fault):
 # -------------------------------------------------------------------------------------------------- their losses
 
 
-def test_a_case_is_the_loss_of_its_eligible_samples_alone(task: Segmentation, make_batch: MakeBatch):
+def test_the_loss_of_a_case_is_the_mean_over_its_eligible_samples_alone(task: Segmentation, make_batch: MakeBatch):
     torch.manual_seed(0)
     method = on_cases(task)
     batch = make_batch([("t1", "t2"), ("flair",), task.modalities])
@@ -118,22 +120,22 @@ def test_a_case_is_the_loss_of_its_eligible_samples_alone(task: Segmentation, ma
     assert_close(losses["t1+flair"], task.loss(method.predict(last), batch.target[2:]))
 
 
-def test_incomplete_samples_alone_give_no_loss_of_the_full_case(task: Segmentation, make_batch: MakeBatch):
+def test_the_full_case_has_no_loss_if_every_sample_is_incomplete(task: Segmentation, make_batch: MakeBatch):
     method = on_cases(task, cases="full")
     step = Step(cases=method.draw(seeded()))
-    # Each modality is there, yet nobody has them all; and without flair nobody could.
+    # In the first batch each modality is present in a sample, but no sample has all; in the second, flair is missing.
     assert method.losses(make_batch([("t1", "t2"), ("flair",)]), step) == {}
     assert method.losses(make_batch([("t1", "t2"), ("t1",)]), step) == {}
 
 
 def counted(method: CaseMethod) -> Counter[str]:
-    """By modality, how often it passes the network."""
+    """Counts, by modality, how often it passes through the backbone from now on."""
     passes: Counter[str] = Counter()
     method.network.backbone.register_forward_hook(lambda module, inputs, output: passes.update([inputs[1]]))
     return passes
 
 
-def test_each_modality_is_computed_once_a_step_and_once_for_all_scenarios(
+def test_each_modality_is_encoded_once_per_step_and_once_for_the_prediction_of_all_scenarios(
     task: Segmentation, make_batch: MakeBatch, losses_of: LossesOf
 ):
     method, batch = on_cases(task), make_batch([task.modalities] * 2)
@@ -146,12 +148,10 @@ def test_each_modality_is_computed_once_a_step_and_once_for_all_scenarios(
     assert passes == dict.fromkeys(task.modalities, 1)
 
 
-def test_a_modality_that_no_case_asks_for_is_not_computed(
-    task: Segmentation, make_batch: MakeBatch, losses_of: LossesOf
-):
+def test_a_modality_that_no_case_uses_is_not_encoded(task: Segmentation, make_batch: MakeBatch, losses_of: LossesOf):
     method = on_cases(task, cases="missing=0")
     passes = counted(method)
-    # Nobody has flair, so the full case is nobody's, and nothing is run for it.
+    # No sample has flair, so none is eligible for the full case, and no modality is encoded.
     assert losses_of(method, make_batch([("t1", "t2"), ("t1",)])) == {}
     assert not passes
 
@@ -173,7 +173,7 @@ def test_a_modality_outside_the_case_gets_no_gradient(task: Segmentation, make_b
 
 
 class Noting(CaseMethod):
-    """Notes the scenarios that are drawn by sample."""
+    """A method that records in `noted` the scenario that is drawn for each sample."""
 
     def __init__(self, task: Task, **options: Any) -> None:
         super().__init__(task, task.network(), **options)
@@ -197,7 +197,7 @@ PRESENCE: list[Scenario] = [("a", "b", "c"), ("a", "c"), ("b",), ("a", "b", "c")
 
 
 @pytest.mark.parametrize("cases", ["sample", "sample=size"])
-def test_each_sample_counts_once_in_a_scenario_of_what_it_has(make_linear, cases: str):
+def test_each_sample_counts_once_in_a_scenario_of_its_present_modalities(make_linear, cases: str):
     task, _ = make_linear(**THREE)
     method, batch = Noting(task, cases=cases), samples_with(PRESENCE)
     assert method.draw(seeded()) == ()
@@ -214,13 +214,13 @@ def test_each_sample_counts_once_in_a_scenario_of_what_it_has(make_linear, cases
 
 
 @pytest.mark.parametrize("cases", ["sample", "sample=size"])
-def test_the_loss_by_sample_is_that_of_each_sample_in_its_scenario(make_linear, cases: str):
+def test_the_loss_by_sample_is_the_mean_over_samples_each_in_its_own_scenario(make_linear, cases: str):
     task, _ = make_linear(**THREE)
     method, batch = Noting(task, cases=cases), samples_with(PRESENCE)
     for parameter in method.parameters():
         parameter.data = torch.randn(parameter.shape, generator=seeded(4), dtype=parameter.dtype)
     loss = method.losses(batch, Step(7))[DRAWN]
-    # The loss of the toy is the mean output: here over samples, each predicted alone from its scenario.
+    # The loss of the toy task is the mean output, so it must equal the mean over samples, each predicted by itself.
     outputs = []
     for row, scenario in enumerate(method.noted.values()):
         alone = {}
@@ -249,7 +249,7 @@ def test_a_sample_has_the_same_scenario_in_any_micro_batch(make_linear, cases: s
                 inputs[name] = Observed(observed.values[rank], indices)
         method.losses(Batch(inputs, whole.target[rows], tuple(whole.ids[row] for row in rows)), step)
     assert {sample: method.noted[sample] for sample in drawn} == drawn
-    # Another step, stage or seed draws others.
+    # Another step, stage or seed draws other scenarios.
     for other in (Step(4, seed=5), Step(3, stage="last", seed=5), Step(3, seed=6)):
         several = samples_with([("a", "b", "c")] * 20)
         method.losses(several, step)
@@ -258,7 +258,7 @@ def test_a_sample_has_the_same_scenario_in_any_micro_batch(make_linear, cases: s
         assert before != method.noted
 
 
-def test_scenarios_by_sample_are_drawn_from_the_step_alone(make_linear):
+def test_drawing_scenarios_by_sample_leaves_the_global_generator_unchanged(make_linear):
     task, _ = make_linear(**THREE)
     method, batch = Noting(task, cases="sample"), samples_with(PRESENCE)
     before = torch.get_rng_state()
@@ -268,10 +268,11 @@ def test_scenarios_by_sample_are_drawn_from_the_step_alone(make_linear):
 
 @pytest.mark.parametrize(
     ("cases", "chances"),
-    # Of three modalities: 3, 3 and 1 of 7 scenarios have one, two and three; or each size is as likely as the others.
+    # Of the 7 scenarios of three modalities, 3 have one modality, 3 have two and 1 has three. `sample=size` draws the
+    # number of modalities uniformly.
     [("sample", (3 / 7, 3 / 7, 1 / 7)), ("sample=size", (1 / 3, 1 / 3, 1 / 3))],
 )
-def test_scenarios_by_sample_are_as_likely_as_their_name_says(make_linear, cases: str, chances: tuple[float, ...]):
+def test_scenarios_by_sample_have_the_probabilities_of_the_option(make_linear, cases: str, chances: tuple[float, ...]):
     task, _ = make_linear(**THREE)
     method, count = Noting(task, cases=cases), 2100
     batch = samples_with([("a", "b", "c")] * count)
@@ -283,7 +284,7 @@ def test_scenarios_by_sample_are_as_likely_as_their_name_says(make_linear, cases
     assert set(scenarios) == set(all_scenarios(("a", "b", "c")))
 
 
-def test_the_losses_of_the_cases_are_known_even_if_scenarios_are_drawn_by_sample(make_linear):
+def test_the_losses_of_cases_can_be_computed_even_if_scenarios_are_drawn_by_sample(make_linear):
     task, batch = make_linear(**THREE)
     by_sample, by_step = on_cases(task, cases="sample"), on_cases(task, cases="all")
     step = Step(cases=tuple(all_scenarios(task.modalities)))
@@ -294,7 +295,7 @@ def test_the_losses_of_the_cases_are_known_even_if_scenarios_are_drawn_by_sample
 
 
 class WithSize(CaseMethod):
-    """The loss of each case three times over, and an objective on the features of one modality."""
+    """A method with three times the loss of each case, and an extra objective on the features of one modality."""
 
     def loss(self, output: Tensor, target: Tensor, step: Step) -> Tensor:
         return 3 * super().loss(output, target, step)
@@ -307,7 +308,9 @@ class WithSize(CaseMethod):
 
 
 @pytest.mark.parametrize("cases", ["missing=2", "sample"])
-def test_an_extra_objective_is_declared_after_the_cases_and_sees_every_modality(make_linear, cases: str):
+def test_an_extra_objective_is_declared_after_the_cases_and_gets_the_features_of_every_modality(
+    make_linear, cases: str
+):
     task, batch = make_linear(**THREE)
     method = WithSize(task, task.network(), cases=cases)
     passes = counted(method)
@@ -320,12 +323,12 @@ def test_an_extra_objective_is_declared_after_the_cases_and_sees_every_modality(
 
 
 def test_an_extra_objective_is_added_with_its_weight_by_hand(make_linear, fill: Fill):
-    # Three times the mean of the rows of {a}, {b} and {c}: (3, 9); and half of (-3, 3) for c.
+    # Three times the mean of the gradients of {a}, {b} and {c} is (3, 9); the extra objective adds half of (-3, 3).
     task, batch = make_linear(**THREE)
     method = WithSize(task, task.network(), cases="missing=2")
     fill(method, Mean(method), batch)
     assert method.network.backbone.s.grad.flatten().tolist() == pytest.approx([3 - 1.5, 9 + 1.5])
-    # The offset of c: three times a third, and a half.
+    # On the offsets of a and b three times a third; on that of c the extra objective adds a half.
     assert [method.network.backbone.own[name].grad.item() for name in "abc"] == pytest.approx([1.0, 1.0, 1.5])
 
 
@@ -346,14 +349,14 @@ def test_the_losses_of_the_cases_alone_leave_extra_objectives_out(make_linear):
 
 
 class Doubled(CaseMethod):
-    """Carries the output of the network, and predicts twice that."""
+    """A method that predicts twice the window average of the network's output."""
 
     def prediction(self, carried: Tensor) -> Tensor:
         return 2 * carried
 
 
 @torch.no_grad()
-def test_every_scenario_is_predicted_as_alone_and_a_prediction_is_made_after_carrying(
+def test_scenarios_predicted_together_equal_those_predicted_alone_and_prediction_acts_on_window_averages(
     task: Segmentation, make_batch: MakeBatch
 ):
     torch.manual_seed(0)
@@ -370,7 +373,7 @@ def test_every_scenario_is_predicted_as_alone_and_a_prediction_is_made_after_car
         return carried
 
     predictions = dict(doubled.predict_scenarios(inputs, scenarios, carry))
-    # Seven scenarios of two regions in one pass over a volume.
+    # One pass over a volume gives seven scenarios times two regions as channels.
     assert sizes == [(2, 7 * 2, 16, 16)]
     assert list(predictions) == scenarios
     for scenario, prediction in predictions.items():

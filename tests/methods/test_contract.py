@@ -1,4 +1,4 @@
-"""What holds for every method of the table, on every toy task that it fits; a new row is tested by being there."""
+"""The contract of methods, checked for every row of the table on every toy task that the method supports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ SUBJECTS = {
 
 
 def marks_of(name: str, check: Callable[[Subject], None]) -> Sequence[pytest.MarkDecorator]:
-    """Slow subjects are slow, and so is resuming on volumes, which is done as on slices."""
+    """The mark `slow` for slow subjects, and for resuming on volumes, which the check on slices covers."""
     slow = name in SLOW or ("volumes" in name and check is check_resuming)
     return [pytest.mark.slow] if slow else []
 
@@ -50,13 +50,13 @@ def test_contract(subject: Subject, check: Callable[[Subject], None]):
 
 # ------------------------------------------------------------------------------------------------ several processes
 
-# Ranks share volumes as they share slices, and a step on volumes takes long.
+# Volumes are left out: they are distributed over ranks in the same way as slices, and a step on them takes long.
 SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not in name}
 
 
 @pytest.fixture(scope="module")
 def by_world() -> dict[int, list[Results]]:
-    """The first steps of all methods on several ranks, by number of processes and rank; started once for all."""
+    """Results of the first steps of all methods, by number of processes and rank; started once for all tests."""
     return results_on_ranks(SHARED)
 
 

@@ -1,4 +1,4 @@
-"""All scenarios from one pass a modality: an affine head comes before the mean of features, another after it."""
+"""Dynamic Sharing predicts all scenarios from one forward pass per modality, whatever its head."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def sample() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("head", ["linear", "norm", "residual"])
 @torch.no_grad()
-def test_every_scenario_is_predicted_after_one_pass_a_modality(head: str):
+def test_every_scenario_is_predicted_after_one_forward_pass_per_modality(head: str):
     method, inputs = method_with(head), sample()
     passes: Counter[str] = Counter()
     method.network.backbone.register_forward_hook(lambda module, inputs, output: passes.update([inputs[1]]))
@@ -41,8 +41,8 @@ def test_every_scenario_is_predicted_after_one_pass_a_modality(head: str):
 
 
 @torch.no_grad()
-def test_an_affine_head_comes_before_the_mean_and_another_after_it():
-    # What is carried over a large sample is as small as it can be: predictions if they may be averaged, else features.
+def test_an_affine_head_is_applied_before_the_mean_over_modalities_and_another_head_after_it():
+    # Memory: predictions, (1, 1), are averaged over windows if the head is affine; else features, (1, 4).
     for head, carried, heads in (("linear", {(1, 1)}, 3), ("norm", {(1, 4)}, 7)):
         method = method_with(head)
         calls: list[nn.Module] = []
@@ -64,7 +64,7 @@ def test_the_default_cases_are_all_up_to_four_modalities():
     assert default_cases(("a", "b", "c", "d", "e")) == "random=5"
 
 
-def test_samples_that_differ_in_what_they_have_are_not_averaged():
+def test_samples_with_different_modalities_cannot_be_predicted_together():
     inputs = {
         "a": Observed(torch.randn(2, 2, dtype=torch.float64), torch.tensor([0, 1])),
         "b": Observed(torch.randn(2, 2, dtype=torch.float64), torch.tensor([1, 2])),

@@ -1,4 +1,4 @@
-"""Unimodal ensemble; the ids E1 to E3 are those of our reference."""
+"""Unimodal ensemble; E1 to E3 number the reference cases."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -45,18 +45,18 @@ def test_one_modality_is_predicted_by_its_expert_bit_for_bit(four: Ensemble, pat
 
 @torch.no_grad()
 @pytest.mark.parametrize("scenario", all_scenarios(BRATS), ids=scenario_name)
-def test_several_are_predicted_by_the_mean_of_their_experts(
+def test_several_modalities_are_predicted_by_the_mean_of_their_experts(
     four: Ensemble, patient: dict[str, Tensor], scenario: tuple[str, ...]
 ):
     # E2, in every scenario.
-    opinions = [four.experts[name](keep(patient, (name,))) for name in scenario]
-    assert_close(four.predict(keep(patient, scenario)), torch.stack(opinions).mean(dim=0))
+    predictions = [four.experts[name](keep(patient, (name,))) for name in scenario]
+    assert_close(four.predict(keep(patient, scenario)), torch.stack(predictions).mean(dim=0))
 
 
 def test_experts_share_no_parameters_so_decoupling_changes_nothing(
     task: Segmentation, make_batch: MakeBatch, fill: Fill
 ):
-    # E3. The gradients of the experts lie on disjoint parameters: every product is 0, every coefficient exactly 1.
+    # E3. The experts share no parameters: every inner product of their gradients is 0, every coefficient exactly 1.
     torch.manual_seed(0)
     method, batch = Ensemble(task), make_batch([task.modalities, ("t1", "t2"), ("flair",)])
     assert fill(method, Mean(method), batch).decoupling is None
@@ -70,7 +70,7 @@ def test_experts_share_no_parameters_so_decoupling_changes_nothing(
     assert method.shared_parameters() == []
 
 
-def test_an_expert_learns_from_the_patients_that_have_its_modality(
+def test_an_expert_is_trained_on_the_patients_that_have_its_modality(
     task: Segmentation, make_batch: MakeBatch, fill: Fill
 ):
     torch.manual_seed(0)
@@ -84,8 +84,10 @@ def test_an_expert_learns_from_the_patients_that_have_its_modality(
     assert learned == {"t1", "t2"}
 
 
-def test_an_expert_learns_as_if_there_were_no_others(task: Segmentation, make_batch: MakeBatch, fill: Fill):
-    # Its gradient is that of its own loss, not a third of it.
+def test_the_gradient_of_an_expert_does_not_depend_on_the_number_of_experts(
+    task: Segmentation, make_batch: MakeBatch, fill: Fill
+):
+    # The gradient of an expert is that of its own loss, not a third of it as under a mean over three experts.
     torch.manual_seed(0)
     method, batch = Ensemble(task), make_batch([task.modalities] * 2)
     expert = list(method.experts["t2"].parameters())
@@ -101,14 +103,14 @@ def test_the_papers_four_experts_have_their_size():
 
 
 @torch.no_grad()
-def test_an_expert_is_asked_once_for_all_scenarios_and_not_at_all_where_it_is_not_needed(
+def test_each_needed_expert_runs_once_for_all_scenarios_and_the_others_do_not_run(
     four: Ensemble, patient: dict[str, Tensor]
 ):
-    asked: Counter[str] = Counter()
+    passes: Counter[str] = Counter()
     for name, expert in four.experts.items():
-        expert.register_forward_hook(lambda *_, name=name: asked.update([name]))
+        expert.register_forward_hook(lambda *_, name=name: passes.update([name]))
     assert len(list(four.predict_scenarios(patient, all_scenarios(BRATS)))) == 15
-    assert asked == dict.fromkeys(BRATS, 1)
-    asked.clear()
+    assert passes == dict.fromkeys(BRATS, 1)
+    passes.clear()
     list(four.predict_scenarios(patient, [("t1",), ("flair", "t1")]))
-    assert asked == {"t1": 1, "flair": 1}
+    assert passes == {"t1": 1, "flair": 1}

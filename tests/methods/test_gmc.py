@@ -1,4 +1,4 @@
-"""GMC as a method: its loss by hand, what each part of it trains, and decoupling of its cases."""
+"""GMC as a method: its loss by hand, the parameters that each objective trains, and decoupling of its cases."""
 
 from collections.abc import Callable, Mapping
 
@@ -47,7 +47,7 @@ def batch_of(presence: list[Scenario]) -> Batch:
 
 
 class FixedCodes(Network):
-    """The codes of C1: (1, 0) and (0, 1) of everything; the prediction of every sample is 1."""
+    """A network with the codes of reference case C1, (1, 0) and (0, 1) for every modality; it predicts 1."""
 
     def __init__(self) -> None:
         super().__init__(NAMES)
@@ -65,7 +65,7 @@ class FixedCodes(Network):
 
 
 def test_the_loss_by_hand():
-    # C4: three contrasts of .068918 and the mean of |1 - .5| and |1 - 1|.
+    # C4: three contrastive losses of .068918, and the mean of |1 - .5| and |1 - 1|.
     method = make()
     method.network = FixedCodes()  # type: ignore[assignment]
     batch = batch_of([NAMES, NAMES])
@@ -79,7 +79,7 @@ def test_the_loss_by_hand():
     assert sum(values.values()) == pytest.approx(0.456753, abs=2e-6)
 
 
-def test_it_is_trained_on_complete_samples_only():
+def test_gmc_is_trained_on_complete_samples_only():
     method = make()
     assert method.draw(torch.Generator()) == (NAMES,)
     objectives = method.objectives(FULL)
@@ -91,7 +91,7 @@ def test_it_is_trained_on_complete_samples_only():
     assert fill_gradients(method, Mean(method), [incomplete], FULL) is None
 
 
-def test_the_head_learns_from_joint_codes_and_the_encoders_from_the_contrast():
+def test_the_head_is_trained_on_joint_codes_and_the_encoders_by_the_contrastive_loss():
     reached = {}
     for part in ("text+audio+vision", "contrast:audio"):
         method = make()
@@ -103,20 +103,20 @@ def test_the_head_learns_from_joint_codes_and_the_encoders_from_the_contrast():
     }
 
 
-def test_a_single_complete_sample_has_no_contrast_but_a_loss():
+def test_with_a_single_complete_sample_the_contrastive_loss_is_0_and_the_task_loss_is_not():
     method = make().eval()
     losses = method.losses(batch_of([NAMES, ("text",)]), FULL)
     assert losses["contrast:text"].item() == 0
     assert losses["text+audio+vision"].item() > 0
 
 
-def test_the_temperature_is_that_of_the_contrast():
+def test_the_temperature_changes_the_contrastive_loss():
     batch = batch_of(PRESENCE)
     values = [make(temperature=t).eval().losses(batch, FULL)["contrast:text"].item() for t in (0.3, 1.0)]
     assert values[0] != pytest.approx(values[1])
 
 
-def test_decoupling_acts_on_the_cases_and_adds_the_contrasts():
+def test_decoupling_acts_on_the_cases_and_adds_the_contrastive_losses():
     torch.manual_seed(0)
     options = {"gradients": "gmd", "cases": "all", "steps": 4}
     method, update = create_method("gmc", task_of(), options, torch.Generator().manual_seed(0))
@@ -152,5 +152,5 @@ def test_wrong_input_is_refused(build: Callable[[], GMC], line: str):
         build()
 
 
-def test_it_pools_the_batch():
+def test_gmc_pools_the_batch():
     assert make().pools_batch()

@@ -1,4 +1,4 @@
-"""MMIN as a method: its stages, its loss by hand, what is shown and imagined, and decoupling of its cases."""
+"""MMIN as a method: its stages, its loss by hand, the scenarios that are drawn, and decoupling of its cases."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def batch_of(presence: list[Scenario], kind: str = "vector") -> Batch:
 
 
 def reached_by(method: MMIN) -> set[str]:
-    """The parts of the method that have a gradient."""
+    """Names of the submodules of the method that have a gradient."""
     names = [name for name, parameter in method.named_parameters() if parameter.grad is not None]
     return {".".join(name.split(".")[: 1 if name.startswith("teacher") else 2]) for name in names}
 
@@ -83,7 +83,7 @@ def test_the_student_starts_from_the_encoders_of_the_teacher_which_is_frozen():
     assert reached_by(method) == {"network.encoders", "network.forth", "network.back", "network.head"}
 
 
-def test_the_teacher_is_looked_at_without_dropout():
+def test_features_of_the_teacher_are_computed_without_dropout():
     method = make().train()
     batch = batch_of(PRESENCE)
     one, two = (method.teacher_features(batch)[0] for _ in range(2))
@@ -95,7 +95,7 @@ def test_the_teacher_is_looked_at_without_dropout():
 
 
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch):
-    # I3: .5 + 4 x .25 + 2 x .1 = 1.7, by sample and of a case.
+    # I3: .5 + 4 x .25 + 2 x .1 = 1.7, both with scenarios by sample and as the loss of a case.
     method = make()
     objectives = method.objectives(STUDENT)
     values = {"task": 0.5, "imagine": 0.25, "cycle": 0.1}
@@ -109,14 +109,14 @@ def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def test_the_terms_are_those_of_the_student_and_the_teacher():
+def test_the_terms_are_the_task_loss_the_imagination_loss_and_the_cycle_loss():
     method, batch = make().eval(), batch_of([NAMES, NAMES])
     shown: list[Scenario] = [("text",), ("audio", "text")]
     features = method.network.features(batch.inputs)
     output = method.network.output_by_sample(features, shown)
     terms = method.terms(output, batch.target, shown, *method.teacher_features(batch))
     assert_close(terms["task"], (output.output[:, 0] - batch.target).abs().mean())
-    # Audio and vision are hidden from the first sample, and vision from the second: the divisor stays 3 x 4.
+    # Audio and vision of the first sample are hidden, and vision of the second; the divisor stays 3 x 4 per sample.
     squares = 0.0
     for index, name in ((0, "audio"), (0, "vision"), (1, "vision")):
         target = method.teacher.encode(name, batch.inputs[name].values[index : index + 1])[0]
@@ -127,7 +127,7 @@ def test_the_terms_are_those_of_the_student_and_the_teacher():
     assert_close(terms["cycle"], (returned - output.features).square().mean())
 
 
-def test_the_way_back_sends_no_gradient_to_its_target():
+def test_the_cycle_loss_sends_no_gradient_to_its_target():
     method, batch = make().eval(), batch_of([NAMES])
     output = method.network.output_by_sample(method.network.features(batch.inputs), [NAMES])
     fixed = output._replace(imagined=output.imagined.detach())
@@ -135,7 +135,7 @@ def test_the_way_back_sends_no_gradient_to_its_target():
     assert reached_by(method) == {"network.back"}
 
 
-def test_what_a_sample_lacks_has_no_target():
+def test_a_missing_modality_has_no_imagination_target():
     method = make()
     batch = batch_of(PRESENCE)
     features, measured = method.teacher_features(batch)
@@ -145,7 +145,7 @@ def test_what_a_sample_lacks_has_no_target():
     assert_close(features[text.indices, 1], method.teacher.encode("text", text.values).detach())
 
 
-def test_the_published_target_of_what_is_shown_is_the_teachers_features_of_zeros():
+def test_the_published_target_of_present_modalities_is_the_teachers_features_of_zeros():
     batch = batch_of([NAMES])
     values = {}
     for target in ("absent", "all"):
@@ -162,7 +162,7 @@ def test_the_published_target_of_what_is_shown_is_the_teachers_features_of_zeros
 
 
 @pytest.mark.parametrize(("patterns", "number"), [("all", 7), ("incomplete", 6)])
-def test_every_pattern_is_shown_equally_often(patterns: str, number: int):
+def test_every_scenario_is_drawn_equally_often(patterns: str, number: int):
     method = make(patterns=patterns)
     generator = torch.Generator().manual_seed(0)
     drawn = [method.drawn(NAMES, generator) for _ in range(1400)]
@@ -170,11 +170,11 @@ def test_every_pattern_is_shown_equally_often(patterns: str, number: int):
     assert sum(count > 0 for count in counts) == number
     # Five standard deviations of a binomial count.
     assert all(abs(count - 1400 / number) < 5 * (1400 / number) ** 0.5 for count in counts if count)
-    # A sample that lacks a modality is incomplete, whatever is shown of it.
+    # A sample that lacks a modality is incomplete, so all of its modalities may be drawn.
     assert method.drawn(("text",), generator) == ("text",)
 
 
-def test_the_same_is_shown_of_a_sample_in_any_micro_batch():
+def test_the_scenario_of_a_sample_does_not_depend_on_the_micro_batch():
     method = make()
     assert method.drawn(NAMES, STUDENT.chance("7")) == method.drawn(NAMES, STUDENT.chance("7"))
 
@@ -182,7 +182,7 @@ def test_the_same_is_shown_of_a_sample_in_any_micro_batch():
 # ------------------------------------------------------------------------------------------------- prediction
 
 
-def test_prediction_needs_neither_the_teacher_nor_the_way_back():
+def test_the_prediction_state_holds_neither_the_teacher_nor_the_cascade_of_the_cycle_loss():
     method = make()
     state = method.prediction_state()
     assert {name.split(".")[0] for name in state} == {"network"}
@@ -192,7 +192,7 @@ def test_prediction_needs_neither_the_teacher_nor_the_way_back():
 
 
 @torch.no_grad()
-def test_the_student_predicts():
+def test_the_prediction_is_the_output_of_the_student():
     method, batch = make().eval(), batch_of(PRESENCE)
     output = method.network.output_by_sample(method.network.features(batch.inputs), PRESENCE)
     assert torch.equal(method.predict(batch.inputs), output.output)
@@ -202,7 +202,7 @@ def test_the_student_predicts():
 
 
 @pytest.mark.parametrize("kind", ["vector", "sequence"])
-def test_decoupling_acts_on_cases_whose_losses_hold_what_is_imagined(kind: str):
+def test_decoupling_acts_on_cases_whose_losses_include_imagination_and_cycle(kind: str):
     torch.manual_seed(0)
     options = {"gradients": "gmd", "cases": "all", "width": WIDTH}
     method, update = create_method("mmin", task_of(kind), options, torch.Generator().manual_seed(0))
@@ -259,7 +259,7 @@ def test_an_option_changes_the_gradient(options: dict[str, object]):
     assert (gradient(**options) - plain).abs().max() > 1e-9
 
 
-def test_the_version_follows_the_data_unless_it_is_said():
+def test_the_version_follows_the_data_unless_the_option_is_set():
     assert make().network.encoders.version == "utterance"
     assert make(kind="sequence").network.encoders.version == "sequence"
     assert make(kind="sequence", version="utterance").network.encoders.version == "utterance"

@@ -31,7 +31,7 @@ def make(task: Segmentation, seed: int = 0, **options: object) -> RFNet:
 
 
 def of_samples(batch: Batch, start: int, stop: int) -> Batch:
-    """Some neighbouring samples of a batch."""
+    """The samples of a batch from `start` to below `stop`."""
     inputs = {}
     for name, observed in batch.inputs.items():
         inside = (observed.indices >= start) & (observed.indices < stop)
@@ -59,7 +59,9 @@ def test_a_scenario_is_drawn_for_each_sample_and_every_encoder_is_trained_alone(
     assert {objective.weight for objective in objectives.values()} == {1.0}
 
 
-def test_the_published_loss_is_the_sum_of_fused_maps_and_encoders(task: Segmentation, make_batch: MakeBatch):
+def test_the_published_loss_is_the_sum_over_fused_output_region_maps_and_encoders(
+    task: Segmentation, make_batch: MakeBatch
+):
     method, batch = make(task), make_batch([NAMES] * 2)
     losses = method.losses(batch, AFTER_WARMUP)
     levels = {name: encoded.values for name, encoded in method.network.features(batch.inputs).items()}
@@ -67,7 +69,7 @@ def test_the_published_loss_is_the_sum_of_fused_maps_and_encoders(task: Segmenta
     for name in NAMES:
         expected = region_loss(probabilities_of(method.network.separate(levels[name])), classes)
         assert_close(losses[f"alone:{name}"], expected)
-    # The scenarios are those that the samples draw.
+    # The loss of the fused output, here in the full scenario.
     full = method.loss(method.network.decode(levels), batch.target, AFTER_WARMUP)
     output = method.network.decode(levels)
     terms = [region_loss(probabilities_of(output.logits), classes), *(map_loss(one, classes) for one in output.maps)]
@@ -75,7 +77,9 @@ def test_the_published_loss_is_the_sum_of_fused_maps_and_encoders(task: Segmenta
     assert_close(full, torch.stack(terms).sum())
 
 
-def test_the_fused_output_is_left_out_of_the_first_epochs_even_if_it_is_nan(task: Segmentation, make_batch: MakeBatch):
+def test_the_loss_of_the_fused_output_is_left_out_during_warmup_even_if_it_is_nan(
+    task: Segmentation, make_batch: MakeBatch
+):
     method, batch = make(task), make_batch([NAMES])
     output = method.network.output_by_sample(method.network.features(batch.inputs), [NAMES])
     broken = RegionOutput(torch.full_like(output.logits, torch.nan), output.maps)
@@ -86,13 +90,13 @@ def test_the_fused_output_is_left_out_of_the_first_epochs_even_if_it_is_nan(task
     assert make(task, warmup=0).loss(broken, batch.target, Step()).isnan()
 
 
-def test_a_modality_that_no_sample_has_has_no_loss(task: Segmentation, make_batch: MakeBatch):
+def test_a_modality_missing_in_every_sample_has_no_loss(task: Segmentation, make_batch: MakeBatch):
     losses = make(task).losses(make_batch([("t1",), ("t1", "flair")]), AFTER_WARMUP)
     assert set(losses) == {DRAWN, "alone:t1", "alone:flair"}
 
 
-def test_encoders_are_trained_by_samples_whose_scenario_leaves_them_out(task: Segmentation, make_batch: MakeBatch):
-    # Scenarios act on features, not on inputs.
+def test_an_encoder_is_trained_by_samples_whose_scenario_lacks_its_modality(task: Segmentation, make_batch: MakeBatch):
+    # The loss of an encoder alone takes every sample that has its modality, whatever scenario was drawn.
     method = make(task, cases="missing=2")
     step = Step(cases=(("t1",),), epoch=20.0)
     fill_gradients(method, Mean(method), [make_batch([NAMES] * 2)], step)
@@ -127,7 +131,7 @@ def test_probabilities_and_not_logits_are_averaged_over_windows(task: Segmentati
 
 
 def test_two_micro_batches_give_nearly_the_gradient_of_the_whole(task: Segmentation, make_batch: MakeBatch):
-    # Dice is pooled over the batch, so they are not quite equal; a loss that is counted twice would double the norm.
+    # Dice is pooled over the batch, so the gradients differ slightly; a loss counted twice would double the norm.
     batch = make_batch([NAMES] * 6)
     gradients = []
     for parts in ([batch], [of_samples(batch, 0, 3), of_samples(batch, 3, 6)]):
@@ -174,7 +178,7 @@ def test_a_negative_warmup_is_refused(task: Segmentation):
         make(task, warmup=-1)
 
 
-def test_it_pools_the_batch_and_shares_all_but_the_encoders(task: Segmentation):
+def test_rfnet_pools_the_batch_and_shares_all_parameters_but_the_encoders(task: Segmentation):
     method = make(task)
     assert method.pools_batch()
     shared = {id(parameter) for parameter in method.shared_parameters()}

@@ -1,4 +1,4 @@
-"""The rows of the table: what each stands for, and how options are read."""
+"""The rows of the table of methods: their classes, update rules and cases, and how options are checked."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -57,15 +57,15 @@ def test_rows_of_dynamic_sharing_differ_in_cases_and_update(task: Segmentation):
     assert cases == {"gmd": "all", "sharing": "all", "dropout": "random=1", "full": "full"}
 
 
-def test_only_the_rows_of_complete_samples_say_so():
+def test_only_full_and_gmc_train_on_complete_samples_alone():
     assert [name for name, row in METHODS.items() if row.complete] == ["full", "gmc"]
 
 
 # Dropout: one case a step, each equally likely.
 
 
-def test_dropout_draws_every_case_about_equally_often_and_alone(make_linear):
-    # 700 steps over 7 cases: 100 each, give or take sqrt(700 * 1/7 * 6/7) = 9.3.
+def test_dropout_draws_one_case_per_step_and_every_case_about_equally_often(make_linear):
+    # 700 steps over 7 cases: 100 each on average, with a standard deviation of sqrt(700 * 1/7 * 6/7) = 9.3.
     task, _ = make_linear(**THREE)
     (method, _), generator = create_method("dropout", task, {}, network=task.network()), seeded()
     draws = [method.draw(generator) for _ in range(700)]
@@ -76,7 +76,7 @@ def test_dropout_draws_every_case_about_equally_often_and_alone(make_linear):
 
 
 def test_the_gradient_of_dropout_is_that_of_the_one_case(make_linear, fill: Fill):
-    # On a, b and c the rows are the inputs; on a set of them, their mean.
+    # The gradient of a case is the mean of the inputs of its modalities.
     task, batch = make_linear(**THREE)
     (method, update), generator = create_method("dropout", task, {}, network=task.network()), seeded()
     drawn = set()
@@ -90,7 +90,7 @@ def test_the_gradient_of_dropout_is_that_of_the_one_case(make_linear, fill: Fill
     assert len(drawn) == 7
 
 
-def test_a_case_that_nobody_is_eligible_for_is_a_step_without_losses(
+def test_a_step_whose_case_has_no_eligible_sample_has_no_losses(
     task: Segmentation, make_batch: MakeBatch, losses_of: LossesOf
 ):
     (method, _), batch, generator = create_method("dropout", task, {}), make_batch([("t1",), ("t1",)]), seeded()
@@ -102,7 +102,7 @@ def test_a_case_that_nobody_is_eligible_for_is_a_step_without_losses(
 # Full: complete samples alone.
 
 
-def test_the_loss_of_full_is_that_of_the_complete_patients(
+def test_the_loss_of_full_is_the_loss_of_the_complete_patients(
     task: Segmentation, make_batch: MakeBatch, fill: Fill, losses_of: LossesOf
 ):
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_the_loss_of_full_is_that_of_the_complete_patients(
 
 def test_incomplete_patients_give_full_no_gradient(task: Segmentation, make_batch: MakeBatch, fill: Fill):
     method, update = create_method("full", task, {})
-    # Each modality is there, yet nobody has them all; and without flair nobody could.
+    # In the first batch each modality is present in a sample, but no sample has all; in the second, flair is missing.
     assert fill(method, update, make_batch([("t1", "t2"), ("flair",)])) is None
     assert fill(method, update, make_batch([("t1", "t2"), ("t1",)])) is None
     assert all(parameter.grad is None for parameter in method.parameters())
@@ -138,8 +138,9 @@ def test_the_gradient_of_full_is_that_of_the_full_case(make_linear, fill: Fill):
 # Sharing and GMD: the mean of all cases, and their decoupled gradients.
 
 
-def test_sharing_is_the_mean_and_gmd_is_decoupled_by_hand(make_linear, fill: Fill):
-    # Rows of {a}, {b} and {a, b}: (10, 0), (-.6, .8) and (4.7, .4). Decoupling by index: see `test_update.py`.
+def test_gradients_of_sharing_and_gmd_by_hand(make_linear, fill: Fill):
+    # Gradients of {a}, {b} and {a, b}: (10, 0), (-.6, .8) and (4.7, .4). Decoupled in the order of the cases, their
+    # sum is (9.6, 8).
     task, batch = make_linear(a=(10.0, 0.0), b=(-0.6, 0.8))
     for name, options, expected in (
         ("sharing", {}, [4.7, 0.4]),
@@ -189,7 +190,7 @@ def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_defaults_may_be_given_as_they_are(name: str):
+def test_the_default_options_may_be_given_explicitly(name: str):
     task = next(iter(subjects(METHODS[name]).values())).toy.task
     plain, _ = create_method(name, task, {})
     method, update = create_method(name, task, method_options(name))
@@ -199,7 +200,7 @@ def test_defaults_may_be_given_as_they_are(name: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "words"),
     [
         ("gmd", {"rul": "index"}, "Unknown option of method 'gmd' 'rul'. Did you mean 'rule'?"),
         ("sharing", {"rule": "index"}, "Unknown option of method 'sharing' 'rule'. Choose from: cases, preset, "),
@@ -220,12 +221,12 @@ def test_defaults_may_be_given_as_they_are(name: str):
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(
-    task: Segmentation, fault, name: str, options: dict[str, Any], said: str
+    task: Segmentation, fault, name: str, options: dict[str, Any], words: str
 ):
-    assert said in fault(create_method, name, task, options)
+    assert words in fault(create_method, name, task, options)
 
 
-def test_whole_numbers_are_taken_for_numbers(task: Segmentation):
+def test_an_int_is_accepted_for_an_option_of_type_float(task: Segmentation):
     _, update = create_method("gmd", task, {"floor": 0})
     assert isinstance(update, Decoupled)
 
@@ -239,7 +240,7 @@ class ForTables(DynamicSharing):
     fits = (Prediction,)
 
 
-def test_a_method_for_other_data_is_refused_with_those_that_fit(task: Segmentation, fault, monkeypatch):
+def test_a_method_for_other_data_is_refused_with_the_methods_that_fit(task: Segmentation, fault, monkeypatch):
     monkeypatch.setitem(METHODS, "tabular", Row(ForTables, "Dynamic Sharing on tables"))
     line = fault(create_method, "tabular", task, {})
     assert line == (
@@ -270,7 +271,7 @@ def test_another_network_may_be_trained_on_cases(task: Segmentation, fault):
     assert line == "Method 'ensemble' has its own network, so it cannot take another one."
 
 
-def test_options_of_a_row_hold_unless_others_are_given(make_linear):
+def test_options_of_a_row_are_defaults_that_other_options_override(make_linear):
     task, _ = make_linear(**THREE)
     row = Row(DynamicSharing, "Two cases, decoupled by index", "gmd", options={"cases": "random=2", "rule": "index"})
     method, _ = create(row, "two", task, {}, network=task.network())
@@ -279,7 +280,7 @@ def test_options_of_a_row_hold_unless_others_are_given(make_linear):
     assert len(method.draw(seeded())) == 3
 
 
-def test_orders_of_projection_come_from_the_generator_that_is_given(make_linear, fill: Fill):
+def test_orders_of_projection_are_drawn_from_the_generator(make_linear, fill: Fill):
     task, batch = make_linear(a=(1.0, 0.0), b=(-2.0, 1.0), c=(-2.0, -1.0))
 
     def updates(seed: int) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""How losses become `.grad`: the paper's update on gradients worked out by hand, the mean, and both on a network."""
+"""Update rules: `gmd` and `mean` on gradients worked out by hand, and on a network against autograd."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,8 +24,8 @@ from anysubset.system import processes
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Task
 
-HOLES: list[Scenario] = [("t1", "t2", "flair"), ("t1",), ("t2", "flair"), ("t1", "flair")]
-# T1: on the shared parameters, the rows of the cases {a} and {b} are the inputs themselves.
+INCOMPLETE: list[Scenario] = [("t1", "t2", "flair"), ("t1",), ("t2", "flair"), ("t1", "flair")]
+# T1: with respect to the shared parameters, the gradients of the cases {a} and {b} are the inputs themselves.
 STRONG_AND_WEAK = {"a": (10.0, 0.0), "b": (-0.6, 0.8)}
 
 MakeBatch = Callable[..., Batch]
@@ -43,14 +43,14 @@ def network_of(task: Task) -> sharing.DynamicSharing:
 
 
 def sharing_method(task: Task, cases: str | None = None) -> CaseMethod:
-    """Dynamic Sharing on a small network."""
+    """Dynamic Sharing with a small network."""
     return CaseMethod(task, network_of(task), cases=cases)
 
 
 def decoupled(
     task: Task, generator: torch.Generator | None = None, *, cases: str | None = None, **options: Any
 ) -> tuple[CaseMethod, Decoupled]:
-    """Dynamic Sharing on a small network, and its update."""
+    """Dynamic Sharing with a small network, and its update rule `gmd`."""
     method = sharing_method(task, cases)
     return method, Decoupled(method, generator, **options)
 
@@ -86,16 +86,16 @@ def test_conflict_is_removed_on_shared_parameters_and_the_coefficients_act_on_al
 
 
 def test_conflict_may_be_measured_on_all_parameters(make_linear, fill: Fill):
-    # Rows over (s, own_a, own_b): (10, 0, 1, 0) and (-.6, .8, 0, 1), so squares 101 and 2, product -6 as before.
+    # Gradients over (s, own_a, own_b): (10, 0, 1, 0) and (-.6, .8, 0, 1); squared norms 101 and 2, inner product -6.
     # Coefficients 1 + 6/101 and 1 + 6/2.
     task, batch = make_linear(**STRONG_AND_WEAK)
     gradients = fill(*decoupled(task, cases="missing=1", conflict="all"), batch)
     assert gradients.decoupling.coefficients == pytest.approx({"a": 1 + 6 / 101, "b": 4.0})
 
 
-def test_all_cases_by_hand(make_linear, fill: Fill):
-    # The row of {a, b} is the mean of the others: (4.7, .4). Products: a.b = -6, a.ab = 47, b.ab = -2.82 + .32 = -2.5,
-    # squares 100, 1 and 22.09 + .16 = 22.25. In the order of the cases:
+def test_decoupling_of_all_cases_by_hand(make_linear, fill: Fill):
+    # The gradient of {a, b} is the mean of the others, (4.7, .4). Inner products: a.b = -6, a.ab = 47,
+    # b.ab = -2.82 + .32 = -2.5; squared norms 100, 1 and 22.09 + .16 = 22.25. In the order of the cases:
     # a' = a + 6 b = (6.4, 4.8), which does not conflict with ab.
     # b' = b + .06 a = (0, .8); against ab: .32, no conflict.
     # ab': against a: 47, none. Against b: -2.5, so ab + 2.5 b = (3.2, 2.4).
@@ -106,8 +106,8 @@ def test_all_cases_by_hand(make_linear, fill: Fill):
     assert grad_of(method.network.backbone.s) == pytest.approx([9.6 / 3, 8.0 / 3])
 
 
-def test_a_rule_and_its_floor_are_chosen_by_name(make_linear, fill: Fill):
-    # T9a: (1, 0) and (-1e-25, 0). Below the floor, b is no reference; without one, a is projected to nothing.
+def test_a_gradient_below_the_floor_is_not_projected_on(make_linear, fill: Fill):
+    # T9a: (1, 0) and (-1e-25, 0). b is below the floor, so a stays as it is; without a floor a is projected to 0.
     task, batch = make_linear(a=(1.0, 0.0), b=(-1e-25, 0.0))
     for floor, expected in ((1e-8, 0.5), (0.0, 0.0)):
         method, update = decoupled(task, cases="missing=1", floor=floor)
@@ -116,28 +116,30 @@ def test_a_rule_and_its_floor_are_chosen_by_name(make_linear, fill: Fill):
 
 
 def test_the_mean_is_the_mean_over_the_cases_by_hand(make_linear, fill: Fill):
-    # Rows of {a}, {b} and {a, b}: (10, 0), (-.6, .8) and their mean (4.7, .4). Mean: (14.1 / 3, 1.2 / 3).
+    # Gradients of {a}, {b} and {a, b}: (10, 0), (-.6, .8) and their mean (4.7, .4). Mean: (14.1 / 3, 1.2 / 3).
     task, batch = make_linear(**STRONG_AND_WEAK)
     method = sharing_method(task)
     assert fill(method, Mean(method), batch).decoupling is None
     backbone = method.network.backbone
     assert grad_of(backbone.s) == pytest.approx([4.7, 0.4])
-    # own_a is in {a} whole and in {a, b} by half: (1 + 0 + 1/2) / 3.
+    # The gradient with respect to own_a is 1 in {a}, 0 in {b} and 1/2 in {a, b}: (1 + 0 + 1/2) / 3.
     assert grad_of(backbone.own["a"]) == pytest.approx([0.5])
 
 
 # ------------------------------------------------------------------------------------------------- on a network
 
 
-def test_grad_is_the_rules_coefficients_times_the_rows(task: Segmentation, make_batch: MakeBatch, fill: Fill):
+def test_grad_is_the_sum_of_the_case_gradients_times_the_coefficients_of_the_rule(
+    task: Segmentation, make_batch: MakeBatch, fill: Fill
+):
     torch.manual_seed(0)
     method, update = decoupled(task, rule="index")
     batch = make_batch([("t1",), ("t2", "flair")])
-    # Patients who want opposite things of what they share: every pixel in the regions, or none.
+    # Opposite targets, every pixel in the regions or none, make the gradients on shared parameters conflict.
     target = torch.ones_like(batch.target)
     target[1] = False
     batch = replace(batch, target=target)
-    # The long way: the gradient of each case's own loss, one backward pass each; the Gramian on shared parameters.
+    # Expected values from one backward pass per case, and the Gramian over shared parameters.
     parameters = dict(method.network.named_parameters())
     shared = {id(parameter) for parameter in method.network.shared_parameters()}
     cases, rows = [], []
@@ -153,7 +155,7 @@ def test_grad_is_the_rules_coefficients_times_the_rows(task: Segmentation, make_
         [torch.cat([grad.flatten().double() for grad, yes in zip(row, on_shared, strict=True) if yes]) for row in rows]
     )
     coefficients = by_index(jacobian @ jacobian.T)
-    # Cases do conflict, or this would show nothing.
+    # The cases must conflict; otherwise the test would prove nothing.
     assert (coefficients > 1.1).sum() >= 2, coefficients
     expected = [
         sum(coefficient * row[index] for coefficient, row in zip(coefficients.tolist(), rows, strict=True)) / len(rows)
@@ -180,12 +182,12 @@ def test_the_mean_is_the_mean_of_the_gradients_of_the_cases(task: Segmentation, 
         assert_close(parameter.grad, gradient / 7, rtol=1e-4, atol=1e-7)
 
 
-def test_without_decoupling_it_is_the_mean(task: Segmentation, make_batch: MakeBatch, fill: Fill):
+def test_decoupled_with_rule_none_equals_the_mean(task: Segmentation, make_batch: MakeBatch, fill: Fill):
     gradients = []
     for make in (lambda method: Decoupled(method, rule="none"), Mean):
         torch.manual_seed(0)
         method = sharing_method(task)
-        fill(method, make(method), make_batch(HOLES))
+        fill(method, make(method), make_batch(INCOMPLETE))
         gradients.append(grads_of(method))
     first, second = gradients
     assert list(first) == list(second)
@@ -193,8 +195,8 @@ def test_without_decoupling_it_is_the_mean(task: Segmentation, make_batch: MakeB
         assert_close(first[name], second[name], rtol=1e-4, atol=1e-7)
 
 
-def test_orders_of_projection_come_from_the_generator(make_linear, fill: Fill):
-    # T2: the sum depends on the orders. Cases {a}, {b}, {c} of three modalities, none drawn.
+def test_orders_of_projection_are_drawn_from_the_generator_of_the_update(make_linear, fill: Fill):
+    # T2: the sum depends on the orders of projection. The cases {a}, {b}, {c} are the same in every step.
     task, batch = make_linear(a=(1.0, 0.0), b=(-2.0, 1.0), c=(-2.0, -1.0))
 
     def updates(seed: int) -> list[list[float]]:
@@ -213,15 +215,17 @@ def test_orders_of_projection_come_from_the_generator(make_linear, fill: Fill):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "words"),
     [
         ("rule", "sequental", "Unknown rule 'sequental'. Did you mean 'sequential'?"),
         ("reduction", "bogus", "Choose from: mean, sum."),
         ("conflict", "share", "Unknown conflict 'share'. Did you mean 'shared'?"),
     ],
 )
-def test_a_wrong_option_is_told_with_what_would_do(task: Segmentation, fault, option: str, value: str, said: str):
-    assert said in fault(decoupled, task, **{option: value})
+def test_a_wrong_option_is_refused_with_the_valid_values(
+    task: Segmentation, fault, option: str, value: str, words: str
+):
+    assert words in fault(decoupled, task, **{option: value})
 
 
 def test_a_method_without_shared_parameters_cannot_be_decoupled(task: Segmentation, fault):
@@ -238,7 +242,7 @@ def test_batched_branches_give_the_same_gradients(task: Segmentation, make_batch
     for batched in (False, True):
         torch.manual_seed(0)
         method, update = decoupled(task, seeded(), batched=batched)
-        gradients = fill(method, update, make_batch(HOLES))
+        gradients = fill(method, update, make_batch(INCOMPLETE))
         results.append((gradients.decoupling.coefficients, grads_of(method)))
     (coefficients, grads), (again, together) = results
     assert again == pytest.approx(coefficients, rel=1e-5)
@@ -280,7 +284,7 @@ def test_branches_cannot_be_batched_and_recomputed(task: Segmentation):
         decoupled(task, batched=True, recompute=True)
 
 
-def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(
+def test_recomputed_branches_give_the_same_gradients_and_save_few_activations(
     task: Segmentation, make_batch: MakeBatch, fill: Fill, losses_of: Callable[..., dict[str, Tensor]]
 ):
     results, saved = [], []
@@ -294,11 +298,11 @@ def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            losses_of(method, make_batch(HOLES))
+            losses_of(method, make_batch(INCOMPLETE))
         saved.append(sum(sizes))
         torch.manual_seed(0)
         method, update = decoupled(task, seeded(), recompute=recompute)
-        gradients = fill(method, update, make_batch(HOLES))
+        gradients = fill(method, update, make_batch(INCOMPLETE))
         results.append((gradients.decoupling.coefficients, grads_of(method)))
     (coefficients, grads), (again, recomputed) = results
     assert again == pytest.approx(coefficients, rel=1e-5)
@@ -310,10 +314,10 @@ def test_recomputed_branches_give_the_same_gradients_and_keep_no_activations(
 
 
 class WithOthers(CaseMethod):
-    """Cases, and two objectives beside them: one over all samples, and one over those that have a certain modality.
+    """Cases and two other objectives: `size` over all samples, `drift` over those that have a certain modality.
 
-    drift: twice the mean feature of that modality. size: the mean of the squared features of all modalities of a
-    sample, so that every sample counts.
+    drift: twice the mean feature of that modality.
+    size: mean over samples of the sum over present modalities of the mean squared feature.
     """
 
     def __init__(self, task: Task, modality: str, **options: Any) -> None:
@@ -337,9 +341,9 @@ class WithOthers(CaseMethod):
 
 
 def several_samples(make_linear: Callable[..., tuple[Task, Batch]]) -> tuple[Task, list[Batch]]:
-    """A task of three modalities; a batch of five samples in float64, of which three lack something, and its parts.
+    """A task of three modalities; a batch of five samples in float64, four of them incomplete, and its two parts.
 
-    Of the second part, no sample has c.
+    No sample of the second part has c.
     """
     task, _ = make_linear(a=(0.0, 0.0), b=(0.0, 0.0), c=(0.0, 0.0))
     generator = seeded(3)
@@ -355,7 +359,7 @@ def several_samples(make_linear: Callable[..., tuple[Task, Batch]]) -> tuple[Tas
 
 
 def with_parameters(method: Method) -> Method:
-    """Parameters other than 0, so that squares have gradients."""
+    """The method with random parameters, so that squared features have gradients other than 0."""
     generator = seeded(4)
     for parameter in method.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
@@ -363,8 +367,8 @@ def with_parameters(method: Method) -> Method:
 
 
 def test_objectives_beside_the_cases_are_added_to_their_mean_and_decoupled_gradient_by_hand(make_linear, fill: Fill):
-    # Drift is 2 h_a, with the gradient (20, 0) on s and 2 on own_a, times 1/2. With all parameters 0 features are 0,
-    # and so is the gradient of their squares.
+    # Drift is 2 h_a: gradients (20, 0) with respect to s and 2 with respect to own_a, times its weight 1/2. All
+    # parameters are 0, so features are 0, and so is the gradient of their squares.
     task, batch = make_linear(**STRONG_AND_WEAK)
     for make, on_s, on_own in (
         (Decoupled, [10 + 3.2, 2.8], [1 + 0.53, 3.5]),
@@ -376,20 +380,20 @@ def test_objectives_beside_the_cases_are_added_to_their_mean_and_decoupled_gradi
         assert grad_of(method.network.backbone.s) == pytest.approx(on_s)
         own = method.network.backbone.own
         assert grad_of(own["a"]) + grad_of(own["b"]) == pytest.approx(on_own)
-        if gradients.decoupling is not None:  # The cases alone decide.
+        if gradients.decoupling is not None:  # The coefficients depend on the cases alone.
             assert gradients.decoupling.coefficients == pytest.approx({"a": 1.06, "b": 7.0})
 
 
-def test_with_objectives_beside_the_cases_grad_is_that_of_the_weighted_sum(
+def test_with_objectives_beside_the_cases_grad_is_the_gradient_of_the_weighted_sum_of_all_losses(
     task: Segmentation, make_batch: MakeBatch, fill: Fill, losses_of: Callable[..., dict[str, Tensor]]
 ):
     torch.manual_seed(0)
-    method, batch = WithOthers(task, "t2"), make_batch(HOLES)
+    method, batch = WithOthers(task, "t2"), make_batch(INCOMPLETE)
     gradients = fill(method, Decoupled(method, seeded()), batch)
     assert gradients.totals["drift"] == 2
     assert gradients.totals["size"] == 4
     coefficients = gradients.decoupling.coefficients
-    # With autograd alone, from the losses of the same step.
+    # Expected gradients by autograd, from the losses of the same step.
     losses = losses_of(method, batch)
     total = sum(coefficients[case] * losses[case] for case in coefficients) / len(coefficients)
     total = total + 0.5 * losses["drift"] + 0.25 * losses["size"]
@@ -419,7 +423,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole_batch(make_linear, mak
 
 
 def test_objectives_are_counted_over_the_samples_of_all_ranks(make_linear, monkeypatch):
-    # The other rank has the second part. What ranks exchange: the numbers of samples, gradients, and losses for means.
+    # The other rank has the second part. Ranks exchange sample counts, gradients, and losses for the means.
     task, (whole, first, second) = several_samples(make_linear)
 
     def filled(batch: Batch) -> tuple[Gradients, dict[str, Tensor | None]]:
@@ -465,7 +469,7 @@ def test_branches_are_not_batched_by_default_with_objectives_beside_the_cases():
 
 
 class Declared(CaseMethod):
-    """Gives losses under certain names, whatever was declared."""
+    """A method that returns losses under the names of `names`, whatever its objectives are."""
 
     names: tuple[str, ...] = ()
 
@@ -475,7 +479,7 @@ class Declared(CaseMethod):
 
 
 @pytest.mark.parametrize("names", [(), ("a",), ("a", "b", "c"), ("b", "z")])
-def test_losses_that_are_not_those_of_the_objectives_are_an_error(make_linear, fill: Fill, names: tuple[str, ...]):
+def test_a_missing_or_undeclared_loss_is_an_error(make_linear, fill: Fill, names: tuple[str, ...]):
     task, batch = make_linear(**STRONG_AND_WEAK)
     method = Declared(task, network_of(task), cases="missing=1")
     method.names = names
@@ -485,7 +489,7 @@ def test_losses_that_are_not_those_of_the_objectives_are_an_error(make_linear, f
     assert fill(method, Mean(method), batch) is not None
 
 
-def test_losses_are_means_over_the_samples_that_count(make_linear):
+def test_reported_losses_are_means_over_the_eligible_samples_of_all_micro_batches(make_linear):
     task, (whole, *parts) = several_samples(make_linear)
     method = with_parameters(sharing_method(task, cases="missing=2"))
     gradients = fill_gradients(method, Mean(method), parts, Step(cases=method.draw(seeded())))
@@ -497,8 +501,8 @@ def test_losses_are_means_over_the_samples_that_count(make_linear):
             assert gradients.means()[name] == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_number_of_cases_is_that_of_the_cases_with_samples(make_linear, fill: Fill):
-    # Nobody has b: the mean is over {a} alone.
+def test_cases_without_eligible_samples_do_not_count_in_the_mean_over_cases(make_linear, fill: Fill):
+    # No sample has b, so the mean is over {a} alone.
     task, _ = make_linear(**STRONG_AND_WEAK)
     batch = collate([({"a": torch.tensor([10.0, 0.0], dtype=torch.float64)}, torch.zeros(1), "p0")])
     method = sharing_method(task)
@@ -506,7 +510,7 @@ def test_the_number_of_cases_is_that_of_the_cases_with_samples(make_linear, fill
     assert grad_of(method.network.backbone.s) == pytest.approx([10.0, 0.0])
 
 
-def test_a_loss_is_scaled_before_it_is_differentiated_and_reported_as_it_was(make_linear):
+def test_loss_scaling_scales_gradients_but_not_the_reported_losses(make_linear):
     task, batch = make_linear(**STRONG_AND_WEAK)
     for make in (Mean, Decoupled):
         results = []
@@ -520,7 +524,7 @@ def test_a_loss_is_scaled_before_it_is_differentiated_and_reported_as_it_was(mak
         assert_close(scaled, 8 * grad)
 
 
-def test_the_method_is_told_when_the_gradients_are_there(make_linear, fill: Fill):
+def test_finish_of_the_method_is_called_when_every_parameter_has_its_gradient(make_linear, fill: Fill):
     task, batch = make_linear(**STRONG_AND_WEAK)
     seen: list[bool] = []
 
