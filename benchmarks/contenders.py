@@ -1,6 +1,6 @@
-"""Programs that take the same step: a plain backward pass, a literal one, other libraries', and ours.
+"""Programs for the same training step: a plain backward pass, a literal implementation, other libraries, and ours.
 
-Each finds `.grad` empty and fills it with the mean of the projected gradients.
+Each of them starts with empty `.grad` and fills it with the mean of the projected gradients.
 """
 
 import random
@@ -17,17 +17,18 @@ from anysubset.gradients.streaming import Streamed
 
 Step = Callable[[], None]
 
-ORDERS = 1  # Seed of the orders of projection: every contender draws, or is given, the same.
+ORDERS = 1  # Seed of the orders of projection, which are the same for every contender.
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to take the step.
+    """One program for the step.
 
-    make: from a copy of the network, something to call for a step; it finds `.grad` empty, and fills it.
-    private: what parameters that the modalities do not share receive: the gradient of the `weighted` sum of the
-        losses, as the coefficients of the projection have it, or of their plain `mean`.
-    itself: whether a case is also met by its own gradient, in the order of projection.
+    make: returns the step as a function, for a copy of the network; the step starts with empty `.grad` and fills it.
+    private: gradient of the parameters that the modalities do not share: of the losses `weighted` by the coefficients
+        of the projection, or of their plain `mean`.
+    itself: whether the order of projection of a case contains the case itself.
+    projects: whether gradients are projected at all.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Contender:
 
 
 def plain(network: DynamicSharing, problem: Problem) -> Step:
-    """One backward pass of the mean loss: nothing is projected."""
+    """One backward pass of the mean loss, without projection."""
 
     def step() -> None:
         losses = problem.losses(network)
@@ -48,7 +49,7 @@ def plain(network: DynamicSharing, problem: Problem) -> Step:
 
 
 def published(network: DynamicSharing, problem: Problem) -> Step:
-    """As Yu et al. (2020) is mostly programmed: a retained backward pass a case, then vector after vector."""
+    """The usual implementation of Yu et al. (2020): one backward pass per case, then projection vector by vector."""
     shared = network.shared_parameters()
     private = others(network, shared)
     orders = orders_of(len(problem.cases))
@@ -70,7 +71,7 @@ def published(network: DynamicSharing, problem: Problem) -> Step:
 
 
 def projected(rows: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> Tensor:
-    """(P,): the mean of the rows, each projected off every original one that it conflicts with, in turn."""
+    """(P,): mean of the rows, each projected in turn onto the normal planes of the rows that it conflicts with."""
     copies = [row.clone() for row in rows]
     for copied, order in zip(copies, orders, strict=True):
         for j in order:
@@ -81,7 +82,7 @@ def projected(rows: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> Tensor
 
 
 def torchjd_autojac(network: DynamicSharing, problem: Problem, chunk: int | None = None) -> Step:
-    """TorchJD: Jacobians of all parameters in `.jac`, PCGrad on the shared ones, its coefficients on the others."""
+    """TorchJD: Jacobians of all parameters in `.jac`; PCGrad on shared ones, its coefficients on private ones."""
     from torchjd.aggregation import Constant, PCGrad
     from torchjd.autojac import backward, jac_to_grad
 
@@ -91,7 +92,7 @@ def torchjd_autojac(network: DynamicSharing, problem: Problem, chunk: int | None
     def step() -> None:
         losses = problem.losses(network)
         torch.manual_seed(ORDERS)
-        # Its aggregators sum: k times smaller losses make the sum a mean, and change no weight.
+        # Its aggregators sum. Losses divided by k turn the sum into a mean and do not change the coefficients.
         backward([loss / len(losses) for loss in losses.values()], parallel_chunk_size=chunk)
         coefficients = jac_to_grad([p for p in shared if hasattr(p, "jac")], PCGrad())
         if private:
@@ -101,17 +102,17 @@ def torchjd_autojac(network: DynamicSharing, problem: Problem, chunk: int | None
 
 
 def torchjd_one_by_one(network: DynamicSharing, problem: Problem) -> Step:
-    """The same without vmap: a backward pass a case."""
+    """TorchJD without vmap: one backward pass per case."""
     return torchjd_autojac(network, problem, chunk=1)
 
 
 def torchjd_autogram(network: DynamicSharing, problem: Problem) -> Step:
-    """TorchJD: the Gramian without the Jacobian, module by module, then a backward pass of the weighted losses."""
+    """TorchJD: the Gramian, module by module without the Jacobian, then one backward pass of the weighted losses."""
     from torchjd.aggregation import PCGradWeighting
     from torchjd.autogram import Engine
 
-    # It measures the parameters of the modules that are called; norm affines keyed by modality lie in modules
-    # that are not called themselves, so the same parameters count as shared as everywhere else.
+    # The engine covers the parameters of modules that are called. Norm affines by modality are in modules that are not
+    # called themselves, so the shared parameters are the same as for the other contenders.
     engine = Engine(network.backbone, network.head, batch_dim=None)
     weighting = PCGradWeighting()
 
@@ -125,20 +126,20 @@ def torchjd_autogram(network: DynamicSharing, problem: Problem) -> Step:
 
 
 def libmtl(network: DynamicSharing, problem: Problem) -> Step:
-    """LibMTL: backward passes into `.grad`, a matrix of rows, and its clone, projected in place."""
+    """LibMTL: one backward pass per case into `.grad`, a matrix of rows, and a copy that is projected in place."""
     from LibMTL.weighting import PCGrad
 
     shared = network.shared_parameters()
 
     class Weighting(PCGrad):
-        """Its trainer mixes the weighting with the architecture, which offers these."""
+        """The weighting with the two functions of an architecture that LibMTL's trainer would mix in."""
 
         def get_share_params(self) -> list[nn.Parameter]:
             """Shared parameters."""
             return shared
 
         def zero_grad_share_params(self) -> None:
-            """Zeros, as `zero_grad` did when it was written: it writes into `.grad` afterwards."""
+            """Set `.grad` to zeros and not to None, because LibMTL writes into `.grad` afterwards."""
             for parameter in shared:
                 if parameter.grad is not None:
                     parameter.grad.zero_()
@@ -157,7 +158,7 @@ def libmtl(network: DynamicSharing, problem: Problem) -> Step:
 
 
 def stored(network: DynamicSharing, problem: Problem) -> Step:
-    """Ours, as it is by default."""
+    """Ours, with the default engine."""
     gmd = GMD(network.shared_parameters())
 
     def step() -> None:
@@ -168,29 +169,29 @@ def stored(network: DynamicSharing, problem: Problem) -> Step:
 
 
 def batched(network: DynamicSharing, problem: Problem) -> Step:
-    """Ours; the cases of a modality together through its branch."""
+    """Ours, with one batched backward pass of a modality's branch for all its cases."""
     gmd = GMD(network.shared_parameters())
 
     def step() -> None:
         gmd.generator.manual_seed(ORDERS)
-        gmd.backward(problem.losses(network, lambda *given: gmd.batched(network.encode(*given))))
+        gmd.backward(problem.losses(network, lambda *inputs: gmd.batched(network.encode(*inputs))))
 
     return step
 
 
 def recomputed(network: DynamicSharing, problem: Problem) -> Step:
-    """Ours; a modality's branch is computed again when its turn comes."""
+    """Ours, with the branch of a modality recomputed in the backward pass."""
     gmd = GMD(network.shared_parameters())
 
     def step() -> None:
         gmd.generator.manual_seed(ORDERS)
-        gmd.backward(problem.losses(network, lambda *given: gmd.recomputed(network.encode, *given)))
+        gmd.backward(problem.losses(network, lambda *inputs: gmd.recomputed(network.encode, *inputs)))
 
     return step
 
 
 def streamed(network: DynamicSharing, problem: Problem) -> Step:
-    """Ours; no more than two gradients' worth of the rows at once."""
+    """Ours, with at most two gradients' worth of the rows in memory."""
     gmd = GMD(network.shared_parameters(), jacobian=Streamed)
 
     def step() -> None:
@@ -215,7 +216,7 @@ CONTENDERS = [
 
 
 def orders_of(k: int, itself: bool = False) -> list[list[int]]:
-    """What ours and TorchJD draw after seeding with ORDERS; with `itself`, what LibMTL does."""
+    """Orders of projection that ours and TorchJD draw with seed ORDERS; with `itself`, those of LibMTL."""
     if not itself:
         return random_orders(k, torch.Generator().manual_seed(ORDERS))
     chance = random.Random(ORDERS)
@@ -227,16 +228,16 @@ def orders_of(k: int, itself: bool = False) -> list[list[int]]:
 
 def others(network: nn.Module, shared: Iterable[Tensor]) -> list[nn.Parameter]:
     """The parameters that are not shared."""
-    known = {id(parameter) for parameter in shared}
-    return [parameter for parameter in network.parameters() if id(parameter) not in known]
+    shared_ids = {id(parameter) for parameter in shared}
+    return [parameter for parameter in network.parameters() if id(parameter) not in shared_ids]
 
 
 def gradient_or_zero(parameter: Tensor) -> Tensor:
-    """A parameter that was not reached has a gradient of zeros."""
+    """`.grad`, or zeros if the backward pass did not reach the parameter."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def put(vector: Tensor, parameters: Sequence[Tensor]) -> None:
-    """The parts of a vector, into `.grad`."""
+    """Split a vector and write its parts to `.grad`."""
     for part, parameter in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True):
         parameter.grad = part.view_as(parameter).clone()

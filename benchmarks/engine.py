@@ -1,10 +1,10 @@
-"""What an exact step of GMD costs, beside a plain backward pass and beside other programs for the same step.
+"""Cost of an exact step of GMD, compared with a plain backward pass and with other programs for the same step.
 
     python benchmarks/engine.py --output engine.json
 
-A step is everything from the inputs to `.grad`: forward pass, rows, Gramian, projection, combination. Every contender
+A step is everything from the inputs to `.grad`: forward pass, rows, Gramian, projection, weighted sum. Every contender
 gets a copy of the same network, the same data, the same cases and the same orders of projection, and fills `.grad`
-with the mean of the projected gradients. What is measured, and why in this way, stands in `benchmarks/README.md`.
+with the mean of the projected gradients. `benchmarks/README.md` explains what is measured and how.
 """
 
 import json
@@ -40,12 +40,12 @@ NETWORKS = ("brats", "sequences", "recurrent")
 
 
 def conflicting_rows(size: int, seed: int, device: torch.device) -> Tensor:
-    """(15, size): the mean of its modalities' directions for each case of four; cases that share none conflict."""
+    """(15, size): the mean direction of the modalities of each case; cases without a common modality conflict."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(len(CONTRASTS), size, generator=generator)
     directions = directions - 0.8 * directions.mean(dim=0)
     members = [[CONTRASTS.index(name) for name in case] for case in all_scenarios(CONTRASTS)]
-    return torch.stack([directions[some].mean(dim=0) for some in members]).to(device)
+    return torch.stack([directions[indices].mean(dim=0) for indices in members]).to(device)
 
 
 def opposed_rows(size: int, seed: int, device: torch.device) -> Tensor:
@@ -55,7 +55,7 @@ def opposed_rows(size: int, seed: int, device: torch.device) -> Tensor:
 
 
 def measure_projection(rows: Tensor, repeats: int, device: torch.device) -> Measured:
-    """Projection and combination of some rows, with nothing else of the step."""
+    """Measure projection and weighted sum of given rows, without the rest of the step."""
     k, size = rows.shape
     orders = orders_of(k)
 
@@ -78,7 +78,7 @@ def measure_projection(rows: Tensor, repeats: int, device: torch.device) -> Meas
 
         ways["TorchJD"] = torchjd
     exact = projected(list(rows.double()), orders)
-    errors = [float((way().double() - exact).norm() / exact.norm()) for way in ways.values()]  # And they are warm.
+    errors = [float((way().double() - exact).norm() / exact.norm()) for way in ways.values()]  # Also a warm-up.
     seconds = interleaved(list(ways.values()), repeats, device)
     results = [
         {
@@ -112,7 +112,7 @@ def run(
     batch: int | None = None,
     width: int | None = None,
 ) -> Measured:
-    """All that is measured, with all that is needed to measure it again."""
+    """Run all measurements; return them with settings and environment."""
     settings = dict(locals())
     on = torch.device(device)
     if precision not in ("float32", "bfloat16"):
@@ -120,10 +120,10 @@ def run(
     if compiled:
         from torch._functorch import config
 
-        config.donated_buffer = False  # Every engine but the plain one keeps the graph.
-    warnings.filterwarnings("ignore", message="There is a performance drop")  # Noted beside the contender.
+        config.donated_buffer = False  # Every engine except the plain one retains the graph.
+    warnings.filterwarnings("ignore", message="There is a performance drop")  # `measure` records it by contender.
     contenders = [contender for contender in CONTENDERS if available(contender)]
-    if only:  # The plain step is what the others are compared with.
+    if only:  # The plain step stays: the others are compared with it.
         contenders = [one for one in contenders if not one.projects or any(part in one.name for part in only)]
     experiments = []
     for name in {"all": NETWORKS, "none": ()}.get(network, (network,)):
@@ -140,12 +140,12 @@ def run(
                 what = {"width": width or 60, **what}
             model, inputs, target = {"sequences": sequences, "recurrent": recurrent}[name](**what, seed=seed)
         model = model.to(on)
-        inputs = {key: some.to(on) for key, some in inputs.items()}
+        inputs = {key: observed.to(on) for key, observed in inputs.items()}
         if channels_last and name == "brats":
             model = model.to(memory_format=torch.channels_last_3d)
             inputs = {
-                key: replace(some, values=some.values.to(memory_format=torch.channels_last_3d))
-                for key, some in inputs.items()
+                key: replace(observed, values=observed.values.to(memory_format=torch.channels_last_3d))
+                for key, observed in inputs.items()
             }
         draws = {
             "random=5": draw_cases(model.modalities, 5, torch.Generator().manual_seed(seed)),
@@ -183,14 +183,14 @@ def run(
 
 
 def available(contender: Contender) -> bool:
-    """Whether the program that the contender belongs to is here."""
+    """Whether the library of the contender can be imported."""
     if contender.make is libmtl:
         return installed("LibMTL.weighting")
     return installed("torchjd") if contender.name.startswith("TorchJD") else True
 
 
 def installed(name: str) -> bool:
-    """Whether it can be imported; some can be found and still not be imported."""
+    """Whether a module can be imported; an installed package may still fail."""
     try:
         __import__(name)
     except ImportError:
@@ -199,7 +199,7 @@ def installed(name: str) -> bool:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Where and when."""
+    """Date, device, threads and versions."""
     versions = {}
     for package in ("torch", "torchjd", "LibMTL", "monai"):
         try:
@@ -217,7 +217,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of the CPU, where the system tells it."""
+    """Name of the CPU, or the machine type if the system does not give it."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -225,7 +225,7 @@ def processor() -> str:
 
 
 def show(measured: Measured, console: Console) -> None:
-    """A table an experiment."""
+    """Print one table per experiment."""
     for experiment in measured["experiments"]:
         size = ", ".join(f"{name} {value}" for name, value in experiment["size"].items())
         title = (
@@ -249,7 +249,7 @@ def show(measured: Measured, console: Console) -> None:
 
 
 def table(title: str, results: Sequence[Mapping[str, Any]], unit: str) -> Table:
-    """A row a contender."""
+    """Table with one row per contender."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("contender")
     for column in ("GFLOP", "x plain", "peak extra MB", "ms", f"time, {unit}", "least - most", "error"):
@@ -273,29 +273,28 @@ def table(title: str, results: Sequence[Mapping[str, Any]], unit: str) -> Table:
 
 
 def make_parser() -> jsonargparse.ArgumentParser:
-    """The options of the command."""
-    parser = jsonargparse.ArgumentParser(description="What an exact step of GMD costs, beside other programs for it.")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    """Parser with the options of the command."""
+    parser = jsonargparse.ArgumentParser(description="Cost of an exact step of GMD, compared with other programs.")
+    parser.add_argument("--output", type=Path, help="file for the measurements as JSON")
     parser.add_argument("--network", choices=[*NETWORKS, "all", "none"], default="all")
-    parser.add_argument("--quick", action="store_true", help="small networks and inputs, for a first look")
+    parser.add_argument("--quick", action="store_true", help="small networks and inputs, for a quick run")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16 by autocast")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: by autocast")
     parser.add_argument("--compile", action="store_true", help="compile the backbone")
     parser.add_argument("--channels-last", action="store_true", help="for the BraTS network")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", default=[], help="contenders whose names contain one of these, and plain")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of the names of contenders to run")
     parser.add_argument("--patch", type=int, help="edge of the BraTS patch: 32, or 16 with --quick")
     parser.add_argument("--dimensions", type=int, choices=[2, 3], default=3, help="of the BraTS patch")
-    parser.add_argument("--batch", type=int, help="1 patch, or 16 sequences")
-    parser.add_argument("--width", type=int, help="of sequences: 128, or 40 with --quick; recurrent: 60")
+    parser.add_argument("--batch", type=int, help="batch size; by default 1 patch or 16 sequences")
+    parser.add_argument("--width", type=int, help="width: sequences 128, or 40 with --quick; recurrent 60")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, show, write."""
-    given = make_parser().parse_args(arguments)
-    options = given.as_dict()
+    """Measure, print and write."""
+    options = make_parser().parse_args(arguments).as_dict()
     output = options.pop("output")
     measured = run(compiled=options.pop("compile"), **options)
     show(measured, Console(width=None if sys.stdout.isatty() else 130, highlight=False))

@@ -1,4 +1,4 @@
-"""Figures of a step: FLOPs, the most memory at once, seconds, and the error of `.grad`."""
+"""Measurements of a step: FLOPs, peak memory, seconds, and the error of `.grad`."""
 
 import copy
 import gc
@@ -24,47 +24,47 @@ Measured = dict[str, Any]
 
 
 class LiveBytes(TorchDispatchMode):
-    """The bytes of the tensors that live at once, of those that are made while it is active.
+    """Count the bytes of live tensors that are created while it is active; `peak` is their maximum.
 
-    Resident memory is noisy on a CPU: allocators keep what they were given, and libraries take what they like. So
-    each operation's results are followed: storage that is not one of its arguments' is new, and a weak reference
-    tells when it goes, be it held by Python or by autograd's graph. Scratch space inside an operation is not seen.
+    Resident memory is noisy on a CPU, because allocators and libraries do not return memory. Instead, the results of
+    every operation are tracked: a storage that belongs to no argument is new, and a weak reference reports when it is
+    freed by Python or by the graph of autograd. Scratch memory inside an operation is not counted.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.known: dict[int, weakref.finalize[Any, Any]] = {}
+        self.tracked: dict[int, weakref.finalize[Any, Any]] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:
-        """The operation, and what it made."""
+        """Run an operation and track the storages that it creates."""
         result = function(*arguments, **(options or {}))
-        given = {storage._cdata for storage in storages((arguments, options))}
+        inputs = {storage._cdata for storage in storages((arguments, options))}
         for storage in storages(result):
-            if storage._cdata not in given and storage._cdata not in self.known:
-                self.known[storage._cdata] = weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
+            if storage._cdata not in inputs and storage._cdata not in self.tracked:
+                self.tracked[storage._cdata] = weakref.finalize(storage, self.freed, storage._cdata, storage.nbytes())
                 self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
         return result
 
-    def gone(self, key: int, size: int) -> None:
-        """Some storage is free again."""
-        del self.known[key]
+    def freed(self, key: int, size: int) -> None:
+        """Subtract a storage that was freed."""
+        del self.tracked[key]
         self.live -= size
 
 
 def storages(values: Any) -> list[Any]:
-    """Of the tensors among some values."""
+    """Storages of the tensors in a tree of values."""
     return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
-    """What a step takes at its worst, over what was there before its program's first one.
+    """Peak memory of a step in bytes, above the memory in use before the first step of the program.
 
-    So what a first step allocates and keeps, such as a buffer for the rows, counts. On a GPU the second step is
-    looked at: what the first one compiles and tries out does not count.
+    So memory that the first step allocates and keeps, such as the buffer of the rows, counts. On a GPU the second step
+    is measured, without the compilation and autotuning of the first.
     """
     gc.collect()
     if device.type == "cuda":
@@ -80,7 +80,7 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
 
 
 def seconds_of(step: Callable[[], Any], device: torch.device) -> float:
-    """By the clock on the wall, until the device is done."""
+    """Wall-clock seconds of a step, including the synchronisation of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -91,7 +91,7 @@ def seconds_of(step: Callable[[], Any], device: torch.device) -> float:
 
 
 def fresh(network: nn.Module, step: Step) -> Step:
-    """A step that finds `.grad` empty."""
+    """The step, preceded by setting `.grad` to None."""
 
     def again() -> None:
         for parameter in network.parameters():
@@ -108,11 +108,11 @@ def flat_gradient(network: nn.Module) -> Tensor:
 
 
 def exact_gradients(problem: Problem) -> Callable[[Contender], Tensor]:
-    """What a contender should have put into `.grad`: literally, on vectors, in float64."""
+    """Return a function that computes the exact `.grad` of a contender: vector by vector in float64."""
     network = copy.deepcopy(problem.network).double()
     shared = network.shared_parameters()
     private = others(network, shared)
-    inputs = {name: replace(some, values=some.values.double()) for name, some in problem.inputs.items()}
+    inputs = {name: replace(observed, values=observed.values.double()) for name, observed in problem.inputs.items()}
     exact = Problem(network, inputs, problem.target.double(), problem.cases, problem.loss)
     rows, rest = [], []
     for loss in exact.losses(network).values():
@@ -136,7 +136,7 @@ def exact_gradients(problem: Problem) -> Callable[[Contender], Tensor]:
 
 
 def literal_coefficients(matrix: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
-    """(k,): how often each row is contained in the sum of the projected ones, found on the vectors."""
+    """(k,): coefficients of the rows in the sum of the projected rows, computed vector by vector."""
     coefficients = torch.ones(len(matrix), dtype=matrix.dtype, device=matrix.device)
     for row, order in zip(matrix, orders, strict=True):
         copied = row.clone()
@@ -150,33 +150,33 @@ def literal_coefficients(matrix: Tensor, orders: Sequence[Sequence[int]]) -> Ten
 
 
 def conflicts(problem: Problem) -> int:
-    """How many pairs of cases conflict."""
+    """Number of conflicting pairs of cases."""
     network = copy.deepcopy(problem.network)
     pairs = []
-    gmd = GMD(network.shared_parameters(), callback=lambda seen: pairs.append((seen.gramian < 0).sum().item() // 2))
+    gmd = GMD(network.shared_parameters(), callback=lambda step: pairs.append((step.gramian < 0).sum().item() // 2))
     gmd.backward(problem.losses(network))
     return int(pairs[0])
 
 
 def measure(problem: Problem, contenders: Sequence[Contender], repeats: int, compiled: bool = False) -> list[Measured]:
-    """Every figure of every contender, the timed repeats interleaved; one that cannot run says why."""
+    """Measure every contender, with interleaved timing; the result of one that fails holds the reason."""
     device = problem.target.device
     exact = exact_gradients(problem)
-    found: list[Measured] = []
+    results: list[Measured] = []
     running: list[tuple[Measured, Step]] = []
     for contender in contenders:
         result: Measured = {"contender": contender.name}
-        found.append(result)
+        results.append(result)
         try:
             network = copied(problem.network, compiled)
             step = fresh(network, contender.make(network, problem))
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 step()
-            result["warnings"] = sorted({str(warning.message).splitlines()[0] for warning in told})
+            result["warnings"] = sorted({str(warning.message).splitlines()[0] for warning in caught})
             if contender.projects:
-                wanted = exact(contender)
-                result["error"] = float((flat_gradient(network) - wanted).norm() / wanted.norm())
+                expected = exact(contender)
+                result["error"] = float((flat_gradient(network) - expected).norm() / expected.norm())
             result["flops"] = flops_of(step)
             clear(network)
             another = copied(problem.network, compiled)
@@ -190,12 +190,12 @@ def measure(problem: Problem, contenders: Sequence[Contender], repeats: int, com
     for (result, _), own in zip(running, seconds, strict=True):
         result["seconds"] = spread(own)
         result["ratio"] = spread([mine / base for mine, base in zip(own, seconds[0], strict=True)])
-        result["flops_ratio"] = result["flops"] / found[0]["flops"]
-    return found
+        result["flops_ratio"] = result["flops"] / results[0]["flops"]
+    return results
 
 
 def copied(network: DynamicSharing, compiled: bool) -> DynamicSharing:
-    """A network of one's own."""
+    """A copy of the network, with a compiled backbone if asked for."""
     own = copy.deepcopy(network)
     if compiled:
         own.backbone.compile()
@@ -203,13 +203,13 @@ def copied(network: DynamicSharing, compiled: bool) -> DynamicSharing:
 
 
 def clear(network: nn.Module) -> None:
-    """No `.grad`: another contender's measurements start without it."""
+    """Delete `.grad`, so that it does not count in the measurements of the next contender."""
     for parameter in network.parameters():
         parameter.grad = None
 
 
 def interleaved(steps: Sequence[Callable[[], Any]], repeats: int, device: torch.device) -> list[list[float]]:
-    """The seconds of each step, all of them once a round: what slows the machine down for a while slows them all."""
+    """Seconds of each step, in rounds of all steps, so that a temporary slowdown of the machine affects all of them."""
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
         for own, step in zip(seconds, steps, strict=True):
@@ -218,5 +218,5 @@ def interleaved(steps: Sequence[Callable[[], Any]], repeats: int, device: torch.
 
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Median, least and most, and the rounds, so that two contenders can be compared round by round."""
+    """Median, minimum and maximum, and the values of all rounds, to compare two contenders round by round."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": list(values)}

@@ -1,9 +1,9 @@
-"""What a step of GMD costs as modalities are added: all cases, and five random ones.
+"""Cost of a step of GMD by number of modalities, with all cases and with five random ones.
 
     python benchmarks/modalities.py --figure modalities.svg
 
-All 2^M - 1 cases need M 2^(M-1) branch backward passes; k random ones about kM/2. Counted in FLOPs of whole steps,
-relative to a plain backward pass of the same cases, so the figures are the same on every machine.
+All 2^M - 1 cases need M 2^(M-1) branch backward passes; k random ones about kM/2. The cost is the FLOPs of whole steps
+relative to a plain backward pass of the same cases, which is the same on every machine.
 """
 
 import json
@@ -31,13 +31,13 @@ from anysubset.training.cost import flops_of
 
 Row = dict[str, Any]
 
-WIDTH, LAYERS, STEPS, BATCH = 32, 1, 50, 16  # Many tokens a parameter, as in a real network: rows cost little.
+WIDTH, LAYERS, STEPS, BATCH = 32, 1, 50, 16  # Many tokens per parameter, as in real networks, so the rows cost little.
 
 
 class Backbone(nn.Module):
     """(n, time, width) of any modality -> (n, width): a transformer that all modalities share, and the mean over time.
 
-    Nothing is dropped out: every contender must see the same gradients.
+    Without dropout, because every contender must see the same gradients.
     """
 
     def __init__(self, width: int, layers: int, heads: int = 4) -> None:
@@ -46,13 +46,13 @@ class Backbone(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
-        """The modality makes no difference here."""
+        """(n, time, width) -> (n, width); `modality` has no effect."""
         encoded: Tensor = self.layers(x)
         return encoded.mean(dim=1)
 
 
 def problem_of(names: Scenario, cases: list[Scenario], seed: int) -> Problem:
-    """A small transformer that all modalities share, without private parts."""
+    """A problem with a small transformer that all modalities share, without private parameters."""
     torch.manual_seed(seed)
     network = DynamicSharing(names, Backbone(WIDTH, LAYERS), nn.Linear(WIDTH, 1))
     inputs = as_observed({name: torch.randn(BATCH, STEPS, WIDTH) for name in names})
@@ -60,18 +60,18 @@ def problem_of(names: Scenario, cases: list[Scenario], seed: int) -> Problem:
 
 
 def cost(names: Scenario, cases: list[Scenario], seed: int) -> Row:
-    """Branch backward passes, and FLOPs relative to a plain mean loss over the same cases."""
+    """Number of branch backward passes, and FLOPs relative to a plain mean loss over the same cases."""
     problem = problem_of(names, cases, seed)
     gmd, base = (flops_of(fresh(problem.network, make(problem.network, problem))) for make in (stored, plain))
     return {"branches": sum(len(case) for case in cases), "flops": gmd, "plain_flops": base, "ratio": gmd / base}
 
 
 def measure(most: int, k: int, draws: int, seed: int) -> list[Row]:
-    """A row for each number of modalities from 2 to `most`."""
+    """One row per number of modalities from 2 to `most`."""
     rows = []
     for count in range(2, most + 1):
         print(f"{count} modalities ...", file=sys.stderr, flush=True)
-        names = tuple(f"m{place}" for place in range(count))
+        names = tuple(f"m{index}" for index in range(count))
         possible = 2**count - 1
         generator = torch.Generator().manual_seed(seed)
         drawn = [cost(names, draw_cases(names, min(k, possible), generator), seed) for _ in range(draws)]
@@ -92,28 +92,28 @@ def measure(most: int, k: int, draws: int, seed: int) -> list[Row]:
 
 
 def show(rows: Sequence[Row], k: int, console: Console) -> None:
-    """A row a number of modalities."""
+    """Print one row per number of modalities."""
     shown = Table(title="a step of GMD as modalities are added; FLOPs relative to a plain mean loss")
     for column in ("M", "all: cases", "branch backwards", "FLOPs, x plain"):
         shown.add_column(column, justify="right")
     for column in (f"{k} random: branch backwards", "expected", "FLOPs, x plain"):
         shown.add_column(column, justify="right")
     for row in rows:
-        every, some = row["all"], row["random"]
+        every, drawn = row["all"], row["random"]
         shown.add_row(
             str(row["modalities"]),
             str(every["cases"]),
             str(every["branches"]),
             f"{every['ratio']:.2f}",
-            f"{some['branches']:.1f}",
-            f"{some['expected_branches']:.1f}",
-            f"{some['ratio']:.2f}",
+            f"{drawn['branches']:.1f}",
+            f"{drawn['expected_branches']:.1f}",
+            f"{drawn['ratio']:.2f}",
         )
     console.print(shown)
 
 
 def draw(rows: Sequence[Row], k: int, path: Path) -> None:
-    """Left the branch backward passes, right the FLOPs, both against the number of modalities."""
+    """Plot branch backward passes (left) and FLOPs (right) against the number of modalities."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -138,28 +138,28 @@ def draw(rows: Sequence[Row], k: int, path: Path) -> None:
 
 
 def make_parser() -> jsonargparse.ArgumentParser:
-    """The options of the command."""
-    parser = jsonargparse.ArgumentParser(description="What a step of GMD costs as modalities are added.")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON")
-    parser.add_argument("--figure", type=Path, help="draw them, as .png or .svg (needs matplotlib)")
-    parser.add_argument("--most", type=int, default=8, help="modalities, from 2 to this many")
-    parser.add_argument("--k", type=int, default=5, help="random cases")
-    parser.add_argument("--draws", type=int, default=8, help="of k random cases, averaged")
+    """Parser with the options of the command."""
+    parser = jsonargparse.ArgumentParser(description="Cost of a step of GMD by number of modalities.")
+    parser.add_argument("--output", type=Path, help="file for the measurements as JSON")
+    parser.add_argument("--figure", type=Path, help="file for a plot, .png or .svg (needs matplotlib)")
+    parser.add_argument("--most", type=int, default=8, help="largest number of modalities; the smallest is 2")
+    parser.add_argument("--k", type=int, default=5, help="number of random cases")
+    parser.add_argument("--draws", type=int, default=8, help="number of draws of k random cases to average")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, show, write, draw."""
-    given = make_parser().parse_args(arguments)
-    rows = measure(given.most, given.k, given.draws, given.seed)
-    show(rows, given.k, Console(width=None if sys.stdout.isatty() else 130, highlight=False))
-    if given.output:
-        settings = {"k": given.k, "draws": given.draws, "seed": given.seed}
+    """Measure, print, write and plot."""
+    options = make_parser().parse_args(arguments)
+    rows = measure(options.most, options.k, options.draws, options.seed)
+    show(rows, options.k, Console(width=None if sys.stdout.isatty() else 130, highlight=False))
+    if options.output:
+        settings = {"k": options.k, "draws": options.draws, "seed": options.seed}
         measured = {"environment": environment(torch.device("cpu")), "settings": settings, "rows": rows}
-        given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    if given.figure:
-        draw(rows, given.k, given.figure)
+        options.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if options.figure:
+        draw(rows, options.k, options.figure)
 
 
 if __name__ == "__main__":

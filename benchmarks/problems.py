@@ -1,4 +1,4 @@
-"""The networks of the benchmarks, with made-up data: what every contender is given."""
+"""Networks of the benchmarks with synthetic data: the same for every contender."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ STREAMS = ("text", "audio", "vision")
 
 @dataclass(frozen=True)
 class Problem:
-    """What every contender is given.
+    """Network, data and cases of a step; the same for every contender.
 
-    network: to be copied. cases: of the step. half: whether the forward pass runs under autocast to bfloat16.
+    network: every contender copies it. cases: of the step. half: forward pass under autocast to bfloat16.
     """
 
     network: DynamicSharing
@@ -34,20 +34,18 @@ class Problem:
     half: bool = False
 
     def losses(self, network: DynamicSharing, encode: Encode | None = None) -> dict[str, Tensor]:
-        """A loss a case; each modality that a case uses is computed once, by `encode` where that is given."""
+        """Loss by case. Every modality is encoded once, by `encode` or by default by the network."""
         encode = encode or network.encode
         with torch.autocast(self.target.device.type, torch.bfloat16, enabled=self.half):
             needed = [name for name in network.modalities if any(name in case for case in self.cases)]
             observed = {name: self.inputs[name] for name in needed}
-            features = {
-                name: Observed(encode(name, some.values, some.valid), some.indices) for name, some in observed.items()
-            }
-            answers = {scenario_name(case): network.output_of_case(features, case)[0] for case in self.cases}
-            return {case: self.loss(answer, self.target) for case, answer in answers.items()}
+            features = {name: Observed(encode(name, x.values, x.valid), x.indices) for name, x in observed.items()}
+            outputs = {scenario_name(case): network.output_of_case(features, case)[0] for case in self.cases}
+            return {case: self.loss(output, self.target) for case, output in outputs.items()}
 
 
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """As `anysubset.tasks.losses.soft_dice`, but float64 stays float64, so that there is something to compare with."""
+    """As `anysubset.tasks.losses.soft_dice`, but float64 stays float64: the exact step needs it."""
     chances = torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
     axes = (0, *range(2, logits.ndim))
     overlap = (chances * target).sum(axes)
@@ -55,17 +53,17 @@ def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def brats(size: int, batch: int, seed: int, dimensions: int = 3) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
-    """The network of the paper's BraTS experiments (3,245,235 parameters), or that for slices; blobs for regions."""
+    """The network of the paper's BraTS experiments (3,245,235 parameters) or its 2-D version; regions are blobs."""
     generator = torch.Generator().manual_seed(seed)
     backbone = UNet(CONTRASTS, dimensions=dimensions, width=0.5)
     head = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions](backbone.features, 3, 1)
     coarse = torch.rand((batch, 3, *(size // 4,) * dimensions), generator=generator)
     smooth = {2: "bilinear", 3: "trilinear"}[dimensions]
     target = functional.interpolate(coarse, size=(size,) * dimensions, mode=smooth) > 0.55
-    # Each contrast shows the first region and noise of its own, in its own sign.
+    # Every modality shows the first region, with alternating sign and independent noise.
     inputs = {
-        name: (-1) ** place * target[:, :1] + torch.randn((batch, 1, *(size,) * dimensions), generator=generator)
-        for place, name in enumerate(CONTRASTS)
+        name: (-1) ** index * target[:, :1] + torch.randn((batch, 1, *(size,) * dimensions), generator=generator)
+        for index, name in enumerate(CONTRASTS)
     }
     return DynamicSharing(CONTRASTS, backbone, head), as_observed(inputs), target.float()
 
@@ -73,9 +71,9 @@ def brats(size: int, batch: int, seed: int, dimensions: int = 3) -> tuple[Dynami
 def sequences(
     width: int, layers: int, steps: int, batch: int, seed: int
 ) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
-    """Text, audio and vision: the network that the library has for them, `ds-transformer`, and a score a sample.
+    """Preset `ds-transformer` on text, audio and vision, with a number to predict.
 
-    Its encoders are light, a convolution each. Nothing is dropped out: every contender must see the same gradients.
+    Its encoders are light: one convolution each. Without dropout, because every contender must see the same gradients.
     """
     sizes = {"text": 300, "audio": 74, "vision": 35}
     streams = {name: Stream("sequence", size) for name, size in sizes.items()}
@@ -85,7 +83,7 @@ def sequences(
 
 
 def recurrent(width: int, steps: int, batch: int, seed: int) -> tuple[DynamicSharing, dict[str, Observed], Tensor]:
-    """The library's `gmc`, whose parts the paper's sentiment experiments grew out of: heavy encoders, little shared."""
+    """Preset `gmc`, on which the paper's sentiment network is based: heavy encoders, few shared layers."""
     sizes = {"text": 300, "audio": 74, "vision": 35}
     streams = {name: Stream("sequence", size) for name, size in sizes.items()}
     task = Prediction(STREAMS, streams=streams)
@@ -93,7 +91,7 @@ def recurrent(width: int, steps: int, batch: int, seed: int) -> tuple[DynamicSha
 
 
 def made_up(sizes: Mapping[str, int], steps: int, batch: int, seed: int) -> tuple[dict[str, Observed], Tensor]:
-    """Noise, every step real, and a score a sample."""
+    """Sequences of noise without padding, and a random target per sample."""
     generator = torch.Generator().manual_seed(seed)
     valid = torch.ones(batch, steps, dtype=torch.bool)
     inputs = {
