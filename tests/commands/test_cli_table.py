@@ -315,7 +315,7 @@ FAULTS = [
     ("NaN", with_nan, [], ("vision 1 (in 1 samples)", "clean='zero'")),
     ("an infinite value", with_infinity, [], ("audio 1 (in 1 samples)", "clean='zero'")),
     ("a modality of another length", shorter, [], ("vision", "13", "14")),
-    ("a label out of range", out_of_range, ["--data.name", "mosi"], ("to 4.5, beyond -3 to 3",)),
+    ("a label out of range", out_of_range, ["--data.name", "mosi"], ("to 4.5, outside -3 to 3",)),
     ("a truncated HDF5", truncated_sdk, SDK, ("sdk", "vectors.csd", "damaged")),
     ("a sample without any modality", nothing_present, [], ("at least one modality", "v2/0")),
     ("an id in two splits", twice, ["--data.splits", "splits.json"], ("'v3/1' in two splits",)),

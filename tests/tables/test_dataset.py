@@ -454,7 +454,7 @@ def test_sequences_that_an_encoder_cannot_take_are_refused_before_training(rewri
 def test_targets_beyond_the_limits_are_refused(table_arrays, rewritten, fault):
     y = table_arrays()["y"].copy()
     y[3] = 4
-    assert "Targets go from -3 to 4, beyond -3 to 3" in fault(table_dataset, rewritten(y=y))
+    assert "Targets go from -3 to 4, outside -3 to 3" in fault(table_dataset, rewritten(y=y))
 
 
 def test_token_ids_need_a_bert(rewritten, fault):

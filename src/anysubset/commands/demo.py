@@ -52,7 +52,8 @@ def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
     tables = {method: means(values, "dice") for method, values in scores.items()}
     show_volume_scores(tables, dataset, "test", "training on complete input (full) against GMD")
     say(
-        "full: trained on complete input only. gmd: trained on every scenario, conflicts between gradients removed.\n"
+        "full: trained on complete samples only. gmd: trained on every subset of the modalities, with conflicts\n"
+        "between the gradients of the subsets removed (Gradient-guided Modality Decoupling).\n"
         "Rows without t1ce show the scores if it is missing.\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; patients: {patients}\n"
         f"Report: {folder / 'report.html'}\n"
@@ -61,14 +62,17 @@ def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
 
 
 def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
-    """Demonstrate on utterances in which text is most informative; print the metrics of both methods."""
+    """Train `full` and `gmd` on generated utterances in which text is most informative, and print their metrics."""
     from anysubset.tables.arrays import write_table
     from anysubset.tables.dataset import TableDataset
     from anysubset.tables.trimodal import trimodal
 
     table = folder / "utterances.npz"
     if not table.exists():
-        say(f"Generating utterances in {table}: text is most informative; training lacks half of all modalities")
+        say(
+            f"Generating utterances in {table}: text is most informative; a training sample lacks each modality with "
+            "probability 1/2"
+        )
         folder.mkdir(parents=True, exist_ok=True)
         write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table)
     scores, dataset = demo_runs("sentiment", folder, table, seed, settings)
@@ -76,7 +80,8 @@ def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
     title = "training on complete input (full) against GMD"
     show_table_scores(scores, dataset, "test", title, ("acc2", "mae", "corr"))
     say(
-        "full: trained on complete input only. gmd: trained on every scenario, conflicts between gradients removed.\n"
+        "full: trained on complete samples only. gmd: trained on every subset of the modalities, with conflicts\n"
+        "between the gradients of the subsets removed (Gradient-guided Modality Decoupling).\n"
         f"Runs: {folder / 'full'} and {folder / 'gmd'}; utterances: {table}\n"
         f"Report: {folder / 'report.html'}\n"
         f"Next: anysubset predict {folder / 'gmd'} {table}"

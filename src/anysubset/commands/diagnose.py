@@ -1,4 +1,4 @@
-"""`anysubset diagnose`: conflict between the cases of a trained run."""
+"""`anysubset diagnose`: conflict between the cases (trained subsets of the modalities) of a trained run."""
 
 from pathlib import Path
 
@@ -16,14 +16,19 @@ def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("--split", default="val", help="Split whose samples are used.")
     parser.add_argument("--batches", type=int, default=10, help="Number of batches, drawn as in training.")
-    parser.add_argument("--cases", default="all", help="Cases to take gradients of: all, missing=R or random=K.")
+    parser.add_argument(
+        "--cases",
+        default="all",
+        help="Cases (subsets of the modalities) to take gradients of: all, missing=R or random=K.",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
 def diagnose(options: Options) -> None:
-    """Show which cases conflict, from the gradients of the trained model and the log of training.
+    """Show which cases (subsets of the modalities) have conflicting gradients, now and in the log of training.
 
-    Nothing is trained; all numbers are written to diagnosis.json in the run folder.
+    Gradients of the trained model are measured on some batches; no weight changes. All numbers are written to
+    diagnosis.json in the run folder.
     """
     run = Path(options["run"])
     choices = {name: options[name] for name in ("split", "batches", "cases", "device") if name in options}

@@ -120,7 +120,10 @@ class Sharded(Jacobian):
         return total.cpu()
 
     def fill(self, coefficients: Sequence[float]) -> None:
-        """Add the weighted sum of the rows to the shards of this process; nothing is exchanged."""
+        """Add the weighted sum of the case gradients to `.grad` of the local shards; no communication.
+
+        coefficients: one per case.
+        """
         total = weighted_sum(self.buffer[: len(self.cases)], torch.tensor(coefficients, dtype=torch.float64))
         for parameter, reached, (_, first, last) in zip(self.parameters, self.reached, self.spans, strict=True):
             if reached:

@@ -107,6 +107,9 @@ def violation_row(comparison: Comparison, method: str) -> tuple[str, str, list[s
 def contribution_grid(comparison: Comparison, rates: Mapping[str, float] | None = None) -> Grid:
     """A row per method: worst scenario, gain, area, expected score, Shapley values, and harmful additions.
 
+    The expected score is blank if a scenario has no score. Shapley values are left out if the score without any input
+    is unknown.
+
     rates: by modality, the probability that it is missing in use; None leaves out the expected score.
 
     Raises:
@@ -150,8 +153,8 @@ def contribution_grid(comparison: Comparison, rates: Mapping[str, float] | None 
         below, above = ("redundant", "complementary") if comparison.higher_is_better else ("complementary", "redundant")
         notes.append(
             f"Columns named after modalities: exact Shapley values, starting from {number(comparison.metric, empty)} "
-            f"({source}) without any input. strongest pair: largest Shapley interaction; < 0 if the two modalities are "
-            f"{below}, > 0 if they are {above}."
+            f"({source}) without any input. strongest pair: the Shapley interaction of largest absolute value; < 0 if "
+            f"the two modalities are {below}, > 0 if they are {above}."
         )
     return Grid(f"Contribution of each modality: {comparison.title}", head, rows, notes=notes)
 

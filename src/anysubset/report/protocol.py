@@ -50,7 +50,11 @@ def protocol(comparison: Comparison) -> list[str]:
 
 
 def recipes(comparison: Comparison) -> list[str]:
-    """Name of the recipe of the runs, with the methods if they differ; empty if no run was trained by a recipe."""
+    """One line with the recipe of the runs, as a list; an empty list if no run was trained by a recipe.
+
+    If the methods were trained by different recipes, the line has the recipe of each method. A run without a recipe
+    counts as `none`.
+    """
     by_method = {
         method: " and ".join(sorted({str(result.settings.get("recipe") or "none") for result in by_seed.values()}))
         for method, by_seed in comparison.group.results.items()

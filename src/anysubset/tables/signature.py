@@ -83,8 +83,8 @@ class Signature:
             raise InputError(f"Class {int(greatest)} is not among the {len(self.classes)} of the training data.")
         if self.limits is not None and not self.limits[0] <= least <= greatest <= self.limits[1]:
             raise InputError(
-                f"Targets go from {least:g} to {greatest:g}, beyond {self.limits[0]:g} to {self.limits[1]:g}; "
-                "for numbers of another range, use data.name table."
+                f"Targets go from {least:g} to {greatest:g}, outside {self.limits[0]:g} to {self.limits[1]:g}; "
+                "for targets of another range, set data.name to table."
             )
 
 
@@ -140,7 +140,10 @@ def read_signature(path: Path) -> Signature:
             fingerprints=facts["fingerprints"],
         )
     except (KeyError, TypeError, IndexError):
-        raise InputError(f"{path} holds no signature of a table.") from None
+        raise InputError(
+            f"{path} does not hold the signature of a run on a table (its modalities, their sizes and statistics): "
+            "restore the file, or train the run again."
+        ) from None
 
 
 def stream_of(observed: Observed) -> Stream:

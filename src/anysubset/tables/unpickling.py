@@ -96,7 +96,9 @@ class StoredArray:
         if not stored.objects:
             return from_bytes(content, stored).reshape(shape, order=order)
         if not isinstance(content, list) or len(content) != math.prod(shape):
-            raise InputError(f"cannot be read: an array of shape {shape} in it has other content.")
+            raise InputError(
+                f"cannot be read: an array in it is said to have shape {shape}, which its content does not fit."
+            )
         flat = np.empty(len(content), dtype=object)
         for index, entry in enumerate(content):
             if not isinstance(entry, str | bytes | int | float | np.number | np.str_ | np.bytes_):

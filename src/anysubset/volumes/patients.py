@@ -50,7 +50,8 @@ def find_patients(root: Path) -> list[Patient]:
             Medical Decathlon folder, or CSV manifest.
 
     Raises:
-        InputError: if there are no patients, two have the same id, or a patient has two files for one modality.
+        InputError: if the path does not exist or is another kind of file, if it holds no patients, if two patients have
+            the same id, or if a patient has two files for one modality.
     """
     if root.is_dir():
         decathlon = (root / "imagesTr").is_dir()
@@ -62,7 +63,10 @@ def find_patients(root: Path) -> list[Patient]:
     else:
         raise InputError(f"{root} does not exist.")
     if not patients:
-        raise InputError(f"{root} holds no patients: no folder <id>/ with files <id>_<modality>.nii.gz.")
+        raise InputError(
+            f"{root} holds no patients: these are folders <id>/ with files <id>_<modality>.nii.gz, rows of a CSV "
+            "manifest, or files in imagesTr/ of a Medical Decathlon folder."
+        )
     patients.sort(key=lambda patient: patient.id)
     for patient, following in itertools.pairwise(patients):
         if patient.id == following.id:
