@@ -1,4 +1,4 @@
-"""Files of settings that are joined, and the name of the recipe that they give."""
+"""Joining files of settings, and the name of the recipe."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def write(tmp_path: Path):
     return to_file
 
 
-def test_files_are_joined(write):
+def test_settings_of_several_files_are_joined_in_any_order(write):
     data = write("lgg", data={"name": "lgg", "root": "lgg"}, seed=3)
     recipe = write("gmd_common", method={"name": "gmd", "cases": "all"}, train={"steps": 3})
     for paths in ([data, recipe], [recipe, data]):
@@ -31,7 +31,7 @@ def test_files_are_joined(write):
         assert experiment.recipe == "gmd_common"
 
 
-def test_a_setting_in_two_files_is_refused_unless_both_say_the_same(write, fault):
+def test_a_setting_in_two_files_is_refused_unless_both_have_the_same_value(write, fault):
     one = write("one", data={"augment": {"flip": 0.0}}, train={"steps": 3})
     other = write("other", data={"augment": {"flip": 0.5}}, train={"steps": 3})
     line = fault(read_experiment, [one, other])
@@ -52,7 +52,7 @@ def test_every_file_is_checked_by_itself(write, fault, tmp_path):
     assert "is a sweep" in fault(read_experiment, [good, write("sweep", vary={"seed": [0]})])
 
 
-def test_the_recipe_is_the_files_that_say_how_to_train(write):
+def test_the_recipe_is_named_after_the_files_with_settings_of_method_or_train(write):
     data, network = write("data", data={"root": "x"}, seed=1), write("wide", method={"name": "gmd"})
     training = write("long", train={"steps": 9})
     assert "recipe" not in joined_settings([data])
@@ -62,24 +62,24 @@ def test_the_recipe_is_the_files_that_say_how_to_train(write):
     assert read_experiment(None, {"train.steps": 3}).recipe is None
 
 
-def test_a_recipe_of_which_a_setting_is_changed_says_so(write):
+def test_overriding_a_setting_of_a_recipe_marks_its_name_as_changed(write):
     path = write("common", method={"name": "gmd"}, train={"steps": 3})
     recipe = {name: read_experiment(path, {name: value}).recipe for name, value in {
         "train.steps": 4, "method.cases": "all", "train.lr": 0.5,
     }.items()}  # fmt: skip
     assert set(recipe.values()) == {"common (changed)"}
-    # What the file says already, or is so by default; who is trained, on which data and machine.
+    # No change: values of the file, defaults, the name of the method, the data and the machine.
     same = {"train.steps": 3, "train.batch": 4, "method.name": "full", "data.root": "x", "train.device": "cpu"}
     assert read_experiment(path, {**same, "seed": 5}).recipe == "common"
     assert changed_recipe("common (changed)", {"train.steps": 3}, {"train.steps": 5}) == "common (changed)"
     assert changed_recipe(None, {}, {"train.steps": 5}) is None
 
 
-def test_the_recipe_is_kept_with_the_run_and_does_not_decide_it(write, tmp_path):
+def test_the_recipe_is_written_with_the_experiment_and_may_differ_on_resuming(write, tmp_path):
     experiment = read_experiment(write("common", train={"steps": 3}))
     write_experiment(experiment, tmp_path / "experiment.yaml")
     assert read_experiment(tmp_path / "experiment.yaml") == experiment
-    # Settings without a recipe are not named after the file that they were written to.
+    # Settings without a recipe do not get the name of the file that they were written to.
     write_experiment(read_experiment(None, {"train.steps": 3}), tmp_path / "experiment.yaml")
     assert read_experiment(tmp_path / "experiment.yaml").recipe is None
     assert "recipe" in INCIDENTAL

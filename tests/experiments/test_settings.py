@@ -88,7 +88,7 @@ EVERYTHING = Experiment(
     ),
 )
 
-# Settings that cannot stand beside those of EVERYTHING.
+# Settings that contradict those of EVERYTHING.
 SGD_ON_PLATEAU = Experiment(
     train=TrainSettings(
         optimizer="sgd",
@@ -109,7 +109,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def fault(*arguments: object) -> str:
-    """The one line that an experiment is refused with."""
+    """The one-line message of the InputError that reading an experiment raises."""
     with pytest.raises(InputError) as caught:
         read_experiment(*arguments)
     line = str(caught.value)
@@ -123,7 +123,7 @@ def fault(*arguments: object) -> str:
 @pytest.mark.parametrize(
     "experiment", [Experiment(), EVERYTHING, SGD_ON_PLATEAU], ids=["defaults", "everything", "sgd on plateau"]
 )
-def test_what_is_written_is_read_back_unchanged(tmp_path, experiment):
+def test_a_written_experiment_is_read_back_unchanged(tmp_path, experiment):
     write_experiment(experiment, tmp_path / "e.yaml")
     assert read_experiment(tmp_path / "e.yaml") == experiment
 
@@ -132,15 +132,15 @@ def test_every_setting_of_the_round_trip_differs_from_its_default():
     defaults, changed = Experiment().flat(), [EVERYTHING.flat(), SGD_ON_PLATEAU.flat()]
     same = [name for name in defaults if all(defaults[name] == flat.get(name) for flat in changed)]
     assert len(defaults) > 25
-    # These two are what they must be called.
+    # No other name of the dataset and the method goes with the settings of EVERYTHING.
     assert set(same) <= {"data.name", "method", "method.name"}
 
 
-def test_without_a_file_the_defaults_hold():
+def test_without_a_file_every_setting_has_its_default():
     assert read_experiment(None) == Experiment()
 
 
-def test_what_a_file_does_not_say_stays_at_its_default(tmp_path):
+def test_settings_that_a_file_lacks_have_their_defaults(tmp_path):
     experiment = read_experiment(written(tmp_path, "data: {augment: {flip: 0}}\ntrain: {steps: 5}\n"))
     assert experiment == replace(
         Experiment(),
@@ -160,7 +160,7 @@ def test_an_experiment_is_frozen():
 # ---------------------------------------------------------------------------------------------------- overrides
 
 
-def test_overrides_win_and_leave_their_neighbours(tmp_path):
+def test_overrides_replace_settings_of_the_file_and_leave_the_others(tmp_path):
     path = written(tmp_path, "seed: 1\ntrain: {steps: 5, batch: 2}\nmethod: {name: gmd, cases: all}\n")
     experiment = read_experiment(path, {"train.steps": 9, "data.augment.flip": 0.25, "method.floor": 0.5})
     assert (experiment.seed, experiment.train.steps, experiment.train.batch) == (1, 9, 2)
@@ -168,11 +168,11 @@ def test_overrides_win_and_leave_their_neighbours(tmp_path):
     assert experiment.method == {"name": "gmd", "cases": "all", "floor": 0.5}
 
 
-def test_numbers_become_what_the_setting_is(tmp_path):
+def test_numbers_are_converted_to_the_type_of_the_setting(tmp_path):
     experiment = read_experiment(written(tmp_path, "train: {lr: 1}\n"), {"train.weight_decay": 0})
     assert (experiment.train.lr, type(experiment.train.lr)) == (1.0, float)
     assert type(experiment.train.weight_decay) is float
-    # YAML itself takes 1e-3 for a text, since it has no dot.
+    # YAML reads 1e-3 as a string, since it has no dot.
     assert read_experiment(written(tmp_path, "train: {lr: 1e-3}\n")).train.lr == 0.001
 
 
@@ -215,7 +215,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_name_of_the_setting(tmp_p
         ("trian.steps", "train"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path, name, nearest):
+def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path, name, nearest):
     nested: object = 1
     for part in reversed(name.split(".")):
         nested = {part: nested}
@@ -224,12 +224,12 @@ def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path, name, nearest)
         assert f"Unknown setting {unknown!r}. Did you mean {nearest!r}?" in line
 
 
-def test_regions_and_options_of_methods_have_names_of_their_own(tmp_path):
+def test_names_of_regions_and_of_method_options_are_not_checked(tmp_path):
     text = "data: {regions: {lesion: [7], core: [7, 9]}}\nmethod: {name: gmd, whatever: 1}\n"
     experiment = read_experiment(written(tmp_path, text))
     assert experiment.data.regions == {"lesion": [7], "core": [7, 9]}
     assert list(experiment.data.regions) == ["lesion", "core"]
-    # Whether the method knows the option is for the method to say.
+    # The method checks its options when it is created.
     assert experiment.method == {"name": "gmd", "whatever": 1}
 
 
@@ -257,36 +257,36 @@ def test_a_method_without_a_name_is_gmd(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["train: {steps: 3", "a: b: c", "\ttrain: 1"])
-def test_what_is_no_yaml_is_refused_in_one_line(tmp_path, text):
+def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path, text):
     assert "experiment.yaml is not YAML" in fault(written(tmp_path, text))
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "experiment.yaml"
     path.write_bytes(b"\xff\xfe\x00seed: 1")
     assert "is not YAML" in fault(path)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "- 1\n- 2\n", "steps", "3"])
-def test_a_file_without_settings_is_refused_with_what_they_look_like(tmp_path, text):
+def test_a_file_without_settings_is_refused_with_an_example(tmp_path, text):
     line = fault(written(tmp_path, text))
     assert "experiment.yaml holds no settings" in line
     assert "train: {steps: 100}" in line
 
 
-def test_a_sweep_is_told_from_an_experiment(tmp_path):
+def test_a_sweep_file_is_refused_as_an_experiment_with_the_right_command(tmp_path):
     path = written(tmp_path, "settings: {train.steps: 5}\nvary: {seed: [0, 1]}\n")
     assert fault(path) == f"{path} is a sweep, with a part `vary`: run `anysubset sweep {path}`."
 
 
-def test_yaml_runs_no_code(tmp_path):
+def test_reading_yaml_executes_no_code(tmp_path):
     text = f"seed: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'touched'}]\n"
     assert "is not YAML" in fault(written(tmp_path, text))
     assert not (tmp_path / "touched").exists()
 
 
 @pytest.mark.parametrize("name", ["gone.yaml", "."])
-def test_a_file_that_is_not_there_is_named(tmp_path, name):
+def test_a_missing_file_is_named(tmp_path, name):
     assert f"There is no experiment file {tmp_path / name}" in fault(tmp_path / name)
 
 
@@ -397,7 +397,7 @@ def test_an_old_name_is_refused_on_the_command_line(capsys):
 # ------------------------------------------------------------------------------------------------------- stages
 
 
-def test_a_stage_has_its_own_settings_and_the_rest_of_the_run(tmp_path):
+def test_settings_of_a_stage_replace_those_of_the_run(tmp_path):
     text = "train: {steps: 50, batch: 8, stages: {first: {lr: 1e-2, steps: 20, rates: {a.*: 1e-4}}}}\n"
     train = read_experiment(written(tmp_path, text), {"train.stages.first.warmup": 2}).train
     assert train.stages == {"first": {"lr": 0.01, "steps": 20, "rates": {"a.*": 1e-4}, "warmup": 2}}
@@ -405,21 +405,21 @@ def test_a_stage_has_its_own_settings_and_the_rest_of_the_run(tmp_path):
     assert train.at_stage("second") == TrainSettings(steps=50, batch=8)
 
 
-def test_settings_of_a_stage_win_over_the_defaults_that_a_method_has_for_it():
+def test_settings_of_a_stage_replace_the_defaults_of_the_method():
     train = TrainSettings(lr=1.0, batch=8, stages={"first": {"lr": 3.0, "optimizer": "sgd"}})
     defaults = {"lr": 2.0, "warmup": 5, "betas": [0.5, 0.9]}
-    # The betas of the method's Adam mean nothing for SGD.
+    # SGD has no betas, so those of the method's Adam are dropped.
     assert train.at_stage("first", defaults) == TrainSettings(lr=3.0, batch=8, warmup=5, optimizer="sgd")
     assert train.at_stage("second", defaults) == TrainSettings(lr=2.0, batch=8, warmup=5, betas=[0.5, 0.9])
 
 
-def test_the_flat_names_of_a_stage_have_its_name_and_rates_stay_whole():
+def test_flat_names_of_stage_settings_contain_the_stage_and_rates_stay_one_setting():
     flat = EVERYTHING.flat()
     assert flat["train.stages.first.rates"] == {"*.bias": 1e-4}
     assert flat["train.stages.second.momentum"] == 0.9
 
 
-def test_options_of_another_optimizer_or_schedule_are_left_behind_by_a_stage():
+def test_a_stage_with_another_optimizer_or_schedule_resets_the_options_of_the_former_one():
     train = TrainSettings(betas=[0.5, 0.9], amsgrad=True, schedule="step", step_every=7)
     changed = train.changed({"optimizer": "sgd", "momentum": 0.9, "schedule": "constant"})
     assert changed == TrainSettings(optimizer="sgd", momentum=0.9, schedule="constant")
@@ -439,11 +439,11 @@ def test_options_of_another_optimizer_or_schedule_are_left_behind_by_a_stage():
         (3, "train.stages"),
     ],
 )
-def test_wrong_settings_of_a_stage_are_refused_with_its_name(stage, line):
+def test_a_wrong_setting_of_a_stage_is_refused_with_the_name_of_the_stage(stage, line):
     assert line in fault(None, {"train.stages": {"first": stage}})
 
 
-def test_a_stage_has_no_steps_of_its_own_under_a_budget():
+def test_a_stage_cannot_set_its_steps_under_a_budget_of_flops():
     settings = {"train.flops": 1e9, "train.stages": {"first": {"steps": 3}}}
     assert "train.stages.first: steps replaces a share of train.steps" in fault(None, settings)
 
@@ -451,7 +451,7 @@ def test_a_stage_has_no_steps_of_its_own_under_a_budget():
 # -------------------------------------------------------------------------------------------------- other views
 
 
-def test_at_another_place_only_root_differs_and_what_names_the_ids_of_this_one():
+def test_on_other_data_only_the_root_and_the_settings_that_refer_to_ids_change():
     moved = EVERYTHING.at("/elsewhere")
     elsewhere = {"root": "/elsewhere", "splits": None, "folds": None, "fold": 0, "missingness": None}
     elsewhere |= {"group": None, "complete_only": False}
@@ -470,35 +470,35 @@ def test_flat_names_are_dotted_and_regions_are_one_setting():
 
 
 def test_the_order_of_regions_survives_writing(tmp_path):
-    # It decides which label is painted over which.
+    # The order decides which label a voxel in several regions gets.
     experiment = replace(Experiment(), data=DataSettings(regions={"z": [1, 2], "a": [1]}))
     write_experiment(experiment, tmp_path / "e.yaml")
     assert list(read_experiment(tmp_path / "e.yaml").data.regions) == ["z", "a"]
 
 
-def test_an_anchored_experiment_names_whole_paths(tmp_path, monkeypatch):
+def test_an_anchored_experiment_has_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "drawn.json").write_text("{}")
     (tmp_path / "bert").mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans.csv").write_text("id,group\n")
-    given = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "method.bert": "bert"}
-    found = read_experiment(None, given).anchored()
-    assert found.method["bert"] == str(tmp_path / "bert")
-    assert found.data.root == str(tmp_path / "patients")
-    assert found.data.splits == str(tmp_path / "drawn.json")
-    assert found.data.group == str(tmp_path / "scans.csv")
+    settings = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "method.bert": "bert"}
+    anchored = read_experiment(None, settings).anchored()
+    assert anchored.method["bert"] == str(tmp_path / "bert")
+    assert anchored.data.root == str(tmp_path / "patients")
+    assert anchored.data.splits == str(tmp_path / "drawn.json")
+    assert anchored.data.group == str(tmp_path / "scans.csv")
     assert read_experiment(None, {"data.group": "(.+)_."}).anchored().data.group == "(.+)_."
     # A column of groups stays a name, even beside a folder of that name.
     assert read_experiment(None, {"data.group": "bert"}).anchored().data.group == "bert"
-    # Splits that lie beside the patients are found there, wherever that is.
+    # A splits file that is not in the working directory is looked up in the data root.
     beside = read_experiment(None, {"data.root": "patients", "data.splits": "splits.json"}).anchored()
     assert beside.data.splits == "splits.json"
 
 
-def test_a_part_of_a_group_that_was_written_down_as_nothing_can_be_overridden(tmp_path: Path):
+def test_a_setting_of_a_group_that_was_written_as_null_can_be_overridden(tmp_path: Path):
     write_experiment(read_experiment(None, {"data.name": "table"}), tmp_path / "whole.yaml")
-    found = read_experiment(tmp_path / "whole.yaml", {"data.reading.modalities.text": "words.csd"})
-    assert found.data.reading.modalities == {"text": "words.csd"}
+    experiment = read_experiment(tmp_path / "whole.yaml", {"data.reading.modalities.text": "words.csd"})
+    assert experiment.data.reading.modalities == {"text": "words.csd"}
 
 
 # --------------------------------------------------------------------------------------------------- old names

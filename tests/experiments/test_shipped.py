@@ -1,4 +1,4 @@
-"""The experiments and sweeps that come with the project can be read, and describe a task and a method."""
+"""The experiment and sweep files of the project can be read, and describe a task and a method."""
 
 from pathlib import Path
 
@@ -29,12 +29,12 @@ def files_of(data: str, recipe: str) -> list[Path]:
     return [DATA / f"{data}.yaml", RECIPES / f"{recipe}.yaml"]
 
 
-def test_every_file_is_of_one_of_the_pairs():
+def test_every_shipped_file_is_part_of_a_tested_pair():
     assert {path.stem for path in DATA.iterdir()} == {data for data, _ in PAIRS}
     assert {path.stem for path in RECIPES.iterdir()} == {recipe for _, recipe in PAIRS}
 
 
-def test_a_data_file_says_nothing_of_methods_and_training_and_a_recipe_nothing_of_where_data_are():
+def test_data_files_have_no_settings_of_methods_and_recipes_none_of_the_location_of_data():
     for path in DATA.iterdir():
         assert not {"method", "train"} & set(settings_in(path)), path
     for path in RECIPES.iterdir():
@@ -44,7 +44,7 @@ def test_a_data_file_says_nothing_of_methods_and_training_and_a_recipe_nothing_o
 
 
 def task_of(experiment: Experiment) -> Segmentation | Prediction:
-    """The task on a table of the sizes of MOSI if it is one on a table, whose sizes only a file tells."""
+    """The task of an experiment; a table, whose file is not there, counts as one with the sizes of MOSI."""
     kind = "vector" if experiment.method.get("preset") == "vectors" else "sequence"
     streams = {"text": Stream(kind, 300), "audio": Stream(kind, 5), "vision": Stream(kind, 20)}
     return create_task(experiment.data, experiment.task, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
@@ -70,7 +70,7 @@ def test_a_sweep_describes_experiments(path: Path):
     assert len({str(run.experiment) for run in runs}) == len(runs) > 1
 
 
-def test_there_are_sweeps():
+def test_the_sweeps_of_the_project_are_among_those_tested():
     assert {"ablation_lgg.yaml", "ablation_phantom.yaml", "tables.yaml"} <= {path.name for path in SWEEPS}
 
 

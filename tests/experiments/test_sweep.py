@@ -1,4 +1,4 @@
-"""The runs that a sweep file asks for."""
+"""Sweep files: their runs, and messages for faulty files."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ VARY: dict[str, Any] = {"method": {"gmd": {}, "full": {"method.name": "full"}}, 
 
 
 def plan(folder: Path, **parts: Any) -> list[Planned]:
-    """The runs of a file; by default of inline settings."""
+    """The runs of a sweep file with these parts; `settings` has a default."""
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({"settings": {"train.steps": 3}, **parts}, sort_keys=False))
     return list(read_sweep(path, folder / "out", parts.get("root")).runs)
@@ -42,7 +42,7 @@ def test_every_combination_is_a_run_in_the_order_of_the_file(tmp_path):
     assert (experiment.train.lr, experiment.train.clip) == (0.1, 1)
 
 
-def test_what_comes_later_wins(tmp_path):
+def test_later_settings_replace_earlier_ones(tmp_path):
     (tmp_path / "base.yaml").write_text("train: {steps: 1, batch: 1, lr: 0.1}\nseed: 5\n")
     (tmp_path / "other.yaml").write_text("train: {steps: 7}\n")
     (run, other) = plan(
@@ -53,17 +53,17 @@ def test_what_comes_later_wins(tmp_path):
     )
     train = run.experiment.train
     assert (train.steps, train.batch, train.lr, train.clip, run.experiment.seed) == (3, 2, 0.1, 1, 5)
-    # A variant's base begins again.
+    # A variant with a base of its own starts from its files.
     assert (other.experiment.train.steps, other.experiment.train.batch, other.experiment.seed) == (7, 4, 0)
 
 
-def test_combinations_that_are_skipped_are_no_runs(tmp_path):
+def test_skipped_combinations_are_left_out(tmp_path):
     skip = [{"method": "gmd", "seed": 1}, {"method": "full", "seed": 0}]
     assert [run.name for run in plan(tmp_path, vary=VARY, skip=skip)] == ["gmd/0", "full/1"]
     assert [run.name for run in plan(tmp_path, vary=VARY, skip=[{"seed": 0}])] == ["gmd/1", "full/1"]
 
 
-def test_another_method_starts_from_its_own_options(tmp_path):
+def test_a_variant_with_another_method_takes_the_default_options_of_that_method(tmp_path):
     variants = {"same": {"method.name": "gmd"}, "full": {"method.name": "full"}, "few": {"method.cases": "random=2"}}
     runs = plan(tmp_path, settings={"method": {"name": "gmd", "cases": "all"}}, vary={"method": variants})
     assert [run.experiment.method for run in runs] == [
@@ -73,7 +73,7 @@ def test_another_method_starts_from_its_own_options(tmp_path):
     ]
 
 
-def test_relative_data_are_looked_up_in_the_folder_that_is_given(tmp_path):
+def test_a_relative_data_root_refers_to_the_root_folder(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({"settings": {}, "vary": {"data.root": ["a.npz"], "seed": [0]}}))
     (run,) = read_sweep(path, tmp_path).runs
@@ -85,7 +85,7 @@ def test_relative_data_are_looked_up_in_the_folder_that_is_given(tmp_path):
     assert run.experiment.data.root == "/else/a.npz"
 
 
-def test_missingness_is_the_same_for_every_method_and_differs_with_what_decides_them(tmp_path):
+def test_methods_share_a_missingness_file_and_other_settings_of_the_draw_have_another(tmp_path):
     vary = {
         "rate": {
             "none": {"missingness.seed": 4},
@@ -159,5 +159,5 @@ def test_a_faulty_file_is_refused_in_one_line(tmp_path, text, words):
     assert words in fault(tmp_path, text)
 
 
-def test_names_of_settings_that_are_no_mapping_of_missingness_are_refused(tmp_path):
+def test_missingness_that_is_not_a_mapping_is_refused(tmp_path):
     assert "Unknown setting" in fault(tmp_path, "{settings: {missingness: 3}, vary: {seed: [0]}}")

@@ -1,6 +1,6 @@
-"""YAML files of settings: reading one into an Experiment, changing single settings, writing it.
+"""YAML files of settings: reading them into an Experiment, overriding single settings, and writing an Experiment.
 
-Imports neither torch nor MONAI, so that a fault in a file is reported without delay.
+This module imports neither torch nor MONAI, so that errors in a file are reported without delay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,31 +26,32 @@ from anysubset.experiments.settings import (
     flatten,
 )
 
-IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that a recipe decides,
-NOT_IN_RECIPES = (  # but for these: they may differ from run to run of a recipe.
+IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that belong to a recipe.
+NOT_IN_RECIPES = (  # Settings of these groups that do not belong to it, and may differ between runs.
     *("method.name", "train.device", "train.checkpoint_every", "train.log_every", "train.micro_batches"),
 )
-CHANGED = " (changed)"  # After the name of a recipe of which single settings were changed.
+CHANGED = " (changed)"  # Appended to the name of a recipe if single settings of it were overridden.
 
 
 def add_settings(parser: jsonargparse.ArgumentParser) -> None:
-    """Add every setting as an option with a dotted name."""
+    """Add every setting of an experiment to a parser, as an option with a dotted name."""
     parser.add_class_arguments(Experiment, fail_untyped=False)
 
 
 @cache
 def settings_parser() -> jsonargparse.ArgumentParser:
-    """The parser of the settings; made once, since making it takes longer than using it."""
+    """The parser of the settings; cached, since creating it takes longer than parsing."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     add_settings(parser)
     return parser
 
 
 def read_experiment(path: Path | Sequence[Path] | None, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Read the experiment in a file, or in several files that are joined; without a file, take the defaults.
+    """Read an experiment from one or several YAML files; settings that they lack have their defaults.
 
     Args:
-        path: the files, such as one that describes the data and one with a recipe.
+        path: one file, or several that are joined, such as one that describes the data and one with a recipe; None for
+            the defaults.
         overrides: by dotted name, settings that replace those of the files.
 
     >>> read_experiment(None, {"train.steps": 5, "method.name": "full"}).train.steps
@@ -82,8 +83,8 @@ def read_experiment(path: Path | Sequence[Path] | None, overrides: Mapping[str, 
 def joined_settings(paths: Sequence[Path]) -> dict[str, Any]:
     """Join the nested settings of several files.
 
-    `recipe` names the files that say how the method is trained (those with a group `method` or `train`), unless a file
-    names a recipe itself, as the experiment.yaml of a run does.
+    Setting `recipe` becomes the names of the files with a group `method` or `train`, joined by ` + `, unless a file
+    sets it, as the experiment.yaml of a run does.
 
     Raises:
         InputError: if a file is missing, faulty or a sweep, or a setting has different values in two files.
@@ -115,12 +116,12 @@ def joined_settings(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def changed_recipe(recipe: str | None, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
-    """The name of a recipe, marked if a change gives a setting of method, network or training another value.
+    """The name of a recipe, with ` (changed)` appended if an override gives one of its settings another value.
 
     Args:
-        recipe: its name, or None if the settings come from no file.
-        settings: by dotted name, what the recipe sets; other settings have their defaults.
-        changes: by dotted name. The name of the method and settings that cannot change a result do not count.
+        recipe: its name, or None if the settings do not come from a file.
+        settings: settings of the recipe by dotted name; other settings have their defaults.
+        changes: overrides by dotted name. Those of `NOT_IN_RECIPES` do not count as a change of the recipe.
 
     >>> changed_recipe("gmd_common", {"train.steps": 100}, {"train.steps": 5})
     'gmd_common (changed)'
@@ -137,10 +138,14 @@ def changed_recipe(recipe: str | None, settings: Mapping[str, Any], changes: Map
 
 
 def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
-    """Convert nested settings to their types, and add defaults for those that are missing.
+    """Convert nested settings to their types, and add the defaults of settings that are missing.
+
+    Args:
+        settings: nested.
+        subject: where the settings come from; the message of an error starts with it.
 
     Raises:
-        InputError: if a value cannot be read as the type of its setting; `subject` opens the message.
+        InputError: if a value cannot be converted to the type of its setting.
     """
     try:
         return dict(settings_parser().parse_object(settings).as_dict())
@@ -149,7 +154,7 @@ def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
 
 
 def override(settings: dict[str, Any], name: str, value: Any) -> None:
-    """Set one nested setting by its dotted name."""
+    """Set one setting of nested settings, in place, by its dotted name."""
     *groups, last = name.split(".")
     for group in groups:
         if settings.get(group) is None:  # Also if an optional group is null in the file.
@@ -159,7 +164,7 @@ def override(settings: dict[str, Any], name: str, value: Any) -> None:
 
 
 def settings_in(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file, nested as they are there.
+    """Read the settings of a YAML file as nested dicts, unchecked.
 
     Raises:
         InputError: if the file is not YAML, or not a mapping.
@@ -174,14 +179,11 @@ def settings_in(path: Path) -> dict[str, Any]:
 
 
 def check_current(settings: Mapping[str, Any], path: Path | None = None) -> None:
-    """Refuse settings and values under the name that they had in an earlier version.
+    """Raise InputError, with the new name, for a setting or value under its name from an earlier version.
 
     Args:
-        settings: nested, or flat under dotted names.
+        settings: nested, or by dotted name.
         path: the file that holds them, for the message.
-
-    Raises:
-        InputError: for the first old name; gives the new one.
     """
     where = "" if path is None else f" in {path}"
     for name, value in flatten(settings).items():
@@ -193,7 +195,7 @@ def check_current(settings: Mapping[str, Any], path: Path | None = None) -> None
 
 
 def current_name(name: str) -> str | None:
-    """The current name of a renamed setting; None for a name that was never changed.
+    """The current name of a setting that was renamed; None if `name` is not an old name.
 
     >>> current_name("holes.rates.text")
     'missingness.rate_by.text'
@@ -208,7 +210,7 @@ def read_run_experiment(folder: Path) -> Experiment:
     """Read the experiment of a run folder.
 
     Raises:
-        InputError: if the folder has none, an earlier version wrote it under other names, or it cannot be read.
+        InputError: if the folder has no experiment.yaml, or it is unreadable or from an earlier version.
     """
     path = folder / "experiment.yaml"
     if not path.is_file():
@@ -224,12 +226,13 @@ def check_names(settings: dict[str, Any], defaults: dict[str, Any] | None = None
     """Check the names of nested settings.
 
     Args:
-        settings: to be checked.
-        defaults: all settings of the group; by default those of an experiment.
+        settings: nested settings, such as those of a file.
+        defaults: all settings of the group with their defaults; by default those of an experiment.
         prefix: dotted name of the group, with a dot at its end.
 
     Raises:
-        InputError: for an unknown name, with the nearest setting; for a value in place of a group; for a missing value.
+        InputError: if a name is unknown (the message gives the nearest one), a group has a plain value, or a setting
+            has no value.
     """
     defaults = asdict(Experiment()) if defaults is None else defaults
     for name, value in settings.items():
@@ -247,7 +250,7 @@ def check_names(settings: dict[str, Any], defaults: dict[str, Any] | None = None
 
 
 def experiment_from(settings: dict[str, Any]) -> Experiment:
-    """Make an experiment of nested settings whose names and types were checked."""
+    """Create an experiment from nested settings whose names and types were checked."""
     data = dict(settings["data"])
     data["augment"] = AugmentSettings(**data["augment"])
     data["reading"] = ReadingSettings(**data["reading"])
@@ -262,5 +265,5 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
 
 
 def write_experiment(experiment: Experiment, path: Path) -> None:
-    """Write an experiment as YAML, which `read_experiment` reads back unchanged."""
+    """Write an experiment as YAML; `read_experiment` reads it back unchanged."""
     path.write_text(yaml.safe_dump(asdict(experiment), sort_keys=False), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The settings of an experiment, as frozen dataclasses: everything that decides a run.
+"""The settings of an experiment, as frozen dataclasses. Their docstrings are the help of the command line.
 
-Imports neither torch nor MONAI, so that the command line can list every setting without delay.
+This module imports neither torch nor MONAI, so that the command line lists the settings without delay.
 """
 
 import math
@@ -13,14 +13,14 @@ from typing import Any
 
 from anysubset.errors import InputError, unknown
 
-# What may differ between a run and its continuation without changing a bit of the result.
+# Settings that may differ when a run is resumed, since they do not change a bit of the result.
 INCIDENTAL = (
     *("recipe", "data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers"),
     "method.bert",
 )
 
 # Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
-# is refused; a setting never has two names. Of several that fit, the longest counts.
+# is refused, so that a setting never has two names. If several old names match, the longest one counts.
 RENAMED = {
     "data.holes": "data.missingness",
     "holes": "missingness",
@@ -39,16 +39,16 @@ RENAMED = {
 }
 RENAMED_VALUES = {("data.name", "features"): "table"}
 
-# Endings of a value of data.group that names a file.
+# A value of data.group that ends in one of these is the path of a file.
 GROUP_FILES = (".csv", ".json")
 
 # Options of `method` that describe its network. A variant of a sweep that names another method keeps them.
 NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert")
 
-# Groups whose names are the user's own, or a method's.
+# Groups whose names are not checked: the user chooses them, or they belong to a method.
 OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
 
-# Groups that are one setting: their names are the user's own, and may have dots.
+# Groups that count as one setting, since the user chooses their names, which may have dots.
 WHOLE = ("data.regions", "data.reading.modalities", "train.rates", "train.stages.*.rates")
 
 # Options that only some optimizers or schedules have.
@@ -65,7 +65,7 @@ SCHEDULE_OPTIONS = {
     "plateau_factor": ("plateau",),
 }
 
-# What a stage may set for itself; the rest holds for the whole run.
+# Settings of `train` that may differ between stages; all others hold for the whole run.
 STAGE_SETTINGS = (
     *("steps", "batch", "micro_batches", "clip", "optimizer", *OPTIMIZER_OPTIONS, "lr", "rates", "weight_decay"),
     *("schedule", *SCHEDULE_OPTIONS, "warmup", "select", "validate_every"),
@@ -74,13 +74,17 @@ STAGE_SETTINGS = (
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How training patches are varied; the same for every method.
+    """Random augmentation of training patches, the same for every method.
 
     Args:
-        flip: probability of a flip along each axis of the patch.
-        affine: probability of an in-plane turn (up to 15 degrees) and zoom (up to 15 %).
-        intensity: largest relative change of scale, and of shift in standard deviations, for each contrast.
-        foreground: share of patches that are centred on a voxel of some region.
+        flip: probability of a flip along an axis of the patch; the axes are drawn independently.
+        affine: probability of an in-plane rotation (up to 15 degrees) and zoom (up to 15 %).
+        intensity: largest random change of the intensities of a modality: of their scale, as a share, and of their
+            offset, in standard deviations.
+        foreground: share of patches that are centred on a voxel of a region.
+
+    Raises:
+        InputError: if a value is not from 0 to 1.
     """
 
     flip: float = 0.5
@@ -96,19 +100,20 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """How a table is read, where its file does not say it itself.
+    """How a table is read, as far as its file does not say so itself.
 
     Args:
-        modalities: name -> what it is called in the file; those that keep their names may be left out.
-        target: the name of the target; `y` by default, or the layout's own.
-        kind: `regression` or `classes`; by default whole numbers are classes.
-        column: which column of a target with several, from 0.
-        id: the name of the ids, where they have another.
-        split: the name of the splits, where they have another; for `.csd` a file of folds by video.
-        images: modalities (samples, height, width) that are images of one channel, not sequences.
-        padding: `front`, `end` or `none`: where rows of zeros are padding.
-        words: the `.csd` file to whose words the others are aligned.
-        clean: `zero` sets NaN and infinite values to 0; by default they are refused.
+        modalities: name of a modality -> its name in the file; a modality with the same name may be left out.
+        target: name of the target in the file; by default `y`, or the usual name in the layout of the file.
+        kind: kind of the target, `regression` or `classes`; by default integers are classes.
+        column: index from 0 of the column to use if the target has several.
+        id: name of the sample ids in the file; by default the usual name in the layout of the file.
+        split: name of the splits in the file; by default the usual name in the layout of the file. For `.csd` files,
+            the path of a file with the split of each video.
+        images: modalities of shape (samples, height, width) that are images of one channel, not sequences.
+        padding: where rows of zeros in a sequence are padding: at the `front`, at the `end` or nowhere (`none`).
+        words: the `.csd` file with the words to whose times all other modalities are aligned.
+        clean: `zero` replaces NaN and infinite values by 0; by default they are refused.
         empty: `drop` leaves out samples without any modality; by default they are refused.
     """
 
@@ -127,30 +132,37 @@ class ReadingSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where the data are and what they hold.
+    """Location and contents of the data.
 
     Args:
-        name: of a dataset that `anysubset datasets` lists; it gives modalities and regions unless they are named.
-        root: folder of patient folders, Medical Decathlon folder, or CSV manifest; of a table, the file or folder.
-        splits: JSON file or folder of text files of ids; by default `splits.json` or `train.txt` .. under the root, and
-            of a table those of the file.
+        name: name of the dataset, one of `anysubset datasets`; it sets modalities and regions unless `modalities` and
+            `regions` do.
+        root: for volumes the folder of patient folders, the Medical Decathlon folder or the CSV manifest; for a table
+            its file or folder.
+        splits: JSON file of splits, or folder of text files of ids. By default `splits.json`, or `train.txt`,
+            `val.txt` and `test.txt`, under the root; for a table, the splits in its file.
         group: which samples belong together, such as the scans of a patient or the utterances of a video. A value that
             ends in .csv or .json is a file (columns `id`, `group`; or id -> group). Any other value with a parenthesis
             is a regular expression with one group, which takes the patient or video from an id, such as
-            `(.+)_[0-9]+`. Any other value, for tables alone, is the name of the column of groups; by default `group`,
-            or the layout's own. Drawn splits and folds keep groups whole; a split file that does not is noted.
-        modalities: in the order of the task.
-        regions: name -> label values, outer regions first.
-        skull_stripped: whether the air around a head is exactly one value; false finds the head first, so that
-            scanner noise counts neither for the z-score nor as foreground. By default what the dataset is known for.
-        cache: "memory", or a folder in which prepared patients are kept.
-        workers: processes that prepare training patches; 0 for none.
-        augment: how training patches are varied.
-        folds: of a table, draws the splits: that many parts, in which groups stay together and classes are spread.
-        fold: which of the parts is the test, from 0; the next one is for validation.
-        missingness: JSON file of the modalities that stay, by id, as `anysubset ampute` writes it.
-        complete_only: drops training samples that lack a modality, of their own or by `missingness`.
+            `(.+)_[0-9]+`. Any other value, for tables only, is the name of the column of groups; by default `group`, or
+            the usual name in the layout of the file. Splits and folds that are drawn keep groups together; a split file
+            that separates a group is reported.
+        modalities: names of the modalities, in the order of the task.
+        regions: name of a region -> its label values, outer regions first.
+        skull_stripped: whether all voxels around the brain have exactly the same value. If false, the head is located
+            first, so that scanner noise enters neither the z-score nor the foreground. By default as the dataset is.
+        cache: where prepared patients are stored: "memory", or a folder.
+        workers: number of processes that prepare training patches; 0 to prepare them in the training process.
+        augment: random augmentation of training patches.
+        folds: for a table, the number of folds into which it is divided at random, with groups kept together and
+            classes stratified. The folds replace all other splits.
+        fold: index from 0 of the fold that is the test split; the next fold is the validation split.
+        missingness: JSON file of the modalities that each sample keeps, by id, as `anysubset ampute` writes it.
+        complete_only: whether to leave out training samples that lack a modality, in the data or by `missingness`.
         reading: how a table is read.
+
+    Raises:
+        InputError: if a number is out of range.
     """
 
     name: str = "volumes"
@@ -183,14 +195,15 @@ class TaskSettings:
     """The size of the input, the loss, and how whole samples are predicted.
 
     Args:
-        patch: two sizes for training on slices across the last axis, three for training on volumes.
-        pool: Dice loss over the "batch" (the paper's) or over each "sample".
-        cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper.
-        overlap: share of the patch by which neighbouring windows overlap at prediction.
-        window: weights of a window's voxels where windows overlap, "gaussian" or "uniform".
-        mirror: whether predictions of volumes are averaged over flips along every combination of the patch's axes;
-            takes 4 times as long for two axes, 8 times for three.
-        error: loss of a target of numbers: `l1` (mean absolute error, the default) or `mse` (mean squared error).
+        patch: size of the training patches in voxels: two numbers to train on slices across the last axis, three to
+            train on volumes.
+        pool: whether the Dice loss sums over the voxels of the "batch", as in the paper, or of each "sample".
+        cross_entropy: weight of the binary cross entropy that is added to the Dice loss; 0 in the paper.
+        overlap: share of the patch size by which neighbouring windows overlap in prediction.
+        window: weights of the voxels of a window in the average over overlapping windows, "gaussian" or "uniform".
+        mirror: whether predictions of volumes are averaged over flips along every combination of the axes of the patch;
+            this takes 4 times as long for two axes, 8 times for three.
+        error: loss of regression: `l1` (mean absolute error, the default) or `mse` (mean squared error).
     """
 
     patch: list[int] = field(default_factory=lambda: [96, 96, 96])
@@ -207,38 +220,42 @@ class TrainSettings:
     """The training loop.
 
     Args:
-        steps: optimizer steps.
-        flops: budget of floating-point operations, which replaces `steps`: training takes as many steps as it pays for.
-        batch: samples a step, over all processes.
-        micro_batches: parts in which each process takes its share of a batch, one after the other, to save memory;
-            their gradients are added up before anything is projected.
-        clip: largest norm of the gradient of a step, clipped after decoupling; 0 for none.
-        optimizer: "adam", "adamw" (weight decay apart from the gradient) or "sgd".
-        momentum: of "sgd"; 0 for none.
-        nesterov: of "sgd", whether momentum is Nesterov's.
-        betas: of "adam" and "adamw", decay rates of the mean of the gradient and of its square.
-        amsgrad: of "adam" and "adamw", whether the largest mean square so far is used (Reddi et al. 2018).
-        lr: learning rate at its highest.
-        rates: pattern of parameter names -> learning rate at its highest, in place of `lr`; the first pattern that
-            matches counts. By default a BERT's own parameters have 2e-5.
-        weight_decay: L2, added to the gradient of "adam" and "sgd"; of "adamw", the share of a weight that a learning
-            rate of 1 removes.
-        schedule: "poly" (power 0.9), "cosine", "constant", "step" or "plateau".
-        step_every: of schedule "step", how many steps the learning rate stays the same.
-        step_factor: of schedule "step", what the learning rate is multiplied by then.
-        plateau_patience: of schedule "plateau", how many validations in a row may be no better than the best.
-        plateau_factor: of schedule "plateau", what the learning rate is multiplied by after one more.
-        warmup: steps over which the learning rate rises from 0, under any schedule.
-        select: which weights are kept for evaluation: "best" on validation, or "last".
-        stages: stage of the method -> settings in place of these, such as {pretraining: {lr: 1.0e-3}}.
-        precision: "float32", or "bfloat16" or "float16" for autocast; "float16", for GPUs without the other, scales the
-            losses and skips steps whose gradients overflow.
+        steps: number of optimizer steps.
+        flops: budget of floating-point operations. It replaces `steps`: training takes as many steps as the budget
+            allows.
+        batch: number of samples per step, over all processes.
+        micro_batches: number of parts into which each process divides its share of a batch, to save memory. The parts
+            are computed one after the other, and their gradients are added before conflicts are removed.
+        clip: largest norm of the gradient of a step, clipped after decoupling; 0 for no clipping.
+        optimizer: "adam", "adamw" (weight decay decoupled from the gradient) or "sgd".
+        momentum: momentum of "sgd"; 0 for none.
+        nesterov: whether "sgd" uses Nesterov momentum.
+        betas: decay rates of the running means of the gradient and of its square, for "adam" and "adamw".
+        amsgrad: whether "adam" and "adamw" use the largest running mean square so far (Reddi et al. 2018).
+        lr: peak learning rate.
+        rates: pattern of parameter names -> peak learning rate in place of `lr`; the first pattern that matches counts.
+            By default the parameters of a BERT have 2e-5.
+        weight_decay: factor of the L2 term that "adam" and "sgd" add to the gradient; for "adamw", factor of the
+            decoupled decay, which removes the share `lr` x `weight_decay` of each weight per step.
+        schedule: learning rate schedule: "poly" (power 0.9), "cosine", "constant", "step" or "plateau".
+        step_every: number of steps after which schedule "step" changes the learning rate.
+        step_factor: factor by which schedule "step" multiplies the learning rate.
+        plateau_patience: number of successive validations without a new best score that schedule "plateau" tolerates.
+        plateau_factor: factor by which schedule "plateau" multiplies the learning rate after one more.
+        warmup: number of steps over which the learning rate rises linearly from 0, under any schedule.
+        select: weights to evaluate: "best" on validation, or "last".
+        stages: name of a stage of the method -> settings that replace these, such as {pretraining: {lr: 1.0e-3}}.
+        precision: "float32", or "bfloat16" or "float16" for automatic mixed precision. "float16" is for GPUs without
+            bfloat16; it scales the losses and skips steps whose gradients overflow.
         compile: whether torch.compile is applied to the backbone.
-        channels_last: whether weights and features are laid out with channels last, which suits some GPUs.
-        validate_every: steps between validations on all scenarios; the last step is always validated.
-        checkpoint_every: steps between checkpoints; a kill loses at most these.
-        log_every: steps between lines of metrics.
+        channels_last: whether weights and features have the memory format channels-last, which is faster on some GPUs.
+        validate_every: number of steps between validations on all scenarios; the last step is always validated.
+        checkpoint_every: number of steps between checkpoints; a process that is killed loses at most these.
+        log_every: number of steps between lines of metrics.
         device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: if a value is out of range, or an option does not belong to the optimizer or schedule.
     """
 
     steps: int = 1000
@@ -336,20 +353,29 @@ class TrainSettings:
                 raise InputError(f"train.{name} is for train.{kind} {' or '.join(owners)}, not for {chosen}.")
 
     def at_stage(self, stage: str, defaults: Mapping[str, Any] | None = None) -> "TrainSettings":
-        """Settings of one stage: these, then the method's defaults for the stage, then those of `stages`.
+        """The settings of one stage.
+
+        The method's defaults for the stage replace these settings, and `stages` replaces both.
+
+        Args:
+            stage: name of the stage.
+            defaults: settings of the method for this stage.
 
         Raises:
-            InputError: if one of them cannot be a setting of a stage, is out of range, or does not go with the others.
+            InputError: if a setting cannot differ between stages, is out of range or contradicts another one.
         """
         return self.changed(defaults or {}).changed(self.stages.get(stage, {}))
 
     def changed(self, settings: Mapping[str, Any]) -> "TrainSettings":
-        """Settings of a stage: these, with others in their place.
+        """A copy of the settings with some replaced, as a stage does.
 
-        Where the optimizer or the schedule changes, options of the former one return to their defaults.
+        If the optimizer or the schedule changes, the options of the former one return to their defaults.
+
+        Args:
+            settings: new values by name.
 
         Raises:
-            InputError: if one of them is unknown, is out of range, or holds for the whole run.
+            InputError: if a setting is unknown, is out of range, or cannot differ between stages.
         """
         for name in settings:
             if name not in STAGE_SETTINGS:
@@ -364,22 +390,25 @@ class TrainSettings:
 
 
 def default_of(name: str) -> Any:
-    """Default of a setting of training."""
+    """The default value of a setting of `train`."""
     (setting,) = (setting for setting in fields(TrainSettings) if setting.name == name)
     return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run.
+    """All settings of a run.
 
     Args:
-        seed: decides initial weights, order of patients, augmentation, cases and orders of projection.
-        recipe: name of the recipe; by default the names of the files that say how the method is trained.
-        data: where the data are.
+        seed: seed of all random numbers: initial weights, order of samples, augmentation, cases, orders of projection.
+        recipe: name of the recipe, for reports; by default the names of the files with settings of `method` or `train`.
+        data: location and contents of the data.
         task: the size of the input, the loss, and how whole samples are predicted.
         method: `name`, one of `anysubset methods`, and the options of that method and its network.
         train: the training loop.
+
+    Raises:
+        InputError: if the seed is negative.
     """
 
     seed: int = 0
@@ -394,11 +423,11 @@ class Experiment:
             raise InputError(f"The seed must be 0 or more, not {self.seed}.")
 
     def flat(self) -> dict[str, Any]:
-        """All settings by dotted name."""
+        """All settings by dotted name, such as `train.steps`."""
         return flatten(asdict(self))
 
     def anchored(self) -> "Experiment":
-        """The same experiment with absolute paths, so that its run can be used from any working directory."""
+        """A copy with absolute paths, so that the run can be used from any working directory."""
         group_file = self.data.group if (self.data.group or "").lower().endswith(GROUP_FILES) else None
         splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path
@@ -410,20 +439,28 @@ class Experiment:
         return replace(self, data=data, method=self.method if bert is None else {**self.method, "bert": bert})
 
     def at(self, root: str | None, groups: bool = False) -> "Experiment":
-        """The same experiment on data in another folder or file; unchanged for None.
+        """A copy for data in another folder or file.
 
-        groups: whether the method needs the groups of the other data, which `data.group` must then give, too.
+        Splits, folds and missingness are dropped, since they refer to the ids of the original data.
+
+        Args:
+            root: the other folder or file; None returns the experiment unchanged.
+            groups: whether to keep `data.group`, for a method that predicts whole groups.
         """
         if root is None:
             return self
-        # Splits, groups, folds and missingness belong to the ids of the earlier data.
         group = self.data.group if groups else None
         data = replace(self.data, root=root, splits=None, group=group, folds=None, fold=0, missingness=None)
         return replace(self, data=replace(data, complete_only=False))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; the groups of `WHOLE` stay one setting each."""
+    """Nested settings by dotted name; a group of `WHOLE` stays one setting, a dict.
+
+    Args:
+        settings: nested.
+        prefix: dotted name of their group, with a dot at its end.
+    """
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict) and not any(fnmatchcase(prefix + name, whole) for whole in WHOLE):

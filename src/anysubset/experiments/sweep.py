@@ -1,24 +1,24 @@
-"""A sweep: many runs from one YAML file, one for each combination of its variants.
+"""Sweeps: many runs from one YAML file, one for each combination of its variants.
 
-    base: [table.yaml, gmd_tables.yaml]     # files beside this one; `settings:` may replace or follow them
+    base: [table.yaml, gmd_tables.yaml]     # files in the same folder; `settings:` may replace or follow them
     vary:
-      data:                                 # variants by name, each with its dotted settings
+      data:                                 # an axis: variants by name, each with its dotted settings
         rosmap: {data.root: rosmap.npz}
         mosi: {base: [mosi.yaml, gmd_sequences.yaml], data.root: mosi.npz}
       method:
         full: {method.name: full}
         gmd5: {method.name: gmd, method.cases: random=5}
-      seed: [0, 1, 2]                       # a list gives its values to the setting of that name
-    skip: [{data: mosi, method: gmd5}]      # combinations that are no runs
-    evaluate: [test]
+      seed: [0, 1, 2]                       # a list: values of the setting that the axis is called after
+    skip: [{data: mosi, method: gmd5}]      # combinations to leave out
+    evaluate: [test]                        # splits on which every run is scored
 
 Later settings replace earlier ones: `settings` those of the base, and each axis those of the axes before it. A variant
-with a base starts again from its files. A variant that names another method keeps the options of the network (`width`,
-`preset`, ...) and takes that method's own defaults for the others (`cases`, `rule`, ...).
-`missingness.rate`, or another way of `anysubset ampute`, draws a missingness file for the run, the same for every
-method.
+with a base of its own starts again from these files. A variant that names another method keeps the options of the
+network (such as `width` and `preset`), and takes the defaults of that method for all other options (such as `cases` and
+`rule`). `missingness.rate`, or another option of `anysubset ampute`, draws a missingness file for the run, the same for
+every method.
 
-Imports neither torch nor MONAI, so that a fault in the file is reported without delay.
+This module imports neither torch nor MONAI, so that errors in the file are reported without delay.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ from anysubset.experiments.settings import NETWORK_OPTIONS, Experiment, flatten
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
-WAYS = ("rate", "rate_by", "absent", "monotone")  # How `ampute` and a sweep can draw missingness.
-NAME = re.compile(r"[\w+=-][\w.+=-]*")  # A valid folder name on every system.
+WAYS = ("rate", "rate_by", "absent", "monotone")  # Options by which `ampute` and a sweep draw missingness.
+NAME = re.compile(r"[\w+=-][\w.+=-]*")  # A folder name that is valid on every operating system.
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Planned:
     """A run of a sweep.
 
     Args:
-        variants: by axis, the name of the variant.
+        variants: name of its variant by axis.
         experiment: its settings.
         folder: its run folder.
-        missingness: how the file `experiment.data.missingness` is drawn if it does not exist; empty for no such file.
+        missingness: options for drawing the file `experiment.data.missingness`; empty if no file is drawn.
     """
 
     variants: dict[str, str]
@@ -65,25 +65,25 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """The names of its variants, such as `gmd/rosmap/0`."""
+        """The names of the variants, joined by slashes, such as `gmd/rosmap/0`."""
         return "/".join(self.variants.values())
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs in the order of the file, and the splits that every run is scored on."""
+    """The runs of a sweep, in the order of its file, and the splits on which every run is scored."""
 
     runs: tuple[Planned, ...]
     splits: tuple[str, ...]
 
 
 def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
-    """Read the runs that a file asks for, without reading any data.
+    """Read a sweep file; no data are read.
 
     Args:
         path: the YAML file.
-        output: the folder of all run folders.
-        root: the folder that relative `data.root` start from; by default the working directory.
+        output: the folder that holds all run folders.
+        root: the folder to which a relative `data.root` refers; by default the working directory.
 
     Raises:
         InputError: if the file is faulty, or a setting is unknown or of the wrong type.
@@ -116,10 +116,15 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
 
 
 def skipped_of(content: Any, axes: Mapping[str, Mapping[str, Settings]], path: Path) -> list[dict[str, str]]:
-    """The combinations that are no runs: names of variants by axis, for some of the axes.
+    """The combinations to leave out: names of variants by axis. An axis without a name matches all its variants.
+
+    Args:
+        content: of `skip` in the file.
+        axes: variants by axis and name.
+        path: the file, for messages.
 
     Raises:
-        InputError: if `content` is no list of such, or an axis or variant is unknown.
+        InputError: if `content` is not a list of such combinations, or an axis or variant is unknown.
     """
     if not isinstance(content, list) or not all(isinstance(item, dict) and item for item in content):
         raise InputError(f"{path}: skip is a list of combinations, such as [{{method: gmd}}], not {content!r}.")
@@ -134,10 +139,10 @@ def skipped_of(content: Any, axes: Mapping[str, Mapping[str, Settings]], path: P
 
 
 class OnceLoader(yaml.SafeLoader):
-    """YAML that refuses a name that comes twice in one mapping; plain YAML would silently keep the last one."""
+    """YAML loader that refuses duplicate names in a mapping; the plain loader silently takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct a mapping as plain YAML does; raise YAMLError if a name comes twice."""
+        """Construct a mapping as the plain loader does. Raises YAMLError if a name occurs twice."""
         names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for name in names:
             if names.count(name) > 1:
@@ -146,10 +151,10 @@ class OnceLoader(yaml.SafeLoader):
 
 
 def read_unique(path: Path) -> Settings:
-    """Read a YAML file of a mapping in which no name comes twice.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        InputError: if the file is none.
+        InputError: if the file is not YAML, is not a mapping, or a name occurs twice in one mapping.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), OnceLoader)
@@ -163,8 +168,12 @@ def read_unique(path: Path) -> Settings:
 def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
     """The settings of each variant, by axis and name.
 
+    Args:
+        vary: content of `vary` in the file.
+        path: the file, for messages.
+
     Raises:
-        InputError: if an axis has no variants, or the name of a variant is no valid folder name.
+        InputError: if an axis has no variants, or the name of a variant is not a valid folder name.
     """
     if not isinstance(vary, dict) or not vary:
         raise InputError(f"{path} varies nothing; write such as vary: {{seed: [0, 1]}}.")
@@ -197,15 +206,15 @@ def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
 
 
 def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
-    """Replace dotted settings by those of a variant.
+    """Apply a variant: return settings in which those of the variant replace earlier ones.
 
     Args:
         settings: by dotted name.
-        variant: nested or dotted settings, and perhaps `base` and `settings`.
-        folder: that the files of `base` are in.
+        variant: nested or dotted settings; optionally `base` (files to start from) and `settings`.
+        folder: the folder of the files in `base`.
 
     Raises:
-        InputError: if a file of its base is missing or faulty.
+        InputError: if a file of `base` is missing or faulty.
     """
     settings = dict(settings)
     changes = dict(variant)
@@ -226,18 +235,21 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
 
 
 def is_own_option(name: str) -> bool:
-    """Whether a setting is an option of one method alone, so that it says nothing to another one."""
+    """Whether a setting is an option of the method itself, which another method may not have.
+
+    Options of the network are not, since most methods share them.
+    """
     return name.startswith("method.") and name.removeprefix("method.") not in NETWORK_OPTIONS
 
 
 def planned(variants: dict[str, str], settings: Settings, output: Path, root: Path | None) -> Planned:
-    """The run with these settings.
+    """Create the run of one combination of variants.
 
     Args:
-        variants: by axis, the name of the variant.
-        settings: by dotted name; `missingness.*` say how missingness is drawn.
-        output: the folder of all run folders.
-        root: the folder that a relative `data.root` starts from.
+        variants: name of the variant by axis.
+        settings: by dotted name; `missingness.*` are the options for drawing missingness.
+        output: the folder that holds all run folders.
+        root: the folder to which a relative `data.root` refers; None for the working directory.
 
     Raises:
         InputError: if a setting is unknown or of the wrong type.
@@ -262,7 +274,12 @@ def planned(variants: dict[str, str], settings: Settings, output: Path, root: Pa
 
 
 def checked_missingness(missingness: Settings) -> Settings:
-    """How missingness is drawn: one of `WAYS`, the split and the seed; empty if none of `WAYS` is set.
+    """Check the options for drawing missingness, and add the defaults of `split` and `seed`.
+
+    Returns an empty dict if none of `WAYS` is set, so that no missingness is drawn.
+
+    Args:
+        missingness: settings `missingness.*`, by name without this prefix.
 
     Raises:
         InputError: if a setting is unknown or of the wrong type, or several of `WAYS` are set.
@@ -292,7 +309,10 @@ def checked_missingness(missingness: Settings) -> Settings:
 
 
 def missingness_name(data: Any, missingness: Settings) -> str:
-    """Name of the missingness file: it depends on everything that decides what is drawn, and not on the method."""
+    """The name of the missingness file.
+
+    It contains a hash of all settings that influence the draw, but not of the method, so all methods share the file.
+    """
     facts = [Path(data.root).name, data.splits and Path(data.splits).name, data.folds, data.fold, data.modalities]
     facts += [data.name, asdict(data.reading), missingness]
     code = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
@@ -302,10 +322,14 @@ def missingness_name(data: Any, missingness: Settings) -> str:
 
 
 def splits_of(content: Any, path: Path) -> tuple[str, ...]:
-    """The splits that are scored.
+    """The splits on which the runs are scored.
+
+    Args:
+        content: of `evaluate` in the file.
+        path: the file, for messages.
 
     Raises:
-        InputError: if `content` is no list of different names.
+        InputError: if `content` is not a list of different names.
     """
     if (
         not isinstance(content, list)
