@@ -201,24 +201,25 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
 
 
 def measured_flops(training: StageTraining) -> list[int]:
-    """FLOPs of the first steps of a stage, over all ranks, without taking them; all state is as it was before.
+    """FLOPs of each of the first steps of a stage, summed over all ranks; the steps are not taken.
 
-    The optimizer is left out: its operations are not matrix products, and are not counted in training either.
+    Weights, buffers and random number generators are restored, and gradients are cleared. The optimizer is left out:
+    its operations are not matrix products, and are not counted in training either.
     """
     method, state = training.method, training.state
     device = next(method.parameters()).device
     batches = training.batches(0, COUNTED)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    chance, drawn = torch.get_rng_state(), state.generator.get_state()
+    drawn = state.generator.get_state()
     flops = []
-    for done in range(COUNTED):
-        micro_batches = [next(batches) for _ in range(training.settings.micro_batches)]
-        with flop_counter() as counted:
-            step_gradients(training, micro_batches, done)
-        flops.append(sum(processes.totals({"flops": counted()}, device).values()))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for done in range(COUNTED):
+            micro_batches = [next(batches) for _ in range(training.settings.micro_batches)]
+            with flop_counter() as counted:
+                step_gradients(training, micro_batches, done)
+            flops.append(sum(processes.totals({"flops": counted()}, device).values()))
     state.optimizer.zero_grad(set_to_none=True)
     method.load_state_dict(before)
-    torch.set_rng_state(chance)
     state.generator.set_state(drawn)
     return flops
 
