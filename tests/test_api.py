@@ -1,4 +1,4 @@
-"""The Python interface does what the commands do, returns values, and prints nothing."""
+"""The functions of the Python interface equal the commands, return values, and print nothing."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def same_bits(one: Path, other: Path) -> bool:
 # ------------------------------------------------------------------------------------------------------- fit
 
 
-def test_fit_trains_as_the_command_does_and_prints_nothing(trained_table: Path, tmp_path: Path, capsys):
+def test_fit_trains_the_same_weights_as_the_command_and_prints_nothing(trained_table: Path, tmp_path: Path, capsys):
     lines: list[str] = []
     capsys.readouterr()
     done = anysubset.fit(trained_table.with_name("tiny.yaml"), run=str(tmp_path / "run"), report=lines.append)
@@ -51,7 +51,7 @@ def test_fit_trains_as_the_command_does_and_prints_nothing(trained_table: Path, 
     assert "4 of 8 training samples have every modality" in lines
 
 
-def test_settings_are_nested_or_dotted(utterances: Path, tmp_path: Path):
+def test_nested_and_dotted_settings_are_equivalent(utterances: Path, tmp_path: Path):
     nested = {"data": {"name": "mosi", "root": str(utterances)}, "method": {"width": 8, "layers": 1}}
     anysubset.fit(nested, run=tmp_path / "a", train={"steps": 2, "batch": 4, "device": "cpu"}, seed=3)
     dotted = {"data.name": "mosi", "data.root": str(utterances), **TINY, "seed": 3}
@@ -61,14 +61,14 @@ def test_settings_are_nested_or_dotted(utterances: Path, tmp_path: Path):
     assert read_experiment(tmp_path / "a/experiment.yaml").seed == 3
 
 
-def test_an_experiment_with_settings_over_it(make_table_experiment: Callable[..., Experiment]):
+def test_settings_override_those_of_an_experiment(make_table_experiment: Callable[..., Experiment]):
     experiment = make_table_experiment()
     assert experiment_of(experiment, {}) is experiment
     changed = experiment_of(experiment, {"train": {"steps": 9}, "data.fold": 0})
     assert (changed.train.steps, changed.train.batch, changed.data.root) == (9, 4, experiment.data.root)
 
 
-def test_a_run_is_resumed_and_not_overwritten(trained_table: Path, tmp_path: Path, stopped_before):
+def test_a_run_is_resumed_but_not_overwritten(trained_table: Path, tmp_path: Path, stopped_before):
     experiment = trained_table.with_name("tiny.yaml")
     with stopped_before(3), pytest.raises(KeyboardInterrupt):
         anysubset.fit(experiment, run=tmp_path / "run")
@@ -78,7 +78,7 @@ def test_a_run_is_resumed_and_not_overwritten(trained_table: Path, tmp_path: Pat
     assert same_bits(tmp_path / "run", trained_table)
 
 
-def test_wrong_settings_are_refused_before_a_folder_is_made(tmp_path: Path):
+def test_wrong_settings_are_refused_before_a_folder_is_created(tmp_path: Path):
     with pytest.raises(InputError, match=r"Unknown setting 'train\.stepz'\. Did you mean 'train\.steps'\?"):
         anysubset.fit({}, run=tmp_path / "run", train={"stepz": 3})
     with pytest.raises(InputError, match="There is no experiment file"):
@@ -117,10 +117,10 @@ class Sums(Network):
         return self.head(sum(features.values()))
 
 
-def test_a_method_of_the_user_is_recorded_by_name_and_given_again(trained_table: Path, tmp_path: Path):
+def test_a_user_defined_method_is_recorded_by_name_and_must_be_passed_again(trained_table: Path, tmp_path: Path):
     file, run = trained_table.with_name("tiny.yaml"), tmp_path / "run"
     anysubset.fit(file, run=run, method=Halved, **{"method.factor": 0.25})
-    # The options of the method in the file are not those of the user's method.
+    # Options of the method in the file do not apply to the user-defined method.
     stored = read_experiment(run / "experiment.yaml").method
     assert stored == {"factor": 0.25, "name": f"{__name__}.Halved"}
     method = anysubset.load(run, method=Halved, device="cpu")
@@ -136,17 +136,17 @@ def test_a_method_of_the_user_is_recorded_by_name_and_given_again(trained_table:
         anysubset.fit(file, run=tmp_path / "other", method=Halved, **{"method.factr": 0.25})
 
 
-def test_a_method_that_is_made_already(trained_table: Path, tmp_path: Path):
+def test_an_instance_of_a_method_is_trained(trained_table: Path, tmp_path: Path):
     file = trained_table.with_name("tiny.yaml")
-    made = Halved(anysubset.load(trained_table, device="cpu").task)
-    assert anysubset.fit(file, run=tmp_path / "run", method=made).steps == 4
-    loaded = anysubset.load(tmp_path / "run", method=Halved(made.task), device="cpu")
+    instance = Halved(anysubset.load(trained_table, device="cpu").task)
+    assert anysubset.fit(file, run=tmp_path / "run", method=instance).steps == 4
+    loaded = anysubset.load(tmp_path / "run", method=Halved(instance.task), device="cpu")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in tensors(tmp_path / "run").items())
     with pytest.raises(InputError, match="takes no network= and no options"):
-        anysubset.fit(file, run=tmp_path / "other", method=made, **{"method.factor": 1.0})
+        anysubset.fit(file, run=tmp_path / "other", method=instance, **{"method.factor": 1.0})
 
 
-def test_a_report_draws_slices_of_a_method_of_the_user_that_is_passed(trained: Path, tmp_path: Path):
+def test_a_report_draws_slices_of_a_user_defined_method_if_it_is_passed(trained: Path, tmp_path: Path):
     file, run = trained.with_name("tiny.yaml"), tmp_path / "run"
     anysubset.fit(file, run=run, method=Halved)
     anysubset.evaluate(run, method=Halved, device="cpu")
@@ -161,7 +161,7 @@ def test_a_report_draws_slices_of_a_method_of_the_user_that_is_passed(trained: P
     assert "Halved: pass it in Python, method=" in pages["other"]
 
 
-def test_a_network_of_the_user_is_trained_by_gmd(trained_table: Path, tmp_path: Path):
+def test_a_user_defined_network_is_trained_by_gmd(trained_table: Path, tmp_path: Path):
     file, run = trained_table.with_name("tiny.yaml"), tmp_path / "run"
     anysubset.fit(file, run=run, network=Sums)
     assert read_experiment(run / "experiment.yaml").method == {"name": "gmd", "network": f"{__name__}.Sums"}
@@ -178,7 +178,7 @@ def test_a_network_of_the_user_is_trained_by_gmd(trained_table: Path, tmp_path: 
 # ----------------------------------------------------------------------------------------------- trained runs
 
 
-def test_a_loaded_method_predicts_what_is_asked_of_any_subset(trained: Path):
+def test_a_loaded_method_predicts_from_any_subset(trained: Path):
     method = anysubset.load(trained, device="cpu")
     assert not method.training
     assert method.task.modalities == ("flair", "t2", "t1ce", "t1")
@@ -218,7 +218,7 @@ def test_predict_returns_the_files_that_it_writes(trained, trained_table, phanto
         anysubset.predict(trained_table, [utterances, utterances], output=tmp_path)
 
 
-def test_diagnose_returns_what_it_writes(trained_table: Path, tmp_path: Path):
+def test_diagnose_returns_the_result_that_it_writes(trained_table: Path, tmp_path: Path):
     anysubset.fit(trained_table.with_name("tiny.yaml"), run=tmp_path / "run")
     result = api.diagnose(tmp_path / "run", batches=2, device="cpu")
     assert json.loads((tmp_path / "run/diagnosis.json").read_text()) == json.loads(json.dumps(result))
@@ -238,7 +238,7 @@ def test_inspect_describes_patients_and_tables(phantoms: Path, utterances: Path)
         anysubset.inspect("nowhere.npz")
 
 
-def test_a_report_is_written_where_it_is_asked_for(trained_table: Path, tmp_path: Path):
+def test_a_report_of_a_folder_is_written_into_it(trained_table: Path, tmp_path: Path):
     anysubset.fit(trained_table.with_name("tiny.yaml"), run=tmp_path / "runs/a")
     anysubset.evaluate(tmp_path / "runs/a")
     (tmp_path / "runs/begun").mkdir()

@@ -16,9 +16,9 @@ NAMES = ("a", "b", "c")
 
 
 def observed(*rows: int) -> Observed:
-    """One number for each sample: ten times its index in the batch."""
-    places = torch.tensor(rows, dtype=torch.int64)
-    return Observed(10.0 * places, places)
+    """A modality of these samples; the value of a sample is ten times its index in the batch."""
+    indices = torch.tensor(rows, dtype=torch.int64)
+    return Observed(10.0 * indices, indices)
 
 
 def sample_of(inputs: dict[str, Tensor], name: str = "p") -> tuple[dict[str, Tensor], Tensor, str]:
@@ -26,7 +26,7 @@ def sample_of(inputs: dict[str, Tensor], name: str = "p") -> tuple[dict[str, Ten
 
 
 def test_a_modality_holds_the_samples_that_have_it_and_their_indices():
-    # Three patients: the first and the last have t1, the last two have flair, and nobody has t2.
+    # Three patients: the first and the last have t1, the last two have flair, and none has t2.
     batch = collate(
         [
             ({"t1": torch.tensor([1.0, 2.0])}, torch.tensor(7), "p1"),
@@ -55,12 +55,12 @@ def test_a_batch_keeps_the_group_of_each_sample(fault):
 @given(st.lists(st.sets(st.sampled_from(BRATS), min_size=1), min_size=1, max_size=6))
 def test_any_pattern_of_presence_is_collated_without_filling(patterns: list[set[str]]):
     samples = [
-        # Sample 3's second modality holds 31, twice.
+        # The second modality of sample 3 has the values (31, 31).
         ({name: torch.full((2,), 10.0 * row + BRATS.index(name)) for name in pattern}, torch.tensor(row), str(row))
         for row, pattern in enumerate(patterns)
     ]
     batch = collate(samples)
-    # A modality that nobody has, has no key.
+    # A modality that no sample has, has no key.
     assert set(batch.inputs) == set().union(*patterns)
     for name, values in batch.inputs.items():
         have = [row for row, pattern in enumerate(patterns) if name in pattern]
@@ -75,20 +75,20 @@ def test_any_pattern_of_presence_is_collated_without_filling(patterns: list[set[
 @given(
     st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=6), st.sampled_from(all_scenarios(NAMES))
 )
-def test_eligible_are_the_samples_that_have_all_of_a_scenario(patterns: list[set[str]], scenario: tuple[str, ...]):
+def test_eligible_samples_have_every_modality_of_the_scenario(patterns: list[set[str]], scenario: tuple[str, ...]):
     batch = collate([sample_of(dict.fromkeys(pattern, torch.zeros(1))) for pattern in patterns])
     have = [row for row, pattern in enumerate(patterns) if set(scenario) <= pattern]
     assert eligible(batch.inputs, scenario).tolist() == have
 
 
-def test_eligible_by_hand():
+def test_eligible_indices_equal_those_by_hand():
     inputs = {"a": observed(0, 2, 3), "b": observed(1, 2, 3), "c": observed(0)}
     assert eligible(inputs, ("a",)).tolist() == [0, 2, 3]
     assert eligible(inputs, ("a", "b")).tolist() == [2, 3]
     assert eligible(inputs, ("a", "c")).tolist() == [0]
     assert eligible(inputs, ("b", "c")).tolist() == []
     assert eligible(inputs, ("a", "b", "c")).tolist() == []
-    # Nobody has d.
+    # No sample has d.
     assert eligible(inputs, ("a", "d")).tolist() == []
     assert eligible(inputs, ("b", "c")).dtype == eligible(inputs, ("d",)).dtype == torch.int64
 
@@ -108,7 +108,7 @@ def test_values_and_indices_must_match(fault):
     )
 
 
-def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
+def test_keep_returns_only_the_inputs_of_a_scenario():
     inputs = {"a": 1, "b": 2, "c": 3}
     assert list(keep(inputs, ("c", "a")).items()) == [("c", 3), ("a", 1)]
     assert inputs == {"a": 1, "b": 2, "c": 3}
@@ -116,15 +116,15 @@ def test_keep_gives_the_inputs_of_a_scenario_and_nothing_else():
 
 def test_plain_tensors_hold_a_value_for_every_sample():
     values = torch.tensor([[1.0], [2.0]])
-    already = observed(1)
-    inputs = as_observed({"a": values, "b": already})
+    sparse = observed(1)
+    inputs = as_observed({"a": values, "b": sparse})
     assert inputs["a"].values is values
     assert inputs["a"].indices.tolist() == [0, 1]
-    assert inputs["b"] is already
+    assert inputs["b"] is sparse
 
 
 def test_indices_stay_on_the_cpu_if_values_move():
-    # "meta" is a device that is there on every machine.
+    # The device "meta" exists on every machine.
     sequence = Observed(torch.zeros(2, 5), torch.tensor([0, 2]), torch.ones(2, 5, dtype=torch.bool))
     batch = Batch({"a": observed(0, 1), "text": sequence}, torch.zeros(3), ("p1", "p2", "p3")).to("meta")
     assert batch.target.device.type == "meta"

@@ -1,4 +1,4 @@
-"""The benchmarks run, name every contender, and count what theory says."""
+"""The benchmarks run, measure every contender, and agree with theory."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def test_every_contender_is_measured(sequences: dict[str, Any]):
 @pytest.mark.slow
 def test_all_contenders_take_the_same_step(sequences: dict[str, Any]):
     for experiment in sequences["experiments"]:
-        assert experiment["conflicts"] > 0  # Else there is nothing to project.
+        assert experiment["conflicts"] > 0  # Otherwise nothing would be projected.
         for name, result in by_contender(experiment).items():
             if name == "plain mean loss":
                 assert "error" not in result
@@ -68,7 +68,7 @@ def test_flops_agree_with_theory(sequences: dict[str, Any]):
         flops = {name: result["flops"] for name, result in by_contender(experiment).items()}
         plain = flops["plain mean loss"]
         assert plain < flops["ours, stored"]
-        # The private encoders are differentiated once, and not once a case.
+        # The private encoders are differentiated once per step and not once per case.
         assert flops["ours, stored"] < flops["published style"]
         # The same operations, batched.
         assert flops["ours, batched"] == pytest.approx(flops["ours, stored"], rel=1e-3)
@@ -76,7 +76,7 @@ def test_flops_agree_with_theory(sequences: dict[str, Any]):
         assert 0.2 * plain < flops["ours, recomputed"] - flops["ours, stored"] < 0.5 * plain
         assert flops["ours, streamed"] > flops["ours, stored"]
         if "TorchJD autojac" in flops:
-            # It also passes zeros down through the branches of absent modalities.
+            # It also propagates zeros through the branches of absent modalities.
             assert flops["TorchJD autojac"] > flops["published style"]
 
 
@@ -85,7 +85,7 @@ def test_streaming_needs_less_memory_than_stored_rows(sequences: dict[str, Any])
     for experiment in sequences["experiments"]:
         peak = {name: result["peak_bytes"] for name, result in by_contender(experiment).items()}
         assert peak["plain mean loss"] < peak["ours, streamed"] < peak["ours, stored"] < peak["published style"]
-        # The rows are the least that storing them takes.
+        # The stored rows are a lower bound: 4 bytes per case and shared parameter.
         assert peak["ours, stored"] > 4 * len(experiment["names"]) * experiment["shared"]
 
 
@@ -105,7 +105,7 @@ def test_the_brats_network_is_measured(tmp_path: Path):
 def test_the_cost_by_number_of_modalities_is_measured(tmp_path: Path):
     rows = run("modalities.py", tmp_path / "modalities.json", "--most", "4", "--draws", "2")["rows"]
     assert [row["modalities"] for row in rows] == [2, 3, 4]
-    # M 2^(M-1): two of each single one and both, twelve, thirty-two.
+    # M 2^(M-1) for M = 2, 3, 4.
     assert [row["all"]["branches"] for row in rows] == [4, 12, 32]
     for row in rows:
         # A forward pass of a branch costs 1, a backward pass 2: (1 + 2^M) / 3 times plain; rows and Gramian add a bit.

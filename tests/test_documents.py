@@ -1,4 +1,4 @@
-"""The files that docs/formats.md shows are read as they stand there."""
+"""The files shown in docs/formats.md can be read."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_the_folder_of_patients(tmp_path: Path):
+def test_the_folder_of_patients_is_read(tmp_path: Path):
     listed = [line.partition("#")[0].split() for line in blocks("")[0].splitlines()]
     for first, *more in listed:
         folder = (tmp_path / first).parent
@@ -31,7 +31,7 @@ def test_the_folder_of_patients(tmp_path: Path):
     assert all(patient.label is not None for patient in patients)
 
 
-def test_the_manifest(tmp_path: Path):
+def test_the_manifest_is_read(tmp_path: Path):
     manifest = next(block for block in blocks("") if block.startswith("id,"))
     for cell in re.findall(r"scans/\S+?\.nii\.gz", manifest):
         (tmp_path / cell).parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def test_the_manifest(tmp_path: Path):
     assert {patient.id: sorted(patient.sources) for patient in patients} == {"p01": ["flair", "t1ce"], "p02": ["flair"]}
 
 
-def test_splits_and_missingness(tmp_path: Path):
+def test_splits_and_missingness_are_read(tmp_path: Path):
     splits, missingness = blocks("json")
     (tmp_path / "splits.json").write_text(splits)
     assert {name: list(ids) for name, ids in read_splits(tmp_path / "splits.json").items()} == json.loads(splits)
@@ -49,7 +49,7 @@ def test_splits_and_missingness(tmp_path: Path):
     assert read_missingness(tmp_path / "missingness.json") == {"p01": ("flair",)}
 
 
-def test_the_data_file_and_the_recipe(tmp_path: Path):
+def test_the_data_file_and_the_recipe_are_joined(tmp_path: Path):
     data, recipe, _ = blocks("yaml")
     (tmp_path / "lgg.yaml").write_text(data)
     (tmp_path / "gmd_common.yaml").write_text(recipe)
@@ -57,11 +57,11 @@ def test_the_data_file_and_the_recipe(tmp_path: Path):
     assert (experiment.data.name, experiment.train.steps, experiment.recipe) == ("lgg", 4000, "gmd_common")
 
 
-def test_the_sweep(tmp_path: Path):
+def test_the_sweep_is_planned(tmp_path: Path):
     for name in ("data/table.yaml", "data/mosi.yaml", "recipes/gmd_tables.yaml", "recipes/gmd_sequences.yaml"):
         shutil.copy(ROOT / "experiments" / name, tmp_path)
     (tmp_path / "sweep.yaml").write_text(blocks("yaml")[-1])
     runs = read_sweep(tmp_path / "sweep.yaml", tmp_path / "out").runs
-    # By hand: two tables, two methods, three seeds, without the three of `gmd5` on MOSI.
+    # By hand: 2 tables x 2 methods x 3 seeds, less the 3 skipped runs of `gmd5` on MOSI.
     assert len(runs) == 9
     assert "rosmap/gmd5/0" in [run.name for run in runs]

@@ -1,4 +1,4 @@
-"""What the README shows can be run as it stands."""
+"""The code and commands shown in the README work."""
 
 import re
 from pathlib import Path

@@ -64,7 +64,7 @@ def test_a_scenario_is_named_by_its_modalities():
     assert scenario_name(("t1",)) == "t1"
 
 
-def test_present_modalities_are_put_in_the_order_of_the_task():
+def test_present_modalities_are_sorted_in_the_order_of_the_task():
     assert scenario_of(["t1", "flair"], BRATS) == ("flair", "t1")
     assert scenario_of({"t2": "a file", "t1": "another"}, BRATS) == ("t2", "t1")
     assert scenario_of(BRATS[::-1], BRATS) == BRATS
@@ -83,19 +83,19 @@ def test_an_unknown_modality_is_named_with_the_nearest_one(fault):
 # --------------------------------------------------------------------------------------------------- samplers
 
 
-def test_all_gives_every_scenario_every_time():
+def test_all_draws_every_scenario_in_every_step():
     sample = case_sampler(NAMES, "all")
     assert sample(None) == sample(seeded()) == all_scenarios(NAMES)
 
 
-def test_missing_gives_the_scenarios_that_lack_as_many():
+def test_missing_draws_the_scenarios_with_that_many_missing_modalities():
     assert case_sampler(NAMES, "missing=1")(seeded()) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert case_sampler(NAMES, "missing=0")(seeded()) == [("a", "b", "c")]
 
 
 @quick
 @given(st.integers(1, 6), st.data())
-def test_random_draws_as_many_different_scenarios_in_the_order_of_the_table(count: int, data: st.DataObject):
+def test_random_draws_that_many_different_scenarios_in_order(count: int, data: st.DataObject):
     names = [f"m{index}" for index in range(count)]
     k = data.draw(st.integers(1, min(2**count - 1, 12)))
     cases = case_sampler(names, f"random={k}")(seeded(data.draw(st.integers(0, 99))))
@@ -122,7 +122,7 @@ def test_random_draws_single_scenarios_equally_often():
     assert all(abs(times - 100) < 5 * 9.3 for times in seen.values())
 
 
-def test_drawing_all_of_them_is_all():
+def test_random_with_the_number_of_all_scenarios_equals_all():
     assert case_sampler(NAMES, "random=7")(seeded()) == all_scenarios(NAMES)
 
 
@@ -180,6 +180,6 @@ def test_impossible_cases_are_refused_before_anything_is_drawn(cases: str, said:
     assert said in fault(case_sampler, NAMES, cases)
 
 
-def test_draw_cases_takes_the_modalities_in_their_order():
+def test_draw_cases_keeps_the_order_of_the_modalities():
     drawn = draw_cases(("z", "y", "x"), 7, seeded())
     assert drawn == all_scenarios(("z", "y", "x"))

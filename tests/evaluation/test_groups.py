@@ -1,4 +1,4 @@
-"""A method that predicts whole groups gets them whole and in order, in training, scoring and prediction."""
+"""A method with `unit = "group"` gets complete groups in order, in training, scoring and prediction."""
 
 import csv
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ SIZES = (3, 1, 4, 2, 3, 2, 1, 4)  # Utterances of each video.
 
 
 class Conversation(Method):
-    """Adds to each utterance the features of the utterance before it in its video, and of no other video."""
+    """A method that adds to each utterance the features of the previous utterance of the same video."""
 
     unit = "group"
 
@@ -79,7 +79,7 @@ class Conversation(Method):
 
 
 def write_videos(folder: Path) -> Path:
-    """Eight videos for training, two for validation and two for the test; every third utterance lacks a modality.
+    """A table of 8 training, 2 validation and 2 test videos; every third utterance lacks a modality.
 
     The utterances of the videos are shuffled in the file.
     """
@@ -122,7 +122,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Position(Method):
-    """Predicts the position of each sample in its group, and records the values that it is shown."""
+    """A method that predicts the position of each sample in its group, and records its inputs."""
 
     unit = "group"
 
@@ -143,7 +143,7 @@ class Position(Method):
         return torch.arange(float(sample_count(observed)))[:, None]
 
 
-def test_a_scenario_of_a_group_shows_what_is_present_and_scores_the_eligible_samples(videos: Path):
+def test_a_group_shows_the_modalities_of_the_scenario_and_scores_eligible_samples(videos: Path):
     # By hand: sample 0 has text, 1 both, 2 audio, 3 neither of the scenario's but vision, 4 both.
     inputs = {
         "text": Observed(torch.tensor([[10.0], [11.0], [14.0]]), torch.tensor([0, 1, 4])),
@@ -158,7 +158,7 @@ def test_a_scenario_of_a_group_shows_what_is_present_and_scores_the_eligible_sam
     assert outputs["audio",].flatten().tolist() == [0, 1, 2]
 
 
-def test_scores_of_groups_are_those_of_each_video_by_itself(videos: Path):
+def test_scores_of_groups_equal_those_of_single_videos(videos: Path):
     dataset = read(videos)
     method = Conversation(dataset.task)
     scores = evaluate(method, dataset, "train")
@@ -182,7 +182,7 @@ def test_scores_of_groups_are_those_of_each_video_by_itself(videos: Path):
     assert compared == len(predicted) > 30
 
 
-def test_predictions_for_a_file_are_those_of_whole_groups_in_order(videos: Path, tmp_path: Path):
+def test_predictions_for_a_file_are_made_from_complete_groups_in_order(videos: Path, tmp_path: Path):
     experiment = read_experiment(
         None,
         {

@@ -11,7 +11,7 @@ TEXT, AUDIO, PAIR = ("text",), ("audio",), ("text", "audio")
 
 
 class Four(Dataset):
-    """Four thousand samples with every modality, of whom nothing is known but that; the set has a `mean`."""
+    """Four thousand samples with every modality; the only metric over the set is `mean`."""
 
     def __init__(self) -> None:
         self.splits = {"test": tuple(map(str, range(4000)))}
