@@ -251,12 +251,12 @@ def test_bert_is_not_called_without_text(bert_folder):
         ),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_refused(refused, settings, tmp_path, overrides, said):
+def test_settings_that_do_not_fit_the_inputs_are_refused(refused, settings, tmp_path, overrides, said):
     assert said in refused("fit", settings(**overrides), "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, bert_folder, tmp_path):
+def test_tokens_outside_the_vocabulary_or_length_of_bert_are_refused(refused, settings, mosi, bert_folder, tmp_path):
     for size, message in (("vocab_size", "text has token"), ("max_position_embeddings", "text has 5 tokens")):
         small = Path(shutil.copytree(bert_folder, tmp_path / size))
         config = json.loads((small / "config.json").read_text())
@@ -269,20 +269,20 @@ def test_tokens_that_bert_does_not_know_are_refused(refused, settings, mosi, ber
         assert not (tmp_path / "run").exists()
 
 
-def test_a_run_whose_bert_is_gone_says_so(refused, trained, tmp_path):
+def test_a_run_without_its_bert_folder_is_refused(refused, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     path = run / "experiment.yaml"
-    found = read_experiment(path).method["bert"]
-    assert found is not None
-    path.write_text(path.read_text().replace(found, "/gone"))
+    folder = read_experiment(path).method["bert"]
+    assert folder is not None
+    path.write_text(path.read_text().replace(folder, "/gone"))
     assert "/gone does not exist" in refused("evaluate", run)
 
 
-def test_other_kinds_of_text_are_refused_by_the_run(refused, trained, utterances, tmp_path):
-    # The file has `text` of floats, which the run reads as `text_bert`; renamed, it is there and does not fit.
+def test_a_run_on_token_ids_refuses_vectors_of_text(refused, trained, utterances, tmp_path):
+    # The run reads `text` from the array `text_bert`; here this array holds float vectors.
     with np.load(utterances) as arrays:
-        renamed = {name.replace("text", "text_bert"): each for name, each in arrays.items()}
+        renamed = {name.replace("text", "text_bert"): array for name, array in arrays.items()}
     renamed["audio"] = np.zeros((14, 5, 3), np.float32)
     np.savez(tmp_path / "renamed.npz", **renamed)
-    line = refused("predict", trained, tmp_path / "renamed.npz", "--output", tmp_path / "answers")
+    line = refused("predict", trained, tmp_path / "renamed.npz", "--output", tmp_path / "predictions")
     assert "text is of kind sequence and size 3; the run was trained on kind tokens and size 1" in line
