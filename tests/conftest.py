@@ -304,7 +304,7 @@ def table_run(tmp_path: Path) -> Callable[..., Path]:
 
     def write(
         name: str,
-        answers: Mapping[Scenario, list[float]],
+        predictions: Mapping[Scenario, list[float]],
         target: list[float],
         method: str = "gmd",
         seed: int = 0,
@@ -313,10 +313,10 @@ def table_run(tmp_path: Path) -> Callable[..., Path]:
         dataset: str = "mosi",
         **settings: Any,
     ) -> Path:
-        modalities = tuple(dict.fromkeys(name for scenario in answers for name in scenario))
+        modalities = tuple(dict.fromkeys(name for scenario in predictions for name in scenario))
         classes = bool((facts or {}).get("classes"))
         scores = []
-        for scenario, values in answers.items():
+        for scenario, values in predictions.items():
             for index, (prediction, truth) in enumerate(zip(values, target, strict=True)):
                 mark = Score(scenario, f"s{index}", "error", ALL, abs(prediction - truth))
                 if classes:

@@ -1,4 +1,4 @@
-"""`anysubset methods`, `datasets` and `doctor`: lists of what can be chosen, and a check of this machine."""
+"""`anysubset methods`, `datasets` and `doctor`: lists of methods and data sets, and a check of this machine."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def methods_options(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def methods(options: Options) -> None:
-    """List the methods and the presets of their networks, with what they are for and the defaults of their options."""
+    """List the methods and the presets of networks, with their tasks and the defaults of their options."""
     from anysubset.methods.table import METHODS, method_options
     from anysubset.models.presets import PRESETS
 
@@ -52,7 +52,7 @@ def methods(options: Options) -> None:
         cells = (str(value) for value in list(row.values())[:4])
         table.add_row(*cells, complete, str(row["models"]), defaults_of(method_options(str(row["method"]))))
     say(table)
-    say("Options of the network that are None here have the default of its preset (method.preset):")
+    say("Options of the network that are None above have the defaults of the preset (method.preset):")
     table = Table(*presets[0], show_lines=True)
     for name, preset in PRESETS.items():
         table.add_row(name, preset.summary, ", ".join(preset.kinds), defaults_of(preset.options))
@@ -60,7 +60,7 @@ def methods(options: Options) -> None:
 
 
 def defaults_of(options: Mapping[str, Any]) -> str:
-    """Options and their defaults, one a line."""
+    """Options and their defaults, one per line."""
     return "\n".join(f"{option}={value}" for option, value in options.items())
 
 

@@ -88,7 +88,7 @@ def sweep(options: Options) -> int:
 
 
 def draw_missingness(runs: Sequence["Planned"]) -> None:
-    """Draw and write the missingness files of runs that do not exist yet."""
+    """Draw the missingness files that the runs need and that do not exist yet, and write them."""
     from anysubset.datasets.table import create_dataset
 
     for run in runs:
