@@ -24,7 +24,7 @@ from anysubset.training import loop as training
 from anysubset.training.loop import StageTraining
 from anysubset.volumes.phantom import write_phantoms
 
-# Tables are as wide as where nobody looks, whatever the terminal of whoever runs the tests.
+# Tables have the width of a log file, independent of the terminal in which the tests run.
 terminal.console.width = 100
 
 # Toy tensors gain nothing from threads, and where other processes keep the cores busy they lose a hundredfold.

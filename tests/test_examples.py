@@ -1,4 +1,4 @@
-"""The examples train, and what they claim holds; those whose package is not installed are skipped."""
+"""The examples train, and their claims hold; those whose package is not installed are skipped."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # torch 2.13 deprecates a check that Lightning 2.6 makes for every batch of its validation loop.
 lightnings_own = pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated")
-# Lightning would have more workers read the data, where there are many cores: 512 samples in memory need none.
+# Lightning recommends more workers for loading on many cores; 512 samples in memory need none.
 no_workers = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
@@ -81,14 +81,14 @@ def test_the_data_are_incomplete_and_missing_modalities_are_not_filled():
 
 def test_the_accumulated_step_equals_the_joint_step():
     loop = example("bare_loop")
-    # Who lacks text is far below the others, so that there is a conflict.
+    # Samples without text have much lower targets than the others, so the cases conflict.
     samples = [
         ({name: x.double() for name, x in inputs.items()}, target.double() + (5 if "text" in inputs else -5), id_)
         for inputs, target, id_ in loop.draw(33, seeded(), missing=0.6)
     ]
     torch.manual_seed(0)
     model = loop.make_model().double()
-    # Of unequal size; the first has nobody for the cases of several modalities.
+    # Of unequal size; the first has no eligible sample for the cases of several modalities.
     samples.sort(key=lambda sample: len(sample[0]))
     parts = [collate(samples[:6]), collate(samples[6:20]), collate(samples[20:])]
     counts = [loop.case_losses(model, part)[1] for part in parts]
@@ -133,7 +133,7 @@ def test_encoders_receive_the_gradient_of_the_same_weighted_sum():
     def losses() -> dict[str, Tensor]:
         return own.case_losses(model, tables, ill.double(), list(range(64)))
 
-    # Blood alone is to be got wrong here, so that there is a conflict.
+    # The loss of blood alone is maximised here, so the cases conflict.
     step = GMD(model.trunk.parameters()).backward({case: -x if case == "blood" else x for case, x in losses().items()})
     assert max(step.coefficients.values()) > 1
     decoupled = grads(model)
@@ -244,7 +244,7 @@ spec = importlib.util.spec_from_file_location("loop", sys.argv[1])
 loop = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loop)
 loaded = loop.DataLoader
-# In order, so that both ways see the same samples in a step.
+# Without shuffling, so that both runs see the same samples in a step.
 loop.DataLoader = lambda data, shuffle, **options: loaded(data, **options)
 loop.main(2, Accelerator(cpu=True, gradient_accumulation_steps=int(sys.argv[2])))
 """
@@ -255,7 +255,7 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path):
     example("accelerate_loop", package="accelerate")
     (tmp_path / "run.py").write_text(TWO_PROCESSES)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    # 8 micro-batches a step in one process, 4 in each of two.
+    # 8 micro-batches per step in one process, 4 in each of two.
     one, two = (
         subprocess.run(
             [sys.executable, *launcher, str(tmp_path / "run.py"), str(EXAMPLES / "accelerate_loop.py"), parts],

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anysubset: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("anysubset: interrupted; a training goes on with `fit --resume`", file=sys.stderr)
+        print("anysubset: interrupted; add --resume to `fit` to continue a training", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
