@@ -57,10 +57,16 @@ def write_removal(
 
 
 def remaining(before: "Present", modalities: Sequence[str], options: Options, seed: int) -> tuple["Present", str]:
-    """The modalities that each sample keeps, and the rule in words.
+    """The modalities that remain of each sample, and a description of the rule that removed the others.
+
+    Args:
+        before: present modalities by sample.
+        modalities: in the order of the rule `monotone`, which removes a modality only with all that follow it.
+        options: with exactly one of the rules `rate`, `rate_by`, `absent` and `monotone`.
+        seed: of the random rules.
 
     Raises:
-        InputError: if not exactly one rule is given.
+        InputError: if not exactly one rule is set, a rate is not from 0 to 1, or a sample would lose all modalities.
     """
     import numpy as np
 

@@ -92,7 +92,15 @@ def from_json(path: Path, text: str) -> dict[str, str]:
 
 
 def from_csv(path: Path, text: str) -> dict[str, str]:
-    """Group by id, of the columns `id` and `group`; other columns are ignored."""
+    """Read the group of each id from CSV with the columns `id` and `group`; other columns are ignored.
+
+    Args:
+        path: of the file, for messages.
+        text: its content.
+
+    Raises:
+        InputError: if the text is not CSV, a column is absent or occurs twice, or an id occurs twice.
+    """
     try:
         table = csv.DictReader(text.splitlines(), strict=True)
         columns = [name.strip().lower() for name in table.fieldnames or ()]

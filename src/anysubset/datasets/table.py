@@ -105,14 +105,14 @@ def create_dataset(
     signature: Signature | None = None,
     unlabelled: bool = False,
 ) -> Volumes | TableDataset:
-    """Make the data set that the settings describe. A table is read whole; of volumes only names and splits.
+    """Make the data set that the settings describe. A table is read completely; patients are read when they are needed.
 
     Args:
         data: settings of the data.
         task: settings of the task.
-        report: called with each line about what was read or drawn.
+        report: called with each line about what was read, and about splits that were drawn at random.
         signature: of the table that a run was trained on; by default made from the training samples.
-        unlabelled: for prediction from a table alone: targets may be absent.
+        unlabelled: for prediction: the table may lack targets and splits.
 
     Raises:
         InputError: if there is no such dataset, it is empty, its splits are faulty, or a setting is not for it.

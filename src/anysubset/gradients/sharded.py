@@ -85,17 +85,19 @@ class Sharded(Jacobian):
             for parameter, earlier in zip(self.parameters, before, strict=True):
                 parameter.grad = earlier
 
-    def check_all_losses(self, count: int) -> None:
+    def check_all_losses(self, number: int) -> None:
         """Raise ValueError on all processes if one of them has fewer losses than cases, which would deadlock FSDP2.
 
-        count: number of losses of this process.
+        All processes must have the same cases, which is checked first.
+
+        number: losses of this process.
         """
         same_cases(self.cases, self.buffer.device, None)
-        missing = self.sum(torch.tensor([float(len(self.cases) - count)]))
+        missing = self.sum(torch.tensor([float(len(self.cases) - number)]))
         if missing.item():
             raise ValueError(
                 "A process has no loss for some case of this step. Under FSDP2 every process must run the same "
-                "branches: where no sample is eligible, pass the loss of an empty batch, and 0 for its count."
+                "passes: for a case without eligible samples, pass the loss of an empty batch, with 0 in `counts`."
             )
 
     def add_to_row(self, row: Tensor) -> None:

@@ -165,7 +165,15 @@ class RegionGate(nn.Module):
         )
 
     def forward(self, features: Tensor, probability: Tensor) -> Tensor:
-        """Features (n, modalities, channels, ...) and class probability (n, 1, ...) -> (n, channels, ...)."""
+        """F^r, the sum over the modalities of attention times features times class probability.
+
+        Args:
+            features: (n, modalities, channels, ...), f.
+            probability: (n, 1, ...), q_r.
+
+        Returns:
+            (n, channels, ...); the attention is one number per sample and modality.
+        """
         means, size = region_means(features, probability)
         attention: Tensor = self.gate(torch.cat([means.flatten(1), size], dim=1))
         attention = attention.view(*attention.shape, *[1] * (features.ndim - 2))
@@ -208,11 +216,11 @@ class RegionFusion(nn.Module):
         self.shortcut = narrowing(together, channels, dimensions)
 
     def forward(self, features: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the fused features and the logits of the map.
+        """Return the fused features, and the logits of the class map of this level.
 
         Args:
             features: (n, modalities, channels, ...), 0 where a modality is missing.
-            above: (n, channels, ...), lifted features of the next deeper level; None at the deepest level.
+            above: (n, channels, ...), features of the next deeper level, upsampled to this one; None at the deepest.
 
         Returns:
             (n, channels, ...) and (n, classes, ...).

@@ -215,7 +215,7 @@ def duration(seconds: float) -> str:
 
 
 def operations(flops: float) -> str:
-    """FLOPs with the SI prefix that leaves one to three digits before the point.
+    """FLOPs in three significant digits, with an SI prefix up to P.
 
     >>> operations(0.0), operations(4.08e9), operations(2.5e13)
     ('0 FLOP', '4.08 GFLOP', '25 TFLOP')

@@ -129,7 +129,15 @@ def page(
 
 
 def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery | str, draws: int) -> Chapter:
-    """Content of the page on one data set. name: prefix of the ids in the page."""
+    """Content of the page on one data set.
+
+    Args:
+        comparison: scores of its runs.
+        reference: the method that the others are compared with.
+        name: prefix of the ids in the page.
+        gallery: slices of patients, or a sentence that says why there are none.
+        draws: number of bootstrap draws.
+    """
     group = comparison.group
     differences = compare(comparison, reference, draws=draws)
     board = Scoreboard(comparison, reference, differences, draws)

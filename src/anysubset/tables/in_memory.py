@@ -122,17 +122,17 @@ def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observe
 
     Args:
         name: of the modality.
-        values: (samples, ...).
+        values: (samples, size), (samples, time, size) for sequences, or (samples, channels, height, width).
         remedy: what the user can do about a sample that is NaN in part, beside filling values in.
 
     Raises:
-        InputError: if a sample is NaN in part, or infinite.
+        InputError: if values are not numbers or infinite, or a sample is NaN in part.
     """
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    numeric = ~np.isnan(values)
-    present = np.asarray(numeric.any(axis=tuple(range(1, values.ndim))))
-    valid = np.asarray(numeric.any(axis=2)) if values.ndim == 3 else None
+    not_nan = ~np.isnan(values)
+    present = np.asarray(not_nan.any(axis=tuple(range(1, values.ndim))))
+    valid = np.asarray(not_nan.any(axis=2)) if values.ndim == 3 else None
     observed, (count, samples) = observe(name, Column(values, present, valid), len(values))
     if count:
         raise InputError(
@@ -196,15 +196,15 @@ def columns_by_name(modality: str, columns: Any, names: Sequence[str]) -> list[s
 
 
 def columns_by_number(modality: str, columns: Any, count: int) -> NDArray[np.int64]:
-    """Numbers of the columns of a modality in an array of `count` columns, from 0.
+    """Indices of the columns of a modality in an array of `count` columns, from 0.
 
     Args:
         modality: its name, for messages.
-        columns: numbers or a slice.
+        columns: indices or a slice.
         count: number of columns of the array.
 
     Raises:
-        InputError: if there is no such column.
+        InputError: if these are not indices or a slice, select nothing, or go beyond the array.
     """
     try:
         numbers = np.arange(count)[columns] if isinstance(columns, slice) else np.asarray(columns)
@@ -214,7 +214,9 @@ def columns_by_number(modality: str, columns: Any, count: int) -> NDArray[np.int
         text = "names of columns are for frames" if numbers.dtype.kind in "US" else "give numbers or a slice"
         raise InputError(f"Modality {modality!r} has no columns {columns!r} in an array of {count}: {text}.")
     if numbers.min() < 0 or numbers.max() >= count:
-        raise InputError(f"Modality {modality!r} has columns {columns!r}, and X those from 0 to {count - 1}.")
+        raise InputError(
+            f"Modality {modality!r} has columns {columns!r}, but the columns of X have indices from 0 to {count - 1}."
+        )
     return numbers.astype(np.int64)
 
 

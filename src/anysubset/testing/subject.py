@@ -33,7 +33,11 @@ class Subject:
         return method.to(self.toy.dtype), update
 
     def create_untrained(self, generator: torch.Generator, seed: int = 0, **options: Any) -> tuple[Method, Update]:
-        """A new method before `begin`, and its update, which draws from the generator."""
+        """A new method whose `begin` was not called, and its update.
+
+        generator: of the update, for random orders of projection. seed: of torch, for the initial weights.
+        options: of the method and the update; they replace those of the subject.
+        """
         torch.manual_seed(seed)
         chosen = {**self.options, **options}
         return create(self.row, self.row.method.__name__, self.toy.task, chosen, generator)
