@@ -445,7 +445,7 @@ def test_a_wrong_setting_of_a_stage_is_refused_with_the_name_of_the_stage(stage,
 
 def test_a_stage_cannot_set_its_steps_under_a_budget_of_flops():
     settings = {"train.flops": 1e9, "train.stages": {"first": {"steps": 3}}}
-    assert "train.stages.first: steps replaces a share of train.steps" in fault(None, settings)
+    assert "train.stages.first: steps cannot be set for a stage if train.flops is set" in fault(None, settings)
 
 
 # -------------------------------------------------------------------------------------------------- other views

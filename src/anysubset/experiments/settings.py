@@ -381,7 +381,9 @@ class TrainSettings:
             if name not in STAGE_SETTINGS:
                 raise unknown("setting of a stage", name, STAGE_SETTINGS)
         if self.flops is not None and "steps" in settings:
-            raise InputError("steps replaces a share of train.steps; there is train.flops instead. Give one of them.")
+            raise InputError(
+                "steps cannot be set for a stage if train.flops is set: the stage gets its share of that budget."
+            )
         merged = {**settings, "stages": {}}
         for kind, options in (("optimizer", OPTIMIZER_OPTIONS), ("schedule", SCHEDULE_OPTIONS)):
             if settings.get(kind, getattr(self, kind)) != getattr(self, kind):
@@ -427,7 +429,10 @@ class Experiment:
         return flatten(asdict(self))
 
     def anchored(self) -> "Experiment":
-        """A copy with absolute paths, so that the run can be used from any working directory."""
+        """A copy with absolute paths, so that the run can be used from any working directory.
+
+        A setting that may be something else, such as a column of groups, is changed only if it names an existing path.
+        """
         group_file = self.data.group if (self.data.group or "").lower().endswith(GROUP_FILES) else None
         splits, group, missingness, bert = (
             str(Path(path).resolve()) if path is not None and Path(path).exists() else path

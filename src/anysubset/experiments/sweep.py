@@ -169,14 +169,16 @@ def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
     """The settings of each variant, by axis and name.
 
     Args:
-        vary: content of `vary` in the file.
+        vary: content of `vary` in the file: by axis, a mapping of variants (name -> settings), or a list of values of
+            the setting that the axis is called after; then each value is a variant with its own name.
         path: the file, for messages.
 
     Raises:
-        InputError: if an axis has no variants, or the name of a variant is not a valid folder name.
+        InputError: if `vary` or an axis has no variants, a value occurs twice, or a variant is not a mapping or has a
+            name that cannot be that of a folder.
     """
     if not isinstance(vary, dict) or not vary:
-        raise InputError(f"{path} varies nothing; write such as vary: {{seed: [0, 1]}}.")
+        raise InputError(f"{path} needs axes under `vary`, such as vary: {{seed: [0, 1]}}.")
     axes: dict[str, dict[str, Settings]] = {}
     for axis, variants in vary.items():
         where = f"{path}, axis {axis!r}"
@@ -186,16 +188,16 @@ def axes_of(vary: Any, path: Path) -> dict[str, dict[str, Settings]]:
                 raise InputError(f"{where}: {next(name for name in names if names.count(name) > 1)} comes twice.")
             variants = {name: {axis: value} for name, value in zip(names, variants, strict=True)}
         if not isinstance(variants, dict) or not variants:
-            raise InputError(f"{where} is a list of values, or variants such as name: {{train.lr: 0.001}}.")
+            raise InputError(f"{where} must be a list of values, or variants such as name: {{train.lr: 0.001}}.")
         for name, settings in variants.items():
             if not NAME.fullmatch(str(name)):
                 raise InputError(
-                    f"{where}: {name!r} names a folder; use letters, digits and . _ + = - alone "
-                    "(variants have names of their own: name: {setting: value})."
+                    f"{where}: a variant names a folder, which cannot be called {name!r}: use letters, digits and "
+                    ". _ + = - only, or name the variant yourself, as in name: {setting: value}."
                 )
             if not isinstance(settings, dict):
                 raise InputError(
-                    f"{where}: variant {name!r} is a mapping of settings, {{}} for none, not {settings!r}."
+                    f"{where}: variant {name!r} must be a mapping of settings ({{}} for none), not {settings!r}."
                 )
         axes[str(axis)] = {str(name): settings for name, settings in variants.items()}
     if "missingness" in next(iter(axes.values())):

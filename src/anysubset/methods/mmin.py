@@ -197,7 +197,8 @@ class MMIN(CaseMethod):
     def teacher_features_of_zeros(self) -> Tensor:
         """The teacher's features of inputs of zeros, (modalities, width).
 
-        With `target: all` they are the target of the modalities that the student gets, as published.
+        With `target: all`, as in the published program, the imagined features of modalities that the student is shown
+        are drawn towards these.
         """
         self.teacher.eval()
         encoders = self.teacher.encoders

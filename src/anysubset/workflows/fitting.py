@@ -56,11 +56,26 @@ def fit_run(
     report: Report,
     progress: Progress,
 ) -> Fit:
-    """Train an experiment into a run folder; see `anysubset.fit`. `settings` override those of the experiment."""
+    """Train an experiment into a run folder.
+
+    Args:
+        experiment: as in `anysubset.fit`.
+        settings: override those of the experiment, nested or dotted.
+        run: the run folder.
+        method: a name, or a method of the user's own.
+        network: of the user's own.
+        resume: whether to continue the run in the folder.
+        report: called with one line at a time.
+        progress: wraps the step numbers, to show a progress bar.
+
+    Raises:
+        InputError: if the settings or the data are faulty, or the folder holds another run.
+    """
     if isinstance(method, str):
         settings, method = {**settings, "method.name": method}, None
     changes, folder = flatten(settings), Path(run)
-    # Options of the user's method are not those of the method that the experiment names.
+    # If the user passes a method, overrides of `method.*` are its options. The method that it replaces, which the
+    # experiment names, may not have them.
     others = {name: value for name, value in changes.items() if method is None or not name.startswith("method.")}
     chosen = experiment_of(experiment, others)
     chosen = replace(chosen, method=recorded_method(chosen.method, changes, method, network)).anchored()
@@ -69,7 +84,8 @@ def fit_run(
     processes.join(device.type)
     dataset = create_dataset(chosen.data, chosen.task, report)
     dataset.check_modalities()
-    dataset.ids("train"), dataset.ids("val")
+    for split in ("train", "val"):
+        dataset.ids(split)  # Raises InputError if there is no such split, or it is empty.
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
     trained, update = create_method(chosen.method, dataset.task, generator, method, network)
