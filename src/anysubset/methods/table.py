@@ -57,9 +57,9 @@ METHODS: dict[str, Row] = {
     "sharing": Row(DynamicSharing, "Dynamic Sharing, mean over all cases: GMD without decoupling"),
     "dropout": Row(
         DynamicSharing,
-        "Dynamic Sharing, one random case a step (modality dropout)",
+        "Dynamic Sharing, one random case per step (modality dropout)",
         options={"cases": "random=1"},
-        sees="one random scenario a step",
+        sees="one random scenario per step",
     ),
     "full": Row(
         DynamicSharing,
@@ -72,23 +72,23 @@ METHODS: dict[str, Row] = {
         Ensemble,
         'one expert per modality, predictions averaged (the paper\'s "Baseline")',
         sees="single modalities",
-        models="one a modality",
+        models="one per modality",
     ),
     "rfnet": Row(
         RFNet,
         "one encoder per modality, fused region by region at every level (Ding et al. 2021)",
-        sees="one random scenario a sample",
+        sees="one random scenario per sample",
     ),
     "gmc": Row(
         GMC,
-        "codes of single modalities, drawn to the joint code by contrast (Poklukar et al. 2022)",
+        "contrastive loss between the code of each modality and the joint code of all (Poklukar et al. 2022)",
         sees="the full scenario",
         complete=True,
     ),
     "mmin": Row(
         MMIN,
-        "missing features imagined by a student of a teacher that saw everything (Zhao et al. 2021)",
-        sees="one random scenario a sample",
+        "a student predicts the features that a teacher has for the missing modalities (Zhao et al. 2021)",
+        sees="one random scenario per sample",
     ),
 }
 

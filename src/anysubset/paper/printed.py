@@ -89,7 +89,7 @@ TABLE_4 = rows_of(LINES_4)
 # Protocol of the paper's segmentation numbers.
 PROTOCOL = (
     "Printed Dice is soft, pooled over 4 cases and over a centre crop, of the best epoch on the reported cases; ours "
-    "is hard, per case, on whole volumes, weights chosen on validation. Pooling hides empty ET."
+    "is hard, per case, on whole volumes, weights selected on validation. Pooling hides empty ET."
 )
 MIXED = (
     "Printed rows come from at least four protocols: three splits of others (U-HeMIS, HVED), dedicated models on own "
