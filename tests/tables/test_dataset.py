@@ -427,12 +427,12 @@ def test_a_task_on_a_table_needs_its_signature():
 
 def test_settings_of_volumes_are_refused_for_a_table(utterances, fault):
     line = fault(table_dataset, utterances, "mosi", TaskSettings(patch=[16, 16]))
-    assert "task.patch means nothing for dataset 'mosi', which holds a table: it is for volumes." in line
+    assert "task.patch does not apply to dataset 'mosi', which holds a table: it is for volumes." in line
 
 
 def test_settings_of_the_data_that_do_not_fit_the_kind_are_refused(utterances, phantoms, tmp_path, fault):
-    assert "data.workers means nothing for dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
-    with pytest.raises(InputError, match=r"data.reading.target means nothing for dataset 'phantom'"):
+    assert "data.workers does not apply to dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
+    with pytest.raises(InputError, match=r"data.reading.target does not apply to dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), TaskSettings())
     with pytest.raises(InputError, match=r"task.error means nothing .* it is for a table"):
         create_dataset(DataSettings("phantom", str(phantoms)), TaskSettings(error="mse"))

@@ -1,4 +1,4 @@
-"""The prediction task: losses, decisions, and settings that are refused."""
+"""The prediction task: losses, predictions from outputs, and invalid settings."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ def task_of(**settings: Any) -> Prediction:
 # ------------------------------------------------------------------------------------------- losses and decisions
 
 
-def test_regression_is_learned_by_its_error_by_hand():
+def test_the_loss_of_regression_by_hand():
     output, target = torch.tensor([[1.0], [-2.0]]), torch.tensor([3.0, -2.5])
     # Errors 2 and 1/2: (2 + 1/2) / 2 and (4 + 1/4) / 2.
     assert task_of().loss(output, target).item() == 1.25
@@ -30,7 +30,7 @@ def test_regression_is_learned_by_its_error_by_hand():
     assert task_of().decision(output).tolist() == [1.0, -2.0]
 
 
-def test_classes_are_learned_by_cross_entropy_by_hand():
+def test_the_loss_of_classification_by_hand():
     task = task_of(classes=("no", "yes"))
     output = torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)]])
     # Probabilities of the targets: 1/2, 3/4.
@@ -46,7 +46,7 @@ def test_targets_of_another_shape_are_refused_and_never_broadcast(shape: tuple[i
         task_of().loss(torch.zeros(2, 1), torch.zeros(shape))
 
 
-def test_a_sample_is_carried_at_once():
+def test_a_function_is_applied_to_a_whole_sample_in_one_call():
     x = {"text": torch.ones(1, 5, 3)}
     assert task_of().carry(lambda inputs: inputs["text"] * 2, x).sum() == 30
 
@@ -55,7 +55,7 @@ def test_a_sample_is_carried_at_once():
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "words"),
     [
         ({"streams": {"text": Stream("vector", 3)}}, "Modality 'audio' needs a stream"),
         ({"streams": {"txt": Stream("vector", 3)}}, r"Unknown modality 'txt'\. Did you mean 'text'"),
@@ -66,14 +66,14 @@ def test_a_sample_is_carried_at_once():
         ({"error": "l2"}, "Unknown measure of error 'l2'"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(more: dict[str, Any], said: str):
+def test_inconsistent_settings_are_refused(more: dict[str, Any], words: str):
     streams = {name: Stream("vector", 2) for name in NAMES}
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=words):
         Prediction(NAMES, **{"streams": streams, **more})
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "words"),
     [
         (("table", 3), "Unknown kind of input 'table'"),
         (("vector", 0), "at least 1, not 0 and 1"),
@@ -81,6 +81,6 @@ def test_settings_that_cannot_be_are_refused(more: dict[str, Any], said: str):
         (("image", 3, 2), "A stride is for sequences only; this input is of kind 'image'"),
     ],
 )
-def test_streams_that_cannot_be_are_refused(settings: tuple[Any, ...], said: str):
-    with pytest.raises(InputError, match=said):
+def test_invalid_streams_are_refused(settings: tuple[Any, ...], words: str):
+    with pytest.raises(InputError, match=words):
         Stream(*settings)

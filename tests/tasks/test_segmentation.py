@@ -1,4 +1,4 @@
-"""The segmentation task: labels, regions and classes, refused settings, and whole volumes in windows."""
+"""The segmentation task: labels, regions and classes, invalid settings, and whole volumes in windows."""
 
 import math
 import re
@@ -56,7 +56,7 @@ def test_regions_of_labels_by_hand():
 
 
 def test_brats_regions_are_painted_2_then_1_then_4():
-    # Every combination of WT, TC and ET, also those of no label: the region painted last wins.
+    # Every combination of WT, TC and ET, including those of no label: the region painted last counts.
     combinations = torch.cartesian_prod(*[torch.tensor([False, True])] * 3)
     painted = task().mask(combinations.T.reshape(3, 8, 1, 1)).flatten().tolist()
     expected = {(0, 0, 0): 0, (1, 0, 0): 2, (0, 1, 0): 1, (1, 1, 0): 1}
@@ -85,8 +85,8 @@ def test_a_mask_survives_a_round_trip_through_regions(regions: dict[str, tuple[i
     assert torch.equal(painted, labels.to(torch.uint8))
 
 
-def test_labels_in_the_same_regions_become_the_first_of_them():
-    # Necrosis 1 and enhancing 4 are one region here, which does not tell them apart.
+def test_labels_with_the_same_regions_become_the_first_of_them():
+    # Necrosis 1 and enhancing 4 have the same regions here, so a mask cannot distinguish them.
     made = task(regions={"core": (4, 1)})
     labels = torch.tensor([0, 1, 4]).view(3, 1, 1)
     painted = made.mask(made.target(labels))
@@ -100,8 +100,8 @@ def test_labels_are_those_of_all_regions():
 
 # ------------------------------------------------------------------------ regions as mutually exclusive classes
 
-ABDOMEN = {"liver": (2,), "spleen": (1,), "kidney": (9,)}  # Side by side.
-CROSSED = {"left": (1, 2), "upper": (2, 3)}  # Overlapping, neither inside the other.
+ABDOMEN = {"liver": (2,), "spleen": (1,), "kidney": (9,)}  # Disjoint.
+CROSSED = {"left": (1, 2), "upper": (2, 3)}  # Overlapping, but neither contains the other.
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ CROSSED = {"left": (1, 2), "upper": (2, 3)}  # Overlapping, neither inside the o
         pytest.param({"core": (4, 1)}, ["none", "core"], id="one region of two labels"),
     ],
 )
-def test_classes_are_the_combinations_of_regions_that_labels_stand_for(
+def test_classes_are_the_distinct_sets_of_regions_of_the_labels(
     regions: dict[str, tuple[int, ...]], classes: list[str]
 ):
     made = task(regions=regions)
@@ -158,7 +158,7 @@ def test_logits_of_regions_from_class_probabilities_by_hand(size: tuple[int, ...
     assert (third > 80).all()
 
 
-def test_two_equally_likely_classes_leave_a_voxel_in_the_regions_that_both_lie_in():
+def test_a_voxel_with_two_equally_probable_classes_lies_in_the_regions_of_both():
     # WT and WT+TC with 0.4 each: in WT, not in TC.
     logits = task().of_classes(torch.tensor([0.1, 0.4, 0.4, 0.1]).view(1, 4, 1))
     close(logits.flatten(), torch.tensor([4.0, 1.0, 0.25]).log())
@@ -176,7 +176,9 @@ def test_half_precision_probabilities_give_float32_logits():
 @pytest.mark.parametrize("size", [(2, 3), (2, 3, 2)], ids=["2-D", "3-D"])
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
-def test_classes_and_regions_agree(regions: dict[str, tuple[int, ...]], size: tuple[int, ...], data: st.DataObject):
+def test_regions_from_class_probabilities_are_those_of_the_most_probable_class(
+    regions: dict[str, tuple[int, ...]], size: tuple[int, ...], data: st.DataObject
+):
     made = task(regions=regions)
     count = len(made.classes)
     # Distinct probabilities in every voxel: each is a permutation of 1, 2, ... over their sum.
@@ -185,7 +187,7 @@ def test_classes_and_regions_agree(regions: dict[str, tuple[int, ...]], size: tu
     decided = made.of_classes(probabilities) > 0
     likeliest = probabilities.argmax(dim=1)
     assert torch.equal(made.class_of(decided), likeliest)
-    # And back: one-hot probabilities of the classes give the same regions.
+    # Conversely, one-hot probabilities of the classes give the same regions.
     one_hot = torch.nn.functional.one_hot(likeliest, count).movedim(-1, 1)
     assert torch.equal(made.of_classes(one_hot) > 0, decided)
 
@@ -198,7 +200,7 @@ def test_classes_and_regions_agree(regions: dict[str, tuple[int, ...]], size: tu
         pytest.param(ABDOMEN, [True, True, False], r"in liver\+spleen alone", id="two organs"),
     ],
 )
-def test_regions_that_meet_as_in_no_class_are_refused(
+def test_a_combination_of_regions_of_no_class_is_refused(
     regions: dict[str, tuple[int, ...]], inside: list[bool], message: str
 ):
     # Two of four voxels, in one of two samples.
@@ -244,7 +246,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         (("",), "not a plain name"),
     ],
 )
-def test_names_that_no_modality_can_have_are_refused(modalities: tuple[str, ...], message: str):
+def test_invalid_names_of_modalities_are_refused(modalities: tuple[str, ...], message: str):
     with pytest.raises(InputError, match=re.escape(message)):
         Segmentation(modalities, BRATS)
 
@@ -264,7 +266,7 @@ def test_a_label_outside_uint8_is_refused(label: int):
 # ------------------------------------------------------------------------------------------------------ the loss
 
 
-def test_the_loss_is_pooled_as_set_and_cross_entropy_is_added_with_its_weight():
+def test_pool_sets_the_sums_of_the_dice_loss_and_cross_entropy_is_added_with_its_weight():
     # Zero logits on 8 voxels, one sample full and one empty; cross entropy is ln 2 everywhere.
     logits = torch.zeros(2, 1, 2, 4)
     target = torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 2, 4)
@@ -339,7 +341,7 @@ def test_windows_overlap_by_a_share_of_the_patch(overlap: float, windows: int):
 
 
 def means_of_two_windows(made: Segmentation) -> Tensor:
-    """Carry the mean of a window over 24 pixels, in windows from 0 and from 8 with means 1/4 and 1/2: 24 values."""
+    """The means of two windows of 16 pixels, 1/4 (from pixel 0) and 1/2 (from pixel 8), averaged over 24 pixels."""
     volume = torch.zeros(1, 1, 24, 16, 1)
     volume[:, :, 12:20] = 1.0
 
@@ -349,20 +351,20 @@ def means_of_two_windows(made: Segmentation) -> Tensor:
     return made.carry(mean_of_window, {"t1": volume})[0, 0, :, 8, 0]
 
 
-def test_gaussian_weights_prefer_the_window_with_the_nearer_centre():
-    carried = means_of_two_windows(task((16, 16)))
+def test_gaussian_weights_favour_the_window_with_the_nearer_centre():
+    averaged = means_of_two_windows(task((16, 16)))
     # Pixels below 8 lie in the first window alone, those from 16 in the second alone.
-    close(carried[:8], torch.full((8,), 0.25))
-    close(carried[16:], torch.full((8,), 0.5))
-    # In between the value rises from one to the other, symmetrically about the middle.
-    assert (carried[8:16].diff() > 0).all()
-    close(carried[8:16] + carried[8:16].flip(0), torch.full((8,), 0.75))
+    close(averaged[:8], torch.full((8,), 0.25))
+    close(averaged[16:], torch.full((8,), 0.5))
+    # In between the value rises from 1/4 to 1/2, symmetrically about the middle.
+    assert (averaged[8:16].diff() > 0).all()
+    close(averaged[8:16] + averaged[8:16].flip(0), torch.full((8,), 0.75))
 
 
 def test_uniform_weights_differ_from_gaussian_ones_only_where_windows_overlap():
-    carried = means_of_two_windows(task((16, 16), window="uniform"))
-    # Where both windows lie: (1/4 + 1/2) / 2.
-    close(carried, torch.tensor([0.25] * 8 + [0.375] * 8 + [0.5] * 8))
+    averaged = means_of_two_windows(task((16, 16), window="uniform"))
+    # Where the windows overlap: (1/4 + 1/2) / 2.
+    close(averaged, torch.tensor([0.25] * 8 + [0.375] * 8 + [0.5] * 8))
 
 
 @pytest.mark.parametrize("patch", [(2, 3), (2, 3, 4)], ids=["2-D", "3-D"])
@@ -385,14 +387,14 @@ def test_mirroring_is_the_mean_over_flips_along_every_combination_of_axes(patch:
     mean = 0.5 if len(patch) == 2 else 0.75
     close(task(patch, window=window, mirror=True).carry(asymmetric, inputs), mean * expected)
     assert calls == 2 ** len(patch)
-    # Off by default.
+    # `mirror` is off by default.
     by_default = task(patch, window=window).carry(asymmetric, inputs)
     close(by_default, product.view(1, 1, *size) * expected)
     assert calls == 2 ** len(patch) + 1
 
 
 @torch.no_grad()
-def test_a_mirrored_network_is_indifferent_to_a_mirrored_volume():
+def test_with_mirror_a_flipped_volume_gives_the_flipped_output():
     made = task((16, 16), mirror=True)
     net, inputs = network_of(made), volumes(16, 16, 2)
     flipped = {name: volume.flip(2) for name, volume in inputs.items()}
@@ -406,7 +408,7 @@ def test_a_region_is_predicted_where_its_logit_is_above_0():
 
 
 @torch.no_grad()
-def test_a_scenario_in_windows_is_the_mean_of_its_modalities_in_windows():
+def test_the_window_average_of_a_scenario_is_the_mean_of_those_of_its_modalities():
     # Windows and the affine head are linear, so an evaluation may run each modality once for all scenarios.
     made = task((16, 16))
     net, inputs = network_of(made), volumes(24, 20, 2)

@@ -1,4 +1,4 @@
-"""The data sets by name, and the task and data set that settings describe."""
+"""The table of data sets, and functions that create the task and the data set of an experiment."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -62,7 +62,7 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
     ),
 }
 
-# Settings that are for one kind of data set only.
+# Settings that apply to one kind of data set only.
 FOR_VOLUMES = (
     *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
     *("task.patch", "task.pool", "task.cross_entropy", "task.overlap", "task.window", "task.mirror"),
@@ -71,10 +71,10 @@ FOR_TABLES = ("data.folds", "data.fold", "data.reading", "task.error")
 
 
 def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
-    """Entry of `DATASETS` that the settings name.
+    """The entry of `DATASETS` that `data.name` names.
 
     Raises:
-        InputError: if there is no such dataset.
+        InputError: if there is no data set of this name.
     """
     if data.name not in DATASETS:
         raise unknown("dataset", data.name, DATASETS)
@@ -84,10 +84,15 @@ def dataset_named(data: DataSettings) -> VolumeSet | TableSet:
 def create_task(
     data: DataSettings, task: TaskSettings, signature: Signature | None = None
 ) -> Segmentation | Prediction:
-    """Make the task that the settings describe, without data; a table needs the signature of a run.
+    """Create the task of an experiment without reading data.
+
+    Args:
+        data: settings of the data.
+        task: settings of the task.
+        signature: inputs and target of the training data; required for a table, unused for volumes.
 
     Raises:
-        InputError: if there is no such dataset, or a setting is not for it.
+        InputError: if the data set is unknown, a setting does not apply to it, or a table has no signature.
     """
     entry = dataset_named(data)
     check_meaning(data, task, entry)
@@ -105,17 +110,17 @@ def create_dataset(
     signature: Signature | None = None,
     unlabelled: bool = False,
 ) -> Volumes | TableDataset:
-    """Make the data set that the settings describe. A table is read completely; patients are read when they are needed.
+    """Create the data set of an experiment. A table is read completely; patients are read when needed.
 
     Args:
         data: settings of the data.
         task: settings of the task.
-        report: called with each line about what was read, and about splits that were drawn at random.
-        signature: of the table that a run was trained on; by default made from the training samples.
-        unlabelled: for prediction: the table may lack targets and splits.
+        report: called with each line of text about what was read, and about splits that were drawn at random.
+        signature: of the table on which a run was trained; by default computed from the training samples.
+        unlabelled: whether a table may lack targets and splits, for prediction; unused for volumes.
 
     Raises:
-        InputError: if there is no such dataset, it is empty, its splits are faulty, or a setting is not for it.
+        InputError: if the data set is unknown or empty, its splits are faulty, or a setting does not apply to it.
     """
     entry = dataset_named(data)
     check_meaning(data, task, entry)
@@ -125,16 +130,26 @@ def create_dataset(
 
 
 def signature_in(path: Path, data: DataSettings) -> Signature | None:
-    """Read the signature of a run on a table; None for a run on volumes.
+    """Read the signature of a run on a table; None for a run on volumes, which has no such file.
+
+    Args:
+        path: of the signature file.
+        data: settings of the run's data.
 
     Raises:
-        InputError: if the file is not there, or holds no signature.
+        InputError: if the file of a run on a table is missing or holds no signature.
     """
     return read_signature(path) if isinstance(dataset_named(data), TableSet) else None
 
 
 def check_meaning(data: DataSettings, task: TaskSettings, entry: VolumeSet | TableSet) -> None:
-    """Raise InputError if a setting for the other kind of data set differs from its default."""
+    """Raise InputError if a setting that applies only to the other kind of data set differs from its default.
+
+    Args:
+        data: settings of the data.
+        task: settings of the task.
+        entry: the entry of the data set in `DATASETS`.
+    """
     volumes = isinstance(entry, VolumeSet)
     settings = flatten({"data": asdict(data), "task": asdict(task)})
     defaults = flatten({"data": asdict(DataSettings()), "task": asdict(TaskSettings())})
@@ -143,5 +158,5 @@ def check_meaning(data: DataSettings, task: TaskSettings, entry: VolumeSet | Tab
         if value != defaults.get(name) and any(name == other or name.startswith(f"{other}.") for other in foreign):
             kinds = ("volumes", "a table") if volumes else ("a table", "volumes")
             raise InputError(
-                f"{name} means nothing for dataset {data.name!r}, which holds {kinds[0]}: it is for {kinds[1]}."
+                f"{name} does not apply to dataset {data.name!r}, which holds {kinds[0]}: it is for {kinds[1]}."
             )

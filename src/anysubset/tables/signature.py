@@ -1,6 +1,7 @@
-"""The signature of a run on a table: what is needed to predict for another file, of other samples.
+"""The signature of a run on a table: everything about the training data that prediction on another file needs.
 
-Kept in the run folder as `signature.safetensors`: tensors `<modality>.mean` and `<modality>.deviation`, and facts.
+The run folder holds it as `signature.safetensors`, with tensors `<modality>.mean` and `<modality>.deviation`, and facts
+in the metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +27,15 @@ KINDS = {2: "vector", 3: "sequence", 4: "image"}
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """Inputs, target and scale of a training split.
+    """Description of the training split of a table.
 
-    streams: kind and size of the input, by modality in the order of the task.
-    classes: names of the classes, by number; empty for regression.
-    limits: least and greatest target, or None.
-    statistics: mean and deviation over the training samples, by modality without tokens; see `standardised`.
-    constants: predictions of constant baselines, by name; the number of a class for classes.
-    fingerprints: hashes of the ids of the splits, and of the modalities of the training samples.
+    streams: kind and size of the input by modality, in the order of the task.
+    classes: names of the classes, in the order of their numbers; empty for regression.
+    limits: least and greatest target of regression, or None.
+    statistics: mean and standard deviation over the training samples by modality, by which inputs are standardised;
+        tokens have none.
+    constants: predictions of constant baselines by name; for classification the number of a class.
+    fingerprints: hashes of the ids of each split by name; under `present`, of the modalities of the training samples.
     """
 
     streams: Mapping[str, Stream]
@@ -49,7 +51,7 @@ class Signature:
         return tuple(self.streams)
 
     def knowledge(self) -> Knowledge:
-        """Tensors and facts of the file in the run folder."""
+        """The contents of the file in the run folder: tensors by name, and facts that JSON can hold."""
         tensors: dict[str, Tensor] = {}
         for name, (mean, deviation) in self.statistics.items():
             tensors |= {f"{name}.mean": mean, f"{name}.deviation": deviation}
@@ -64,7 +66,7 @@ class Signature:
         return tensors, facts
 
     def check(self, table: Table) -> None:
-        """Raise InputError if a modality of the table has another kind or size than in training."""
+        """Raise InputError if the input of a modality has another kind or size than in training."""
         for name, observed in table.inputs.items():
             stream, trained = stream_of(observed), self.streams[name]
             if stream != trained:
@@ -74,7 +76,7 @@ class Signature:
                 )
 
     def check_target(self, table: Table) -> None:
-        """Raise InputError if targets are of another kind than in training, or out of range."""
+        """Raise InputError if the targets are of another kind than in training, or out of range."""
         if table.regression == bool(self.classes):
             kinds = ("numbers", "classes") if table.regression else ("classes", "numbers")
             raise InputError(f"The targets are {kinds[0]}, and the run was trained on {kinds[1]}.")
@@ -91,16 +93,16 @@ class Signature:
 def signature_of(
     table: Table, modalities: Sequence[str], limits: tuple[float, float] | None, splits: Sequence[str]
 ) -> Signature:
-    """Make the signature of a table from its split `train`.
+    """Compute the signature of a table from its split `train`.
 
     Args:
-        table: with that split.
-        modalities: in the order of the task.
+        table: has a split `train`.
+        modalities: names in the order of the task.
         limits: least and greatest target of regression, or None.
-        splits: those whose ids must be the same when training is resumed.
+        splits: names of the splits whose ids must not change when training is resumed.
 
     Raises:
-        InputError: if no training sample has one of the modalities, or there is only one class.
+        InputError: if a modality is missing in all training samples, or there is only one class.
     """
     train = table.split("train")
     for name in modalities:
@@ -126,7 +128,7 @@ def read_signature(path: Path) -> Signature:
     """Read the signature of a run.
 
     Raises:
-        InputError: if there is no such file, or it holds no signature.
+        InputError: if the file does not exist or holds no signature.
     """
     tensors, facts = tensor_file.load(path)
     try:
@@ -155,7 +157,7 @@ def stream_of(observed: Observed) -> Stream:
 
 
 def constants_of(train: Table) -> dict[str, float]:
-    """Constant predictions: the majority class; or for regression majority sign, mean and median."""
+    """Predictions of constant baselines by name: the majority class; for regression, majority sign, mean and median."""
     if train.regression:
         return constant_intensities(train.target)
     return {"majority": majority_class(train.target)}

@@ -1,4 +1,4 @@
-"""The prediction task that the settings and the signature of a table describe."""
+"""Creates the prediction task of a table from the settings and the signature."""
 
 from anysubset.errors import InputError
 from anysubset.experiments.settings import TaskSettings
@@ -7,14 +7,14 @@ from anysubset.tasks.prediction import Prediction
 
 
 def prediction_task(settings: TaskSettings, signature: Signature) -> Prediction:
-    """Make the task of a table.
+    """Create the task of a table.
 
     Args:
-        settings: the loss.
+        settings: settings of the task; `error` is the loss of regression.
         signature: streams, classes and limits of the training data.
 
     Raises:
-        InputError: if the loss does not fit the kind of target.
+        InputError: if `error` is set and the target is a class.
     """
     if signature.classes and settings.error is not None:
         raise InputError("task.error is for a target of numbers; classes are learned by cross entropy.")

@@ -1,1 +1,1 @@
-"""What a data set asks for: loss, prediction and metrics of segmentation and of prediction."""
+"""Tasks: the modalities, loss and prediction of segmentation, and of regression and classification."""

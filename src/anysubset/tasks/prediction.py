@@ -1,4 +1,4 @@
-"""The prediction task: a number or a class for each sample, from any subset of sequences, vectors, images and words."""
+"""The prediction task: a number or a class for each sample, from any subset of its modalities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,10 @@ class Stream:
 
     kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time),
         integer token ids.
-    size: length of the vector of a step or sample, channels of an image; 1 of tokens.
-    stride: of the convolution over a sequence; above 1 it shortens the sequence.
+    size: number of features of a vector or of a time step, or of channels of an image; 1 for tokens.
+    stride: stride of the convolution over a sequence; above 1 it shortens the sequence.
+
+    Raises InputError if a value is out of range.
     """
 
     kind: str
@@ -42,9 +44,11 @@ class Prediction(Task):
     """Predict a number (regression) or a class for each sample.
 
     streams: kind and size of the input, by modality.
-    classes: names of the classes, by number; empty for regression.
+    classes: names of the classes, in the order of their numbers; empty for regression.
     limits: least and greatest target of regression, for checks and metrics; predictions are not clipped to them.
-    error: loss of regression, `l1` or `mse`. The loss of classes is cross entropy.
+    error: loss of regression, `l1` or `mse`. The loss of classification is cross entropy.
+
+    Raises InputError if the streams, classes, limits or error are inconsistent.
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
@@ -58,7 +62,7 @@ class Prediction(Task):
         self.check_outputs()
 
     def check_inputs(self) -> None:
-        """Raise InputError unless every modality has a stream, and every stream is of a modality."""
+        """Raise InputError unless there is exactly one stream for every modality."""
         for name in self.streams:
             if name not in self.modalities:
                 raise unknown("modality", name, self.modalities)
@@ -67,7 +71,7 @@ class Prediction(Task):
                 raise InputError(f"Modality {name!r} needs a stream that says what its input looks like.")
 
     def check_outputs(self) -> None:
-        """Raise InputError for classes that are not two or more, limits beside classes, or an unknown error."""
+        """Raise InputError for fewer than two classes, duplicate classes, limits with classes, or an unknown error."""
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             raise InputError(f"Give two or more different classes, not {list(self.classes)}.")
         if self.limits is not None:
@@ -79,7 +83,10 @@ class Prediction(Task):
             raise unknown("measure of error", self.error, ERRORS)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of outputs (n, outputs) for targets (n,): mean cross entropy, or mean error of the number."""
+        """The loss of outputs (n, outputs) for targets (n,), a scalar: mean cross entropy, or mean error.
+
+        Raises InputError if the target has another shape, since broadcasting would give a wrong loss.
+        """
         if target.shape != output.shape[:1]:
             raise InputError(
                 f"The target has the shape {tuple(target.shape)}; give one number for each of {len(output)} samples."
@@ -90,15 +97,15 @@ class Prediction(Task):
         return ERRORS[self.error](output[:, 0], target)
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of each sample, (n,), of outputs (n, outputs) for targets (n,)."""
+        """The loss of each sample, (n,), of outputs (n, outputs) for targets (n,)."""
         if self.classes:
             return functional.cross_entropy(output, target.to(output.device), reduction="none")
         return ERRORS[self.error](output[:, 0], target.to(output.device), reduction="none")
 
     def decision(self, output: Tensor) -> Tensor:
-        """Prediction (n,) of outputs (n, outputs): the number of the most probable class, or the predicted number."""
+        """Predictions (n,) of outputs (n, outputs): the index of the most probable class, or the predicted number."""
         return output.argmax(dim=1) if self.classes else output[:, 0]
 
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
-        """Compute a sample in one call."""
+        """Apply a function to one whole sample in one call, since samples are no larger than in training."""
         return function(inputs)

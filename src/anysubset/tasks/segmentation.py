@@ -1,9 +1,8 @@
-"""The segmentation task: regions of a volume, which may overlap, from any subset of the modalities.
+"""The segmentation task: segment regions of a volume, which may overlap, from any subset of the modalities.
 
-Networks train on patches of slices (2-D) or of volumes (3-D), as the length of `patch` says. A whole volume goes
-through the network in overlapping windows of the patch's size. What is averaged over the windows is called `carried`:
-logits of the regions, or class probabilities. What is decided from it, a bool mask for each region, is called
-`prediction`.
+Networks are trained on patches of slices (2-D) or of volumes (3-D); the length of `patch` decides which. A whole volume
+is divided into overlapping windows of the size of the patch, and the outputs of the network (logits of the regions or
+class probabilities) are averaged over the windows. `prediction` turns logits into a bool mask for each region.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,27 +18,32 @@ from anysubset.errors import InputError, unknown
 from anysubset.tasks.losses import cross_entropy, soft_dice
 from anysubset.tasks.task import Function, Task
 
-# Weights of a window's voxels where windows overlap -> MONAI's word for them.
+# Weights of the voxels of a window in the average over windows: our name -> MONAI's name.
 WINDOWS = {"gaussian": "gaussian", "uniform": "constant"}
 
 
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """Regions of a volume.
+    """Segmentation of the regions of a volume.
 
     Args:
         regions: name -> label values; outer regions before those inside them, since `mask` paints later regions over
             earlier ones.
-        patch: training size in voxels: two numbers for slices across the last axis, three for volumes.
-        pool: "batch" sums the Dice loss over the batch, as in the paper; "sample" takes it for each sample.
-        cross_entropy: weight of binary cross entropy beside the Dice loss; 0 in the paper. With it, small regions are
-            learned sooner.
-        overlap: share of the patch by which neighbouring windows overlap.
-        window: weights of a window's voxels where windows overlap: "gaussian" (sigma an eighth of the patch, so the
-            centre counts most) or "uniform".
-        mirror: whether what the network gives is averaged over flips of the window, along every combination of the
-            patch's axes; takes 2^d times as long, d the length of `patch`.
-        skull_stripped: whether the air around the head has exactly one value; if not, the head is located first.
+        patch: size of the training patches in voxels: two numbers for slices across the last axis, three for volumes.
+        pool: "batch" computes the Dice loss from sums over the batch, as in the paper; "sample" computes it for each
+            sample.
+        cross_entropy: weight of the binary cross entropy that is added to the Dice loss; 0 in the paper. It helps the
+            network learn small regions sooner.
+        overlap: share of the patch size by which neighbouring windows overlap.
+        window: weights of the voxels of a window in the average over windows: "gaussian" (sigma is an eighth of the
+            patch, so the centre has the largest weight) or "uniform".
+        mirror: whether the output of the network is averaged over flips of the window along every combination of the
+            axes of the patch; this takes 2^d times as long, where d is the length of `patch`.
+        skull_stripped: whether all voxels around the brain have exactly the same value; if not, preparation locates
+            the head first.
+
+    Raises:
+        InputError: if a setting is out of range.
     """
 
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -76,14 +80,14 @@ class Segmentation(Task):
         """Label values that lie in at least one region."""
         return {value for values in self.regions.values() for value in values}
 
-    # ---------------------------------------------------------------------- regions as mutually exclusive classes
+    # ---------------------------------------------------------------- regions as mutually exclusive classes
 
     @property
     def classes(self) -> tuple[tuple[bool, ...], ...]:
         """Mutually exclusive classes, as softmax networks predict them: for each class, which regions it lies in.
 
-        The background (no region) comes first, then every combination of regions that some label stands for, by the
-        number of regions and then in the order of the regions. For BraTS: none; WT; WT+TC; WT+TC+ET.
+        The background (no region) comes first, then the set of regions of every label, sorted by the number of regions
+        and then by the order of the regions. For BraTS: none; WT; WT+TC; WT+TC+ET.
         """
         combinations_of_labels = {self.regions_of(label) for label in self.labels}
         ordered = sorted(combinations_of_labels, key=lambda inside: (sum(inside), [not region for region in inside]))
@@ -92,8 +96,8 @@ class Segmentation(Task):
     def class_of(self, target: Tensor) -> Tensor:
         """Index into `classes` of every voxel: (n, regions, ...) bool -> (n, ...) int64.
 
-        Raises InputError if regions meet in a voxel as in no class, such as TC outside WT. Label values never give
-        such a target, so it was not made by `target`; taking it for background would train on a false label.
+        Raises InputError if the regions of a voxel are those of no class, such as TC without WT. `target` never
+        computes such a target from label values; treating it as background would train on a wrong label.
         """
         indices = torch.full((target.shape[0], *target.shape[2:]), -1, dtype=torch.int64, device=target.device)
         for index, inside in enumerate(self.classes):
@@ -111,10 +115,10 @@ class Segmentation(Task):
     def of_classes(self, probabilities: Tensor) -> Tensor:
         """Logits of the regions from class probabilities: (n, classes, ...) -> (n, regions, ...) float32.
 
-        A logit is log(p / q), where p is the probability of the likeliest class inside the region and q that of the
-        likeliest class outside. It is positive exactly where the likeliest class of all lies in the region; where
-        p = q it is 0, which counts as outside. The sum of the inner probabilities would be better calibrated, but its
-        sign can differ from the argmax that softmax methods are scored by.
+        A logit is log(p / q), where p is the probability of the most probable class inside the region and q that of
+        the most probable class outside. It is positive exactly where the most probable class of all lies in the region;
+        where p = q it is 0, which counts as outside. The sum of the probabilities inside would be better calibrated,
+        but it can contradict the argmax, by which softmax methods are scored.
         """
         # The clamp keeps logits finite where a probability is exactly 0.
         logs = probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log()
@@ -133,7 +137,7 @@ class Segmentation(Task):
 
     @property
     def pools_batch(self) -> bool:
-        """Whether the Dice loss is pooled over the batch."""
+        """Whether the Dice loss is computed from sums over the batch, so that it is not a mean over samples."""
         return self.pool == "batch"
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ class Segmentation(Task):
             inputs: (1, 1, X, Y, Z) for each modality.
 
         Returns:
-            (1, channels, X, Y, Z), what is `carried`.
+            (1, channels, X, Y, Z), the values of the function averaged over windows.
         """
         names = tuple(inputs)
 
@@ -172,12 +176,12 @@ class Segmentation(Task):
             return self.in_windows(on_channels, stacked)
         # The slices of a volume are the batch of a 2-D network; 16 at a time, to bound memory.
         slices = stacked[0].movedim(-1, 0)
-        carried = torch.cat([self.in_windows(on_channels, part) for part in slices.split(16)])
-        return carried.movedim(0, -1)[None]
+        averaged = torch.cat([self.in_windows(on_channels, part) for part in slices.split(16)])
+        return averaged.movedim(0, -1)[None]
 
     def in_windows(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """MONAI's sliding window over the axes of the patch: (n, modalities, ...) -> (n, channels, ...)."""
-        carried = sliding_window_inference(
+        """Average a function over overlapping windows: (n, modalities, ...) -> (n, channels, ...)."""
+        averaged = sliding_window_inference(
             x,
             self.patch,
             sw_batch_size=4,
@@ -186,10 +190,10 @@ class Segmentation(Task):
             mode=WINDOWS[self.window],
             padding_mode="constant",
         )
-        return torch.as_tensor(carried)
+        return torch.as_tensor(averaged)
 
     def mirrored(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The mean of a function over flips of its input; its output is flipped back before the mean."""
+        """A function that averages `function` over flips of the input; each output is flipped back first."""
         axes = range(2, 2 + len(self.patch))
         flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
@@ -207,15 +211,16 @@ class Segmentation(Task):
         return logits > 0
 
     def target(self, labels: Tensor) -> Tensor:
-        """Regions from label values: (X, Y, Z) -> (regions, X, Y, Z) bool."""
+        """Regions of a volume of label values: (X, Y, Z) -> (regions, X, Y, Z) bool."""
         return torch.stack([torch.isin(labels, torch.tensor(values)) for values in self.regions.values()])
 
     def mask(self, regions: Tensor) -> Tensor:
         """Label values from regions: (regions, X, Y, Z) bool -> (X, Y, Z) uint8.
 
-        Where a voxel lies in the regions of one label or of several, it gets that label, or the first of them. Other
-        combinations, such as TC outside WT, are painted: regions in their order, each in a label that no later region
-        has, and later paint wins. For BraTS both come to 2 where WT, then 1 where TC, then 4 where ET.
+        If the regions of a voxel are exactly those of a label, it gets this label, or the first one of several such
+        labels. Any other combination, such as TC without WT, is painted: region after region, each with a label that no
+        later region has, so that later regions cover earlier ones. For BraTS both rules give 2 where WT, then 1 where
+        TC, then 4 where ET.
         """
         painted = torch.zeros(regions.shape[1:], dtype=torch.uint8)
         names = list(self.regions)
@@ -223,7 +228,7 @@ class Segmentation(Task):
             inner = {label for later in names[index + 1 :] for label in self.regions[later]}
             own = [label for label in self.regions[name] if label not in inner] or list(self.regions[name])
             painted[region] = own[0]
-        # Of labels in the same regions, the first of the innermost region counts.
+        # If several labels have the same regions, the first one listed for the innermost region counts.
         label_of: dict[tuple[bool, ...], int] = {}
         for name in reversed(names):
             for label in self.regions[name]:
