@@ -35,7 +35,10 @@ def test_each_stage_pays_for_its_own_steps_from_its_share():
 
 def test_a_budget_that_pays_for_nothing_is_refused():
     line = fault(affordable_steps, 100.0, {"a": 1, "b": 1}, {"a": [10], "b": [60]})
-    assert line == "train.flops 100 pays for no step of stage 'b': its share is 50, and a step takes 60 operations."
+    assert (
+        line
+        == "train.flops 100 does not allow a single step of stage 'b': its share is 50, and a step takes 60 operations."
+    )
     assert "no operations were counted" in fault(affordable_steps, 100.0, {"a": 1}, {"a": []})
 
 

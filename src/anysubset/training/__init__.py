@@ -1,1 +1,1 @@
-"""The training loop, the folder of a run, its cost, and conflict between the cases."""
+"""Training: the loop, optimizers and schedules, checkpoints, the run folder, cost, and conflict between cases."""

@@ -1,4 +1,4 @@
-"""How many steps a budget pays for, how they are shared between stages, and how long and how large a run will be."""
+"""Numbers of steps: those of each stage, those that a budget of FLOPs allows, and estimates of time and memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ def steps_by_stage(
     own: Mapping[str, int] | None = None,
     flops: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, int]:
-    """Number of steps of each stage of a method.
+    """The number of steps of each stage of a method.
 
-    Without a budget, a stage gets its share of `settings.steps`, unless it has a number of steps of its own, which
-    leaves the other stages as they are. With `settings.flops`, it gets as many steps as its share of the budget pays
-    for, whatever the method's own numbers are.
+    Without a budget, a stage gets its share of `settings.steps`, unless its number of steps is set explicitly, which
+    does not change the steps of other stages. With `settings.flops`, a stage gets the number of steps that its share of
+    the budget allows, and default numbers of the method are ignored.
 
     Args:
         settings: of the run; a stage of `settings.stages` may set its `steps`.
-        shares: stage -> its share; any positive numbers, of which only the ratios count.
-        own: stage -> steps that the method gives it by default, in place of its share.
-        flops: stage -> floating-point operations of its first steps (`training/cost.py` counts them).
+        shares: stage -> its share; positive numbers, of which only the ratios matter.
+        own: stage -> number of steps that the method sets by default in place of its share.
+        flops: stage -> floating-point operations of each of its first steps (`training/cost.py` counts them).
 
     Raises:
         InputError: if the settings name a stage that the method does not have, or a stage would have no step.
@@ -64,15 +64,20 @@ def divide_steps(steps: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def affordable_steps(budget: float, shares: Mapping[str, float], flops: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Number of steps of each stage that its share of a budget pays for, at the mean cost of its first steps.
+    """The number of steps of each stage that its share of a budget allows, at the mean cost of its first steps.
 
-    A stage without FLOPs of its own counts as costly as all steps that were counted.
+    The cost of a stage without counted steps is the mean over all counted steps.
+
+    Args:
+        budget: floating-point operations of the whole run.
+        shares: stage -> its share; positive numbers, of which only the ratios matter.
+        flops: stage -> floating-point operations of each of its first steps.
 
     >>> affordable_steps(1000.0, {"first": 1, "second": 3}, {"first": [40, 60], "second": [100]})
     {'first': 5, 'second': 7}
 
     Raises:
-        InputError: if nothing was counted, or the share of a stage does not pay for a single step.
+        InputError: if no operations were counted, or the share of a stage does not allow a single step.
     """
     everything = [count for counts in flops.values() for count in counts]
     if not sum(everything):
@@ -85,29 +90,29 @@ def affordable_steps(budget: float, shares: Mapping[str, float], flops: Mapping[
         steps[stage] = math.floor(budget * share / total / cost) if cost else 0
         if not steps[stage]:
             raise InputError(
-                f"train.flops {budget:.3g} pays for no step of stage {stage!r}: its share is "
+                f"train.flops {budget:.3g} does not allow a single step of stage {stage!r}: its share is "
                 f"{budget * share / total:.3g}, and a step takes {cost:.3g} operations."
             )
     return steps
 
 
 def estimate(steps: int, seconds: float, most_bytes: int | None) -> str:
-    """What is left of a run, in words.
+    """Remaining time and peak memory of a run, as text.
 
     >>> estimate(2000, 0.36, 3_100_000_000)
     'about 12 min for 2000 steps, 3.1 GB at most so far'
 
     Args:
-        steps: that are left.
-        seconds: that one step takes.
-        most_bytes: largest memory so far; None if it is unknown.
+        steps: number of remaining steps.
+        seconds: time of one step.
+        most_bytes: peak memory so far in bytes; None if it is unknown.
     """
     memory = "" if most_bytes is None else f", {size(most_bytes)} at most so far"
     return f"about {duration(steps * seconds)} for {steps} {'step' if steps == 1 else 'steps'}{memory}"
 
 
 def duration(seconds: float) -> str:
-    """A time in words, in its largest two units.
+    """A time as text, in its two largest units.
 
     >>> [duration(value) for value in (0.4, 59.6, 754, 12_000, 190_000)]
     ['0 s', '1 min', '13 min', '3 h 20 min', '2 d 5 h']
@@ -124,12 +129,12 @@ def duration(seconds: float) -> str:
 
 
 def joined(large: int, unit: str, small: int, small_unit: str) -> str:
-    """Two units, without the smaller one where it is 0."""
+    """A quantity in two units; the smaller one is left out if it is 0."""
     return f"{large} {unit}" + (f" {small} {small_unit}" if small else "")
 
 
 def size(count: int) -> str:
-    """A number of bytes in MB or GB, which are powers of ten.
+    """A number of bytes as text in MB (10^6 bytes) or GB (10^9 bytes).
 
     >>> [size(value) for value in (52_000_000, 3_100_000_000)]
     ['52 MB', '3.1 GB']

@@ -1,4 +1,4 @@
-"""The checkpoint of a training: everything that the next step depends on, in one file."""
+"""Checkpoints: one file with everything that the next training step depends on."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,15 +16,15 @@ from anysubset.training.schedules import Plateau
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
-    step: steps done, over all stages.
-    skipped: those of them that changed nothing: no sample of the batch was eligible for any objective, or a gradient
-        in float16 overflowed.
-    best: the best validation score of the current stage, at step `best_step`.
+    step: number of steps done, over all stages.
+    skipped: number of these steps that changed no parameter, because no sample of the batch was eligible for any
+        objective, or a gradient in float16 overflowed.
+    best: the best validation score of the current stage, at step `best_step`; None before the first validation.
     finished: whether all stages are done.
-    validation: the validation score of each region or metric by scenario, at `best_step`.
-    stage_steps: the number of steps of each stage, as far as it is decided.
+    validation: scenario -> region or metric -> validation score at `best_step`.
+    stage_steps: the number of steps of each stage; a stage that has not begun may have no key under `train.flops`.
     """
 
     step: int = 0
@@ -38,7 +38,10 @@ class Progress:
 
 @dataclass
 class State:
-    """What changes while a method is trained, beside `Progress`."""
+    """Everything besides `Progress` that changes in training.
+
+    generator: draws the cases and the orders of projection.
+    """
 
     method: Method
     optimizer: torch.optim.Optimizer
@@ -48,7 +51,7 @@ class State:
 
 
 def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
-    """Write `latest.safetensors`, `decoupling.npz` and `cost.json`; only the first rank writes."""
+    """Write the checkpoint, `decoupling.npz` and `cost.json` of a run; only the first rank writes."""
     if not run.writes:
         return
     run.decoupling.save()
@@ -57,7 +60,7 @@ def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
         f"{parameter}.{name}": value
         for parameter, values in state.optimizer.state_dict()["state"].items()
         for name, value in values.items()
-        if value is not None  # Momentum of a parameter that never had a gradient.
+        if value is not None  # The momentum of a parameter that never had a gradient is None.
     }
     tensors = {
         **tensor_file.with_prefix("method.", state.method.state_dict()),
@@ -73,10 +76,10 @@ def save_checkpoint(run: Run, state: State, progress: Progress) -> None:
 
 
 def read_progress(run: Run) -> Progress:
-    """How far the latest checkpoint has come; a new `Progress` if there is no checkpoint.
+    """Read the progress of the latest checkpoint; a new `Progress` if there is no checkpoint.
 
     Raises:
-        InputError: if the checkpoint belongs to another experiment, or is of another kind.
+        InputError: if the checkpoint belongs to another experiment, or the file is not a checkpoint.
     """
     if not run.latest.exists():
         return Progress()
@@ -89,9 +92,13 @@ def read_progress(run: Run) -> Progress:
 
 
 def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
-    """Put method, optimizer, scaler and random generators into the state of the latest checkpoint.
+    """Load the latest checkpoint into method, optimizer, scaler and random generators.
 
-    with_optimizer: False where the checkpoint ends a stage, since the next stage begins with a new optimizer.
+    Args:
+        run: the open run folder.
+        state: receives the values of the checkpoint.
+        with_optimizer: whether to load the optimizer and the learning rate schedule; False if the checkpoint is from
+            the end of a stage, since the next stage starts with a new optimizer.
     """
     tensors, facts = tensor_file.load(run.latest)
     tensor_file.load_module(tensor_file.without_prefix("method.", tensors), state.method, run.latest)
@@ -109,10 +116,10 @@ def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
 
 
 def restore_chance(run: Run, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Set torch's global generators."""
+    """Set the states of torch's global random generators, of the CPU and the GPU, to those of a checkpoint."""
     if run.writes:
         torch.set_rng_state(tensors["random.torch"])
-    else:  # The checkpoint holds the state of the first rank; the others only must not draw what that one draws.
+    else:  # The checkpoint holds the state of the first rank. Other ranks must draw different numbers.
         torch.manual_seed(run.experiment.seed + 1_000_003 * processes.rank() + facts["step"])
     if run.writes and "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

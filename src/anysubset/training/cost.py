@@ -14,7 +14,7 @@ from anysubset.system.files import atomic_write
 
 
 def flops_of(step: Callable[[], Any]) -> int:
-    """FLOPs of a step: matrix products, convolutions and attention, forward and backward, as PyTorch counts them."""
+    """Run a function and return its FLOPs: matrix products, convolutions and attention, forward and backward."""
     with flop_counter() as flops_so_far:
         step()
     return flops_so_far()
@@ -22,9 +22,9 @@ def flops_of(step: Callable[[], Any]) -> int:
 
 @contextmanager
 def flop_counter() -> Iterator[Callable[[], int]]:
-    """Context that counts FLOPs and gives a function that returns the number so far.
+    """Context manager that counts FLOPs; its value is a function that returns the number so far.
 
-    A multiplication and an addition count as two.
+    Counts matrix products, convolutions and attention as PyTorch does: a multiply-add counts as two.
     """
 
     def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
@@ -45,7 +45,7 @@ def flop_counter() -> Iterator[Callable[[], int]]:
 
 
 def most_bytes(device: torch.device) -> int | None:
-    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU; None if the system does not tell."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU; None on systems without this figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -63,7 +63,7 @@ class CostLog:
 
     Args:
         path: of the file; if it exists, its content is continued.
-        until: number of steps that are kept of it, those before the checkpoint that the run resumes from.
+        until: step of the checkpoint from which the run resumes; FLOPs of later steps are dropped.
     """
 
     def __init__(self, path: Path, until: int) -> None:
@@ -78,14 +78,15 @@ class CostLog:
             until -= cost["steps"]
 
     def begin_stage(self, name: str, steps: int) -> None:
-        """Record the number of steps of a stage; the FLOPs that were counted of it before are kept."""
+        """Record the number of steps of a stage, without dropping FLOPs that were counted before."""
         self.steps[name] = steps
         self.flops.setdefault(name, [])
 
     def save(self, most_bytes: int | None) -> None:
         """Write the file atomically.
 
-        most_bytes: peak memory of this process until now; None if it is unknown.
+        Args:
+            most_bytes: peak memory of this process so far, in bytes; None if it is unknown.
         """
         peaks = [peak for peak in (self.most_bytes, most_bytes) if peak is not None]
         self.most_bytes = max(peaks, default=None)

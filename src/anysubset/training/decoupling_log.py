@@ -1,4 +1,4 @@
-"""What decoupling measured and decided in the steps of a run, and its file `decoupling.npz`."""
+"""Log of decoupling: coefficients, norms, cosines and Gramians of training steps, in the file `decoupling.npz`."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from anysubset.system.files import atomic_write
 
 
 class Decouplings:
-    """Coefficients, norms, cosines and Gramians of many steps, by case; each step may have other cases."""
+    """Coefficients, norms, cosines and Gramians of many steps, by case; the cases may differ between steps."""
 
     def __init__(self) -> None:
         self.cases: list[str] = []
@@ -61,11 +61,11 @@ class Decouplings:
 
 
 class DecouplingLog(Decouplings):
-    """The file `decoupling.npz`: `arrays` of the logged steps. Files of earlier versions lack some of the arrays.
+    """The file `decoupling.npz` with the arrays of the logged steps. Files of earlier versions lack some arrays.
 
     Args:
         path: of the file; if it exists, its steps are read and new ones appended.
-        until: later steps of the file are dropped.
+        until: step of the checkpoint from which the run resumes; later steps of the file are dropped.
     """
 
     def __init__(self, path: Path, until: int) -> None:
@@ -86,8 +86,8 @@ class DecouplingLog(Decouplings):
                 self.entries.append((step, indices, values))
 
     def save(self) -> None:
-        """Write the file, whole or not at all; no file if no step was decoupled."""
+        """Write the file atomically; no file is written if no step was decoupled."""
         if self.entries:
             with atomic_write(self.path) as temporary:
-                # Not compressed: that would save a third of the space and take ten times as long at every checkpoint.
+                # Compression would save a third of the space, but take ten times as long at every checkpoint.
                 np.savez(temporary, **self.arrays())  # type: ignore[arg-type]

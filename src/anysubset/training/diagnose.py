@@ -1,4 +1,4 @@
-"""Conflict between the cases of a trained method: the gradient of every case on some batches, without training."""
+"""Measure conflict between the cases of a trained method, from their gradients on several batches, without training."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -12,18 +12,18 @@ from anysubset.methods.method import Method, Step
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.training.decoupling_log import Decouplings
 
-LATE = 1e9  # Epochs: a loss that is phased in over the first epochs is fully in.
+LATE = 1e9  # An epoch after any warm-up, so that losses added after the first epochs are included.
 
 
 def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence[Scenario]) -> Decouplings:
-    """What decoupling would see and decide on each batch, numbered from 1.
+    """Gradient norms, cosines, Gramian and coefficients of decoupling on each batch, numbered from 1.
 
-    No `.grad`, parameter or generator changes; dropout is off. A batch without eligible samples is skipped.
+    No `.grad`, parameter or random generator changes; dropout is off. A batch without eligible samples is skipped.
 
     Args:
         method: trained, on its device.
-        batches: each a sequence of micro-batches.
-        cases: those whose gradients are computed.
+        batches: each is a sequence of micro-batches.
+        cases: scenarios whose gradients are computed.
 
     Raises:
         InputError: if the method has no cases or shares no parameters, or no batch has eligible samples.
@@ -35,7 +35,7 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
     step = Step(epoch=LATE, stage=method.stages[-1].name, cases=tuple(cases))
     seen = Decouplings()
     method.eval()
-    trained.call_encoder = call_directly  # Branches that an update cuts would hide the encoders from this GMD.
+    trained.call_encoder = call_directly  # Batched or recomputed encoders of an update rule are unknown to this GMD.
     try:
         for number, micro_batches in enumerate(batches, start=1):
             eligible_cases = 0
@@ -58,10 +58,10 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
 
 
 def check_shared(method: Method) -> CaseMethod:
-    """The method, if its cases share parameters.
+    """Return the method if it has cases that share parameters.
 
     Raises:
-        InputError: if they do not.
+        InputError: if the method has no cases, or its modalities share no parameters.
     """
     if not isinstance(method, CaseMethod) or not method.shared_parameters():
         raise InputError(

@@ -1,4 +1,4 @@
-"""The software and hardware that a run was made with."""
+"""The software and hardware of a run, for its record."""
 
 import platform
 import sys
@@ -11,7 +11,7 @@ import anysubset
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and the command: what the numbers of a run can depend on besides its experiment."""
+    """Versions, devices and command line, on which the results of a run can depend besides its experiment."""
     packages = ("torch", "monai", "numpy", "nibabel", "safetensors")
     return {
         "anysubset": anysubset.__version__,

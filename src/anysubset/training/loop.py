@@ -1,9 +1,9 @@
-"""The training loop: batch, losses, gradients, step; schedule, validation, checkpoint; one stage after the other.
+"""The training loop: stages, steps, learning rate schedule, validation and checkpoints.
 
-A run is a function of its experiment: all chance comes from generators whose state is in the checkpoint, or from the
-seed and the number of the step. A run that was stopped anywhere and resumed ends with the same bits.
+The experiment determines the result of a run: random numbers come from generators whose state is in the checkpoint, or
+from the seed and the number of the step. A run that was stopped at any moment and resumed ends with the same bits.
 
-Under `torchrun` each process takes its share of every batch; one of them writes.
+Under `torchrun` each process computes its share of every batch; the first process writes the files.
 """
 
 import time
@@ -35,19 +35,22 @@ from anysubset.training.run import Run
 from anysubset.training.schedules import learning_rate_factor
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-# Wraps the numbers of steps: told the steps done before, a function for the latest loss, and the name of the stage.
+# A progress bar. Arguments: numbers of the steps, number of steps done before, function that returns the latest loss,
+# name of the stage. Yields the numbers of the steps.
 Show = Callable[..., Iterable[int]]
-TIMED = 5  # Steps whose time is measured, to say how long the run will take.
-# Steps of a stage whose FLOPs are counted: several, since each may draw other cases; few, since counting takes time.
+TIMED = 5  # Number of steps whose time is measured to estimate the duration of the run.
+# Number of steps of a stage whose FLOPs are counted: several, since cases differ between steps, but few, since counting
+# takes time.
 COUNTED = 10
 
 
 @dataclass
 class StageTraining:
-    """One stage under way: everything that a step needs.
+    """The current stage of a training: everything that a step needs.
 
-    settings: those of the stage, with its number of steps. first: steps of the run before this stage. losses: of the
-    latest step on this rank, for progress.
+    settings: of the stage, with its number of steps.
+    first: number of steps of the run before this stage.
+    losses: losses of the latest step on this rank, for the progress bar.
     """
 
     stage: Stage
@@ -66,7 +69,7 @@ class StageTraining:
 
     @property
     def last(self) -> int:
-        """The last step of the run that belongs to this stage."""
+        """The number, in the run, of the last step of this stage."""
         return self.first + self.settings.steps
 
     def batches(self, done: int, last: int) -> Iterator[Batch]:
@@ -82,7 +85,7 @@ class StageTraining:
         )
 
     def latest_loss(self) -> float | None:
-        """The mean of the losses of the latest step on this rank, each objective counting the same; None before."""
+        """The mean over the objectives of the latest step on this rank; None before the first step."""
         return torch.stack(list(self.losses)).mean().item() if self.losses else None
 
 
@@ -96,17 +99,24 @@ def train(
     show: Show = lambda steps, done, loss, stage: steps,
     report: Callable[[str], None] = lambda line: None,
 ) -> Progress:
-    """Train from the start or from the run's latest checkpoint, and write everything into the run folder.
+    """Train from the start or from the latest checkpoint of the run; results are written to the run folder.
 
     Args:
-        method: new, on its device, made for the dataset's task.
-        update: made for the method.
-        dataset: with the splits `train` and `val`; both are read and checked before the first step.
-        run: open; its experiment holds the settings.
-        generator: draws the cases of each step, and the orders of projection if the update has it too.
-        show: wraps the numbers of the steps of a stage, for a progress bar; also told how many steps were done before,
-            a function that gives the latest loss, and the name of the stage, which is empty if there is only one.
-        report: told in one line how each validation went, and how long the run will take.
+        method: untrained, on its device, created for the task of the data set.
+        update: the update rule, created for this method.
+        dataset: has splits `train` and `val`; both are read and checked before the first step.
+        run: the open run folder; its experiment holds the settings.
+        generator: draws the cases of each step, and the orders of projection if the update rule uses it as well.
+        show: progress bar, called with the numbers of the steps of a stage, the number of steps done before, a function
+            that returns the latest loss, and the name of the stage (empty if there is only one); yields the numbers.
+        report: called with one line about each validation, and about the expected duration.
+
+    Returns:
+        The progress at the end.
+
+    Raises:
+        InputError: if the settings do not fit the method, or the data or the checkpoint are faulty.
+        KeyboardInterrupt: after Ctrl-C, when the current step is finished and saved.
     """
     settings = run.experiment.train
     dataset.prepare("train")
@@ -121,7 +131,7 @@ def train(
     create_optimizer(method, settings)  # Settings that do not fit the method are refused before anything is written.
     # Small gradients are 0 in float16: losses are scaled up, and gradients down again in float32.
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    scaler.scale(torch.zeros((), device=device))  # Else a process without a loss in the first step would not know it.
+    scaler.scale(torch.zeros((), device=device))  # Initialises the scale on ranks without a loss in the first step.
     progress = read_progress(run)
     if settings.flops is None:
         progress.stage_steps = steps_by_stage(settings, shares, own_steps)
@@ -139,7 +149,7 @@ def train(
         stage_settings = settings.at_stage(stage.name, stage.settings)
         begins = progress.step == first
         if begins and resumed:
-            # The state at the end of the stage before, as it was when `enter` was called.
+            # `enter` needs the state at the end of the previous stage.
             before = State(method, create_optimizer(method, stage_settings), scaler, generator)
             restore(run, before, with_optimizer=False)
         method.enter(stage.name)
@@ -152,11 +162,11 @@ def train(
         training = StageTraining(stage, stage_settings, first, state, update, dataset, run)
         if steps is None:
             assert settings.flops is not None
-            # This stage alone: the cost of the others is unknown, or was measured when they began.
+            # Only this stage: earlier stages were measured when they began, and later ones cannot be measured yet.
             budget = settings.flops * stage.share / sum(shares.values())
             steps = affordable_steps(budget, {stage.name: 1.0}, {stage.name: measured_flops(training)})[stage.name]
             progress.stage_steps[stage.name] = steps
-            report(f"train.flops {settings.flops:.3g} pays for {steps} steps of stage {stage.name!r}")
+            report(f"train.flops {settings.flops:.3g} allows {steps} steps of stage {stage.name!r}")
         training.settings = replace(stage_settings, steps=steps, flops=None)
         run.cost.begin_stage(stage.name, steps)
         train_stage(training, progress, show, report)
@@ -165,13 +175,13 @@ def train(
 
 
 def train_stage(training: StageTraining, progress: Progress, show: Show, report: Callable[[str], None]) -> None:
-    """Take the remaining steps of a stage."""
+    """Train the remaining steps of a stage, with its validations and checkpoints."""
     method, settings, run = training.method, training.settings, training.run
     device = next(method.parameters()).device
     batches = training.batches(progress.step - training.first, settings.steps)
     name = training.stage.name if len(method.stages) > 1 else ""
     numbers = range(progress.step + 1, training.last + 1)
-    timed = numbers.start + COUNTED  # Counting takes time, so the steps before are slower than the others.
+    timed = numbers.start + COUNTED  # The first COUNTED steps are slower, since their FLOPs are counted.
     started = time.perf_counter()
     with interruption() as interrupted:
         for number in show(numbers, progress.step, training.latest_loss, name):
@@ -201,7 +211,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
 
 
 def measured_flops(training: StageTraining) -> list[int]:
-    """FLOPs of each of the first steps of a stage, summed over all ranks; the steps are not taken.
+    """FLOPs of each of the first steps of a stage, summed over all ranks; no optimizer step is made.
 
     Weights, buffers and random number generators are restored, and gradients are cleared. The optimizer is left out:
     its operations are not matrix products, and are not counted in training either.
@@ -225,14 +235,14 @@ def measured_flops(training: StageTraining) -> list[int]:
 
 
 def lay_out(method: Method, settings: TrainSettings) -> None:
-    """Set memory format and compilation, which change speed, and bits, but neither names nor shapes of parameters."""
+    """Set the memory format of the parameters, and compile backbones; names and shapes of parameters stay the same."""
     if settings.channels_last:
-        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # Of images, and of volumes.
+        layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # By number of axes: images and volumes.
         for parameter in method.parameters():
             if parameter.ndim in layouts:
                 parameter.data = parameter.data.to(memory_format=layouts[parameter.ndim])
     if settings.compile:
-        # Buffers given away in one backward pass are missing in the next one of the same graph.
+        # A step has several backward passes through one graph; donated buffers would be missing in the second one.
         torch._functorch.config.donated_buffer = False
         for module in method.modules():
             if isinstance(module, DynamicSharing):
@@ -240,7 +250,13 @@ def lay_out(method: Method, settings: TrainSettings) -> None:
 
 
 def step_gradients(training: StageTraining, micro_batches: Sequence[Batch], done: int) -> Gradients | None:
-    """Fill `.grad` for a step, after `done` steps of the stage; None if no sample counts for any objective."""
+    """Fill `.grad` with the gradient of one step; None if no sample is eligible for any objective.
+
+    Args:
+        training: the current stage.
+        micro_batches: of this rank.
+        done: number of steps done before in this stage.
+    """
     method, settings, state = training.method, training.settings, training.state
     device = next(method.parameters()).device
     epoch = done * settings.batch / len(training.dataset.ids("train"))
@@ -258,7 +274,16 @@ def step_gradients(training: StageTraining, micro_batches: Sequence[Batch], done
 
 
 def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: int) -> bool:
-    """Take step `number` of the run; False if nothing was changed, see `Progress.skipped`."""
+    """Do one training step, and log it; False if it was skipped.
+
+    A step is skipped, without any change of parameters, if no sample is eligible for any objective, or a gradient in
+    float16 overflows.
+
+    Args:
+        training: the current stage.
+        micro_batches: of this rank.
+        number: of the step in the run, from 1.
+    """
     settings, state = training.settings, training.state
     optimizer, scaler = state.optimizer, state.scaler
     done = number - training.first - 1
@@ -288,7 +313,15 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
 
 
 def log(training: StageTraining, gradients: Gradients, number: int, rate: float, scale: float) -> None:
-    """Log the losses of a step, those beside the cases apart with their weights, and what decoupling did."""
+    """Log a step: losses of the cases, other losses with their weights, eligible samples, and decoupling.
+
+    Args:
+        training: the current stage.
+        gradients: of the step.
+        number: of the step in the run, from 1.
+        rate: learning rate of the step.
+        scale: factor of the losses in float16, by which the Gramian is divided again; 1 otherwise.
+    """
     run = training.run
     values = gradients.means()
     cases = {name: value for name, value in values.items() if gradients.objectives[name].case}
@@ -310,7 +343,7 @@ def log(training: StageTraining, gradients: Gradients, number: int, rate: float,
 
 
 def validate(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
-    """Score every scenario of the validation split by the dataset's own metric, and save the selected weights."""
+    """Score every scenario of the validation split by the selection metric of the data set; save the best weights."""
     method, dataset, run = training.method, training.dataset, training.run
     metric, more_is_better = dataset.selection
     scores = evaluate(method, dataset, "val", thorough=False)

@@ -1,4 +1,4 @@
-"""Optimizers: sgd, adam and adamw, with a learning rate of its own for groups of parameters chosen by name."""
+"""Optimizers: sgd, adam and adamw, with separate learning rates for parameters chosen by name."""
 
 import difflib
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ BERT_RATE = 2e-5  # A pretrained BERT is fine-tuned slowly (Devlin et al. 2019, 
 
 
 def create_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Optimizer of the parameters of a module that require a gradient.
+    """Create the optimizer of the parameters of a module that require a gradient.
 
-    Each parameter group has `peak`, its learning rate at the top of the schedule; see `set_learning_rates`. The first
-    group has the rate `settings.lr`; then comes a group for each other rate: of a BERT's own parameters, and of each
-    pattern of `settings.rates`. A pattern goes before the default rate of a BERT, and an earlier pattern before a later
-    one.
+    The first parameter group has the learning rate `settings.lr`, the next one holds the parameters of a BERT, and then
+    comes one group for each pattern of `settings.rates`; empty groups are left out. A pattern takes precedence over the
+    default rate of a BERT, and an earlier pattern over a later one. Each group has a key `peak`, its highest learning
+    rate, which `set_learning_rates` multiplies by the factor of the schedule.
 
     Raises:
-        InputError: if no parameter requires a gradient, or a pattern of `settings.rates` chooses no parameter.
+        InputError: if no parameter requires a gradient, or a pattern of `settings.rates` matches no parameter.
     """
     groups = [
         {"params": trained, "lr": rate, "peak": rate}
@@ -49,12 +49,14 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def parameters_by_rate(module: nn.Module, settings: TrainSettings) -> list[tuple[list[nn.Parameter], float]]:
-    """All parameters, once each, with the learning rate of their group: first the default, then BERT, then patterns.
+    """Groups of parameters with their peak learning rates: the default, BERT, then one for each pattern.
+
+    Every parameter is in exactly one group.
 
     Raises:
-        InputError: if a pattern chooses no parameter.
+        InputError: if a pattern matches no parameter, or only parameters that earlier patterns match.
     """
-    # A parameter that is shared by two layers has two names, and either may match.
+    # A parameter that two layers share has two names; a pattern may match either.
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
@@ -78,9 +80,11 @@ def parameters_by_rate(module: nn.Module, settings: TrainSettings) -> list[tuple
 
 
 def check_patterns(by_pattern: Mapping[str, list[nn.Parameter]], names: list[str]) -> None:
-    """Raise InputError for a pattern that chooses no parameter.
+    """Raise InputError for a pattern without parameters.
 
-    by_pattern: the parameters that each pattern chose. names: of all parameters.
+    Args:
+        by_pattern: the parameters in the group of each pattern.
+        names: names of all parameters.
     """
     for pattern, parameters in by_pattern.items():
         if parameters:
@@ -90,7 +94,7 @@ def check_patterns(by_pattern: Mapping[str, list[nn.Parameter]], names: list[str
                 f"train.rates: {pattern!r} changes nothing, since earlier patterns match all of its parameters. "
                 "The first pattern that matches counts: put it before them."
             )
-        # Both `network.head.weight` and `network.head.*` may be meant.
+        # The suggestions include single parameters (`network.head.weight`) and modules (`network.head.*`).
         parts = [name.split(".") for name in names]
         groups = {".".join(part[:depth]) + ".*" for part in parts for depth in range(1, len(part))}
         near = difflib.get_close_matches(pattern, sorted({*names, *groups}), n=3, cutoff=0.5) or sorted(names)[:3]

@@ -1,4 +1,4 @@
-"""An open run folder: its lock, experiment, signature and logs."""
+"""A run folder that is open for training: its lock, experiment, signature and logs."""
 
 import json
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ class Run:
         resume: whether to continue the run in the folder, if there is one.
 
     Raises:
-        InputError: if another process uses the folder, it holds a run and `resume` is not given, or it holds a run
-            of another experiment.
+        InputError: if another process uses the folder, it holds a run and `resume` is False, it holds a run of another
+            experiment, or a file has its name.
     """
 
     def __init__(self, path: Path, experiment: Experiment, resume: bool = False) -> None:
@@ -48,7 +48,7 @@ class Run:
         self.lock = filelock.FileLock(path / ".lock")
         if self.writes:
             try:
-                # The system drops the lock when the process ends, however it ends.
+                # The operating system releases the lock when the process ends, even if it is killed.
                 self.lock.acquire(timeout=0)
             except filelock.Timeout:
                 raise InputError(f"Run folder {path} is in use by another process.") from None
@@ -95,14 +95,14 @@ class Run:
     def begin(self, step: int, knowledge: Knowledge = ({}, {})) -> None:
         """Write experiment, environment and signature, and drop log entries after the step at which training resumes.
 
-        Called after the data were read, so that faulty data leave no run folder behind.
+        Must be called after the data were read, so that faulty data leave no run in the folder.
 
         Args:
-            step: steps that are done; later entries of the logs are of steps that will be repeated.
+            step: number of steps done; later entries of the logs are dropped, since these steps are repeated.
             knowledge: tensors and facts of the training data for `signature.safetensors`; no file if both are empty.
 
         Raises:
-            InputError: if the signature in the folder is of other training data.
+            InputError: if the signature in the folder describes other training data.
         """
         tensors, facts = knowledge
         signature = RunFolder(self.path).signature
@@ -134,7 +134,13 @@ class Run:
         self.curves = SummaryWriter(str(RunFolder(self.path).tensorboard), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, Any], curves: Mapping[str, float]) -> None:
-        """Append one line to `metrics.jsonl`, and points to the curves of TensorBoard."""
+        """Append one line to `metrics.jsonl`, and one point to each curve of TensorBoard.
+
+        Args:
+            step: number of the step.
+            values: content of the line, by name.
+            curves: values of the curves, by name.
+        """
         if not self.writes:
             return
         with RunFolder(self.path).losses.open("a", encoding="utf-8") as file:
@@ -145,12 +151,12 @@ class Run:
 
 
 def check_signature(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Raise InputError, with the names of what differs, if a signature file is not that of the training data.
+    """Raise InputError, with the names of the differences, if a signature file does not describe the training data.
 
     Args:
         path: of the signature file.
-        tensors: of the training data, by name.
-        facts: of the training data, by name.
+        tensors: tensors of the signature of the training data, by name.
+        facts: facts of the signature of the training data, by name.
     """
     stored_tensors, stored_facts = tensor_file.load(path)
     current_facts: Mapping[str, Any] = json.loads(json.dumps(facts))  # JSON turns tuples into lists.
@@ -174,16 +180,16 @@ def check_signature(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 
 def check_same(experiment: Experiment, settings: Mapping[str, Any], source: Path) -> None:
-    """Raise InputError, with the names of what differs, if a file was made by an experiment with other settings.
+    """Raise InputError, with the names of the settings that differ, if a file belongs to another experiment.
 
-    Settings of `INCIDENTAL` may differ.
+    Settings of `INCIDENTAL` may differ, since they do not change results.
 
     Args:
-        experiment: the current one.
-        settings: those that the file was made with, by dotted name.
+        experiment: the current experiment.
+        settings: settings of the experiment that wrote the file, by dotted name.
         source: the file.
     """
-    # A setting that the file lacks was added later, with a default that does what was done before.
+    # A setting that the file lacks was added in a later version; its default is the earlier behaviour.
     defaults = Experiment().flat()
     mine, theirs = {**defaults, **experiment.flat()}, {**defaults, **settings}
     names = sorted({*mine, *theirs} - set(INCIDENTAL))

@@ -15,9 +15,9 @@ def learning_rate_factor(settings: TrainSettings, step: int, steps: int) -> floa
     The schedule "plateau" depends on the validation scores as well: its factor is this one times `Plateau.factor`.
 
     Args:
-        settings: with the schedule and its options.
-        step: steps done before, from 0 to `steps` - 1. In a stage, counted from its beginning.
-        steps: in all.
+        settings: of the stage; they name the schedule and its options.
+        step: number of steps done before in the stage, from 0 to `steps` - 1.
+        steps: number of all steps of the stage.
 
     >>> [round(learning_rate_factor(TrainSettings(schedule="cosine"), step, 4), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
@@ -40,12 +40,12 @@ def learning_rate_factor(settings: TrainSettings, step: int, steps: int) -> floa
 class Plateau:
     """Factor of the learning rate that falls when validation stops improving; 1 under any other schedule.
 
-    Its fields are plain numbers: `asdict(plateau)` goes into a checkpoint, and `Plateau(**stored)` continues from it.
-    Of positive scores it makes what torch's ReduceLROnPlateau does.
+    Its fields are plain numbers: a checkpoint stores `asdict(plateau)`, and `Plateau(**stored)` restores it. For
+    positive scores it behaves like torch's ReduceLROnPlateau.
 
-    factor: of the peak learning rate.
+    factor: multiplies the learning rate.
     best: best validation score so far.
-    waited: validations since the best one, or since the factor last fell.
+    waited: number of validations since the best one, or since the factor was last lowered.
     """
 
     factor: float = 1.0
@@ -53,7 +53,7 @@ class Plateau:
     waited: int = 0
 
     def update(self, settings: TrainSettings, score: float, more_is_better: bool) -> None:
-        """Take in one validation score, and lower the factor if too many in a row were no better than the best."""
+        """Add one validation score, and lower the factor after more than `plateau_patience` without improvement."""
         if settings.schedule != "plateau":
             return
         if not math.isnan(score) and (self.best is None or improves(score, self.best, more_is_better)):

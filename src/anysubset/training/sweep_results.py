@@ -1,4 +1,4 @@
-"""The results of the runs of a sweep: what is trained and scored already, and the table of all runs."""
+"""Results of a sweep: which runs are already trained and scored, and the table of all runs."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ from anysubset.training.run import check_same
 
 
 def check_folder(run: Planned) -> None:
-    """Check that a run folder that exists holds the same experiment, on data of the same names.
+    """Check that an existing run folder holds the experiment of the planned run, on data of the same file names.
 
     Raises:
-        InputError: if it does not.
+        InputError: if the folder holds another experiment.
     """
     file = RunFolder(run.folder).experiment
     if not file.is_file():
         return
     stored = read_run_experiment(run.folder).flat()
     check_same(run.experiment, stored, file)
-    # A run may be continued on data that were moved. In a sweep the variants may differ in nothing but the data, so the
-    # name of the file or folder still has to agree.
+    # A run may be resumed on data that were moved, so paths may differ. The variants of a sweep may differ in their
+    # data alone, so the name of the file or folder must be the same.
     for name in ("root", "splits", "missingness"):
         planned, earlier = getattr(run.experiment.data, name), stored.get(f"data.{name}")
         if (planned and Path(planned).resolve().name) != (earlier and Path(earlier).name):
@@ -42,12 +42,12 @@ def check_folder(run: Planned) -> None:
 
 
 def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
-    """The splits that a trained run has no scores on; None if its training has not ended."""
+    """The splits for which a trained run has no scores yet; None if its training has not ended."""
     checkpoint = RunFolder(run.folder).latest
     if not read_facts(checkpoint).get("finished"):
         return None
     scores = RunFolder(run.folder).scores
-    # Scores older than the end of the training are of other weights.
+    # Scores from before the end of training belong to other weights.
     if not scores.is_file() or scores.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:
         return list(splits)
     scored = {row["split"] for row in read_rows(scores) if row["dataset"] == run.experiment.data.name}
@@ -58,11 +58,11 @@ def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
 
 
 def result_row(run: Planned, splits: Sequence[str]) -> dict[str, Any]:
-    """One row of the table: the variants and recipe of a run, its validation, and its mean scores.
+    """One row of the table: variants and recipe of a run, its validation score, and its mean scores.
 
-    `metric`, `step` and `validation` describe the selected weights. `<split> <metric>` is the mean over the scenarios
-    of a metric over the set or, if there is none of that name, over samples and regions; absent if the metric is
-    undefined in a scenario.
+    `metric`, `step` and `validation` describe the selected weights. `<split> <metric>` is the mean over scenarios of
+    the metric over the whole set or, if the metric has no such value, of its mean over samples and regions. It is left
+    out if the metric is undefined in a scenario.
     """
     experiment = run.experiment
     facts = {"method.name": experiment.method["name"], "seed": experiment.seed, "recipe": experiment.recipe}
@@ -78,8 +78,8 @@ def result_row(run: Planned, splits: Sequence[str]) -> dict[str, Any]:
 
 
 def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, float]:
-    """Mean over the scenarios of every metric of each split, from a scores.csv, under `<split> <metric>`."""
-    # By split and metric, then scenario: the values over the set (True) and of samples (False).
+    """The mean over scenarios of every metric on every split, from a scores.csv; keys are `<split> <metric>`."""
+    # (split, metric) -> scenario -> values over the whole set (True) and of single samples (False).
     values: dict[tuple[str, str], dict[tuple[str, ...], dict[bool, list[float]]]] = {}
     scenarios: dict[str, dict[tuple[str, ...], None]] = {split: {} for split in splits}
     for row in of_scenarios(read_rows(path)):
@@ -98,7 +98,7 @@ def mean_scores(path: Path, dataset: str, splits: Sequence[str]) -> dict[str, fl
 
 
 def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write sweep.csv: a row a run; a cell is blank if a run has no value for its column."""
+    """Write sweep.csv with one row per run; a cell is blank if the run has no value for the column."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
