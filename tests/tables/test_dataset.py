@@ -434,7 +434,7 @@ def test_settings_of_the_data_that_do_not_fit_the_kind_are_refused(utterances, p
     assert "data.workers does not apply to dataset 'mosi'" in fault(table_dataset, utterances, workers=2)
     with pytest.raises(InputError, match=r"data.reading.target does not apply to dataset 'phantom'"):
         create_dataset(DataSettings("phantom", str(phantoms), reading=ReadingSettings(target="y")), TaskSettings())
-    with pytest.raises(InputError, match=r"task.error means nothing .* it is for a table"):
+    with pytest.raises(InputError, match=r"task.error does not apply to dataset .* it is for a table"):
         create_dataset(DataSettings("phantom", str(phantoms)), TaskSettings(error="mse"))
     with pytest.raises(InputError, match="cross entropy"):
         table_dataset(vectors(tmp_path), "table", TaskSettings(error="mse"), folds=3)
