@@ -12,7 +12,7 @@ def fault(function, *arguments) -> str:
     return str(caught.value)
 
 
-def test_steps_are_divided_by_share_and_none_is_lost():
+def test_steps_are_divided_by_share_and_their_sum_is_exact():
     assert divide_steps(100, {"only": 1.0}) == {"only": 100}
     assert divide_steps(100, {"a": 0.25, "b": 0.75}) == {"a": 25, "b": 75}
     # 3.33 each: the step that is left goes to the first.
@@ -21,19 +21,19 @@ def test_steps_are_divided_by_share_and_none_is_lost():
     assert divide_steps(7, {"a": 1, "b": 3}) == {"a": 2, "b": 5}
 
 
-def test_a_budget_pays_for_whole_steps_at_their_mean_cost():
+def test_a_budget_allows_whole_steps_at_their_mean_cost():
     # A mean of 100: 9.5 steps.
     assert affordable_steps(950.0, {"only": 1.0}, {"only": [50, 150]}) == {"only": 9}
 
 
-def test_each_stage_pays_for_its_own_steps_from_its_share():
+def test_the_steps_of_a_stage_depend_on_its_share_and_its_own_cost():
     # 600 at 100 a step, 400 at 50 a step.
     assert affordable_steps(1000.0, {"a": 3, "b": 2}, {"a": [100, 100], "b": [50]}) == {"a": 6, "b": 8}
     # A stage that was not counted is as costly as the others: 400 at 100 a step.
     assert affordable_steps(1000.0, {"a": 3, "b": 2}, {"a": [100, 100]}) == {"a": 6, "b": 4}
 
 
-def test_a_budget_that_pays_for_nothing_is_refused():
+def test_a_budget_below_the_cost_of_a_step_is_refused():
     line = fault(affordable_steps, 100.0, {"a": 1, "b": 1}, {"a": [10], "b": [60]})
     assert (
         line
@@ -76,11 +76,11 @@ def test_a_stage_that_the_method_does_not_have_is_refused():
         (86_400 + 3600, "1 d 1 h"),
     ],
 )
-def test_times_in_words(seconds, words):
+def test_durations_as_text(seconds, words):
     assert duration(seconds) == words
 
 
-def test_an_estimate_says_time_and_memory():
+def test_an_estimate_contains_time_and_memory():
     assert estimate(2000, 0.36, 3_100_000_000) == "about 12 min for 2000 steps, 3.1 GB at most so far"
     assert estimate(1, 2.0, 52_000_000) == "about 2 s for 1 step, 52 MB at most so far"
     assert estimate(10, 1.0, None) == "about 10 s for 10 steps"

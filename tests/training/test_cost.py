@@ -26,7 +26,7 @@ def test_attention_counts_its_two_matrix_products():
     assert flops_of(lambda: functional.scaled_dot_product_attention(query, query, query)) == 2 * (2 * 4 * 4 * 8)
 
 
-def test_the_count_stays_after_the_context_is_left():
+def test_the_count_can_be_read_after_the_context():
     layer = nn.Linear(2, 2, bias=False)
     with flop_counter() as flops_so_far:
         layer(torch.ones(1, 2))

@@ -25,12 +25,12 @@ Told = Callable[..., str]
 
 @pytest.fixture
 def run(trained_table: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, to write to."""
+    """A copy of the trained run that a test may write to."""
     return Path(shutil.copytree(trained_table, tmp_path / "run"))
 
 
 def opened(make_table_experiment, name: str, **options: object) -> tuple[Method, list[Batch]]:
-    """A method with grads left over from before, and two batches of six training samples."""
+    """A method whose parameters have gradients already, and two batches of six training samples."""
     experiment = make_table_experiment()
     dataset = create_dataset(experiment.data, experiment.task)
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def state_of(method: Method) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_table_experiment, name):
+def test_diagnose_gives_the_gradients_of_every_case_and_leaves_the_method_unchanged(make_table_experiment, name):
     method, batches = opened(make_table_experiment, name)
     cases = all_scenarios(method.task.modalities)
     before = state_of(method)
@@ -60,14 +60,14 @@ def test_the_rows_are_those_of_every_case_and_nothing_else_changes(make_table_ex
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
     assert method.training
     assert [step for step, *_ in seen.entries] == [1, 2]
-    # The yardstick: one backward pass a case.
+    # Expected gradients from one backward pass per case.
     shared = method.network.shared_parameters()
     method.eval()
     for batch, (_, indices_of_cases, arrays) in zip(batches, seen.entries, strict=True):
         assert [seen.cases[index] for index in indices_of_cases] == [scenario_name(case) for case in cases]
         rows = []
         for case in cases:
-            # Straight through the network, without the branches that `gmd` cuts.
+            # Directly through the network, without the detached branches of `gmd`.
             features = method.network.features({name: batch.inputs[name] for name in case})
             output, indices = method.network.output_of_case(features, case)
             loss = method.task.loss(output, batch.target[indices])
@@ -87,7 +87,7 @@ def test_conflict_is_measured_on_shared_parameters_however_the_method_was_decoup
 
 
 @pytest.mark.parametrize("option", ["batched", "recompute"])
-def test_the_rows_are_the_same_if_an_update_batches_or_recomputes_encoders(make_table_experiment, option):
+def test_diagnose_gives_the_same_gradients_if_an_update_batches_or_recomputes_encoders(make_table_experiment, option):
     products = []
     for options in ({}, {option: True}):
         experiment = make_table_experiment({"method.dropout": 0.0})
@@ -98,13 +98,13 @@ def test_the_rows_are_the_same_if_an_update_batches_or_recomputes_encoders(make_
         call_encoder = method.call_encoder
         (entry,) = diagnose(method, [batches], all_scenarios(method.task.modalities)).entries
         products.append(entry[2]["gramian"])
-        # The update can go on as before.
+        # The update rule still works afterwards.
         assert method.call_encoder == call_encoder == update.call_encoder
         assert not update.gmd.branches
     np.testing.assert_allclose(products[1], products[0], rtol=1e-6)
 
 
-def test_a_batch_in_parts_is_one_batch(make_table_experiment):
+def test_micro_batches_are_diagnosed_as_one_batch(make_table_experiment):
     method, batches = opened(make_table_experiment, "sharing")
     cases = all_scenarios(method.task.modalities)
     (together,) = diagnose(method, [batches], cases).entries
@@ -114,7 +114,7 @@ def test_a_batch_in_parts_is_one_batch(make_table_experiment):
     assert (together[2]["norms"] <= np.maximum(apart[0][2]["norms"], apart[1][2]["norms"]) + 1e-9).all()
 
 
-def test_batches_without_eligible_samples_are_passed_over(make_table_experiment):
+def test_batches_without_eligible_samples_are_skipped(make_table_experiment):
     method, batches = opened(make_table_experiment, "sharing")
     text = Batch({"text": batches[0].inputs["text"]}, batches[0].target, batches[0].ids)
     seen = diagnose(method, [[text], [batches[1]]], [("audio",), ("vision",)])
@@ -123,7 +123,7 @@ def test_batches_without_eligible_samples_are_passed_over(make_table_experiment)
         diagnose(method, [[text]], [("audio",)])
 
 
-def test_where_nothing_is_shared_nothing_can_be_said(make_table_experiment):
+def test_a_method_without_shared_parameters_cannot_be_diagnosed(make_table_experiment):
     method, batches = opened(make_table_experiment, "ensemble")
     with pytest.raises(InputError, match="Ensemble shares no parameters between the modalities"):
         diagnose(method, [batches], [("text",)])
@@ -151,7 +151,7 @@ def test_a_run_is_diagnosed(output_of, run):
     assert list(diagnosis["learning"]) == ["text", "audio", "vision"]
     for path, content in files.items():
         assert path.read_bytes() == content
-    # Once more is the same.
+    # A second diagnosis gives the same result.
     output_of("diagnose", run, "--batches", 3)
     assert json.loads((run / "diagnosis.json").read_text()) == diagnosis
 
@@ -166,7 +166,7 @@ def test_volumes_are_diagnosed(output_of, trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sharing", "dropout", "full"])
-def test_methods_that_take_no_rows_are_diagnosed_too(output_of, make_table_experiment, tmp_path, name):
+def test_methods_trained_without_decoupling_are_diagnosed_too(output_of, make_table_experiment, tmp_path, name):
     write_experiment(make_table_experiment({"method.name": name, "train.steps": 2}), tmp_path / "tiny.yaml")
     output_of("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
     out = output_of("diagnose", tmp_path / "run", "--batches", 1, "--cases", "missing=2")
@@ -184,12 +184,12 @@ def test_methods_that_take_no_rows_are_diagnosed_too(output_of, make_table_exper
         (("--batchs", 1), "Unknown option of `diagnose` '--batchs'"),
     ],
 )
-def test_wrong_input_is_told_in_a_line_and_leaves_nothing(refused, run, options, words):
+def test_wrong_input_is_refused_in_one_line_and_no_file_is_written(refused, run, options, words):
     assert words in refused("diagnose", run, *options)
     assert not (run / "diagnosis.json").exists()
 
 
-def test_a_folder_that_is_no_run_is_refused(refused, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(refused, tmp_path):
     assert "is no run folder" in refused("diagnose", tmp_path)
 
 
@@ -202,7 +202,7 @@ def test_an_ensemble_is_refused_before_its_data_are_read(refused, output_of, mak
     assert not (tmp_path / "run" / "diagnosis.json").exists()
 
 
-def test_a_damaged_log_is_told_and_nothing_is_written(refused, run):
+def test_a_damaged_log_is_refused_and_no_file_is_written(refused, run):
     (run / "decoupling.npz").write_bytes(b"half")
     assert "decoupling.npz is damaged" in refused("diagnose", run)
     assert not (run / "diagnosis.json").exists()

@@ -1,4 +1,4 @@
-"""`kill -9`, for real: whatever moment it comes at, `--resume` goes on as if nothing had happened."""
+"""A run killed by `kill -9` at any moment and resumed ends with the same bits as an undisturbed run."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_mmin_killed_in_each_stage_and_resumed_ends_with_the_same_bits(make_tabl
     fit = ["fit", str(tmp_path / "tiny.yaml"), "--run"]
     resume = [*fit, str(killed), "--resume"]
     generator = np.random.default_rng(0)
-    # Soon after the checkpoint of these steps.
+    # Killed shortly after the checkpoint at these steps.
     kills = [Job(resume, latest, step, generator.uniform(0, 1 / 80)) for step in (4, 12, 20, 44, 52, 60)]
     (first, _), *ends, (last, done) = run_and_kill([Job([*fit, str(whole)]), *kills, Job(resume, latest)])
     assert (first, last, done) == (0, 0, 80)

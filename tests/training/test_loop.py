@@ -60,7 +60,7 @@ def all_steps(steps: Iterable[int], done: int, *_: object) -> Iterable[int]:
 
 
 def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: bool = False) -> Progress:
-    """What `anysubset fit` does, without a terminal."""
+    """Train as `anysubset fit` does, without a terminal."""
     dataset = create_dataset(experiment.data, experiment.task)
     torch.manual_seed(experiment.seed)
     generator = torch.Generator().manual_seed(experiment.seed)
@@ -70,7 +70,7 @@ def go(experiment: Experiment, folder: Path, show: Show = all_steps, resume: boo
 
 
 def stop_at(step: int) -> Show:
-    """Ctrl-C right before a step."""
+    """Send Ctrl-C right before a step."""
 
     def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         for number in steps:
@@ -110,13 +110,13 @@ def assert_same_run(folder: Path, other: Path, decoupled: bool = True) -> None:
 # ---------------------------------------------------------------------------------------- learning rate
 
 
-def test_the_optimizer_takes_the_rate_of_the_schedule(make_experiment, tmp_path):
+def test_the_optimizer_has_the_learning_rate_of_the_schedule(make_experiment, tmp_path):
     go(make_experiment({"train.lr": 0.01, "train.schedule": "cosine", "train.steps": 2}), tmp_path / "run")
     # By hand: 0.01, then 0.01 (1 + cos(90 degrees)) / 2 = 0.005.
     assert [line["lr"] for line in log_of(tmp_path / "run") if "lr" in line] == pytest.approx([0.01, 0.005])
 
 
-def test_adamw_takes_its_decay_from_the_weights_and_not_through_the_gradient(make_experiment, tmp_path):
+def test_adamw_decays_the_weights_and_not_the_gradient(make_experiment, tmp_path):
     weights = {}
     for name in ("adam", "adamw"):
         settings = {"train.optimizer": name, "train.lr": 0.01, "train.weight_decay": 10.0, "train.steps": 1}
@@ -155,10 +155,10 @@ def undisturbed(make_experiment, tmp_path_factory) -> tuple[Experiment, Path]:
 @pytest.mark.parametrize("step", [1, 2, 4, 5, 7])
 def test_a_run_stopped_by_ctrl_c_and_resumed_ends_with_the_same_bits(undisturbed, tmp_path, step):
     experiment, folder = undisturbed
-    # There is nothing to be stopped after the last step.
+    # After the last step the run is finished, so nothing is interrupted.
     with pytest.raises(KeyboardInterrupt) if step < 7 else nullcontext():
         go(experiment, tmp_path / "run", stop_at(step))
-    # The step that was under way was finished and kept.
+    # The current step was finished and saved.
     assert tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")[1]["step"] == step
     done = go(experiment, tmp_path / "run", resume=True)
     assert (done.step, done.finished) == (7, True)
@@ -200,7 +200,7 @@ def test_steps_since_the_last_checkpoint_are_done_again_to_the_same_bits(undistu
     assert_same_run(tmp_path / "run", folder)
 
 
-def test_a_second_ctrl_c_does_not_wait(make_experiment, tmp_path):
+def test_a_second_ctrl_c_stops_within_the_step(make_experiment, tmp_path):
     def show(steps: Iterable[int], done: int, *_: object) -> Iterator[int]:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -211,7 +211,7 @@ def test_a_second_ctrl_c_does_not_wait(make_experiment, tmp_path):
     assert not (tmp_path / "run/checkpoints/latest.safetensors").exists()
 
 
-def test_the_handler_of_ctrl_c_is_put_back(make_experiment, tmp_path):
+def test_the_former_handler_of_ctrl_c_is_restored(make_experiment, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     go(make_experiment({"train.steps": 1}), tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is before
@@ -230,7 +230,7 @@ def test_a_finished_run_resumed_does_nothing(undisturbed):
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_the_seed_decides_and_another_seed_decides_otherwise(make_experiment, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_experiment, tmp_path):
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         go(make_experiment({"seed": seed, "train.steps": 1}), tmp_path / name)
     first, again, other = (log_of(tmp_path / name) for name in ("first", "again", "other"))
@@ -297,7 +297,7 @@ def test_float16_trains_weights_that_stay_float32(make_experiment, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gmd", "full"])
-def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(make_experiment, tmp_path, name):
+def test_an_overflowing_gradient_skips_the_step_and_halves_the_scale(make_experiment, tmp_path, name):
     experiment = make_experiment({"method.name": name, "train.precision": "float16"})
     dataset = create_dataset(experiment.data, experiment.task)
     method, update = method_of(experiment.method, dataset.task)
@@ -313,7 +313,7 @@ def test_a_gradient_that_overflows_passes_the_step_over_and_halves_the_scale(mak
         assert not run.decoupling.entries
 
 
-def test_a_run_in_float16_goes_on_with_its_scale(make_experiment, tmp_path):
+def test_a_resumed_run_in_float16_continues_with_its_loss_scale(make_experiment, tmp_path):
     experiment = make_experiment({"train.steps": 4, "train.precision": "float16", "method.name": "gmd"})
     go(experiment, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -322,7 +322,7 @@ def test_a_run_in_float16_goes_on_with_its_scale(make_experiment, tmp_path):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_the_scale_of_the_losses_shows_in_no_norm(make_experiment, tmp_path):
+def test_logged_norms_do_not_depend_on_the_loss_scale(make_experiment, tmp_path):
     norms = {}
     for precision, scale in (("float32", None), ("float16", 2.0**10)):
         experiment = make_experiment({"method.name": "gmd", "train.precision": precision, "train.log_every": 1})
@@ -348,7 +348,7 @@ def test_steps_without_an_eligible_sample_are_counted_and_change_nothing(make_ex
     assert taken["eligible"] == {"flair+t2+t1ce+t1": 1}
     tensors, facts = tensor_file.load(tmp_path / "run/checkpoints/latest.safetensors")
     assert facts["skipped"] == 4
-    # Adam itself counts one step.
+    # The counter of Adam has one step.
     assert tensors["optimizer.0.step"].item() == 1
     assert not (tmp_path / "run/decoupling.npz").exists()
 
@@ -372,7 +372,7 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
 
 
 @pytest.mark.parametrize("name", ["gmd", "sharing", "ensemble"])
-def test_a_batch_in_parts_is_the_same_batch(name, make_experiment, tmp_path):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(name, make_experiment, tmp_path):
     # The phantoms lack modalities, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
     settings = {"method.name": name, "task.pool": "sample", "train.batch": 5, "train.steps": 3}
     logs = []
@@ -387,7 +387,7 @@ def test_a_batch_in_parts_is_the_same_batch(name, make_experiment, tmp_path):
     assert any(count % 2 for line in whole for count in line["eligible"].values())
 
 
-def test_a_batch_of_two_cannot_be_taken_in_three_parts(make_experiment, tmp_path):
+def test_a_batch_of_two_cannot_be_divided_into_three_micro_batches(make_experiment, tmp_path):
     with pytest.raises(InputError, match=r"A batch of 2 cannot be shared in 3 parts\."):
         go(make_experiment({"train.micro_batches": 3}), tmp_path / "run")
 
@@ -502,7 +502,7 @@ def test_training_goes_on_in_training_mode_after_a_validation(make_experiment, t
     assert modes == [True, True]
 
 
-def test_what_was_logged_of_decoupling_has_the_cases_of_its_step(undisturbed):
+def test_the_log_of_decoupling_has_the_cases_of_each_step(undisturbed):
     _, folder = undisturbed
     logged = {line["step"]: list(line["losses"]) for line in log_of(folder) if "losses" in line}
     with np.load(folder / "decoupling.npz") as stored:
@@ -519,7 +519,7 @@ def test_what_was_logged_of_decoupling_has_the_cases_of_its_step(undisturbed):
     assert len(cases) > 3
 
 
-def test_what_was_logged_of_decoupling_can_be_worked_out_again(make_experiment, tmp_path):
+def test_logged_coefficients_follow_from_the_logged_gramian(make_experiment, tmp_path):
     # All 15 cases a step, so that nothing but the rule draws from the generator.
     experiment = make_experiment({"method.name": "gmd", "method.cases": "all"})
     go(experiment, tmp_path / "run")
@@ -561,7 +561,7 @@ def coefficients_of(tags: set[str]) -> set[str]:
     return {tag for tag in tags if tag.startswith("coefficient/")}
 
 
-def test_a_step_that_is_not_logged_pays_nothing_for_the_log(make_experiment, tmp_path, monkeypatch):
+def test_a_step_that_is_not_logged_computes_nothing_for_the_log(make_experiment, tmp_path, monkeypatch):
     calls = []
     add, gramian = Decouplings.add, Stored.gramian
     monkeypatch.setattr(Decouplings, "add", lambda *arguments: (calls.append("log"), add(*arguments))[1])
@@ -607,11 +607,11 @@ def test_the_log_of_a_step_costs_less_than_2_percent_of_it(tmp_path):
 # ------------------------------------------------------------------------------------------- a budget of FLOPs
 
 
-def test_a_budget_pays_for_as_many_steps_as_its_flops_and_measuring_leaves_no_trace(make_table_experiment, tmp_path):
+def test_a_budget_gives_the_steps_that_its_flops_allow_and_measuring_changes_no_result(make_table_experiment, tmp_path):
     settings = {"method.name": "gmd", "train.steps": 10}
     go(make_table_experiment(settings), tmp_path / "steps")
     flops = json.loads((tmp_path / "steps" / "cost.json").read_text())["stages"]["train"]["flops"]
-    # Half a step more than ten steps cost pays for ten.
+    # A budget of ten and a half steps allows ten.
     budget = 10.5 * sum(flops) / len(flops)
     progress = go(make_table_experiment({**settings, "train.flops": budget}), tmp_path / "budget")
     assert progress.stage_steps == {"train": 10}

@@ -56,14 +56,14 @@ def rates(network: nn.Module, **settings) -> dict[str, float]:
 # --------------------------------------------------------------------------------------- what a step of each does
 
 
-def test_sgd_follows_the_gradient_with_momentum_and_nesterov():
+def test_a_step_of_sgd_with_momentum_and_nesterov_by_hand():
     # Velocity v = m v + g, and w -= lr v; Nesterov's w -= lr (g + m v).
     assert after([1.0, 1.0], optimizer="sgd") == pytest.approx([0.9, 0.8])
     assert after([1.0, 1.0], optimizer="sgd", momentum=0.5) == pytest.approx([0.9, 0.75])
     assert after([1.0, 1.0], optimizer="sgd", momentum=0.5, nesterov=True) == pytest.approx([0.85, 0.675])
 
 
-def test_weight_decay_goes_through_the_gradient_but_of_adamw():
+def test_weight_decay_is_added_to_the_gradient_except_for_adamw():
     # A gradient of 1 + 0.5 * 1.
     assert after([1.0], optimizer="sgd", weight_decay=0.5) == pytest.approx([0.85])
     # Adam's first step has the length of the learning rate, whatever the gradient.
@@ -72,7 +72,7 @@ def test_weight_decay_goes_through_the_gradient_but_of_adamw():
     assert after([1.0], optimizer="adamw", weight_decay=0.5) == pytest.approx([0.85])
 
 
-def test_betas_decide_how_long_adam_remembers():
+def test_betas_are_the_decay_rates_of_adam():
     # Without memory each step is lr * g / |g|.
     assert after([1.0, -4.0], optimizer="adam", betas=[0.0, 0.0]) == pytest.approx([0.9, 1.0])
     # m = 0.5 * 0.5 * 1 + 0.5 * -4 = -1.75, over 1 - 0.25; v = 16.
@@ -89,7 +89,7 @@ def test_amsgrad_divides_by_the_largest_mean_square_so_far(optimizer):
 @pytest.mark.parametrize(
     "settings", [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.9}]
 )
-def test_the_state_of_an_optimizer_is_tensors_alone(settings):
+def test_the_state_of_an_optimizer_holds_only_tensors(settings):
     # A checkpoint stores tensors.
     layer = one_weight(1.0)
     optimizer = create_optimizer(layer, TrainSettings(**settings))
@@ -102,7 +102,7 @@ def test_the_state_of_an_optimizer_is_tensors_alone(settings):
 # ------------------------------------------------------------------------------------------------ learning rates
 
 
-def test_a_bert_has_its_own_rate_and_all_others_that_of_the_settings():
+def test_a_bert_has_its_own_learning_rate_and_all_other_parameters_that_of_the_settings():
     expected = {"text.steps.weight": 1e-3, "audio.weight": 1e-3, "head.weight": 1e-3, "head.bias": 1e-3}
     assert rates(Network()) == {**expected, "text.bert.weight": 2e-5}
 
@@ -139,7 +139,7 @@ def test_frozen_parameters_are_left_out():
         create_optimizer(network, TrainSettings())
 
 
-def test_a_shared_parameter_is_trained_once_and_has_both_of_its_names():
+def test_a_shared_parameter_is_in_one_group_and_matches_by_either_name():
     network = nn.ModuleDict({"first": one_weight(1.0)})
     network["second"] = network["first"]
     (default, bert, chosen) = parameters_by_rate(network, TrainSettings(rates={"second.*": 1e-4}))
@@ -157,7 +157,7 @@ def test_a_shared_parameter_is_trained_once_and_has_both_of_its_names():
         ({"head.*": 1e-4, "head.bias": 1e-5}, "train.rates: 'head.bias' changes nothing, since earlier patterns match"),
     ],
 )
-def test_a_pattern_that_chooses_no_parameter_is_refused(patterns, line):
+def test_a_pattern_without_parameters_is_refused(patterns, line):
     with pytest.raises(InputError) as caught:
         create_optimizer(Network(), TrainSettings(rates=patterns))
     assert line in str(caught.value)

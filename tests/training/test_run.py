@@ -147,7 +147,7 @@ def test_a_new_setting_has_its_default_in_an_older_run():
         check_same(Experiment(), other.flat(), Path("x"))
 
 
-def test_an_unknown_setting_is_a_difference():
+def test_an_unknown_setting_counts_as_a_difference():
     with pytest.raises(InputError, match=r"another experiment: train\.momentum differ"):
         check_same(Experiment(), {**Experiment().flat(), "train.momentum": 0.9}, Path("x"))
 

@@ -13,7 +13,7 @@ def factors(steps: int, **settings) -> list[float]:
     return [learning_rate_factor(TrainSettings(**settings), step, steps) for step in range(steps)]
 
 
-def test_poly_falls_as_a_power_of_what_is_left():
+def test_poly_falls_as_a_power_of_the_remaining_share_of_steps():
     assert factors(4, schedule="poly") == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.25**0.9])
 
 
@@ -38,7 +38,7 @@ def test_warm_up_rises_evenly_from_0_under_any_schedule(settings):
     assert warm == pytest.approx([rise * factor for rise, factor in zip(rises, cold, strict=True)])
 
 
-def test_the_mean_of_poly_is_that_of_the_integral():
+def test_the_mean_of_poly_approaches_its_integral():
     # The integral of x^0.9 from 0 to 1 is 1 / 1.9 = .526.
     assert sum(factors(10_000)) / 10_000 == pytest.approx(1 / 1.9, abs=1e-4)
 
@@ -58,7 +58,7 @@ def test_a_plateau_lowers_the_rate_after_more_validations_than_patience():
     assert plateau.best == 0.7
 
 
-def test_a_plateau_of_a_score_is_where_it_does_not_grow():
+def test_if_more_is_better_a_plateau_is_where_the_score_does_not_rise():
     plateau = Plateau()
     for score in (0.5, 0.6, 0.6, 0.5, 0.55):
         plateau.update(ON_PLATEAU, score, more_is_better=True)
@@ -66,7 +66,7 @@ def test_a_plateau_of_a_score_is_where_it_does_not_grow():
 
 
 @pytest.mark.parametrize("more_is_better", [False, True])
-def test_a_plateau_does_what_that_of_torch_does(more_is_better):
+def test_the_plateau_schedule_equals_that_of_torch(more_is_better):
     # 0.99995 is no improvement on 1: less than the threshold of 1e-4.
     scores = [1.0, 0.99995, 1.00005, 1.1, 0.9, 0.9, 0.9, 0.91, 1.2, 0.89999, 0.5, 0.5, 1.3, 0.5, 0.5]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -81,7 +81,7 @@ def test_a_plateau_does_what_that_of_torch_does(more_is_better):
     assert plateau.factor < 1
 
 
-def test_a_plateau_continues_from_its_numbers():
+def test_a_restored_plateau_continues_like_the_original():
     scores = [1.0, 1.1, 1.2, 1.3, 0.9, 1.0, 1.0, 1.0]
     whole, plateau = Plateau(), Plateau()
     for score in scores:
@@ -91,7 +91,7 @@ def test_a_plateau_continues_from_its_numbers():
     assert plateau == whole == Plateau(factor=0.25, best=0.9, waited=0)
 
 
-def test_a_score_that_is_no_number_improves_nothing():
+def test_nan_is_not_an_improvement():
     plateau = Plateau()
     for score in (math.nan, 1.0, math.nan, math.nan, math.nan):
         plateau.update(ON_PLATEAU, score, more_is_better=False)

@@ -8,7 +8,7 @@ from anysubset.scoring.scores import COLUMNS
 from anysubset.training.sweep_results import mean_scores
 
 
-def test_a_mean_is_over_scenarios_and_only_of_what_all_of_them_have(tmp_path):
+def test_a_mean_is_over_scenarios_and_only_of_metrics_defined_in_all_of_them(tmp_path):
     rows = [
         ("a", "all", "acc2", 0.2), ("a+b", "all", "acc2", 0.6), ("a", "1", "acc2", 9),
         ("a", "all", "corr", 0.5),

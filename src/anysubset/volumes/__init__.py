@@ -1,1 +1,1 @@
-"""Segmentation data: patient files on disk, prepared volumes, training batches and whole volumes."""
+"""Data sets of volumes: patient files, preparation, training batches, and whole volumes for evaluation."""

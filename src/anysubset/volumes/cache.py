@@ -7,7 +7,7 @@ from anysubset.volumes.preprocessing import Box, Prepared
 
 
 def save_prepared(patient: Prepared, path: Path) -> None:
-    """Write a prepared patient to a file, whole or not at all."""
+    """Write a prepared patient to a file, atomically."""
     tensors = {"image": patient.image}
     if patient.target is not None:
         tensors["target"] = patient.target

@@ -37,7 +37,10 @@ class Volumes(Dataset):
     Args:
         data: settings of the data.
         task: modalities, regions and size of the training patch.
-        report: called with one line before patients are read, and for every note.
+        report: called with one line of text before patients are read, and for every note.
+
+    Raises:
+        InputError: if there are no patients, or their missingness, groups or splits are faulty.
     """
 
     selection = ("dice", True)
@@ -57,7 +60,7 @@ class Volumes(Dataset):
         self.ready: dict[str, Prepared | Path] = {}
 
     def find_patients(self) -> dict[str, Patient]:
-        """Patients by id, without the modalities that `data.missingness` removes; labels are not affected."""
+        """Find the patients, by id, without the modalities that `data.missingness` removes; labels stay."""
         patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
         if self.data.missingness is None:
             return patients
@@ -73,7 +76,7 @@ class Volumes(Dataset):
         }
 
     def read_groups(self) -> dict[str, str] | None:
-        """Group of every patient, by id (`data.group`); None without the setting.
+        """The group of every patient by id, from `data.group`; None if the setting is not given.
 
         Raises InputError if the setting leaves a patient without a group.
         """
@@ -83,7 +86,7 @@ class Volumes(Dataset):
         return groups_of(self.patients, place_of(setting, self.root) if is_file(setting) else setting)
 
     def read_splits(self) -> dict[str, tuple[str, ...]]:
-        """Ids by split, from `data.splits` or the files beside the patients; every patient is in the split `all`.
+        """Ids by split, from `data.splits` or the split files in the data root; split `all` has every patient.
 
         Raises:
             InputError: if a split names an unknown patient, or `data.complete_only` leaves no training patient.
@@ -110,14 +113,14 @@ class Volumes(Dataset):
                 raise unknown("modality", name, names)
 
     def present(self, split: str) -> list[Scenario]:
-        """Modalities of the task that every patient of a split has files of."""
+        """The present modalities of each patient of a split, in the order of the task."""
         sources_of = [self.patients[patient_id].sources for patient_id in self.ids(split)]
         return [tuple(name for name in self.task.modalities if name in sources) for sources in sources_of]
 
     # ------------------------------------------------------------------------------------------ preparation
 
     def prepare(self, split: str) -> None:
-        """Read, check and prepare the patients of a split that are not ready yet.
+        """Read, check and prepare the patients of a split that have not been prepared yet.
 
         Raises InputError for the first faulty file or patient.
         """
@@ -148,7 +151,7 @@ class Volumes(Dataset):
         return load_prepared(ready) if isinstance(ready, Path) else ready
 
     def fingerprint(self, patient: Patient) -> str:
-        """Hash of everything that decides a prepared patient: files, task, and version of the preparation."""
+        """Hash of everything on which a prepared patient depends: files, task, and version of the preparation."""
         sources = [*patient.sources.items(), ("label", patient.label)]
         facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
         for name, source in sources:
@@ -182,7 +185,7 @@ class Volumes(Dataset):
             batch_sampler=[share[part::parts] for share in shares for part in range(parts)],
             collate_fn=collate,
             num_workers=self.data.workers,
-            # Its own generator: otherwise it draws from torch's global one, and once more in a resumed run.
+            # Without it the loader draws from torch's global generator at every start, so a resumed run would differ.
             generator=torch.Generator(),
         )
 
@@ -195,10 +198,11 @@ class Volumes(Dataset):
         ids: Iterable[str] | None = None,
         unit: Unit = "sample",
     ) -> Iterator[WholeVolume]:
-        """Whole patients, with the scenarios that they are eligible for.
+        """Yield whole patients with the scenarios that they are eligible for.
 
-        The input of a scenario is cropped to the foreground of its own modalities, as if the patient had no others. A
-        patient is therefore yielded once for every foreground: once in all if its modalities have the same brain mask.
+        The input of a scenario is cropped to the foreground of its own modalities, as if the patient had no others.
+        Therefore a patient is yielded once for every distinct foreground, and only once if all its modalities have the
+        same brain mask.
 
         Args:
             split: patients to yield.
@@ -219,6 +223,6 @@ class Volumes(Dataset):
 
 
 def check_unit(unit: Unit) -> None:
-    """Raise InputError if whole groups are asked for, which volumes are not drawn or scored in."""
+    """Raise InputError unless the unit is `sample`, since volumes are neither drawn nor scored in groups."""
     if unit != "sample":
         raise InputError("The method needs whole groups of samples, which are for tables; volumes come one by one.")

@@ -1,6 +1,6 @@
-"""Inspect a folder of patients before training: a report of numbers, names and lines that JSON can hold.
+"""Inspect a folder of patients before training; the report can be written as JSON.
 
-A faulty patient does not stop the inspection; its faults are lines of the report.
+A faulty patient does not stop the inspection; the report lists its faults.
 """
 
 from collections import Counter
@@ -24,20 +24,21 @@ Report = dict[str, Any]
 def inspect_volumes(root: Path, group: str | None = None) -> Report:
     """Read every file of every patient and report on them.
 
-    The report has, by the files that exist:
+    Keys of the report that depend on which files exist:
         patients: number of patients.
         modalities: modality -> number of patients that have it.
         missing: id -> modalities that the patient lacks, but another has.
         scenarios: present modalities, such as `flair+t1` -> number of patients.
         labelled: number of patients with a label.
-    By the patients without faults:
+    Keys that describe the patients without faults:
         shapes, spacings (mm), orientations: `240 x 240 x 155`, `1.0 x 1.0 x 1.0`, `LPS` -> number of patients.
         labels: label value other than 0 -> number of voxels.
         backgrounds: modality -> id -> value, other than 0, that all eight corners of the volume have.
-    Also:
-        faults: id -> lines.
+    Other keys:
+        root: the path.
+        faults: id -> messages.
         splits: name -> number of ids.
-        split_faults, notes: lines.
+        split_faults, notes: lists of messages.
 
     Args:
         root: folder of patients, one patient, Medical Decathlon folder, or CSV manifest.
@@ -75,13 +76,13 @@ def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits
 
 
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
-    """Modalities that a patient lacks, by id, of incomplete patients."""
+    """The missing modalities of every incomplete patient, by id."""
     missing = {patient.id: [name for name in modalities if name not in patient.sources] for patient in patients}
     return {patient_id: names for patient_id, names in missing.items() if names}
 
 
 def inspect_files(patients: list[Patient]) -> Report:
-    """Read all files: the part of the report on grids, labels, backgrounds and faults."""
+    """Read all files, and return the part of the report on grids, labels, backgrounds and faults."""
     shapes, spacings, orientations = Counter[str](), Counter[str](), Counter[str]()
     labels: Counter[int] = Counter()
     backgrounds: dict[str, dict[str, float]] = {}
@@ -90,7 +91,8 @@ def inspect_files(patients: list[Patient]) -> Report:
         try:
             read = read_patient(patient)
         except InputError as error:
-            # Reading stops at the first fault, so list all faulty files; without any, the files do not fit together.
+            # Reading stops at the first fault, so list all faulty files. If there are none, the files contradict each
+            # other.
             faults[patient.id] = faulty_files(patient) or [str(error)]
             continue
         shapes[by(read.grid.shape)] += 1
@@ -113,7 +115,7 @@ def inspect_files(patients: list[Patient]) -> Report:
 
 
 def faulty_files(patient: Patient) -> list[str]:
-    """One line for every file, or channel, that is faulty by itself."""
+    """One message for every faulty file or channel of a patient, each read by itself."""
     faults = []
     for source in patient.sources.values():
         try:
@@ -137,7 +139,7 @@ def voxels_by_value(read: PatientVolumes) -> dict[int, int]:
 
 
 def notes(backgrounds: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One line for every modality of which the background is not 0 in some patients."""
+    """One message for every modality whose background is not 0 in at least one patient."""
     lines = []
     for name, values in backgrounds.items():
         shown = ", ".join(f"{patient_id} ({value:.2f})" for patient_id, value in list(values.items())[:3])
@@ -147,7 +149,7 @@ def notes(backgrounds: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def inspect_splits(root: Path, patients: list[Patient]) -> Report:
-    """Sizes and faults of the splits beside the patients."""
+    """The part of the report on the split files in the data root: sizes and faults."""
     try:
         splits = find_splits(root) or {}
     except InputError as error:

@@ -1,6 +1,6 @@
 """Find patients and their files on disk, in the usual layouts and spellings.
 
-A modality without a file has no key. Only names of files, manifests and `dataset.json` are read here, no image.
+A missing modality has no key. This module reads file names, manifests and `dataset.json`, but no images.
 """
 
 import csv

@@ -1,6 +1,6 @@
-"""Read a patient's NIfTI files, with every byte checked, and write masks with the geometry of an image.
+"""Read and check the NIfTI files of a patient, and write masks with the geometry of an image.
 
-Faults raise InputError, one line that names the file.
+A fault raises InputError with a one-line message that names the file.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from anysubset.errors import InputError, one_line
 from anysubset.system.files import atomic_write
 from anysubset.volumes.patients import Patient, Source, stem
 
-AFFINE_TOLERANCE = 1e-3  # In mm: files of one patient may differ by rounding.
+AFFINE_TOLERANCE = 1e-3  # In mm; affines of one patient may differ by rounding errors.
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class PatientVolumes:
-    """Volumes of one patient, read and checked.
+    """The volumes of one patient after reading and checks.
 
     volumes: by modality, (x, y, z) float32, C-contiguous; a missing modality has no key.
     label: (x, y, z) uint8; None if the patient has no label.
@@ -58,8 +58,8 @@ def read_patient(
     """Read a patient's volumes and label.
 
     Args:
-        patient: whose files to read.
-        modalities: which modalities to read, in this order; by default all that the patient has.
+        patient: the files of the patient.
+        modalities: modalities to read, in this order; by default all that the patient has.
         labels: values that the label may have besides 0; by default whole numbers from 0 to 255.
 
     Raises:

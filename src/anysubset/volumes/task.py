@@ -1,4 +1,4 @@
-"""The segmentation task that the settings describe, on a public data set or on the user's own."""
+"""Creates the segmentation task of an experiment, for a public data set or for data of the user."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,13 @@ from anysubset.tasks.segmentation import Segmentation
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """A public data set: summary, modalities in the order of tables, and regions, outer ones first."""
+    """A data set of volumes in the table of data sets.
+
+    summary: a description in one line.
+    modalities: in the order of the task; empty if the settings must name them.
+    regions: names and label values, outer regions first; empty if the settings must name them.
+    skull_stripped: whether all voxels around the brain have exactly the same value.
+    """
 
     summary: str
     modalities: tuple[str, ...] = ()
@@ -23,9 +29,17 @@ class VolumeSet:
 
 
 def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet) -> Segmentation:
-    """Task of the settings; modalities and regions that they do not name are those of the public data set.
+    """Create the task of an experiment.
 
-    Raises InputError if neither names them, or the task refuses a setting.
+    Modalities and regions that the settings do not name are those of the data set.
+
+    Args:
+        data: settings of the data.
+        task: settings of the task.
+        public: entry of the data set in the table of data sets.
+
+    Raises:
+        InputError: if neither names modalities and regions, or a setting is out of range.
     """
     regions = dict(public.regions)
     if data.regions is not None:

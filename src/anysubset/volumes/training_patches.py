@@ -26,10 +26,10 @@ class TrainingPatches(Dataset[Item]):
     """Augmented patches of patients; a key is (index of the patient, number of the patch).
 
     Args:
-        prepared: from an id to the prepared patient.
+        prepared: returns the prepared patient of an id.
         ids: of the patients.
-        patch: size in voxels, as in `Segmentation`.
-        augment: how patches are varied.
+        patch: size in voxels: two numbers for slices across the last axis, three for volumes.
+        augment: settings of the augmentation.
         seed: of the order of patients and of the augmentation.
     """
 
@@ -49,7 +49,7 @@ class TrainingPatches(Dataset[Item]):
         self.centred = patches(patch, augment, centred=True)
 
     def keys(self, first: int, last: int) -> list[Key]:
-        """Keys of patches `first` up to, but not including, `last`: every patient once an epoch, in random order."""
+        """Keys of patches `first` to `last` - 1; an epoch has every patient once, in random order."""
         keys = []
         for number in range(first, last):
             epoch, position = divmod(number, len(self.ids))

@@ -1,4 +1,4 @@
-"""One whole patient as a sample that can be scored."""
+"""A whole patient as a sample for evaluation."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,15 @@ from anysubset.volumes.preprocessing import Box, Prepared, paste
 
 @dataclass(frozen=True)
 class WholeVolume(Sample):
-    """One whole patient, with the scenarios whose modalities have the same foreground.
+    """A whole patient, with scenarios whose modalities have the same foreground.
 
-    inputs: (1, 1, x, y, z) for every modality, cropped to `box`, that foreground.
+    ids: the id of the patient.
+    inputs: (1, 1, x, y, z) for every modality, cropped to `box`.
+    scenarios: scenarios to evaluate.
     target: (regions, X, Y, Z) bool, not cropped.
+    box: bounding box of the foreground.
     spacing: size of a voxel in mm.
+    task: the segmentation task.
     """
 
     ids: tuple[str, ...]
@@ -31,14 +35,17 @@ class WholeVolume(Sample):
     task: Segmentation
 
     def whole(self, logits: Tensor) -> Tensor:
-        """Prediction on the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool."""
+        """Predict the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool, false outside."""
         return paste(self.task.prediction(logits)[0], self.box, self.target.shape[1:])
 
     def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
-        """Dice of the prediction on the whole volume, by region.
+        """Scores of each region on the whole volume: the Dice coefficient, and more if `thorough`.
 
-        `thorough` adds `hd95` in mm, which takes longer than the network, and `ece`, the calibration error inside the
-        box, since nothing is predicted outside.
+        Args:
+            scenario: of the prediction.
+            logits: (1, regions, x, y, z).
+            thorough: whether to add `hd95` in mm, which takes longer than the network, and `ece`, the calibration error
+                inside the box, since nothing is predicted outside.
         """
         predicted = self.whole(logits)
         values = {"dice": dice(predicted, self.target)}
@@ -53,7 +60,17 @@ class WholeVolume(Sample):
 
 
 def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
-    """Crop the modalities of some scenarios to a box within the patient's foreground."""
+    """Create the sample of a patient for scenarios with the same foreground.
+
+    Args:
+        patient: prepared, with a label.
+        box: the foreground of the scenarios, within that of the patient.
+        scenarios: scenarios to evaluate.
+        task: the segmentation task.
+
+    Raises:
+        InputError: if the patient has no label.
+    """
     if patient.target is None:
         raise InputError(f"Patient {patient.id!r} has no label.")
     needed = {name for scenario in scenarios for name in scenario}
