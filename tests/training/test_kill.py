@@ -64,10 +64,12 @@ for number, (command, watched, step, delay) in enumerate(json.loads(sys.argv[1])
 
 
 class Job(NamedTuple):
-    """A command, and when it is killed.
+    """A command, and the time at which it is killed.
 
-    watched: the checkpoint whose writing starts the clock; empty: the start of the command does. step: the clock starts
-    when the checkpoint holds so many steps. delay: time on the clock, as a multiple of what the first command took.
+    watched: path of the checkpoint from whose writing the delay counts; if empty, it counts from the start of the
+        command.
+    step: number of steps in that checkpoint from which the delay counts.
+    delay: time until the kill, as a multiple of the duration of the first command.
     """
 
     command: list[str]

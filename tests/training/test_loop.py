@@ -452,16 +452,16 @@ def test_validation_selects_the_best_weights(make_experiment, tmp_path, monkeypa
 
     monkeypatch.setattr(training, "evaluate", scores)
     experiment = make_experiment({"train.steps": 4, "train.validate_every": 1})
-    told: list[str] = []
+    lines: list[str] = []
     dataset = create_dataset(experiment.data, experiment.task)
     method, update = method_of(experiment.method, dataset.task, torch.Generator())
     with Run(tmp_path / "run", experiment) as run:
-        done = train(method, update, dataset, run, torch.Generator(), report=told.append)
+        done = train(method, update, dataset, run, torch.Generator(), report=lines.append)
     # By hand: the mean over the two scenarios is half of each score.
     assert (done.best, done.best_step) == (0.3, 2)
     assert done.validation == {"t1": {"WT": 0.6}, "t2": {"WT": 0.0}}
-    assert ["(best)" in line for line in told] == [True, True, False, False]
-    assert "step 2: validation Dice 30.0, mean of 2 scenarios (best)" in told
+    assert ["(best)" in line for line in lines] == [True, True, False, False]
+    assert "step 2: validation Dice 30.0, mean of 2 scenarios (best)" in lines
     tensors, facts = tensor_file.load(tmp_path / "run/checkpoints/best.safetensors")
     assert (facts["step"], facts["validation_mean"], facts["validation_samples"]) == (2, 0.3, 1)
     assert facts["validation"] == done.validation

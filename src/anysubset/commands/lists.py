@@ -70,7 +70,7 @@ def datasets(options: Options) -> None:
 
     table = Table("dataset", "modalities", "regions or range", "what it is")
     for name, dataset in DATASETS.items():
-        table.add_row(name, " ".join(dataset.modalities) or "-", dataset.asked or "-", dataset.summary)
+        table.add_row(name, " ".join(dataset.modalities) or "-", dataset.target or "-", dataset.summary)
     say(table)
 
 

@@ -18,6 +18,6 @@ class TableSet:
     limits: tuple[float, float] | None = None
 
     @property
-    def asked(self) -> str:
+    def target(self) -> str:
         """Range of the target, for `anysubset datasets`; empty without limits."""
         return "" if self.limits is None else f"{self.limits[0]:g} to {self.limits[1]:g}"

@@ -16,7 +16,7 @@ from anysubset.system.run_folder import RunFolder
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
 
-# ------------------------------------------------------------------------------------------------- what is done
+# ------------------------------------------------------------------------------------------------- finished work
 
 
 def check_folder(run: Planned) -> None:

@@ -23,7 +23,7 @@ class VolumeSet:
     skull_stripped: bool = True
 
     @property
-    def asked(self) -> str:
+    def target(self) -> str:
         """Regions and their labels, in one line."""
         return "  ".join(f"{region} {list(labels)}" for region, labels in self.regions)
 
