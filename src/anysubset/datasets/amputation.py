@@ -116,9 +116,10 @@ def remove_monotone(
     """Remove monotonely: if a modality is removed, so are all that follow it in the order.
 
     A sample keeps the first of its modalities; each later one is removed with probability `rate`, with all that follow.
+    Only the samples of `ids` lose modalities, by default all.
 
     Raises:
-        InputError: if the order does not name every modality once.
+        InputError: if the order does not name every modality once, or the rate is not from 0 to 1.
     """
     check_rate(rate)
     names = names_in(present)

@@ -46,7 +46,9 @@ class Jacobian(ABC):
     def add(
         self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float], branches: Sequence[Branch]
     ) -> None:
-        """Add the gradients of one micro-batch, and free its graph except for the private parts, which `fill` needs.
+        """Add the gradients of one micro-batch, and free its graph.
+
+        Only the graph of the parameters that belong to one modality is kept, since `fill` differentiates them later.
 
         Args:
             losses: by case, at least of the cases with eligible samples in this micro-batch.

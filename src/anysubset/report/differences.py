@@ -64,8 +64,9 @@ def compare(
 
     Over samples: paired bootstrap and Wilcoxon signed-rank test of the scores averaged over the seeds that both methods
     share (over all seeds of each method if they share none). Over the shared seeds: Student's t interval, and the
-    paired t-test for metrics that are defined only for a set. P-values have the Holm correction over all methods,
-    separately for the scenarios, the numbers of missing modalities, and the mean over all scenarios.
+    paired t-test for metrics that are defined only for a set. P-values have the Holm correction over
+    three families of tests, each with the tests of all methods: the single scenarios, the means by number of missing
+    modalities, and the mean over all scenarios.
 
     Args:
         comparison: the runs.

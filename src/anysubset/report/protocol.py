@@ -115,8 +115,8 @@ def statistics_notes(comparison: Comparison, reference: str, grouped: bool) -> l
     by_sample = all(comparison.scores_by_sample(result) is not None for result in comparison.group.all_results)
     tests = (
         f"Over samples: paired bootstrap over {unit} with {DRAWS:,} draws, of the scores averaged over the seeds; "
-        f"p: Wilcoxon signed-rank test over {unit}, with Holm correction over all methods, separately for the "
-        "scenarios, the means by number of missing modalities, and the mean over all scenarios."
+        f"p: Wilcoxon signed-rank test over {unit}, with Holm correction in three families of tests, each over all "
+        "methods: single scenarios, means by number of missing modalities, and the mean over all scenarios."
         if by_sample
         else "The metric is not defined for a single sample: p is that of the paired t-test over seeds, with Holm "
         "correction."
