@@ -4,6 +4,7 @@ Wang, Luo, Hu, Zhang, "Gradient-guided Modality Decoupling for Missing-Modality 
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Unpack
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from anysubset.batches import Inputs, Observed
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import fuse_scenarios
 from anysubset.models import sharing
-from anysubset.models.presets import sharing_network
+from anysubset.models.presets import NetworkOptions, sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -24,38 +25,13 @@ class DynamicSharing(CaseMethod):
         cases: the scenarios of a step (`all`, `full`, `missing=R` or `random=K`), or `sample` or `sample=size` to draw
             one for each sample; `CaseMethod` explains them. By default `all` for up to four modalities, else
             `random=5`.
-        preset, width, layers, dropout, head, stem, steps, bert: options of the network; `sharing_network` explains
-            them.
+        **network: options of the network; `sharing_network` explains them.
     """
 
     network: sharing.DynamicSharing
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        cases: str | None = None,
-        preset: str | None = None,
-        width: float | None = None,
-        layers: int | None = None,
-        dropout: float | None = None,
-        head: str | None = None,
-        stem: bool | None = None,
-        steps: int | None = None,
-        bert: str | None = None,
-    ) -> None:
-        network = sharing_network(
-            task,
-            preset=preset,
-            width=width,
-            layers=layers,
-            dropout=dropout,
-            head=head,
-            stem=stem,
-            steps=steps,
-            bert=bert,
-        )
-        super().__init__(task, network, cases=cases)
+    def __init__(self, task: Task, *, cases: str | None = None, **network: Unpack[NetworkOptions]) -> None:
+        super().__init__(task, sharing_network(task, **network), cases=cases)
 
     def predict(self, inputs: Inputs) -> Tensor:
         """Predict every sample from the mean of the features of its modalities.

@@ -4,7 +4,7 @@ The modalities share no parameters, so their gradients cannot conflict.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from anysubset.batches import Batch, Inputs, Observed, as_observed
 from anysubset.errors import unknown
 from anysubset.methods.method import Method, Objective, Step, fuse_scenarios
 from anysubset.models import fusion
-from anysubset.models.presets import sharing_network
+from anysubset.models.presets import NetworkOptions, sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -23,38 +23,15 @@ class Ensemble(Method):
 
     Args:
         task: modalities, loss and prediction of the data set.
-        preset, width, layers, dropout, head, stem, steps, bert: options of the network of every expert;
-            `sharing_network` explains them. By default all experts get the preset that suits all modalities of the
-            task together.
+        **network: options of the network of every expert; `sharing_network` explains them. By default all experts get
+            the preset that suits all modalities of the task together.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        preset: str | None = None,
-        width: float | None = None,
-        layers: int | None = None,
-        dropout: float | None = None,
-        head: str | None = None,
-        stem: bool | None = None,
-        steps: int | None = None,
-        bert: str | None = None,
-    ) -> None:
+    def __init__(self, task: Task, **network: Unpack[NetworkOptions]) -> None:
         super().__init__(task)
-        expert = partial(
-            sharing_network,
-            task,
-            preset=preset,
-            width=width,
-            layers=layers,
-            dropout=dropout,
-            head=head,
-            stem=stem,
-            steps=steps,
-            bert=bert,
+        self.experts = nn.ModuleDict(
+            {modality: sharing_network(task, [modality], **network) for modality in task.modalities}
         )
-        self.experts = nn.ModuleDict({modality: expert([modality]) for modality in task.modalities})
 
     def objectives(self, step: Step) -> dict[str, Objective]:
         """One objective per expert.

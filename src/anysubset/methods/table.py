@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -101,9 +101,19 @@ def row_named(name: str) -> Row:
 
 
 def keyword_options(callable_: Callable[..., Any]) -> dict[str, Any]:
-    """The keyword-only arguments of a constructor, with their defaults."""
+    """The keyword-only arguments of a constructor, with their defaults; None for those of a typed `**options`."""
     parameters = inspect.signature(callable_).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    own = {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    return own | dict.fromkeys(unpacked_types(callable_))
+
+
+def unpacked_types(callable_: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the options in `**options: Unpack[...]`, by name; empty for a constructor without it."""
+    types: dict[str, Any] = {}
+    for hint in get_type_hints(callable_).values():
+        if get_origin(hint) is Unpack:
+            types |= get_type_hints(get_args(hint)[0])
+    return types
 
 
 def method_options(name: str, gradients: str | None = None) -> dict[str, Any]:
@@ -209,6 +219,7 @@ def create(
     hints = {
         **get_type_hints(update_class.__init__),
         **get_type_hints(constructor.__init__),
+        **unpacked_types(constructor.__init__),
         "gradients": str,
     }
     for option, value in options.items():
@@ -222,7 +233,7 @@ def create(
     chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
     method_arguments = {option: value for option, value in chosen.items() if option in own}
     update_arguments = {option: value for option, value in chosen.items() if option not in own}
-    method = CaseMethod(task, network, **method_arguments) if network else row.method(task, **method_arguments)
+    method = row.method(task, **method_arguments) if network is None else CaseMethod(task, network, **method_arguments)
     if update_class is Decoupled:
         return method, Decoupled(method, generator, **update_arguments)
     return method, update_class(method, **update_arguments)

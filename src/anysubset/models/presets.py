@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
@@ -68,18 +68,21 @@ PRESETS = {
 OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
 
 
+class NetworkOptions(TypedDict, total=False):
+    """Options of `sharing_network`, which explains them; one that is absent or None has the default of the preset."""
+
+    preset: str | None
+    width: float | None
+    layers: int | None
+    dropout: float | None
+    head: str | None
+    stem: bool | None
+    steps: int | None
+    bert: str | None
+
+
 def sharing_network(
-    task: Task,
-    modalities: Iterable[str] | None = None,
-    *,
-    preset: str | None = None,
-    width: float | None = None,
-    layers: int | None = None,
-    dropout: float | None = None,
-    head: str | None = None,
-    stem: bool | None = None,
-    steps: int | None = None,
-    bert: str | None = None,
+    task: Task, modalities: Iterable[str] | None = None, **requested: Unpack[NetworkOptions]
 ) -> DynamicSharing:
     """Create the Dynamic Sharing network of a preset; its weights are drawn from torch's global generator.
 
@@ -104,20 +107,19 @@ def sharing_network(
     """
     names = tuple(task.modalities if modalities is None else modalities)
     kinds = kinds_of(task)
-    chosen = preset or default_preset(kinds)
+    chosen = requested.get("preset") or default_preset(kinds)
     if chosen not in PRESETS:
         raise unknown("preset", chosen, PRESETS)
     check_kinds(chosen, task, kinds)
-    requested = {
-        **{"width": width, "layers": layers, "dropout": dropout, "head": head},
-        **{"stem": stem, "steps": steps, "bert": bert},
-    }
     options = dict(PRESETS[chosen].options)
     for name, value in requested.items():
-        if value is not None:
-            if name not in options:
-                raise InputError(f"Preset {chosen!r} has no option {name}; its options are: {', '.join(options)}.")
-            options[name] = value
+        if name not in NetworkOptions.__annotations__:
+            raise unknown("option of the network", name, NetworkOptions.__annotations__)
+        if name == "preset" or value is None:
+            continue
+        if name not in options:
+            raise InputError(f"Preset {chosen!r} has no option {name}; its options are: {', '.join(options)}.")
+        options[name] = value
     check_options(chosen, options)
     if isinstance(task, Segmentation):
         return unet_network(task, names, **options)
