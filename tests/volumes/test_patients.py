@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anysubset.volumes.patients import Patient, Source, find_patients
+from anysubset.volumes.patient import Patient, Source
+from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import Grid, read_patient, read_volume, write_mask
 
 SHAPE = (8, 8, 6)

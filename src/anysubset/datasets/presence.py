@@ -10,7 +10,8 @@ from anysubset.datasets.splits import Splits, check_splits, find_splits, read_sp
 from anysubset.errors import unknown
 from anysubset.scenarios import Scenario
 from anysubset.tables.formats import read_table
-from anysubset.volumes.patients import find_patients, modalities_in_order
+from anysubset.volumes.patients import find_patients
+from anysubset.volumes.spellings import modalities_in_order
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.dataset import Volumes
-from anysubset.volumes.patients import BRATS
+from anysubset.volumes.spellings import BRATS
 from anysubset.volumes.task import VolumeSet, segmentation_task
 
 DATASETS: dict[str, VolumeSet | TableSet] = {

@@ -22,7 +22,8 @@ from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.system import processes
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.cache import load_prepared, save_prepared
-from anysubset.volumes.patients import Patient, find_patients
+from anysubset.volumes.patient import Patient
+from anysubset.volumes.patients import find_patients
 from anysubset.volumes.preprocessing import Box, Prepared, around, prepare
 from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches

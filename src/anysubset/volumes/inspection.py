@@ -15,8 +15,10 @@ from anysubset.datasets.groups import groups_of, torn_note
 from anysubset.datasets.splits import Splits, check_splits, draw_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.scenarios import scenario_name
-from anysubset.volumes.patients import BRATS, Patient, find_patients, modalities_in_order
+from anysubset.volumes.patient import Patient
+from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
+from anysubset.volumes.spellings import BRATS, modalities_in_order
 
 Report = dict[str, Any]
 

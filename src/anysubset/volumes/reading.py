@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 from anysubset.system.files import atomic_write
-from anysubset.volumes.patients import Patient, Source, stem
+from anysubset.volumes.file_names import is_nifti
+from anysubset.volumes.patient import Patient, Source
 
 AFFINE_TOLERANCE = 1e-3  # In mm; affines of one patient may differ by rounding errors.
 
@@ -203,7 +204,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> N
         ValueError: if type, shape or path do not fit.
     """
     header: Any = like  # nibabel's methods have no types.
-    if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or stem(path) == path.name:
+    if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or not is_nifti(path):
         raise ValueError(f"A {mask.dtype} mask of {by(mask.shape)} cannot be written to {path} like this image.")
     kind: Any = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
     # Passed the header's own affine, nibabel leaves sform, qform and their codes as they are.

@@ -1,0 +1,63 @@
+"""Names of image files: which endings are images, and the files directly in a folder."""
+
+from pathlib import Path
+
+NIFTI = (".nii", ".nii.gz")
+# Further kinds that nibabel reads: FreeSurfer's, and pairs of a header and an image (NIfTI-1 or Analyze).
+IMAGES = (*NIFTI, ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz")
+# Volumes that are not read: other formats, and NIfTI under compressions that its readers do not share.
+OTHER_VOLUMES = (
+    *(".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".dcm", ".ima", ".mnc", ".mif", ".mif.gz", ".v3draw"),
+    *(".nii.bz2", ".nii.zst", ".nii.xz", ".nii.zip", ".nii.7z", ".head", ".brik", ".brik.gz", ".par", ".rec"),
+)
+
+
+def ending(path: Path, endings: tuple[str, ...] = IMAGES) -> str:
+    """The longest of the endings that the name of a file has, in any case of letters; empty if it has none.
+
+    >>> ending(Path("p01_T1.NII.GZ")), ending(Path("notes.txt"))
+    ('.nii.gz', '')
+    """
+    name = path.name.lower()
+    return max((end for end in endings if name.endswith(end)), key=len, default="")
+
+
+def stem(path: Path) -> str:
+    """Name of a file without the ending of an image, `.nii.gz` for example; the whole name if it has none.
+
+    >>> stem(Path("scans/p01_T1.NII.GZ")), stem(Path("p01_t1.mgz")), stem(Path("notes.txt"))
+    ('p01_T1', 'p01_t1', 'notes.txt')
+    """
+    end = ending(path)
+    return path.name[: len(path.name) - len(end)]
+
+
+def is_nifti(path: Path) -> bool:
+    """True if a file is called `.nii` or `.nii.gz`."""
+    return bool(ending(path, NIFTI))
+
+
+def partner(path: Path) -> Path | None:
+    """The other file of a pair of header and image, with letters of the same case; None for other kinds.
+
+    >>> partner(Path("p01_t1.hdr")).name, partner(Path("p01_t1.IMG.GZ")).name, partner(Path("p01_t1.nii"))
+    ('p01_t1.img', 'p01_t1.HDR.GZ', None)
+    """
+    kind = ending(path)
+    other = {".hdr": ".img", ".img": ".hdr", ".hdr.gz": ".img.gz", ".img.gz": ".hdr.gz"}.get(kind)
+    if other is None:
+        return None
+    upper = path.name[len(path.name) - len(kind) :].isupper()
+    return path.with_name(stem(path) + (other.upper() if upper else other))
+
+
+def visible(folder: Path) -> list[Path]:
+    """Files and folders directly in a folder, sorted, without hidden ones such as `._x` of macOS."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+
+
+def images(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted; of a pair of header and image, the header."""
+    files = [path for path in visible(folder) if ending(path) and path.is_file()]
+    headers = {path for path in files if ending(path).startswith(".hdr")}
+    return [path for path in files if not (ending(path).startswith(".img") and partner(path) in headers)]
