@@ -60,8 +60,8 @@ def test_a_faulty_file_is_described_as_far_as_possible(tmp_path):
     path = saved(tmp_path, audio=np.array([[1.0], [-np.inf], [np.nan], [np.nan]]))
     report = inspect_table(path)
     assert len(report["faults"]) == 1
-    assert "audio 2 (in 2 samples)" in report["faults"][0]
-    assert report["modalities"]["audio"]["cleaned"] == 2
+    assert "audio 1 (in 1 samples)" in report["faults"][0]
+    assert (report["modalities"]["audio"]["cleaned"], report["modalities"]["audio"]["samples"]) == (1, 2)
     assert inspect_table(path, clean="zero")["faults"] == []
     path.write_bytes(b"nothing")
     assert list(inspect_table(path)) == ["path", "faults"]

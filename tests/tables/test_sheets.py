@@ -51,9 +51,9 @@ def test_columns_under_other_names_are_read_if_the_options_name_them(tmp_path):
 
 
 FAULTS = {
-    "text is blank in some cells of v/2": SHEET.replace("4,5,6.25", "4,,6.25"),
+    "text 1 (in 1 samples). The option clean='zero'": SHEET.replace("4,5,6.25", "4,,6.25"),
     "Column 'text_1' holds 'five', which is no number": SHEET.replace(",5,", ",five,"),
-    "NaN or infinite values: text 1 (in 1 samples)": SHEET.replace(",5,", ",nan,"),
+    "The first: text of 'v/2', column 'text_1'": SHEET.replace(",5,", ",nan,"),
     "The target 'y' is blank for v/2": SHEET.replace("v/2,-1", "v/2,"),
     "Column 'y' holds 'good'": SHEET.replace("v/2,-1", "v/2,good"),
     "more than once: v/1": SHEET.replace("v/2", "v/1"),
@@ -157,8 +157,10 @@ def test_faulty_parquet_files_are_refused_in_one_line(tmp_path, table_fault):
     assert "text of '0' is no list of numbers" in table_fault(path)
     parquet(path, {"y": [0, 1], "text": [[1.0], [2.0, 3.0]]})
     assert "text differs in size between samples" in table_fault(path)
-    parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")]})
+    parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")], "text_1": [1.0, 2.0]})
     assert "NaN or infinite values: text 1" in table_fault(path)
+    parquet(path, {"y": [0, 1], "text_0": [1.0, float("nan")]})
+    assert "these have none: 1. data.reading.empty drop leaves them out" in table_fault(path)
     path.write_bytes(path.read_bytes()[:-9])
     assert "cannot be read: damaged" in table_fault(path)
 

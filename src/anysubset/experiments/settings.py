@@ -113,7 +113,8 @@ class ReadingSettings:
         images: modalities of shape (samples, height, width) that are images of one channel, not sequences.
         padding: where rows of zeros in a sequence are padding: at the `front`, at the `end` or nowhere (`none`).
         words: the `.csd` file with the words to whose times all other modalities are aligned.
-        clean: `zero` replaces NaN and infinite values by 0; by default they are refused.
+        clean: `zero` replaces values that are NaN, infinite or beyond float32 by 0; by default they are refused. A
+            sample whose values of a modality are all NaN lacks the modality.
         empty: `drop` leaves out samples without any modality; by default they are refused.
     """
 

@@ -4,7 +4,7 @@
                           lengths, (samples, time) whole numbers: token ids
     <modality>_lengths    (samples,), for sequences: the number of real steps; or
     <modality>_valid      (samples, time) bool, for sequences: which steps are real
-    <modality>_present    (samples,) bool: which samples have it; by default all
+    <modality>_present    (samples,) bool: which samples have it; by default all that are not NaN throughout
     y                     (samples,): floats for regression, or integers for classes
     id, group, split      (samples,) text, all optional; samples whose split is blank are in none
 
@@ -25,8 +25,9 @@ from safetensors.torch import save as serialised
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
 from anysubset.system.files import atomic_write
-from anysubset.tables.columns import Array, Column, Options, assemble
+from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import splits_of, target_of, text
+from anysubset.tables.observation import Array, Column
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
 from anysubset.tables.table import Table
 

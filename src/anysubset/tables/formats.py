@@ -62,7 +62,8 @@ def read_table(
         padding: for a file without lengths, where rows of zeros are padding: in `front` of a sequence, at its `end`, or
             nowhere (`none`). By default the file must leave no doubt.
         words: `.csd` file with words, to which modalities are aligned; default: not aligned.
-        clean: `zero` sets NaN and infinite values to 0, counted in `Table.origin`; default: they are refused.
+        clean: `zero` sets NaN, infinite values and values beyond float32 to 0, counted in `Table.origin`; default: they
+            are refused. A sample whose values are all NaN lacks the modality in any case.
         empty: `drop` leaves out samples without any modality, noted in `Table.origin`; default: they are refused.
         absent: whether the file may lack some of `modalities`, but not all.
         unlabelled: whether the target is ignored and may be absent, which our own formats allow. It is then 0.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.tables.columns import Column, observe
 from anysubset.tables.dataset import TableDataset
+from anysubset.tables.observation import BEYOND, Column, observe, position_of
 from anysubset.tables.signature import Signature
 from anysubset.tables.table import Table
 from anysubset.tasks.prediction import Prediction
@@ -130,14 +130,16 @@ def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observe
     """
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    not_nan = ~np.isnan(values)
-    present = np.asarray(not_nan.any(axis=tuple(range(1, values.ndim))))
-    valid = np.asarray(not_nan.any(axis=2)) if values.ndim == 3 else None
-    observed, (count, samples) = observe(name, Column(values, present, valid), len(values))
-    if count:
+    valid = np.asarray((~np.isnan(values)).any(axis=2)) if values.ndim == 3 else None
+    column = Column(values, valid=valid)
+    observed, faults = observe(name, column, len(values))
+    if faults.beyond:
+        raise InputError(f"{name} has values that {BEYOND}.")
+    if faults.sample is not None:
+        sample, position = faults.sample
         raise InputError(
-            f"{name} is NaN in part, or infinite, in {samples} samples ({count} values): fill those values in, "
-            f"or {remedy}"
+            f"{name} is NaN in part, or infinite, in {faults.samples} samples ({faults.values} values): fill those "
+            f"values in, or {remedy} The first: sample {sample}, {position_of(position, column)}."
         )
     return observed
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from anysubset.datasets.splits import checked
 from anysubset.errors import InputError
-from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, target_of, videos_of
+from anysubset.tables.observation import Array, Column, nan_throughout, ragged
 from anysubset.tables.steps import from_lengths, padded_side, real_steps, to_the_front
 from anysubset.tables.table import Table, shown
 
@@ -91,7 +92,7 @@ def from_mask(bert: Array) -> Array:
     """
     if bert.ndim != 3 or bert.shape[1] != 3:
         raise InputError(f"text_bert has the shape {bert.shape}, not (samples, 3, time): tokens, mask and segments.")
-    mask = bert[:, 1]
+    mask = np.where(nan_throughout(bert)[:, None], 0, bert[:, 1])
     return from_lengths(mask.sum(axis=1), len(mask), mask.shape[1], "text_bert's masks")
 
 
@@ -119,6 +120,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     notes = []
     for name, values in arrays.items():
         leader = arrays["text"] if aligned else values
+        leader = np.where(nan_throughout(leader)[:, None, None], 0, leader)  # Without words, as if all were zero.
         side = options.padding or padded_side(leader)
         valid = real_steps(leader, side)
         if aligned and side != "none":

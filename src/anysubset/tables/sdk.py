@@ -18,8 +18,9 @@ import numpy as np
 
 from anysubset.datasets.splits import Splits, checked, read_splits
 from anysubset.errors import InputError, one_line
-from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import sample_id, target_of, text
+from anysubset.tables.observation import Array, Column, ragged
 from anysubset.tables.table import Table
 
 PAUSE = "sp"

@@ -4,8 +4,9 @@
     text.csv: id, any names, ...    audio.csv: id, ...          a folder with one file for each modality
 
 In a folder, target, group and split may be columns of any file. A sample lacks a modality if all of its cells are
-blank, or if the file of the modality has no row for the id; cells that are blank in part are refused. In Parquet a
-modality may also be one column of lists (vectors) or of lists of lists (time, size).
+blank, or if the file of the modality has no row for the id; cells that are blank in part are refused. `cells.py` says
+which cells count as blank. In Parquet a modality may also be one column of lists (vectors) or of lists of lists (time,
+size).
 """
 
 import csv
@@ -21,8 +22,10 @@ from torch import Tensor
 
 from anysubset.datasets.splits import text_of
 from anysubset.errors import InputError, one_line
-from anysubset.tables.columns import Array, Column, Options, assemble, ragged
+from anysubset.tables.cells import is_blank, modality_column, number
+from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import splits_of, target_of, text
+from anysubset.tables.observation import Array
 from anysubset.tables.table import Table, shown
 
 NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
@@ -160,7 +163,7 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
     groups = [text(cell or "") for cell in cells[about["group"]]] if about["group"] in cells else None
     splits = splits_of(ids, [text(cell or "") for cell in cells[about["split"]]]) if about["split"] in cells else None
     modalities = {
-        modality: numeric_column(modality, [cells[name] for name in names], names, ids)
+        modality: modality_column(modality, [cells[name] for name in names], names, ids)
         for modality, names in columns.items()
     }
     return assemble(layout, ids, modalities, target, options, groups, splits)
@@ -168,7 +171,7 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
 
 def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Tensor:
     """Make the target of a column. Raises InputError if a cell is blank."""
-    without = [sample for sample, label in zip(ids, cells, strict=True) if label is None]
+    without = [sample for sample, label in zip(ids, cells, strict=True) if is_blank(label)]
     if without:
         raise InputError(f"The target {column!r} is blank for {shown(without)}.")
     return target_of(label_numbers(cells, column), column, options.kind)
@@ -183,48 +186,6 @@ def check_named(cells: Cells, options: Options) -> None:
         raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
 
 
-def numeric_column(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
-    """Make a modality from its columns of numbers, or from one column of lists.
-
-    Args:
-        name: of the modality.
-        cells: of each of its columns.
-        columns: their names.
-        ids: of the samples.
-
-    Raises:
-        InputError: if a cell is no number, or some cells of a sample are blank and others are not.
-    """
-    if any(isinstance(cell, list) for cell in cells[0]):
-        return from_lists(name, cells[0], ids)
-    blank = np.array([[cell is None for cell in column] for column in cells]).T
-    partly = [ids[row] for row in np.flatnonzero(blank.any(axis=1) & ~blank.all(axis=1)).tolist()]
-    if partly:
-        raise InputError(f"{name} is blank in some cells of {shown(partly)}: fill them, or blank the whole row.")
-    values = np.array(
-        [[number(cell, column) for cell in column_cells] for column_cells, column in zip(cells, columns, strict=True)]
-    )
-    return Column(values.T, np.asarray(~blank.all(axis=1)))
-
-
-def from_lists(name: str, cells: list[Any], ids: Sequence[str]) -> Column:
-    """Make a modality from one list for each sample, of numbers or of steps; None means missing."""
-    arrays: list[Array | None] = []
-    for sample, cell in zip(ids, cells, strict=True):
-        try:
-            arrays.append(None if not cell else np.asarray(cell, dtype=np.float64))
-        except (ValueError, TypeError):
-            raise InputError(f"{name} of {sample!r} is no list of numbers, nor of lists of one length.") from None
-    present = [array for array in arrays if array is not None]
-    if not present or {array.ndim for array in present} not in ({1}, {2}):
-        raise InputError(f"{name} must be lists of numbers, or lists of lists.")
-    steps = [array if array is None or array.ndim == 2 else array[None] for array in arrays]
-    column = ragged(steps, name)
-    if present[0].ndim == 2:
-        return column
-    return Column(column.values[:, 0], np.array([array is not None for array in arrays]))
-
-
 def check_ids(ids: Sequence[Any], what: str) -> None:
     """Raise InputError if an id is blank or repeated."""
     if None in ids:
@@ -233,14 +194,6 @@ def check_ids(ids: Sequence[Any], what: str) -> None:
     repeated = [sample for sample, count in counts.items() if count > 1]
     if repeated:
         raise InputError(f"{what} has ids that come more than once: {shown(repeated)}.")
-
-
-def number(cell: Any, column: str) -> float:
-    """Convert a cell to a number; 0 for a blank cell, which belongs to a missing modality."""
-    try:
-        return 0.0 if cell is None else float(cell)
-    except (TypeError, ValueError):
-        raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number.") from None
 
 
 def label_numbers(cells: list[Any], column: str) -> Array:

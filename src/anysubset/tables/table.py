@@ -215,7 +215,8 @@ def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
         empty[observed.indices] = False
     if empty.any():
         lacking = [ids[number] for number in torch.nonzero(empty).flatten().tolist()]
-        raise InputError(f"Samples need at least one modality; these have none: {shown(lacking)}.")
+        remedy = "data.reading.empty drop leaves them out."
+        raise InputError(f"Samples need at least one modality; these have none: {shown(lacking)}. {remedy}")
 
 
 def torn_groups(table: Table) -> list[str]:

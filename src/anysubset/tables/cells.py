@@ -1,0 +1,90 @@
+"""What the cells of a sheet mean: numbers, and the spellings of a missing value."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anysubset.errors import InputError
+from anysubset.tables.observation import Array, Column, ragged
+
+# Cells without a number, in small letters, as pandas, R, SQL, SPSS, SAS, Excel, C and the UCI repository write them.
+# Excel's errors, such as #DIV/0!, are not among them.
+BLANKS = frozenset(
+    {
+        *("", "na", "n/a", "n.a.", "#n/a", "#na", "#n/a n/a", "<na>", "null", "#null!", "none", "\\n", "missing"),
+        *("nan", "-nan", "+nan", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "nan(ind)", "-nan(ind)"),
+        *("?", ".", "-", "--"),
+    }
+)
+BOOLEANS = {"true": 1.0, "false": 0.0}
+
+
+def is_blank(cell: Any) -> bool:
+    """True if a cell in a column of numbers stands for a missing value.
+
+    >>> [is_blank(cell) for cell in (None, " ", "NA", "#N/A", "?", float("nan"), "0", 0.0, "none of these")]
+    [True, True, True, True, True, True, False, False, False]
+    """
+    if isinstance(cell, str):
+        return cell.strip().lower() in BLANKS
+    return cell is None or bool(cell != cell)  # NaN differs from itself.
+
+
+def number(cell: Any, column: str) -> float:
+    """Convert a cell to a number; NaN for a blank cell.
+
+    Raises:
+        InputError: if the cell is no number.
+    """
+    if is_blank(cell):
+        return np.nan
+    try:
+        if not isinstance(cell, str):
+            return float(cell)
+        text = cell.strip().replace("\u2212", "-")  # The minus sign of typesetting.
+        if text.lower() in BOOLEANS:
+            return BOOLEANS[text.lower()]
+        if "_" not in text:  # Python reads 1_000 as a number; no other program does.
+            return float(text)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number.")
+
+
+def modality_column(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
+    """Make a modality from its columns of numbers, or from one column of lists.
+
+    Args:
+        name: of the modality.
+        cells: of each of its columns.
+        columns: their names.
+        ids: of the samples.
+
+    Raises:
+        InputError: if a cell is no number.
+    """
+    if any(isinstance(cell, list) for cell in cells[0]):
+        return from_lists(name, cells[0], ids)
+    values = np.array(
+        [[number(cell, column) for cell in column_cells] for column_cells, column in zip(cells, columns, strict=True)]
+    )
+    return Column(values.T, names=tuple(columns))
+
+
+def from_lists(name: str, cells: list[Any], ids: Sequence[str]) -> Column:
+    """Make a modality from one list for each sample, of numbers or of steps; None means missing."""
+    arrays: list[Array | None] = []
+    for sample, cell in zip(ids, cells, strict=True):
+        try:
+            arrays.append(None if is_blank(cell) or not len(cell) else np.asarray(cell, dtype=np.float64))
+        except (ValueError, TypeError):
+            raise InputError(f"{name} of {sample!r} is no list of numbers, nor of lists of one length.") from None
+    present = [array for array in arrays if array is not None]
+    if not present or {array.ndim for array in present} not in ({1}, {2}):
+        raise InputError(f"{name} must be lists of numbers, or lists of lists.")
+    steps = [array if array is None or array.ndim == 2 else array[None] for array in arrays]
+    column = ragged(steps, name)
+    if present[0].ndim == 2:
+        return column
+    return Column(column.values[:, 0], np.array([array is not None for array in arrays]))
