@@ -20,7 +20,7 @@ def test_the_stem_of_an_image_is_its_name_without_the_ending(name: str):
     assert is_nifti(Path(name)) == (".nii" in name.lower())
 
 
-@pytest.mark.parametrize("name", ["p_t1.txt", "p_t1.gz", "p_t1.nii.bz2", "p_t1.nrrd", "nii", "p_t1.hdri"])
+@pytest.mark.parametrize("name", ["p_t1.txt", "p_t1.gz", "p_t1.nii.xz", "p_t1.nrrd", "nii", "p_t1.hdri"])
 def test_a_file_of_another_kind_keeps_its_name(name: str):
     assert stem(Path(name)) == name
     assert not is_nifti(Path(name))

@@ -10,9 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from anysubset.volumes.geometry import Grid
+from anysubset.volumes.images import write_mask
 from anysubset.volumes.patient import Patient, Source
 from anysubset.volumes.patients import find_patients
-from anysubset.volumes.reading import Grid, read_patient, read_volume, write_mask
+from anysubset.volumes.reading import read_patient
+from anysubset.volumes.voxels import read_volume
 
 SHAPE = (8, 8, 6)
 LPS = np.diag([-1.0, -1.0, 2.5, 1.0])

@@ -14,17 +14,15 @@ from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.geometry import Grid, canonical, from_canonical, to_canonical
 from anysubset.volumes.preprocessing import (
     Box,
     around,
-    canonical_affine,
-    from_canonical,
     head,
     paste,
     prepare,
-    to_canonical,
 )
-from anysubset.volumes.reading import Grid, PatientVolumes
+from anysubset.volumes.reading import PatientVolumes
 
 TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
 SHAPE = (8, 7, 6)
@@ -224,7 +222,7 @@ def test_turning_is_undone_in_every_orientation_and_voxels_keep_their_coordinate
     volume = np.arange(np.prod(shape)).reshape(shape)
     turned = to_canonical(volume, where)
     np.testing.assert_array_equal(from_canonical(turned, where), volume)
-    affine = canonical_affine(where)
+    affine = canonical(where).affine
     assert "".join(nib.aff2axcodes(affine)) == "RAS"
     # A voxel has the same coordinates in mm before and after.
     for number in {0, volume.size // 2, volume.size - 1}:

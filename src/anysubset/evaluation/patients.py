@@ -13,9 +13,11 @@ from anysubset.methods.method import Method
 from anysubset.scenarios import scenario_name
 from anysubset.system.files import atomic_write
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.geometry import from_canonical
+from anysubset.volumes.images import write_mask
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.preprocessing import from_canonical, paste, prepare
-from anysubset.volumes.reading import read_patient, write_mask
+from anysubset.volumes.preprocessing import paste, prepare
+from anysubset.volumes.reading import read_patient
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, whole_volume
 
-PREPARATION = 1  # Version: increase it with every change of the preparation, so that cached patients are renewed.
+PREPARATION = 2  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
 
 class Volumes(Dataset):

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
-# Further kinds that nibabel reads: FreeSurfer's, and pairs of a header and an image (NIfTI-1 or Analyze).
-IMAGES = (*NIFTI, ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz")
+# Further kinds that nibabel reads: FreeSurfer's, pairs of a header and an image (NIfTI-1 or Analyze), and bzip2.
+IMAGES = (*NIFTI, ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz", ".nii.bz2")
 # Volumes that are not read: other formats, and NIfTI under compressions that its readers do not share.
 OTHER_VOLUMES = (
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".dcm", ".ima", ".mnc", ".mif", ".mif.gz", ".v3draw"),
-    *(".nii.bz2", ".nii.zst", ".nii.xz", ".nii.zip", ".nii.7z", ".head", ".brik", ".brik.gz", ".par", ".rec"),
+    *(".nii.zst", ".nii.xz", ".nii.zip", ".nii.7z", ".head", ".brik", ".brik.gz", ".par", ".rec"),
 )
 
 

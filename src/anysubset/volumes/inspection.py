@@ -15,10 +15,14 @@ from anysubset.datasets.groups import groups_of, torn_note
 from anysubset.datasets.splits import Splits, check_splits, draw_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.scenarios import scenario_name
+from anysubset.volumes.geometry import by
+from anysubset.volumes.images import open_image
+from anysubset.volumes.labels import label_of
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients
-from anysubset.volumes.reading import PatientVolumes, background, by, label_of, open_image, read_patient, read_volume
+from anysubset.volumes.reading import PatientVolumes, read_patient
 from anysubset.volumes.spellings import BRATS, modalities_in_order
+from anysubset.volumes.voxels import background, read_volume
 
 Report = dict[str, Any]
 

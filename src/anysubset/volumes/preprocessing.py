@@ -7,7 +7,6 @@ box around the foregrounds of the modalities that are present, so missing ones h
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.transforms import NormalizeIntensity, generate_spatial_bounding_box
@@ -18,9 +17,9 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.reading import Grid, PatientVolumes, background
-
-CANONICAL = "RAS"
+from anysubset.volumes.geometry import canonical, to_canonical
+from anysubset.volumes.reading import PatientVolumes
+from anysubset.volumes.voxels import background
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
     target = None
     if patient.label is not None:
         target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))
-    spacing = nib.affines.voxel_sizes(canonical_affine(patient.grid))
+    spacing = canonical(patient.grid).spacing
     return Prepared(
         id=patient.id,
         modalities=modalities,
@@ -99,7 +98,7 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         target=target,
         boxes=boxes,
         shape=tuple(volumes[0].shape),
-        spacing=tuple(float(step) for step in spacing),
+        spacing=spacing,
     )
 
 
@@ -131,31 +130,3 @@ def paste(regions: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
     whole = torch.zeros(len(regions), *shape, dtype=torch.bool)
     box.of(whole).copy_(regions)
     return whole
-
-
-def to_canonical(volume: NDArray[np.generic], grid: Grid) -> NDArray[np.generic]:
-    """Flip and permute axes, without resampling, so that they run to right, anterior, superior."""
-    turned = nib.orientations.apply_orientation(volume, turn(grid))
-    return np.ascontiguousarray(turned)
-
-
-def from_canonical(volume: NDArray[np.generic], grid: Grid) -> NDArray[np.generic]:
-    """Undo `to_canonical`: turn a volume back to the orientation of its grid."""
-    inverse = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt(CANONICAL), nib.orientations.io_orientation(grid.affine)
-    )
-    return np.ascontiguousarray(nib.orientations.apply_orientation(volume, inverse))
-
-
-def turn(grid: Grid) -> NDArray[np.float64]:
-    """Axes and flips (nibabel's orientation array) that lead from the grid to the canonical orientation."""
-    return np.asarray(
-        nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(grid.affine), nib.orientations.axcodes2ornt(CANONICAL)
-        )
-    )
-
-
-def canonical_affine(grid: Grid) -> NDArray[np.float64]:
-    """Affine of the canonical volume, (4, 4): from voxel index to mm."""
-    return np.asarray(grid.affine @ nib.orientations.inv_ornt_aff(turn(grid), grid.shape))

@@ -1,0 +1,242 @@
+"""Open the image files that nibabel reads: NIfTI, NIfTI pairs, Analyze and MGH; and write masks.
+
+A file is read to its last byte, so that damage is detected before training. It costs no more memory than it holds: the
+size that its header declares is checked, but never allocated. A fault raises InputError with a one-line message that
+names the file.
+"""
+
+import bz2
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.fileholders import FileHolder
+from numpy.typing import NDArray
+
+from anysubset.errors import InputError, one_line
+from anysubset.system.files import atomic_write
+from anysubset.volumes.file_names import ending, is_nifti, partner, stem
+from anysubset.volumes.geometry import Grid, by
+
+Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
+
+MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # By NIfTI code of the unit of length: metre, millimetre, micrometre.
+MOST_VOXELS = 2**30  # 1024 x 1024 x 1024 voxels are 4 GB in float32.
+START = 1024  # The first bytes of a file, with every header.
+BLOCK = 2**20
+TRAILING = 2**26  # Bytes that may follow the last voxel, such as the tags of MGH files.
+LARGEST_MATRIX = 2**16  # Bytes of the `.mat` file beside an Analyze image of SPM.
+
+
+def open_image(path: Path) -> Image:
+    """Read an image file: NIfTI (`.nii`), MGH (`.mgh`, `.mgz`), or a pair `.hdr` and `.img` (NIfTI or Analyze).
+
+    Files may be compressed with gzip or bzip2, whatever their name says. Of a pair, either file may be passed.
+
+    Raises InputError if the file is damaged, truncated, no image, holds no real numbers, has too many voxels, or has a
+    singular affine.
+    """
+    header_path, voxels_path = header_and_voxels(path)
+    pair = header_path != voxels_path
+    start, kind = b"", None
+
+    def declared(first: bytes) -> int:
+        nonlocal kind, start
+        start, kind = first, kind_of(first, path)
+        return START if pair else size_declared(kind, first, path)
+
+    content = read_content(header_path, declared)
+    if pair:
+        voxels = read_content(voxels_path, lambda _: size_declared(kind, start, path))
+    try:
+        image = pair_of(kind, content, voxels, path) if pair else cast(Any, kind).from_bytes(content)
+        proxy: Any = image.dataobj
+        needed = proxy.offset + math.prod(image.shape) * proxy.dtype.itemsize
+        affine = grid_affine(image)
+    except Exception as error:  # nibabel has no common base for what a damaged header raises.
+        raise damaged(path, error) from None
+    length = len(voxels if pair else content)
+    if length < needed:
+        raise InputError(f"{voxels_path} is truncated: {length} bytes where its header promises {needed}.")
+    if proxy.dtype.kind not in "iuf":
+        raise InputError(f"{path} holds {proxy.dtype} voxels, not numbers.")
+    if not invertible(affine):
+        raise InputError(f"{path} has an affine that cannot be inverted: {image.affine.tolist()}.")
+    return image
+
+
+def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
+    """Read and decompress a whole file, with its checksum.
+
+    Args:
+        path: of the file.
+        declared: returns the size in bytes that the first bytes of the file declare. Reading stops where the content is
+            larger than that by more than `TRAILING`, so that memory and time are bounded.
+
+    Raises:
+        InputError: if the file is no regular file, cannot be read, or is larger than it declares.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} cannot be read: it is not a regular file.")
+        with path.open("rb") as file:
+            stream = decompressed(file)
+            content = bytearray(stream.read(START))
+            limit = declared(bytes(content)) + TRAILING
+            while block := stream.read(BLOCK):
+                content += block
+                if len(content) > limit:
+                    raise InputError(f"{path} holds more than {limit} bytes; its header declares {limit - TRAILING}.")
+    except (EOFError, zlib.error, OSError) as error:
+        raise InputError(f"{path} cannot be read: missing or damaged ({one_line(error)}).") from None
+    return bytes(content)
+
+
+def decompressed(file: BinaryIO) -> BinaryIO:
+    """The content of an open file, decompressed if it is gzip or bzip2 by its first bytes."""
+    # nibabel stops at the last voxel and never checks the checksum; gzip and bz2 do at the end of the file.
+    first = file.read(3)
+    file.seek(0)
+    if first[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    return cast(BinaryIO, bz2.BZ2File(file)) if first == b"BZh" else file
+
+
+def header_and_voxels(path: Path) -> tuple[Path, Path]:
+    """The files with the header and with the voxels: two for a pair of `.hdr` and `.img`, else twice the same."""
+    other = partner(path)
+    if other is None:
+        return path, path
+    return (path, other) if ending(path).startswith(".hdr") else (other, path)
+
+
+def kind_of(first: bytes, path: Path) -> Any:
+    """Class of nibabel for a file. Raises InputError if the first bytes are of no image of the kind of its name."""
+    pair, mgh = partner(path) is not None, ending(path) in (".mgh", ".mgz")
+    one, two = first[344:348], first[4:8]
+    if pair and (one == b"ni1\0" or two == b"ni2\0"):
+        return nib.Nifti1Pair if one == b"ni1\0" else nib.Nifti2Pair
+    if pair and first[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):  # 348, the size of an Analyze header.
+        return nib.Spm2AnalyzeImage
+    if mgh and first[:4] == b"\0\0\0\x01":
+        return nib.MGHImage
+    if not pair and (one == b"n+1\0" or two == b"n+2\0"):
+        return nib.Nifti2Image if two == b"n+2\0" else nib.Nifti1Image
+    expected = "of a NIfTI pair or Analyze" if pair else "of MGH" if mgh else "NIfTI"
+    raise InputError(
+        f"{path} cannot be read: it is not a NIfTI file or another image, since it does not begin with a header "
+        f"{expected}."
+    )
+
+
+def size_declared(kind: Any, first: bytes, path: Path) -> int:
+    """Number of bytes up to the last voxel, by the header. Raises InputError for a faulty header or too many voxels."""
+    try:
+        size = 540 if kind in (nib.Nifti2Image, nib.Nifti2Pair) else 284 if kind is nib.MGHImage else 348
+        if len(first) < size:
+            raise InputError(f"{path} is truncated: {len(first)} bytes, shorter than its header.")
+        header = kind.header_class(first[:size], check=False)
+        shape, itemsize = header.get_data_shape(), header.get_data_dtype().itemsize
+        offset = 284 if kind is nib.MGHImage else int(header["vox_offset"])
+    except InputError:
+        raise
+    except Exception as error:
+        raise damaged(path, error) from None
+    if not shape or min(shape) < 1:
+        raise InputError(f"{path} has no voxels: its shape is {by(shape)}.")
+    voxels = math.prod(int(size) for size in shape)
+    if voxels > MOST_VOXELS:
+        raise InputError(f"{path} declares {by(shape)} voxels; at most {MOST_VOXELS} are read: crop or resample it.")
+    return max(offset, 0) + voxels * int(itemsize)
+
+
+def pair_of(kind: Any, header: bytes, voxels: bytes, path: Path) -> Image:
+    """Image of a pair of files; an Analyze image of SPM has its affine in a third one, `.mat`, if there is one."""
+    files = {"header": header, "image": voxels}
+    matrix = path.with_name(stem(path) + ".mat")
+    if kind is nib.Spm2AnalyzeImage:
+        files["mat"] = matrix.read_bytes() if matrix.is_file() and matrix.stat().st_size <= LARGEST_MATRIX else b""
+    return kind.from_file_map({name: FileHolder(fileobj=io.BytesIO(content)) for name, content in files.items()})
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """Error for a header that nibabel does not accept."""
+    return InputError(f"{path} has a damaged NIfTI header ({one_line(error)}).")
+
+
+# ---------------------------------------------------------------------------------------------------- geometry
+
+
+def mm_per_unit(header: Any) -> float:
+    """Millimetres per unit of length of a header; 1 if the unit is not stated."""
+    # The three lowest bits are the unit of length, the others that of time. MGH is in mm; Analyze states no unit.
+    return MM.get(int(header["xyzt_units"]) & 7, 1.0) if isinstance(header, nib.Nifti1Header) else 1.0
+
+
+def grid_affine(image: Image) -> NDArray[np.float64]:
+    """Affine of an image, (4, 4): from voxel index to mm, whatever unit its header has."""
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= mm_per_unit(image.header)
+    return affine
+
+
+def grid_of(image: Image) -> Grid:
+    """Grid in mm of a 3-D image, or of one channel of a 4-D image."""
+    x, y, z = image.shape[:3]
+    return Grid((x, y, z), grid_affine(image))
+
+
+def invertible(affine: NDArray[np.float64]) -> bool:
+    """True if an affine is finite and its axes are not parallel, whatever the size of a voxel is."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not np.isfinite(lengths).all() or lengths.min() == 0:
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- masks
+
+
+def mask_header(image: Image) -> nib.Nifti1Header:
+    """Header for masks in the grid of an image: its own if it is NIfTI; else one with its affine, in mm."""
+    header: Any = nib.Nifti2Header() if isinstance(image.header, nib.Nifti2Header) else nib.Nifti1Header()
+    if isinstance(image.header, nib.Nifti1Header):
+        if image.header.is_single:
+            return image.header
+        for key in set(image.header) - {"magic", "vox_offset"}:  # Two files become one.
+            header[key] = image.header[key]
+        return cast(nib.Nifti1Header, header)
+    header.set_data_shape(image.shape[:3])
+    header.set_sform(image.affine, 1)
+    header.set_qform(image.affine, 1)
+    header.set_xyzt_units("mm")
+    return cast(nib.Nifti1Header, header)
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> None:
+    """Write a mask with the affine, sform and qform of an image, codes included; the file appears whole or not at all.
+
+    Args:
+        path: ends with `.nii.gz` or `.nii`.
+        mask: (x, y, z) uint8.
+        like: header of the image, of the same shape.
+
+    Raises:
+        ValueError: if type, shape or path do not fit.
+    """
+    header: Any = like  # nibabel's methods have no types.
+    if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or not is_nifti(path):
+        raise ValueError(f"A {mask.dtype} mask of {by(mask.shape)} cannot be written to {path} like this image.")
+    kind: Any = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
+    # Passed the header's own affine, nibabel leaves sform, qform and their codes as they are.
+    image = kind(mask, header.get_best_affine(), header)
+    image.set_data_dtype(np.uint8)
+    image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)

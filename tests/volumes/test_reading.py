@@ -1,0 +1,156 @@
+"""Read a patient whose files differ in orientation, unit of length or kind of file into one grid."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anysubset.volumes.images import write_mask
+from anysubset.volumes.patients import find_patients
+from anysubset.volumes.reading import PatientVolumes, read_patient
+
+SHAPE = (8, 7, 6)
+LPS = np.array([[-1.0, 0, 0, 7], [0, -1.0, 0, 6], [0, 0, 2.0, -5], [0, 0, 0, 1]])
+VALUES = np.random.default_rng(0).integers(1, 999, SHAPE).astype(np.int16)
+LABEL = (VALUES % 3).astype(np.uint8)
+
+
+def save(root: Path, name: str, values: np.ndarray = VALUES, affine: np.ndarray = LPS, unit: str = "mm") -> Path:
+    path = root / "a" / f"a_{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+    return path
+
+
+def read(root: Path) -> PatientVolumes:
+    (patient,) = find_patients(root)
+    return read_patient(patient, ["flair", "t1"])
+
+
+def check(volumes: PatientVolumes) -> None:
+    """FLAIR, T1 and the label have the voxels of `VALUES` and `LABEL`, in the grid of FLAIR."""
+    assert list(volumes.volumes) == ["flair", "t1"]
+    for values in volumes.volumes.values():
+        np.testing.assert_array_equal(values, VALUES)
+        assert values.flags.c_contiguous
+    np.testing.assert_array_equal(volumes.label, LABEL)
+    np.testing.assert_allclose(volumes.grid.affine, LPS)
+
+
+def in_orientation(values: np.ndarray, codes: str, affine: np.ndarray = LPS) -> tuple[np.ndarray, np.ndarray]:
+    """The same voxels stored in another orientation, and the affine that leaves them where they are."""
+    image = nib.Nifti1Image(values, affine)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    return np.asarray(turned.dataobj), turned.affine
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SRP", "IAL", "ASL"])
+@pytest.mark.parametrize("other", ["t1", "seg"])
+def test_a_file_in_another_orientation_is_read_onto_the_first_one(tmp_path, codes, other):
+    save(tmp_path, "flair.nii.gz")
+    for name, values in (("t1", VALUES), ("seg", LABEL)):
+        values, affine = in_orientation(values, codes) if name == other else (values, LPS)
+        save(tmp_path, f"{name}.nii.gz", values, affine)
+    volumes = read(tmp_path)
+    check(volumes)
+    write_mask(tmp_path / "mask.nii.gz", LABEL, volumes.header)
+    np.testing.assert_allclose(nib.load(tmp_path / "mask.nii.gz").affine, LPS)
+
+
+def test_files_of_an_oblique_patient_in_two_orientations_are_read(tmp_path):
+    cosine, sine = np.cos(0.3), np.sin(0.3)
+    oblique = np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ LPS
+    save(tmp_path, "flair.nii.gz", VALUES, oblique)
+    save(tmp_path, "t1.nii.gz", *in_orientation(VALUES, "SAR", oblique))
+    save(tmp_path, "seg.nii.gz", LABEL, oblique)
+    volumes = read(tmp_path)
+    np.testing.assert_array_equal(volumes.volumes["t1"], VALUES)
+    np.testing.assert_allclose(volumes.grid.affine, oblique, atol=1e-6)
+
+
+def test_a_channel_of_a_turned_four_dimensional_file_is_read(tmp_path):
+    turned, affine = in_orientation(VALUES, "RSA")
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz", turned[..., None], affine)
+    save(tmp_path, "seg.nii.gz", LABEL)
+    check(read(tmp_path))
+
+
+@pytest.mark.parametrize("offset", [0.01, 0.05, 0.09, -0.09])
+@pytest.mark.parametrize("other", ["t1", "seg"])
+def test_an_origin_that_differs_by_less_than_a_tenth_of_a_voxel_is_read(tmp_path, offset, other):
+    shifted = LPS.copy()
+    shifted[:3, 3] += np.array([offset, offset, 2 * offset])  # In mm; voxels of 1 x 1 x 2 mm.
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz", affine=shifted if other == "t1" else LPS)
+    save(tmp_path, "seg.nii.gz", LABEL, shifted if other == "seg" else LPS)
+    check(read(tmp_path))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("voxels", [1, -1, 0.5, 0.12])
+def test_a_shift_of_a_tenth_of_a_voxel_or_more_is_refused(tmp_path, axis, voxels, fault):
+    shifted = LPS.copy()
+    shifted[axis, 3] += voxels * abs(LPS[axis, axis])
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz")
+    save(tmp_path, "seg.nii.gz", LABEL, shifted)
+    line = fault(read, tmp_path)
+    assert "Affines differ within a patient" in line
+    assert f"up to {abs(voxels):.3g} voxels apart" in line
+
+
+def test_a_mirrored_label_in_the_same_array_is_refused(tmp_path, fault):
+    # The voxels of a flipped affine without flipped voxels lie elsewhere: one voxel further along the flipped axis.
+    mirrored = LPS.copy()
+    mirrored[0] = [1, 0, 0, 1]
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz")
+    save(tmp_path, "seg.nii.gz", LABEL, mirrored)
+    assert "Affines differ" in fault(read, tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["mm", "micron", "meter", "unknown"])
+def test_files_of_one_patient_may_have_headers_in_different_units(tmp_path, unit):
+    length = {"micron": 1000.0, "meter": 0.001}.get(unit, 1.0)
+    save(tmp_path, "flair.nii.gz", affine=np.diag([length] * 3 + [1]) @ LPS, unit=unit)
+    save(tmp_path, "t1.nii.gz")
+    save(tmp_path, "seg.nii.gz", LABEL)
+    volumes = read(tmp_path)
+    check(volumes)
+    assert volumes.grid.spacing == pytest.approx((1, 1, 2))
+
+
+def test_files_of_one_patient_may_be_of_different_kinds(tmp_path):
+    save(tmp_path, "seg.nii.gz", LABEL)
+    nib.save(nib.MGHImage(VALUES, LPS), tmp_path / "a" / "a_flair.mgz")
+    nib.save(nib.Nifti1Pair(VALUES, LPS), tmp_path / "a" / "a_t1.hdr")
+    volumes = read(tmp_path)
+    check(volumes)
+    write_mask(tmp_path / "mask.nii.gz", LABEL, volumes.header)
+    np.testing.assert_allclose(nib.load(tmp_path / "mask.nii.gz").affine, LPS)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf, -np.inf, 0.0])
+def test_a_slope_that_scales_nothing_is_ignored(tmp_path, slope):
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "seg.nii.gz", LABEL)
+    path = save(tmp_path, "t1.nii.gz")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[112:120] = struct.pack("<ff", slope, 0.0)
+    path.write_bytes(gzip.compress(bytes(content)))
+    check(read(tmp_path))
+
+
+def test_a_big_endian_file_and_one_with_five_dimensions_are_read(tmp_path):
+    save(tmp_path, "seg.nii.gz", LABEL)
+    save(tmp_path, "t1.nii.gz", VALUES[..., None, None])
+    big = nib.Nifti1Image(VALUES.astype(">i2"), LPS, nib.Nifti1Header(endianness=">"))
+    nib.save(big, tmp_path / "a" / "a_flair.nii.gz")
+    check(read(tmp_path))
