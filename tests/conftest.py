@@ -1,8 +1,10 @@
 """Common fixtures: small phantoms and tables, some samples of which lack modalities, and tiny experiments on them."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -259,6 +261,26 @@ def fault() -> Fault:
             action(*arguments, **named)
         line = str(caught.value)
         assert "\n" not in line
+        return line
+
+    return line_of
+
+
+@pytest.fixture(scope="session")
+def cheap_fault(fault: Fault) -> Fault:
+    """As `fault`; the refusal also takes less than 5 seconds, and Python and numpy allocate less than 200 MB for it."""
+
+    def line_of(action: Callable[..., object], *arguments: object, **named: object) -> str:
+        tracemalloc.start()
+        start = monotonic()
+        try:
+            line = fault(action, *arguments, **named)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert monotonic() - start < 5
+        assert peak < 2e8
+        assert len(line) < 1000
         return line
 
     return line_of

@@ -17,9 +17,13 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} {name!r}.{guess} Choose from: {', '.join(choices) or '(none)'}.")
 
 
+LONGEST = 500  # Characters of the message of another library, which may repeat a whole file.
+
+
 def one_line(error: Exception) -> str:
-    """Message of an exception without line breaks."""
-    return " ".join(str(error).split())
+    """Message of an exception without line breaks, cut after `LONGEST` characters."""
+    line = " ".join(str(error)[: 2 * LONGEST].split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 @contextmanager

@@ -12,8 +12,6 @@ In safetensors files, id, group, split and the order of the modalities are lists
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from safetensors.torch import save as serialised
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
+from anysubset.system import array_file
 from anysubset.system.files import atomic_write
 from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import splits_of, target_of, text
@@ -38,16 +37,7 @@ ORDER = "modalities"  # In safetensors, which sorts its tensors.
 
 def read_npz(path: Path, options: Options) -> Table:
     """Read the table of an `.npz` file; objects are never unpickled."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise InputError("an array holds Python objects: save text and numbers as arrays of their own.") from None
-        raise InputError(f"cannot be read: damaged, or no arrays ({one_line(error)}).") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InputError(f"cannot be read: damaged, or no arrays ({one_line(error)}).") from None
-    return from_arrays("npz file", arrays, options)
+    return from_arrays("npz file", array_file.read_npz(path), options)
 
 
 def read_safetensors(path: Path, options: Options) -> Table:

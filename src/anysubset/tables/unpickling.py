@@ -1,24 +1,26 @@
-"""Read pickles of arrays and builtin containers without running code.
+"""Read pickles of arrays and builtin containers without running code, and without using more than the file holds.
 
-No name in a pickle is imported. The few names that arrays need map to substitutes in this file; every other name is
-refused. numpy's own functions would not be safe: numpy trusts what a pickle says of a dtype, and one that denies
-holding references turns bytes into an array of objects.
+No name in a pickle is imported. The few names that arrays need map to `substitutes.py`; every other name is refused.
+
+The unpickler is that of Python in Python. The one in C keeps its memo in an array, which a single instruction can make
+larger than the machine; and it hashes keys by itself, which takes exponential time for tuples that share their parts.
 """
 
-import collections
-import math
+import mmap
 import pickle
-from collections.abc import Callable
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
+from anysubset.system.input_files import check_file
+from anysubset.system.limits import check_unfolding
+from anysubset.tables.substitutes import ADMITTED, RENAMED, StoredArray, StoredType, check_width, key_of
 
-KINDS = "biufcSU"  # Kinds of dtypes that consist of plain numbers or text.
 DEEPEST = 50  # Nested containers; the supported layouts need six.
+ENTRY = 32  # Bytes that an entry of a container takes in memory, about.
 
 
 def unpickle(path: Path) -> Any:
@@ -27,150 +29,137 @@ def unpickle(path: Path) -> Any:
     Arrays share memory with the content of the file and are read-only. Arrays of objects may hold text and numbers.
 
     Raises:
-        InputError: if the pickle names anything but arrays and builtin containers, or is damaged.
+        InputError: if the pickle names anything but arrays and builtin containers, is damaged, or repeats its parts so
+            often that they exceed the limits of memory.
     """
+    size = check_file(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             # Python 2 wrote bytes as text; latin1 gives every byte back.
-            return resolved(Admitting(file, encoding="latin1").load())
+            loaded = Admitting(content, encoding="latin1").load()
+        resolution = Resolution()
+        resolved, needed = resolution.of(loaded)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
     except Exception as error:  # A damaged pickle can raise anything.
         raise InputError(f"{path} cannot be read: damaged, or not a pickle ({one_line(error)}).") from None
+    check_unfolding(path, needed, size)
+    return resolved
 
 
-class Admitting(pickle.Unpickler):
-    """An unpickler that accepts the names in `ADMITTED` only."""
+class Admitting(pickle._Unpickler):
+    """An unpickler that accepts the names in `ADMITTED`, and text and numbers as keys, only."""
+
+    read: Any  # These four are made by Python's class, which has no types.
+    append: Any
+    pop_mark: Any
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """The substitute for a name; raises InputError for a name that is not admitted."""
         substitute = ADMITTED.get((RENAMED.get(module, module), name))
         if substitute is None:
             raise InputError(
-                f"was refused: it is a pickle that wants to load {module}.{name}, and only arrays and builtin "
-                "containers are read. Save its arrays with numpy.savez in the program that wrote it."
+                f"was refused: it is a pickle that wants to load {module[:60]}.{name[:60]}, and only arrays and "
+                "builtin containers are read. Save its arrays with numpy.savez in the program that wrote it."
             )
         return substitute
 
+    def load_build(self) -> None:
+        """Give an array or a dtype its state. The attributes of anything else must not be set."""
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], StoredArray | StoredType):
+            raise InputError("was refused: it sets attributes of something that is no array.")
+        self.stack[-1].__setstate__(state)
 
-class StoredType:
-    """A dtype as pickled: a code such as `f4`, followed by the byte order."""
+    def load_setitem(self) -> None:
+        """Add an entry to a dict."""
+        value, key = self.stack.pop(), self.stack.pop()
+        entries(self.stack[-1], dict)[key_of(key)] = value
 
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        self.code = code
-        self.order = "="
+    def load_setitems(self) -> None:
+        """Add several entries to a dict."""
+        items = self.pop_mark()
+        content = entries(self.stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            content[key_of(key)] = value
 
-    def __setstate__(self, state: Any) -> None:
-        order, subarray, names, fields = state[1:5]
-        if (subarray, names, fields) != (None, None, None):
-            raise InputError("was refused: it holds arrays of records, not of numbers or text.")
-        self.order = order
+    def load_dict(self) -> None:
+        """Make a dict of entries."""
+        items = self.pop_mark()
+        self.append({key_of(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
 
-    @property
-    def objects(self) -> bool:
-        """True for a dtype of objects."""
-        return self.code.startswith("O")
+    def load_additems(self) -> None:
+        """Add several entries to a set."""
+        items = self.pop_mark()
+        entries(self.stack[-1], set).update(map(key_of, items))
 
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype; raises InputError unless its bytes are plain numbers or text."""
-        if self.code[:1] not in KINDS:
-            raise InputError(f"was refused: it holds an array of dtype {self.code!r}, not of numbers or text.")
-        return np.dtype(self.code).newbyteorder(self.order if self.order in "<>" else "=")  # type: ignore[arg-type]
+    def load_frozenset(self) -> None:
+        """Make a set of entries."""
+        items = self.pop_mark()  # It also replaces `self.append`.
+        self.append(frozenset(map(key_of, items)))
 
+    def load_bytearray8(self) -> None:
+        """Read bytes; Python would first allocate as many as the file declares."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        content = self.read(size)
+        if len(content) < size:
+            raise EOFError("pickle data was truncated")
+        self.append(content)
 
-class StoredArray:
-    """An array as pickled before protocol 5; also stands for numpy's `_reconstruct`, whose arguments are not needed."""
-
-    def __init__(self, kind: Any = None, shape: Any = None, code: Any = None) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def array(self) -> NDArray[Any]:
-        """The array, in the shape and memory order in which it was stored."""
-        if self.state is None:
-            raise InputError("cannot be read: an array in it has no content.")
-        shape, stored, fortran, content = self.state[-4:]
-        order: Any = "F" if fortran else "C"
-        if not stored.objects:
-            return from_bytes(content, stored).reshape(shape, order=order)
-        if not isinstance(content, list) or len(content) != math.prod(shape):
-            raise InputError(
-                f"cannot be read: an array in it is said to have shape {shape}, which its content does not fit."
-            )
-        flat = np.empty(len(content), dtype=object)
-        for index, entry in enumerate(content):
-            if not isinstance(entry, str | bytes | int | float | np.number | np.str_ | np.bytes_):
-                held = type(entry).__name__
-                raise InputError(f"was refused: it has an array of objects that holds {held}, not text or numbers.")
-            flat[index] = entry
-        return flat.reshape(shape, order=order)
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
-def from_bytes(content: Any, stored: StoredType) -> NDArray[Any]:
-    """Array (n,) of numbers or text from bytes, which Python 2 wrote as text."""
-    return np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, dtype=stored.dtype())
+def entries(container: Any, kind: type) -> Any:
+    """The container, if it is of a kind; otherwise InputError."""
+    if not isinstance(container, kind):
+        raise InputError(f"cannot be read: it adds entries to something that is no {kind.__name__}.")
+    return container
 
 
-def from_buffer(content: Any, stored: StoredType, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
-    """Substitute for numpy's `_frombuffer`, of protocol 5."""
-    if order == "K" and axes is not None:
-        return from_bytes(content, stored).reshape(shape).transpose(axes)
-    return from_bytes(content, stored).reshape(shape, order=order)
+class Resolution:
+    """Replaces `StoredArray` by arrays; a part that occurs several times is resolved once.
 
+    It also counts the bytes of the whole, with every part as often as it occurs: a file of 1 kB can hold a list of ten
+    times a list of ten times a list, and so on, which readers would take apart for ever.
+    """
 
-def scalar(stored: StoredType, content: Any = b"") -> Any:
-    """Substitute for numpy's `scalar`: a single number or text."""
-    return from_bytes(content, stored)[0]
+    def __init__(self) -> None:
+        self.by_identity: dict[int, tuple[Any, int]] = {}
+        self.alive: list[Any] = []  # Numbers of objects are unique only while they live.
 
+    def of(self, content: Any, depth: int = 0) -> tuple[Any, int]:
+        """The content with arrays, and the bytes that it takes where nothing is shared."""
+        if id(content) in self.by_identity:
+            return self.by_identity[id(content)]
+        if depth > DEEPEST:
+            raise InputError(f"was refused: it nests containers more than {DEEPEST} deep.")
+        result = self.resolved(content, depth)
+        if isinstance(content, StoredArray | dict | list | tuple):
+            self.by_identity[id(content)] = result
+            self.alive.append(content)
+        return result
 
-def encode(text: str, codec: str = "latin1") -> bytes:
-    """Substitute for `_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
-    if codec != "latin1":
-        raise InputError(f"was refused: it wants the codec {codec!r}.")
-    return text.encode("latin1")
-
-
-def nothing() -> bytes:
-    """Substitute for `bytes()`, as which Python 3 writes empty bytes in protocols 0 to 2."""
-    return b""
-
-
-# Names in numpy 2 and Python 2 -> names in numpy 1 and Python 3.
-RENAMED = {
-    "numpy._core.multiarray": "numpy.core.multiarray",
-    "numpy._core.numeric": "numpy.core.numeric",
-    "__builtin__": "builtins",
-}
-ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): StoredArray,
-    ("numpy", "dtype"): StoredType,
-    ("numpy.core.multiarray", "_reconstruct"): StoredArray,
-    ("numpy.core.multiarray", "scalar"): scalar,
-    ("numpy.core.numeric", "_frombuffer"): from_buffer,
-    ("_codecs", "encode"): encode,
-    ("builtins", "bytes"): nothing,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "bytearray"): bytearray,
-    ("builtins", "complex"): complex,
-    ("builtins", "list"): list,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-}
-
-
-def resolved(content: Any, depth: int = 0) -> Any:
-    """Replace `StoredArray` by arrays, and subclasses of containers by plain dicts, lists and tuples."""
-    if depth > DEEPEST:
-        raise InputError(f"was refused: it nests containers more than {DEEPEST} deep.")
-    if isinstance(content, StoredArray):
-        return content.array()
-    if isinstance(content, dict):
-        return {key: resolved(value, depth + 1) for key, value in content.items()}
-    if isinstance(content, list):
-        return [resolved(value, depth + 1) for value in content]
-    if isinstance(content, tuple):
-        return tuple(resolved(value, depth + 1) for value in content)
-    return content
+    def resolved(self, content: Any, depth: int) -> tuple[Any, int]:
+        """As `of`, for content that has not occurred before."""
+        if isinstance(content, StoredArray):
+            content = content.array()
+        if isinstance(content, np.ndarray):
+            return content, ENTRY + content.nbytes
+        if isinstance(content, dict):
+            pairs = {key: self.of(value, depth + 1) for key, value in content.items()}
+            return {key: value for key, (value, _) in pairs.items()}, ENTRY + sum(size for _, size in pairs.values())
+        if isinstance(content, list | tuple):
+            parts = [self.of(value, depth + 1) for value in content]
+            values = [value for value, _ in parts]
+            size = ENTRY + sum(size for _, size in parts)
+            return tuple(values) if isinstance(content, tuple) else values, size
+        check_width(content)
+        return content, ENTRY + (len(content) if isinstance(content, str | bytes) else 0)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from anysubset.datasets.splits import USUAL, checked
-from anysubset.errors import InputError, one_line
+from anysubset.errors import InputError
+from anysubset.system.array_file import read_npy
 from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import numbers, samples_in, target_of, text
 from anysubset.tables.observation import Array, Column, ragged
@@ -90,15 +91,6 @@ def read_vector(folder: Path, name: str) -> Array | None:
     if len(rows) == 1:
         return np.asarray(rows[0][None])
     return np.asarray(np.mean(np.stack(rows), axis=0, keepdims=True, dtype=np.float64))
-
-
-def read_npy(path: Path) -> Array:
-    """Read the array of an `.npy` file; objects are never unpickled."""
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: damaged, or no array ({one_line(error)}).") from None
-    return array
 
 
 def stacked(vectors: list[Array | None], what: str) -> Column:
