@@ -388,6 +388,23 @@ def test_a_split_file_that_tears_a_group_apart_is_noted_in_one_line(phantoms, tm
     assert lines_reported(phantoms, splits=str(splits), group="_(.+)") == []
 
 
+def test_a_split_file_that_tears_scans_of_one_patient_apart_is_noted_without_a_setting(phantoms, tmp_path):
+    root = tmp_path / "scans"
+    for number, scan in enumerate(("UPENN-GBM-00001_11", "UPENN-GBM-00002_11", "UPENN-GBM-00002_21")):
+        shutil.copytree(phantoms / f"phantom_00{number}", root / scan)
+        for path in (root / scan).iterdir():
+            path.rename(path.with_name(path.name.replace(f"phantom_00{number}", scan)))
+    splits = root / "splits.json"
+    splits.write_text('{"train": ["UPENN-GBM-00001_11", "UPENN-GBM-00002_11"], "test": ["UPENN-GBM-00002_21"]}')
+    (line,) = lines_reported(root)
+    assert line.startswith("note: 1 of 2 patients (by their ids; data.group says otherwise) are in more than one split")
+    assert line.endswith("UPENN-GBM-00002 (train, test)")
+    # An explicit group wins.
+    assert lines_reported(root, group="(.+)") == []
+    splits.write_text('{"train": ["UPENN-GBM-00002_11", "UPENN-GBM-00002_21"], "test": ["UPENN-GBM-00001_11"]}')
+    assert lines_reported(root) == []
+
+
 def test_groups_come_from_a_file_under_the_root_or_from_ids(phantoms, tmp_path):
     root = tmp_path / "patients"
     shutil.copytree(phantoms, root)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.volumes.inspection import dataset_file, inspect_volumes
+from anysubset.volumes.inspection import dataset_file, drawn_splits, inspect_volumes
 
 SHAPE = (8, 8, 6)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -58,7 +58,10 @@ def test_the_report_on_patients_without_faults(tmp_path):
         "spacings": {"1.0 x 1.0 x 1.0": 2, "1.0 x 1.0 x 2.5": 1},
         "orientations": {"RAS": 2, "LPS": 1},
         "labels": {"1": 7, "4": 3},
+        "label_sets": {"1 4": 1, "1": 1},
         "labelled": 2,
+        "regions": {"label_1": [1], "label_4": [4]},
+        "regions_from": "",
         "backgrounds": {},
         "faults": {},
         "splits": {"train": 2, "test": 1},
@@ -144,42 +147,52 @@ def test_faults_of_splits_are_reported(tmp_path):
     assert "not valid JSON" in report["split_faults"][0]
 
 
-BRATS = ["flair", "t2", "t1ce", "t1"]
-
-
-@pytest.mark.parametrize(
-    ("labels", "modalities", "regions"),
-    [
-        ([1, 2, 4], ["flair", "t1ce"], {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}),
-        ([1, 2, 3], BRATS, {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}),
-        ([1, 2, 3, 4], BRATS, {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}),
-        ([1, 2, 3], ["ct"], {"label_1": [1], "label_2": [2], "label_3": [3]}),
-        ([7], ["flair"], {"tumour": [7]}),
-        ([2, 5], BRATS, {"label_2": [2], "label_5": [5]}),
-        ([], BRATS, {}),
-    ],
-)
-def test_regions_are_guessed_from_label_values(tmp_path, labels, modalities, regions):
-    report = {
-        "labels": {str(value): 10 for value in labels},
-        "modalities": dict.fromkeys(modalities, 3),
-    }
+def test_the_data_file_has_modalities_and_regions(tmp_path):
+    save(tmp_path, "a", "t1")
+    save(tmp_path, "a", "flair")
+    save(tmp_path, "a", "seg", label(v1=5, v2=3, v4=3))
+    report = inspect_volumes(tmp_path)
     assert dataset_file(report, tmp_path) == {
         "data": {
             "name": "volumes",
             "root": str(tmp_path),
-            "modalities": modalities,
-            "regions": regions,
+            "modalities": ["flair", "t1"],
+            "regions": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]},
         }
     }
+    assert report["regions_from"].startswith("as in BraTS 2017 to 2021, going by the values (1 necrosis")
 
 
-def test_regions_of_the_decathlon_follow_its_own_label_values(tmp_path):
-    # In Task01 1 is oedema, 2 the non-enhancing core and 3 enhancing tumour: the core is 2 and 3.
-    (tmp_path / "imagesTr").mkdir()
-    report = {"labels": {"1": 9, "2": 9, "3": 9}, "modalities": dict.fromkeys(BRATS, 3)}
-    regions = dataset_file(report, tmp_path)["data"]["regions"]
-    assert regions == {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
+def test_the_resection_cavity_of_brats_2024_is_not_proposed_as_enhancing_tumour(tmp_path):
+    for case in ("BraTS-GLI-00001-100", "BraTS-GLI-00002-100"):
+        for name in ("t1n", "t1c", "t2w", "t2f"):
+            save(tmp_path, case, name)
+        save(tmp_path, case, "seg", label(v1=5, v2=3, v3=3, v4=2))
+    report = inspect_volumes(tmp_path)
+    assert report["regions"] == {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3], "RC": [4]}
+    assert "BraTS 2024" in report["regions_from"]
+
+
+def test_scans_of_one_patient_are_counted_and_a_split_that_tears_them_is_noted(tmp_path):
+    scans = [f"BraTS-GLI-0000{patient}-{time}" for patient in (5, 6, 8) for time in (100, 101)]
+    for scan in scans:
+        save(tmp_path, scan, "t1n")
+        save(tmp_path, scan, "seg", label(v1=5))
+    report = inspect_volumes(tmp_path)
+    assert report["groups"] == 3
+    (note,) = report["notes"]
+    assert note.startswith(f"By their ids, 6 scans are of 3 patients: BraTS-GLI-00005 ({scans[0]}, {scans[1]}), ")
+    splits = drawn_splits(report, tmp_path)
+    assert sorted(scan for ids in splits.values() for scan in ids) == scans
+    assert {len(ids) for ids in splits.values()} == {2}
+    assert all(len({scan[:15] for scan in ids}) == 1 for ids in splits.values())
+    # An explicit group wins: every scan its own.
+    assert inspect_volumes(tmp_path, group="(.+)")["notes"] == []
+    (tmp_path / "splits.json").write_text(json.dumps({"train": scans[:3], "test": scans[3:]}))
+    _, torn = inspect_volumes(tmp_path)["notes"]
+    assert torn.startswith("1 of 3 patients (by their ids; data.group says otherwise) are in more than one split")
+    assert torn.endswith("BraTS-GLI-00006 (train, test)")
+    assert inspect_volumes(tmp_path, group="(.+)")["notes"] == []
 
 
 @real

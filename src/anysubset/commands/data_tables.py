@@ -27,6 +27,9 @@ def show_volumes(report: Mapping[str, Any]) -> None:
         facts = [f"{name}: {count}" for name, count in report[key].items()]
         more = f", and {len(facts) - 8} more" if len(facts) > 8 else ""
         say(f"{label}: {', '.join(facts[:8]) or 'none'}{more}")
+    if report["regions"]:
+        regions = ", ".join(f"{name} {values}" for name, values in report["regions"].items())
+        say(f"regions proposed: {regions}{'; ' * bool(report['regions_from'])}{report['regions_from']}")
     for patient, names in report["missing"].items():
         say(f"missing: {patient} has no {', '.join(names)}")
     for note in report["notes"]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
@@ -11,6 +12,7 @@ from anysubset.commands.data_tables import show_table, show_volumes
 from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_free
 from anysubset.experiments.settings import ReadingSettings
+from anysubset.system.files import atomic_write
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -71,15 +73,20 @@ def write_volumes_file(report: Options, path: Path, target: Path, group: str | N
     settings = dataset_file(report, path, group)
     if not report["splits"]:
         splits = target.with_suffix(".splits.json")
-        splits.write_text(json.dumps(drawn_splits(report, path, group), indent=1) + "\n", encoding="utf-8")
+        drawn = drawn_splits(report, path, group)
+        with atomic_write(splits) as temporary:
+            temporary.write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
         print(f"Wrote {splits}: the patients have no splits, so these were drawn", file=sys.stderr)
-    write_settings(settings, target, "experiments/recipes/gmd_common.yaml")
+    comments = [f"regions: {report['regions_from']}"] if report["regions_from"] else []
+    write_settings(settings, target, "experiments/recipes/gmd_common.yaml", [*comments, *report["notes"]])
 
 
-def write_settings(settings: Options, target: Path, recipe: str) -> None:
-    """Write a data file, and name a recipe to train with."""
+def write_settings(settings: Options, target: Path, recipe: str, comments: Sequence[str] = ()) -> None:
+    """Write a data file with comments above the settings, and name a recipe to train with."""
     import yaml
 
-    target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    above = "".join(f"# {comment}\n" for comment in comments)
+    with atomic_write(target) as temporary:
+        temporary.write_text(above + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     print(f"Wrote {target}. Next: anysubset fit {target} {recipe} --run FOLDER", file=sys.stderr)

@@ -137,12 +137,17 @@ def torn_groups(splits: Mapping[str, Collection[str]], groups: Mapping[str, str]
     return {group: splits_of[group] for group in sorted(splits_of) if len(splits_of[group]) > 1}
 
 
-def torn_note(splits: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> str | None:
-    """One line that names groups with samples in more than one split; None if there are none."""
+def torn_note(
+    splits: Mapping[str, Collection[str]], groups: Mapping[str, str], kind: str = "groups (data.group)"
+) -> str | None:
+    """One line that names groups with samples in more than one split; None if there are none.
+
+    kind: what the groups are, for the line.
+    """
     torn = torn_groups(splits, groups)
     if not torn:
         return None
     shown = ", ".join(f"{group} ({', '.join(names)})" for group, names in list(torn.items())[:3])
     more = ", ..." if len(torn) > 3 else ""
-    count = f"{len(torn)} of {len(set(groups.values()))} groups (data.group)"
+    count = f"{len(torn)} of {len(set(groups.values()))} {kind}"
     return f"note: {count} are in more than one split, so scores may be too high: {shown}{more}"

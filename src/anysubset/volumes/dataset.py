@@ -15,6 +15,7 @@ from anysubset.batches import Batch, collate
 from anysubset.datasets.dataset import Dataset, Unit, complete_only, place_of
 from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
+from anysubset.datasets.scans import torn_scans
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings
@@ -97,7 +98,7 @@ class Volumes(Dataset):
         else:
             from_files = read_splits(place_of(self.data.splits, self.root))
         check_splits(from_files, self.patients)
-        note = torn_note(from_files, self.groups) if self.groups is not None else None
+        note = torn_note(from_files, self.groups) if self.groups is not None else torn_scans(from_files, self.patients)
         if note is not None:
             self.report(note)
         splits = {**from_files, "all": tuple(self.patients)}

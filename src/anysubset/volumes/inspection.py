@@ -3,6 +3,7 @@
 A faulty patient does not stop the inspection; the report lists its faults.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +13,19 @@ import nibabel as nib
 import numpy as np
 
 from anysubset.datasets.groups import groups_of, torn_note
+from anysubset.datasets.scans import scans_note, scans_of_patients, scans_question, torn_scans
 from anysubset.datasets.splits import Splits, check_splits, draw_splits, find_splits
 from anysubset.errors import InputError
 from anysubset.scenarios import scenario_name
+from anysubset.volumes.file_names import stem
 from anysubset.volumes.geometry import by
 from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import PatientVolumes, read_patient
-from anysubset.volumes.spellings import BRATS, modalities_in_order
+from anysubset.volumes.regions import propose_regions
+from anysubset.volumes.spellings import modalities_in_order
 from anysubset.volumes.voxels import background, read_volume
 
 Report = dict[str, Any]
@@ -39,17 +43,19 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
     Keys that describe the patients without faults:
         shapes, spacings (mm), orientations: `240 x 240 x 155`, `1.0 x 1.0 x 1.0`, `LPS` -> number of patients.
         labels: label value other than 0 -> number of voxels.
+        label_sets: values of a label, such as `1 2 4` -> number of patients.
         backgrounds: modality -> id -> value, other than 0, that all eight corners of the volume have.
     Other keys:
         root: the path.
         faults: id -> messages.
+        regions: those proposed for `data.regions`; regions_from: where they come from, or a question.
         splits: name -> number of ids.
         split_faults, notes: lists of messages.
 
     Args:
         root: folder of patients, one patient, Medical Decathlon folder, or CSV manifest.
-        group: the setting `data.group`. The report then has the number of `groups`, and a note if a group has patients
-            in two splits.
+        group: the setting `data.group`; by default scans of one patient are guessed from their ids. Where there are
+            groups, the report has their number, and a note if a group has patients in two splits.
 
     Raises:
         InputError: if there are no patients at all, or one has no group.
@@ -66,19 +72,34 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
         **inspect_files(patients),
         **inspect_splits(root, patients),
     }
-    lines = notes(report["backgrounds"])
-    if group is not None:
-        groups = groups_of([patient.id for patient in patients], group)
+    lines: list[str | None] = [*notes(report["backgrounds"])]
+    ids = [patient.id for patient in patients]
+    splits = {} if report["split_faults"] else find_splits(root) or {}
+    groups = groups_of(ids, group) if group is not None else scans_of_patients(ids)
+    if groups is not None:
         report["groups"] = len(set(groups.values()))
-        note = None if report["split_faults"] else torn_note(find_splits(root) or {}, groups)
-        lines += [note] if note is not None else []
-    return report | {"notes": lines}
+    if group is not None:
+        lines += [torn_note(splits, groups or {})]
+    else:
+        lines += [scans_note(groups) if groups is not None else scans_question(ids), torn_scans(splits, ids)]
+    proposal = propose_regions(
+        [[int(value) for value in values.split()] for values in report["label_sets"]],
+        modalities,
+        ids,
+        spelled={re.split("[_-]", stem(source.path))[-1] for one in patients for source in one.sources.values()},
+        decathlon=(root / "imagesTr").is_dir(),
+    )
+    report |= {"regions": proposal.regions, "regions_from": proposal.line}
+    return report | {"notes": [line.removeprefix("note: ") for line in lines if line is not None]}
 
 
 def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits:
-    """Draw splits of the labelled patients without faults; with `group`, each group goes to one split."""
+    """Draw splits of the labelled patients without faults; each group goes to one split.
+
+    Groups are those of `group`, the setting `data.group`; by default the scans of a patient, going by their ids.
+    """
     usable = [patient.id for patient in find_patients(root) if patient.label and patient.id not in report["faults"]]
-    return draw_splits(usable, groups=None if group is None else groups_of(usable, group))
+    return draw_splits(usable, groups=scans_of_patients(usable) if group is None else groups_of(usable, group))
 
 
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
@@ -90,7 +111,7 @@ def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, l
 def inspect_files(patients: list[Patient]) -> Report:
     """Read all files, and return the part of the report on grids, labels, backgrounds and faults."""
     shapes, spacings, orientations = Counter[str](), Counter[str](), Counter[str]()
-    labels: Counter[int] = Counter()
+    labels, label_sets = Counter[int](), Counter[str]()
     backgrounds: dict[str, dict[str, float]] = {}
     faults: dict[str, list[str]] = {}
     for patient in patients:
@@ -104,7 +125,10 @@ def inspect_files(patients: list[Patient]) -> Report:
         shapes[by(read.grid.shape)] += 1
         spacings[" x ".join(str(round(size, 3)) for size in read.grid.spacing)] += 1
         orientations["".join(nib.aff2axcodes(read.grid.affine))] += 1
-        labels.update(voxels_by_value(read))
+        voxels = voxels_by_value(read)
+        labels.update(voxels)
+        if voxels:
+            label_sets[" ".join(map(str, voxels))] += 1
         for name, volume in read.volumes.items():
             value = background(volume)
             if value != 0:
@@ -114,6 +138,7 @@ def inspect_files(patients: list[Patient]) -> Report:
         "spacings": dict(spacings.most_common()),
         "orientations": dict(orientations.most_common()),
         "labels": {str(value): labels[value] for value in sorted(labels)},
+        "label_sets": dict(label_sets.most_common()),
         "labelled": sum(patient.label is not None for patient in patients),
         "backgrounds": {name: backgrounds[name] for name in modalities_in_order(backgrounds)},
         "faults": faults,
@@ -170,34 +195,10 @@ def inspect_splits(root: Path, patients: list[Patient]) -> Report:
 
 def dataset_file(report: Report, root: Path, group: str | None = None) -> Report:
     """Draft the `data` section of an experiment on this folder, for the user to check."""
-    labels = [int(value) for value in report["labels"]]
-    brats = set(BRATS) <= set(report["modalities"])
-    decathlon = (root / "imagesTr").is_dir()
     data = {
         "name": "volumes",
         "root": str(root),
         "modalities": list(report["modalities"]),
-        "regions": regions_of(labels, brats, decathlon),
+        "regions": report["regions"],
     }
     return {"data": data if group is None else data | {"group": group}}
-
-
-def regions_of(labels: list[int], brats: bool, decathlon: bool) -> dict[str, list[int]]:
-    """Guess regions from the label values.
-
-    Args:
-        labels: values other than 0, sorted.
-        brats: whether patients have the four modalities of BraTS.
-        decathlon: whether it is a Medical Decathlon folder.
-    """
-    if labels == [1, 2, 4]:
-        return {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
-    if labels == [1, 2, 3, 4] and brats:  # BraTS 2013 to 2016: 3 is the non-enhancing core.
-        return {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}
-    if labels == [1, 2, 3] and brats and decathlon:  # Decathlon: 1 is oedema, 2 the non-enhancing core.
-        return {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
-    if labels == [1, 2, 3] and brats:
-        return {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
-    if len(labels) == 1:
-        return {"tumour": labels}
-    return {f"label_{value}": [value] for value in labels}
