@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from anysubset.workflows.evaluating import Evaluation
     from anysubset.workflows.fitting import Fit
 
+REPORT = "anysubset report"  # Writes report.html.
+
 # --------------------------------------------------------------------------------------------------- training
 
 
@@ -131,6 +133,7 @@ def predict(
     inputs: FilePath | Sequence[FilePath],
     *,
     output: FilePath | None = None,
+    overwrite: bool = False,
     method: OwnMethod = None,
     network: OwnNetwork = None,
     device: str = "auto",
@@ -142,7 +145,9 @@ def predict(
     Args:
         run: the run folder.
         inputs: folders of one or several patients, or one table.
-        output: folder for the predictions; by default `predictions` in the run folder.
+        output: folder for the predictions; by default `predictions` in the run folder. Predictions of the same run are
+            replaced; a file that no prediction wrote as it is never is.
+        overwrite: also replace predictions of another run.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -150,11 +155,12 @@ def predict(
         progress: wraps patients, with a label, to show a progress bar.
 
     Raises:
-        InputError: if the run or a file is faulty, or two predictions would have the same name.
+        InputError: if the run or a file is faulty, two predictions would have the same name, or a file in the output
+            folder must not be replaced.
     """
     from anysubset.workflows.predicting import predict_files
 
-    return predict_files(run, inputs, output, method, network, device, report, progress)
+    return predict_files(run, inputs, output, overwrite, method, network, device, report, progress)
 
 
 def diagnose(
@@ -255,7 +261,8 @@ def write_report(
 
     Args:
         runs: run folders with scores, or folders that contain such runs.
-        output: the file; by default report.html in the folder, if there is only one.
+        output: the file; by default report.html in the folder, if there is only one. A file is replaced only if it is
+            a report as it was written.
         split: that was scored.
         metric: by default dice, acc2, accuracy or mae, the first one that was scored.
         region: by default the mean over all regions.
@@ -266,10 +273,11 @@ def write_report(
         report: called with one line for each run that has no scores.
 
     Raises:
-        InputError: if no run has scores, or the file cannot be written.
+        InputError: if no run has scores, or the file cannot be written or must not be replaced.
     """
     from anysubset.report.page import page
     from anysubset.system.files import atomic_write
+    from anysubset.system.written import check_replaceable
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if output is None and len(paths) != 1:
@@ -277,6 +285,7 @@ def write_report(
     file = Path(output) if output is not None else paths[0] / "report.html"
     if not file.parent.is_dir():
         raise InputError(f"{file} cannot be written: the folder {file.parent} does not exist.")
+    check_replaceable(file, REPORT)
     groups = scored_runs(paths, split, report)
     galleries: dict[str, Gallery | str] = {}
     if images:
@@ -285,7 +294,7 @@ def write_report(
         methods, networks = several(method), several(network)
         galleries = {group.first.dataset: gallery_of(group, split, methods, networks) for group in groups}
     text = page(groups, galleries=galleries, metric=metric, region=region, reference=reference)
-    with atomic_write(file) as temporary:
+    with atomic_write(file, REPORT) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return file
 

@@ -205,7 +205,7 @@ def test_predict_reports_the_modalities_used_and_their_validation_score(output_o
 
 def test_predict_writes_a_mask_for_every_patient_of_a_folder(output_of, run, phantoms, tmp_path):
     output_of("predict", run, phantoms, "--output", tmp_path / "masks")
-    names = {path.name for path in (tmp_path / "masks").iterdir()}
+    names = {path.name for path in (tmp_path / "masks").iterdir() if not path.name.startswith(".")}
     assert names == {f"phantom_00{i}{end}" for i in range(8) for end in ("_seg.nii.gz", ".json")}
     used = json.loads((tmp_path / "masks/phantom_003.json").read_text())["used"]
     assert used == ["flair", "t2"]
@@ -367,9 +367,9 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_resume(capsys, mo
 def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monkeypatch):
     calls = []
 
-    def few(root: Path, **options: object) -> None:
+    def few(root: Path, writer: str, **options: object) -> None:
         calls.append(options)
-        write(root, counts={"train": 3, "val": 1, "test": 2}, size=(16, 16, 16), seed=0)
+        write(root, counts={"train": 3, "val": 1, "test": 2}, size=(16, 16, 16), seed=0, writer=writer)
 
     write = phantom.write_phantoms
     monkeypatch.setattr(phantom, "write_phantoms", few)

@@ -68,7 +68,7 @@ def test_runs_without_scores_are_named_and_left_out(compare, runs: Path):
 def test_the_output_file_equals_the_text_on_the_terminal(compare, runs: Path, tmp_path: Path, form: str, start: str):
     _, text, _ = compare(runs, "--format", form)
     path = tmp_path / "table.txt"
-    path.write_text("old")
+    compare(runs, "--format", "markdown" if form == "latex" else "latex", "--output", path)  # It is replaced.
     assert compare(runs, "--format", form, "--output", path) == (0, f"Wrote {path}\n", "")
     assert path.read_text(encoding="utf-8") == text.removesuffix("\n")
     assert text.startswith(start)

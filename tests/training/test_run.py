@@ -18,7 +18,7 @@ from anysubset.gradients import Decoupling
 from anysubset.system import tensor_file
 from anysubset.system.run_folder import RunFolder
 from anysubset.training.decoupling_log import DecouplingLog
-from anysubset.training.run import Run, check_same
+from anysubset.training.run import FIT, Run, check_same
 
 HOLD = """
 import sys, time
@@ -410,7 +410,7 @@ def test_a_run_with_another_signature_is_refused_with_the_parts_that_differ(tmp_
 
 def test_the_signature_of_a_run_that_never_began_is_replaced(tmp_path):
     (tmp_path / "run").mkdir()
-    tensor_file.save(RunFolder(tmp_path / "run").signature, {}, {"classes": ["old"]})
+    tensor_file.save(RunFolder(tmp_path / "run").signature, {}, {"classes": ["old"]}, FIT)
     with Run(tmp_path / "run", Experiment()) as run:
         run.begin(0, SIGNATURE)
     assert tensor_file.load(RunFolder(tmp_path / "run").signature)[1]["classes"] == ["no", "yes"]

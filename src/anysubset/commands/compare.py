@@ -10,6 +10,8 @@ from anysubset.commands.outputs import check_beside
 from anysubset.commands.terminal import complain, say
 from anysubset.errors import InputError, unknown
 
+WRITER = "anysubset compare"
+
 
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
@@ -43,6 +45,7 @@ def compare(options: Options) -> None:
     from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
     from anysubset.system.files import atomic_write
+    from anysubset.system.written import check_replaceable
 
     output = Path(options["output"]) if options.get("output") else None
     file_format = options.get("format", "terminal")
@@ -50,6 +53,7 @@ def compare(options: Options) -> None:
         raise unknown("format", file_format, FORMATS)
     if output is not None:
         check_beside(output)
+        check_replaceable(output, WRITER)
     if options.get("published") and options.get("paper") is None:
         raise InputError("--published needs a table of the paper: add --paper 1 to 5.")
     if options.get("rate_by") and options.get("paper") is not None:
@@ -65,6 +69,6 @@ def compare(options: Options) -> None:
     if output is None:
         say(text)
         return
-    with atomic_write(output) as temporary:
+    with atomic_write(output, WRITER) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"Wrote {output}")

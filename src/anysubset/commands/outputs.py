@@ -1,13 +1,14 @@
 """Checks of the output path of a command, before it computes anything."""
 
+import os
 from pathlib import Path
 
 from anysubset.errors import InputError
 
 
 def check_free(output: Path) -> None:
-    """Raise InputError if the file exists, or its folder does not."""
-    if output.exists():
+    """Raise InputError if the file exists, also as a link to nothing, or its folder does not."""
+    if os.path.lexists(output):
         raise InputError(f"{output} exists already; choose another name.")
     check_beside(output)
 

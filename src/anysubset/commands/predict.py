@@ -15,6 +15,7 @@ def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Run folder.")
     parser.add_argument("path", nargs="+", type=Path, help="Folder of one or of several patients, or a table.")
     parser.add_argument("--output", type=Path, help="Output folder; by default `predictions` in the run folder.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace predictions of another run; no other files.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
@@ -27,6 +28,7 @@ def predict(options: Options) -> None:
         options["run"],
         options["path"],
         output=options.get("output"),
+        overwrite=options.get("overwrite", False),
         device=options.get("device", "auto"),
         report=say,
         progress=track,

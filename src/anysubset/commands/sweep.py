@@ -52,7 +52,8 @@ def sweep(options: Options) -> int:
     import filelock
 
     from anysubset.experiments.sweep import read_sweep
-    from anysubset.training.sweep_results import check_folder, result_row, unscored_splits, write_results
+    from anysubset.system.written import check_replaceable
+    from anysubset.training.sweep_results import SWEEP, check_folder, result_row, unscored_splits, write_results
 
     path = Path(options["sweep"])
     output = Path(options.get("output") or Path("runs") / path.stem).resolve()
@@ -62,6 +63,7 @@ def sweep(options: Options) -> int:
     if jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {jobs}.")
     plan = read_sweep(path, output, None if root is None else Path(root))
+    check_replaceable(output / "sweep.csv", SWEEP)
     for run in plan.runs:
         check_folder(run)
     waiting = [run for run in plan.runs if unscored_splits(run, plan.splits) != []]

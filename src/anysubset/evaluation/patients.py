@@ -21,7 +21,9 @@ from anysubset.volumes.reading import read_patient
 
 
 @torch.no_grad()
-def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, checkpoint: Mapping[str, Any]) -> Path:
+def predict(
+    method: Method, task: Segmentation, patient: Patient, folder: Path, checkpoint: Mapping[str, Any], writer: str
+) -> Path:
     """Write `<id>_seg.nii.gz` and `<id>.json` into an existing folder.
 
     The mask has the shape and affine of the input. The JSON file names the modalities that were used and missing, and
@@ -33,6 +35,7 @@ def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, 
         patient: its label is not read, nor are modalities that the task does not have.
         folder: where to write.
         checkpoint: facts of the checkpoint: `step`, and `validation` by scenario.
+        writer: the command, recorded beside the files.
 
     Returns:
         Path of the mask.
@@ -62,8 +65,13 @@ def predict(method: Method, task: Segmentation, patient: Patient, folder: Path, 
         "labels": {name: list(values) for name, values in task.regions.items()},
         "checkpoint_step": checkpoint["step"],
     }
-    path = folder / f"{patient.id}_seg.nii.gz"
-    write_mask(path, mask, volumes.header)
-    with atomic_write(folder / f"{patient.id}.json") as temporary:
+    path, about = files_of(folder, patient.id)
+    write_mask(path, mask, volumes.header, writer)
+    with atomic_write(about, writer) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def files_of(folder: Path, patient_id: str) -> tuple[Path, Path]:
+    """Paths of the mask of a patient and of the JSON file about it."""
+    return folder / f"{patient_id}_seg.nii.gz", folder / f"{patient_id}.json"

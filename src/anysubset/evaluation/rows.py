@@ -23,7 +23,7 @@ from anysubset.tables.dataset import TableDataset
 
 @torch.no_grad()
 def write_predictions(
-    method: Method, dataset: TableDataset, folder: Path, checkpoint: Mapping[str, Any]
+    method: Method, dataset: TableDataset, folder: Path, checkpoint: Mapping[str, Any], writer: str
 ) -> tuple[Path, Counter[Scenario]]:
     """Write `predictions.csv` and `predictions.json` into an existing folder.
 
@@ -37,6 +37,7 @@ def write_predictions(
         folder: where to write.
         checkpoint: facts of the checkpoint: `step`, `validation_samples`, and by scenario `validation`, the mean loss,
             and `validation_scores`, the metrics over the set.
+        writer: the command, recorded beside the files.
 
     Returns:
         The path of the CSV file, and the number of samples that were predicted from each scenario.
@@ -53,11 +54,11 @@ def write_predictions(
         for index, sample in enumerate(block.ids):
             decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])
             rows[sample] = [sample, scenario_name(scenarios[index]), decision, *map(repr, probabilities[index])]
-    path = folder / "predictions.csv"
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "used", "answer", *(f"chance_{name}" for name in task.classes)])
-        writer.writerows(rows[sample] for sample in dataset.ids("all"))
+    path, about = files_of(folder)
+    with atomic_write(path, writer) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        sheet = csv.writer(file)
+        sheet.writerow(["id", "used", "answer", *(f"chance_{name}" for name in task.classes)])
+        sheet.writerows(rows[sample] for sample in dataset.ids("all"))
     facts = {
         "table": str(dataset.root),
         "samples": len(rows),
@@ -72,9 +73,14 @@ def write_predictions(
         "classes": list(task.classes),
         "checkpoint_step": checkpoint["step"],
     }
-    with atomic_write(folder / "predictions.json") as temporary:
+    with atomic_write(about, writer) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path, used
+
+
+def files_of(folder: Path) -> tuple[Path, Path]:
+    """Paths of the predictions of a table and of the JSON file about them."""
+    return folder / "predictions.csv", folder / "predictions.json"
 
 
 def predicted_blocks(method: Method, dataset: TableDataset) -> Iterator[tuple[Block, Sequence[Scenario], Tensor]]:

@@ -80,6 +80,19 @@ class RunFolder:
         """Folder of the curves."""
         return self.path / "tensorboard"
 
+    @property
+    def diagnosis(self) -> Path:
+        """Conflict between case gradients, measured by `anysubset diagnose`."""
+        return self.path / "diagnosis.json"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What training, scoring and diagnosis write besides the experiment; the page and predictions are not part."""
+        return (
+            *(self.environment, self.signature, self.latest, self.best, self.losses, self.decoupling, self.cost),
+            *(self.scores, self.availability, self.tensorboard, self.diagnosis),
+        )
+
 
 @dataclass(frozen=True)
 class Record:

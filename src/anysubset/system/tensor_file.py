@@ -16,13 +16,13 @@ from anysubset.errors import InputError
 from anysubset.system.files import atomic_write
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], writer: str | None = None) -> None:
     """Write tensors and facts to a file; a process that is killed leaves the old file or the new one.
 
-    facts: anything that JSON can hold.
+    facts: anything that JSON can hold. writer: as for `atomic_write`.
     """
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with atomic_write(path) as temporary:
+    with atomic_write(path, writer) as temporary:
         # Not `save_file`, which writes to a temporary file of its own that would stay behind after a kill.
         temporary.write_bytes(serialised(stored, metadata={"facts": json.dumps(facts)}))
 

@@ -143,10 +143,10 @@ def lines_of(array: Array, name: str, samples: int) -> list[str]:
 # -------------------------------------------------------------------------------------------------- writing
 
 
-def write_table(table: Table, path: Path) -> None:
+def write_table(table: Table, path: Path, writer: str | None = None) -> None:
     """Write a table to an `.npz` or `.safetensors` file, from which `read_table` reads the same table.
 
-    The file appears whole or not at all. `Table.origin` is not written.
+    The file appears whole or not at all. `Table.origin` is not written. writer: as for `atomic_write`.
 
     Raises:
         InputError: if the path has another ending, or the name of a modality has another meaning in a file.
@@ -157,12 +157,12 @@ def write_table(table: Table, path: Path) -> None:
     lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
     lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
     if path.suffix == ".npz":
-        with atomic_write(path) as temporary:
+        with atomic_write(path, writer) as temporary:
             arrays |= {name: np.asarray(entries) for name, entries in lines.items()}
             np.savez(temporary, allow_pickle=False, **arrays)
     else:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        with atomic_write(path) as temporary:
+        with atomic_write(path, writer) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
             # Not `save_file`: its own temporary file would remain if the process is killed.
             temporary.write_bytes(serialised(tensors, {name: json.dumps(entries) for name, entries in about.items()}))

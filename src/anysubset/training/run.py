@@ -1,6 +1,7 @@
 """A run folder that is open for training: its lock, experiment, signature and logs."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,12 @@ from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import atomic_write, clear_parts
 from anysubset.system.run_folder import RunFolder
+from anysubset.system.written import writer_of
 from anysubset.training.cost import CostLog
 from anysubset.training.decoupling_log import DecouplingLog
 from anysubset.training.environment import environment
+
+FIT = "anysubset fit"
 
 
 class Run:
@@ -63,10 +67,12 @@ class Run:
         processes.barrier()
 
     def claim(self, resume: bool) -> None:
-        """Raise InputError unless the folder is empty or holds the run to be resumed."""
+        """Raise InputError unless the folder holds no run and none of its files, or the run to be resumed."""
         stored = RunFolder(self.path).experiment
         if stored.exists() and not resume:
             raise InputError(f"{self.path} already holds a run. Add --resume to continue it, or choose another folder.")
+        if not stored.exists():
+            check_unused(self.path)
         if stored.exists():
             check_same(self.experiment, read_run_experiment(self.path).flat(), stored)
 
@@ -114,9 +120,11 @@ class Run:
             return
         stored = RunFolder(self.path).experiment
         if not stored.exists():
+            # These are recorded, so that a run that was killed before it had its experiment can be started again.
             if tensors or facts:
-                tensor_file.save(signature, tensors, facts)
-            RunFolder(self.path).environment.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+                tensor_file.save(signature, tensors, facts, FIT)
+            with atomic_write(RunFolder(self.path).environment, FIT) as temporary:
+                temporary.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with atomic_write(stored) as temporary:
                 write_experiment(self.experiment, temporary)
         log = RunFolder(self.path).losses
@@ -148,6 +156,20 @@ class Run:
         if self.curves is not None:
             for name, value in curves.items():
                 self.curves.add_scalar(name, value, step)
+
+
+def check_unused(folder: Path) -> None:
+    """Raise InputError if a folder without an experiment holds a file with the name of one of a run's.
+
+    Files of the beginning of a run that was killed do not count; other files are none of the run's business.
+    """
+    run = RunFolder(folder)
+    for path in run.files:
+        if os.path.lexists(path) and writer_of(path) != FIT:
+            raise InputError(
+                f"{path} exists, but {folder} holds no run that it belongs to (no {run.experiment.name}): choose "
+                "another folder for the run, so that the file is not overwritten."
+            )
 
 
 def check_signature(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -16,6 +16,8 @@ from anysubset.system.run_folder import RunFolder
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
 
+SWEEP = "anysubset sweep"  # Writes sweep.csv.
+
 # ------------------------------------------------------------------------------------------------- finished work
 
 
@@ -101,7 +103,7 @@ def write_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write sweep.csv with one row per run; a cell is blank if the run has no value for the column."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path, SWEEP) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -219,13 +219,14 @@ def mask_header(image: Image) -> nib.Nifti1Header:
     return cast(nib.Nifti1Header, header)
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> None:
+def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header, writer: str | None = None) -> None:
     """Write a mask with the affine, sform and qform of an image, codes included; the file appears whole or not at all.
 
     Args:
         path: ends with `.nii.gz` or `.nii`.
         mask: (x, y, z) uint8.
         like: header of the image, of the same shape.
+        writer: the command that writes it, as for `atomic_write`.
 
     Raises:
         ValueError: if type, shape or path do not fit.
@@ -238,5 +239,5 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header) -> N
     image = kind(mask, header.get_best_affine(), header)
     image.set_data_dtype(np.uint8)
     image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
-    with atomic_write(path) as temporary:
+    with atomic_write(path, writer) as temporary:
         nib.save(image, temporary)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anysubset.errors import InputError, unknown
+from anysubset.system.files import atomic_write
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -61,6 +62,7 @@ def write_phantoms(
     seed: int = 0,
     missing_rate: float = 0.0,
     missing_splits: Sequence[str] = ("train",),
+    writer: str | None = None,
 ) -> None:
     """Write a folder for every patient, and `splits.json`.
 
@@ -73,6 +75,7 @@ def write_phantoms(
         seed: 0 or more.
         missing_rate: probability that a patient lacks a modality; every patient keeps at least one.
         missing_splits: splits in which modalities are missing.
+        writer: the command, recorded beside splits.json so that it recognises its patients; as for `atomic_write`.
 
     Raises:
         InputError: if an argument is out of range, or `root` is not empty.
@@ -93,7 +96,8 @@ def write_phantoms(
                 volumes = {name: volumes[name] for name in draw_present(generator, missing_rate)}
             write_patient(unfinished / patient_id, volumes, label)
             splits[split].append(patient_id)
-        (unfinished / "splits.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(unfinished / "splits.json", writer) as temporary:
+            temporary.write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         if root.exists():
             root.rmdir()  # It is empty, as checked above; not every system can rename onto an empty folder.
         unfinished.rename(root)

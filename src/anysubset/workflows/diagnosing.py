@@ -11,6 +11,7 @@ from anysubset.errors import InputError
 from anysubset.report.diagnostics import diagnosis, history_of
 from anysubset.scenarios import case_sampler
 from anysubset.system.files import atomic_write
+from anysubset.system.run_folder import RunFolder
 from anysubset.training.diagnose import check_shared
 from anysubset.training.diagnose import diagnose as measure
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
@@ -51,7 +52,7 @@ def diagnose_run(
         "step": trained.facts["step"],
         **diagnosis(folder, history_of(measured.arrays())),
     }
-    with atomic_write(folder / "diagnosis.json") as temporary:
+    with atomic_write(RunFolder(folder).diagnosis) as temporary:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     report(f"split {split!r}, {samples} {dataset.noun}, {batches} batches")
     return result

@@ -1,14 +1,16 @@
 """Predict from the files of patients or of a table, and write the predictions."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.evaluation.patients import predict as predict_patient
-from anysubset.evaluation.rows import write_predictions
+from anysubset.evaluation import patients as of_patients
+from anysubset.evaluation import rows as of_rows
 from anysubset.scenarios import scenario_name
+from anysubset.system.written import check_replaceable
 from anysubset.tables.dataset import TableDataset
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.patients import find_patients
@@ -20,6 +22,7 @@ def predict_files(
     run: FilePath,
     inputs: FilePath | Sequence[FilePath],
     output: FilePath | None,
+    overwrite: bool,
     method: OwnMethod,
     network: OwnNetwork,
     device: str,
@@ -30,15 +33,50 @@ def predict_files(
     trained = open_run(run, method=method, network=network, device=device)
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     folder = Path(output) if output is not None else Path(run) / "predictions"
+    check_apart(folder, [*paths, Path(trained.experiment.data.root)])
+    writer = f"anysubset predict {Path(run).resolve()}"
     if trained.signature is None:
-        return predict_patients(trained, paths, folder, report, progress)
+        return predict_patients(trained, paths, Output(folder, writer, overwrite), report, progress)
     if len(paths) != 1:
         raise InputError(f"Give one table, not {len(paths)}: the predictions of several would overwrite each other.")
-    return [predict_table(trained, paths[0], folder, report)]
+    return [predict_table(trained, paths[0], Output(folder, writer, overwrite), report)]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where predictions are written.
+
+    folder: for all files.
+    writer: the command, recorded beside the files; it may replace what it wrote itself.
+    overwrite: whether it may also replace predictions of another run.
+    """
+
+    folder: Path
+    writer: str
+    overwrite: bool
+
+    def check(self, files: Iterable[Path]) -> None:
+        """Raise InputError if the folder is a file, or one of the files to be written must not be replaced."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file: name a folder for the predictions with --output.")
+        for file in files:
+            check_replaceable(file, self.writer, self.overwrite)
+
+
+def check_apart(folder: Path, sources: Iterable[Path]) -> None:
+    """Raise InputError if a folder of predictions is one that data are read from, or lies in one.
+
+    A mask in the folder of a patient would be read as its label, and one beside the patients as another patient.
+    """
+    for source in sources:
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise InputError(
+                f"Predictions in {folder} would be read as data, because it is in {source}: choose another --output."
+            )
 
 
 def predict_patients(
-    trained: Trained, paths: Sequence[Path], folder: Path, report: Report, progress: Progress
+    trained: Trained, paths: Sequence[Path], output: Output, report: Report, progress: Progress
 ) -> list[Path]:
     """Write a mask and a JSON file for each patient. Returns the masks."""
     patients = [patient for path in paths for patient in find_patients(path)]
@@ -47,23 +85,25 @@ def predict_patients(
             raise InputError(f"{count} patients are called {name!r}: their masks would overwrite each other.")
     task = trained.task
     assert isinstance(task, Segmentation)
-    folder.mkdir(parents=True, exist_ok=True)
+    output.check(file for patient in patients for file in of_patients.files_of(output.folder, patient.id))
+    output.folder.mkdir(parents=True, exist_ok=True)
     masks = []
     for patient in progress(patients, "Predicting"):
-        masks.append(predict_patient(trained.method, task, patient, folder, trained.facts))
+        masks.append(of_patients.predict(trained.method, task, patient, output.folder, trained.facts, output.writer))
         report(f"{masks[-1]}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
     return masks
 
 
-def predict_table(trained: Trained, table: Path, folder: Path, report: Report) -> Path:
+def predict_table(trained: Trained, table: Path, output: Output, report: Report) -> Path:
     """Write predictions.csv, with a row for each sample of a table, and predictions.json. Returns the CSV file."""
+    output.check(of_rows.files_of(output.folder))
     experiment = trained.experiment.at(str(table), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.task, report, trained.signature, unlabelled=True)
     assert isinstance(dataset, TableDataset)
     trained.method.check_inputs(dataset.loaded_inputs)
     dataset.prepare("all")
-    folder.mkdir(parents=True, exist_ok=True)
-    path, counts = write_predictions(trained.method, dataset, folder, trained.facts)
+    output.folder.mkdir(parents=True, exist_ok=True)
+    path, counts = of_rows.write_predictions(trained.method, dataset, output.folder, trained.facts, output.writer)
     for scenario, count in counts.items():
         report(f"{path}  {count} from {', '.join(scenario)}")
         if scenario_name(scenario) not in trained.facts["validation"]:

@@ -1,0 +1,88 @@
+"""Which files the commands wrote, so that a file of the user's is never replaced.
+
+A command that may be repeated adds a line to the hidden file `.anysubset.jsonl` beside each file that it writes: the
+name of the file, a hash of its content, and the command. Only a file whose name and content are recorded may be
+replaced. What the user made, edited, renamed or linked is not recorded as it is, so it stays.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from anysubset.errors import InputError
+
+RECORD = ".anysubset.jsonl"
+CHUNK = 1 << 20  # Bytes that are hashed at a time.
+
+
+def content_hash(path: Path) -> str:
+    """BLAKE2b of the bytes of a file, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def record(path: Path, content: Path, writer: str) -> None:
+    """Add a line to the record: `writer` is about to write `path`. To be called before the file appears.
+
+    A process that is killed between the two leaves a line about a file that does not exist, which does no harm; the
+    other order would leave a file that nobody may replace.
+
+    Args:
+        path: the file to be written.
+        content: a file with the same content, in the same folder.
+        writer: the command.
+    """
+    line = json.dumps({"name": path.name, "hash": content_hash(content), "writer": writer})
+    with (path.parent / RECORD).open("ab+") as file:
+        # A killed process may have left half a line. One write appends as a whole, also beside other processes.
+        file.seek(0, os.SEEK_END)
+        torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+        file.write(b"\n" * bool(torn) + line.encode() + b"\n")
+
+
+def writer_of(path: Path) -> str | None:
+    """The command that wrote a file as it is now; None for a file of the user's, also if it is a link or was edited."""
+    source = path.parent / RECORD
+    if path.is_symlink() or not path.is_file() or not source.is_file():
+        return None
+    # A record may have many thousands of lines, so only those of this file are parsed.
+    start = f'{{"name": {json.dumps(path.name)}, '.encode()
+    writers = {}
+    for line in source.read_bytes().split(b"\n"):
+        if not line.startswith(start):
+            continue
+        try:
+            entry = json.loads(line)
+            writers[str(entry["hash"])] = str(entry["writer"])
+        except (ValueError, KeyError, RecursionError):
+            continue  # A killed process left half a line.
+    return writers.get(content_hash(path)) if writers else None
+
+
+def check_replaceable(path: Path, writer: str, overwrite: bool = False) -> None:
+    """Raise InputError if a file exists that `writer` must not replace.
+
+    Args:
+        path: of the file to be written.
+        writer: the command that is to write it. It may replace what it wrote itself.
+        overwrite: whether it may also replace what another command wrote, or the same one with other arguments.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write.")
+    earlier = writer_of(path)
+    if earlier is None:
+        raise InputError(
+            f"{path} exists, and no command wrote it as it is now, so it is not overwritten: choose another --output, "
+            "or move the file."
+        )
+    if earlier != writer and not overwrite:
+        raise InputError(
+            f"{path} was written by `{earlier}`: add --overwrite (in Python overwrite=True) to replace it, or choose "
+            "another --output."
+        )
