@@ -137,7 +137,7 @@ FAULTS = {
     "audio holds <U1, not numbers": {"audio": np.array([["a"], ["b"], ["c"]])},
     "array 'extra' of shape (3,) is no modality": {"extra": np.zeros(3)},
     "text_valid has the shape (3, 1)": {"text_lengths": None, "text_valid": np.ones((3, 1), bool)},
-    "Classes count from 0; the least is -1": {"y": np.array([0, -1, 1])},
+    "y hold 3 different whole numbers, from 5 to 200000, for 3 samples": {"y": np.array([5, 70000, 200000])},
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from anysubset import cli
 from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
@@ -466,3 +467,59 @@ def test_token_ids_need_a_bert(rewritten, fault):
 def test_present_in_keeps_the_order_of_the_task(utterances):
     table = table_dataset(utterances).table
     assert present_in(table, ("vision", "audio", "text"))[4] == ("vision", "audio", "text")
+
+
+# --------------------------------------------------------------------------------------------- classes of another table
+
+
+def labelled(folder: Path, labels: list, name: str = "labelled.csv", split: list | None = None) -> Path:
+    """A sheet with these labels, two numbers for each sample, and a split of its own by default."""
+    split = split or ["train", "train", "val", "test"] * (len(labels) // 4)
+    rows = [
+        f"s{index},{label},{part},{index % 5},{index % 7}"
+        for index, (label, part) in enumerate(zip(labels, split, strict=True))
+    ]
+    (folder / name).write_text("\n".join(["id,y,split,a_0,b_0", *rows]) + "\n")
+    return folder / name
+
+
+def test_classes_of_another_table_are_taken_by_name(tmp_path, fault):
+    trained = table_dataset(labelled(tmp_path, ["mild", "none", "severe", "none"] * 3), "table")
+    assert trained.task.classes == ("mild", "none", "severe")
+    settings = DataSettings("table", str(labelled(tmp_path, ["none", "severe"] * 2, "other.csv")))
+    other = create_dataset(settings, TaskSettings(), signature=trained.signature)
+    assert other.table.target.tolist() == [1, 2, 1, 2]  # In the order of the training, not of the file.
+    labelled(tmp_path, ["none", "moderate"] * 2, "other.csv")
+    line = fault(create_dataset, settings, TaskSettings(), signature=trained.signature)
+    assert "Class moderate is not among the 3 of the training data: mild, none, severe." in line
+
+
+def test_another_table_of_whole_numbers_is_read_as_the_run_was_trained(tmp_path):
+    trained = table_dataset(labelled(tmp_path, [0.5, 1.25, 2.0, 3.75] * 3), "table")
+    settings = DataSettings("table", str(labelled(tmp_path, [10, 20, 30, 41], "other.csv")))
+    other = create_dataset(settings, TaskSettings(), signature=trained.signature)
+    assert other.table.target.tolist() == [10, 20, 30, 41]
+    classes = table_dataset(labelled(tmp_path, [1, 2, 1, 2] * 3), "table")
+    settings = DataSettings("table", str(labelled(tmp_path, ["1.0", "2.0", "2.0", "1.0"], "other.csv")))
+    assert create_dataset(settings, TaskSettings(), signature=classes.signature).table.target.tolist() == [0, 1, 1, 0]
+
+
+def test_classes_without_a_training_sample_are_reported(tmp_path):
+    lines: list[str] = []
+    path = labelled(tmp_path, ["a", "b", "a", "c"] * 3)
+    dataset = create_dataset(DataSettings("table", str(path)), TaskSettings(), lines.append)
+    assert isinstance(dataset, TableDataset)
+    assert dataset.task.classes == ("a", "b", "c")
+    assert lines[-1] == "note: no training sample is of class c, so a network cannot learn it"
+
+
+def test_predictions_name_the_classes(tmp_path, output_of):
+    path = labelled(tmp_path, ["positive", "negative"] * 6)
+    small = ["--train.steps", "1", "--train.batch", "4", "--method.width", "4", "--train.device", "cpu"]
+    (tmp_path / "data.yaml").write_text(f"data: {{name: table, root: {path}}}\n")
+    assert cli.main(["fit", str(tmp_path / "data.yaml"), "--run", str(tmp_path / "run"), *small]) == 0
+    output_of("evaluate", tmp_path / "run")
+    output_of("predict", tmp_path / "run", path, "--output", tmp_path / "out")
+    header, first, *_ = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert header.endswith("chance_negative,chance_positive")
+    assert first.split(",")[2] in ("negative", "positive")

@@ -357,7 +357,7 @@ FAULTS = {
     "'a/1' in two splits: 'train' and 'test'": mmsa(id=[*IDS[:5], "a$_$1"]),
     "audio_lengths go from 1 to 7, outside 0 to 6": mmsa(False, audio_lengths=np.array([7, 3, 2, 4, 1, 3])),
     "regression_labels are NaN": mmsa(regression_labels=np.array([np.nan, 0, 0, 0, 0, 0])),
-    "regression_labels hold <U4": mmsa(regression_labels=np.array(["good"] * 6)),
+    "'regression_labels' holds 'good', which is no number": mmsa(regression_labels=np.array(["good"] * 6)),
     "no key 'id'": mmsa(id=None),
     "no key 'regression_labels'": mmsa(regression_labels=None),
     "regression_labels must be a list or an array": mmsa() | {"train": mmsa()["train"] | {"regression_labels": 3}},

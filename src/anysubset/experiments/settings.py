@@ -105,7 +105,8 @@ class ReadingSettings:
     Args:
         modalities: name of a modality -> its name in the file; a modality with the same name may be left out.
         target: name of the target in the file; by default `y`, or the usual name in the layout of the file.
-        kind: kind of the target, `regression` or `classes`; by default integers are classes.
+        kind: kind of the target, `regression` or `classes`; by default floats are for regression, and integers,
+            booleans and names are classes. Must be set for integers with fewer than three samples for each value.
         column: index from 0 of the column to use if the target has several.
         id: name of the sample ids in the file; by default the usual name in the layout of the file.
         split: name of the splits in the file; by default the usual name in the layout of the file. For `.csd` files,

@@ -5,13 +5,15 @@
     <modality>_lengths    (samples,), for sequences: the number of real steps; or
     <modality>_valid      (samples, time) bool, for sequences: which steps are real
     <modality>_present    (samples,) bool: which samples have it; by default all that are not NaN throughout
-    y                     (samples,): floats for regression, or integers for classes
+    y                     (samples,): floats for regression, or integers, booleans or names for classes
     id, group, split      (samples,) text, all optional; samples whose split is blank are in none
 
-In safetensors files, id, group, split and the order of the modalities are lists in JSON, in the header's metadata.
+In safetensors files, id, group, split, names of classes as y, and the order of the modalities are lists in JSON, in the
+header's metadata.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,10 +27,11 @@ from anysubset.errors import InputError, one_line
 from anysubset.system import array_file
 from anysubset.system.files import atomic_write
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import splits_of, target_of, text
+from anysubset.tables.labels import splits_of, text
 from anysubset.tables.observation import Array, Column
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
 from anysubset.tables.table import Table
+from anysubset.tables.targets import Target, target_of
 
 EXTRAS = ("_lengths", "_valid", "_present")
 ABOUT = ("id", "group", "split")
@@ -46,7 +49,7 @@ def read_safetensors(path: Path, options: Options) -> Table:
         with safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
             metadata = stored.metadata() or {}
-            about = {name: json.loads(metadata[name]) for name in metadata if name in (*ABOUT, ORDER)}
+            about = {name: json.loads(metadata[name]) for name in metadata if name in (*ABOUT, ORDER, "y")}
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"cannot be read: damaged, or no safetensors file ({one_line(error)}).") from None
     names = dict.fromkeys([*about.pop(ORDER, []), *tensors])
@@ -70,13 +73,14 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
         if stored not in arrays:
             raise InputError(f"has no array {stored!r}; it holds: {', '.join(arrays)}.")
     if options.unlabelled:
-        target = torch.zeros(len(arrays[next(iter(wanted.values()))]) if wanted else 0)
+        target = Target(torch.zeros(len(arrays[next(iter(wanted.values()))]) if wanted else 0))
     else:
         target = target_of(arrays[label], label, options.kind, options.column)
-    about = {kind: lines_of(arrays[name], name, len(target)) for kind, name in names.items() if name in arrays}
-    ids = about.get("id") or [str(number) for number in range(len(target))]
+    samples = len(target.values)
+    about = {kind: lines_of(arrays[name], name, samples) for kind, name in names.items() if name in arrays}
+    ids = about.get("id") or [str(number) for number in range(samples)]
     columns = {
-        name: column_of(arrays, stored, len(target), name in options.images, options) for name, stored in wanted.items()
+        name: column_of(arrays, stored, samples, name in options.images, options) for name, stored in wanted.items()
     }
     splits = splits_of(ids, about["split"]) if "split" in about else None
     return assemble(layout, ids, columns, target, options, about.get("group"), splits)
@@ -161,6 +165,7 @@ def write_table(table: Table, path: Path, writer: str | None = None) -> None:
             arrays |= {name: np.asarray(entries) for name, entries in lines.items()}
             np.savez(temporary, allow_pickle=False, **arrays)
     else:
+        lines |= {"y": arrays.pop("y").tolist()} if arrays["y"].dtype.kind == "U" else {}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         with atomic_write(path, writer) as temporary:
             about = {**lines, ORDER: list(table.inputs)}
@@ -176,7 +181,7 @@ def check_ending(path: Path) -> None:
 
 def arrays_of(table: Table) -> dict[str, Array]:
     """Arrays of a table by name, with an entry for every sample: zeros where a modality is missing."""
-    arrays: dict[str, Array] = {"y": table.target.numpy()}
+    arrays: dict[str, Array] = {"y": labels_of(table)}
     for name, observed in table.inputs.items():
         if name in (*arrays, *ABOUT) or any(name.endswith(extra) for extra in EXTRAS):
             raise InputError(f"A modality cannot be called {name!r} in a file: the name means something else.")
@@ -189,6 +194,17 @@ def arrays_of(table: Table) -> dict[str, Array]:
             gaps = not np.array_equal(valid, np.arange(valid.shape[1]) < lengths[:, None])
             arrays[f"{name}_valid" if gaps else f"{name}_lengths"] = valid if gaps else lengths
     return arrays
+
+
+def labels_of(table: Table) -> Array:
+    """Targets of a table as they are stored, (samples,): numbers, or integers or names of classes."""
+    target: Array = table.target.numpy()
+    if table.regression:
+        return target
+    names: Array = np.array(table.class_names)
+    if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", name) for name in table.class_names):
+        names = names.astype(np.int64)
+    return np.asarray(names[target])
 
 
 def spread(observed: Observed, values: Array, samples: int) -> Array:

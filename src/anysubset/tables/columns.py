@@ -9,14 +9,13 @@ NaN in part is refused.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from torch import Tensor
-
 from anysubset.batches import Observed, renumbered
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import ReadingSettings
 from anysubset.tables.observation import Column, Faults, all_zero, faults_line, notes_on, observe
 from anysubset.tables.table import Origin, Table
+from anysubset.tables.targets import Target
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def assemble(
     layout: str,
     ids: Sequence[str],
     columns: Mapping[str, Column],
-    target: Tensor,
+    target: Target,
     options: Options,
     groups: Sequence[str] | None = None,
     splits: Splits | None = None,
@@ -77,7 +76,7 @@ def assemble(
         layout: of the file, for `Origin`.
         ids: of the samples.
         columns: by modality.
-        target: (samples,).
+        target: of the samples.
         options: `clean` and `empty` are used.
         groups: the group of each sample, or None.
         splits: ids by name, or None.
@@ -88,7 +87,7 @@ def assemble(
     """
     faulty: dict[str, Faults] = {}
     inputs: dict[str, Observed] = {}
-    lines = list(notes)
+    lines = [*notes, *target.notes]
     for name, column in columns.items():
         observed, faulty[name] = observe(name, column, len(ids))
         if len(observed.indices):
@@ -104,17 +103,18 @@ def assemble(
         {name: count for name, observed in inputs.items() if (count := all_zero(observed))},
         tuple(lines),
     )
-    remaining = having_any(inputs)
+    values, remaining = target.values, having_any(inputs)
     if options.empty == "drop" and len(remaining) < len(ids):
         line = f"{len(ids) - len(remaining)} of {len(ids)} samples had no modality and were dropped, as requested."
         origin = replace(origin, notes=(*origin.notes, line))
         inputs = renumbered(inputs)
-        ids, target = [ids[index] for index in remaining], target[remaining]
+        ids, values = [ids[index] for index in remaining], values[remaining]
         groups = groups and [groups[index] for index in remaining]
         if splits is not None:
             thinned = {name: tuple(sample for sample in split if sample in set(ids)) for name, split in splits.items()}
             splits = {name: split for name, split in thinned.items() if split}
-    return Table(tuple(ids), inputs, target, tuple(groups) if groups is not None else None, splits, origin)
+    group = tuple(groups) if groups is not None else None
+    return Table(tuple(ids), inputs, values, group, splits, origin, target.classes or None)
 
 
 def having_any(inputs: Mapping[str, Observed]) -> list[int]:

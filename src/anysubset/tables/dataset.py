@@ -26,7 +26,7 @@ from anysubset.tables.loading import described, load_table, notes_of
 from anysubset.tables.signature import Signature, signature_of
 from anysubset.tables.splitting import split
 from anysubset.tables.standardisation import standardised
-from anysubset.tables.table import Table
+from anysubset.tables.table import Table, shown
 from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 
@@ -59,7 +59,7 @@ class TableDataset(Dataset):
     ) -> None:
         self.data = data
         self.root = data.root
-        table = load_table(data, table_set, None if signature is None else signature.modalities, unlabelled)
+        table = load_table(data, table_set, signature, unlabelled)
         report(f"Read {described(table)} from {data.root}")
         for note in notes_of(table):
             report(f"note: {note}")
@@ -80,7 +80,10 @@ class TableDataset(Dataset):
             self.signature = replace(self.signature, fingerprints={**self.signature.fingerprints, "groups": groups})
         self.signature.check(self.table)
         if not unlabelled:
-            self.signature.check_target(self.table)
+            self.table = self.signature.with_classes(self.table)
+        if signature is None:
+            for line in untrained_classes(self.table):
+                report(line)
         self.task = prediction_task(task, self.signature)
         self.ready: dict[str, Table] = {}
 
@@ -250,6 +253,17 @@ class TableDataset(Dataset):
         """Scores of constant baselines on a split, by name and metric: those learned in training, and `chance`."""
         target = self.table.select(self.ids(split)).target
         return constant_scores(self.kind, self.signature.constants, target)
+
+
+def untrained_classes(table: Table) -> list[str]:
+    """Line on classes that occur in the table but in no training sample, so that they are never predicted rightly."""
+    if table.regression:
+        return []
+    trained = set(table.split("train").target.tolist())
+    other = [name for index, name in enumerate(table.class_names) if index not in trained]
+    if not other:
+        return []
+    return [f"note: no training sample is of class {shown(other)}, so a network cannot learn it"]
 
 
 def same_presence(present: Sequence[Scenario], indices: Iterable[int]) -> Iterator[list[int]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from anysubset.batches import Observed
 from anysubset.datasets.amputation import presence
@@ -51,7 +50,7 @@ def describe(table: Table) -> Report:
         "groups": None if table.groups is None else len(set(table.groups)),
         "modalities": {name: describe_modality(table, name, observed) for name, observed in table.inputs.items()},
         "scenarios": scenarios_of(table),
-        "target": describe_target(table.target),
+        "target": describe_target(table),
         "splits": {name: describe_split(table.split(name)) for name in table.splits or {}},
         "notes": notes + ([line] if torn and line not in notes else []),
     }
@@ -94,17 +93,19 @@ def scenarios_of(table: Table) -> dict[str, int]:
     return dict(Counter(map(scenario_name, presence(table).values())).most_common())
 
 
-def describe_target(target: Tensor) -> Report:
-    """Describe a target.
+def describe_target(table: Table) -> Report:
+    """Describe the target of a table.
 
     Returns:
         For classes `counts` by class, and `majority`, the share of the largest. For regression `minimum`, `maximum`,
         `mean`, `median`, the numbers of `negative`, `zero` and `positive` targets, and `majority`, the share of the
         more frequent sign among targets that are not 0, or None.
     """
-    if not target.is_floating_point():
+    target = table.target
+    if not table.regression:
         counts = Counter(target.tolist())
-        report: Report = {"kind": "classes", "counts": {str(number): counts[number] for number in sorted(counts)}}
+        by_name = {table.class_names[number]: counts[number] for number in sorted(counts)}
+        report: Report = {"kind": "classes", "counts": by_name}
         return report | {"majority": max(counts.values()) / len(target)}
     numbers = target.to(torch.float64)
     negative, positive = int((target < 0).sum()), int((target > 0).sum())
@@ -124,4 +125,4 @@ def describe_target(target: Tensor) -> Report:
 def describe_split(table: Table) -> Report:
     """Numbers of samples and groups of a split, and the description of its target."""
     groups = None if table.groups is None else len(set(table.groups))
-    return {"samples": len(table), "groups": groups, "target": describe_target(table.target)}
+    return {"samples": len(table), "groups": groups, "target": describe_target(table)}

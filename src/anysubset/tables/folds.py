@@ -1,5 +1,6 @@
 """Folds for cross-validation with scikit-learn: groups are kept together, and folds are stratified by target."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def folds(
         raise InputError("The table has no groups to keep together.")
     groups = None if table.groups is None or grouped is False else np.array(table.groups)
     classes = strata(table) if stratified else None
-    check_enough(count, np.arange(len(table)) if groups is None else groups, classes)
+    check_enough(count, np.arange(len(table)) if groups is None else groups, classes, table.class_names)
     parts = [part for _, part in splitter(count, seed, groups is not None, stratified).split(
         np.zeros(len(table)), classes, groups
     )]  # fmt: skip
@@ -68,11 +69,19 @@ def strata(table: Table) -> NDArray[np.int64]:
     return np.searchsorted(np.quantile(target, [1 / 3, 2 / 3]), target)
 
 
-def check_enough(count: int, groups: NDArray[Any], classes: NDArray[np.int64] | None) -> None:
-    """Raise InputError if there are fewer groups, or groups with samples of one stratum, than folds."""
+def check_enough(count: int, groups: NDArray[Any], classes: NDArray[np.int64] | None, names: Sequence[str]) -> None:
+    """Raise InputError if there are fewer groups, or groups with samples of one stratum, than folds.
+
+    Args:
+        count: number of folds.
+        groups: the group of each sample.
+        classes: the class of each sample, or the tercile of its target; None if folds are not stratified.
+        names: of the classes; empty for terciles.
+    """
     if len(set(groups.tolist())) < count:
         raise InputError(f"{len(set(groups.tolist()))} samples or groups cannot make {count} folds.")
     for stratum in [] if classes is None else np.unique(classes).tolist():
         number = len(set(groups[classes == stratum].tolist()))
         if number < count:
-            raise InputError(f"Class {stratum} has {number} samples or groups, too few to be in each of {count} folds.")
+            stratum_name = f"Class {names[stratum]}" if names else f"Tercile {stratum + 1} of the target"
+            raise InputError(f"{stratum_name} has {number} samples or groups, too few to be in each of {count} folds.")

@@ -50,7 +50,7 @@ def read_table(
             {"text": "text_bert"} for MMSA's token ids, {"audio": "COVAREP.csd"}, or {"text": "features/deberta"} for
             GCNet's folders. Default: all of the file.
         target: name of the target; default `y`, or that of the layout.
-        kind: `regression` or `classes`; default: floats are for regression, integers are classes.
+        kind: `regression` or `classes`; default: floats are for regression; integers, booleans and names are classes.
         column: index, from 0, of the column to predict if the target has several columns, such as emotions.
         id: name of the ids in the file; default `id`, or that of the layout.
         split: name of the splits in the file; default `split`, or that of the layout. For `.csd`, the path of a file of

@@ -1,12 +1,10 @@
-"""Targets, ids and splits in the shapes and spellings of the supported files."""
+"""Numbers, ids and splits in the shapes and spellings of the supported files."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from anysubset.datasets.splits import Splits, checked
 from anysubset.errors import InputError, one_line
@@ -42,39 +40,6 @@ def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
     if not (whole == array).all():
         raise InputError(f"{what} are not whole numbers.")
     return whole
-
-
-def target_of(raw: Any, what: str, kind: str | None = None, column: int | None = None) -> Tensor:
-    """Make a target (samples,) from labels (samples,), (samples, 1), (samples, 1, 1), lists or arrays of objects.
-
-    Args:
-        raw: the labels.
-        what: their name, for messages.
-        kind: `regression` or `classes`; by default floats are for regression and integers are classes.
-        column: of labels with several columns.
-
-    Raises:
-        InputError: if the labels are no numbers, NaN or infinite, or have several columns and none is named.
-    """
-    array = numbers(raw, what)
-    if not array.size or array.ndim == 0:
-        raise InputError(f"{what} of shape {array.shape} have no number for each sample.")
-    array = array.reshape(len(array), -1)
-    if array.shape[1] > 1:
-        if column is None or not 0 <= column < array.shape[1]:
-            raise InputError(f"{what} have {array.shape[1]} columns: choose one with column=0 to {array.shape[1] - 1}.")
-        array = array[:, column : column + 1]
-    flat = array.reshape(-1)
-    kind = kind or ("regression" if flat.dtype.kind == "f" else "classes")
-    if not np.isfinite(flat).all():
-        raise InputError(f"{what} are NaN or infinite for {int((~np.isfinite(flat)).sum())} samples.")
-    if kind == "classes":
-        return torch.from_numpy(whole_numbers(flat, what))
-    with np.errstate(over="ignore", under="ignore"):
-        result = flat.astype(np.float32)
-    if not np.array_equal(result == 0, flat == 0) or not np.isfinite(result).all():
-        raise InputError(f"{what} hold numbers that float32 cannot tell from 0 or infinity.")
-    return torch.from_numpy(result) + 0  # -0.0 + 0 is 0.
 
 
 def text(raw: Any) -> str:

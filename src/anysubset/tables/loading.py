@@ -6,9 +6,9 @@ from anysubset.datasets.dataset import place_of
 from anysubset.datasets.groups import is_file
 from anysubset.errors import unknown
 from anysubset.experiments.settings import DataSettings
-from anysubset.scenarios import Scenario
 from anysubset.tables.formats import read_table
 from anysubset.tables.kinds import TableSet
+from anysubset.tables.signature import Signature
 from anysubset.tables.table import Table
 
 
@@ -27,25 +27,26 @@ def asked_for(data: DataSettings, table_set: TableSet) -> dict[str, str] | None:
 
 
 def load_table(
-    data: DataSettings, table_set: TableSet, trained: Scenario | None = None, unlabelled: bool = False
+    data: DataSettings, table_set: TableSet, trained: Signature | None = None, unlabelled: bool = False
 ) -> Table:
     """Read the table that the settings describe.
 
     Args:
         data: its path, and how to read it.
         table_set: its modalities, if it is a public data set.
-        trained: modalities of a trained run, any of which may be absent from the file; by default every modality that
-            the settings name must be in the file.
+        trained: of a trained run: any of its modalities may be absent from the file, and its kind of target is
+            expected. By default every modality that the settings name must be in the file.
         unlabelled: for prediction alone: the target may be absent, and a named column of splits is not read.
 
     Raises:
         InputError: if the file cannot be read, or lacks what the settings name.
     """
-    wanted = asked_for(data, table_set)
+    wanted, kind = asked_for(data, table_set), data.reading.kind
     if trained is not None:
-        wanted = {name: (wanted or {}).get(name, name) for name in trained}
+        wanted = {name: (wanted or {}).get(name, name) for name in trained.modalities}
+        kind = kind or ("classes" if trained.classes else "regression")
     group = str(place_of(data.group, data.root)) if data.group is not None and is_file(data.group) else data.group
-    options: dict[str, Any] = {**vars(data.reading), "modalities": wanted, "group": group}
+    options: dict[str, Any] = {**vars(data.reading), "modalities": wanted, "kind": kind, "group": group}
     if unlabelled:
         options |= {"split": None}
     return read_table(data.root, **options, absent=trained is not None, unlabelled=unlabelled)

@@ -6,7 +6,7 @@ vision, labels, id}, padding at the front and no lengths. MAG-BERT: {train, dev,
 audio), label, segment). GCNet's utterances are in `utterances.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy as np
 from anysubset.datasets.splits import checked
 from anysubset.errors import InputError
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, target_of, videos_of
+from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, videos_of
 from anysubset.tables.observation import Array, Column, nan_throughout, ragged
 from anysubset.tables.steps import from_lengths, padded_side, real_steps, to_the_front
 from anysubset.tables.table import Table, shown
+from anysubset.tables.targets import labels_in, target_of
 
 SENTIMENT = ("text", "audio", "vision")  # The order of every table.
 BERT = 30522  # The vocabulary of bert-base-uncased, larger than that of bert-base-chinese.
@@ -59,7 +60,7 @@ def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     ids, splits = ids_of(parts, "id")
     label = options.target or "regression_labels"
     kind = options.kind or ("regression" if label.startswith("regression") else "classes")
-    target = target_of(joined(parts, label), label, kind, options.column)
+    target = target_of(joined(parts, label, labels_in), label, kind, options.column)
     arrays = {key: joined(parts, key) for key in modalities_of(parts, options).values()}
     mask = from_mask(joined(parts, "text_bert")) if "text_bert" in parts["train"] else None
     columns = {}
@@ -104,7 +105,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     options.only("MulT pickle", "modalities", "target", "kind", "column", "padding")
     ids, splits = ids_of(parts, "id") if "id" in parts["train"] else numbered_ids(parts)
     label = options.target or "labels"
-    raw = numbers(joined(parts, label), label)
+    raw = joined(parts, label, labels_in)
     emotions = raw.ndim == 3 and raw.shape[2] == 2  # One-hot, one row for each emotion, as in IEMOCAP.
     target = target_of(
         raw.argmax(axis=2) if emotions else raw, label, options.kind or ("classes" if emotions else "regression"),
@@ -190,8 +191,13 @@ def modalities_of(parts: Mapping[str, Mapping[str, Any]], options: Options) -> M
     return keys
 
 
-def joined(parts: Mapping[str, Mapping[str, Any]], key: str) -> Array:
+def joined(parts: Mapping[str, Mapping[str, Any]], key: str, read: Callable[[Any, str], Array] = numbers) -> Array:
     """Concatenate the arrays of a key over the splits.
+
+    Args:
+        parts: content of each split, by name.
+        key: of the arrays.
+        read: makes an array of what a split holds: `numbers`, or `labels_in` for numbers or text.
 
     Raises:
         InputError: if the key is absent, or numbers of samples or shapes differ.
@@ -204,7 +210,7 @@ def joined(parts: Mapping[str, Mapping[str, Any]], key: str) -> Array:
         if count != expected:
             counts = f"{key} {count}, {leader} {expected}"
             raise InputError(f"split {name!r} has different numbers of samples: {counts}.")
-    arrays = [numbers(part[key], key) for part in parts.values()]
+    arrays = [read(part[key], key) for part in parts.values()]
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) > 1:
         # Labels may be (samples,) in one split and (samples, 1) in another.

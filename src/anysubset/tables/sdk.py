@@ -19,9 +19,10 @@ import numpy as np
 from anysubset.datasets.splits import Splits, checked, read_splits
 from anysubset.errors import InputError, one_line
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import sample_id, target_of, text
+from anysubset.tables.labels import sample_id, text
 from anysubset.tables.observation import Array, Column, ragged
 from anysubset.tables.table import Table
+from anysubset.tables.targets import target_of
 
 PAUSE = "sp"
 TURN = re.compile(r"(.+)\[(\d+)\]")

@@ -10,23 +10,23 @@ size).
 """
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from anysubset.datasets.splits import text_of
 from anysubset.errors import InputError, one_line
-from anysubset.tables.cells import is_blank, modality_column, number
+from anysubset.tables.cells import is_blank, modality_column
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import splits_of, target_of, text
-from anysubset.tables.observation import Array
+from anysubset.tables.labels import splits_of, text
 from anysubset.tables.table import Table, shown
+from anysubset.tables.targets import Target, is_number, target_of
 
 NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
 Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.
@@ -159,7 +159,7 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
     ids = [text(cell) for cell in cells.get(about["id"], range(samples))]
     if about["id"] in cells:
         check_ids(cells[about["id"]], "The file")
-    target = torch.zeros(samples) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
+    target = Target(torch.zeros(samples)) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
     groups = [text(cell or "") for cell in cells[about["group"]]] if about["group"] in cells else None
     splits = splits_of(ids, [text(cell or "") for cell in cells[about["split"]]]) if about["split"] in cells else None
     modalities = {
@@ -169,12 +169,23 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
     return assemble(layout, ids, modalities, target, options, groups, splits)
 
 
-def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Tensor:
-    """Make the target of a column. Raises InputError if a cell is blank."""
-    without = [sample for sample, label in zip(ids, cells, strict=True) if is_blank(label)]
-    if without:
-        raise InputError(f"The target {column!r} is blank for {shown(without)}.")
-    return target_of(label_numbers(cells, column), column, options.kind)
+def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Target:
+    """Make the target of a column.
+
+    Raises:
+        InputError: if a cell is blank, or text is among numbers and `options` do not ask for classes.
+    """
+    if any(isinstance(cell, str) for cell in cells):
+        cells = ["" if cell is None else text(cell) for cell in cells]
+        other = [cell for cell in cells if not is_blank(cell) and not is_number(cell)]
+        if options.kind is None and other and any(is_number(cell) for cell in cells):
+            raise InputError(
+                f"Column {column!r} holds {other[0][:40]!r}, which is no number, among numbers: if all are names of "
+                "classes, set --data.reading.kind classes."
+            )
+    else:
+        cells = [math.nan if cell is None else float(cell) if isinstance(cell, Decimal) else cell for cell in cells]
+    return target_of(cells, column, options.kind, ids=ids)
 
 
 def check_named(cells: Cells, options: Options) -> None:
@@ -194,13 +205,3 @@ def check_ids(ids: Sequence[Any], what: str) -> None:
     repeated = [sample for sample, count in counts.items() if count > 1]
     if repeated:
         raise InputError(f"{what} has ids that come more than once: {shown(repeated)}.")
-
-
-def label_numbers(cells: list[Any], column: str) -> Array:
-    """Convert labels to integers if all are written as such, otherwise to floats."""
-    try:
-        if all(not isinstance(cell, float) for cell in cells):
-            return np.array([int(cell) for cell in cells])
-    except ValueError:
-        pass
-    return np.array([number(cell, column) for cell in cells])

@@ -5,10 +5,11 @@ in the metadata.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from anysubset.batches import Observed
@@ -19,7 +20,7 @@ from anysubset.scenarios import Scenario
 from anysubset.scoring.baselines import constant_intensities, majority_class
 from anysubset.system import tensor_file
 from anysubset.tables.standardisation import Statistics, statistics
-from anysubset.tables.table import Table
+from anysubset.tables.table import Table, shown
 from anysubset.tasks.prediction import Stream
 
 KINDS = {2: "vector", 3: "sequence", 4: "image"}
@@ -75,14 +76,32 @@ class Signature:
                     f"{trained.kind} and size {trained.size}."
                 )
 
+    def with_classes(self, table: Table) -> Table:
+        """The table with the classes of the training, by name.
+
+        Raises:
+            InputError: if the targets are of another kind than in training, out of range, or of another class.
+        """
+        self.check_target(table)
+        if not self.classes:
+            return table
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        codes = torch.tensor([index_of.get(name, 0) for name in table.class_names])
+        return replace(table, target=codes[table.target], classes=self.classes)
+
     def check_target(self, table: Table) -> None:
-        """Raise InputError if the targets are of another kind than in training, or out of range."""
+        """Raise InputError if the targets are of another kind than in training, out of range, or of another class."""
         if table.regression == bool(self.classes):
             kinds = ("numbers", "classes") if table.regression else ("classes", "numbers")
             raise InputError(f"The targets are {kinds[0]}, and the run was trained on {kinds[1]}.")
+        if self.classes:
+            names = [table.class_names[index] for index in table.target.unique().tolist()]
+            if other := [name for name in names if name not in self.classes]:
+                count = len(self.classes)
+                raise InputError(
+                    f"Class {shown(other)} is not among the {count} of the training data: {shown(self.classes)}."
+                )
         least, greatest = float(table.target.min()), float(table.target.max())
-        if self.classes and greatest >= len(self.classes):
-            raise InputError(f"Class {int(greatest)} is not among the {len(self.classes)} of the training data.")
         if self.limits is not None and not self.limits[0] <= least <= greatest <= self.limits[1]:
             raise InputError(
                 f"Targets go from {least:g} to {greatest:g}, outside {self.limits[0]:g} to {self.limits[1]:g}; "
@@ -108,9 +127,9 @@ def signature_of(
     for name in modalities:
         if name not in train.inputs:
             raise InputError(f"No training sample has {name!r}: leave it out of data.modalities.")
-    classes = () if table.regression else tuple(str(number) for number in range(int(table.target.max()) + 1))
+    classes = table.class_names
     if len(classes) == 1:
-        raise InputError("Every sample is of class 0; give at least two classes.")
+        raise InputError(f"Every sample is of class {classes[0]}; give at least two classes.")
     present = presence(table)
     fingerprints = {name: fingerprint(table.split(name).ids) for name in splits}
     fingerprints["present"] = fingerprint(f"{sample} {' '.join(present[sample])}" for sample in train.ids)

@@ -47,6 +47,7 @@ class Table:
     groups: the group of each sample, such as the video of an utterance; or None.
     splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
     origin: facts of the file; or None.
+    classes: names of the classes, in the order of their numbers; by default the numbers themselves.
 
     Raises:
         InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality.
@@ -58,10 +59,11 @@ class Table:
     groups: tuple[str, ...] | None = None
     splits: Splits | None = None
     origin: Origin | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.ids)
-        check_target(self.target, len(self.ids))
+        check_target(self.target, len(self.ids), self.classes)
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
         if self.splits is not None:
@@ -82,6 +84,13 @@ class Table:
     def regression(self) -> bool:
         """True if the target is a number, False if it is a class."""
         return self.target.is_floating_point()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers; empty if the target is a number."""
+        if self.regression:
+            return ()
+        return self.classes or tuple(str(number) for number in range(int(self.target.max()) + 1))
 
     def select(self, ids: Iterable[str]) -> "Table":
         """Select samples, in the order of `ids`. A modality that none of them has, has no key.
@@ -155,8 +164,8 @@ def check_ids(ids: tuple[str, ...]) -> None:
         raise InputError(f"Ids must be unique; these come more than once: {shown(twice)}.")
 
 
-def check_target(target: Tensor, samples: int) -> None:
-    """Raise InputError if the target is not one finite number or one class for each sample."""
+def check_target(target: Tensor, samples: int, classes: tuple[str, ...] | None) -> None:
+    """Raise InputError if the target is not one finite number, or one class among the named ones, for each sample."""
     if target.shape != (samples,):
         raise InputError(f"{samples} samples came with a target of shape {tuple(target.shape)}: give one number each.")
     if target.dtype not in (torch.float32, torch.int64):
@@ -165,6 +174,8 @@ def check_target(target: Tensor, samples: int) -> None:
         raise InputError(f"The target is NaN or infinite for {int((~torch.isfinite(target)).sum())} samples.")
     if target.dtype == torch.int64 and target.min() < 0:
         raise InputError(f"Classes count from 0; the least is {int(target.min())}. Store numbers to predict as floats.")
+    if classes is not None and (target.dtype != torch.int64 or target.max() >= len(classes)):
+        raise InputError(f"The target does not fit {len(classes)} names of classes, which are for int64 from 0.")
 
 
 def check_table_splits(splits: Splits, ids: tuple[str, ...]) -> None:
@@ -231,9 +242,8 @@ def torn_groups(table: Table) -> list[str]:
 
 def differences(first: Table, second: Table) -> list[str]:
     """Names of what differs between two tables in any bit; empty if they are equal. Origins are not compared."""
-    different = [
-        name for name in ("ids", "modalities", "groups", "splits") if getattr(first, name) != getattr(second, name)
-    ]
+    facts = ("ids", "modalities", "groups", "splits", "class_names")
+    different = [name for name in facts if getattr(first, name) != getattr(second, name)]
     different += [] if same(first.target, second.target) else ["target"]
     for name in dict.fromkeys([*first.inputs, *second.inputs]):
         if name not in first.inputs or name not in second.inputs:

@@ -15,9 +15,10 @@ from anysubset.datasets.splits import USUAL, checked
 from anysubset.errors import InputError
 from anysubset.system.array_file import read_npy
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import numbers, samples_in, target_of, text
+from anysubset.tables.labels import numbers, samples_in, text
 from anysubset.tables.observation import Array, Column, ragged
 from anysubset.tables.table import Table
+from anysubset.tables.targets import target_of
 
 
 def is_conversations(content: Any) -> bool:
@@ -50,7 +51,8 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
             raise InputError(f"video {text(video)!r} has {spoken} utterances and {labelled} labels.")
     names = [(text(video), text(name)) for video in videos for name in utterances[video]]
     ids = [f"{video}/{name.removeprefix(video).lstrip('_') or name}" for video, name in names]
-    target = target_of(np.concatenate([numbers(labels[video], "labels").reshape(-1) for video in videos]), "labels")
+    by_utterance = np.concatenate([numbers(labels[video], "labels").reshape(-1) for video in videos])
+    target = target_of(by_utterance, "labels", options.kind)
     check_videos(content[4:])
     split_of = {text(video): split for split, part in zip(USUAL, content[4:], strict=True) for video in part}
     splits = {
