@@ -1,15 +1,19 @@
 """The command line: parse the arguments, run a command, return its exit code."""
 
+import io
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 import jsonargparse
 
 from anysubset.commands import COMMANDS
 from anysubset.commands.options import Options
+from anysubset.commands.terminal import complain, say_text
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.experiments.files import current_name
+from anysubset.system.streams import described, flushed_output, usable_streams
 
 # Options that had another name in an earlier version, by command; they are refused with the new one.
 RENAMED_OPTIONS = {
@@ -22,21 +26,37 @@ RENAMED_OPTIONS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0 for success, 1 for a failure, 2 for wrong input, 130 if interrupted."""
-    try:
-        parser, commands = make_parser()
-        options = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
-        name = options.pop("command")
-        return COMMANDS[name][1](options.get(name) or {}) or 0
-    except InputError as error:
-        print(f"anysubset: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("anysubset: interrupted; add --resume to `fit` to continue a training", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+    """Run a command.
+
+    Returns 0 for success, 1 for a failure or if the reader of the output has gone, 2 for wrong input or a file that
+    cannot be read or written, 130 if interrupted.
+    """
+    with usable_streams():
+        try:
+            with flushed_output():
+                parser, commands = make_parser()
+                options = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
+                name = options.pop("command")
+                return COMMANDS[name][1](options.get(name) or {}) or 0
+        except InputError as error:
+            return refuse(str(error))
+        except KeyboardInterrupt:
+            complain("interrupted; add --resume to `fit` to continue a training")
+            return 130
+        except BrokenPipeError:
+            return 1
+        except OSError as error:
+            return refuse(described(error))
+        except ValueError as error:
+            if "embedded null" not in str(error):
+                raise
+            return refuse("A path holds the character NUL, which no file name may have.")
+
+
+def refuse(fault: str) -> int:
+    """Print what was wrong as one line, in which a line break or control character of a name is escaped; return 2."""
+    complain("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in fault))
+    return 2
 
 
 def parse(
@@ -51,8 +71,13 @@ def parse(
         arguments = ["--help"]
     if not arguments[0].startswith("-") and arguments[0] not in commands:
         raise unknown("command", arguments[0], commands)
+    shown = io.StringIO()
     try:
-        parsed: Options = parser.parse_args(arguments, defaults=False).as_dict()
+        with redirect_stdout(shown):  # argparse ignores a failure to print its help.
+            parsed: Options = parser.parse_args(arguments, defaults=False).as_dict()
+    except SystemExit:  # After --help or --version.
+        say_text(shown.getvalue().removesuffix("\n"))
+        raise
     except jsonargparse.ArgumentError as error:
         message = one_line(error)
         unrecognized = re.search(r"[Uu]nrecognized arguments?: (-[^\s=]*)", message)

@@ -30,6 +30,10 @@ def refuse() -> None:
     raise InputError("no such thing")
 
 
+def say_letters() -> None:
+    print("●")
+
+
 def fail() -> None:
     raise RuntimeError("a fault")
 
@@ -73,6 +77,12 @@ def test_each_process_has_its_own_exit_code_and_log(tmp_path):
     assert (tmp_path / "refuse").read_text() == "anysubset: no such thing\n"
     assert last_line(tmp_path / "fail") == "RuntimeError: a fault"
     assert last_line(tmp_path / "die") == "before"
+
+
+def test_logs_hold_every_letter(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    assert run(letters=Job(say_letters, (), tmp_path / "log")) == {"letters": 0}
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "●\n"
 
 
 def test_two_processes_run_at_the_same_time(tmp_path):

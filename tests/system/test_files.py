@@ -1,5 +1,8 @@
 """Atomic writing: the new file is complete, or the old one stays."""
 
+import errno
+import os
+
 import pytest
 
 from anysubset.system.files import atomic_write, clear_parts
@@ -36,3 +39,49 @@ def test_only_temporary_files_are_cleared(tmp_path):
     (tmp_path / "scores.csv").write_text("whole")
     clear_parts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "scores.csv"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device")  # Without a name, as `write` raises it.
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+
+
+def test_the_reason_is_reported_even_if_a_library_hides_it(tmp_path):
+    path = tmp_path / "table.npz"
+
+    def write():
+        with atomic_write(path):
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            except OSError:
+                # After a failed write, zipfile cannot close the archive, and says only that.
+                raise ValueError("Can't close the ZIP file while there is an open writing handle on it.") from None
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(path)
+    assert not path.exists()
+
+
+def test_neither_a_folder_nor_a_device_nor_a_pipe_is_replaced(tmp_path, fault):
+    def write(path):
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    (tmp_path / "folder").mkdir()
+    assert "is a device or a pipe" in fault(write, tmp_path / "pipe")
+    assert "is a device or a pipe" in fault(write, tmp_path / "null")
+    assert "is a folder" in fault(write, tmp_path / "folder")
+    assert (tmp_path / "null").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".csv", "日" * 83 + ".csv"])
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path, name):
+    with atomic_write(tmp_path / name) as temporary:
+        assert temporary.suffix == ".csv"
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -7,7 +7,7 @@ import jsonargparse
 from anysubset import api
 from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_beside
-from anysubset.commands.terminal import complain, say
+from anysubset.commands.terminal import complain, grid_text, say
 from anysubset.errors import InputError, unknown
 
 WRITER = "anysubset compare"
@@ -65,7 +65,8 @@ def compare(options: Options) -> None:
         choices: Options = {name: options.get(name) for name in ("metric", "region", "reference", "groups")}
         choices["rates"] = options.get("rate_by")
         tables = [table for group in groups for table in grids(group, **choices)]
-    text = "\n".join(FORMATS[file_format](table) for table in tables)
+    write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
+    text = "\n".join(write(table) for table in tables)
     if output is None:
         say(text)
         return

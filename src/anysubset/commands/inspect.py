@@ -1,7 +1,6 @@
 """`anysubset inspect`: describe data before training."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from anysubset import api
 from anysubset.commands.data_tables import show_table, show_volumes
 from anysubset.commands.options import Options
 from anysubset.commands.outputs import check_free
+from anysubset.commands.terminal import remark, say_text
 from anysubset.experiments.settings import ReadingSettings
 from anysubset.system.files import atomic_write
 
@@ -42,7 +42,7 @@ def inspect(options: Options) -> None:
     report = api.inspect(path, reading=reading, group=group)
     is_table = "samples" in report
     if options.get("json"):
-        print(json.dumps(report, indent=2))
+        say_text(json.dumps(report, indent=2))
     elif is_table:
         show_table(report)
     else:
@@ -58,7 +58,7 @@ def write_table_file(report: Options, path: Path, reading: Options, target: Path
     settings: Options = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
     if "train" not in report["splits"]:
         settings["folds"] = 5
-        print("The table has no split 'train': five folds are drawn, the first one is the test split", file=sys.stderr)
+        remark("The table has no split 'train': five folds are drawn, the first one is the test split")
     if group is not None:
         settings["group"] = group
     if reading:
@@ -77,7 +77,7 @@ def write_volumes_file(report: Options, path: Path, target: Path, group: str | N
         with atomic_write(splits) as temporary:
             temporary.write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
         settings["data"]["splits"] = str(splits)
-        print(f"Wrote {splits}: the patients have no splits, so these were drawn", file=sys.stderr)
+        remark(f"Wrote {splits}: the patients have no splits, so these were drawn")
     comments = [f"regions: {report['regions_from']}"] if report["regions_from"] else []
     write_settings(settings, target, "experiments/recipes/gmd_common.yaml", [*comments, *report["notes"]])
 
@@ -89,4 +89,4 @@ def write_settings(settings: Options, target: Path, recipe: str, comments: Seque
     above = "".join(f"# {comment}\n" for comment in comments)
     with atomic_write(target) as temporary:
         temporary.write_text(above + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    print(f"Wrote {target}. Next: anysubset fit {target} {recipe} --run FOLDER", file=sys.stderr)
+    remark(f"Wrote {target}. Next: anysubset fit {target} {recipe} --run FOLDER")

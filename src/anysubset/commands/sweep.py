@@ -13,7 +13,7 @@ from anysubset.commands.options import Options
 from anysubset.commands.progress import track, track_samples, track_steps
 from anysubset.commands.removal import write_removal
 from anysubset.commands.score_tables import show_results, show_scores
-from anysubset.commands.terminal import say
+from anysubset.commands.terminal import say, say_grid
 from anysubset.errors import InputError
 from anysubset.system.devices import device_of
 
@@ -107,7 +107,6 @@ def draw_missingness(runs: Sequence["Planned"]) -> None:
 
 def show_settings(runs: Sequence["Planned"], results: Sequence[Mapping[str, Any]], split: str) -> None:
     """Print the effect of each varied setting other than method and seed; nothing if the runs use several data sets."""
-    from anysubset.report.grid import as_text
     from anysubset.report.results import USUAL
     from anysubset.report.settings import settings_grid
 
@@ -117,7 +116,7 @@ def show_settings(runs: Sequence["Planned"], results: Sequence[Mapping[str, Any]
         return
     grid = settings_grid(results, list(runs[0].variants), scores[0])
     if grid.rows:
-        say(as_text(grid))
+        say_grid(grid)
 
 
 def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:

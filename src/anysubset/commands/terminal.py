@@ -3,31 +3,60 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from anysubset.system.streams import output_errors, printable, to_standard_error
+
 if TYPE_CHECKING:
     from anysubset.report.grid import Grid
 
+
+class Output(Console):
+    """The console of standard output. If its reader has gone, writing raises BrokenPipeError."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again, for `output_errors`."""
+        raise
+
+
 # Without a terminal, as in a log file, the width is fixed to that of the widest table.
-console = Console(
-    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100,
+console = Output(
+    width=None if (sys.stdout is not None and sys.stdout.isatty()) or "COLUMNS" in os.environ else 100,
     highlight=False,
+    emoji=False,  # A path may hold `:x:`.
     quiet=os.environ.get("RANK", "0") != "0",  # Of the processes that `torchrun` starts, only rank 0 prints.
 )
 
 
 def say(line: Any = "") -> None:
     """Print a line or a table. Lines are not wrapped, so that paths can be copied."""
-    console.print(line, soft_wrap=isinstance(line, str), markup=False)
+    with output_errors():
+        console.print(line, soft_wrap=isinstance(line, str), markup=False)
+
+
+def say_text(text: str) -> None:
+    """Print text as it is, such as JSON."""
+    with output_errors():
+        print(text)
 
 
 def say_grid(grid: "Grid") -> None:
     """Print a table with its title and notes."""
+    say(grid_text(grid).removesuffix("\n"))
+
+
+def grid_text(grid: "Grid") -> str:
+    """A table with its title and notes, in letters that the terminal can print."""
     from anysubset.report.grid import as_text
 
-    say(as_text(grid).removesuffix("\n"))
+    # Before the widths of the columns are computed, because a replacement may be longer than its letter.
+    def cells(row: Sequence[str]) -> list[str]:
+        return [printable(cell, console.encoding) for cell in row]
+
+    return as_text(replace(grid, head=cells(grid.head), rows=[cells(row) for row in grid.rows]))
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -39,4 +68,9 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def complain(line: str) -> None:
     """Print a line to standard error, with the name of the program in front."""
-    print(f"anysubset: {line}", file=sys.stderr)
+    to_standard_error(f"anysubset: {line}")
+
+
+def remark(line: str) -> None:
+    """Print a line to standard error that is no complaint: standard output holds JSON, or a table."""
+    to_standard_error(line)

@@ -97,7 +97,9 @@ def run_job(job: Job, threads: int) -> None:
     with job.log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        # Logs are UTF-8, whatever the terminal of the sweep can print.
+        cast(TextIOWrapper, stream).reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     threading.Thread(target=end_with_parent, daemon=True).start()
     import torch
 

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from anysubset.errors import InputError
 from anysubset.system.written import check_replaceable, record
 
 PART = ".part-"
+LONGEST = 200  # Bytes of a name that its temporary name holds, since systems limit names to 255 bytes.
 
 
 @contextmanager
@@ -22,9 +24,15 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
             that need no record.
 
     Raises:
-        InputError: at the end, if `writer` is given and `path` is a file that no command wrote.
+        InputError: if `path` is a folder, a device or a pipe, which a file must not replace; at the end, if `writer` is
+            given and `path` is a file that no command wrote.
+        OSError: if the file cannot be written; it names `path`.
     """
-    temporary = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise InputError(f"{path} cannot be written: it is {kind}. Choose the name of a file.")
+    end_of_name = os.fsdecode(os.fsencode(path.name)[-LONGEST:])
+    temporary = path.with_name(f"{PART}{os.getpid()}-{end_of_name}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -33,8 +41,21 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
             check_replaceable(path, writer, overwrite=True)  # Commands check it before they compute, too.
             record(path, temporary, writer)
         temporary.replace(path)
+    except Exception as error:
+        fault = None if isinstance(error, InputError) else system_error(error)
+        if fault is None or fault.filename not in (None, str(temporary)):
+            raise
+        raise OSError(fault.errno, fault.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The error of the system behind an error: libraries that close a file after a failed write hide the reason."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def clear_parts(folder: Path) -> None:
