@@ -264,7 +264,7 @@ def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path, text):
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "experiment.yaml"
     path.write_bytes(b"\xff\xfe\x00seed: 1")
-    assert "is not YAML" in fault(path)
+    assert "cannot be read as text in UTF-8" in fault(path)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "- 1\n- 2\n", "steps", "3"])

@@ -25,6 +25,7 @@ from anysubset.experiments.settings import (
     TrainSettings,
     flatten,
 )
+from anysubset.system.yaml_file import read_yaml
 
 IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that belong to a recipe.
 NOT_IN_RECIPES = (  # Settings of these groups that do not belong to it, and may differ between runs.
@@ -169,10 +170,7 @@ def settings_in(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is not YAML, or not a mapping.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {one_line(error)}") from error
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings; they look like train: {{steps: 100}}.")
     return settings

@@ -25,14 +25,12 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from anysubset.errors import InputError, one_line, unknown
+from anysubset.errors import InputError, unknown
 from anysubset.experiments.files import (
     changed_recipe,
     check_current,
@@ -40,6 +38,7 @@ from anysubset.experiments.files import (
     read_experiment,
 )
 from anysubset.experiments.settings import NETWORK_OPTIONS, Experiment, flatten
+from anysubset.system.yaml_file import read_yaml
 
 Settings = dict[str, Any]
 PARTS = ("base", "settings", "vary", "skip", "evaluate")
@@ -90,7 +89,7 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    content = read_unique(path)
+    content = parts_of(path)
     for name in content:
         if name not in PARTS:
             raise unknown(f"part of {path}", name, PARTS)
@@ -138,28 +137,13 @@ def skipped_of(content: Any, axes: Mapping[str, Mapping[str, Settings]], path: P
     return skipped
 
 
-class OnceLoader(yaml.SafeLoader):
-    """YAML loader that refuses duplicate names in a mapping; the plain loader silently takes the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct a mapping as the plain loader does. Raises YAMLError if a name occurs twice."""
-        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.YAMLError(f"{name!r} comes twice in line {node.start_mark.line + 1} or below")
-        return super().construct_mapping(node, deep)
-
-
-def read_unique(path: Path) -> Settings:
-    """Read a YAML file that holds a mapping.
+def parts_of(path: Path) -> Settings:
+    """Read the parts of a sweep file.
 
     Raises:
         InputError: if the file is not YAML, is not a mapping, or a name occurs twice in one mapping.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), OnceLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {one_line(error)}.") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no sweep; it looks like base: FILE and vary: {{seed: [0, 1]}}.")
     return content
