@@ -33,6 +33,7 @@ from anysubset.methods.table import method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
+from anysubset.tables.frames import in_one_order
 from anysubset.tables.in_memory import Array, InMemoryDataset
 from anysubset.tables.modality_columns import ModalityColumns
 from anysubset.tables.signature import signature_of
@@ -77,7 +78,8 @@ class AnySubset(ModalityColumns):
     - An array (n, size), with `modalities` that group its columns; without `modalities` it is a single modality `X`. A
       sample lacks a modality if all its columns are NaN.
 
-    A modality that is only partly NaN, or infinite, is refused.
+    A modality that is only partly NaN, or infinite, is refused. Frames in a dict, and y, are joined by their labels
+    (pandas' index): a sample that a frame lacks, lacks its modality. `frames.py` says in which order.
 
     Args:
         modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.
@@ -260,7 +262,7 @@ class AnySubset(ModalityColumns):
     @torch.no_grad()
     def outputs(self, X: Any) -> Tensor:
         """(n, outputs) float64: output of the network for each sample, from the modalities that it has."""
-        dataset, method = self.dataset(X), self.trained()
+        dataset, method = self.dataset(in_one_order(X)), self.trained()
         outputs = torch.empty(len(dataset.table), len(self.task_.classes) or 1, dtype=torch.float64)
         for block, _, block_outputs in predicted_blocks(method, dataset):
             outputs[[int(sample) for sample in block.ids]] = block_outputs
@@ -272,8 +274,8 @@ class AnySubset(ModalityColumns):
 
         Scenarios without samples are left out; for regression, so are those with a single sample.
         """
-        y = np.asarray(y)
-        dataset, method = self.dataset(X, len(y)), self.trained()
+        dataset, method = self.dataset(in_one_order(X, y), len(y)), self.trained()
+        target = np.asarray(y)
         indices: dict[Scenario, list[int]] = {}
         outputs: dict[Scenario, list[Tensor]] = {}
         for block in dataset.samples("all"):
@@ -282,7 +284,7 @@ class AnySubset(ModalityColumns):
                 indices.setdefault(scenario, []).extend(int(sample) for sample in block.ids)
                 outputs.setdefault(scenario, []).append(block_outputs.cpu())
         scores = {
-            scenario_name(scenario): self.score_of(y[indices[scenario]], torch.cat(outputs[scenario]))
+            scenario_name(scenario): self.score_of(target[indices[scenario]], torch.cat(outputs[scenario]))
             for scenario in in_order(indices, self.modalities_)
         }
         return {name: score for name, score in scores.items() if score is not None}
@@ -301,13 +303,13 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> Self:
         """Train on samples and their (n,) classes, which may be numbers or text."""
         self.check_parameters()
-        y = self.target(y)
+        target = self.target(y)
         with input_errors():
-            check_classification_targets(y)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
+            check_classification_targets(target)
+        self.classes_, numbers = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"All {len(y)} samples are of 1 class, {self.classes_[0]!r}: give at least two.")
-        return self.learn(X, torch.from_numpy(numbers.astype(np.int64)))
+            raise InputError(f"All {len(target)} samples are of 1 class, {self.classes_[0]!r}: give at least two.")
+        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)))
 
     def predict(self, X: Any) -> Array:
         """(n,): the most probable class of each sample, from the modalities that it has."""
@@ -318,6 +320,10 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """(n, classes): class probabilities, in the order of `classes_`."""
         return self.outputs(X).softmax(dim=1).numpy()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
+        return float(super().score(in_one_order(X, y), y, sample_weight))
 
     def score_of(self, target: Array, outputs: Tensor) -> float:
         """Accuracy."""
@@ -335,13 +341,18 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> Self:
         """Train on samples and their (n,) numbers, on any scale."""
         self.check_parameters()
-        y = self.target(y, y_numeric=True).astype(np.float64)
-        self.mean_, self.deviation_ = float(y.mean()), float(y.std()) or 1.0
-        return self.learn(X, torch.from_numpy(((y - self.mean_) / self.deviation_).astype(np.float32)))
+        target = self.target(y, y_numeric=True).astype(np.float64)
+        self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
+        standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
+        return self.learn(in_one_order(X, y), torch.from_numpy(standardised))
 
     def predict(self, X: Any) -> Array:
         """(n,): the predicted number of each sample, from the modalities that it has."""
         return self.unscaled(self.outputs(X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""
+        return float(super().score(in_one_order(X, y), y, sample_weight))
 
     def score_of(self, target: Array, outputs: Tensor) -> float | None:
         """R2; None for a single sample."""
