@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anysubset.batches import as_observed
 from anysubset.gradients import GMD
-from anysubset.gradients.jacobian import Jacobian, Stored
+from anysubset.gradients.jacobian import Jacobian
+from anysubset.gradients.stored import Stored
 from anysubset.gradients.streaming import Streamed
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet

@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from anysubset.batches import Observed
 from anysubset.gradients import GMD, NonFiniteGradientError, by_index
-from anysubset.gradients.jacobian import Jacobian, Stored
+from anysubset.gradients.jacobian import Jacobian
+from anysubset.gradients.stored import Stored
 from anysubset.gradients.streaming import Streamed
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.unet import UNet

@@ -1,7 +1,6 @@
 """GMD: the mathematics on a Gramian, and the engine that fills `.grad`."""
 
 from anysubset.gradients.decoupling import GMD, Decoupling, NonFiniteGradientError
-from anysubset.gradients.jacobian import Stored
 from anysubset.gradients.projection import (
     averaged,
     by_index,
@@ -13,6 +12,7 @@ from anysubset.gradients.projection import (
     undecoupled,
 )
 from anysubset.gradients.rules import RULES, copies_named, rule_named, torchjd_rule
+from anysubset.gradients.stored import Stored
 from anysubset.gradients.streaming import Streamed
 
 __all__ = [

@@ -15,10 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anysubset.errors import unknown
+from anysubset.errors import InputError, unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
-from anysubset.gradients.jacobian import Jacobian, Stored
+from anysubset.gradients.checks import check_losses, check_shared, with_gradients
+from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.projection import Rule, coefficients_of, sequential_copies
+from anysubset.gradients.stored import Stored
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -83,7 +85,8 @@ class GMD:
     sum. Everything below the shared part, such as the encoder of one modality, is differentiated once per step.
 
     Args:
-        shared: the parameters that the modalities share; conflict is measured on them.
+        shared: the parameters that the modalities share; conflict is measured on them. Those that are frozen in a step
+            (`requires_grad` is False) are left out of it, and take part again when they are thawed.
         rule: function from the Gramian to coefficients, or to copies, which also show the projected gradient of each
             case; by default the copies of `sequential`. See `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
@@ -117,12 +120,8 @@ class GMD:
             raise unknown("reduction", reduction, ["mean", "sum"])
         if on_nonfinite not in ("raise", "propagate", "skip"):
             raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate", "skip"])
-        # Without duplicates.
-        self.shared = [parameter for parameter in dict.fromkeys(shared) if parameter.requires_grad]
-        if not self.shared:
-            raise ValueError("GMD needs at least one shared parameter that requires a gradient.")
-        if not all(parameter.is_leaf for parameter in self.shared):
-            raise ValueError("Shared parameters must be leaves: autograd does not fill `.grad` of computed tensors.")
+        self.shared = list(dict.fromkeys(shared))  # Without duplicates.
+        check_shared(self.shared)
         self.rule = rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
@@ -160,15 +159,25 @@ class GMD:
             counts: number of eligible samples by case, 0 for a case of this step without any in this micro-batch; by
                 default 1 for every loss. A case with count 0 needs no loss, except under FSDP2: there it needs the loss
                 of an empty batch, so that all processes run the same branches.
+
+        Raises:
+            InputError: if losses and counts do not fit, all shared parameters are frozen, or a reentrant checkpoint
+                hides shared parameters. Earlier micro-batches of the step stay accumulated; after any other exception
+                they are discarded.
         """
-        branches, self.branches = self.branches, []
+        if not isinstance(losses, Mapping):
+            raise InputError(f"The losses are a mapping from case to loss, not a {type(losses).__name__}.")
         counts = dict.fromkeys(losses, 1) if counts is None else counts
-        check_losses(losses, counts)
+        check_losses(losses, counts)  # Before anything changes.
         try:
-            self.jacobian.add(losses, counts, branches)
+            with with_gradients():
+                self.jacobian.add(losses, counts, self.branches)
+        except InputError:
+            raise  # Nothing has changed, so the branches still belong to the losses.
         except BaseException:
-            self.jacobian.clear()
+            self.branches = []
             raise
+        self.branches = []
 
     def decouple(self) -> Decoupling:
         """Project the accumulated gradients, and add the result to `.grad`.
@@ -181,7 +190,8 @@ class GMD:
             if nonfinite and self.on_nonfinite == "skip":
                 self.skipped += 1
             else:
-                self.fill(step, indices)
+                with with_gradients():
+                    self.fill(step, indices)
             if self.callback is not None:
                 self.callback(step)
             return step
@@ -203,12 +213,15 @@ class GMD:
 
         Raises:
             ValueError: if no case has samples.
+            InputError: if no case reaches a shared parameter, or the losses reach a replacement or copy of one.
             NonFiniteGradientError: as `decouple`.
         """
-        gramian, loss_sums = self.jacobian.gramian(), self.jacobian.loss_sums.cpu()
+        with with_gradients():
+            gramian, loss_sums = self.jacobian.gramian(), self.jacobian.loss_sums.cpu()
         indices = [index for index, count in enumerate(self.jacobian.counts) if count > 0]
         if not indices:
             raise ValueError("There is no case to decouple: losses is empty.")
+        self.jacobian.check_reach()
         counts = torch.tensor([self.jacobian.counts[index] for index in indices], dtype=torch.float64)
         gramian = gramian[indices][:, indices] / counts[:, None] / counts
         cases = tuple(self.jacobian.cases[index] for index in indices)
@@ -256,7 +269,7 @@ class GMD:
         Pays for convolutions over volumes on the CPU, which are slow case by case. During the pass, memory grows with
         the number of cases.
         """
-        return self.branch(Batched(output)) if output.requires_grad else output
+        return self.branch(Batched(output)) if output.requires_grad and torch.is_grad_enabled() else output
 
     def recomputed(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """Output of one modality's branch, `function(*arguments)`, without its activations; `backward` recomputes them.
@@ -285,18 +298,3 @@ def default_jacobian(shared: Sequence[Tensor], private: Iterable[Tensor]) -> Jac
         if dist.get_world_size() > 1:
             return Replicated(shared, private)
     return Stored(shared)
-
-
-def check_losses(losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> None:
-    """Raise ValueError unless every loss is one number with a graph and a count, and all other counts are 0."""
-    for case, loss in losses.items():
-        if loss.numel() != 1 or not loss.requires_grad:
-            raise ValueError(
-                f"The loss of case {case!r} must be one number that requires a gradient; it has shape "
-                f"{tuple(loss.shape)} and requires_grad={loss.requires_grad}."
-            )
-        if not counts.get(case, -1) >= 0:
-            raise ValueError(f"Case {case!r} has a loss, so it needs a count of 0 or more, not {counts.get(case)}.")
-    for case, count in counts.items():
-        if count != 0 and case not in losses:
-            raise ValueError(f"Case {case!r} has count {count} but no loss.")

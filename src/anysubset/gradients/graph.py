@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from anysubset.gradients.checkpointing import reentrant_checkpoints, refuse_hidden_parameters
+
 # Where a backward pass stops: leaves, and edges into private parts.
 Ends = Sequence[Tensor | GradientEdge]
 Gradients = Sequence[Tensor | None]
@@ -31,8 +33,12 @@ def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[Gra
     Args:
         roots: losses or features, with a graph.
         shared: leaves.
+
+    Raises:
+        InputError: if a reentrant checkpoint hides shared parameters.
     """
     starts = [get_gradient_edge(root).node for root in roots]
+    shared = list(shared)
     ends = {get_gradient_edge(parameter).node for parameter in shared}
     links = reachable(starts, ends)
     bottom_up = list(reversed(links))
@@ -40,7 +46,9 @@ def private_edges(roots: Iterable[Tensor], shared: Iterable[Tensor]) -> list[Gra
     for node in bottom_up:
         if node not in ends and any(child in ends or child in above for child, _ in links[node]):
             above.add(node)
+    checkpoints = reentrant_checkpoints(links)
     while True:
+        refuse_hidden_parameters(checkpoints, above, shared)
         edges = {
             (child, output): None
             for node, next_edges in links.items()
@@ -146,3 +154,32 @@ def release(roots: Sequence[Tensor], ends: Ends) -> None:
     if without_hooks:
         with suppress(Exception):
             torch.autograd.grad(NoGradient.apply(*roots), without_hooks, allow_unused=True)  # type: ignore[arg-type]
+
+
+class PrivateEdges:
+    """The edges into the private parts below one graph, and the gradients of the cases that arrive at them."""
+
+    def __init__(self, edges: list[GradientEdge]) -> None:
+        self.edges = edges
+        self.gradients: list[dict[int, Tensor]] = [{} for _ in edges]  # By edge: gradient by index of the case.
+
+    def store(self, index: int, gradients: Sequence[Tensor | None]) -> None:
+        """Store the gradients of one case, one per edge or None."""
+        for by_case, gradient in zip(self.gradients, gradients, strict=True):
+            if gradient is not None:
+                by_case[index] = gradient
+
+    def weighted(self, coefficients: Sequence[float]) -> list[tuple[GradientEdge, Tensor]]:
+        """Edges with the weighted sum of their gradients, for edges that have any; the stored gradients are freed."""
+        sums = []
+        for edge, by_case in zip(self.edges, self.gradients, strict=True):
+            if by_case:
+                first = next(iter(by_case.values()))
+                # Half precision would overflow with large coefficients, and single precision with huge ones.
+                wide = torch.float64 if max(map(abs, coefficients)) > 1e30 else torch.float32
+                total = torch.zeros_like(first, dtype=torch.promote_types(first.dtype, wide))
+                for index, gradient in by_case.items():
+                    total.add_(gradient, alpha=coefficients[index])
+                sums.append((edge, total.to(first.dtype)))
+                by_case.clear()
+        return sums

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from anysubset.errors import InputError
 from anysubset.gradients.branches import Branch
 from anysubset.gradients.graph import leaves
-from anysubset.gradients.jacobian import Stored
 from anysubset.gradients.rows import gramian, weighted_sum, widest
+from anysubset.gradients.stored import Stored
 from anysubset.gradients.wrappers import refuse_wrappers
 
 # Newer versions of torch call these functions `reduce_scatter_single` and `all_gather_single`.
@@ -44,13 +45,25 @@ class Replicated(Stored):
         group: dist.ProcessGroup | None = None,
     ) -> None:
         self.group = group
-        self.private = [parameter for parameter in dict.fromkeys(private) if parameter.requires_grad]
-        self.private = [parameter for parameter in self.private if all(parameter is not other for other in shared)]
+        own = {*map(id, shared)}
+        self.not_shared = [parameter for parameter in dict.fromkeys(private) if id(parameter) not in own]
+        if any(parameter.is_complex() for parameter in self.not_shared):
+            raise InputError(
+                "A parameter is complex; with several processes GMD needs real ones: store its real and imaginary "
+                "parts, and combine them by torch.view_as_complex in the forward pass."
+            )
         self.checked = False  # The modules are checked once, in the first step, because that takes long.
         super().__init__(shared, dtype)
-        world = dist.get_world_size(group)
-        self.columns = -(-self.columns // world) * world  # A multiple of the number of processes.
-        self.buffer = torch.empty(0, self.columns)
+
+    def begin(self) -> None:
+        """Leave out private parameters that are frozen, too."""
+        super().begin()
+        self.private = [parameter for parameter in self.not_shared if parameter.requires_grad]
+
+    def width(self, columns: int) -> int:
+        """The next multiple of the number of processes."""
+        world = dist.get_world_size(self.group)
+        return -(-columns // world) * world
 
     def clear(self) -> None:
         """Discard the rows, and the columns of this process."""
@@ -91,19 +104,24 @@ class Replicated(Stored):
         Raises:
             ValueError: if the cases of the processes differ.
         """
-        same_cases(self.cases, self.shared[0].device, self.group)
+        same_cases(self.cases, self.shared[0].device, self.group, [*self.shared, *self.private])
         k = len(self.cases)
         numbers = torch.cat(
             [
                 torch.tensor(self.counts, dtype=torch.float64),
                 self.loss_sums.cpu(),
-                torch.tensor(self.reached, dtype=torch.float64),
+                torch.tensor([*self.reaching, *self.reached], dtype=torch.float64),
             ]
         )
         numbers = self.sum(numbers)
         self.counts = numbers[:k].tolist()
         self.loss_sums = numbers[k : 2 * k]
-        self.reached = (numbers[2 * k :] > 0).tolist()
+        self.reaching = (numbers[2 * k : 3 * k] > 0).tolist()
+        self.reached = (numbers[3 * k :] > 0).tolist()
+
+    def any_process(self, flag: bool) -> bool:
+        """True if the flag is set on at least one process (all-reduce)."""
+        return bool(self.sum(torch.tensor([float(flag)])).item())
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Sum of a CPU tensor over the processes, on the CPU (all-reduce)."""
@@ -143,13 +161,18 @@ class Replicated(Stored):
                 parameter.grad = earlier if parameter.grad is None else earlier + parameter.grad
 
 
-def same_cases(cases: Sequence[Hashable], device: torch.device, group: dist.ProcessGroup | None) -> None:
-    """Raise ValueError on every process if their cases differ."""
+def same_cases(
+    cases: Sequence[Hashable], device: torch.device, group: dist.ProcessGroup | None, parameters: Sequence[Tensor] = ()
+) -> None:
+    """Raise ValueError on every process if their cases differ, or the sizes of the parameters that are not frozen."""
     name = zlib.crc32(repr(list(cases)).encode())
-    names = torch.tensor([name, -name], device=device)
+    sizes = zlib.crc32(repr([parameter.numel() for parameter in parameters]).encode())
+    names = torch.tensor([name, -name, sizes, -sizes], device=device)
     dist.all_reduce(names, dist.ReduceOp.MAX, group=group)
-    if names.tolist() != [name, -name]:
+    if names.tolist()[:2] != [name, -name]:
         raise ValueError(
             f"The processes have different cases; this one has {', '.join(map(str, cases))}. Draw them from generators "
             "with the same seed, and pass counts for all of them, 0 where no sample is eligible."
         )
+    if names.tolist()[2:] != [sizes, -sizes]:
+        raise InputError("Other parameters are frozen on this process than on others: freeze the same on all of them.")

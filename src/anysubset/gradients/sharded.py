@@ -35,17 +35,16 @@ class Sharded(Jacobian):
     def __init__(
         self, shared: Sequence[Tensor], private: Iterable[Tensor] = (), dtype: torch.dtype | None = None
     ) -> None:
-        private = [parameter for parameter in dict.fromkeys(private) if parameter.requires_grad]
-        self.parameters = [*shared, *(one for one in private if all(one is not other for other in shared))]
-        if not all(is_sharded(parameter) for parameter in self.parameters):
+        own = {*map(id, shared)}
+        self.not_shared = [parameter for parameter in dict.fromkeys(private) if id(parameter) not in own]
+        everything = [*shared, *self.not_shared]
+        if not all(is_sharded(parameter) for parameter in everything):
             raise ValueError("Only a part of the parameters is sharded: apply fully_shard to the whole model.")
-        self.mesh = self.parameters[0].device_mesh  # type: ignore[attr-defined]
-        if any(parameter.device_mesh != self.mesh for parameter in self.parameters):  # type: ignore[attr-defined]
+        self.mesh = everything[0].device_mesh  # type: ignore[attr-defined]
+        if any(parameter.device_mesh != self.mesh for parameter in everything):  # type: ignore[attr-defined]
             raise ValueError("The parameters are sharded over different meshes; GMD needs one.")
-        self.spans = list(spans([local(parameter) for parameter in self.parameters]))
-        self.shared_columns = self.spans[len(shared) - 1][-1]
-        self.dtype = dtype or widest(self.parameters)
-        self.buffer = torch.empty(0, self.spans[-1][-1], dtype=self.dtype, device=local(self.parameters[0]).device)
+        self.dtype = dtype
+        self.buffer = torch.empty(0, 0, device=local(everything[0]).device)
         self.checked = False  # The modules are checked once, in the first step, because that takes long.
         super().__init__(shared)
 
@@ -53,7 +52,17 @@ class Sharded(Jacobian):
         """Discard the rows of the step; the buffer is reused."""
         super().clear()
         self.used = 0  # Rows of the buffer that belong to cases of this step.
+
+    def begin(self) -> None:
+        """Lay out the rows for shared and private parameters that require a gradient."""
+        super().begin()
+        self.parameters = [*self.shared, *(one for one in self.not_shared if one.requires_grad)]
         self.reached = [False] * len(self.parameters)  # Parameters that received a gradient.
+        self.spans = list(spans([local(parameter) for parameter in self.parameters]))
+        self.shared_columns = self.spans[len(self.shared) - 1][-1]
+        columns, dtype = self.spans[-1][-1], self.dtype or widest(self.parameters)
+        if self.buffer.shape[1] != columns or self.buffer.dtype != dtype:
+            self.buffer = self.buffer.new_empty(0, columns, dtype=dtype)
 
     def add_rows(
         self, indices: Sequence[int], losses: Sequence[Tensor], counts: Sequence[float], branches: Sequence[Branch]
@@ -80,7 +89,7 @@ class Sharded(Jacobian):
                     parameter.grad = None
                 # FSDP2 computes the mean over the processes; a row is the sum over all samples.
                 torch.autograd.backward(loss, torch.full_like(loss, count * world), retain_graph=number < len(losses))
-                self.add_to_row(self.buffer[index])
+                self.add_to_row(index)
         finally:
             for parameter, earlier in zip(self.parameters, before, strict=True):
                 parameter.grad = earlier
@@ -92,7 +101,7 @@ class Sharded(Jacobian):
 
         number: losses of this process.
         """
-        same_cases(self.cases, self.buffer.device, None)
+        same_cases(self.cases, self.buffer.device, None, self.parameters)
         missing = self.sum(torch.tensor([float(len(self.cases) - number)]))
         if missing.item():
             raise ValueError(
@@ -100,18 +109,22 @@ class Sharded(Jacobian):
                 "passes: for a case without eligible samples, pass the loss of an empty batch, with 0 in `counts`."
             )
 
-    def add_to_row(self, row: Tensor) -> None:
-        """Add the shards in `.grad` to a row."""
-        for index, (parameter, (_, first, last)) in enumerate(zip(self.parameters, self.spans, strict=True)):
+    def add_to_row(self, index: int) -> None:
+        """Add the shards in `.grad` to the row of one case."""
+        for number, (parameter, (_, first, last)) in enumerate(zip(self.parameters, self.spans, strict=True)):
             if parameter.grad is not None:
-                row[first:last].add_(local(parameter.grad).flatten())
-                self.reached[index] = True
+                self.buffer[index, first:last].add_(local(parameter.grad).flatten())
+                self.reached[number] = True
+                self.reaching[index] |= number < len(self.shared)
 
     def gramian(self) -> Tensor:
         """Gramian over the shards of all processes; sums counts and losses over the processes."""
         k = len(self.cases)
-        numbers = self.sum(torch.cat([torch.tensor(self.counts, dtype=torch.float64), self.loss_sums.cpu()]))
-        self.counts, self.loss_sums = numbers[:k].tolist(), numbers[k:]
+        flags = torch.tensor([*self.reaching, *self.reached], dtype=torch.float64)
+        numbers = self.sum(torch.cat([torch.tensor(self.counts, dtype=torch.float64), self.loss_sums.cpu(), flags]))
+        self.counts, self.loss_sums = numbers[:k].tolist(), numbers[k : 2 * k]
+        self.reaching = (numbers[2 * k : 3 * k] > 0).tolist()
+        self.reached = (numbers[3 * k :] > 0).tolist()
         return gramian(self.buffer[:k, : self.shared_columns], total=self.sum)
 
     def sum(self, numbers: Tensor) -> Tensor:
@@ -128,7 +141,7 @@ class Sharded(Jacobian):
         """
         total = weighted_sum(self.buffer[: len(self.cases)], torch.tensor(coefficients, dtype=torch.float64))
         for parameter, reached, (_, first, last) in zip(self.parameters, self.reached, self.spans, strict=True):
-            if reached:
+            if reached and parameter.requires_grad:
                 part = total[first:last].view_as(local(parameter)).to(parameter.dtype)
                 gradient = like(parameter, part)
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anysubset.gradients.branches import Branch
+from anysubset.gradients.graph import leaves, private_edges
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.rows import BLOCK, case_rows, products
 
@@ -44,18 +45,26 @@ class Streamed(Jacobian):
             raise ValueError("Streamed differentiates the whole graph: use it without batched or recomputed branches.")
         if self.losses:
             raise ValueError("Streamed stores the graph instead of rows, so it cannot accumulate over micro-batches.")
+        private_edges(losses, self.shared)  # Raises InputError if a checkpoint hides shared parameters.
         self.losses = [loss * count for loss, count in zip(losses, counts, strict=True)]
         self.indices = list(indices)
+        for index, loss in zip(indices, losses, strict=True):
+            identities = {*map(id, leaves([loss]))}
+            received = [id(parameter) in identities for parameter in self.shared]
+            self.reached = [old or new for old, new in zip(self.reached, received, strict=True)]
+            self.reaching[index] = any(received)
+        self.note_leaves(losses, indices)
 
     def gramian(self) -> Tensor:
         """Sum of the products over blocks of columns."""
         total = torch.zeros(len(self.cases), len(self.cases), dtype=torch.float64)
-        step = max(1, self.held // max(1, len(self.losses)))
+        columns = sum(parameter.numel() for parameter in self.shared)
+        step = max(1, (self.held or 2 * columns) // max(1, len(self.losses)))
         inner = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
-        for start in range(0, self.columns, step):
-            columns = slice(start, start + step)
+        for start in range(0, columns, step):
+            block = slice(start, start + step)
             # The rows have no name, so that they are freed at once; small blocks limit the copy in float64.
-            inner += products(case_rows(self.losses, self.shared, columns), torch.float64, BLOCK // 4)
+            inner += products(case_rows(self.losses, self.shared, block), torch.float64, BLOCK // 4)
         indices = torch.tensor(self.indices)
         total[indices[:, None], indices] = inner
         return total

@@ -1,12 +1,13 @@
 """Refuse wrappers and modules with which the rows of several processes would be wrong without an error."""
 
-import gc
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from anysubset.gradients.reach import live_modules
 
 
 def refuse_wrappers(parameters: Iterable[Tensor]) -> None:
@@ -32,12 +33,6 @@ def refuse_wrappers(parameters: Iterable[Tensor]) -> None:
                 "BatchNorm computes its statistics from the samples of one process, so the rows would depend on how "
                 "samples are distributed: use nn.SyncBatchNorm.convert_sync_batchnorm, group norm or layer norm."
             )
-
-
-def live_modules() -> list[nn.Module]:
-    """All modules of this process."""
-    # Not isinstance, which reads `__class__` and so can trigger the loading of lazy objects.
-    return [candidate for candidate in gc.get_objects() if issubclass(type(candidate), nn.Module)]
 
 
 def is_plain(module: nn.Module) -> bool:

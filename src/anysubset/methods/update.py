@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError, unknown
 from anysubset.gradients import GMD, Decoupling, copies_named
+from anysubset.gradients.checks import check_losses as check_case_losses
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.models import sharing
@@ -186,11 +187,12 @@ class Decoupled(Update):
                 f"{type(self.method).__name__} has objectives beside its cases, "
                 "so its encoders can be neither batched nor recomputed: leave out method.batched and method.recompute."
             )
+        cases: dict[Hashable, Tensor] = {name: loss for name, loss in losses.items() if objectives[name].case}
+        case_counts: dict[Hashable, float] = {name: counts[name] for name in totals if objectives[name].case}
+        check_case_losses(cases, case_counts)  # Before `.grad` changes.
         if others:
             torch.stack(others).sum().backward(retain_graph=True)
         self.added_others |= any(not objectives[name].case for name in totals)
-        cases: dict[Hashable, Tensor] = {name: loss for name, loss in losses.items() if objectives[name].case}
-        case_counts: dict[Hashable, float] = {name: counts[name] for name in totals if objectives[name].case}
         if case_counts:
             self.gmd.accumulate(cases, case_counts)
 
