@@ -405,6 +405,36 @@ def test_a_split_file_that_tears_scans_of_one_patient_apart_is_noted_without_a_s
     assert lines_reported(root) == []
 
 
+def test_a_dangling_link_is_refused_before_training(phantoms, tmp_path, fault):
+    root = tmp_path / "patients"
+    shutil.copytree(phantoms, root)
+    path = root / "phantom_002" / "phantom_002_t1.nii.gz"
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/gone.nii.gz")
+    assert "phantom_002_t1.nii.gz cannot be read" in fault(dataset(root).prepare, "train")
+
+
+def test_several_masks_of_a_patient_are_asked_about(phantoms, tmp_path, fault):
+    root = tmp_path / "patients"
+    shutil.copytree(phantoms, root)
+    label = root / "phantom_002" / "phantom_002_seg.nii.gz"
+    shutil.copy(label, label.with_name("phantom_002_seg_auto.nii.gz"))
+    label.rename(label.with_name("phantom_002_seg_manual.nii.gz"))
+    line = fault(dataset(root).prepare, "train")
+    assert "'phantom_002' has no label" in line
+    assert "which one is the label of 'phantom_002', seg_auto or seg_manual?" in line
+
+
+def test_a_mask_is_a_modality_only_if_the_settings_name_it(phantoms, tmp_path):
+    root = tmp_path / "patients"
+    shutil.copytree(phantoms, root)
+    for path in sorted(root.glob("*/*_seg.nii.gz")):
+        shutil.copy(path, path.with_name(path.name.replace("_seg", "_brain_mask")))
+    assert "brain_mask" not in dataset(root).patients["phantom_002"].sources
+    made = dataset(root, modalities=["t1", "brain_mask"])
+    assert "brain_mask" in made.patients["phantom_002"].sources
+
+
 def test_groups_come_from_a_file_under_the_root_or_from_ids(phantoms, tmp_path):
     root = tmp_path / "patients"
     shutil.copytree(phantoms, root)

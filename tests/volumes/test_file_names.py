@@ -30,7 +30,9 @@ def test_a_pair_of_header_and_image_is_one_file(tmp_path: Path):
     for name in ("a.hdr", "a.img", "b.img.gz", "b.hdr.gz", "c.HDR", "C.img", "lone.img", "d.mgz", ".e.nii", "f.txt"):
         (tmp_path / name).touch()
     (tmp_path / "g.nii").mkdir()
-    assert [path.name for path in images(tmp_path)] == ["C.img", "a.hdr", "b.hdr.gz", "c.HDR", "d.mgz", "lone.img"]
+    (tmp_path / "h.nii").symlink_to("gone.nii")
+    names = ["C.img", "a.hdr", "b.hdr.gz", "c.HDR", "d.mgz", "g.nii", "h.nii", "lone.img"]
+    assert [path.name for path in images(tmp_path)] == names
     assert partner(Path("x/a.hdr")) == Path("x/a.img")
     assert partner(Path("x/a.IMG.GZ")) == Path("x/a.HDR.GZ")
     assert partner(Path("x/a.nii")) is None

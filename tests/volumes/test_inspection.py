@@ -50,6 +50,7 @@ def test_the_report_on_patients_without_faults(tmp_path):
     report = inspect_volumes(tmp_path)
     assert report == {
         "root": str(tmp_path),
+        "layout": "folders",
         "patients": 3,
         "modalities": {"flair": 3, "t1": 3, "adc": 1},
         "missing": {"b": ["adc"], "c": ["adc"]},
@@ -121,7 +122,7 @@ def test_backgrounds_other_than_zero_are_noted(tmp_path):
     scored = np.full(SHAPE, -0.75, np.float32)
     scored[2:5, 2:5, 2:5] = 1
     plain = np.zeros(SHAPE, np.float32)
-    plain[2:5, 2:5, 2:5] = 1
+    plain[2:5, 2:5, 2:5] = 1.5
     corner = scored.copy()
     corner[-1, 0, -1] = 0  # One of eight corners differs, so the background is taken to be 0.
     for case in "abcd":
@@ -161,6 +162,40 @@ def test_the_data_file_has_modalities_and_regions(tmp_path):
         }
     }
     assert report["regions_from"].startswith("as in BraTS 2017 to 2021, going by the values (1 necrosis")
+
+
+def test_masks_by_name_and_by_voxels_are_no_modalities(tmp_path):
+    mask = label(v1=5, v2=3, v4=3)
+    for case in ("a", "b"):
+        save(tmp_path, case, "t1")
+        save(tmp_path, case, "seg", mask)
+        save(tmp_path, case, "seg_fused_auto", mask)
+        save(tmp_path, case, "wt", (mask > 0).astype(np.uint8))
+        save(tmp_path, case, "brain_mask", np.ones(SHAPE, np.uint8))
+    report = inspect_volumes(tmp_path)
+    assert report["modalities"] == {"t1": 2}
+    assert report["scenarios"] == {"t1": 2}
+    assert dataset_file(report, tmp_path)["data"]["modalities"] == ["t1"]
+    unused, by_voxels = report["notes"]
+    assert "seg_fused_auto (2 patients)" in unused
+    assert "brain_mask (2 patients)" in unused
+    assert by_voxels.startswith("wt has at most 10 values, all whole, in 2 patients (a, b), as a mask has; in 2 of")
+
+
+def test_what_cannot_be_read_is_a_fault_of_its_patient(tmp_path):
+    for case in ("a", "b", "c"):
+        save(tmp_path, case, "t1")
+    (tmp_path / "a" / "a_t2.nii.gz").symlink_to("gone.nii.gz")
+    (tmp_path / "b" / "b_t2.nii.gz").touch()
+    (tmp_path / "c" / "c_t2.nrrd").write_bytes(b"NRRD0004")
+    (tmp_path / "d").symlink_to("gone")
+    faults = inspect_volumes(tmp_path)["faults"]
+    assert list(faults) == ["a", "b", "c", "d"]
+    assert [len(lines) for lines in faults.values()] == [1, 1, 1, 1]
+    assert "a_t2.nii.gz cannot be read" in faults["a"][0]
+    assert "b_t2.nii.gz" in faults["b"][0]
+    assert "c_t2.nrrd is of a kind that is not read" in faults["c"][0]
+    assert "d is a link to a folder that does not exist" in faults["d"][0]
 
 
 def test_the_resection_cavity_of_brats_2024_is_not_proposed_as_enhancing_tumour(tmp_path):

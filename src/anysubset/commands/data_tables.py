@@ -10,7 +10,7 @@ from anysubset.commands.terminal import say, say_table
 def show_volumes(report: Mapping[str, Any]) -> None:
     """Print the report of `inspect_volumes`."""
     total = report["patients"]
-    say(f"{report['root']}: {total} patients, {report['labelled']} with a label")
+    say(f"{report['root']}: {total} patients, {report['labelled']} with a label ({report['layout']})")
     counts = report["modalities"].items()
     say_table(
         ["modality", "patients", "missing"],

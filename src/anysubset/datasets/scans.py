@@ -34,6 +34,18 @@ def is_time_point(name: str) -> bool:
     return re.fullmatch(TIME_POINT, name, re.IGNORECASE) is not None
 
 
+def time_point_before(name: str) -> tuple[str, str]:
+    """The time point with which a name begins, and the rest; an empty time point if it begins with none.
+
+    `pre` and `post` are of contrasts here: `post_t1` is taken after contrast agent.
+
+    >>> [time_point_before(name) for name in ("time1_t1", "baseline_flair", "post_t1", "t1")]
+    [('time1', 't1'), ('baseline', 'flair'), ('', 'post_t1'), ('', 't1')]
+    """
+    match = re.fullmatch(rf"({TIME_POINT})[-_. ](.+)", name, re.IGNORECASE)
+    return (match[1], match[2]) if match and match[1].lower() not in ("pre", "post", "initial") else ("", name)
+
+
 def of_public_set(scan: str) -> bool:
     """True if an id is spelled as in a public set that numbers its patients."""
     return any(re.fullmatch(pattern, scan, re.IGNORECASE) for pattern in PUBLIC)
@@ -99,8 +111,13 @@ def scans_question(ids: Collection[str]) -> str | None:
     )
 
 
-def torn_scans(splits: Mapping[str, Collection[str]], ids: Collection[str]) -> str | None:
-    """One line that names patients with scans in more than one split, going by ids; None if there are none."""
-    groups = scans_of_patients(ids)
+def torn_scans(
+    splits: Mapping[str, Collection[str]], ids: Collection[str], folders: Mapping[str, str] | None = None
+) -> str | None:
+    """One line that names patients with scans in more than one split; None if there are none.
+
+    ids, folders: as in `scans_of_patients`.
+    """
+    groups = scans_of_patients(ids, folders)
     kind = "patients (by their ids; data.group says otherwise)"
     return None if groups is None else torn_note(splits, groups, kind)

@@ -4,7 +4,7 @@ All files are read and checked before the first step.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from anysubset.system import processes
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.cache import load_prepared, save_prepared
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.patients import find_patients
+from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Box, Prepared, around, prepare
 from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches
@@ -63,7 +63,10 @@ class Volumes(Dataset):
 
     def find_patients(self) -> dict[str, Patient]:
         """Find the patients, by id, without the modalities that `data.missingness` removes; labels stay."""
-        patients = {patient.id: patient for patient in find_patients(Path(self.data.root))}
+        surveyed = survey(Path(self.data.root))
+        for line in surveyed.notes:
+            self.report(f"note: {line}")
+        patients = {patient.id: with_masks(patient, self.task.modalities) for patient in surveyed.patients}
         if self.data.missingness is None:
             return patients
         path = place_of(self.data.missingness, self.root)
@@ -98,7 +101,7 @@ class Volumes(Dataset):
         else:
             from_files = read_splits(place_of(self.data.splits, self.root))
         check_splits(from_files, self.patients)
-        note = torn_note(from_files, self.groups) if self.groups is not None else torn_scans(from_files, self.patients)
+        note = torn_note(from_files, self.groups) if self.groups is not None else self.torn_scans(from_files)
         if note is not None:
             self.report(note)
         splits = {**from_files, "all": tuple(self.patients)}
@@ -106,6 +109,11 @@ class Volumes(Dataset):
             return splits
         present = {patient_id: patient.sources for patient_id, patient in self.patients.items()}
         return complete_only(splits, present, self.task.modalities, self.noun, self.report)
+
+    def torn_scans(self, splits: Mapping[str, Collection[str]]) -> str | None:
+        """One line on patients with scans in more than one split, going by ids and folders; None without such ones."""
+        folders = {patient_id: patient.group for patient_id, patient in self.patients.items() if patient.group}
+        return torn_scans(splits, self.patients, folders)
 
     def check_modalities(self) -> None:
         """Raise InputError if a modality of the task occurs in no patient, usually a typo."""
@@ -137,8 +145,11 @@ class Volumes(Dataset):
 
         Raises InputError if the patient has no label, or a file is faulty.
         """
+        if patient.faults:
+            raise InputError(patient.faults[0])
         if patient.label is None:
-            raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.")
+            which = f" It has several masks: {which_label(patient)}" if patient.candidates else ""
+            raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.{which}")
         if self.data.cache == "memory":
             return prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
         path = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
@@ -222,6 +233,12 @@ class Volumes(Dataset):
                     boxes.setdefault(box, []).append(scenario)
             for box, scenarios in boxes.items():
                 yield whole_volume(patient, box, scenarios, self.task)
+
+
+def with_masks(patient: Patient, modalities: Scenario) -> Patient:
+    """The patient with the masks that the settings name as modalities, such as `brain_mask`."""
+    named = {name: patient.masks[name] for name in modalities if name in patient.masks and name not in patient.sources}
+    return replace(patient, sources={**patient.sources, **named}) if named else patient
 
 
 def check_unit(unit: Unit) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from anysubset.errors import InputError, one_line
+
 NIFTI = (".nii", ".nii.gz")
 # Further kinds that nibabel reads: FreeSurfer's, pairs of a header and an image (NIfTI-1 or Analyze), and bzip2.
-IMAGES = (*NIFTI, ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz", ".nii.bz2")
-# Volumes that are not read: other formats, and NIfTI under compressions that its readers do not share.
+IMAGES = (*NIFTI, ".nii.bz2", ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz", ".nii.bz2")
+# Volumes that are not read: other formats, and compressions that are not read.
 OTHER_VOLUMES = (
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".dcm", ".ima", ".mnc", ".mif", ".mif.gz", ".v3draw"),
     *(".nii.zst", ".nii.xz", ".nii.zip", ".nii.7z", ".head", ".brik", ".brik.gz", ".par", ".rec"),
@@ -52,12 +54,43 @@ def partner(path: Path) -> Path | None:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Files and folders directly in a folder, sorted, without hidden ones such as `._x` of macOS."""
-    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    """Files and folders directly in a folder, sorted, without hidden ones such as `._x` of macOS; empty for a file.
+
+    Raises:
+        InputError: if the folder may not be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read ({one_line(error)}).") from None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly in a folder, sorted, without those called like an image."""
+    return [path for path in visible(folder) if not ending(path) and path.is_dir()]
+
+
+def is_broken_link(path: Path) -> bool:
+    """True for a link whose target does not exist."""
+    return path.is_symlink() and not path.exists()
 
 
 def images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted; of a pair of header and image, the header."""
-    files = [path for path in visible(folder) if ending(path) and path.is_file()]
+    """Whatever is directly in a folder and called like an image, sorted; of a pair of header and image, the header.
+
+    Links whose targets do not exist are among them, so that they are reported instead of passed over.
+    """
+    files = [path for path in visible(folder) if ending(path)]
     headers = {path for path in files if ending(path).startswith(".hdr")}
     return [path for path in files if not (ending(path).startswith(".img") and partner(path) in headers)]
+
+
+def image_at(path: Path) -> Path:
+    """The image at a path: of a folder called like a file (`x_t1.nii.gz/`), the only image inside it, if it has one."""
+    inside = images(path) if path.is_dir() else []
+    return inside[0] if len(inside) == 1 else path
+
+
+def other_volumes(folder: Path) -> list[Path]:
+    """Volumes directly in a folder that are of a kind that is not read, sorted."""
+    return [path for path in visible(folder) if not ending(path) and ending(path, OTHER_VOLUMES) and path.is_file()]

@@ -5,7 +5,8 @@ A faulty patient does not stop the inspection; the report lists its faults.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from anysubset.volumes.file_names import stem
 from anysubset.volumes.geometry import by
 from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
+from anysubset.volumes.masks import MaskFindings
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.patients import find_patients
+from anysubset.volumes.patients import find_patients, survey
 from anysubset.volumes.reading import PatientVolumes, read_patient
 from anysubset.volumes.regions import propose_regions
 from anysubset.volumes.spellings import modalities_in_order
@@ -46,7 +48,7 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
         label_sets: values of a label, such as `1 2 4` -> number of patients.
         backgrounds: modality -> id -> value, other than 0, that all eight corners of the volume have.
     Other keys:
-        root: the path.
+        root: the path. layout: in words.
         faults: id -> messages.
         regions: those proposed for `data.regions`; regions_from: where they come from, or a question.
         splits: name -> number of ids.
@@ -60,28 +62,34 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
     Raises:
         InputError: if there are no patients at all, or one has no group.
     """
-    patients = find_patients(root)
+    surveyed = survey(root)
+    findings = MaskFindings()
+    files = inspect_files(surveyed.patients, findings)
+    patients = [without(patient, findings.masks) for patient in surveyed.patients]
     modalities = modalities_in_order({name for patient in patients for name in patient.sources})
     scenarios = Counter(scenario_name(tuple(patient.sources)) for patient in patients if patient.sources)
     report: Report = {
         "root": str(root),
+        "layout": surveyed.layout,
         "patients": len(patients),
         "modalities": {name: sum(name in patient.sources for patient in patients) for name in modalities},
         "missing": missing_files(patients, modalities),
         "scenarios": dict(scenarios.most_common()),
-        **inspect_files(patients),
+        **files,
         **inspect_splits(root, patients),
     }
-    lines: list[str | None] = [*notes(report["backgrounds"])]
+    shown = {name: values for name, values in report["backgrounds"].items() if name in modalities}
+    lines: list[str | None] = [*surveyed.notes, *findings.lines(), *notes(shown)]
     ids = [patient.id for patient in patients]
+    folders = folder_groups(patients)
     splits = {} if report["split_faults"] else find_splits(root) or {}
-    groups = groups_of(ids, group) if group is not None else scans_of_patients(ids)
+    groups = groups_of(ids, group) if group is not None else scans_of_patients(ids, folders)
     if groups is not None:
         report["groups"] = len(set(groups.values()))
     if group is not None:
         lines += [torn_note(splits, groups or {})]
     else:
-        lines += [scans_note(groups) if groups is not None else scans_question(ids), torn_scans(splits, ids)]
+        lines += [scans_note(groups) if groups is not None else scans_question(ids), torn_scans(splits, ids, folders)]
     proposal = propose_regions(
         [[int(value) for value in values.split()] for values in report["label_sets"]],
         modalities,
@@ -98,8 +106,20 @@ def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits
 
     Groups are those of `group`, the setting `data.group`; by default the scans of a patient, going by their ids.
     """
-    usable = [patient.id for patient in find_patients(root) if patient.label and patient.id not in report["faults"]]
-    return draw_splits(usable, groups=scans_of_patients(usable) if group is None else groups_of(usable, group))
+    patients = [patient for patient in find_patients(root) if patient.label and patient.id not in report["faults"]]
+    usable = [patient.id for patient in patients]
+    guessed = scans_of_patients(usable, folder_groups(patients))
+    return draw_splits(usable, groups=guessed if group is None else groups_of(usable, group))
+
+
+def folder_groups(patients: Iterable[Patient]) -> dict[str, str]:
+    """Patient by id, of the scans whose folders say whose they are."""
+    return {patient.id: patient.group for patient in patients if patient.group is not None}
+
+
+def without(patient: Patient, names: Collection[str]) -> Patient:
+    """The patient without modalities that are masks."""
+    return replace(patient, sources={name: source for name, source in patient.sources.items() if name not in names})
 
 
 def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, list[str]]:
@@ -108,8 +128,11 @@ def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, l
     return {patient_id: names for patient_id, names in missing.items() if names}
 
 
-def inspect_files(patients: list[Patient]) -> Report:
-    """Read all files, and return the part of the report on grids, labels, backgrounds and faults."""
+def inspect_files(patients: list[Patient], findings: MaskFindings) -> Report:
+    """Read all files, and return the part of the report on grids, labels, backgrounds and faults.
+
+    findings: gets volumes that look like masks.
+    """
     shapes, spacings, orientations = Counter[str](), Counter[str](), Counter[str]()
     labels, label_sets = Counter[int](), Counter[str]()
     backgrounds: dict[str, dict[str, float]] = {}
@@ -120,11 +143,12 @@ def inspect_files(patients: list[Patient]) -> Report:
         except InputError as error:
             # Reading stops at the first fault, so list all faulty files. If there are none, the files contradict each
             # other.
-            faults[patient.id] = faulty_files(patient) or [str(error)]
+            faults[patient.id] = [*patient.faults, *faulty_files(patient)] or [str(error)]
             continue
         shapes[by(read.grid.shape)] += 1
         spacings[" x ".join(str(round(size, 3)) for size in read.grid.spacing)] += 1
         orientations["".join(nib.aff2axcodes(read.grid.affine))] += 1
+        findings.add(patient.id, read.volumes, read.label)
         voxels = voxels_by_value(read)
         labels.update(voxels)
         if voxels:

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anysubset.errors import InputError
-from anysubset.volumes.spellings import LABEL, SPELLINGS, modalities_in_order
+from anysubset.volumes.spellings import LABEL, mask_kind, modalities_in_order, modality_name
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,56 @@ class Source:
 
 @dataclass(frozen=True)
 class Patient:
-    """Files of one patient, by modality; a missing modality has no key in `sources`."""
+    """Files of one patient, by modality; a missing modality has no key in `sources`.
+
+    label: the mask to train on, if there is one.
+    masks: all masks by the name in their files, the label among them.
+    faults: lines on what is there and cannot be read, such as a link whose target does not exist.
+    group: the patient of a scan, where its folder says so.
+    """
 
     id: str
     sources: dict[str, Source]
     label: Source | None
+    masks: dict[str, Source] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    group: str | None = None
+
+    @property
+    def label_name(self) -> str | None:
+        """Name of the label in its file, such as `seg` or `tumor_segmentation`; None without a label."""
+        return next((name for name, mask in self.masks.items() if mask == self.label), None)
+
+    @property
+    def candidates(self) -> list[str]:
+        """Masks that may be the label, of a patient without one."""
+        return [name for name in self.masks if mask_kind(name) != "anatomy"] if self.label is None else []
 
 
-def assemble(patient_id: str, named: Iterable[tuple[str, Source]]) -> Patient:
-    """Patient from pairs of a modality's name, in any spelling, and its source; one may be the label."""
+def assemble(
+    patient_id: str, named: Iterable[tuple[str, Source]], faults: Iterable[str] = (), group: str | None = None
+) -> Patient:
+    """Patient from pairs of a name, in any spelling, and its source.
+
+    Masks are no modalities. The label is the mask called `seg`, `segm` or `label`, or else the only mask that is not of
+    the anatomy. A patient with several others has no label.
+
+    Raises:
+        InputError: if a name occurs twice, or has letters that a modality cannot have.
+    """
     sources: dict[str, Source] = {}
+    masks: dict[str, Source] = {}
     for spelled, source in named:
-        name = SPELLINGS.get(spelled.lower(), spelled.lower())
+        kind = mask_kind(spelled)
+        target = masks if kind else sources
+        name = LABEL if kind == "label" else spelled.lower().replace(".", "_") if kind else modality_name(spelled)
         # "+" joins the names of a scenario, and torch does not allow a dot in a module's name.
         if not re.fullmatch(r"[\w -]+", name):
             raise InputError(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
-        if name in sources:
-            raise InputError(f"Patient {patient_id!r} has {name} twice: {sources[name]} and {source}.")
-        sources[name] = source
-    label = sources.pop(LABEL, None)
-    return Patient(patient_id, {name: sources[name] for name in modalities_in_order(sources)}, label)
+        if name in target:
+            raise InputError(f"Patient {patient_id!r} has {name} twice: {target[name]} and {source}.")
+        target[name] = source
+    lesions = [name for name in masks if mask_kind(name) != "anatomy"]
+    label = masks.get(LABEL) or (masks[lesions[0]] if len(lesions) == 1 else None)
+    ordered = {name: sources[name] for name in modalities_in_order(sources)}
+    return Patient(patient_id, ordered, label, masks, tuple(faults), group)

@@ -4,17 +4,48 @@ A missing modality has no key. File names, manifests and `dataset.json` are read
 """
 
 import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anysubset.errors import InputError
+from anysubset.volumes.dicom import dicom_line
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import from_manifest
 from anysubset.volumes.nnunet import from_decathlon
 from anysubset.volumes.patient import Patient
+from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, unprocessed
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies at a path.
+
+    layout: in words.
+    patients: sorted by id.
+    passed_over: lines on files and folders that are no part of a patient.
+    mask_lines: lines on labels of unusual names, on masks that are no modalities, and on contrasts of several kinds.
+    """
+
+    layout: str
+    patients: list[Patient]
+    passed_over: list[str]
+    mask_lines: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """All lines."""
+        return [*self.passed_over, *self.mask_lines]
 
 
 def find_patients(root: Path) -> list[Patient]:
-    """Find the patients under a path, sorted by id.
+    """Find the patients under a path, sorted by id. See `survey`, which also says what was passed over."""
+    return survey(root).patients
+
+
+def survey(root: Path) -> Survey:
+    """Find the patients under a path, and what else lies there.
 
     Args:
         root: folder of patient folders (one level down, or two as in HGG/ and LGG/ of BraTS), folder of one patient,
@@ -24,22 +55,77 @@ def find_patients(root: Path) -> list[Patient]:
         InputError: if the path does not exist or is another kind of file, if it holds no patients, if two patients have
             the same id, or if a patient has two files for one modality.
     """
-    if root.is_dir():
-        decathlon = (root / "imagesTr").is_dir()
-        patients = from_decathlon(root) if decathlon else from_folders(root)
-    elif root.is_file() and root.suffix.lower() == ".csv":
-        patients = from_manifest(root)
-    elif root.exists():
-        raise InputError(f"{root} is a file: give a folder of patients, one patient's folder, or a CSV manifest.")
-    else:
-        raise InputError(f"{root} does not exist.")
+    layout, patients, lines = listed(root)
+    dicom = dicom_line(root) if root.is_dir() else None
+    if not patients and dicom is not None:
+        raise InputError(dicom)
     if not patients:
         raise InputError(
             f"{root} holds no patients: these are folders <id>/ with files <id>_<modality>.nii.gz, rows of a CSV "
             "manifest, or files in imagesTr/ of a Medical Decathlon folder."
         )
-    patients.sort(key=lambda patient: patient.id)
+    patients = with_single_variants(sorted(patients, key=lambda patient: patient.id))
     for patient, following in itertools.pairwise(patients):
         if patient.id == following.id:
             raise InputError(f"Two patients under {root} have the id {patient.id!r}: ids must be unique.")
-    return patients
+    lines += [dicom] if dicom is not None else []
+    return Survey(layout, patients, lines, [*mask_notes(patients), *variant_notes(patients)])
+
+
+def listed(root: Path) -> tuple[str, list[Patient], list[str]]:
+    """Layout, patients and lines on what was passed over, by the reader of the layout."""
+    if root.is_dir():
+        if (root / "imagesTr").is_dir():
+            return "Medical Decathlon", from_decathlon(root), []
+        return "folders", *from_folders(root)
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return "manifest", from_manifest(root), []
+    if root.exists():
+        raise InputError(f"{root} is a file: give a folder of patients, one patient's folder, or a CSV manifest.")
+    raise InputError(f"{root} does not exist.")
+
+
+def with_single_variants(patients: Sequence[Patient]) -> list[Patient]:
+    """Call a processed contrast by its plain name (`t1_bias` becomes `t1`) if no patient has another kind of it."""
+    names = {name for patient in patients for name in patient.sources}
+    kinds = Counter(unprocessed(name) for name in names)
+    plain = {name: unprocessed(name) if kinds[unprocessed(name)] == 1 else name for name in names}
+    renamed = []
+    for patient in patients:
+        sources = {plain[name]: source for name, source in patient.sources.items()}
+        renamed.append(replace(patient, sources={name: sources[name] for name in modalities_in_order(sources)}))
+    return renamed
+
+
+def variant_notes(patients: Sequence[Patient]) -> list[str]:
+    """A line on each contrast that patients have in several processed kinds."""
+    names = sorted({name for patient in patients for name in patient.sources})
+    lines = []
+    for base in BRATS:
+        kinds = [name for name in names if unprocessed(name) == base]
+        if len(kinds) > 1:
+            lines.append(f"{base} comes in {len(kinds)} kinds, {' and '.join(kinds)}: name one in data.modalities.")
+    return lines
+
+
+def mask_notes(patients: Sequence[Patient]) -> list[str]:
+    """Lines on labels of unusual names, on masks that are no modalities, and on patients with several masks."""
+    labels = Counter(name for patient in patients if (name := patient.label_name) not in (None, LABEL))
+    lines = [f"The label is taken from the files called {name!r} ({count} patients)." for name, count in labels.items()]
+    unused = Counter(name for patient in patients for name in patient.masks if name != patient.label_name)
+    if unused:
+        counts = ", ".join(f"{name} ({count} patients)" for name, count in unused.most_common())
+        lines.append(f"Masks that are neither modalities nor the label: {counts}.")
+    unclear = [patient for patient in patients if len(patient.candidates) > 1]
+    if unclear:
+        lines.append(f"{len(unclear)} patients have no label, but several masks: {which_label(unclear[0])}")
+    return lines
+
+
+def which_label(patient: Patient) -> str:
+    """One line that asks which of a patient's masks is the label."""
+    names = " or ".join(patient.candidates)
+    return (
+        f"which one is the label of {patient.id!r}, {names}? Call its file <id>_seg.nii.gz, or name it in the column "
+        "'label' of a CSV manifest."
+    )

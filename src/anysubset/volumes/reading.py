@@ -48,9 +48,11 @@ def read_patient(
         labels: values that the label may have besides 0; by default whole numbers from 0 to 255.
 
     Raises:
-        InputError: if the patient has none of the modalities, a file is faulty, grids differ, or the label has another
-            value.
+        InputError: if the patient has faults, or none of the modalities, a file is faulty, grids differ, or the label
+            has another value.
     """
+    if patient.faults:
+        raise InputError(patient.faults[0])
     wanted = list(patient.sources) if modalities is None else list(modalities)
     sources = {name: patient.sources[name] for name in wanted if name in patient.sources}
     if not sources:

@@ -13,7 +13,7 @@ from anysubset.scenarios import scenario_name
 from anysubset.system.written import check_replaceable
 from anysubset.tables.dataset import TableDataset
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.patients import find_patients
+from anysubset.volumes.patients import survey
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.trained import Trained, open_run
 
@@ -79,7 +79,10 @@ def predict_patients(
     trained: Trained, paths: Sequence[Path], output: Output, report: Report, progress: Progress
 ) -> list[Path]:
     """Write a mask and a JSON file for each patient. Returns the masks."""
-    patients = [patient for path in paths for patient in find_patients(path)]
+    surveys = [survey(path) for path in paths]
+    patients = [patient for one in surveys for patient in one.patients]
+    for line in dict.fromkeys(line for one in surveys for line in one.passed_over):
+        report(f"note: {line}")
     for name, count in Counter(patient.id for patient in patients).items():
         if count > 1:
             raise InputError(f"{count} patients are called {name!r}: their masks would overwrite each other.")
