@@ -106,12 +106,12 @@ def test_a_run_is_resumed_only_on_its_training_data(refused, table_arrays, run, 
     experiment = tmp_path / "tiny.yaml"
     shutil.copy(run / "experiment.yaml", experiment)
     line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
-    assert "was written for other training data: text.deviation, text.mean differ" in line
+    assert f"The data are not those that {run} was trained on so far: text of v2/1 in train" in line
     # Another split: one training sample is moved to validation.
     split = np.array(["train"] * 7 + ["val"] * 4 + ["test"] * 3)
     np.savez(tmp_path / "other.npz", **{**table_arrays(), "split": split})
     line = refused("fit", experiment, "--run", run, "--resume", "--data.root", tmp_path / "other.npz")
-    assert "fingerprints" in line
+    assert "v3/1 of train is in val now" in line
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

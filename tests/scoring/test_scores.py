@@ -49,12 +49,12 @@ def test_the_mean_over_scenarios_is_also_over_regions():
 
 def test_the_columns_of_the_file(tmp_path):
     score = Score(("flair", "t1"), "p0", "hd95", "WT", 1.5)
-    write_scores(tmp_path / "scores.csv", [score], ("flair", "t2", "t1"), FACTS)
+    write_scores(tmp_path / "scores.csv", [score], ("flair", "t2", "t1"), {**FACTS, "weights": "5f", "data": "a0"})
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines == [
-        "run,method,seed,dataset,split,scenario,n_missing,sample,metric,region,value",
+        "run,method,seed,dataset,split,weights,data,scenario,n_missing,sample,metric,region,value",
         # By hand: one of three modalities is missing.
-        "a,gmd,0,brats,test,flair+t1,1,p0,hd95,WT,1.5",
+        "a,gmd,0,brats,test,5f,a0,flair+t1,1,p0,hd95,WT,1.5",
     ]
 
 
@@ -93,7 +93,7 @@ def test_scores_of_the_same_split_are_replaced_and_others_stay(tmp_path):
     ]
     with path.open(newline="") as file:
         assert tuple(next(csv.reader(file))) == COLUMNS
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["scores.csv"]
 
 
 def test_a_failure_while_writing_leaves_the_old_scores(tmp_path):

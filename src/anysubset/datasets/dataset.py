@@ -14,6 +14,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
 from anysubset.system import processes
+from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.task import Task
 
 Unit = Literal["sample", "group"]  # Whether samples are drawn and scored one by one, or in whole groups.
@@ -128,6 +129,20 @@ class Dataset(ABC):
     def knowledge(self) -> Knowledge:
         """Tensors and facts of the training data that prediction needs beside weights; empty by default."""
         return {}, {}
+
+    def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
+        """Hashes of what is read for each sample of a split, by part; by default empty, and nothing is recorded.
+
+        Args:
+            split: name of a split.
+            content: whether values are hashed; otherwise every hash is "", and only the parts are listed.
+        """
+        return {}
+
+    @property
+    def recorded_splits(self) -> list[str]:
+        """The splits of which a run keeps fingerprints: all that have samples, without `all`."""
+        return [name for name, ids in self.splits.items() if ids and name != "all"]
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
         """Metrics over all samples of a scenario, from the scores of the samples; none by default."""

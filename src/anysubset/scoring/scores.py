@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import filelock
+
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
 from anysubset.system.files import atomic_write
 
+# `weights` and `data` are hashes of the weights and of the samples that were scored.
+STAMPS = ("weights", "data")
 COLUMNS = (
-    "run", "method", "seed", "dataset", "split", "scenario", "n_missing", "sample", "metric", "region", "value",
+    "run", "method", "seed", "dataset", "split", *STAMPS, "scenario", "n_missing", "sample", "metric", "region",
+    "value",
 )  # fmt: skip
 
 ALL = "all"  # Stands for the sample in rows of a whole set, and for the region if the task has no regions.
@@ -106,35 +111,40 @@ def mean_over_scenarios(means: Mapping[Scenario, Mapping[str, float]]) -> float:
 def write_scores(path: Path, scores: Iterable[Score], modalities: Scenario, facts: Mapping[str, object]) -> None:
     """Write `scores.csv`. Rows of the same run, dataset and split are replaced; all others stay.
 
+    Several processes may write to one file: each waits for the others, and the system frees the lock of a killed one.
+
     Args:
         path: of the file.
         scores: to be written.
         modalities: of the task.
-        facts: `run`, `method`, `seed`, `dataset` and `split` of these scores.
+        facts: `run`, `method`, `seed`, `dataset` and `split` of these scores, and perhaps `weights` and `data`.
 
     Raises:
         InputError: if the file exists and is not a table of scores.
     """
     replaced = {name: str(facts[name]) for name in ("run", "dataset", "split")}
-    rows = read_rows(path) if path.exists() else []
-    others = [row for row in rows if any(row[name] != value for name, value in replaced.items())]
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(others)
-        for score in scores:
-            writer.writerow(
-                {
-                    **facts,
-                    "scenario": scenario_name(score.scenario),
-                    # Blank for random missingness (`random:0.3`), where it differs between samples; see `of_scenarios`.
-                    "n_missing": "" if set(score.scenario) - set(modalities) else len(modalities) - len(score.scenario),
-                    "sample": score.sample,
-                    "metric": score.metric,
-                    "region": score.region,
-                    "value": repr(score.value),
-                }
-            )
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        rows = read_rows(path) if path.exists() else []
+        others = [row for row in rows if any(row[name] != value for name, value in replaced.items())]
+        with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(others)
+            writer.writerows({**facts, **cells_of(score, modalities)} for score in scores)
+
+
+def cells_of(score: Score, modalities: Scenario) -> dict[str, object]:
+    """The cells of a row of `scores.csv` that depend on the score. modalities: of the task."""
+    # Blank for random missingness (`random:0.3`), where it differs between samples; see `of_scenarios`.
+    of_draw = bool(set(score.scenario) - set(modalities))
+    return {
+        "scenario": scenario_name(score.scenario),
+        "n_missing": "" if of_draw else len(modalities) - len(score.scenario),
+        "sample": score.sample,
+        "metric": score.metric,
+        "region": score.region,
+        "value": repr(score.value),
+    }
 
 
 def of_scenarios(rows: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
@@ -143,13 +153,15 @@ def of_scenarios(rows: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """All rows of a `scores.csv`, as text.
+    """All rows of a `scores.csv`, as text; in a file of an earlier version the cells of `STAMPS` are blank.
 
     Raises:
         InputError: if the columns are not `COLUMNS`.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, tuple(name for name in COLUMNS if name not in STAMPS)):
             raise InputError(f"{path} is not a table of scores; its columns must be {', '.join(COLUMNS)}.")
-        return list(reader)
+        rows = list(reader)
+    stamps = dict.fromkeys(STAMPS, "") if reader.fieldnames and STAMPS[0] not in reader.fieldnames else {}
+    return [{**row, **stamps} for row in rows]

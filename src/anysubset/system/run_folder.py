@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from anysubset.errors import InputError
 from anysubset.system.tensor_file import read_facts
+from anysubset.system.written import content_hash
 
 # Running statistics that normalisation layers store beside their parameters.
 BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)(\.|$)")
@@ -39,6 +40,11 @@ class RunFolder:
     def signature(self) -> Path:
         """What the run knows of its training table; volumes have no such file."""
         return self.path / "signature.safetensors"
+
+    @property
+    def data(self) -> Path:
+        """Fingerprints of the data; see `anysubset.system.fingerprints`."""
+        return self.path / "data.json"
 
     @property
     def latest(self) -> Path:
@@ -89,8 +95,8 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """What training, scoring and diagnosis write besides the experiment; the page and predictions are not part."""
         return (
-            *(self.environment, self.signature, self.latest, self.best, self.losses, self.decoupling, self.cost),
-            *(self.scores, self.availability, self.tensorboard, self.diagnosis),
+            *(self.environment, self.signature, self.data, self.latest, self.best, self.losses, self.decoupling),
+            *(self.cost, self.scores, self.availability, self.tensorboard, self.diagnosis),
         )
 
 
@@ -112,6 +118,12 @@ class Record:
     seconds: float | None
     flops: float | None
     most_bytes: int | None
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash of the selected weights of a run, by which its scores know them; "" if there are none."""
+    path = RunFolder(folder).best
+    return content_hash(path)[:16] if path.is_file() else ""
 
 
 def read_record(folder: Path) -> Record:

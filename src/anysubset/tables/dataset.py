@@ -19,8 +19,10 @@ from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS
 from anysubset.scoring.scores import ALL, Score
 from anysubset.system import processes
+from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, shared_groups
 from anysubset.tables.block import Block
+from anysubset.tables.fingerprints import fingerprints_of
 from anysubset.tables.kinds import INTENSITIES, TableSet
 from anysubset.tables.loading import described, load_table, notes_of
 from anysubset.tables.signature import Signature, signature_of
@@ -117,6 +119,10 @@ class TableDataset(Dataset):
     def knowledge(self) -> Knowledge:
         """The signature: streams, classes, statistics of the training samples, fingerprints of the splits."""
         return self.signature.knowledge()
+
+    def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
+        """Hashes of the inputs and targets of the samples of a split, and their groups."""
+        return fingerprints_of(self.table.select(self.ids(split)), content)
 
     # --------------------------------------------------------------------------------------------- training
 

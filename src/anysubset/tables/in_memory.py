@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
+from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.dataset import TableDataset
 from anysubset.tables.observation import BEYOND, Column, observe, position_of
 from anysubset.tables.signature import Signature
@@ -33,6 +34,10 @@ class InMemoryDataset(TableDataset):
         # Training needs a split `val`. Without one, only the last step is validated, so nothing is selected by it.
         self.splits.setdefault("val", self.splits.get("train", ()))
         self.ready = {}
+
+    def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
+        """None: the run folder of an estimator is temporary."""
+        return {}
 
 
 # ------------------------------------------------------------------------------------------ present modalities

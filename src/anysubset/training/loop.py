@@ -135,7 +135,8 @@ def train(
     progress = read_progress(run)
     if settings.flops is None:
         progress.stage_steps = steps_by_stage(settings, shares, own_steps)
-    run.begin(progress.step, dataset.knowledge())
+    fingerprints = {split: dataset.fingerprints(split) for split in dataset.recorded_splits}
+    run.begin(progress.step, dataset.knowledge(), {name: prints for name, prints in fingerprints.items() if prints})
     if progress.finished:
         return progress
     method.train()

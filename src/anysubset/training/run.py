@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import filelock
@@ -18,6 +18,7 @@ from anysubset.experiments.files import read_run_experiment, write_experiment
 from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import atomic_write, clear_parts
+from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, shown, write_fingerprints
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import writer_of
 from anysubset.training.cost import CostLog
@@ -98,7 +99,12 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- logs
 
-    def begin(self, step: int, knowledge: Knowledge = ({}, {})) -> None:
+    def begin(
+        self,
+        step: int,
+        knowledge: Knowledge = ({}, {}),
+        fingerprints: Mapping[str, Fingerprints] = MappingProxyType({}),
+    ) -> None:
         """Write experiment, environment and signature, and drop log entries after the step at which training resumes.
 
         Must be called after the data were read, so that faulty data leave no run in the folder.
@@ -106,11 +112,14 @@ class Run:
         Args:
             step: number of steps done; later entries of the logs are dropped, since these steps are repeated.
             knowledge: tensors and facts of the training data for `signature.safetensors`; no file if both are empty.
+            fingerprints: of the data by split, for `data.json`; no file if there are none.
 
         Raises:
-            InputError: if the signature in the folder describes other training data.
+            InputError: if fingerprints or signature in the folder are those of other data.
         """
         tensors, facts = knowledge
+        if RunFolder(self.path).experiment.exists():
+            check_data(self.path, fingerprints)
         signature = RunFolder(self.path).signature
         if RunFolder(self.path).experiment.exists() and signature.exists():
             check_signature(signature, tensors, facts)
@@ -123,6 +132,8 @@ class Run:
             # These are recorded, so that a run that was killed before it had its experiment can be started again.
             if tensors or facts:
                 tensor_file.save(signature, tensors, facts, FIT)
+            if fingerprints:
+                write_fingerprints(RunFolder(self.path).data, fingerprints, FIT)
             with atomic_write(RunFolder(self.path).environment, FIT) as temporary:
                 temporary.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with atomic_write(stored) as temporary:
@@ -170,6 +181,17 @@ def check_unused(folder: Path) -> None:
                 f"{path} exists, but {folder} holds no run that it belongs to (no {run.experiment.name}): choose "
                 "another folder for the run, so that the file is not overwritten."
             )
+
+
+def check_data(folder: Path, fingerprints: Mapping[str, Fingerprints]) -> None:
+    """Raise InputError, with what differs, if a run began with other data; not for a run without fingerprints."""
+    recorded = read_fingerprints(RunFolder(folder).data)
+    lines = differences(recorded, fingerprints) if recorded is not None else []
+    if lines:
+        raise InputError(
+            f"The data are not those that {folder} was trained on so far: {shown(lines)}. "
+            "Continue with the same data, or train into another run folder."
+        )
 
 
 def check_signature(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Prepared patients as files, for `data.cache`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from anysubset.system import tensor_file
 from anysubset.volumes.preprocessing import Box, Prepared
 
 
-def save_prepared(patient: Prepared, path: Path) -> None:
-    """Write a prepared patient to a file, atomically."""
+def save_prepared(patient: Prepared, path: Path, hashes: Mapping[str, str]) -> None:
+    """Write a prepared patient and the hashes of the files it was made of to a file, atomically."""
     tensors = {"image": patient.image}
     if patient.target is not None:
         tensors["target"] = patient.target
@@ -17,6 +18,7 @@ def save_prepared(patient: Prepared, path: Path) -> None:
         "boxes": {name: [box.start, box.stop] for name, box in patient.boxes.items()},
         "shape": patient.shape,
         "spacing": patient.spacing,
+        "hashes": dict(hashes),
     }
     tensor_file.save(path, tensors, facts)
 
@@ -33,3 +35,9 @@ def load_prepared(path: Path) -> Prepared:
         shape=tuple(facts["shape"]),
         spacing=tuple(facts["spacing"]),
     )
+
+
+def load_hashes(path: Path) -> dict[str, str]:
+    """Hashes of the files that a patient was made of, from a file of `save_prepared`, without its volumes."""
+    hashes: dict[str, str] = tensor_file.read_facts(path)["hashes"]
+    return hashes

@@ -21,8 +21,10 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import DataSettings
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.system import processes
+from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.cache import load_prepared, save_prepared
+from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
+from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Box, Prepared, around, prepare
@@ -30,7 +32,7 @@ from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, whole_volume
 
-PREPARATION = 2  # Version: increase it with every change of the preparation, so that cached patients are renewed.
+PREPARATION = 3  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
 
 class Volumes(Dataset):
@@ -60,6 +62,7 @@ class Volumes(Dataset):
         self.groups = self.read_groups()
         self.splits = self.read_splits()
         self.ready: dict[str, Prepared | Path] = {}
+        self.hashes: dict[str, dict[str, str]] = {}  # Of the prepared patients.
 
     def find_patients(self) -> dict[str, Patient]:
         """Find the patients, by id, without the modalities that `data.missingness` removes; labels stay."""
@@ -138,10 +141,28 @@ class Volumes(Dataset):
         if unread:
             self.report(f"Reading {len(unread)} patients ({split}) from {self.data.root}")
         for patient_id in unread:
-            self.ready[patient_id] = self.prepared_or_cached(self.patients[patient_id])
+            self.ready[patient_id], self.hashes[patient_id] = self.prepared_or_cached(self.patients[patient_id])
 
-    def prepared_or_cached(self, patient: Patient) -> Prepared | Path:
-        """The prepared patient, or with a cache folder the file that holds it.
+    def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
+        """Hashes of the volumes, labels and groups of a split; patients that are not prepared are read for it."""
+        if content and any(patient_id not in self.hashes for patient_id in self.ids(split)):
+            self.report(f"Reading the patients of split {split!r} for their fingerprints")
+        prints = {}
+        for patient_id in self.ids(split):
+            patient = self.patients[patient_id]
+            if not content:
+                names = [name for name in self.task.modalities if name in patient.sources]
+                hashes = dict.fromkeys([*names, *([LABEL] if patient.label is not None else [])], "")
+            elif patient_id in self.hashes:
+                hashes = self.hashes[patient_id]
+            else:
+                hashes = hashes_of_files(patient, self.task.modalities, self.task.labels)
+            group = {} if self.groups is None else {"(group)": self.groups[patient_id]}
+            prints[patient_id] = {**hashes, **group}
+        return prints
+
+    def prepared_or_cached(self, patient: Patient) -> tuple[Prepared | Path, dict[str, str]]:
+        """The prepared patient, or with a cache folder the file that holds it, and the hashes of the patient's files.
 
         Raises InputError if the patient has no label, or a file is faulty.
         """
@@ -151,12 +172,15 @@ class Volumes(Dataset):
             which = f" It has several masks: {which_label(patient)}" if patient.candidates else ""
             raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.{which}")
         if self.data.cache == "memory":
-            return prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task)
+            read = read_patient(patient, self.task.modalities, self.task.labels)
+            return prepare(read, self.task), read.hashes
         path = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_prepared(prepare(read_patient(patient, self.task.modalities, self.task.labels), self.task), path)
-        return path
+            read = read_patient(patient, self.task.modalities, self.task.labels)
+            save_prepared(prepare(read, self.task), path, read.hashes)
+            return path, read.hashes
+        return path, load_hashes(path)
 
     def prepared(self, patient_id: str) -> Prepared:
         """Prepared patient; `prepare` must have been called for a split that has it."""
@@ -164,13 +188,18 @@ class Volumes(Dataset):
         return load_prepared(ready) if isinstance(ready, Path) else ready
 
     def fingerprint(self, patient: Patient) -> str:
-        """Hash of everything on which a prepared patient depends: files, task, and version of the preparation."""
+        """Hash of everything on which a prepared patient depends: files, task, and version of the preparation.
+
+        Files are recognised by their state, not by reading them. Sizes and times of modification may be equal where two
+        patients were exchanged; inode and time of change, which nobody can set, are not.
+        """
         sources = [*patient.sources.items(), ("label", patient.label)]
         facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
         for name, source in sources:
             if source is not None:
                 state = source.path.stat()
                 facts += [name, str(source.path.resolve()), source.channel, state.st_mtime_ns, state.st_size]
+                facts += [state.st_ino, state.st_ctime_ns]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     # --------------------------------------------------------------------------------------------- training

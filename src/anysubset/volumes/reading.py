@@ -4,7 +4,7 @@ A fault raises InputError with a one-line message that names the file.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError
+from anysubset.volumes.fingerprints import LABEL, volume_hash
 from anysubset.volumes.geometry import Grid, apply_turn, by, displacement, same, turn_onto, turned
 from anysubset.volumes.images import grid_of, mask_header, open_image
 from anysubset.volumes.labels import label_of
@@ -28,6 +29,7 @@ class PatientVolumes:
     label: (x, y, z) uint8; None if the patient has no label.
     grid: of all volumes and the label: that of the first image. The axes of other files are flipped and exchanged.
     header: of the first image, for `write_mask`.
+    hashes: of the values of the modalities and the label (`(label)`) as their files hold them, with their grids.
     """
 
     id: str
@@ -35,6 +37,7 @@ class PatientVolumes:
     label: NDArray[np.uint8] | None
     grid: Grid
     header: nib.Nifti1Header
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 def read_patient(
@@ -66,9 +69,11 @@ def read_patient(
     turns = {first: turn_onto(grid, grid)}
     for path in others:
         turns[path] = matching_turn(first, grid, path, grid_of(images[path]))
+    hashes = {name: volume_hash(volumes[name], grid_of(images[sources[name].path])) for name in sources}
     label = None
     if patient.label is not None:
         read = label_of(images[patient.label.path], patient.label, labels)
+        hashes[LABEL] = volume_hash(read, grid_of(images[patient.label.path]))
         label = cast(NDArray[np.uint8], apply_turn(read, turns[patient.label.path]))
     return PatientVolumes(
         patient.id,
@@ -76,6 +81,7 @@ def read_patient(
         label,
         grid,
         mask_header(images[first]),
+        hashes,
     )
 
 

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
-from anysubset.scoring.scores import Score, write_scores
+from anysubset.scoring.scores import Score, read_rows, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
+from anysubset.system.fingerprints import differences, read_fingerprints, shown, split_hash
 from anysubset.system.run_folder import RunFolder
 from anysubset.tables.dataset import TableDataset
 from anysubset.volumes.dataset import Volumes
@@ -57,6 +59,8 @@ def evaluate_run(
     trained.method.check_inputs(dataset.loaded_inputs)
     if root is None:
         dataset.check_trained()
+    if RunFolder(folder).scores.exists():
+        read_rows(RunFolder(folder).scores)  # A file that cannot be extended is refused before anything is computed.
     if rates and trained.method.unit == "group":
         raise InputError(
             "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
@@ -64,6 +68,7 @@ def evaluate_run(
         )
     draws = draw_missingness(dataset, split, rates, seed)
     dataset.prepare(split)
+    own = is_own(folder, dataset, split, root, report)
     share = len(processes.share(dataset.ids(split)))
     scores = evaluate_method(
         trained.method, dataset, split, progress=lambda samples: progress(samples, "Scoring", share)
@@ -74,12 +79,49 @@ def evaluate_run(
         "method": experiment.method["name"],
         "seed": experiment.seed,
         # Samples of another folder must not replace the scores of the experiment's own.
-        "dataset": experiment.data.name if root is None else str(Path(root).resolve()),
+        "dataset": experiment.data.name if own else str(Path(root or experiment.data.root).resolve()),
         "split": split,
+        "weights": trained.weights,
+        "data": split_hash(dataset.fingerprints(split)),
     }
     if processes.rank() == 0:
-        if root is None:
+        if own:
             write_availability(RunFolder(folder).availability, dataset)
         write_draws(folder / "missingness", draws, dataset, split, seed)
         write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
     return Evaluation(scores, random, experiment.recipe, dataset)
+
+
+def is_own(folder: Path, dataset: Dataset, split: str, root: FilePath | None, report: Report) -> bool:
+    """True if the data are those that the run was trained on, also where they were moved.
+
+    Values are compared where they were read: in all splits of a table, and in the scored split of volumes. Of other
+    splits of volumes, ids and present modalities are compared.
+
+    Args:
+        folder: of the run.
+        dataset: of which `split` is prepared.
+        split: to be scored.
+        root: of data elsewhere; None for the run's own.
+        report: gets a line where the data were moved, or the run recorded nothing to compare with.
+
+    Raises:
+        InputError: if the run's own data changed since the training.
+    """
+    recorded = read_fingerprints(RunFolder(folder).data)
+    if recorded is None:
+        if root is None:
+            report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
+        return root is None
+    names = [name for name in recorded if dataset.splits.get(name)]
+    in_memory = bool(dataset.loaded_inputs)
+    current = {name: dataset.fingerprints(name, content=in_memory or split in (name, "all")) for name in names}
+    changes = differences(recorded, current)
+    if root is None and changes:
+        raise InputError(
+            f"The data are not those that {folder} was trained on: {shown(changes)}. Restore them, or score them as "
+            f"other data, under their path: --data.root {dataset.root}"
+        )
+    if root is not None and not changes:
+        report(f"{root} holds the data of {folder}: the scores are those of its own data set")
+    return not changes

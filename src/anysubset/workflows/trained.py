@@ -11,7 +11,7 @@ from anysubset.experiments.settings import Experiment
 from anysubset.methods.method import Method
 from anysubset.system import tensor_file
 from anysubset.system.devices import device_of
-from anysubset.system.run_folder import RunFolder
+from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
@@ -30,6 +30,7 @@ class Trained:
         method: with the weights that validation selected, in evaluation mode.
         facts: of the checkpoint: `step`, `validation` by scenario, and more.
         signature: modalities and statistics of the training table; None for volumes.
+        weights: hash of the file of the weights.
     """
 
     experiment: Experiment
@@ -37,6 +38,7 @@ class Trained:
     method: Method
     facts: Mapping[str, Any]
     signature: Signature | None
+    weights: str
 
 
 def open_run(
@@ -53,10 +55,12 @@ def open_run(
     """
     folder = Path(run)
     experiment = read_run_experiment(folder)
+    # Before they are loaded: where a training replaces them in between, scores count as those of the earlier weights.
+    weights = weights_hash(folder)
     tensors, facts = tensor_file.load(RunFolder(folder).best)
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
     signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.task, signature)
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
-    return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature)
+    return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature, weights)
