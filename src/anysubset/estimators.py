@@ -79,7 +79,8 @@ class AnySubset(ModalityColumns):
       sample lacks a modality if all its columns are NaN.
 
     A modality that is only partly NaN, or infinite, is refused. Frames in a dict, and y, are joined by their labels
-    (pandas' index): a sample that a frame lacks, lacks its modality. `frames.py` says in which order.
+    (pandas' index): a sample that a frame lacks, lacks its modality. `frames.py` says in which order. Columns of frames
+    are taken by the names of the training, in any order.
 
     Args:
         modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.
@@ -160,11 +161,11 @@ class AnySubset(ModalityColumns):
 
     def learn(self, X: Any, target: Tensor) -> Self:
         """Train on (n,) targets: indices of classes, or standardised numbers."""
-        inputs, _ = self.read(X, training=True, samples=len(target))
+        inputs, _, columns = self.read(X, training=True, samples=len(target))
         for name, observed in inputs.items():
             if not len(observed.indices):
                 raise InputError(f"No sample has {name!r}: leave it out of the training.")
-        table = Table(tuple(map(str, range(len(target)))), inputs, target)
+        table = Table(tuple(map(str, range(len(target)))), inputs, target, columns=columns)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         splits = hold_out(table, float(self.validation_fraction), seed)
         table = replace(table, splits=splits)
@@ -240,12 +241,13 @@ class AnySubset(ModalityColumns):
             InputError: if a modality is unknown, or differs in kind or size from the training.
         """
         check_is_fitted(self, "weights_")
-        inputs, count = self.read(X, training=False, samples=samples)
+        inputs, count, columns = self.read(X, training=False, samples=samples)
         for name in inputs:
             if name not in self.modalities_:
                 raise unknown("modality", name, self.modalities_)
         inputs = {name: observed for name, observed in inputs.items() if len(observed.indices)}
-        table = Table(tuple(map(str, range(count))), inputs, torch.zeros(count))
+        table = Table(tuple(map(str, range(count))), inputs, torch.zeros(count), columns=columns)
+        table = self.signature_.with_columns(table)
         self.signature_.check(table)
         return InMemoryDataset(table, self.signature_, self.task_)
 

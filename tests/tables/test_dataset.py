@@ -20,8 +20,11 @@ from anysubset.methods.table import METHODS, create_method
 from anysubset.methods.update import fill_gradients
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means
+from anysubset.system import tensor_file
+from anysubset.tables.arrays import write_table
 from anysubset.tables.batching import batch_of
 from anysubset.tables.dataset import BLOCK, TableDataset, present_in
+from anysubset.tables.formats import read_table
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.standardisation import statistics
 from anysubset.tables.table import Table
@@ -523,3 +526,66 @@ def test_predictions_name_the_classes(tmp_path, output_of):
     header, first, *_ = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
     assert header.endswith("chance_negative,chance_positive")
     assert first.split(",")[2] in ("negative", "positive")
+
+
+# --------------------------------------------------------------------------------------------- columns of another table
+
+
+def columns_of(names: str, folder: Path, name: str) -> Path:
+    """A sheet of eight samples with these columns; the number in a name is in its values."""
+    columns = names.split()
+    rows = [
+        f"s{row},{row % 3 / 2},{part}," + ",".join(f"{column.split('_')[-1]}.{row}" for column in columns)
+        for row, part in enumerate(["train"] * 5 + ["val", "test", "test"])
+    ]
+    (folder / name).write_text("\n".join([f"id,y,split,{','.join(columns)}", *rows]) + "\n")
+    return folder / name
+
+
+def test_columns_of_another_table_are_taken_by_name(tmp_path, fault):
+    trained = table_dataset(columns_of("a_0 a_1 a_2 b_0", tmp_path, "train.csv"), "table")
+    assert trained.signature.columns == {"a": ("a_0", "a_1", "a_2"), "b": ("b_0",)}
+
+    def other(names: str) -> TableDataset:
+        settings = DataSettings("table", str(columns_of(names, tmp_path, "other.csv")))
+        made = create_dataset(settings, TaskSettings(), signature=trained.signature, unlabelled=True)
+        assert isinstance(made, TableDataset)
+        return made
+
+    reordered = other("b_0 a_2 a_0 a_1")
+    assert torch.equal(reordered.table.inputs["a"].values, trained.table.inputs["a"].values)
+    assert other("a_0 a_1 a_2").table.modalities == ("a",)
+    line = fault(other, "a_0 a_2 a_7")
+    assert "a lacks the columns 'a_1' and has the columns 'a_7'; the run was trained on a_0, a_1, a_2: give the" in line
+    assert "a has the columns 'a_3'; the run was trained on" in fault(other, "a_0 a_1 a_2 a_3")
+    assert "a lacks the columns 'a_2'; the run" in fault(other, "a_0 a_1 b_0")
+
+
+def test_columns_of_a_folder_of_sheets_are_taken_by_name(tmp_path, fault):
+    folder = tmp_path / "sheets"
+    folder.mkdir()
+    (folder / "about.csv").write_text("id,y,split\na,0.5,train\nb,1,train\nc,0.25,val\n")
+    (folder / "lab.csv").write_text("id,iron,sodium\na,1,140\nb,2,138\nc,3,141\n")
+    trained = table_dataset(folder, "table")
+    settings = DataSettings("table", str(folder))
+    (folder / "lab.csv").write_text("id,sodium,iron\na,140,1\nb,138,2\nc,141,3\n")
+    again = create_dataset(settings, TaskSettings(), signature=trained.signature)
+    assert torch.equal(again.table.inputs["lab"].values, trained.table.inputs["lab"].values)
+    (folder / "lab.csv").write_text("id,sodium,zinc\na,140,1\nb,138,2\nc,141,3\n")
+    line = fault(create_dataset, settings, TaskSettings(), signature=trained.signature)
+    assert "lab lacks the columns 'iron' and has the columns 'zinc'" in line
+
+
+def test_names_of_columns_are_in_the_run_and_in_converted_tables(tmp_path):
+    trained = table_dataset(columns_of("a_0 a_2 b_0", tmp_path, "train.csv"), "table")
+    tensors, facts = trained.knowledge()
+    tensor_file.save(tmp_path / "signature.safetensors", dict(tensors), facts)
+    stored = read_signature(tmp_path / "signature.safetensors")
+    assert stored.columns == {"a": ("a_0", "a_2"), "b": ("b_0",)}
+    for ending in (".npz", ".safetensors"):
+        write_table(trained.table, tmp_path / f"copy{ending}")
+        assert read_table(tmp_path / f"copy{ending}").columns == stored.columns
+    # A run on arrays without names takes columns by position, as does a table without names.
+    np.savez(tmp_path / "plain.npz", y=np.arange(8) / 2, a=np.ones((8, 2)), b=np.ones((8, 1)))
+    other = DataSettings("table", str(tmp_path / "plain.npz"))
+    assert create_dataset(other, TaskSettings(), signature=trained.signature).table.columns == {}

@@ -124,3 +124,38 @@ def test_estimators_train_predict_and_score_alike_in_any_order_of_the_rows(kind)
     whole = text.join(audio)
     first = grouped.fit(whole, y).scenario_scores(whole, y)
     assert grouped.fit(whole.sample(frac=1, random_state=3), y).scenario_scores(whole, y) == first
+
+
+def test_estimators_take_the_columns_of_frames_by_name():
+    generator = np.random.default_rng(0)
+    text = pandas.DataFrame(generator.normal(size=(24, 3)), columns=["a", "b", "c"])
+    audio = pandas.DataFrame(generator.normal(size=(24, 2)))
+    model = AnySubsetClassifier(steps=3, width=4, random_state=0, device="cpu")
+    model.fit({"text": text, "audio": audio}, np.arange(24) % 2)
+    expected = model.predict_proba({"text": text, "audio": audio})
+    assert np.array_equal(model.predict_proba({"text": text[["c", "a", "b"]], "audio": audio[[1, 0]]}), expected)
+    for other in (text[["a", "b"]], text.rename(columns={"b": "d"}), text.assign(d=1.0)):
+        with pytest.raises(InputError, match=r"text (lacks|has) the columns '[bcd]'"):
+            model.predict({"text": other})
+    with pytest.raises(InputError, match="audio lacks the columns '1' and has the columns '5'"):
+        model.predict({"audio": audio.rename(columns={1: 5})})
+    # Arrays have no names, and are taken by position.
+    assert np.array_equal(model.predict_proba({"text": text.to_numpy(), "audio": audio.to_numpy()}), expected)
+
+
+class Unlabelled:
+    """A frame with names of columns and without labels of rows, as those of polars are."""
+
+    def __init__(self, values: np.ndarray, columns: str) -> None:
+        self.values, self.columns = values, list(columns)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values
+
+
+def test_frames_without_labels_of_rows_are_joined_by_position_and_their_columns_by_name():
+    values = np.random.default_rng(0).normal(size=(24, 3))
+    model = AnySubsetClassifier(steps=3, width=4, random_state=0, device="cpu")
+    model.fit({"text": Unlabelled(values, "abc"), "audio": values[:, :2]}, np.arange(24) % 2)
+    expected = model.predict_proba({"text": Unlabelled(values, "abc")})
+    assert np.array_equal(model.predict_proba({"text": Unlabelled(values[:, [2, 0, 1]], "cab")}), expected)

@@ -60,7 +60,7 @@ FAULTS = {
     "1 rows without an id": SHEET.replace("v/2", ""),
     "these have none: v/1": SHEET.replace("train,1,2,3", "train,,,"),
     "has a row of 7 cells below 8 columns: 'v/2'": SHEET.replace(",4,5,", ",4,"),
-    "columns without a name, or with the same": SHEET.replace("text_1,", "text_0,"),
+    "has columns with the same name: id, y, group": SHEET.replace("text_1,", "text_0,"),
     "has columns of no modality: age": SHEET.replace("audio.0", "age"),
     "no column 'y'": SHEET.replace("id,y", "id,label"),
     "holds no rows": SHEET.splitlines()[0],

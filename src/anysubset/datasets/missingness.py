@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import atomic_write
@@ -63,6 +64,9 @@ def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[st
     modalities = dict.fromkeys(name for names in present.values() for name in names)
     for sample, names in stay.items():
         if sample not in present:
+            hint = other_spelling(sample, present)
+            if hint:
+                raise InputError(f"Unknown sample {sample!r}.{hint}")
             raise unknown("sample", sample, list(present)[:5])
         for name in names:
             if name not in modalities:

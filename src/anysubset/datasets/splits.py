@@ -6,6 +6,7 @@ id on every line.
 
 import json
 import random
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -59,7 +60,24 @@ def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], no
         unknown_ids = [sample for sample in split if sample not in existing]
         if unknown_ids:
             shown = ", ".join(unknown_ids[:3]) + (", ..." if len(unknown_ids) > 3 else ".")
-            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(unknown_ids)} in all: {shown}")
+            hint = other_spelling(unknown_ids[0], existing)
+            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(unknown_ids)} in all: {shown}{hint}")
+
+
+def spelling_key(sample: str) -> str:
+    """Key that spellings of one id have in common: without capital letters, leading zeros and decimals.
+
+    >>> spelling_key("P007"), spelling_key("007"), spelling_key("7.0"), spelling_key("a/1")
+    ('p007', '7', '7', 'a/1')
+    """
+    number = re.fullmatch(r"0*(\d+)(\.0+)?", sample.strip())
+    return number[1] if number else sample.strip().casefold()
+
+
+def other_spelling(sample: str, ids: Collection[str]) -> str:
+    """Words that name an id of another spelling; empty if there is none."""
+    similar = [other for other in ids if spelling_key(other) == spelling_key(sample)]
+    return f" The data have {similar[0]!r}: write {sample!r} in the same way." if similar else ""
 
 
 def lines_of(path: Path) -> list[str]:

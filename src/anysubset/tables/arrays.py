@@ -5,6 +5,7 @@
     <modality>_lengths    (samples,), for sequences: the number of real steps; or
     <modality>_valid      (samples, time) bool, for sequences: which steps are real
     <modality>_present    (samples,) bool: which samples have it; by default all that are not NaN throughout
+    <modality>_columns    (size,) text, optional: names of the columns, by which a run takes them
     y                     (samples,): floats for regression, or integers, booleans or names for classes
     id, group, split      (samples,) text, all optional; samples whose split is blank are in none
 
@@ -15,6 +16,7 @@ header's metadata.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +29,13 @@ from anysubset.errors import InputError, one_line
 from anysubset.system import array_file
 from anysubset.system.files import atomic_write
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import splits_of, text
+from anysubset.tables.labels import id_text, splits_of, text
 from anysubset.tables.observation import Array, Column
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
 from anysubset.tables.table import Table
 from anysubset.tables.targets import Target, target_of
 
-EXTRAS = ("_lengths", "_valid", "_present")
+EXTRAS = ("_lengths", "_valid", "_present", "_columns")
 ABOUT = ("id", "group", "split")
 ORDER = "modalities"  # In safetensors, which sorts its tensors.
 
@@ -49,13 +51,18 @@ def read_safetensors(path: Path, options: Options) -> Table:
         with safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
             metadata = stored.metadata() or {}
-            about = {name: json.loads(metadata[name]) for name in metadata if name in (*ABOUT, ORDER, "y")}
+            about = {name: json.loads(metadata[name]) for name in metadata if in_metadata(name)}
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"cannot be read: damaged, or no safetensors file ({one_line(error)}).") from None
     names = dict.fromkeys([*about.pop(ORDER, []), *tensors])
     tensors = {name: tensors[name] for name in names if name in tensors}
     arrays = {name: (x.float() if x.dtype == torch.bfloat16 else x).numpy() for name, x in tensors.items()}
     return from_arrays("safetensors file", arrays | {name: np.asarray(lines) for name, lines in about.items()}, options)
+
+
+def in_metadata(name: str) -> bool:
+    """True for entries of a safetensors file's metadata that describe the table."""
+    return name in (*ABOUT, ORDER, "y") or name.endswith("_columns")
 
 
 def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> Table:
@@ -80,7 +87,10 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
     about = {kind: lines_of(arrays[name], name, samples) for kind, name in names.items() if name in arrays}
     ids = about.get("id") or [str(number) for number in range(samples)]
     columns = {
-        name: column_of(arrays, stored, samples, name in options.images, options) for name, stored in wanted.items()
+        name: with_names(
+            column_of(arrays, stored, samples, name in options.images, options), arrays.get(f"{stored}_columns"), stored
+        )
+        for name, stored in wanted.items()
     }
     splits = splits_of(ids, about["split"]) if "split" in about else None
     return assemble(layout, ids, columns, target, options, about.get("group"), splits)
@@ -108,7 +118,7 @@ def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str
 def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool, options: Options) -> Column:
     """Make a modality from its array and the arrays that describe it."""
     values = arrays[name]
-    lengths, valid, present = (arrays.get(name + extra) for extra in EXTRAS)
+    lengths, valid, present = (arrays.get(name + extra) for extra in EXTRAS[:3])
     if len(values) != samples or (present is not None and present.shape != (samples,)):
         faulty = name if len(values) != samples else name + "_present"
         raise InputError(f"{faulty} has the shape {arrays[faulty].shape}, and the target {samples} samples.")
@@ -137,11 +147,20 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
     return Column(values, present, steps, "none" if steps.all() else side, tokens)
 
 
+def with_names(column: Column, names: Array | None, what: str) -> Column:
+    """The column with the names of its columns; raises InputError unless there is a name for each."""
+    if names is None:
+        return column
+    if names.shape != column.values.shape[-1:] or column.vocabulary is not None or column.values.ndim > 3:
+        raise InputError(f"{what}_columns has the shape {names.shape}, and {what} {column.values.shape}.")
+    return replace(column, names=tuple(text(name) for name in names.tolist()))
+
+
 def lines_of(array: Array, name: str, samples: int) -> list[str]:
     """Convert (samples,) entries to text."""
     if array.shape != (samples,):
         raise InputError(f"{name} has the shape {array.shape}, and the target {samples} samples.")
-    return [text(entry) for entry in array.tolist()]
+    return [id_text(entry) for entry in array.tolist()]
 
 
 # -------------------------------------------------------------------------------------------------- writing
@@ -159,6 +178,7 @@ def write_table(table: Table, path: Path, writer: str | None = None) -> None:
     arrays = arrays_of(table)
     split = {sample: name for name, ids in (table.splits or {}).items() for sample in ids}
     lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
+    lines |= {f"{name}_columns": list(names) for name, names in table.columns.items() if name in table.inputs}
     lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
     if path.suffix == ".npz":
         with atomic_write(path, writer) as temporary:

@@ -114,7 +114,8 @@ def assemble(
             thinned = {name: tuple(sample for sample in split if sample in set(ids)) for name, split in splits.items()}
             splits = {name: split for name, split in thinned.items() if split}
     group = tuple(groups) if groups is not None else None
-    return Table(tuple(ids), inputs, values, group, splits, origin, target.classes or None)
+    names = {name: columns[name].names or () for name in inputs if columns[name].names}
+    return Table(tuple(ids), inputs, values, group, splits, origin, target.classes or None, names)
 
 
 def having_any(inputs: Mapping[str, Observed]) -> list[int]:

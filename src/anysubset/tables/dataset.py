@@ -80,6 +80,7 @@ class TableDataset(Dataset):
             # Groups decide which samples share a batch, so a run is resumed with the same groups.
             groups = fingerprint(self.table.groups)
             self.signature = replace(self.signature, fingerprints={**self.signature.fingerprints, "groups": groups})
+        self.table = self.signature.with_columns(self.table)
         self.signature.check(self.table)
         if not unlabelled:
             self.table = self.signature.with_classes(self.table)

@@ -164,6 +164,12 @@ def column_names(frame: Any) -> list[str] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
+def frame_columns(frame: Any) -> tuple[str, ...] | None:
+    """Names or numbers of the columns of a data frame as text; None for anything else."""
+    columns = getattr(frame, "columns", None)
+    return None if columns is None else tuple(map(str, columns))
+
+
 def checked_modalities(modalities: Any) -> Mapping[str, Any]:
     """Return the parameter `modalities`, a mapping from names to columns.
 

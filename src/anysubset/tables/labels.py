@@ -47,6 +47,15 @@ def text(raw: Any) -> str:
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 
 
+def id_text(raw: Any) -> str:
+    """Convert an id to text; whole numbers that are stored as floats are written as integers.
+
+    >>> id_text(7.0), id_text("007"), id_text(b"a"), id_text(1.5)
+    ('7', '007', 'a', '1.5')
+    """
+    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else text(raw)
+
+
 def sample_id(raw: Any) -> str:
     """Convert the spellings of ids in public files to `video/segment`.
 

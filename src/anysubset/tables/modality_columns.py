@@ -22,6 +22,7 @@ from anysubset.tables.in_memory import (
     column_names,
     columns_by_name,
     columns_by_number,
+    frame_columns,
     observed_in,
     read_dict,
     with_nan,
@@ -41,8 +42,10 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
     modalities: Mapping[str, Any] | None
     columns_: dict[str, NDArray[np.int64]]
 
-    def read(self, X: Any, training: bool, samples: int | None) -> tuple[dict[str, Observed], int]:
-        """Samples that have each modality, and the number of samples in X.
+    def read(
+        self, X: Any, training: bool, samples: int | None
+    ) -> tuple[dict[str, Observed], int, dict[str, tuple[str, ...]]]:
+        """Samples that have each modality, the number of samples in X, and names of the columns in frames by modality.
 
         Args:
             X: as in `AnySubset`.
@@ -57,6 +60,7 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
             remedy = MAKE_MISSING if self.modalities is not None else GROUP_COLUMNS
             inputs = {name: observed_in(name, columns, remedy) for name, columns in values.items()}
             count = len(next(iter(values.values())))
+            names = self.names_of_columns(X)
         else:
             if training and self.modalities is not None:
                 raise InputError("modalities groups the columns of an array or frame; a dict names its modalities.")
@@ -66,9 +70,17 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
                     if hasattr(self, name):
                         delattr(self, name)  # Left by an earlier training on an array.
             inputs, count = read_dict(X, samples)
+            names = {name: columns for name, values in X.items() if (columns := frame_columns(values))}
         if samples is not None and count != samples:
             raise InputError(f"X has {count} samples, and y {samples}.")
-        return inputs, count
+        return inputs, count, names
+
+    def names_of_columns(self, X: Any) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of each modality, in the order of the training; empty for arrays."""
+        if column_names(X) is None or not hasattr(self, "feature_names_in_"):
+            return {}
+        names = self.feature_names_in_.tolist()
+        return {name: tuple(names[number] for number in numbers) for name, numbers in self.columns_.items()}
 
     def split_columns(self, X: Any, training: bool) -> dict[str, Array]:
         """Split an array or frame into the columns of each modality, (n, size)."""

@@ -10,8 +10,8 @@ size).
 """
 
 import csv
+import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -20,16 +20,22 @@ from typing import Any
 
 import torch
 
-from anysubset.datasets.splits import text_of
+from anysubset.datasets.splits import spelling_key, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.tables.cells import is_blank, modality_column
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import splits_of, text
+from anysubset.tables.labels import id_text, splits_of, text
+from anysubset.tables.sheet_columns import (
+    UNNAMED,
+    Cells,
+    Columns,
+    about_of,
+    check_named,
+    modality_columns,
+    without_index,
+)
 from anysubset.tables.table import Table, shown
 from anysubset.tables.targets import Target, is_number, target_of
-
-NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
-Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.
 
 
 def read_csv(path: Path, options: Options) -> Table:
@@ -42,14 +48,18 @@ def read_csv_folder(path: Path, options: Options) -> Table:
     options.only("folder of csv files", "modalities", "target", "kind", "id", "group", "split")
     about = about_of(options)
     sheets = {file.stem: csv_cells(file) for file in sorted(path.glob("*.csv")) if not file.name.startswith(".")}
+    notes = []
     for name, sheet in sheets.items():
-        if about["id"] not in sheet:
-            raise InputError(f"{name}.csv has no column {about['id']!r}.")
-        check_ids(sheet[about["id"]], f"{name}.csv")
+        sheets[name], lines = without_index(sheet, options)
+        notes += [f"{name}.csv: {line}" for line in lines]
+        if about["id"] not in sheets[name] or (about["id"] not in sheet and numbered(sheets[name][about["id"]])):
+            raise InputError(f"{name}.csv has no column {about['id']!r}, by which files are joined.")
+        check_ids(sheets[name][about["id"]], f"{name}.csv")
+    check_spellings({name: [text(sample) for sample in sheet[about["id"]]] for name, sheet in sheets.items()})
     ids = list(dict.fromkeys(str(sample) for sheet in sheets.values() for sample in sheet[about["id"]]))
     row_of = {sample: row for row, sample in enumerate(ids)}
     joined: Cells = {about["id"]: list(ids)}
-    columns: dict[str, list[str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for name, sheet in sheets.items():
         rows = [row_of[str(sample)] for sample in sheet.pop(about["id"])]
         for column, cells in sheet.items():
@@ -63,14 +73,15 @@ def read_csv_folder(path: Path, options: Options) -> Table:
                     )
                 merged[row] = merged[row] if cell is None else cell
             if is_feature:
-                columns.setdefault(name, []).append(key)
+                columns.setdefault(name, {})[column] = key
     wanted = options.asked(columns) or {name: name for name in columns}
     for stem in wanted.values():
         if stem not in columns:
             raise InputError(
                 f"has no {stem}.csv with numbers; its files: {', '.join(f'{name}.csv' for name in sheets)}."
             )
-    return from_columns("folder of csv files", joined, {name: columns[stem] for name, stem in wanted.items()}, options)
+    chosen = {name: columns[stem] for name, stem in wanted.items()}
+    return from_columns("folder of csv files", joined, chosen, options, notes)
 
 
 def read_parquet(path: Path, options: Options) -> Table:
@@ -86,65 +97,50 @@ def read_parquet(path: Path, options: Options) -> Table:
     try:
         stored = parquet.read_table(path)
         cells = {name: stored.column(name).to_pylist() for name in stored.column_names}
+        pandas = stored.schema.pandas_metadata or {}
     except (OSError, ValueError, ArrowException) as error:
         raise InputError(f"cannot be read: damaged, or no Parquet file ({one_line(error)}).") from None
-    return from_cells("Parquet file", cells, options)
+    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    return from_cells("Parquet file", cells, options, index)
 
 
 def csv_cells(path: Path) -> Cells:
     """Cells of a `.csv` file as text, by column; the separator is a comma, a semicolon or a tab."""
     lines = text_of(path).splitlines(keepends=True)
-    header = lines[0] if lines else ""
-    rows = list(csv.reader(lines, delimiter=max(",;\t", key=header.count)))
+    first = lines[0] if lines else ""
+    rows = list(csv.reader(lines, delimiter=max(",;\t", key=first.count)))
     if len(rows) < 2:
         raise InputError(f"{path.name} holds no rows below a header.")
-    names = [name.strip() for name in rows[0]]
-    if len(set(names)) < len(names) or "" in names:
-        raise InputError(f"{path.name} has columns without a name, or with the same: {', '.join(names[:8])}.")
+    header = rows[0]
+    names = [name.strip() or UNNAMED.format(number) for number, name in enumerate(header)]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path.name} has columns with the same name: {', '.join(names[:8])}.")
     rows = [row for row in rows[1:] if any(cell.strip() for cell in row)]
     for row in rows:
         if len(row) != len(names):
             raise InputError(f"{path.name} has a row of {len(row)} cells below {len(names)} columns: {row[0][:40]!r}.")
-    return {name: [row[number].strip() or None for row in rows] for number, name in enumerate(names)}
-
-
-def about_of(options: Options) -> dict[str, str]:
-    """Names of the columns of ids (`id`), targets (`y`), groups and splits."""
-    return {"id": options.id or "id", "y": options.target or "y"} | {
-        name: getattr(options, name) or name for name in ("group", "split")
-    }
-
-
-def from_cells(layout: str, cells: Cells, options: Options) -> Table:
-    """Make the table of one sheet, whose columns `text_0`, `text_1`, ... are the numbers of `text`."""
-    options.only(layout, "modalities", "target", "kind", "id", "group", "split")
-    check_named(cells, options)
-    about = about_of(options)
-    by_prefix: dict[str, list[tuple[int, str]]] = {}
-    unassigned = []
-    for column in cells:
-        numbered = NUMBERED.fullmatch(column)
-        if column in about.values():
+    cells: Cells = {name: [row[number].strip() or None for row in rows] for number, name in enumerate(names)}
+    for number, name in enumerate(header[1:], start=1):
+        unnamed = UNNAMED.format(number)
+        if name.strip():
             continue
-        if any(isinstance(cell, list) for cell in cells[column]):
-            by_prefix.setdefault(column, []).append((0, column))
-        elif numbered:
-            by_prefix.setdefault(numbered[1], []).append((int(numbered[2]), column))
-        else:
-            unassigned.append(column)
-    if unassigned and options.modalities is None:
-        line = "call columns <modality>_<number>, or name those to read with modalities="
-        raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.")
-    wanted = options.asked(by_prefix) or {name: name for name in by_prefix}
-    for prefix in wanted.values():
-        if prefix not in by_prefix:
-            raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(by_prefix)}.")
-    # By number, not by text: text_10 comes after text_9.
-    columns = {name: [column for _, column in sorted(by_prefix[prefix])] for name, prefix in wanted.items()}
-    return from_columns(layout, cells, columns, options)
+        if any(cell is not None for cell in cells.pop(unnamed)):
+            raise InputError(f"{path.name} has a column without a name, number {number + 1} of {len(names)}: name it.")
+    return cells
 
 
-def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]], options: Options) -> Table:
+def from_cells(layout: str, cells: Cells, options: Options, index: Sequence[str] = ()) -> Table:
+    """Make the table of one sheet, whose columns `text_0`, `text_1`, ... are the numbers of `text`.
+
+    index: columns that the file itself says are labels of rows.
+    """
+    options.only(layout, "modalities", "target", "kind", "id", "group", "split")
+    cells, notes = without_index(cells, options, index)
+    check_named(cells, options)
+    return from_columns(layout, cells, modality_columns(cells, options), options, notes)
+
+
+def from_columns(layout: str, cells: Cells, columns: Columns, options: Options, notes: Sequence[str] = ()) -> Table:
     """Make a table from its cells.
 
     Args:
@@ -152,21 +148,23 @@ def from_columns(layout: str, cells: Cells, columns: Mapping[str, Sequence[str]]
         cells: by column.
         columns: the columns of each modality.
         options: of the reader.
+        notes: lines for the user.
     """
     about = about_of(options)
     check_named(cells, options)
     samples = len(next(iter(cells.values())))
-    ids = [text(cell) for cell in cells.get(about["id"], range(samples))]
+    ids = [id_text(cell) for cell in cells.get(about["id"], range(samples))]
     if about["id"] in cells:
         check_ids(cells[about["id"]], "The file")
     target = Target(torch.zeros(samples)) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
-    groups = [text(cell or "") for cell in cells[about["group"]]] if about["group"] in cells else None
-    splits = splits_of(ids, [text(cell or "") for cell in cells[about["split"]]]) if about["split"] in cells else None
+    groups = groups_in(cells[about["group"]], about["group"], ids) if about["group"] in cells else None
+    parts = ["" if is_blank(cell) else text(cell) for cell in cells.get(about["split"], [])]
+    splits = splits_of(ids, parts) if about["split"] in cells else None
     modalities = {
-        modality: modality_column(modality, [cells[name] for name in names], names, ids)
-        for modality, names in columns.items()
+        modality: modality_column(modality, [cells[key] for key in keys.values()], list(keys), ids)
+        for modality, keys in columns.items()
     }
-    return assemble(layout, ids, modalities, target, options, groups, splits)
+    return assemble(layout, ids, modalities, target, options, groups, splits, notes)
 
 
 def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) -> Target:
@@ -188,13 +186,35 @@ def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) 
     return target_of(cells, column, options.kind, ids=ids)
 
 
-def check_named(cells: Cells, options: Options) -> None:
-    """Raise InputError if a sheet lacks the target, or a column that the options name."""
-    for name in (options.id, options.group, options.split):
-        if name is not None and name not in cells:
-            raise InputError(f"has no column {name!r}; its columns: {', '.join(list(cells)[:8])}.")
-    if (options.target or "y") not in cells and not options.unlabelled:
-        raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
+def groups_in(cells: Sequence[Any], column: str, ids: Sequence[str]) -> list[str]:
+    """Group of each sample. Raises InputError if a cell is blank: such samples would make a group of their own."""
+    without = [sample for sample, cell in zip(ids, cells, strict=True) if is_blank(cell)]
+    if without:
+        raise InputError(f"Column {column!r} names no group for {shown(without)}: every sample needs one.")
+    return [id_text(cell) for cell in cells]
+
+
+def numbered(cells: Sequence[Any]) -> bool:
+    """True if labels of rows are 0, 1, 2, .., which say nothing of the rows of other files."""
+    return [text(cell) for cell in cells] == [str(row) for row in range(len(cells))]
+
+
+def check_spellings(ids: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError if two files of a folder spell an id in different ways, such as 001 and 1.
+
+    ids: of each file, by its name without ending.
+    """
+    files: dict[str, dict[str, set[str]]] = {}
+    for name, samples in ids.items():
+        for sample in samples:
+            files.setdefault(spelling_key(sample), {}).setdefault(sample, set()).add(name)
+    for spellings in files.values():
+        for (first, first_files), (second, second_files) in itertools.combinations(spellings.items(), 2):
+            if not first_files & second_files:
+                raise InputError(
+                    f"{min(second_files)}.csv has the id {second!r} and {min(first_files)}.csv {first!r}: is this the "
+                    "same sample? Write its id in the same way in all files."
+                )
 
 
 def check_ids(ids: Sequence[Any], what: str) -> None:

@@ -5,7 +5,7 @@ in the metadata.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Signature:
         tokens have none.
     constants: predictions of constant baselines by name; for classification the number of a class.
     fingerprints: hashes of the ids of each split by name; under `present`, of the modalities of the training samples.
+    columns: names of the columns by modality, as far as the training file names them.
     """
 
     streams: Mapping[str, Stream]
@@ -45,6 +46,7 @@ class Signature:
     statistics: Statistics
     constants: Mapping[str, float]
     fingerprints: Mapping[str, str]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> Scenario:
@@ -64,7 +66,35 @@ class Signature:
             "constants": dict(self.constants),
             "fingerprints": dict(self.fingerprints),
         }
+        if self.columns:
+            facts["columns"] = {name: list(columns) for name, columns in self.columns.items()}
         return tensors, facts
+
+    def with_columns(self, table: Table) -> Table:
+        """The table with the columns of the training, by name. Modalities without names stay as they are.
+
+        Raises:
+            InputError: if a modality lacks a column of the training, or has another one.
+        """
+        inputs = dict(table.inputs)
+        for name, observed in table.inputs.items():
+            trained, own = self.columns.get(name), table.columns.get(name)
+            if trained is None or own is None or own == trained:
+                continue
+            lacking = [column for column in trained if column not in own]
+            other = [column for column in own if column not in trained]
+            if lacking or other or len(own) != len(trained):
+                lacks = f" lacks the columns {shown(map(repr, lacking))}" if lacking else ""
+                has = f" has the columns {shown(map(repr, other))}" if other else ""
+                both = " and" if lacks and has else ""
+                raise InputError(
+                    f"{name}{lacks}{both}{has}; the run was trained on {shown(trained)}: give the same columns, in any "
+                    "order."
+                )
+            order = [own.index(column) for column in trained]
+            inputs[name] = replace(observed, values=observed.values[..., order].contiguous())
+        names = {name: self.columns.get(name, own) for name, own in table.columns.items()}
+        return replace(table, inputs=inputs, columns=names)
 
     def check(self, table: Table) -> None:
         """Raise InputError if the input of a modality has another kind or size than in training."""
@@ -140,6 +170,7 @@ def signature_of(
         statistics=statistics(train),
         constants=constants_of(train),
         fingerprints=fingerprints,
+        columns={name: table.columns[name] for name in modalities if name in table.columns},
     )
 
 
@@ -159,6 +190,7 @@ def read_signature(path: Path) -> Signature:
             statistics={name: (tensors[f"{name}.mean"], tensors[f"{name}.deviation"]) for name in measured},
             constants=facts["constants"],
             fingerprints=facts["fingerprints"],
+            columns={name: tuple(columns) for name, columns in facts.get("columns", {}).items()},
         )
     except (KeyError, TypeError, IndexError):
         raise InputError(

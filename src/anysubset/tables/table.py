@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anysubset.batches import Observed
-from anysubset.datasets.splits import USUAL, Splits, checked
+from anysubset.datasets.splits import USUAL, Splits, checked, other_spelling
 from anysubset.errors import InputError, unknown
 
 VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the split `val`.
@@ -48,6 +48,7 @@ class Table:
     splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
     origin: facts of the file; or None.
     classes: names of the classes, in the order of their numbers; by default the numbers themselves.
+    columns: names of the columns of vectors and steps, by modality, if the file names them.
 
     Raises:
         InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality.
@@ -60,6 +61,7 @@ class Table:
     splits: Splits | None = None
     origin: Origin | None = None
     classes: tuple[str, ...] | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ids(self.ids)
@@ -186,7 +188,8 @@ def check_table_splits(splits: Splits, ids: tuple[str, ...]) -> None:
             raise InputError(f"Call the split {name!r} 'val'; the usual names are {', '.join(USUAL)}.")
         if not of_samples.issuperset(split):
             absent = [sample for sample in split if sample not in of_samples]
-            raise InputError(f"Split {name!r} names ids that no sample has: {shown(absent)}.")
+            hint = other_spelling(absent[0], ids)
+            raise InputError(f"Split {name!r} names ids that no sample has: {shown(absent)}.{hint}")
 
 
 def check_observed(name: str, observed: Observed, samples: int) -> None:
@@ -241,7 +244,10 @@ def torn_groups(table: Table) -> list[str]:
 
 
 def differences(first: Table, second: Table) -> list[str]:
-    """Names of what differs between two tables in any bit; empty if they are equal. Origins are not compared."""
+    """Names of what differs between two tables in any bit; empty if they are equal.
+
+    Origins, and names of columns, are not compared.
+    """
     facts = ("ids", "modalities", "groups", "splits", "class_names")
     different = [name for name in facts if getattr(first, name) != getattr(second, name)]
     different += [] if same(first.target, second.target) else ["target"]

@@ -1,0 +1,117 @@
+"""What the columns of a sheet are: ids, target, group, split, the numbers of a modality, or an index to pass over."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anysubset.errors import InputError
+from anysubset.tables.columns import Options
+from anysubset.tables.labels import text
+from anysubset.tables.table import shown
+from anysubset.tables.targets import is_number
+
+Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.
+Columns = Mapping[str, Mapping[str, str]]  # By modality: name of a column -> its key in the cells.
+
+NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
+UNNAMED = "Unnamed: {}"  # As pandas calls a column without a name, by its number from 0.
+# Columns that programs write for the rows of a frame: those that nothing else is called, and those by content.
+INDEX = re.compile(r"Unnamed: 0(\.\d+)?|__index_level_\d+__")
+PERHAPS_INDEX = re.compile(r"index|level_\d+", re.IGNORECASE)
+
+
+def about_of(options: Options) -> dict[str, str]:
+    """Names of the columns of ids (`id`), targets (`y`), groups and splits."""
+    return {"id": options.id or "id", "y": options.target or "y"} | {
+        name: getattr(options, name) or name for name in ("group", "split")
+    }
+
+
+def check_named(cells: Cells, options: Options) -> None:
+    """Raise InputError if a sheet lacks the target, or a column that the options name."""
+    for name in (options.id, options.group, options.split):
+        if name is not None and name not in cells:
+            raise InputError(f"has no column {name!r}; its columns: {', '.join(list(cells)[:8])}.")
+    if (options.target or "y") not in cells and not options.unlabelled:
+        raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
+
+
+def without_index(cells: Cells, options: Options, named: Sequence[str] = ()) -> tuple[Cells, list[str]]:
+    """Take the first column of labels of rows as ids if there are none, and leave out all others.
+
+    Args:
+        cells: of the sheet.
+        options: of the reader.
+        named: columns that the file itself says are labels of rows.
+
+    Returns:
+        The cells, and lines for the user.
+    """
+    about = about_of(options)
+    labels = [
+        name
+        for name, column in cells.items()
+        if name not in about.values() and (name in named or INDEX.fullmatch(name) or is_index(name, column))
+    ]
+    if not labels:
+        return cells, []
+    others = {name: column for name, column in cells.items() if name not in labels}
+    for name in labels if about["id"] not in cells else ():
+        ids = cells[name]
+        if None not in ids and len({text(sample) for sample in ids}) == len(ids):
+            return {about["id"]: ids, **others}, [f"Column {name!r}, the labels of the rows, was taken for the ids."]
+    return others, [f"Column {shown(map(repr, labels))} holds the labels of the rows and was passed over."]
+
+
+def is_index(name: str, cells: Sequence[Any]) -> bool:
+    """True if a column that is called like labels of rows holds text, or whole numbers that ascend."""
+    if not PERHAPS_INDEX.fullmatch(name) or any(cell is None or isinstance(cell, list) for cell in cells):
+        return False
+    if not all(is_number(text(cell)) for cell in cells):
+        return True
+    numbers = [float(cell) for cell in cells]
+    ascending = all(first < second for first, second in itertools.pairwise(numbers))
+    return ascending and all(number.is_integer() for number in numbers)
+
+
+def modality_columns(cells: Cells, options: Options) -> Columns:
+    """Columns of each modality of one sheet: `text_0`, `text_1`, ... in the order of their numbers, or one of lists.
+
+    Raises:
+        InputError: if a column is of no modality, two have the same number, or a modality of the options has none.
+    """
+    by_prefix: dict[str, dict[int | None, str]] = {}  # The column of lists has the number None.
+    unassigned = []
+    for column in cells:
+        numbered = NUMBERED.fullmatch(column)
+        if column in about_of(options).values():
+            continue
+        if any(isinstance(cell, list) for cell in cells[column]):
+            prefix, number = column, None
+        elif numbered:
+            prefix, number = numbered[1], int(numbered[2])
+        else:
+            unassigned.append(column)
+            continue
+        columns = by_prefix.setdefault(prefix, {})
+        if number in columns or (columns and None in (number, *columns)):
+            other = columns.get(number, next(iter(columns.values())))
+            raise InputError(f"has two columns for the same numbers of {prefix!r}: {other} and {column}.")
+        columns[number] = column
+    if unassigned and options.modalities is None:
+        line = "call columns <modality>_<number>, or name those to read with modalities="
+        raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.")
+    # By number, not by text: text_10 comes after text_9.
+    available = {
+        prefix: {
+            prefix if number is None else f"{prefix}_{number}": column
+            for number, column in sorted(columns.items(), key=lambda item: item[0] or 0)
+        }
+        for prefix, columns in by_prefix.items()
+    }
+    wanted = options.asked(available) or {name: name for name in available}
+    for prefix in wanted.values():
+        if prefix not in available:
+            raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(available)}.")
+    return {name: available[prefix] for name, prefix in wanted.items()}
