@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from anysubset.volumes.geometry import Grid
-from anysubset.volumes.images import write_mask
+from anysubset.volumes.mask_files import write_mask
 from anysubset.volumes.patient import Patient, Source
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import read_patient

@@ -2,15 +2,20 @@
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
+from tests.volumes.hospital import FLAIR, T1, image, lesion, world, write_hospital
 
-from anysubset.volumes.images import write_mask
+from anysubset.volumes.mask_files import write_mask
+from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import PatientVolumes, read_patient
+from anysubset.volumes.working_grid import Resampling
 
 SHAPE = (8, 7, 6)
 LPS = np.array([[-1.0, 0, 0, 7], [0, -1.0, 0, 6], [0, 0, 2.0, -5], [0, 0, 0, 1]])
@@ -154,3 +159,85 @@ def test_a_big_endian_file_and_one_with_five_dimensions_are_read(tmp_path):
     big = nib.Nifti1Image(VALUES.astype(">i2"), LPS, nib.Nifti1Header(endianness=">"))
     nib.save(big, tmp_path / "a" / "a_flair.nii.gz")
     check(read(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------- different grids
+
+
+def thick(root: Path, label: str = "flair") -> Patient:
+    """A patient with thick slices in FLAIR, and a T1 of 1 mm in another orientation."""
+    write_hospital(root, ["p0"], label=label)
+    (patient,) = find_patients(root)
+    return patient
+
+
+@pytest.mark.parametrize("label", ["flair", "t1"])
+def test_files_in_different_grids_are_refused_with_the_setting_that_resamples_them(tmp_path, label, fault):
+    line = fault(read_patient, thick(tmp_path, label), ["flair", "t1"])
+    words = ["Shapes differ", "p0_flair.nii.gz", "102 x 102 x 18", "92 x 92 x 92", "set data.resample", "finest"]
+    assert [word for word in words if word not in line] == []
+    line = fault(read_patient, thick(tmp_path / "spacing", label), ["flair", "t1"], None, Resampling(None, (1, 1, 1)))
+    assert "data.resample" in line
+
+
+def test_a_label_in_the_grid_of_no_image_is_refused_with_the_setting(tmp_path, fault):
+    patient = thick(tmp_path)
+    patient = replace(patient, sources={"t1": patient.sources["t1"]})
+    assert "p0_seg.nii.gz" in fault(read_patient, patient)
+    assert "data.resample" in fault(read_patient, patient)
+
+
+def test_the_finest_grid_takes_in_all_files_and_the_label_stays_as_it_is_for_scores(tmp_path):
+    volumes = read_patient(thick(tmp_path), ["flair", "t1"], [1], Resampling("finest"))
+    assert volumes.grid.shape == T1.grid.shape
+    np.testing.assert_allclose(volumes.grid.affine, T1.grid.affine, atol=1e-5)
+    assert volumes.mask_grid is None  # Masks are written in the grid of T1.
+    assert volumes.references == {"t1": "t1", "flair": "flair"}
+    np.testing.assert_array_equal(volumes.volumes["t1"], image(world(T1.grid), 0, -150))
+    # The lesion is bright in FLAIR, and lies where it lies in T1.
+    inside = lesion(world(T1.grid), 0)
+    core = ndimage.binary_erosion(inside, iterations=4)
+    assert volumes.volumes["flair"][core].min() > volumes.volumes["flair"][~inside].max() - 150
+    assert volumes.native_label is not None
+    np.testing.assert_array_equal(volumes.native_label.values, lesion(world(FLAIR.grid), 0))
+    assert volumes.label is not None
+    assert 2 * (inside & (volumes.label == 1)).sum() / (inside.sum() + volumes.label.sum()) > 0.93
+
+
+def test_a_spacing_keeps_the_grid_of_the_reference_for_masks(tmp_path):
+    volumes = read_patient(thick(tmp_path), ["flair", "t1"], [1], Resampling("flair", (1.0, 1.0, 1.0)))
+    assert volumes.grid.shape == (92, 92, 90)
+    assert volumes.grid.spacing == pytest.approx((1, 1, 1))
+    assert volumes.mask_grid is not None
+    np.testing.assert_allclose(volumes.mask_grid.affine, FLAIR.grid.affine, atol=1e-5)
+    assert volumes.header.get_data_shape() == FLAIR.grid.shape
+
+
+def test_a_reference_that_the_patient_lacks_is_replaced_by_the_first_modality_of_the_task(tmp_path):
+    patient = thick(tmp_path)
+    patient = replace(patient, sources={"flair": patient.sources["flair"]})
+    volumes = read_patient(patient, ["flair", "t1"], [1], Resampling("t1"))
+    assert volumes.grid.shape == FLAIR.grid.shape
+    assert volumes.native_label is None
+
+
+def test_files_in_one_grid_are_not_changed_by_the_settings(tmp_path):
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz", *in_orientation(VALUES, "PIR"))
+    save(tmp_path, "seg.nii.gz", LABEL)
+    (patient,) = find_patients(tmp_path)
+    for resampling in (Resampling("finest"), Resampling("flair"), Resampling(None, (1.0, 1.0, 2.0))):
+        volumes = read_patient(patient, ["flair", "t1"], None, resampling)
+        check(volumes)
+        assert (volumes.mask_grid, volumes.native_label) == (None, None)
+
+
+def test_a_shifted_label_is_read_where_its_affine_says_if_files_are_resampled(tmp_path):
+    shifted = LPS.copy()
+    shifted[0, 3] += 1
+    save(tmp_path, "flair.nii.gz")
+    save(tmp_path, "t1.nii.gz")
+    save(tmp_path, "seg.nii.gz", LABEL, shifted)
+    (patient,) = find_patients(tmp_path)
+    volumes = read_patient(patient, ["flair", "t1"], None, Resampling("flair"))
+    np.testing.assert_array_equal(volumes.label[:-1], LABEL[1:])

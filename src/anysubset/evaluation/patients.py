@@ -14,20 +14,28 @@ from anysubset.scenarios import scenario_name
 from anysubset.system.files import atomic_write
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import from_canonical
-from anysubset.volumes.images import write_mask
+from anysubset.volumes.mask_files import write_mask
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.preprocessing import paste, prepare
-from anysubset.volumes.reading import read_patient
+from anysubset.volumes.preprocessing import paste, prepare, to_prepared
+from anysubset.volumes.reading import AS_IN_FILES, read_patient
+from anysubset.volumes.whole_volume import decided_in
+from anysubset.volumes.working_grid import Resampling
 
 
 @torch.no_grad()
 def predict(
-    method: Method, task: Segmentation, patient: Patient, folder: Path, checkpoint: Mapping[str, Any], writer: str
+    method: Method,
+    task: Segmentation,
+    patient: Patient,
+    folder: Path,
+    checkpoint: Mapping[str, Any],
+    writer: str,
+    resampling: Resampling = AS_IN_FILES,
 ) -> Path:
     """Write `<id>_seg.nii.gz` and `<id>.json` into an existing folder.
 
-    The mask has the shape and affine of the input. The JSON file names the modalities that were used and missing, and
-    the validation Dice of this scenario.
+    The mask has the shape and affine of the input; if files have different grids, those of the reference modality. The
+    JSON file names the modalities that were used and missing, the reference, and the validation Dice of this scenario.
 
     Args:
         method: trained.
@@ -36,6 +44,7 @@ def predict(
         folder: where to write.
         checkpoint: facts of the checkpoint: `step`, and `validation` by scenario.
         writer: the command, recorded beside the files.
+        resampling: of the training.
 
     Returns:
         Path of the mask.
@@ -43,20 +52,27 @@ def predict(
     Raises:
         InputError: if a file is faulty, or the patient has none of the task's modalities.
     """
-    volumes = read_patient(replace(patient, label=None), task.modalities)
+    volumes = read_patient(replace(patient, label=None), task.modalities, resampling=resampling)
     prepared = prepare(volumes, task)
     device = next(method.parameters()).device
     method.eval()
     volumes_by_name = zip(prepared.modalities, prepared.image, strict=True)
     inputs = {name: volume[None, None].to(device) for name, volume in volumes_by_name}
     ((_, output),) = method.predict_scenarios(inputs, [prepared.modalities], task.carry)
-    regions = paste(task.prediction(output)[0], prepared.box, prepared.shape)
-    mask = from_canonical(task.mask(regions).numpy(), volumes.grid).astype(np.uint8, copy=False)
-    voxel_ml = float(torch.tensor(prepared.spacing).prod()) / 1000  # From mm^3 to ml.
+    grid = volumes.mask_grid
+    if grid is None:
+        grid = volumes.grid
+        regions = paste(task.prediction(output)[0], prepared.box, prepared.shape)
+        mask = from_canonical(task.mask(regions).numpy(), grid).astype(np.uint8, copy=False)
+    else:
+        regions = decided_in(task, output, prepared.box, to_prepared(grid, volumes.grid), grid.shape)
+        mask = task.mask(regions).numpy()
+    voxel_ml = grid.voxel_volume / 1000  # From mm^3 to ml.
     facts = {
         "patient": patient.id,
         "used": list(prepared.modalities),
         "missing": [name for name in task.modalities if name not in prepared.modalities],
+        "reference": next(iter(volumes.references)),
         "ignored": sorted(set(patient.sources) - set(prepared.modalities)),
         "validation_dice": checkpoint["validation"].get(scenario_name(prepared.modalities)),
         "volume_ml": {

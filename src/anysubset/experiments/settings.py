@@ -153,6 +153,12 @@ class DataSettings:
         regions: name of a region -> its label values, outer regions first.
         skull_stripped: whether all voxels around the brain have exactly the same value. If false, the head is located
             first, so that scanner noise enters neither the z-score nor the foreground. By default as the dataset is.
+        resample: for patients whose files have different grids, the modality whose grid is used, or `finest`: the grid
+            of the modality with the smallest voxels. Images are interpolated linearly, labels have the nearest value.
+            If a patient lacks the modality, the first one that is present in the order of the task is used. By default
+            such patients are refused.
+        spacing: size of a voxel in mm to the right, anterior and superior, to which all patients are resampled, such as
+            [1, 1, 1]; or `median`, that of the training patients, which the run records. By default that of the files.
         cache: where prepared patients are stored: "memory", or a folder.
         workers: number of processes that prepare training patches; 0 to prepare them in the training process.
         augment: random augmentation of training patches.
@@ -174,6 +180,8 @@ class DataSettings:
     modalities: list[str] | None = None
     regions: dict[str, list[int]] | None = None
     skull_stripped: bool | None = None
+    resample: str | None = None
+    spacing: list[float] | str | None = None
     cache: str = "memory"
     workers: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -186,10 +194,17 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
+        if self.spacing not in (None, "median") and not is_spacing(self.spacing):
+            raise InputError(f"data.spacing is three sizes of a voxel in mm, or median, not {self.spacing}.")
         if self.folds is not None and self.folds < 3:
             raise InputError(f"data.folds must be at least 3, to train, validate and test, not {self.folds}.")
         if not 0 <= self.fold < (self.folds or 1):
             raise InputError(f"data.fold counts from 0 to below data.folds ({self.folds or 1}); it is {self.fold}.")
+
+
+def is_spacing(value: Any) -> bool:
+    """True for a list of three sizes of a voxel in mm, from a nanometre to a metre."""
+    return isinstance(value, list) and len(value) == 3 and all(1e-6 <= size <= 1e3 for size in value)
 
 
 @dataclass(frozen=True)

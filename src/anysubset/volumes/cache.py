@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from anysubset.system import tensor_file
-from anysubset.volumes.preprocessing import Box, Prepared
+from anysubset.volumes.preprocessing import Box, Prepared, Truth
 
 
 def save_prepared(patient: Prepared, path: Path, hashes: Mapping[str, str]) -> None:
@@ -19,13 +21,20 @@ def save_prepared(patient: Prepared, path: Path, hashes: Mapping[str, str]) -> N
         "shape": patient.shape,
         "spacing": patient.spacing,
         "hashes": dict(hashes),
+        "references": list(patient.references.items()),
     }
+    if patient.truth is not None:
+        tensors["truth"] = patient.truth.regions
+        facts["truth"] = {"matrix": patient.truth.matrix.tolist(), "spacing": patient.truth.spacing}
     tensor_file.save(path, tensors, facts)
 
 
 def load_prepared(path: Path) -> Prepared:
     """Read a patient that `save_prepared` wrote."""
     tensors, facts = tensor_file.load(path)
+    truth = None
+    if "truth" in tensors:
+        truth = Truth(tensors["truth"], np.array(facts["truth"]["matrix"]), tuple(facts["truth"]["spacing"]))
     return Prepared(
         id=facts["id"],
         modalities=tuple(facts["modalities"]),
@@ -34,6 +43,8 @@ def load_prepared(path: Path) -> Prepared:
         boxes={name: Box(tuple(start), tuple(stop)) for name, (start, stop) in facts["boxes"].items()},
         shape=tuple(facts["shape"]),
         spacing=tuple(facts["spacing"]),
+        truth=truth,
+        references=dict(facts["references"]),
     )
 
 

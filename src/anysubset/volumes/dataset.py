@@ -25,12 +25,14 @@ from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
 from anysubset.volumes.fingerprints import LABEL, hashes_of_files
+from anysubset.volumes.geometry import by
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import survey, which_label
-from anysubset.volumes.preprocessing import Box, Prepared, around, prepare
+from anysubset.volumes.preprocessing import Prepared, prepare
 from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches
-from anysubset.volumes.whole_volume import WholeVolume, whole_volume
+from anysubset.volumes.whole_volume import WholeVolume, samples_of
+from anysubset.volumes.working_grid import MEDIAN, check_reference, median_spacing, resampling_of
 
 PREPARATION = 3  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
@@ -61,7 +63,11 @@ class Volumes(Dataset):
         self.patients = self.find_patients()
         self.groups = self.read_groups()
         self.splits = self.read_splits()
-        self.ready: dict[str, Prepared | Path] = {}
+        check_reference(data.resample, task.modalities)
+        if data.spacing == MEDIAN:
+            self.data = replace(data, spacing=self.median_spacing())
+        self.resampling = resampling_of(self.data)
+        self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the prepared patients.
 
     def find_patients(self) -> dict[str, Patient]:
@@ -118,6 +124,13 @@ class Volumes(Dataset):
         folders = {patient_id: patient.group for patient_id, patient in self.patients.items() if patient.group}
         return torn_scans(splits, self.patients, folders)
 
+    def median_spacing(self) -> list[float]:
+        """Median size in mm of the voxels of the training patients. Raises InputError without training patients."""
+        patients = [self.patients[patient_id] for patient_id in self.ids("train")]
+        spacing = median_spacing(patients, self.task.modalities, self.data.resample)
+        self.report(f"Voxels of {by(spacing)} mm: the median of {len(patients)} training patients (data.spacing)")
+        return spacing
+
     def check_modalities(self) -> None:
         """Raise InputError if a modality of the task occurs in no patient, usually a typo."""
         names = sorted({name for patient in self.patients.values() for name in patient.sources})
@@ -137,11 +150,11 @@ class Volumes(Dataset):
 
         Raises InputError for the first faulty file or patient.
         """
-        unread = [patient_id for patient_id in self.ids(split) if patient_id not in self.ready]
+        unread = [patient_id for patient_id in self.ids(split) if (patient_id, None) not in self.ready]
         if unread:
             self.report(f"Reading {len(unread)} patients ({split}) from {self.data.root}")
         for patient_id in unread:
-            self.ready[patient_id], self.hashes[patient_id] = self.prepared_or_cached(self.patients[patient_id])
+            self.prepared_or_cached(patient_id)
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the volumes, labels and groups of a split; patients that are not prepared are read for it."""
@@ -161,40 +174,60 @@ class Volumes(Dataset):
             prints[patient_id] = {**hashes, **group}
         return prints
 
-    def prepared_or_cached(self, patient: Patient) -> tuple[Prepared | Path, dict[str, str]]:
-        """The prepared patient, or with a cache folder the file that holds it, and the hashes of the patient's files.
+    def prepared_or_cached(self, patient_id: str, reference: str | None = None) -> Prepared | Path:
+        """The prepared patient, or with a cache folder the file that holds it.
 
-        Raises InputError if the patient has no label, or a file is faulty.
+        Args:
+            patient_id: of the patient.
+            reference: modality in whose grid the patient is prepared; by default the first one that is present.
+
+        Raises:
+            InputError: if the patient has no label, or a file is faulty.
         """
+        if (patient_id, reference) not in self.ready:
+            ready, self.hashes[patient_id] = self.read(self.patients[patient_id], reference)
+            self.ready[patient_id, reference] = ready
+        return self.ready[patient_id, reference]
+
+    def read(self, patient: Patient, reference: str | None) -> tuple[Prepared | Path, dict[str, str]]:
+        """Read and prepare a patient; into a file, if there is a cache folder. Returns also the hashes of its files."""
         if patient.faults:
             raise InputError(patient.faults[0])
         if patient.label is None:
             which = f" It has several masks: {which_label(patient)}" if patient.candidates else ""
             raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.{which}")
-        if self.data.cache == "memory":
-            read = read_patient(patient, self.task.modalities, self.task.labels)
-            return prepare(read, self.task), read.hashes
-        path = Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient)}.safetensors"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            read = read_patient(patient, self.task.modalities, self.task.labels)
-            save_prepared(prepare(read, self.task), path, read.hashes)
-            return path, read.hashes
-        return path, load_hashes(path)
+        path = self.cache_file(patient, reference)
+        if path is not None and path.is_file():
+            return path, load_hashes(path)
+        volumes = read_patient(patient, self.task.modalities, self.task.labels, self.resampling, reference)
+        prepared = prepare(volumes, self.task)
+        if path is None:
+            return prepared, volumes.hashes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_prepared(prepared, path, volumes.hashes)
+        return path, volumes.hashes
 
-    def prepared(self, patient_id: str) -> Prepared:
-        """Prepared patient; `prepare` must have been called for a split that has it."""
-        ready = self.ready[patient_id]
+    def prepared(self, patient_id: str, reference: str | None = None) -> Prepared:
+        """Prepared patient; see `prepared_or_cached`."""
+        ready = self.prepared_or_cached(patient_id, reference)
         return load_prepared(ready) if isinstance(ready, Path) else ready
 
-    def fingerprint(self, patient: Patient) -> str:
-        """Hash of everything on which a prepared patient depends: files, task, and version of the preparation.
+    def cache_file(self, patient: Patient, reference: str | None) -> Path | None:
+        """File in the cache folder for a prepared patient; None without such a folder, or if a file does not exist."""
+        sources = [*patient.sources.values(), *([patient.label] if patient.label is not None else [])]
+        if self.data.cache == "memory" or not all(source.path.exists() for source in sources):
+            return None
+        return Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient, reference)}.safetensors"
+
+    def fingerprint(self, patient: Patient, reference: str | None = None) -> str:
+        """Hash of everything on which a prepared patient depends: files, task, grid, and version of the preparation.
 
         Files are recognised by their state, not by reading them. Sizes and times of modification may be equal where two
         patients were exchanged; inode and time of change, which nobody can set, are not.
         """
         sources = [*patient.sources.items(), ("label", patient.label)]
         facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
+        facts += [self.resampling, reference]
         for name, source in sources:
             if source is not None:
                 state = source.path.stat()
@@ -244,7 +277,7 @@ class Volumes(Dataset):
 
         The input of a scenario is cropped to the foreground of its own modalities, as if the patient had no others.
         Therefore a patient is yielded once for every distinct foreground, and only once if all its modalities have the
-        same brain mask.
+        same brain mask. If its files have different grids, a scenario is prepared in the grid of its own reference.
 
         Args:
             split: patients to yield.
@@ -254,14 +287,15 @@ class Volumes(Dataset):
         check_unit(unit)
         self.prepare(split)
         for patient_id in self.ids(split) if ids is None else ids:
-            patient = self.prepared(patient_id)
-            boxes: dict[Box, list[Scenario]] = {}
+            whole = self.prepared(patient_id)
+            by_reference: dict[str | None, list[Scenario]] = {}
             for scenario in asked or all_scenarios(self.task.modalities):
-                if set(scenario) <= set(patient.modalities):
-                    box = around(patient.boxes[name] for name in scenario)
-                    boxes.setdefault(box, []).append(scenario)
-            for box, scenarios in boxes.items():
-                yield whole_volume(patient, box, scenarios, self.task)
+                if set(scenario) <= set(whole.modalities):
+                    by_reference.setdefault(whole.reference_of(scenario), []).append(scenario)
+            for reference, scenarios in by_reference.items():
+                is_whole = reference == whole.reference_of(whole.modalities)
+                patient = whole if is_whole else self.prepared(patient_id, reference)
+                yield from samples_of(patient, scenarios, self.task)
 
 
 def with_masks(patient: Patient, modalities: Scenario) -> Patient:

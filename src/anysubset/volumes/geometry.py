@@ -31,13 +31,13 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
-def by(shape: Iterable[int]) -> str:
-    """Format a shape.
+def by(shape: Iterable[float]) -> str:
+    """Format a shape, or a spacing.
 
-    >>> by((240, 240, 155))
-    '240 x 240 x 155'
+    >>> by((240, 240, 155)), by((0.9, 0.9, 5.0))
+    ('240 x 240 x 155', '0.9 x 0.9 x 5')
     """
-    return " x ".join(map(str, shape))
+    return " x ".join(f"{size:.6g}" if isinstance(size, float) else str(size) for size in shape)
 
 
 # ------------------------------------------------------------------------------------------------ comparison

@@ -1,4 +1,4 @@
-"""Open the image files that nibabel reads: NIfTI, NIfTI pairs, Analyze and MGH; and write masks.
+"""Open the image files that nibabel reads: NIfTI, NIfTI pairs, Analyze and MGH.
 
 A file is read to its last byte, so that damage is detected before training. It costs no more memory than it holds: the
 size that its header declares is checked, but never allocated. A fault raises InputError with a one-line message that
@@ -20,8 +20,7 @@ from nibabel.fileholders import FileHolder
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
-from anysubset.system.files import atomic_write
-from anysubset.volumes.file_names import ending, is_nifti, partner, stem
+from anysubset.volumes.file_names import ending, partner, stem
 from anysubset.volumes.geometry import Grid, by
 
 Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
@@ -71,6 +70,25 @@ def open_image(path: Path) -> Image:
     return image
 
 
+def read_grid(path: Path) -> Grid:
+    """Grid in mm of a file, from its header alone. Raises InputError if the header cannot be read."""
+    header_path, _ = header_and_voxels(path)
+    try:
+        with header_path.open("rb") as file:
+            first = decompressed(file).read(START)
+    except (EOFError, zlib.error, OSError) as error:
+        raise unreadable(header_path, error) from None
+    kind = kind_of(first, path)
+    size_declared(kind, first, path)
+    header = kind.header_class(first[: header_size(kind)], check=False)
+    affine = np.array(header.get_affine() if kind is nib.MGHImage else header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= mm_per_unit(header)
+    if not invertible(affine):
+        raise InputError(f"{path} has an affine that cannot be inverted: {affine.tolist()}.")
+    x, y, z = (*header.get_data_shape()[:3], 1, 1)[:3]
+    return Grid((x, y, z), affine)
+
+
 def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
     """Read and decompress a whole file, with its checksum.
 
@@ -94,8 +112,13 @@ def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
                 if len(content) > limit:
                     raise InputError(f"{path} holds more than {limit} bytes; its header declares {limit - TRAILING}.")
     except (EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path} cannot be read: missing or damaged ({one_line(error)}).") from None
+        raise unreadable(path, error) from None
     return bytes(content)
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Error for a file that is missing, that may not be opened, or whose compressed content is damaged."""
+    return InputError(f"{path} cannot be read: missing or damaged ({one_line(error)}).")
 
 
 def decompressed(file: BinaryIO) -> BinaryIO:
@@ -135,10 +158,15 @@ def kind_of(first: bytes, path: Path) -> Any:
     )
 
 
+def header_size(kind: Any) -> int:
+    """Number of bytes of the header of a class of images."""
+    return 540 if kind in (nib.Nifti2Image, nib.Nifti2Pair) else 284 if kind is nib.MGHImage else 348
+
+
 def size_declared(kind: Any, first: bytes, path: Path) -> int:
     """Number of bytes up to the last voxel, by the header. Raises InputError for a faulty header or too many voxels."""
     try:
-        size = 540 if kind in (nib.Nifti2Image, nib.Nifti2Pair) else 284 if kind is nib.MGHImage else 348
+        size = header_size(kind)
         if len(first) < size:
             raise InputError(f"{path} is truncated: {len(first)} bytes, shorter than its header.")
         header = kind.header_class(first[:size], check=False)
@@ -198,46 +226,3 @@ def invertible(affine: NDArray[np.float64]) -> bool:
     if not np.isfinite(affine).all() or not np.isfinite(lengths).all() or lengths.min() == 0:
         return False
     return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
-
-
-# ------------------------------------------------------------------------------------------------------- masks
-
-
-def mask_header(image: Image) -> nib.Nifti1Header:
-    """Header for masks in the grid of an image: its own if it is NIfTI; else one with its affine, in mm."""
-    header: Any = nib.Nifti2Header() if isinstance(image.header, nib.Nifti2Header) else nib.Nifti1Header()
-    if isinstance(image.header, nib.Nifti1Header):
-        if image.header.is_single:
-            return image.header
-        for key in set(image.header) - {"magic", "vox_offset"}:  # Two files become one.
-            header[key] = image.header[key]
-        return cast(nib.Nifti1Header, header)
-    header.set_data_shape(image.shape[:3])
-    header.set_sform(image.affine, 1)
-    header.set_qform(image.affine, 1)
-    header.set_xyzt_units("mm")
-    return cast(nib.Nifti1Header, header)
-
-
-def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header, writer: str | None = None) -> None:
-    """Write a mask with the affine, sform and qform of an image, codes included; the file appears whole or not at all.
-
-    Args:
-        path: ends with `.nii.gz` or `.nii`.
-        mask: (x, y, z) uint8.
-        like: header of the image, of the same shape.
-        writer: the command that writes it, as for `atomic_write`.
-
-    Raises:
-        ValueError: if type, shape or path do not fit.
-    """
-    header: Any = like  # nibabel's methods have no types.
-    if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or not is_nifti(path):
-        raise ValueError(f"A {mask.dtype} mask of {by(mask.shape)} cannot be written to {path} like this image.")
-    kind: Any = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
-    # Passed the header's own affine, nibabel leaves sform, qform and their codes as they are.
-    image = kind(mask, header.get_best_affine(), header)
-    image.set_data_dtype(np.uint8)
-    image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
-    with atomic_write(path, writer) as temporary:
-        nib.save(image, temporary)

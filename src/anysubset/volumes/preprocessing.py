@@ -4,8 +4,8 @@ Every modality is z-scored over its own foreground, and its background is set to
 box around the foregrounds of the modalities that are present, so missing ones have no influence.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.geometry import canonical, to_canonical
+from anysubset.volumes.geometry import Grid, canonical, to_canonical
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.voxels import background
 
@@ -44,6 +44,20 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """A label in its own grid, which differs from that of the prepared patient; predictions are scored there.
+
+    regions: (regions, x, y, z) bool, with the axes of the file.
+    matrix: (4, 4), from a voxel index of the label to one of the whole prepared volume.
+    spacing: size of a voxel in mm.
+    """
+
+    regions: Tensor
+    matrix: NDArray[np.float64]
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Patient in canonical orientation (RAS), cropped to the foreground of the present modalities.
 
@@ -53,6 +67,8 @@ class Prepared:
     boxes: foreground of every present modality, in coordinates of the whole volume.
     shape: (X, Y, Z) of the whole volume.
     spacing: size of a voxel in mm.
+    truth: the label in its own grid; None if this is the grid of the prepared patient.
+    references: for every modality the one whose grid it has, in the order in which they are the reference.
     """
 
     id: str
@@ -62,6 +78,12 @@ class Prepared:
     boxes: dict[str, Box]
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    truth: Truth | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
+
+    def reference_of(self, scenario: Scenario) -> str | None:
+        """The modality in whose grid a patient with the modalities of a scenario alone is prepared; None: any."""
+        return next((reference for name, reference in self.references.items() if name in scenario), None)
 
     @property
     def box(self) -> Box:
@@ -87,10 +109,13 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         boxes[name] = Box(tuple(map(int, start)), tuple(map(int, stop)))
         # A plain tensor: MONAI's MetaTensor records a history, which slows down every operation.
         volumes.append(torch.from_numpy(np.asarray(normalize(volume), dtype=np.float32)))
-    target = None
+    target, truth = None, None
     if patient.label is not None:
         target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))
-    spacing = canonical(patient.grid).spacing
+    if patient.native_label is not None:
+        label = patient.native_label
+        regions = task.target(torch.from_numpy(label.values))
+        truth = Truth(regions, to_prepared(label.grid, patient.grid), label.grid.spacing)
     return Prepared(
         id=patient.id,
         modalities=modalities,
@@ -98,8 +123,15 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         target=target,
         boxes=boxes,
         shape=tuple(volumes[0].shape),
-        spacing=spacing,
+        spacing=canonical(patient.grid).spacing,
+        truth=truth,
+        references=patient.references,
     )
+
+
+def to_prepared(grid: Grid, working: Grid) -> NDArray[np.float64]:
+    """Matrix (4, 4) from a voxel index of a grid to one of the volume that is prepared from the working grid."""
+    return np.asarray(np.linalg.inv(canonical(working).affine) @ grid.affine)
 
 
 def head(volume: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -1,7 +1,10 @@
 """A whole patient as a sample for evaluation."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anysubset.datasets.dataset import Sample
@@ -10,7 +13,8 @@ from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.preprocessing import Box, Prepared, paste
+from anysubset.volumes.preprocessing import Box, Prepared, Truth, around, paste
+from anysubset.volumes.resampling import resample_logits
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class WholeVolume(Sample):
     box: bounding box of the foreground.
     spacing: size of a voxel in mm.
     task: the segmentation task.
+    truth: the label in its own grid, if this differs from that of `target`.
     """
 
     ids: tuple[str, ...]
@@ -33,6 +38,7 @@ class WholeVolume(Sample):
     box: Box
     spacing: tuple[float, ...]
     task: Segmentation
+    truth: Truth | None = None
 
     def whole(self, logits: Tensor) -> Tensor:
         """Predict the whole volume: logits (1, regions, x, y, z) -> (regions, X, Y, Z) bool, false outside."""
@@ -41,22 +47,44 @@ class WholeVolume(Sample):
     def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
         """Scores of each region on the whole volume: the Dice coefficient, and more if `thorough`.
 
+        Dice and `hd95` are computed in the grid of the label, in which the patient was annotated.
+
         Args:
             scenario: of the prediction.
             logits: (1, regions, x, y, z).
             thorough: whether to add `hd95` in mm, which takes longer than the network, and `ece`, the calibration error
-                inside the box, since nothing is predicted outside.
+                inside the box, in the grid of the network, since nothing is predicted outside.
         """
-        predicted = self.whole(logits)
-        values = {"dice": dice(predicted, self.target)}
+        predicted, target, spacing = self.whole(logits), self.target, self.spacing
+        if self.truth is not None:
+            target, spacing = self.truth.regions, self.truth.spacing
+            predicted = decided_in(self.task, logits, self.box, self.truth.matrix, tuple(target.shape[1:]))
+        values = {"dice": dice(predicted, target)}
         if thorough:
-            values["hd95"] = hd95(predicted, self.target, self.spacing)
+            values["hd95"] = hd95(predicted, target, spacing)
             values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()
             for region, value in zip(self.task.regions, numbers.tolist(), strict=True)
         ]
+
+
+def decided_in(
+    task: Segmentation, logits: Tensor, box: Box, matrix: NDArray[np.float64], shape: tuple[int, ...]
+) -> Tensor:
+    """Resample logits of a box to another grid, and decide the regions there: (regions, *shape) bool.
+
+    Args:
+        task: the segmentation task.
+        logits: (1, regions, x, y, z), of the box.
+        box: in the prepared volume.
+        matrix: (4, 4), from a voxel index of the other grid to one of the prepared volume.
+        shape: of the other grid.
+    """
+    to_box = np.eye(4)
+    to_box[:3, 3] = [-start for start in box.start]
+    return task.prediction(resample_logits(logits[0], to_box @ matrix, shape)[None])[0]
 
 
 def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
@@ -78,4 +106,13 @@ def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: S
     inputs = {
         name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
     }
-    return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task)
+    return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task, patient.truth)
+
+
+def samples_of(patient: Prepared, scenarios: Iterable[Scenario], task: Segmentation) -> Iterator[WholeVolume]:
+    """Yield a sample of a patient for every distinct foreground of the scenarios."""
+    boxes: dict[Box, list[Scenario]] = {}
+    for scenario in scenarios:
+        boxes.setdefault(around(patient.boxes[name] for name in scenario), []).append(scenario)
+    for box, of_box in boxes.items():
+        yield whole_volume(patient, box, of_box, task)

@@ -83,6 +83,8 @@ def fit_run(
     device = device_of(chosen.train.device)
     processes.join(device.type)
     dataset = create_dataset(chosen.data, chosen.task, report)
+    if isinstance(dataset, Volumes):
+        chosen = replace(chosen, data=dataset.data)  # With numbers in place of a median.
     dataset.check_modalities()
     for split in ("train", "val"):
         dataset.ids(split)  # Raises InputError if there is no such split, or it is empty.

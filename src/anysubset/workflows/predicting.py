@@ -14,6 +14,7 @@ from anysubset.system.written import check_replaceable
 from anysubset.tables.dataset import TableDataset
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.patients import survey
+from anysubset.volumes.working_grid import resampling_of
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.trained import Trained, open_run
 
@@ -90,9 +91,11 @@ def predict_patients(
     assert isinstance(task, Segmentation)
     output.check(file for patient in patients for file in of_patients.files_of(output.folder, patient.id))
     output.folder.mkdir(parents=True, exist_ok=True)
+    resampling = resampling_of(trained.experiment.data)
     masks = []
     for patient in progress(patients, "Predicting"):
-        masks.append(of_patients.predict(trained.method, task, patient, output.folder, trained.facts, output.writer))
+        facts, writer = trained.facts, output.writer
+        masks.append(of_patients.predict(trained.method, task, patient, output.folder, facts, writer, resampling))
         report(f"{masks[-1]}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
     return masks
 

@@ -1,0 +1,98 @@
+"""The grid in which a patient is prepared: that of a reference modality, with the spacing of the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anysubset.errors import InputError, unknown
+from anysubset.experiments.settings import DataSettings
+from anysubset.volumes.geometry import Grid, canonical, same, turn_onto, turned
+from anysubset.volumes.images import read_grid
+from anysubset.volumes.patient import Patient
+from anysubset.volumes.resampling import with_spacing
+
+FINEST, MEDIAN = "finest", "median"
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How the files of patients are brought into one grid.
+
+    resample: the modality whose grid is used, or `finest`: the one with the smallest voxels. If it is None, patients
+        whose files have different grids are refused.
+    spacing: size of a voxel in mm to the right, anterior and superior. None leaves it as it is in the files.
+    """
+
+    resample: str | None = None
+    spacing: tuple[float, ...] | None = None
+
+
+def resampling_of(data: DataSettings) -> Resampling:
+    """The settings `data.resample` and `data.spacing`, in which a median has been replaced by its numbers."""
+    return Resampling(data.resample, None if data.spacing is None else tuple(float(size) for size in data.spacing))
+
+
+def check_reference(resample: str | None, modalities: Sequence[str]) -> None:
+    """Raise InputError if the setting `data.resample` names no modality of the task."""
+    if resample not in (None, FINEST, *modalities):
+        raise unknown("data.resample", resample, [*modalities, FINEST])
+
+
+def references(grids: Mapping[str, Grid], resample: str | None) -> dict[str, str]:
+    """For every modality the one whose grid is its own, in the order in which modalities are the reference.
+
+    The first one is the reference of the patient; that of a scenario is the first one that is present in it.
+
+    Args:
+        grids: by modality, in the order of the task.
+        resample: as in `Resampling`.
+    """
+    names = list(grids)
+    if resample == FINEST:
+        names.sort(key=lambda name: round(grids[name].voxel_volume, 6))  # A stable sort: ties in the order of the task.
+    elif resample in grids:
+        names.sort(key=lambda name: name != resample)
+    first: dict[str, str] = {}
+    for name in names:
+        first[name] = next((other for other in first.values() if coincide(grids[other], grids[name])), name)
+    return first
+
+
+def coincide(grid: Grid, other: Grid) -> bool:
+    """True if two grids are the same after axes are flipped and exchanged."""
+    return same(grid, turned(other, turn_onto(other, grid)))
+
+
+def working_grid(reference: Grid, spacing: tuple[float, ...] | None) -> Grid:
+    """The grid of the reference, or one with the same axes and another spacing where this moves its voxels."""
+    if spacing is None:
+        return reference
+    other = with_spacing(reference, spacing)
+    return reference if same(reference, other) else other
+
+
+def median_spacing(patients: Sequence[Patient], modalities: Sequence[str], resample: str | None) -> list[float]:
+    """Median size in mm of the voxels of the references of patients, to the right, anterior and superior.
+
+    Only headers are read.
+
+    Args:
+        patients: those to train on; patients without any of the modalities are left out.
+        modalities: in the order of the task.
+        resample: as in `Resampling`.
+
+    Raises:
+        InputError: if a header is faulty, or no patient has a modality of the task.
+    """
+    spacings = []
+    for patient in patients:
+        names = [name for name in modalities if name in patient.sources]
+        if resample != FINEST:  # Only the reference is needed.
+            names = [resample] if resample in names else names[:1]
+        grids = {name: read_grid(patient.sources[name].path) for name in names}
+        if grids:
+            spacings.append(canonical(grids[next(iter(references(grids, resample)))]).spacing)
+    if not spacings:
+        raise InputError(f"data.spacing median: no training patient has a modality of {', '.join(modalities)}.")
+    return [round(float(size), 6) for size in np.median(spacings, axis=0)]
