@@ -228,7 +228,7 @@ def scored_runs(runs: FilePath | Iterable[FilePath], split: str, report: Report 
     Args:
         runs: run folders, or folders that contain runs.
         split: that was scored.
-        report: called with one line for each run that has no scores.
+        report: called with one line for each run that has no scores, or whose scores are outdated.
 
     Raises:
         InputError: if no run has scores on the split, or two runs cannot stand in one table.
@@ -239,7 +239,11 @@ def scored_runs(runs: FilePath | Iterable[FilePath], split: str, report: Report 
     folders, unscored = find_runs([Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs])
     for folder in unscored:
         report(f"{folder} is left out: it has no scores yet")
-    return group_by_dataset(result for folder in folders for result in read_results(folder, split))
+    groups = group_by_dataset(result for folder in folders for result in read_results(folder, split))
+    for group in groups:
+        for line in group.caveats:
+            report(f"note: {line}")
+    return groups
 
 
 def write_report(

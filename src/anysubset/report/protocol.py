@@ -46,7 +46,7 @@ def protocol(comparison: Comparison) -> list[str]:
     settings = differing_settings(comparison)
     if settings:
         notes.append(f"Settings that differ: {'; '.join(settings)}.")
-    return notes + comparison.lacking_targets
+    return notes + comparison.lacking_targets + comparison.group.caveats
 
 
 def recipes(comparison: Comparison) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment
+from anysubset.report.provenance import caveats_of, stamps
 from anysubset.report.results import Result
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
@@ -124,6 +125,8 @@ def result_of(
         settings=settings,
         selected_by=selected_by,
         signature=signature,
+        caveats=caveats_of(folder, rows, settings.get("data.name", rows[0]["dataset"])),
+        data="+".join(sorted(stamps(rows, "data"))),
     )
 
 

@@ -1,6 +1,6 @@
 """Scores of one run on one split of one data set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Result:
     settings: of the experiment by dotted name; empty if the folder has no experiment.
     selected_by: the validation metric by which the weights were selected, or "" if unknown.
     signature: of the table that the run was trained on; empty for volumes.
+    caveats: lines on scores that are older than the weights, or of other data than the training's.
+    data: hash of the scored samples; "" if an earlier version scored them.
     """
 
     folder: Path
@@ -51,6 +53,8 @@ class Result:
     settings: Mapping[str, Any]
     selected_by: str
     signature: Mapping[str, Any]
+    caveats: Sequence[str] = ()
+    data: str = ""
 
     @cached_property
     def scenarios(self) -> list[Scenario]:

@@ -12,7 +12,7 @@ from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 from anysubset.system.files import atomic_write
-from anysubset.system.run_folder import RunFolder
+from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
 
@@ -45,14 +45,13 @@ def check_folder(run: Planned) -> None:
 
 def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits for which a trained run has no scores yet; None if its training has not ended."""
-    checkpoint = RunFolder(run.folder).latest
-    if not read_facts(checkpoint).get("finished"):
+    if not read_facts(RunFolder(run.folder).latest).get("finished"):
         return None
     scores = RunFolder(run.folder).scores
     # Scores from before the end of training belong to other weights.
-    if not scores.is_file() or scores.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:
-        return list(splits)
-    scored = {row["split"] for row in read_rows(scores) if row["dataset"] == run.experiment.data.name}
+    weights = weights_hash(run.folder)
+    rows = read_rows(scores) if scores.is_file() else []
+    scored = {row["split"] for row in rows if row["dataset"] == run.experiment.data.name and row["weights"] == weights}
     return [split for split in splits if split not in scored]
 
 
