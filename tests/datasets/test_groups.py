@@ -100,3 +100,14 @@ def test_no_note_where_every_group_stays_in_one_split():
     groups = {"a1": "a", "a2": "a", "b1": "b"}
     assert torn_groups({"train": ("a1", "a2"), "test": ("b1",)}, groups) == {}
     assert torn_note({"train": ("a1", "a2"), "test": ("b1",)}, groups) is None
+
+
+def test_a_file_of_groups_may_have_semicolons_and_any_encoding_with_a_mark(tmp_path: Path):
+    (tmp_path / "groups.csv").write_text("id;group\na1;Zoë\na2;Zoë\n", encoding="utf-16")
+    assert groups_of(["a1", "a2"], tmp_path / "groups.csv") == {"a1": "Zoë", "a2": "Zoë"}
+
+
+def test_ids_in_another_spelling_are_named(tmp_path: Path):
+    (tmp_path / "groups.csv").write_text("id,group\n001,a\n")
+    with pytest.raises(InputError, match=r"gives no group for 1 of 1 ids: 1\. The file has '001'"):
+        groups_of(["1"], tmp_path / "groups.csv")

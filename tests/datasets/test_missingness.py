@@ -83,3 +83,7 @@ def test_missingness_of_other_data_is_refused(fault):
     assert "Unknown sample 'd'" in fault(restricted, present, {"d": ("text",)})
     assert "Unknown modality 'sound'" in fault(restricted, present, {"a": ("text", "sound")})
     assert "'b' has vision and would keep text, audio." in fault(restricted, present, {"b": ("text", "audio")})
+
+
+def test_a_sample_in_another_spelling_is_named(fault):
+    assert "Unknown sample '1'. The data have '001'" in fault(restricted, {"001": ("text",)}, {"1": ["text"]})

@@ -145,3 +145,8 @@ def test_groups_of_one_id_are_drawn_as_ids_are():
 def test_fewer_than_three_groups_cannot_be_split():
     with pytest.raises(InputError, match="2 groups of patients with a label cannot be split"):
         draw_splits(["a1", "a2", "b1"], groups={"a1": "a", "a2": "a", "b1": "b"})
+
+
+def test_ids_in_another_spelling_are_named(fault):
+    line = fault(check_splits, {"train": ("1",)}, ["001", "002"], "sample")
+    assert line.endswith("1 in all: 1. The data have '001': write '1' in the same way.")

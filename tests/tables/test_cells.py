@@ -53,3 +53,58 @@ def test_a_list_of_nan_or_of_none_is_a_missing_modality():
     assert np.isnan(column.values[1:3]).all()
     assert column.present is not None
     assert column.present.tolist() == [True, True, True, False, False, False]
+
+
+# ------------------------------------------------------------------------------------------- decimals and thousands
+
+
+def saved(folder, content: str, encoding: str = "utf-8"):
+    """A sheet with this text."""
+    (folder / "table.csv").write_text(content, encoding=encoding)
+    return folder / "table.csv"
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+def test_decimal_commas_are_read_and_noted(tmp_path, separator):
+    rows = [["id", "y", "a_0", "a_1"], ["p", "1,5", "0,25", "-3"], ["q", "2", "1,234", ""], ["r", "-,5", "2,5e1", "1"]]
+    rows[2][2:] = ["1,234", "4"]
+    quote = '"' if separator == "," else ""
+    lines = [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in rows]
+    table = read_table(saved(tmp_path, "\n".join(lines) + "\n"))
+    assert table.target.tolist() == [1.5, 2, -0.5]
+    assert table.inputs["a"].values.tolist() == [[0.25, -3], [np.float32(1.234), 4], [25, 1]]
+    assert table.origin is not None
+    assert table.origin.notes == ("Numbers have decimal commas.",)
+
+
+THOUSANDS = {
+    "has numbers such as '1,234', which may be 1234 or 1.234": "1,234;5",
+    "'1,234.5', which is no number. Write numbers without thousands separators": "1,234.5;5",
+    "'1.234,5', which is no number. Write numbers without thousands separators": "1.234,5;0,5",
+    "'1 234', which is no number. Write numbers without thousands separators": "1 234;5",
+    '"1\'234", which is no number. Write numbers without thousands separators': "1'234;5",
+    "'0,5', which is no number. Decimals follow a point, or in all numbers of the file a comma": "0,5;0.5",
+}
+
+
+@pytest.mark.parametrize("line", THOUSANDS)
+def test_thousands_separators_and_two_kinds_of_decimals_are_refused(tmp_path, line, table_fault):
+    assert line in table_fault(saved(tmp_path, f"id;y;a_0;a_1\np;1;{THOUSANDS[line]}\nq;0;1;2\n"))
+
+
+# --------------------------------------------------------------------------------------------------------- encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_sheets_are_read_in_every_encoding_with_a_mark(tmp_path, encoding):
+    table = read_table(saved(tmp_path, "id;y;a_0\nZoë;0;1\n日本;1;2\n", encoding))
+    assert table.ids == ("Zoë", "日本")
+
+
+def test_a_sheet_without_a_mark_in_another_encoding_is_refused(tmp_path, table_fault):
+    assert "save it in UTF-8" in table_fault(saved(tmp_path, "id;y;a_0\nZoë;0;1\n", "latin-1"))
+
+
+def test_the_line_in_which_excel_names_the_separator_is_no_header(tmp_path):
+    table = read_table(saved(tmp_path, "sep=;\nid;y;a_0\np;0;0,5\nq;1;1,25\n"))
+    assert table.inputs["a"].values.tolist() == [[0.5], [1.25]]

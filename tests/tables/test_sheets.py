@@ -183,3 +183,13 @@ def test_a_folder_may_lack_the_sheet_of_a_modality_if_the_options_allow_it(tmp_p
     assert "has no audio.csv" in table_fault(tmp_path, modalities=wanted, unlabelled=True)
     table = read_table(tmp_path, modalities=wanted, absent=True, unlabelled=True)
     assert (table.ids, table.modalities) == (("a", "b"), ("text",))
+
+
+def test_a_folder_has_sheets_with_endings_in_capitals_and_names_what_it_does_not_read(tmp_path):
+    saved(tmp_path, "id,y\na,1\nb,0\n", "about.csv")
+    saved(tmp_path, "id,x\na,1\nb,2\n", "AUDIO.CSV")
+    saved(tmp_path, "id\tx\na\t1\n", "text.tsv")
+    table = read_table(tmp_path)
+    assert table.modalities == ("AUDIO",)
+    assert table.origin is not None
+    assert table.origin.notes == ("Files that are not read: text.tsv. A folder is read from its .csv files.",)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anysubset.datasets.splits import other_spelling, separator, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.experiments.settings import GROUP_FILES
 
@@ -50,7 +51,9 @@ def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:
     without = [sample for sample in ids if not groups.get(sample)]
     if without:
         shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-        raise InputError(f"data.group, {str(setting)!r}, gives no group for {len(without)} of {len(ids)} ids: {shown}.")
+        hint = other_spelling(without[0], groups).replace("The data have", "The file has")
+        counted = f"{len(without)} of {len(ids)} ids"
+        raise InputError(f"data.group, {str(setting)!r}, gives no group for {counted}: {shown}.{hint}")
     return {sample: groups[sample] for sample in ids}
 
 
@@ -73,10 +76,7 @@ def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
 
 def from_file(path: Path) -> dict[str, str]:
     """Group by id, of a CSV or JSON file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} (data.group) cannot be read as text ({one_line(error)}).") from None
+    text = text_of(path, "data.group")
     return from_json(path, text) if path.suffix.lower() == ".json" else from_csv(path, text)
 
 
@@ -102,7 +102,8 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
         InputError: if the text is not CSV, a column is absent or occurs twice, or an id occurs twice.
     """
     try:
-        table = csv.DictReader(text.splitlines(), strict=True)
+        lines = text.splitlines()
+        table = csv.DictReader(lines, strict=True, delimiter=separator(lines[0] if lines else ""))
         columns = [name.strip().lower() for name in table.fieldnames or ()]
         table.fieldnames = columns
         if columns.count("id") != 1 or columns.count("group") != 1:

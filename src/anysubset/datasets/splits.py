@@ -4,6 +4,7 @@ They are read from a JSON file, `{"train": ["patient1", ...], "val": [...], "tes
 id on every line.
 """
 
+import codecs
 import json
 import random
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from anysubset.errors import InputError
 
 Splits = dict[str, tuple[str, ...]]
+# Byte order marks by encoding; that of UTF-32 starts with that of UTF-16.
+MARKS = {"utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 USUAL = ("train", "val", "test")
 
 
@@ -102,12 +105,30 @@ def from_json(path: Path) -> dict[str, list[str]]:
     return content
 
 
-def text_of(path: Path) -> str:
-    """Text of a file in UTF-8, without the byte order mark that Windows programs write."""
+def text_of(path: Path, setting: str | None = None) -> str:
+    """Text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as Windows programs write it.
+
+    setting: that names the file, for messages.
+    """
+    named = path if setting is None else f"{path} ({setting})"
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({error}).") from None
+        with path.open("rb") as file:
+            start = file.read(4)
+        names = [name for name, marks in MARKS.items() if start.startswith(marks)]
+        return path.read_text(encoding=names[0] if names else "utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{named} cannot be read as text ({error}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{named} cannot be read as text ({error}): save it in UTF-8.") from None
+
+
+def separator(header: str) -> str:
+    """The character that separates the cells of a sheet: the most frequent one in its first line.
+
+    >>> separator("id;y;text_0"), separator("id")
+    (';', ',')
+    """
+    return max(",;\t|", key=header.count)
 
 
 def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:

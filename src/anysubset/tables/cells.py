@@ -1,6 +1,7 @@
 """What the cells of a sheet mean: numbers, and the spellings of a missing value."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ BLANKS = frozenset(
         *("?", ".", "-", "--"),
     }
 )
+COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+POINT = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+GROUPED = re.compile(r"[+-]?[0-9]{1,3}([.,' \u00a0\u2009\u202f][0-9]{3})+([.,][0-9]+)?")  # By any mark.
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -31,8 +36,41 @@ def is_blank(cell: Any) -> bool:
     return cell is None or bool(cell != cell)  # NaN differs from itself.
 
 
-def number(cell: Any, column: str) -> float:
+def decimal_mark(columns: Iterable[Sequence[Any]]) -> str:
+    """The mark before decimals, a point or a comma, by all cells of a sheet that hold numbers.
+
+    >>> decimal_mark([["0,5", "12"], ["-3,25e2"]]), decimal_mark([["0.5", "1,234"]])
+    (',', '.')
+
+    Raises:
+        InputError: if all numbers with a comma may have it for thousands.
+    """
+    cells = [cell.strip() for column in columns for cell in column if isinstance(cell, str)]
+    commas = [cell for cell in cells if COMMA.fullmatch(cell)]
+    if not commas or any(POINT.fullmatch(cell) for cell in cells):
+        return "."
+    if all(THOUSANDS.fullmatch(cell) for cell in commas):
+        value = commas[0]
+        raise InputError(
+            f"has numbers such as {value!r}, which may be {value.replace(',', '')} or {value.replace(',', '.')}: write "
+            "decimals with a point, and no thousands separators."
+        )
+    return ","
+
+
+def with_point(cell: Any, mark: str) -> Any:
+    """A cell whose decimals follow a point; cells that hold no number with a comma are returned as they are."""
+    decimal = mark == "," and isinstance(cell, str) and COMMA.fullmatch(cell.strip())
+    return cell.replace(",", ".") if decimal else cell
+
+
+def number(cell: Any, column: str, mark: str = ".") -> float:
     """Convert a cell to a number; NaN for a blank cell.
+
+    Args:
+        cell: text or a number.
+        column: its name, for messages.
+        mark: before decimals, as `decimal_mark` says.
 
     Raises:
         InputError: if the cell is no number.
@@ -42,17 +80,24 @@ def number(cell: Any, column: str) -> float:
     try:
         if not isinstance(cell, str):
             return float(cell)
-        text = cell.strip().replace("\u2212", "-")  # The minus sign of typesetting.
+        text = with_point(cell, mark).strip().replace("\u2212", "-")  # The minus sign of typesetting.
         if text.lower() in BOOLEANS:
             return BOOLEANS[text.lower()]
         if "_" not in text:  # Python reads 1_000 as a number; no other program does.
             return float(text)
     except (TypeError, ValueError):
         pass
-    raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number.")
+    shown_cell, remedy = str(cell)[:40], ""
+    if GROUPED.fullmatch(shown_cell.strip()):
+        remedy = " Write numbers without thousands separators."
+    elif "," in shown_cell:
+        remedy = " Decimals follow a point, or in all numbers of the file a comma."
+    raise InputError(f"Column {column!r} holds {shown_cell!r}, which is no number.{remedy}")
 
 
-def modality_column(name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str]) -> Column:
+def modality_column(
+    name: str, cells: list[list[Any]], columns: Sequence[str], ids: Sequence[str], mark: str = "."
+) -> Column:
     """Make a modality from its columns of numbers, or from one column of lists.
 
     Args:
@@ -60,6 +105,7 @@ def modality_column(name: str, cells: list[list[Any]], columns: Sequence[str], i
         cells: of each of its columns.
         columns: their names.
         ids: of the samples.
+        mark: before decimals.
 
     Raises:
         InputError: if a cell is no number.
@@ -67,7 +113,7 @@ def modality_column(name: str, cells: list[list[Any]], columns: Sequence[str], i
     if any(isinstance(cell, list) for cell in cells[0]):
         return from_lists(name, cells[0], ids)
     values = np.array(
-        [[number(cell, column) for cell in column_cells] for column_cells, column in zip(cells, columns, strict=True)]
+        [[number(cell, column, mark) for cell in numbers] for numbers, column in zip(cells, columns, strict=True)]
     )
     return Column(values.T, names=tuple(columns))
 

@@ -11,7 +11,7 @@ from anysubset.tables.arrays import read_npz, read_safetensors
 from anysubset.tables.columns import Options
 from anysubset.tables.pickles import from_pickle
 from anysubset.tables.sdk import read_sdk
-from anysubset.tables.sheets import read_csv, read_csv_folder, read_parquet
+from anysubset.tables.sheets import csv_files, read_csv, read_csv_folder, read_parquet
 from anysubset.tables.table import Table, shown, torn_groups
 from anysubset.tables.unpickling import unpickle
 from anysubset.tables.utterances import from_conversations, is_conversations
@@ -113,7 +113,7 @@ def holds_table(path: Path) -> bool:
     """True if a path is a table and not volumes: a file without names of NIfTI files, or a folder of tables."""
     if path.is_dir():
         folders = any(child.is_dir() for child in path.iterdir())
-        return any(path.glob("*.csd")) or (any(path.glob("*.csv")) and not folders)
+        return any(path.glob("*.csd")) or (bool(csv_files(path)) and not folders)
     if not path.is_file() or ".nii" in path.name:
         return False
     with path.open("rb") as file:
@@ -129,7 +129,7 @@ def dispatched(path: Path, options: Options) -> Table:
     if path.is_dir():
         if any(path.glob("*.csd")):
             return read_sdk(path, options)
-        if any(path.glob("*.csv")):
+        if csv_files(path):
             return read_csv_folder(path, options)
         raise InputError("is a folder without .csv or .csd files.")
     try:

@@ -12,6 +12,7 @@ size).
 import csv
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -20,9 +21,9 @@ from typing import Any
 
 import torch
 
-from anysubset.datasets.splits import spelling_key, text_of
+from anysubset.datasets.splits import separator, spelling_key, text_of
 from anysubset.errors import InputError, one_line
-from anysubset.tables.cells import is_blank, modality_column
+from anysubset.tables.cells import decimal_mark, is_blank, modality_column, with_point
 from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import id_text, splits_of, text
 from anysubset.tables.sheet_columns import (
@@ -37,18 +38,26 @@ from anysubset.tables.sheet_columns import (
 from anysubset.tables.table import Table, shown
 from anysubset.tables.targets import Target, is_number, target_of
 
+OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".parquet", ".npz", ".pkl", ".safetensors")
+
 
 def read_csv(path: Path, options: Options) -> Table:
     """Read the table of one `.csv` file."""
     return from_cells("csv file", csv_cells(path), options)
 
 
+def csv_files(folder: Path) -> list[Path]:
+    """Files `.csv` of a folder, sorted, without hidden ones."""
+    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".csv" and file.name[0] != "."]
+
+
 def read_csv_folder(path: Path, options: Options) -> Table:
     """Read the table of a folder with one `.csv` file for each modality, and perhaps one more with the targets."""
     options.only("folder of csv files", "modalities", "target", "kind", "id", "group", "split")
     about = about_of(options)
-    sheets = {file.stem: csv_cells(file) for file in sorted(path.glob("*.csv")) if not file.name.startswith(".")}
-    notes = []
+    sheets = {file.stem: csv_cells(file) for file in csv_files(path)}
+    other = [file.name for file in sorted(path.iterdir()) if file.suffix.lower() in OTHER_TABLES]
+    notes = [f"Files that are not read: {shown(other)}. A folder is read from its .csv files."] if other else []
     for name, sheet in sheets.items():
         sheets[name], lines = without_index(sheet, options)
         notes += [f"{name}.csv: {line}" for line in lines]
@@ -105,10 +114,14 @@ def read_parquet(path: Path, options: Options) -> Table:
 
 
 def csv_cells(path: Path) -> Cells:
-    """Cells of a `.csv` file as text, by column; the separator is a comma, a semicolon or a tab."""
+    """Cells of a `.csv` file as text, by column; the separator is a comma, a semicolon, a tab or a vertical line.
+
+    Excel may name it in a line `sep=;` before the header.
+    """
     lines = text_of(path).splitlines(keepends=True)
-    first = lines[0] if lines else ""
-    rows = list(csv.reader(lines, delimiter=max(",;\t", key=first.count)))
+    named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
+    lines = lines[1:] if named else lines
+    rows = list(csv.reader(lines, delimiter=named[1] if named else separator(lines[0] if lines else "")))
     if len(rows) < 2:
         raise InputError(f"{path.name} holds no rows below a header.")
     header = rows[0]
@@ -156,12 +169,17 @@ def from_columns(layout: str, cells: Cells, columns: Columns, options: Options, 
     ids = [id_text(cell) for cell in cells.get(about["id"], range(samples))]
     if about["id"] in cells:
         check_ids(cells[about["id"]], "The file")
-    target = Target(torch.zeros(samples)) if options.unlabelled else labels(cells[about["y"]], about["y"], ids, options)
+    numeric = [cells[key] for keys in columns.values() for key in keys.values()]
+    mark = decimal_mark(numeric if options.unlabelled else [*numeric, cells[about["y"]]])
+    notes = [*notes, "Numbers have decimal commas."] if mark == "," else notes
+    target = Target(torch.zeros(samples))
+    if not options.unlabelled:
+        target = labels([with_point(cell, mark) for cell in cells[about["y"]]], about["y"], ids, options)
     groups = groups_in(cells[about["group"]], about["group"], ids) if about["group"] in cells else None
     parts = ["" if is_blank(cell) else text(cell) for cell in cells.get(about["split"], [])]
     splits = splits_of(ids, parts) if about["split"] in cells else None
     modalities = {
-        modality: modality_column(modality, [cells[key] for key in keys.values()], list(keys), ids)
+        modality: modality_column(modality, [cells[key] for key in keys.values()], list(keys), ids, mark)
         for modality, keys in columns.items()
     }
     return assemble(layout, ids, modalities, target, options, groups, splits, notes)
