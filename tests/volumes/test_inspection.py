@@ -198,6 +198,19 @@ def test_what_cannot_be_read_is_a_fault_of_its_patient(tmp_path):
     assert "d is a link to a folder that does not exist" in faults["d"][0]
 
 
+def test_regions_that_dataset_json_names_are_proposed(tmp_path):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    save(tmp_path, "imagesTr", "0000").rename(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    save(tmp_path, "labelsTr", "x", label(v1=4, v2=2)).rename(tmp_path / "labelsTr" / "a.nii.gz")
+    named = {"background": 0, "whole": [1, 2], "core": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "FLAIR"}, "labels": named}))
+    report = inspect_volumes(tmp_path)
+    assert (report["layout"], report["modalities"], report["labelled"]) == ("nnU-Net raw", {"flair": 1}, 1)
+    assert report["regions"] == {"whole": [1, 2], "core": [2]}
+    assert report["regions_from"] == "as dataset.json names them"
+
+
 def test_the_resection_cavity_of_brats_2024_is_not_proposed_as_enhancing_tumour(tmp_path):
     for case in ("BraTS-GLI-00001-100", "BraTS-GLI-00002-100"):
         for name in ("t1n", "t1c", "t2w", "t2f"):

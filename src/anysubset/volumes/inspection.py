@@ -23,6 +23,7 @@ from anysubset.volumes.geometry import by
 from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.masks import MaskFindings
+from anysubset.volumes.nnunet import named_regions
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients, survey
 from anysubset.volumes.reading import PatientVolumes, read_patient
@@ -96,6 +97,7 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
         ids,
         spelled={re.split("[_-]", stem(source.path))[-1] for one in patients for source in one.sources.values()},
         decathlon=(root / "imagesTr").is_dir(),
+        named=named_regions(root) if root.is_dir() else None,
     )
     report |= {"regions": proposal.regions, "regions_from": proposal.line}
     return report | {"notes": [line.removeprefix("note: ") for line in lines if line is not None]}

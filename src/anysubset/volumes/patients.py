@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anysubset.errors import InputError
+from anysubset.volumes.apart import folders_apart, from_folders_apart
+from anysubset.volumes.bids import bids_subjects, from_bids
 from anysubset.volumes.dicom import dicom_line
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import from_manifest
-from anysubset.volumes.nnunet import from_decathlon
+from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, unprocessed
 
@@ -75,14 +77,27 @@ def survey(root: Path) -> Survey:
 def listed(root: Path) -> tuple[str, list[Patient], list[str]]:
     """Layout, patients and lines on what was passed over, by the reader of the layout."""
     if root.is_dir():
-        if (root / "imagesTr").is_dir():
-            return "Medical Decathlon", from_decathlon(root), []
-        return "folders", *from_folders(root)
+        return listed_folder(root)
     if root.is_file() and root.suffix.lower() == ".csv":
         return "manifest", from_manifest(root), []
     if root.exists():
         raise InputError(f"{root} is a file: give a folder of patients, one patient's folder, or a CSV manifest.")
     raise InputError(f"{root} does not exist.")
+
+
+def listed_folder(root: Path) -> tuple[str, list[Patient], list[str]]:
+    """As `listed`, of a folder."""
+    nnunet = nnunet_folder(root)
+    if nnunet is not None:
+        return from_nnunet(*nnunet)
+    refuse_folder_of_data_sets(root)
+    bids = bids_subjects(root)
+    if bids is not None:
+        return "BIDS", *from_bids(*bids)
+    apart = folders_apart(root)
+    if apart is not None:
+        return "folders of images and of labels", *from_folders_apart(*apart)
+    return "folders", *from_folders(root)
 
 
 def with_single_variants(patients: Sequence[Patient]) -> list[Patient]:

@@ -92,6 +92,7 @@ def propose_regions(
     ids: Collection[str] = (),
     spelled: Collection[str] = (),
     decathlon: bool = False,
+    named: Regions | None = None,
 ) -> Proposal:
     """Propose regions.
 
@@ -101,17 +102,20 @@ def propose_regions(
         ids: of the patients.
         spelled: names of modalities as the files spell them; t1n, t1c and t2f are those of BraTS 2023 and later.
         decathlon: whether it is a Medical Decathlon folder.
+        named: regions that dataset.json names.
     """
     sets = [set(values) for values in label_sets]
     values = sorted(set().union(*sets))
     single = {f"label_{value}": [value] for value in values}
+    if named is not None:
+        return Proposal(named, "as dataset.json names them")
     if not set(values) <= {1, 2, 3, 4}:
         return Proposal({"tumour": values} if len(values) == 1 else single, "")
-    named = {conventions_of(patient) for patient in ids}
-    if len(named) > 1:
+    sets_named = {conventions_of(patient) for patient in ids}
+    if len(sets_named) > 1:
         several = "the ids are of several data sets, whose values may differ; make them agree, and"
         return Proposal(single, f"{several} {advice(values)}")
-    conventions = next(iter(named), ())
+    conventions = next(iter(sets_named), ())
     if conventions:
         fitting = next((one for one in conventions if set(values) <= one.all_values), None)
         if fitting is None or (fitting is CHILDREN and 4 not in values):
