@@ -78,7 +78,8 @@ def test_constant_baselines_are_averaged_over_the_folds(table_run: Write):
     # Predicting "0" is right for one of two samples in the first fold, for both in the second; chance is 1/2 and 1.
     folders = []
     for seed, truth in enumerate(([0.0, 1.0], [0.0, 0.0])):
-        facts = {"classes": ["0", "1"], "constants": {"majority": 0}, "fingerprints": {"train": seed, "val": seed}}
+        fingerprints = {"train": f"train {seed}", "val": f"val {seed}"}
+        facts = {"classes": ["0", "1"], "constants": {"majority": 0}, "fingerprints": fingerprints}
         settings = {"data.folds": 3, "data.fold": seed}
         over_set = {A: {"accuracy": 1.0}, B: {"accuracy": 1.0}}
         folder = table_run(f"run{seed}", {A: truth, B: truth}, truth, "gmd", seed, over_set, facts, **settings)

@@ -314,7 +314,7 @@ def test_the_page_is_written_into_the_folder_by_default(runs, capsys):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("availability.json", '{"train": {}}', "is damaged: each split must have samples, hash and scenarios."),
+        ("availability.json", '{"train": {}}', "is damaged: it lacks train.samples."),
         ("availability.json", "[]", "is damaged: it must be a JSON object."),
         ("environment.json", "{", "is damaged: it must be a JSON object."),
         ("decoupling.npz", "no archive", "is damaged: it is not a log of decoupling."),

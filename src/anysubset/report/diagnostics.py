@@ -6,18 +6,16 @@ two cases. Values by case are matched by the name of the case, whichever cases a
 are not finite, as after an overflow, are ignored.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anysubset.errors import InputError
+from anysubset.system.run_files import read_decoupling, read_log
 from anysubset.system.run_folder import RunFolder
 
 Array = NDArray[Any]
@@ -72,11 +70,7 @@ def read_history(run: Path) -> History | None:
     path = RunFolder(run).decoupling
     if not path.exists():
         return None
-    try:
-        with path.open("rb") as file, np.load(file) as stored:  # np.load by itself leaves a damaged file open.
-            return history_of({name: stored[name] for name in stored.files})
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path} is damaged: it is not a log of decoupling.") from error
+    return history_of(read_decoupling(path))
 
 
 # ---------------------------------------------------------------------------------------------------- by case
@@ -203,15 +197,11 @@ class Losses:
 
 def read_losses(run: Path) -> Losses:
     """Read the losses of a run's `metrics.jsonl`; an incomplete last line, left by a kill, is ignored."""
-    path = RunFolder(run).losses
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
-        if "losses" in entry:
-            entries.append((entry["step"], {**entry["losses"], **entry.get("other_losses", {})}))
+    entries = [
+        (entry["step"], {**entry["losses"], **entry.get("other_losses", {})})
+        for entry in read_log(RunFolder(run).losses)
+        if "losses" in entry
+    ]
     names = dict.fromkeys(name for _, losses in entries for name in losses)
     values = {name: np.array([losses.get(name, np.nan) for _, losses in entries], np.float64) for name in names}
     return Losses(np.array([step for step, _ in entries], np.int64), values)

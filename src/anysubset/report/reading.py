@@ -1,6 +1,5 @@
 """Read the `scores.csv` of run folders; needs neither data nor weights."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -10,10 +9,13 @@ from typing import Any
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment
 from anysubset.report.provenance import caveats_of, stamps
-from anysubset.report.results import Result
+from anysubset.report.results import SAMPLE_VALUES, Result
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, of_scenarios, read_rows
+from anysubset.system.input_files import read_json
+from anysubset.system.run_files import BEST, KNOWLEDGE, ORIGIN
 from anysubset.system.run_folder import RunFolder
+from anysubset.system.schema import check
 from anysubset.system.tensor_file import read_facts
 
 # Data sets whose name does not say which data they hold; the name of the file is added to it.
@@ -56,18 +58,14 @@ def read_results(folder: Path, split: str) -> list[Result]:
     """
     run = RunFolder(folder)
     path = run.scores
-    all_rows = read_rows(path)
-    for row in all_rows:
-        if None in row or None in row.values():
-            raise InputError(f"{path} is damaged: {list(row.values())} does not have one value per column.")
-    rows = of_scenarios(all_rows)
+    rows = of_scenarios(read_rows(path))
     of_split = [row for row in rows if row["split"] == split]
     if not of_split:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
     settings = read_run_experiment(folder).flat() if run.experiment.is_file() else {}
-    selected_by = str(read_facts(run.best).get("metric", ""))
-    signature = read_facts(run.signature)
+    selected_by = str(read_facts(run.best, BEST).get("metric", ""))
+    signature = read_facts(run.signature, KNOWLEDGE)
     # The sort is stable, so regions and samples stay in the order of the file.
     of_split.sort(key=lambda row: row["dataset"])
     return [
@@ -87,17 +85,14 @@ def result_of(
     """Result from the rows of one data set and split.
 
     Raises:
-        InputError: if a value is not a finite number, or the rows are of several methods or seeds.
+        InputError: if the rows are of several methods or seeds, or do not fit together.
     """
     sample_scores: dict[tuple[str, str], dict[Scenario, dict[str, float]]] = {}
     set_scores: dict[str, dict[Scenario, float]] = {}
     missing_counts: dict[Scenario, int] = {}
     for row in rows:
         scenario = tuple(row["scenario"].split("+"))
-        try:
-            value, missing_counts[scenario] = float(row["value"]), int(row["n_missing"])
-        except ValueError:
-            value = math.nan
+        value, missing_counts[scenario] = float(row["value"]), int(row["n_missing"])
         if not math.isfinite(value):
             raise InputError(f"{folder / 'scores.csv'} is damaged: {list(row.values())} has no valid score.")
         if row["sample"] == ALL:
@@ -106,9 +101,10 @@ def result_of(
             by_scenario = sample_scores.setdefault((row["metric"], row["region"]), {})
             by_scenario.setdefault(scenario, {})[row["sample"]] = value
     runs = {(row["method"], row["seed"]) for row in rows}
-    if len(runs) > 1 or not sample_scores:
+    if len(runs) > 1 or not sample_scores or not all(map(all, runs)):
         raise InputError(f"{folder / 'scores.csv'} is damaged: it must hold samples of one method and seed.")
     ((method, seed),) = runs
+    check_together(folder / "scores.csv", missing_counts, sample_scores)
     if dataset in GENERIC_DATASETS and "data.root" in settings:
         dataset = f"{dataset} {Path(settings['data.root']).name}"
     if settings.get("data.missingness") is not None:
@@ -130,6 +126,42 @@ def result_of(
     )
 
 
+def check_together(
+    path: Path,
+    missing_counts: Mapping[Scenario, int],
+    sample_scores: Mapping[tuple[str, str], Mapping[Scenario, Mapping[str, float]]],
+) -> None:
+    """Check that the rows of one data set and split fit together.
+
+    Args:
+        path: of the file.
+        missing_counts: number of missing modalities by scenario.
+        sample_scores: by (metric, region), then by scenario and sample.
+
+    Raises:
+        InputError: if scenarios have different numbers of modalities in all, or a value of a sample lacks a region or
+            another value that is always written with it.
+    """
+    totals = {len(scenario) + count for scenario, count in missing_counts.items()}
+    names = {name for scenario in missing_counts for name in scenario}
+    if len(totals) > 1 or len(names) > max(totals):
+        raise InputError(f"{path} is damaged: n_missing does not fit the scenarios; score the run again.")
+    ids = {key: {scenario: set(of) for scenario, of in by.items()} for key, by in sample_scores.items()}
+    groups: dict[str, dict[str, Mapping[Scenario, set[str]]]] = {}
+    for (metric, region), samples in ids.items():
+        group = "the values of a sample" if metric in SAMPLE_VALUES and metric != "target" else metric
+        groups.setdefault(group, {})[f"{metric} {region}"] = samples
+    if ("target", ALL) in ids:  # Files of earlier versions hold no targets.
+        groups.setdefault("the values of a sample", {})["target"] = ids["target", ALL]
+    for members in groups.values():
+        first, *others = members
+        for other in others:
+            if members[other] != members[first]:
+                raise InputError(
+                    f"{path} is damaged: {first} and {other} are not of the same samples; score the run again."
+                )
+
+
 def modalities_of(missing_counts: Mapping[Scenario, int]) -> Scenario:
     """Modalities in the order of the task, from the number of missing modalities of each scenario."""
     complete = [scenario for scenario, count in missing_counts.items() if count == 0]
@@ -140,7 +172,8 @@ def modalities_of(missing_counts: Mapping[Scenario, int]) -> Scenario:
 def missingness_origin(path: Path) -> str:
     """Split and pattern from which a missingness file was drawn, without the seed; else the name of the file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
+        check(content, ORIGIN, str(path))
         return f"in {content['split']}: {content['how']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except InputError:  # Written by hand, or elsewhere.
         return path.name

@@ -1,7 +1,8 @@
 """`scores.csv`: a long table with one row per scenario, sample, metric and region; and how metrics are printed."""
 
 import csv
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring import robustness
 from anysubset.system.files import atomic_write
+from anysubset.system.input_files import read_cells
 
 # `weights` and `data` are hashes of the weights and of the samples that were scored.
 STAMPS = ("weights", "data")
@@ -156,12 +158,37 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """All rows of a `scores.csv`, as text; in a file of an earlier version the cells of `STAMPS` are blank.
 
     Raises:
-        InputError: if the columns are not `COLUMNS`.
+        InputError: if the columns are not `COLUMNS`, or a row has a wrong cell.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) not in (COLUMNS, tuple(name for name in COLUMNS if name not in STAMPS)):
-            raise InputError(f"{path} is not a table of scores; its columns must be {', '.join(COLUMNS)}.")
-        rows = list(reader)
-    stamps = dict.fromkeys(STAMPS, "") if reader.fieldnames and STAMPS[0] not in reader.fieldnames else {}
-    return [{**row, **stamps} for row in rows]
+    header, *rows = read_cells(path) or [[]]
+    if tuple(header) not in (COLUMNS, tuple(name for name in COLUMNS if name not in STAMPS)):
+        raise InputError(f"{path} is not a table of scores; its columns must be {', '.join(COLUMNS)}.")
+    for number, cells in enumerate(rows, start=2):
+        check_cells(cells, header, f"{path}, row {number}, is damaged: {[cell[:40] for cell in cells]}")
+    return [{**dict.fromkeys(STAMPS, ""), **dict(zip(header, cells, strict=True))} for cells in rows]
+
+
+def check_cells(cells: Sequence[str], header: Sequence[str], source: str) -> None:
+    """Raise InputError if a row of scores lacks a cell, or a number in it is none.
+
+    Args:
+        cells: of the row.
+        header: names of the columns.
+        source: the file and the row, with which the message starts.
+    """
+    if len(cells) != len(header):
+        raise InputError(f"{source} does not have one value per column.")
+    row = dict(zip(header, cells, strict=True))
+    try:
+        float(row["value"])
+    except ValueError:
+        raise InputError(f"{source} has no valid score.") from None
+    for name in ("seed", "n_missing"):
+        if not re.fullmatch(r"-?[0-9]{0,18}", row[name]):
+            raise InputError(f"{source} has no whole number for {name}.")
+    for name in ("dataset", "split", "scenario", "sample", "metric"):
+        if not row[name]:
+            raise InputError(f"{source} has no {name}.")
+    names = row["scenario"].split("+")
+    if row["n_missing"] and (len(set(names)) < len(names) or "" in names):
+        raise InputError(f"{source} has a scenario that is no list of modalities.")

@@ -3,6 +3,8 @@
 A name may also stand for a folder, a FIFO or a device, which `open` would wait for, or read without end.
 """
 
+import csv
+import io
 import json
 import stat
 from collections.abc import Callable
@@ -68,7 +70,11 @@ def read_text(path: Path, limit: int | None = None) -> str:
     Raises:
         InputError: as `read_bytes`, and if the file is not UTF-8 or holds NUL characters.
     """
-    content = read_bytes(path, limit)
+    return decoded(read_bytes(path, limit), path)
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """Text of the bytes of a file, as `read_text`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,6 +83,23 @@ def read_text(path: Path, limit: int | None = None) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"{path} cannot be read as text: it has a NUL character in line {line}.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_cells(path: Path, delimiter: str = ",") -> list[list[str]]:
+    """Cells of a CSV file by row; blank lines are left out.
+
+    Raises:
+        InputError: as `read_text`, and if the file is not CSV, or a cell is longer than `csv.field_size_limit()`.
+    """
+    return cells_of(read_text(path), str(path), delimiter)
+
+
+def cells_of(text: str, source: str, delimiter: str = ",") -> list[list[str]]:
+    """Cells of CSV text by row. source: where it comes from; the message of an error starts with it."""
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    except csv.Error as error:
+        raise InputError(f"{source} cannot be read as CSV ({one_line(error)}).") from None
 
 
 def read_json(path: Path, limit: int | None = None) -> Any:

@@ -1,6 +1,5 @@
 """Paths of the files of a run folder, and what they record of splits, environment and cost; needs no model."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from anysubset.errors import InputError
+from anysubset.system.run_files import AVAILABILITY, BEST, COST, ENVIRONMENT, read_object
 from anysubset.system.tensor_file import read_facts
 from anysubset.system.written import content_hash
 
@@ -133,13 +133,13 @@ def read_record(folder: Path) -> Record:
         InputError: if a file is damaged.
     """
     run = RunFolder(folder)
-    cost = read_json(run.cost)
+    cost = read_object(run.cost, COST)
     stages = cost.get("stages", {})
     return Record(
         folder=folder,
         splits=read_availability(run.availability),
-        environment=read_json(run.environment),
-        chosen=read_facts(run.best),
+        environment=read_object(run.environment, ENVIRONMENT),
+        chosen=read_facts(run.best, BEST),
         parameters=parameters_in(run.best),
         steps=sum(stage["steps"] for stage in stages.values()) if stages else None,
         seconds=seconds_a_step(run.tensorboard),
@@ -169,24 +169,7 @@ def flops_a_step(stages: Mapping[str, Mapping[str, Any]]) -> float | None:
 
 def read_availability(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Number of eligible samples by split and scenario; empty if the file does not exist."""
-    splits = read_json(path)
-    for split in splits.values():
-        if not isinstance(split, dict) or not {"samples", "hash", "scenarios"} <= set(split):
-            raise InputError(f"{path} is damaged: each split must have samples, hash and scenarios.")
-    return splits
-
-
-def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; empty if the file does not exist. Raises InputError if it holds anything else."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it must be a JSON object.")
-    return content
+    return read_object(path, AVAILABILITY)
 
 
 def parameters_in(path: Path) -> int | None:

@@ -8,12 +8,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
 from anysubset.system.files import atomic_write
+from anysubset.system.input_files import check_file, json_of
+from anysubset.system.schema import Anything, Kind, Named, check
+
+ANY_FACTS = Named(Anything())
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], writer: str | None = None) -> None:
@@ -27,41 +32,57 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], wr
         temporary.write_bytes(serialised(stored, metadata={"facts": json.dumps(facts)}))
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: Path, kind: Kind = ANY_FACTS) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors, on the CPU, and the facts of a file.
 
+    kind: schema of the facts.
+
     Raises:
-        InputError: if there is no such file, `save` did not write it, or it is damaged.
+        InputError: if there is no such file, `save` did not write it, it is damaged, or its facts are of another kind.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise InputError(f"There is no checkpoint {path}.")
+    check_file(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-            facts = facts_in(stored)
-    except (SafetensorError, KeyError, ValueError) as error:
+            text = facts_in(stored)
+    except Exception as error:  # What is damaged can raise anything.
         raise InputError(f"{path} is not a checkpoint of anysubset, or is damaged.") from error
-    return tensors, facts
+    return tensors, checked(path, text, kind, "checkpoint")
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path, kind: Kind = ANY_FACTS) -> dict[str, Any]:
     """Read the facts of a file without reading its tensors; {} if there is no such file.
 
+    kind: schema of the facts.
+
     Raises:
-        InputError: if `save` did not write the file, or it is damaged.
+        InputError: if `save` did not write the file, it is damaged, or its facts are of another kind.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         return {}
+    check_file(path)
     try:
         with safe_open(path, framework="np") as stored:
-            return facts_in(stored)
-    except (SafetensorError, KeyError, ValueError):
+            text = facts_in(stored)
+    except Exception:
         raise InputError(f"{path} is not a file of anysubset, or is damaged.") from None
+    return checked(path, text, kind, "file")
 
 
-def facts_in(stored: Any) -> dict[str, Any]:
-    """Facts from the header of an open safetensors file."""
-    facts: dict[str, Any] = json.loads((stored.metadata() or {})["facts"])
+def facts_in(stored: Any) -> str:
+    """Facts from the header of an open safetensors file, in JSON."""
+    return str((stored.metadata() or {})["facts"])
+
+
+def checked(path: Path, text: str, kind: Kind, what: str) -> dict[str, Any]:
+    """The facts of a file. Raises InputError if they are not of their kind. what: the file is called in the message."""
+    try:
+        facts: dict[str, Any] = json_of(text, "")
+    except InputError:
+        raise InputError(f"{path} is not a {what} of anysubset, or is damaged: its facts are not JSON.") from None
+    check(facts, kind, str(path))
     return facts
 
 
@@ -73,8 +94,20 @@ def load_module(
     names: of the module's state, what the tensors must hold; everything by default.
 
     Raises:
-        InputError: if names or shapes do not match the module.
+        InputError: if names, shapes or types do not match the module, or a parameter is NaN or infinite.
     """
+    own, parameters = module.state_dict(), {name for name, _ in module.named_parameters()}
+    for name, tensor in tensors.items():
+        if name in own and tensor.dtype != own[name].dtype:
+            raise InputError(
+                f"{source} does not hold the weights of this experiment's method: {name} is {tensor.dtype}, not "
+                f"{own[name].dtype}."
+            )
+        if name in parameters and not torch.isfinite(tensor).all():
+            raise InputError(
+                f"{source} holds weights that are NaN or infinite, such as {name}: the training diverged, or the file "
+                "is damaged. Train again, with a lower train.lr or with train.clip."
+            )
     try:
         if names is not None and set(names) != set(tensors):
             raise RuntimeError

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from anysubset.errors import InputError
 from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
+from anysubset.system.run_files import LATEST
 from anysubset.training.cost import most_bytes
 from anysubset.training.run import Run, check_same
 from anysubset.training.schedules import Plateau
@@ -83,10 +83,7 @@ def read_progress(run: Run) -> Progress:
     """
     if not run.latest.exists():
         return Progress()
-    facts = tensor_file.read_facts(run.latest)
-    missing = [name for name in ("experiment", *(item.name for item in fields(Progress))) if name not in facts]
-    if missing:
-        raise InputError(f"{run.latest} is no checkpoint to resume from: it lacks {', '.join(missing)}.")
+    facts = tensor_file.read_facts(run.latest, LATEST)
     check_same(run.experiment, facts["experiment"], run.latest)
     return Progress(**{item.name: facts[item.name] for item in fields(Progress)})
 

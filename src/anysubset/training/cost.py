@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from anysubset.system.files import atomic_write
+from anysubset.system.run_files import COST, read_object
 
 
 def flops_of(step: Callable[[], Any]) -> int:
@@ -68,7 +69,7 @@ class CostLog:
 
     def __init__(self, path: Path, until: int) -> None:
         self.path = path
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        stored = read_object(path, COST)
         self.steps: dict[str, int] = {}
         self.flops: dict[str, list[int]] = {}
         self.most_bytes: int | None = stored.get("most_bytes")

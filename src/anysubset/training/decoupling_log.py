@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from anysubset.gradients import Decoupling
 from anysubset.system.files import atomic_write
+from anysubset.system.run_files import read_decoupling
 
 
 class Decouplings:
@@ -73,9 +74,7 @@ class DecouplingLog(Decouplings):
         self.path = path
         if not path.exists():
             return
-        with np.load(path) as file:
-            # Coefficients were called weights in older files.
-            stored = {"coefficients" if name == "weights" else name: file[name] for name in file.files}
+        stored = read_decoupling(path)
         self.cases = stored.pop("cases").tolist()
         steps, case = stored.pop("step").tolist(), stored.pop("case")
         for row, step in enumerate(steps):

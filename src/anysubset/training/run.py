@@ -19,6 +19,7 @@ from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import atomic_write, clear_parts
 from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, shown, write_fingerprints
+from anysubset.system.run_files import read_log
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import writer_of
 from anysubset.training.cost import CostLog
@@ -140,14 +141,7 @@ class Run:
                 write_experiment(self.experiment, temporary)
         log = RunFolder(self.path).losses
         if log.exists():
-            lines = []
-            for line in log.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break  # The process was killed while it wrote this line.
-                if entry["step"] <= step:
-                    lines.append(line)
+            lines = [json.dumps(entry) for entry in read_log(log) if entry["step"] <= step]
             with atomic_write(log) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         self.curves = SummaryWriter(str(RunFolder(self.path).tensorboard), purge_step=step + 1)

@@ -12,6 +12,7 @@ from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 from anysubset.system.files import atomic_write
+from anysubset.system.run_files import LATEST, SELECTED
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
@@ -45,7 +46,8 @@ def check_folder(run: Planned) -> None:
 
 def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
     """The splits for which a trained run has no scores yet; None if its training has not ended."""
-    if not read_facts(RunFolder(run.folder).latest).get("finished"):
+    checkpoint = RunFolder(run.folder).latest
+    if not checkpoint.exists() or not read_facts(checkpoint, LATEST)["finished"]:
         return None
     scores = RunFolder(run.folder).scores
     # Scores from before the end of training belong to other weights.
@@ -69,7 +71,7 @@ def result_row(run: Planned, splits: Sequence[str]) -> dict[str, Any]:
     facts = {"method.name": experiment.method["name"], "seed": experiment.seed, "recipe": experiment.recipe}
     row: dict[str, Any] = {"run": run.name, **run.variants}
     row |= {name: value for name, value in facts.items() if name not in row and value is not None}
-    best = read_facts(RunFolder(run.folder).best)
+    best = read_facts(RunFolder(run.folder).best, SELECTED)
     if best:
         row |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
     scores = RunFolder(run.folder).scores

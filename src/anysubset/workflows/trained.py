@@ -11,6 +11,7 @@ from anysubset.experiments.settings import Experiment
 from anysubset.methods.method import Method
 from anysubset.system import tensor_file
 from anysubset.system.devices import device_of
+from anysubset.system.run_files import SELECTED
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
@@ -57,7 +58,7 @@ def open_run(
     experiment = read_run_experiment(folder)
     # Before they are loaded: where a training replaces them in between, scores count as those of the earlier weights.
     weights = weights_hash(folder)
-    tensors, facts = tensor_file.load(RunFolder(folder).best)
+    tensors, facts = tensor_file.load(RunFolder(folder).best, SELECTED)
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
     signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.task, signature)
