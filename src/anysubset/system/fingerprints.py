@@ -8,12 +8,13 @@ values, not of files or paths: data that were moved, renamed as a whole or compr
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from anysubset.errors import InputError
 from anysubset.system.files import atomic_write
+from anysubset.system.run_files import COUNT, FINGERPRINTS, read_object
+from anysubset.system.schema import Fields, check
 
 VERSION = 1
 # By id, by part: the hash, or "" where it is unknown, as of a file that could not be read.
@@ -50,26 +51,12 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprints] | None:
     """
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict) and isinstance(content.get("version"), int) and content["version"] > VERSION:
+    content = read_object(path, Fields({"version": COUNT}))
+    if content["version"] > VERSION:
         raise InputError(f"{path} was written by a later version of anysubset (its version is {content['version']}).")
-    splits = content.get("splits") if isinstance(content, dict) else None
-    if not is_mapping(splits, lambda samples: is_mapping(samples, lambda parts: is_mapping(parts, is_text))):
-        raise InputError(f"{path} is damaged: it must hold `splits`, with the hashes of each sample by part.")
+    check(content, FINGERPRINTS, str(path))
+    splits: dict[str, Fingerprints] = content["splits"]
     return splits
-
-
-def is_mapping(content: Any, fits: Callable[[Any], bool]) -> bool:
-    """True for a dict all of whose values fit."""
-    return isinstance(content, dict) and all(map(fits, content.values()))
-
-
-def is_text(content: Any) -> bool:
-    """True for text."""
-    return isinstance(content, str)
 
 
 # ------------------------------------------------------------------------------------------------ differences

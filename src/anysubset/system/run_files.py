@@ -73,6 +73,7 @@ ENVIRONMENT = Fields(
 )
 COST = Fields(optional={"stages": Named(Fields({"steps": COUNT, "flops": Items(COUNT)})), "most_bytes": Maybe(COUNT)})
 AVAILABILITY = Named(Fields({"samples": COUNT, "hash": Text(), "scenarios": Named(COUNT)}))
+FINGERPRINTS = Fields({"version": COUNT, "splits": Named(Named(Named(Text())))})
 LOGGED = Fields(
     {"step": COUNT},
     {
