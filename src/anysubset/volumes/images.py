@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 from anysubset.volumes.file_names import ending, partner, stem
-from anysubset.volumes.geometry import Grid, by
+from anysubset.volumes.geometry import Grid, by, displacement
 
 Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
 
@@ -70,8 +70,8 @@ def open_image(path: Path) -> Image:
     return image
 
 
-def read_grid(path: Path) -> Grid:
-    """Grid in mm of a file, from its header alone. Raises InputError if the header cannot be read."""
+def read_header(path: Path) -> Any:
+    """Header of a file without its voxels. Raises InputError if it cannot be read."""
     header_path, _ = header_and_voxels(path)
     try:
         with header_path.open("rb") as file:
@@ -80,13 +80,7 @@ def read_grid(path: Path) -> Grid:
         raise unreadable(header_path, error) from None
     kind = kind_of(first, path)
     size_declared(kind, first, path)
-    header = kind.header_class(first[: header_size(kind)], check=False)
-    affine = np.array(header.get_affine() if kind is nib.MGHImage else header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= mm_per_unit(header)
-    if not invertible(affine):
-        raise InputError(f"{path} has an affine that cannot be inverted: {affine.tolist()}.")
-    x, y, z = (*header.get_data_shape()[:3], 1, 1)[:3]
-    return Grid((x, y, z), affine)
+    return kind.header_class(first[: header_size(kind)], check=False)
 
 
 def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
@@ -218,6 +212,40 @@ def grid_of(image: Image) -> Grid:
     """Grid in mm of a 3-D image, or of one channel of a 4-D image."""
     x, y, z = image.shape[:3]
     return Grid((x, y, z), grid_affine(image))
+
+
+def read_grid(path: Path) -> Grid:
+    """Grid in mm of a file, from its header alone. Raises InputError if the header cannot be read."""
+    header = read_header(path)
+    is_mgh = isinstance(header, nib.MGHImage.header_class)
+    affine = np.array(header.get_affine() if is_mgh else header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= mm_per_unit(header)
+    if not invertible(affine):
+        raise InputError(f"{path} has an affine that cannot be inverted: {affine.tolist()}.")
+    x, y, z = (*header.get_data_shape()[:3], 1, 1)[:3]
+    return Grid((x, y, z), affine)
+
+
+def forms_apart(path: Path) -> float:
+    """Largest distance in voxels between the two affines of a NIfTI header; 0 if it does not have both."""
+    header = read_header(path)
+    if not isinstance(header, nib.Nifti1Header):
+        return 0.0
+    try:
+        qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    except Exception:  # A quaternion that is none; nibabel has no common base for what it raises.
+        return 0.0
+    if qform is None or sform is None or not invertible(sform):
+        return 0.0
+    x, y, z = (*header.get_data_shape()[:3], 1, 1)[:3]
+    return displacement(Grid((x, y, z), sform), Grid((x, y, z), qform))
+
+
+def states_orientation(path: Path) -> bool:
+    """False for an Analyze image without the `.mat` file of SPM."""
+    header = read_header(path)
+    is_analyze = isinstance(header, nib.Spm2AnalyzeImage.header_class) and not isinstance(header, nib.Nifti1Header)
+    return not is_analyze or path.with_name(stem(path) + ".mat").is_file()
 
 
 def invertible(affine: NDArray[np.float64]) -> bool:

@@ -20,16 +20,18 @@ from anysubset.errors import InputError
 from anysubset.scenarios import scenario_name
 from anysubset.volumes.file_names import stem
 from anysubset.volumes.geometry import by
+from anysubset.volumes.grid_notes import GridFindings
 from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.masks import MaskFindings
 from anysubset.volumes.nnunet import named_regions
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients, survey
-from anysubset.volumes.reading import PatientVolumes, read_patient
+from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.regions import propose_regions
 from anysubset.volumes.spellings import modalities_in_order
 from anysubset.volumes.voxels import background, read_volume
+from anysubset.volumes.working_grid import FINEST
 
 Report = dict[str, Any]
 
@@ -47,6 +49,7 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
         shapes, spacings (mm), orientations: `240 x 240 x 155`, `1.0 x 1.0 x 1.0`, `LPS` -> number of patients.
         labels: label value other than 0 -> number of voxels.
         label_sets: values of a label, such as `1 2 4` -> number of patients.
+        grids: id -> modality -> spacing, of patients whose files have different grids.
         backgrounds: modality -> id -> value, other than 0, that all eight corners of the volume have.
     Other keys:
         root: the path. layout: in words.
@@ -65,7 +68,8 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
     """
     surveyed = survey(root)
     findings = MaskFindings()
-    files = inspect_files(surveyed.patients, findings)
+    grids = GridFindings()
+    files = inspect_files(surveyed.patients, findings, grids)
     patients = [without(patient, findings.masks) for patient in surveyed.patients]
     modalities = modalities_in_order({name for patient in patients for name in patient.sources})
     scenarios = Counter(scenario_name(tuple(patient.sources)) for patient in patients if patient.sources)
@@ -77,10 +81,11 @@ def inspect_volumes(root: Path, group: str | None = None) -> Report:
         "missing": missing_files(patients, modalities),
         "scenarios": dict(scenarios.most_common()),
         **files,
+        "grids": grids.different,
         **inspect_splits(root, patients),
     }
     shown = {name: values for name, values in report["backgrounds"].items() if name in modalities}
-    lines: list[str | None] = [*surveyed.notes, *findings.lines(), *notes(shown)]
+    lines: list[str | None] = [*surveyed.notes, *findings.lines(), *grids.lines(), *notes(shown)]
     ids = [patient.id for patient in patients]
     folders = folder_groups(patients)
     splits = {} if report["split_faults"] else find_splits(root) or {}
@@ -130,10 +135,10 @@ def missing_files(patients: list[Patient], modalities: list[str]) -> dict[str, l
     return {patient_id: names for patient_id, names in missing.items() if names}
 
 
-def inspect_files(patients: list[Patient], findings: MaskFindings) -> Report:
+def inspect_files(patients: list[Patient], findings: MaskFindings, grids: GridFindings) -> Report:
     """Read all files, and return the part of the report on grids, labels, backgrounds and faults.
 
-    findings: gets volumes that look like masks.
+    findings: gets volumes that look like masks. grids: gets grids that differ.
     """
     shapes, spacings, orientations = Counter[str](), Counter[str](), Counter[str]()
     labels, label_sets = Counter[int](), Counter[str]()
@@ -141,7 +146,7 @@ def inspect_files(patients: list[Patient], findings: MaskFindings) -> Report:
     faults: dict[str, list[str]] = {}
     for patient in patients:
         try:
-            read = read_patient(patient)
+            read = grids.read(patient)
         except InputError as error:
             # Reading stops at the first fault, so list all faulty files. If there are none, the files contradict each
             # other.
@@ -189,9 +194,10 @@ def faulty_files(patient: Patient) -> list[str]:
 
 def voxels_by_value(read: PatientVolumes) -> dict[int, int]:
     """Number of voxels by label value other than 0; empty without a label."""
-    if read.label is None:
+    label = read.label if read.native_label is None else read.native_label.values
+    if label is None:
         return {}
-    counts = np.bincount(read.label.ravel()).tolist()
+    counts = np.bincount(label.ravel()).tolist()
     return {value: count for value, count in enumerate(counts) if value != 0 and count > 0}
 
 
@@ -226,5 +232,6 @@ def dataset_file(report: Report, root: Path, group: str | None = None) -> Report
         "root": str(root),
         "modalities": list(report["modalities"]),
         "regions": report["regions"],
+        **({"resample": FINEST} if report["grids"] else {}),
     }
     return {"data": data if group is None else data | {"group": group}}
