@@ -127,7 +127,7 @@ FAULTS = {
     "audio_present has the shape (2,)": {"audio_present": np.ones(2, bool)},
     "id has the shape (2,)": {"id": np.array(["a", "b"])},
     "more than once: a": {"id": np.array(["a", "b", "a"]), "split": None},
-    "'a' in two splits: 'train' and 'test'": {
+    "The file has ids that come more than once: a": {
         "id": np.array(["a", "b", "a"]),
         "split": np.array(["train", "train", "test"]),
     },
@@ -136,9 +136,31 @@ FAULTS = {
     "holds Python objects": {"audio": np.array([[None], [1], [2]], dtype=object)},
     "audio holds <U1, not numbers": {"audio": np.array([["a"], ["b"], ["c"]])},
     "array 'extra' of shape (3,) is no modality": {"extra": np.zeros(3)},
+    "audio_present holds <U5 and not only true and false, or 1 and 0": {
+        "audio_present": np.array(["True", "False", "True"])
+    },
+    "audio_present holds float64 and not only": {"audio_present": np.array([1.0, np.nan, 0.0])},
+    "text_valid holds int64 and not only": {"text_lengths": None, "text_valid": np.full((3, 2), 2)},
+    "has 1 rows without an id": {"id": np.array(["a", "", "b"])},
+    "has 2 rows without an id": {"id": np.array([1.0, np.nan, np.nan])},
+    "'group' names no group for v/2": {"group": np.array(["g", "nan", "h"])},
     "text_valid has the shape (3, 1)": {"text_lengths": None, "text_valid": np.ones((3, 1), bool)},
     "y hold 3 different whole numbers, from 5 to 200000, for 3 samples": {"y": np.array([5, 70000, 200000])},
 }
+
+
+def test_ids_groups_and_splits_of_numbers_and_of_nan_are_text(tmp_path):
+    about = {"id": np.array([1.0, 2.0, 3.5]), "group": np.array([7, 7, 8]), "split": np.array(["train", "nan", "dev"])}
+    table = read_table(saved(tmp_path, **about))
+    assert (table.ids, table.groups) == (("1", "2", "3.5"), ("7", "7", "8"))
+    assert table.splits == {"train": ("1",), "val": ("3.5",)}
+
+
+def test_a_modality_that_no_sample_has_is_left_out_and_noted(tmp_path):
+    table = read_table(saved(tmp_path, audio=np.full((3, 1), np.nan)))
+    assert table.modalities == ("text",)
+    assert table.origin is not None
+    assert "No sample has audio: it is left out." in table.origin.notes
 
 
 @pytest.mark.parametrize("line", FAULTS)

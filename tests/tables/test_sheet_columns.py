@@ -127,6 +127,6 @@ def test_whole_numbers_stored_as_floats_are_ids_without_decimals(tmp_path):
 
 def test_a_blank_group_is_refused_and_a_blank_split_is_none(tmp_path, table_fault):
     path = saved(tmp_path, "id,y,group,split,x_0\na,0,g,train,1\nb,1,NA,test,2\n")
-    assert "Column 'group' names no group for b: every sample needs one." in table_fault(path)
+    assert "'group' names no group for b: every sample needs one." in table_fault(path)
     saved(tmp_path, "id,y,group,split,x_0\na,0,g,train,1\nb,1,h,NA,2\n")
     assert read_table(path).splits == {"train": ("a",)}

@@ -113,6 +113,18 @@ def test_none_is_a_class_among_names_and_blank_among_numbers():
         target_of(["None", "1", "2"], "y")
 
 
+def test_signs_are_classes_if_both_occur():
+    assert target_of(["+", "-", "+"], "y").classes == ("+", "-")
+    with pytest.raises(InputError, match="is blank for 1"):
+        target_of(["good", "-", "bad"], "y")
+
+
+def test_classes_that_differ_in_capital_letters_are_noted():
+    target = target_of(["yes", "no", "Yes"], "y")
+    assert target.classes == ("Yes", "no", "yes")
+    assert target.notes == ("y have classes that differ only in capital letters: Yes, yes.",)
+
+
 def test_a_target_of_nan_is_refused_by_the_first_sample():
     with pytest.raises(InputError, match="y are NaN or infinite for 2 samples, the first is '1'"):
         target_of(np.array([0.5, np.nan, np.inf]), "y")
@@ -176,3 +188,14 @@ def test_text_among_numbers_is_a_question_too(tmp_path, table_fault):
     path = csv(tmp_path, ["1", "2", "unknown"])
     assert "holds 'unknown', which is no number, among numbers" in table_fault(path)
     assert read_table(path, kind="classes").class_names == ("1", "2", "unknown")
+
+
+@pytest.mark.parametrize("price", ["1.234,50", "276,528", "276 528"])
+def test_a_target_with_thousands_separators_is_refused(tmp_path, table_fault, price):
+    line = table_fault(csv(tmp_path, [f'"{price}"', "7", "8"]))
+    assert f"{price!r}, which is no number. Write numbers without thousands separators." in line
+
+
+def test_whole_numbers_beyond_int64_are_classes(tmp_path):
+    labels = pytest.importorskip("pyarrow").array([2**63 + 1, 5, 5], "uint64")
+    assert read_table(parquet(tmp_path, labels)).class_names == ("5", str(2**63 + 1))

@@ -18,9 +18,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 
@@ -28,8 +30,9 @@ from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
 from anysubset.system import array_file
 from anysubset.system.files import atomic_write
+from anysubset.tables.about import groups_in, ids_of, splits_in
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import id_text, splits_of, text
+from anysubset.tables.labels import text
 from anysubset.tables.observation import Array, Column
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
 from anysubset.tables.table import Table
@@ -84,16 +87,17 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
     else:
         target = target_of(arrays[label], label, options.kind, options.column)
     samples = len(target.values)
-    about = {kind: lines_of(arrays[name], name, samples) for kind, name in names.items() if name in arrays}
-    ids = about.get("id") or [str(number) for number in range(samples)]
+    about = {kind: entries_of(arrays[name], name, samples) for kind, name in names.items() if name in arrays}
+    ids = ids_of(about.get("id", range(samples)), "The file")
+    groups = groups_in(about["group"], names["group"], ids) if "group" in about else None
     columns = {
         name: with_names(
             column_of(arrays, stored, samples, name in options.images, options), arrays.get(f"{stored}_columns"), stored
         )
         for name, stored in wanted.items()
     }
-    splits = splits_of(ids, about["split"]) if "split" in about else None
-    return assemble(layout, ids, columns, target, options, about.get("group"), splits)
+    splits = splits_in(about["split"], ids) if "split" in about else None
+    return assemble(layout, ids, columns, target, options, groups, splits)
 
 
 def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str]:
@@ -122,7 +126,7 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
     if len(values) != samples or (present is not None and present.shape != (samples,)):
         faulty = name if len(values) != samples else name + "_present"
         raise InputError(f"{faulty} has the shape {arrays[faulty].shape}, and the target {samples} samples.")
-    present = None if present is None else present.astype(bool)
+    present = None if present is None else marks(present, f"{name}_present")
     if values.ndim == 1:
         values = values[:, None]
     if image:
@@ -130,12 +134,15 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
     if values.ndim != 3 and lengths is None and valid is None:
         return Column(values, present)
     if values.ndim not in (2, 3) or (values.ndim == 2 and values.dtype.kind not in "iu"):
-        raise InputError(f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size).")
+        raise InputError(
+            f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size), and token ids "
+            f"(samples, time) integers; mark samples without them in {name}_present."
+        )
     side = "none"
     if valid is not None:
         if valid.shape != values.shape[:2]:
             raise InputError(f"{name}_valid has the shape {valid.shape} beside {name} with {values.shape}.")
-        steps, side = valid.astype(bool), "end"
+        steps, side = marks(valid, f"{name}_valid"), "end"
     elif lengths is not None:
         steps, side = from_lengths(lengths, samples, values.shape[1], f"{name}_lengths"), "end"
     else:
@@ -156,11 +163,19 @@ def with_names(column: Column, names: Array | None, what: str) -> Column:
     return replace(column, names=tuple(text(name) for name in names.tolist()))
 
 
-def lines_of(array: Array, name: str, samples: int) -> list[str]:
-    """Convert (samples,) entries to text."""
+def entries_of(array: Array, name: str, samples: int) -> list[Any]:
+    """Entries of an array (samples,)."""
     if array.shape != (samples,):
         raise InputError(f"{name} has the shape {array.shape}, and the target {samples} samples.")
-    return [id_text(entry) for entry in array.tolist()]
+    entries: list[Any] = array.tolist()
+    return entries
+
+
+def marks(array: Array, name: str) -> NDArray[np.bool_]:
+    """Convert marks to bool; raises InputError unless they are booleans or the numbers 0 and 1."""
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise InputError(f"{name} holds {array.dtype} and not only true and false, or 1 and 0.")
+    return array.astype(bool)
 
 
 # -------------------------------------------------------------------------------------------------- writing

@@ -87,12 +87,17 @@ def number(cell: Any, column: str, mark: str = ".") -> float:
             return float(text)
     except (TypeError, ValueError):
         pass
-    shown_cell, remedy = str(cell)[:40], ""
-    if GROUPED.fullmatch(shown_cell.strip()):
-        remedy = " Write numbers without thousands separators."
-    elif "," in shown_cell:
-        remedy = " Decimals follow a point, or in all numbers of the file a comma."
-    raise InputError(f"Column {column!r} holds {shown_cell!r}, which is no number.{remedy}")
+    refuse_grouped(cell, column)
+    remedy = " Decimals follow a point, or in all numbers of the file a comma." if "," in str(cell) else ""
+    raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number.{remedy}")
+
+
+def refuse_grouped(cell: Any, column: str) -> None:
+    """Raise InputError for a number with thousands separators."""
+    if GROUPED.fullmatch(str(cell)[:40].strip()):
+        raise InputError(
+            f"Column {column!r} holds {str(cell)!r}, which is no number. Write numbers without thousands separators."
+        )
 
 
 def modality_column(

@@ -92,6 +92,8 @@ def assemble(
         observed, faulty[name] = observe(name, column, len(ids))
         if len(observed.indices):
             inputs[name] = observed
+        elif not options.absent:
+            lines.append(f"No sample has {name}: it is left out.")
         lines += notes_on(name, column, faulty[name])
     faulty = {name: faults for name, faults in faulty.items() if faults.values}
     if faulty and options.clean is None:

@@ -15,6 +15,7 @@ Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where bl
 Columns = Mapping[str, Mapping[str, str]]  # By modality: name of a column -> its key in the cells.
 
 NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
+SETTINGS = {"id": "data.reading.id", "y": "data.reading.target", "group": "data.group", "split": "data.reading.split"}
 UNNAMED = "Unnamed: {}"  # As pandas calls a column without a name, by its number from 0.
 # Columns that programs write for the rows of a frame: those that nothing else is called, and those by content.
 INDEX = re.compile(r"Unnamed: 0(\.\d+)?|__index_level_\d+__")
@@ -101,7 +102,9 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
         columns[number] = column
     if unassigned and options.modalities is None:
         line = "call columns <modality>_<number>, or name those to read with modalities="
-        raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.")
+        about = [f"--{SETTINGS[name.lower()]} {name}" for name in unassigned if name.lower() in SETTINGS]
+        hint = f" Or is one of these set with {', '.join(about)}?" if about else ""
+        raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.{hint}")
     # By number, not by text: text_10 comes after text_9.
     available = {
         prefix: {

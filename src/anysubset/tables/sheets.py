@@ -10,22 +10,21 @@ size).
 """
 
 import csv
-import itertools
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from anysubset.datasets.splits import separator, spelling_key, text_of
+from anysubset.datasets.splits import separator, text_of
 from anysubset.errors import InputError, one_line
-from anysubset.tables.cells import decimal_mark, is_blank, modality_column, with_point
+from anysubset.tables.about import check_spellings, groups_in, ids_of, splits_in
+from anysubset.tables.cells import decimal_mark, is_blank, modality_column, refuse_grouped, with_point
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import id_text, splits_of, text
+from anysubset.tables.labels import text
 from anysubset.tables.sheet_columns import (
     UNNAMED,
     Cells,
@@ -63,14 +62,15 @@ def read_csv_folder(path: Path, options: Options) -> Table:
         notes += [f"{name}.csv: {line}" for line in lines]
         if about["id"] not in sheets[name] or (about["id"] not in sheet and numbered(sheets[name][about["id"]])):
             raise InputError(f"{name}.csv has no column {about['id']!r}, by which files are joined.")
-        check_ids(sheets[name][about["id"]], f"{name}.csv")
-    check_spellings({name: [text(sample) for sample in sheet[about["id"]]] for name, sheet in sheets.items()})
-    ids = list(dict.fromkeys(str(sample) for sheet in sheets.values() for sample in sheet[about["id"]]))
+    ids_of_file = {name: ids_of(sheet[about["id"]], f"{name}.csv") for name, sheet in sheets.items()}
+    check_spellings(ids_of_file)
+    ids = list(dict.fromkeys(sample for samples in ids_of_file.values() for sample in samples))
     row_of = {sample: row for row, sample in enumerate(ids)}
     joined: Cells = {about["id"]: list(ids)}
     columns: dict[str, dict[str, str]] = {}
     for name, sheet in sheets.items():
-        rows = [row_of[str(sample)] for sample in sheet.pop(about["id"])]
+        del sheet[about["id"]]
+        rows = [row_of[sample] for sample in ids_of_file[name]]
         for column, cells in sheet.items():
             is_feature = column not in about.values()
             key = f"{name}/{column}" if is_feature else column
@@ -166,9 +166,7 @@ def from_columns(layout: str, cells: Cells, columns: Columns, options: Options, 
     about = about_of(options)
     check_named(cells, options)
     samples = len(next(iter(cells.values())))
-    ids = [id_text(cell) for cell in cells.get(about["id"], range(samples))]
-    if about["id"] in cells:
-        check_ids(cells[about["id"]], "The file")
+    ids = ids_of(cells.get(about["id"], range(samples)), "The file")
     numeric = [cells[key] for keys in columns.values() for key in keys.values()]
     mark = decimal_mark(numeric if options.unlabelled else [*numeric, cells[about["y"]]])
     notes = [*notes, "Numbers have decimal commas."] if mark == "," else notes
@@ -176,8 +174,7 @@ def from_columns(layout: str, cells: Cells, columns: Columns, options: Options, 
     if not options.unlabelled:
         target = labels([with_point(cell, mark) for cell in cells[about["y"]]], about["y"], ids, options)
     groups = groups_in(cells[about["group"]], about["group"], ids) if about["group"] in cells else None
-    parts = ["" if is_blank(cell) else text(cell) for cell in cells.get(about["split"], [])]
-    splits = splits_of(ids, parts) if about["split"] in cells else None
+    splits = splits_in(cells[about["split"]], ids) if about["split"] in cells else None
     modalities = {
         modality: modality_column(modality, [cells[key] for key in keys.values()], list(keys), ids, mark)
         for modality, keys in columns.items()
@@ -194,52 +191,20 @@ def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) 
     if any(isinstance(cell, str) for cell in cells):
         cells = ["" if cell is None else text(cell) for cell in cells]
         other = [cell for cell in cells if not is_blank(cell) and not is_number(cell)]
+        for cell in other if options.kind is None else ():
+            refuse_grouped(cell, column)
         if options.kind is None and other and any(is_number(cell) for cell in cells):
             raise InputError(
                 f"Column {column!r} holds {other[0][:40]!r}, which is no number, among numbers: if all are names of "
                 "classes, set --data.reading.kind classes."
             )
+    elif all(type(cell) is int for cell in cells):
+        cells = [str(cell) for cell in cells]  # As an array they become floats if one is beyond int64.
     else:
         cells = [math.nan if cell is None else float(cell) if isinstance(cell, Decimal) else cell for cell in cells]
     return target_of(cells, column, options.kind, ids=ids)
 
 
-def groups_in(cells: Sequence[Any], column: str, ids: Sequence[str]) -> list[str]:
-    """Group of each sample. Raises InputError if a cell is blank: such samples would make a group of their own."""
-    without = [sample for sample, cell in zip(ids, cells, strict=True) if is_blank(cell)]
-    if without:
-        raise InputError(f"Column {column!r} names no group for {shown(without)}: every sample needs one.")
-    return [id_text(cell) for cell in cells]
-
-
 def numbered(cells: Sequence[Any]) -> bool:
     """True if labels of rows are 0, 1, 2, .., which say nothing of the rows of other files."""
     return [text(cell) for cell in cells] == [str(row) for row in range(len(cells))]
-
-
-def check_spellings(ids: Mapping[str, Sequence[str]]) -> None:
-    """Raise InputError if two files of a folder spell an id in different ways, such as 001 and 1.
-
-    ids: of each file, by its name without ending.
-    """
-    files: dict[str, dict[str, set[str]]] = {}
-    for name, samples in ids.items():
-        for sample in samples:
-            files.setdefault(spelling_key(sample), {}).setdefault(sample, set()).add(name)
-    for spellings in files.values():
-        for (first, first_files), (second, second_files) in itertools.combinations(spellings.items(), 2):
-            if not first_files & second_files:
-                raise InputError(
-                    f"{min(second_files)}.csv has the id {second!r} and {min(first_files)}.csv {first!r}: is this the "
-                    "same sample? Write its id in the same way in all files."
-                )
-
-
-def check_ids(ids: Sequence[Any], what: str) -> None:
-    """Raise InputError if an id is blank or repeated."""
-    if None in ids:
-        raise InputError(f"{what} has {list(ids).count(None)} rows without an id.")
-    counts = Counter(text(sample) for sample in ids)
-    repeated = [sample for sample, count in counts.items() if count > 1]
-    if repeated:
-        raise InputError(f"{what} has ids that come more than once: {shown(repeated)}.")

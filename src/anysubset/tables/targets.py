@@ -5,6 +5,7 @@ and integers are classes, unless `kind` says otherwise. Where that is in doubt, 
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ Array = NDArray[Any]
 
 # Blank cells that may also be the name of a class, as in the degrees none, mild and severe.
 ALSO_NAMES = frozenset({"none", "missing"})
+SIGNS = frozenset({"+", "-"})  # Names of classes if both occur.
 SURELY_CLASSES = 10  # Up to so many different values need not be confirmed.
 FEWEST_SAMPLES = 3  # A class with fewer samples on average is doubtful.
 LARGEST = 2**63 - 1  # Of int64.
@@ -123,9 +125,9 @@ def from_text(labels: Sequence[str], what: str, kind: str | None) -> Array:
 
 
 def check_labelled(labels: Sequence[str], what: str, ids: Sequence[str]) -> None:
-    """Raise InputError if a label is blank; among names, `none` and `missing` are names, too."""
+    """Raise InputError if a label is blank; among names, `none` and `missing` are names, and `-` beside `+`."""
     numeric = all(is_number(label) for label in labels if label.lower() not in BLANKS)
-    blanks = BLANKS if numeric else BLANKS - ALSO_NAMES
+    blanks = BLANKS if numeric else BLANKS - ALSO_NAMES - (SIGNS if SIGNS.issubset(labels) else set())
     lacking = [sample for sample, label in zip(ids, labels, strict=True) if label.lower() in blanks]
     if lacking:
         raise InputError(
@@ -189,6 +191,10 @@ def to_classes(flat: Array, what: str, asked: bool) -> Target:
                 "classes; if they are numbers to predict, set --data.reading.kind regression."
             ]
     classes = tuple(str(value) for value in values.tolist())
+    alike = [name for name, count in Counter(map(str.casefold, classes)).items() if count > 1]
+    if alike:
+        spellings = [name for name in classes if name.casefold() == alike[0]]
+        notes.append(f"{what} have classes that differ only in capital letters: {', '.join(spellings)}.")
     return Target(torch.from_numpy(indices.reshape(-1).astype(np.int64)), classes, tuple(notes))
 
 
