@@ -14,6 +14,7 @@ import yaml
 from anysubset import api
 from anysubset.errors import InputError
 from anysubset.scoring.scores import read_rows
+from anysubset.system import tensor_file
 from anysubset.volumes.phantom import write_phantoms
 
 Command = Callable[..., str]
@@ -328,3 +329,29 @@ def test_in_python_too(table, table_run, table_arrays):
     with pytest.raises(InputError, match=r"target of v6/0 in test"):
         api.evaluate("run")
     assert len(api.evaluate("run", root="utterances.npz").scores) > 0
+
+
+# ----------------------------------------------------------------------------- folders copied during training
+
+
+def test_a_folder_copied_during_training_is_resumed_only_if_its_files_fit(output_of, refused: Command, table_run):
+    # The run has 4 steps, validated and selected after 2 and 4; these are what a copy may catch.
+    shutil.copytree("run", "early")
+    settings = yaml.safe_load(Path("tiny.yaml").read_text())
+    settings["train"]["validate_every"] = 1
+    Path("every.yaml").write_text(yaml.safe_dump(settings))
+    output_of("fit", "every.yaml", "--run", "whole")
+    facts = tensor_file.read_facts(Path("whole/checkpoints/latest.safetensors"))
+    assert facts["best_step"] > 1
+    tensors, of_best = tensor_file.load(Path("whole/checkpoints/best.safetensors"))
+    for step in (1, facts["best_step"] + 1):
+        shutil.rmtree("copy", ignore_errors=True)
+        shutil.copytree("whole", "copy")
+        tensor_file.save(Path("copy/checkpoints/best.safetensors"), tensors, {**of_best, "step": min(step, 4)})
+        if min(step, 4) == facts["best_step"]:
+            continue
+        line = refused("fit", "every.yaml", "--run", "copy", "--resume")
+        assert f"says that the best weights are of step {facts['best_step']}, but those in best.safetensors are" in line
+        assert "copied during training" in line
+    Path("copy/checkpoints/best.safetensors").unlink()
+    assert "best.safetensors do not exist" in refused("fit", "every.yaml", "--run", "copy", "--resume")

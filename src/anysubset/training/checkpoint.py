@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from anysubset.errors import InputError
 from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
-from anysubset.system.run_files import LATEST
+from anysubset.system.run_files import BEST, LATEST
 from anysubset.training.cost import most_bytes
 from anysubset.training.run import Run, check_same
 from anysubset.training.schedules import Plateau
@@ -85,7 +86,25 @@ def read_progress(run: Run) -> Progress:
         return Progress()
     facts = tensor_file.read_facts(run.latest, LATEST)
     check_same(run.experiment, facts["experiment"], run.latest)
-    return Progress(**{item.name: facts[item.name] for item in fields(Progress)})
+    progress = Progress(**{item.name: facts[item.name] for item in fields(Progress)})
+    check_best(run, progress)
+    return progress
+
+
+def check_best(run: Run, progress: Progress) -> None:
+    """Raise InputError if the best weights are not those of the progress, as where a run was copied while it trained.
+
+    Best weights of a later step than the checkpoint are sound: the resumed training comes to them again.
+    """
+    if progress.best is None:
+        return
+    step = tensor_file.read_facts(run.best, BEST).get("step")
+    if step is None or (step != progress.best_step and step <= progress.step):
+        holds = "do not exist" if step is None else f"are of step {step}"
+        raise InputError(
+            f"{run.latest} says that the best weights are of step {progress.best_step}, but those in {run.best.name} "
+            f"{holds}: the folder was probably copied during training. Copy it again, or train into another folder."
+        )
 
 
 def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
