@@ -26,6 +26,7 @@ from anysubset.volumes.geometry import Grid, by, displacement
 Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
 
 MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # By NIfTI code of the unit of length: metre, millimetre, micrometre.
+LEAST_MM, MOST_MM = 1e-9, 1e9  # Entries of an affine beyond these are those of a damaged header.
 MOST_VOXELS = 2**30  # 1024 x 1024 x 1024 voxels are 4 GB in float32.
 START = 1024  # The first bytes of a file, with every header.
 BLOCK = 2**20
@@ -61,6 +62,8 @@ def open_image(path: Path) -> Image:
     except Exception as error:  # nibabel has no common base for what a damaged header raises.
         raise damaged(path, error) from None
     length = len(voxels if pair else content)
+    if proxy.offset < 0:
+        raise InputError(f"{path} has a damaged NIfTI header (its voxels begin at byte {proxy.offset}).")
     if length < needed:
         raise InputError(f"{voxels_path} is truncated: {length} bytes where its header promises {needed}.")
     if proxy.dtype.kind not in "iuf":
@@ -80,7 +83,10 @@ def read_header(path: Path) -> Any:
         raise unreadable(header_path, error) from None
     kind = kind_of(first, path)
     size_declared(kind, first, path)
-    return kind.header_class(first[: header_size(kind)], check=False)
+    try:
+        return kind.header_class(first[: header_size(kind)])
+    except Exception as error:
+        raise damaged(path, error) from None
 
 
 def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
@@ -217,6 +223,8 @@ def grid_of(image: Image) -> Grid:
 def read_grid(path: Path) -> Grid:
     """Grid in mm of a file, from its header alone. Raises InputError if the header cannot be read."""
     header = read_header(path)
+    if is_analyze(header):  # Its affine may be in a file of its own.
+        return grid_of(open_image(path))
     is_mgh = isinstance(header, nib.MGHImage.header_class)
     affine = np.array(header.get_affine() if is_mgh else header.get_best_affine(), dtype=np.float64)
     affine[:3] *= mm_per_unit(header)
@@ -243,14 +251,20 @@ def forms_apart(path: Path) -> float:
 
 def states_orientation(path: Path) -> bool:
     """False for an Analyze image without the `.mat` file of SPM."""
-    header = read_header(path)
-    is_analyze = isinstance(header, nib.Spm2AnalyzeImage.header_class) and not isinstance(header, nib.Nifti1Header)
-    return not is_analyze or path.with_name(stem(path) + ".mat").is_file()
+    return not is_analyze(read_header(path)) or path.with_name(stem(path) + ".mat").is_file()
+
+
+def is_analyze(header: Any) -> bool:
+    """True for the header of an Analyze image; those of NIfTI descend from it in nibabel."""
+    return isinstance(header, nib.Spm2AnalyzeImage.header_class) and not isinstance(header, nib.Nifti1Header)
 
 
 def invertible(affine: NDArray[np.float64]) -> bool:
     """True if an affine is finite and its axes are not parallel, whatever the size of a voxel is."""
+    largest = np.abs(affine).max()
+    if not np.isfinite(largest) or largest > MOST_MM:
+        return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not np.isfinite(lengths).all() or lengths.min() == 0:
+    if lengths.min() < LEAST_MM:
         return False
     return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6)
