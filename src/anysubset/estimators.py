@@ -153,6 +153,8 @@ class AnySubset(ModalityColumns):
         """Check the target as scikit-learn does; an earlier training is discarded, even if this raises InputError."""
         if hasattr(self, "weights_"):
             del self.weights_
+        if np.ma.is_masked(y):
+            raise InputError(f"y is masked for {np.ma.count_masked(y)} samples: give X and y for the others.")
         with input_errors():
             target: Array = validate_data(self, y=y, **options)
         if not len(target):

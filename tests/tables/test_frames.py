@@ -159,3 +159,21 @@ def test_frames_without_labels_of_rows_are_joined_by_position_and_their_columns_
     model.fit({"text": Unlabelled(values, "abc"), "audio": values[:, :2]}, np.arange(24) % 2)
     expected = model.predict_proba({"text": Unlabelled(values, "abc")})
     assert np.array_equal(model.predict_proba({"text": Unlabelled(values[:, [2, 0, 1]], "cab")}), expected)
+
+
+def test_missing_values_of_pandas_own_types_are_missing():
+    generator = np.random.default_rng(0)
+    text, audio = generator.normal(size=(24, 3)), generator.normal(size=(24, 2))
+    audio[:6] = np.nan
+    y = np.arange(24) % 2
+    model = AnySubsetClassifier(steps=3, width=4, random_state=0, device="cpu").fit({"text": text, "audio": audio}, y)
+    own_types = pandas.DataFrame(audio).convert_dtypes()
+    assert own_types.isna().sum().tolist() == [6, 6]
+    expected = model.predict_proba({"text": text, "audio": audio})
+    assert np.array_equal(model.predict_proba({"text": text, "audio": own_types}), expected)
+
+
+def test_a_masked_target_is_refused():
+    y = np.ma.masked_array(np.arange(24) % 2, mask=np.arange(24) == 3)
+    with pytest.raises(InputError, match="y is masked for 1 samples"):
+        AnySubsetClassifier(steps=1).fit({"text": np.ones((24, 2))}, y)

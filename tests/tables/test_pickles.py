@@ -356,7 +356,9 @@ FAULTS = {
     "'a/1' twice in split 'train'": mmsa(id=["a$_$1", "a[1]", *IDS[2:]]),
     "'a/1' in two splits: 'train' and 'test'": mmsa(id=[*IDS[:5], "a$_$1"]),
     "audio_lengths go from 1 to 7, outside 0 to 6": mmsa(False, audio_lengths=np.array([7, 3, 2, 4, 1, 3])),
-    "regression_labels are NaN": mmsa(regression_labels=np.array([np.nan, 0, 0, 0, 0, 0])),
+    "regression_labels are NaN or infinite for 1 samples, the first is 'a/1'": mmsa(
+        regression_labels=np.array([np.nan, 0, 0, 0, 0, 0])
+    ),
     "'regression_labels' holds 'good', which is no number": mmsa(regression_labels=np.array(["good"] * 6)),
     "no key 'id'": mmsa(id=None),
     "no key 'regression_labels'": mmsa(regression_labels=None),
@@ -368,6 +370,50 @@ FAULTS = {
     "audio has other shapes in other splits": other_test(audio=np.ones((2, 4, 9))),
     "split 'test' has different numbers of samples: audio 1, id 2": other_test(audio=np.ones((1, 4, 3))),
 }
+
+
+def with_nan(name: str, time: int, samples: list[int], front: bool = False) -> np.ndarray:
+    """The stream of a modality, whose real steps are NaN for these samples."""
+    values = stream(name, LENGTHS[name], time, front)
+    for sample in samples:
+        values[sample][(values[sample] != 0).any(axis=1)] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("clean", [None, "zero"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        mmsa(audio=with_nan("audio", 4, [1, 4])),
+        mmsa(False, audio=with_nan("audio", 6, [1, 4])),
+        mmsa(False, audio=with_nan("audio", 6, [1, 4]), audio_lengths=None),
+        mult(audio=with_nan("audio", 4, [1, 4], front=True)),
+        mult(False, audio=with_nan("audio", 6, [1, 4], front=True)),
+        mult(False, audio=np.where(np.isin(np.arange(6), [1, 4])[:, None, None], np.nan, stream("audio", [6] * 6, 6))),
+    ],
+)
+def test_a_sequence_of_nan_is_missing_in_every_layout(tmp_path, content, clean):
+    table = read_table(save(tmp_path / "x.pkl", content), clean=clean)
+    assert table.inputs["audio"].indices.tolist() == [0, 2, 3, 5]
+    assert table.inputs["text"].indices.tolist() == list(range(6))
+    assert table.origin is not None
+    assert table.origin.cleaned == {}
+
+
+def test_text_of_nan_is_missing_and_leaves_the_other_modalities_their_own_steps(tmp_path):
+    for content in (mult(text=with_nan("text", 4, [1], front=True)), mmsa(text=with_nan("text", 4, [1]))):
+        table = read_table(save(tmp_path / "x.pkl", content))
+        assert table.inputs["text"].indices.tolist() == [0, 2, 3, 4, 5]
+        valid = table.inputs["audio"].valid
+        assert valid is not None
+        assert valid.sum(dim=1).tolist() == LENGTHS["audio"]
+
+
+def test_text_labels_of_a_pickle_are_classes(tmp_path):
+    content = mmsa(annotations=["Positive", "Negative", "Neutral"] * 2)
+    table = read_table(save(tmp_path / "x.pkl", content), target="annotations")
+    assert table.class_names == ("Negative", "Neutral", "Positive")
+    assert table.target.tolist() == [2, 0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("line", FAULTS)

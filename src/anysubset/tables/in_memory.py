@@ -12,6 +12,7 @@ from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.dataset import TableDataset
+from anysubset.tables.frames import has_labels
 from anysubset.tables.observation import BEYOND, Column, observe, position_of
 from anysubset.tables.signature import Signature
 from anysubset.tables.table import Table
@@ -111,6 +112,8 @@ def array_of(name: str, values: Any) -> Array:
         InputError: if that is impossible.
     """
     try:
+        if has_labels(values) and any(not isinstance(kind, np.dtype) for kind in getattr(values, "dtypes", ())):
+            values = values.to_numpy(dtype=np.float64, na_value=np.nan)  # Columns of pandas' own types may hold NA.
         array = np.asarray(with_nan(values))
         array = array.astype(np.float64) if array.dtype == object else array
     except (TypeError, ValueError) as error:

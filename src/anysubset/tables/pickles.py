@@ -60,7 +60,7 @@ def from_mmsa(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     ids, splits = ids_of(parts, "id")
     label = options.target or "regression_labels"
     kind = options.kind or ("regression" if label.startswith("regression") else "classes")
-    target = target_of(joined(parts, label, labels_in), label, kind, options.column)
+    target = target_of(joined(parts, label, labels_in), label, kind, options.column, ids)
     arrays = {key: joined(parts, key) for key in modalities_of(parts, options).values()}
     mask = from_mask(joined(parts, "text_bert")) if "text_bert" in parts["train"] else None
     columns = {}
@@ -109,7 +109,7 @@ def from_mult(parts: Mapping[str, Mapping[str, Any]], options: Options) -> Table
     emotions = raw.ndim == 3 and raw.shape[2] == 2  # One-hot, one row for each emotion, as in IEMOCAP.
     target = target_of(
         raw.argmax(axis=2) if emotions else raw, label, options.kind or ("classes" if emotions else "regression"),
-        options.column,
+        options.column, ids,
     )  # fmt: skip
     keys = modalities_of(parts, options)
     arrays = {name: joined(parts, key) for name, key in keys.items()}
@@ -154,7 +154,7 @@ def from_mag(parts: Mapping[str, Any], options: Options) -> Table:
         if key not in available:
             raise InputError(f"has no modality {key!r}; it has: {', '.join(available)}.")
         columns[name] = ragged([matrix(stream[key], key) for stream in streams], key)
-    target = target_of(labels, "labels", options.kind or "regression", options.column)
+    target = target_of(labels, "labels", options.kind or "regression", options.column, ids)
     splits = {}
     start = 0
     for name, part in parts.items():
