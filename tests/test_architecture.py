@@ -29,7 +29,7 @@ LAYERS = (
     ("report", "report.*", "paper", "paper.*"),
     ("volumes", "volumes.*", "tables", "tables.*", "datasets", "datasets.*"),
     ("methods", "methods.*"),
-    ("training.run", "training.cost", "training.decoupling_log", "training.environment"),
+    ("training.run", "training.cost", "training.curves", "training.decoupling_log", "training.environment"),
     ("evaluation", "evaluation.*"),
     ("training", "training.*", "experiments.*"),
     ("testing", "testing.*"),  # Checks of methods, also of those that others write.

@@ -47,10 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except OSError as error:
             return refuse(described(error))
-        except ValueError as error:
-            if "embedded null" not in str(error):
+        except (ValueError, RuntimeError) as error:
+            fault = fault_of_name(str(error))
+            if fault is None:
                 raise
-            return refuse("A path holds the character NUL, which no file name may have.")
+            return refuse(fault)
+
+
+def fault_of_name(message: str) -> str | None:
+    """One line for an error that Python raises for a path; None for any other error."""
+    if "embedded null" in message:
+        return "A path holds the character NUL, which no file name may have."
+    return f"{message}: the link leads to itself." if message.startswith("Symlink loop from") else None
 
 
 def refuse(fault: str) -> int:
@@ -69,8 +77,12 @@ def parse(
     """
     if not arguments:
         arguments = ["--help"]
-    if not arguments[0].startswith("-") and arguments[0] not in commands:
-        raise unknown("command", arguments[0], commands)
+    first = arguments[0]
+    if first.startswith("-") and first not in ("-h", "--help", "--version"):
+        raise InputError(f"Option {first} stands before the command: write anysubset COMMAND {first}.")
+    if not first.startswith("-") and first not in commands:
+        raise unknown("command", first, commands)
+    check_repeated(arguments[1:])
     shown = io.StringIO()
     try:
         with redirect_stdout(shown):  # argparse ignores a failure to print its help.
@@ -90,6 +102,19 @@ def parse(
             ) from error
         raise InputError(f"{message} (see `anysubset {arguments[0]} --help`)") from error
     return parsed
+
+
+def check_repeated(arguments: Sequence[str]) -> None:
+    """Raise InputError for an option with two different values, of which the parser would use the last in silence."""
+    values: dict[str, list[str]] = {}  # By option, the words that follow it.
+    starts = [index for index, argument in enumerate(arguments) if argument.startswith("--")]
+    for start, end in zip(starts, [*starts[1:], len(arguments)], strict=False):
+        name, *value = arguments[start].split("=", 1)
+        words = [*value, *arguments[start + 1 : end]]
+        if name.endswith("+"):
+            continue  # --data.modalities+ appends to a list.
+        if values.setdefault(name, words) != words:
+            raise InputError(f"{name} is given twice, with different values: leave one of them out.")
 
 
 def check_renamed(command: str, option: str) -> None:

@@ -1,6 +1,7 @@
 """Parallel processes: logs, exit codes, kills and interruption."""
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_closing_the_iterator_interrupts_each_process_once_and_waits(tmp_path):
     assert told.read_text() == "once"
     assert last_line(tmp_path / "long.txt") == "anysubset: interrupted"
     assert not (tmp_path / "never").exists()
+
+
+def test_work_that_cannot_be_pickled_is_reported_as_such_and_the_others_are_ended(tmp_path):
+    started, told = tmp_path / "started", tmp_path / "told"
+    jobs = {
+        "long": Job(wait_for_interruption, (started, told), tmp_path / "long.txt"),
+        "quick": Job(meet, (tmp_path / "quick", started), tmp_path / "log"),
+        "local": Job(lambda: None, (), tmp_path / "local"),
+    }
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        dict(run_jobs(jobs, 2, 1, ["torch"]))
+    assert told.read_text() == "once"
 
 
 def test_the_main_process_is_not_interrupted():

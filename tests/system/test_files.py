@@ -2,10 +2,11 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 
-from anysubset.system.files import atomic_write, clear_parts
+from anysubset.system.files import HOST, atomic_write, clear_dead_parts, clear_parts
 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
@@ -85,3 +86,17 @@ def test_a_name_of_the_greatest_length_can_be_written(tmp_path, name):
         assert temporary.suffix == ".csv"
         temporary.write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_that_writes(tmp_path):
+    killed = subprocess.Popen(["sleep", "60"])
+    writers = ("elsewhere-1", f"{HOST}-{killed.pid}", f"{HOST}-{os.getppid()}")
+    other, dead, alive = (tmp_path / f".part-{writer}-scores.csv" for writer in writers)
+    for path in (other, dead, alive):
+        path.write_text("half")
+    killed.kill()
+    killed.wait()
+    clear_dead_parts.cache_clear()
+    with atomic_write(tmp_path / "scores.csv") as temporary:
+        temporary.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {other.name, alive.name, "scores.csv"}

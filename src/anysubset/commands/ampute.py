@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.data_tables import show_missingness
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.removal import write_removal
 from anysubset.commands.terminal import say
@@ -15,14 +15,16 @@ from anysubset.experiments.settings import ReadingSettings
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `ampute`."""
-    parser.add_argument("path", type=Path, help="Folder of patients, or table; it is not changed.")
-    parser.add_argument("--output", type=Path, required=True, help="File to write, for the setting data.missingness.")
+    parser.add_argument("path", type=file_path, help="Folder of patients, or table; it is not changed.")
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="File to write, for the setting data.missingness."
+    )
     parser.add_argument("--rate", type=float, help="Rate of missing modalities, completely at random.")
     parser.add_argument("--rate-by", type=dict[str, float], help="Missing rate of a modality: --rate-by.text 0.5 ...")
     parser.add_argument("--absent", type=str, nargs="+", help="Modalities that all samples lose.")
     parser.add_argument("--monotone", type=float, help="Probability that a modality and all later ones are missing.")
     parser.add_argument("--split", default="train", help="Split whose samples lose modalities, or `all`.")
-    parser.add_argument("--splits", type=Path, help="File of splits; by default those of the data.")
+    parser.add_argument("--splits", type=file_path, help="File of splits; by default those of the data.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draw.")
     parser.add_class_arguments(ReadingSettings, "reading")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_beside
 from anysubset.commands.terminal import complain, grid_text, say
 from anysubset.errors import InputError, unknown
@@ -15,14 +15,14 @@ WRITER = "anysubset compare"
 
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
-    parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
+    parser.add_argument("run", nargs="+", type=file_path, help="Run folders with scores, or folders of such runs.")
     parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, accuracy, mae.")
     parser.add_argument("--region", help="Region; by default the mean over all regions.")
     parser.add_argument("--reference", help="Method that the others are compared with.")
     parser.add_argument("--split", default="test", help="Split whose scores are read.")
     parser.add_argument(
         "--groups",
-        type=Path,
+        type=file_path,
         help="CSV file with the columns id and group, if samples are not independent, such as those of one video.",
     )
     parser.add_argument(
@@ -33,7 +33,7 @@ def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--paper", type=int, help="Show the runs in the layout of this table of the paper, 1 to 5.")
     parser.add_argument("--published", action="store_true", help="With --paper, add the numbers printed in the paper.")
     parser.add_argument("--format", default="terminal", help="terminal, markdown or latex.")
-    parser.add_argument("--output", type=Path, help="File to write; by default the tables are printed.")
+    parser.add_argument("--output", type=file_path, help="File to write; by default the tables are printed.")
 
 
 def compare(options: Options) -> None:

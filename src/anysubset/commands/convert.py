@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jsonargparse
 
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import say
 from anysubset.experiments.settings import ReadingSettings
@@ -12,8 +12,8 @@ from anysubset.experiments.settings import ReadingSettings
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `convert`."""
-    parser.add_argument("table", type=Path, help="Table, a file or a folder; it is not changed.")
-    parser.add_argument("--output", type=Path, required=True, help="File to write, .npz or .safetensors.")
+    parser.add_argument("table", type=file_path, help="Table, a file or a folder; it is not changed.")
+    parser.add_argument("--output", type=file_path, required=True, help="File to write, .npz or .safetensors.")
     parser.add_class_arguments(ReadingSettings, "reading")
     parser.add_argument(
         "--group",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track_samples, track_steps
 from anysubset.commands.score_tables import show_table_scores, show_volume_scores
 from anysubset.commands.terminal import complain, say
@@ -24,7 +24,7 @@ DEMO = "anysubset demo"  # Recorded beside the data that the demo generates.
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `demo`."""
     parser.add_argument("--task", choices=["segmentation", "sentiment"], default="segmentation", help="Task to show.")
-    parser.add_argument("--output", type=Path, help="Folder of data and runs; by default runs/demo[_sentiment].")
+    parser.add_argument("--output", type=file_path, help="Folder of data and runs; by default runs/demo[_sentiment].")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the data and of both runs.")
     parser.add_argument("--train.steps", type=int, help="Optimizer steps of each run.")
 

@@ -6,14 +6,14 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.conflict_tables import show_diagnosis
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import say
 
 
 def diagnose_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `diagnose`."""
-    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("run", type=file_path, help="Run folder.")
     parser.add_argument("--split", default="val", help="Split whose samples are used.")
     parser.add_argument("--batches", type=int, default=10, help="Number of batches, drawn as in training.")
     parser.add_argument(

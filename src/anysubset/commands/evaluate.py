@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track_samples
 from anysubset.commands.score_tables import show_scores
 from anysubset.commands.terminal import say
@@ -13,9 +13,11 @@ from anysubset.commands.terminal import say
 
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
-    parser.add_argument("run", type=Path, help="Run folder.")
+    parser.add_argument("run", type=file_path, help="Run folder.")
     parser.add_argument("--split", default="test", help="Split to score, or `all`.")
-    parser.add_argument("--data.root", help="Folder or file of other data; by default that of the experiment.")
+    parser.add_argument(
+        "--data.root", type=file_path, help="Folder or file of other data; by default that of the experiment."
+    )
     parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at these rates: 0.1 ...")
     parser.add_argument("--seed", type=int, default=0, help="Seed of random missingness; the same for every method.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")

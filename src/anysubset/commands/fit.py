@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track_steps
 from anysubset.commands.terminal import say
 from anysubset.experiments.files import add_settings, read_experiment
@@ -17,10 +17,10 @@ def fit_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiment",
         nargs="+",
-        type=Path,
+        type=file_path,
         help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options override them.",
     )
-    parser.add_argument("--run", type=Path, help="Run folder; by default runs/ and the name of the experiment.")
+    parser.add_argument("--run", type=file_path, help="Run folder; by default runs/ and the name of the experiment.")
     parser.add_argument("--resume", action="store_true", help="Continue the run in the folder, if there is one.")
     add_settings(parser)
 

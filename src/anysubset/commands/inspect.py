@@ -8,7 +8,7 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.data_tables import show_table, show_volumes
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import remark, say_text
 from anysubset.experiments.settings import ReadingSettings
@@ -19,7 +19,7 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `inspect`."""
     parser.add_argument(
         "path",
-        type=Path,
+        type=file_path,
         help="Folder of patients, one patient, Decathlon folder, or CSV manifest; or a table.",
     )
     parser.add_class_arguments(ReadingSettings, "reading")
@@ -30,15 +30,15 @@ def inspect_options(parser: jsonargparse.ArgumentParser) -> None:
         "whole.",
     )
     parser.add_argument("--json", action="store_true", help="Print the whole report as JSON.")
-    parser.add_argument("--write", type=Path, help="Write a YAML data file, for `fit` together with a recipe.")
+    parser.add_argument("--write", type=file_path, help="Write a YAML data file, for `fit` together with a recipe.")
 
 
 def inspect(options: Options) -> None:
     """Describe data: samples, modalities, scenarios, shapes, labels, splits and faults."""
     path, reading, group = Path(options["path"]), options.get("reading", {}), options.get("group")
     target = Path(options["write"]) if options.get("write") else None
-    for file in [target, target.with_suffix(".splits.json")] if target is not None else []:
-        check_free(file)
+    if target is not None:
+        check_free(target)
     report = api.inspect(path, reading=reading, group=group)
     is_table = "samples" in report
     if options.get("json"):
@@ -73,9 +73,12 @@ def write_volumes_file(report: Options, path: Path, target: Path, group: str | N
     settings = dataset_file(report, path, group)
     if not report["splits"]:
         splits = target.with_suffix(".splits.json")
-        drawn = drawn_splits(report, path, group)
-        with atomic_write(splits) as temporary:
-            temporary.write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(drawn_splits(report, path, group), indent=1) + "\n"
+        # The same command, killed after it wrote the splits, must be able to go on.
+        if not splits.is_file() or splits.read_bytes() != text.encode():
+            check_free(splits)
+            with atomic_write(splits) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         settings["data"]["splits"] = str(splits)
         remark(f"Wrote {splits}: the patients have no splits, so these were drawn")
     comments = [f"regions: {report['regions_from']}"] if report["regions_from"] else []

@@ -1,20 +1,18 @@
 """`anysubset predict`: predict from the modalities that are present."""
 
-from pathlib import Path
-
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import say
 
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
-    parser.add_argument("run", type=Path, help="Run folder.")
-    parser.add_argument("path", nargs="+", type=Path, help="Folder of one or of several patients, or a table.")
-    parser.add_argument("--output", type=Path, help="Output folder; by default `predictions` in the run folder.")
+    parser.add_argument("run", type=file_path, help="Run folder.")
+    parser.add_argument("path", nargs="+", type=file_path, help="Folder of one or of several patients, or a table.")
+    parser.add_argument("--output", type=file_path, help="Output folder; by default `predictions` in the run folder.")
     parser.add_argument("--overwrite", action="store_true", help="Replace predictions of another run; no other files.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 

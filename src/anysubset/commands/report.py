@@ -1,18 +1,18 @@
 """`anysubset report`: one HTML page on runs."""
 
-from pathlib import Path
-
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.terminal import complain, say
 
 
 def report_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `report`."""
-    parser.add_argument("run", nargs="+", type=Path, help="Run folders with scores, or folders of such runs.")
-    parser.add_argument("--output", type=Path, help="File to write; by default report.html, if one folder is named.")
+    parser.add_argument("run", nargs="+", type=file_path, help="Run folders with scores, or folders of such runs.")
+    parser.add_argument(
+        "--output", type=file_path, help="File to write; by default report.html, if one folder is named."
+    )
     parser.add_argument("--reference", help="Method that the others are compared with.")
     parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, accuracy, mae.")
     parser.add_argument("--region", help="Region; by default the mean over all regions.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 
 from anysubset import api
-from anysubset.commands.options import Options
+from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track, track_samples, track_steps
 from anysubset.commands.removal import write_removal
 from anysubset.commands.score_tables import show_results, show_scores
@@ -38,9 +38,15 @@ PRELOAD = (
 
 def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `sweep`."""
-    parser.add_argument("sweep", type=Path, help="YAML file: an experiment, and the settings that vary over the runs.")
-    parser.add_argument("--output", type=Path, help="Folder for all runs; by default runs/ and the name of the file.")
-    parser.add_argument("--data.root", type=Path, help="Folder that a relative data.root in the file is relative to.")
+    parser.add_argument(
+        "sweep", type=file_path, help="YAML file: an experiment, and the settings that vary over the runs."
+    )
+    parser.add_argument(
+        "--output", type=file_path, help="Folder for all runs; by default runs/ and the name of the file."
+    )
+    parser.add_argument(
+        "--data.root", type=file_path, help="Folder that a relative data.root in the file is relative to."
+    )
     parser.add_argument("--jobs", type=int, help="Runs trained at a time; by default one per core, at most 4.")
 
 

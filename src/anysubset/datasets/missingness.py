@@ -14,6 +14,7 @@ from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import atomic_write
+from anysubset.system.input_files import check_file
 
 Present = dict[str, Scenario]  # Present modalities by id.
 
@@ -24,6 +25,7 @@ def read_missingness(path: Path) -> Present:
     Raises:
         InputError: if the file has another layout, an id or a modality is repeated, or a sample keeps none.
     """
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Differences between methods in every scenario, with confidence intervals, corrected tests and a verdict."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from anysubset.errors import InputError, unknown
+from anysubset.errors import InputError, one_line, unknown
 from anysubset.report.comparison import Comparison
 from anysubset.report.results import BySample
 from anysubset.report.table import Line
@@ -26,6 +27,7 @@ from anysubset.scoring.statistics import (
     t_interval,
     verdict,
 )
+from anysubset.system.input_files import read_text
 
 
 @dataclass(frozen=True)
@@ -212,19 +214,21 @@ def read_groups(path: Path) -> dict[str, str]:
     """Read the group of each sample from a CSV file with the columns `id` and `group`.
 
     Raises:
-        InputError: if the file does not exist, lacks a column, or names a sample twice.
+        InputError: if the file does not exist, is no CSV file, lacks a column, or names a sample twice.
     """
     if not path.is_file():
         raise InputError(f"The file of groups {path} does not exist.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    groups: dict[str, str] = {}
+    try:
         if not {"id", "group"} <= set(reader.fieldnames or ()):
             raise InputError(f"{path} must have the columns id and group, not {', '.join(reader.fieldnames or ())}.")
-        groups: dict[str, str] = {}
         for row in reader:
             if row["id"] in groups:
                 raise InputError(f"{path} names the sample {row['id']!r} twice.")
             groups[row["id"]] = row["group"]
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
     return groups
 
 

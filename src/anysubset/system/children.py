@@ -75,7 +75,11 @@ def run_jobs(
 
 
 def stop(processes: Sequence[BaseProcess]) -> None:
-    """Interrupt processes (SIGINT) and wait for them; if Ctrl-C is pressed meanwhile, kill them."""
+    """Interrupt processes (SIGINT) and wait for them; if Ctrl-C is pressed meanwhile, kill them.
+
+    One that could not be started, since its work cannot be pickled, has no number and is passed over.
+    """
+    processes = [process for process in processes if process.pid is not None]
     for process in processes:
         if process.pid is not None and process.exitcode is None:
             with suppress(ProcessLookupError):

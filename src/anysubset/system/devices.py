@@ -16,7 +16,9 @@ def device_of(name: str) -> Any:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Device {name!r} is not available: {str(error).splitlines()[0]}") from error
+    if device.type == "meta":
+        raise InputError("Device 'meta' holds no numbers: choose auto, cpu, cuda or cuda:N.")
     return torch.device(name)

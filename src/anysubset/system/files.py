@@ -1,15 +1,20 @@
 """Atomic writing of files: a file appears complete or not at all."""
 
 import os
+import re
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from anysubset.errors import InputError
 from anysubset.system.written import check_replaceable, record
 
 PART = ".part-"
-LONGEST = 200  # Bytes of a name that its temporary name holds, since systems limit names to 255 bytes.
+HOST = re.sub("[^A-Za-z0-9]", "", socket.gethostname())[:32]  # In the name, since hosts may share a disk.
+LONGEST = 150  # Bytes of a name that its temporary name holds, since systems limit names to 255 bytes.
 
 
 @contextmanager
@@ -31,8 +36,9 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise InputError(f"{path} cannot be written: it is {kind}. Choose the name of a file.")
+    clear_dead_parts(path.parent)
     end_of_name = os.fsdecode(os.fsencode(path.name)[-LONGEST:])
-    temporary = path.with_name(f"{PART}{os.getpid()}-{end_of_name}")
+    temporary = path.with_name(f"{PART}{HOST}-{os.getpid()}-{end_of_name}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -51,6 +57,24 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Context that gives a new temporary folder beside `path`, and renames it to `path` at the end.
+
+    If writing fails or the process is killed, no folder `path` appears. An empty folder of this name is replaced.
+    """
+    clear_dead_parts(path.parent)
+    temporary = path.with_name(f"{PART}{HOST}-{os.getpid()}-{path.name}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rmdir()  # Not every system can rename onto an empty folder.
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def system_error(error: BaseException | None) -> OSError | None:
     """The error of the system behind an error: libraries that close a file after a failed write hide the reason."""
     while error is not None and not (isinstance(error, OSError) and error.errno is not None):
@@ -62,3 +86,28 @@ def clear_parts(folder: Path) -> None:
     """Remove temporary files that a killed process left in a folder; no other process may write there now."""
     for temporary in folder.glob(f"{PART}*"):
         temporary.unlink()
+
+
+@cache  # Once for each folder is enough, since a folder may hold many thousands of files.
+def clear_dead_parts(folder: Path) -> None:
+    """Remove the temporary files that processes of this host which no longer run left in a folder."""
+    if os.name != "posix":
+        return  # There is no way to ask for a process without ending it.
+    for temporary in folder.glob(f"{PART}{HOST}-*"):
+        match = re.match(f"{re.escape(PART + HOST)}-([0-9]+)-", temporary.name)
+        if match and not runs(int(match[1])):
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def runs(process: int) -> bool:
+    """True if a process of this number exists, whoever started it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, OSError):
+        return True
+    return True

@@ -132,6 +132,8 @@ def dispatched(path: Path, options: Options) -> Table:
         if csv_files(path):
             return read_csv_folder(path, options)
         raise InputError("is a folder without .csv or .csd files.")
+    if path.exists() and not path.is_file():  # Opening a pipe would wait for ever.
+        raise InputError("is a device or a pipe: save its content to a file first.")
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -10,7 +10,6 @@ from typing import Any
 import filelock
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from anysubset.datasets.dataset import Knowledge
 from anysubset.errors import InputError
@@ -23,6 +22,7 @@ from anysubset.system.run_files import read_log
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import writer_of
 from anysubset.training.cost import CostLog
+from anysubset.training.curves import Curves
 from anysubset.training.decoupling_log import DecouplingLog
 from anysubset.training.environment import environment
 
@@ -49,7 +49,7 @@ class Run:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"{path} cannot be a run folder, because a file has that name.") from None
-        self.curves: SummaryWriter | None = None
+        self.curves: Curves | None = None
         self.writes = processes.rank() == 0
         self.lock = filelock.FileLock(path / ".lock")
         if self.writes:
@@ -144,7 +144,7 @@ class Run:
             lines = [json.dumps(entry) for entry in read_log(log) if entry["step"] <= step]
             with atomic_write(log) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        self.curves = SummaryWriter(str(RunFolder(self.path).tensorboard), purge_step=step + 1)
+        self.curves = Curves(RunFolder(self.path).tensorboard, first=step + 1)
 
     def log(self, step: int, values: Mapping[str, Any], curves: Mapping[str, float]) -> None:
         """Append one line to `metrics.jsonl`, and one point to each curve of TensorBoard.
@@ -160,7 +160,7 @@ class Run:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.curves is not None:
             for name, value in curves.items():
-                self.curves.add_scalar(name, value, step)
+                self.curves.add(name, value, step)
 
 
 def check_unused(folder: Path) -> None:

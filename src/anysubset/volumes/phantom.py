@@ -11,7 +11,6 @@ when one modality dominates; it says nothing about patients.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anysubset.errors import InputError, unknown
-from anysubset.system.files import atomic_write
+from anysubset.system.files import atomic_folder, atomic_write
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -83,10 +82,8 @@ def write_phantoms(
     root = Path(root).resolve()
     check_arguments(root, counts, seed, missing_rate, missing_splits)
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Written to a temporary folder beside it and renamed at the end: a kill leaves no half-written data set.
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
-        unfinished = Path(scratch) / root.name
-        unfinished.mkdir()
+    # A kill leaves no half-written data set.
+    with atomic_folder(root) as unfinished:
         splits: dict[str, list[str]] = {split: [] for split in counts}
         for index, split in enumerate(split for split, count in counts.items() for _ in range(count)):
             patient_id = f"phantom_{index:03d}"
@@ -98,9 +95,6 @@ def write_phantoms(
             splits[split].append(patient_id)
         with atomic_write(unfinished / "splits.json", writer) as temporary:
             temporary.write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
-        if root.exists():
-            root.rmdir()  # It is empty, as checked above; not every system can rename onto an empty folder.
-        unfinished.rename(root)
 
 
 def phantom_patient(
