@@ -83,3 +83,21 @@ def test_the_recipe_is_written_with_the_experiment_and_may_differ_on_resuming(wr
     write_experiment(read_experiment(None, {"train.steps": 3}), tmp_path / "experiment.yaml")
     assert read_experiment(tmp_path / "experiment.yaml").recipe is None
     assert "recipe" in INCIDENTAL
+
+
+def test_regions_may_have_names_that_yaml_takes_for_other_values(write, tmp_path):
+    names = ("no", "yes", "On", "off", "y", "n", "3", "1.5", "null", "true", "2020-01-01")
+    regions = ", ".join(f"{name}: [{value}]" for value, name in enumerate(names, start=1))
+    path = tmp_path / "names.yaml"
+    path.write_text(f"data: {{name: volumes, modalities: [t1], regions: {{{regions}}}}}\n")
+    experiment = read_experiment(path)
+    assert experiment.data.regions == {name: [value] for value, name in enumerate(names, start=1)}
+    write_experiment(experiment, tmp_path / "again.yaml")
+    assert read_experiment(tmp_path / "again.yaml").data.regions == experiment.data.regions
+
+
+@pytest.mark.parametrize("name", [False, True, 1, None])
+def test_regions_in_python_are_named_by_text(fault, name):
+    assert f"data.regions has the name {name!r}: put it in quotes" in fault(
+        read_experiment, None, {"data.regions": {name: [1]}}
+    )

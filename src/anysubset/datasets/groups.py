@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anysubset.datasets.ids import composed
 from anysubset.datasets.splits import other_spelling, separator, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.experiments.settings import GROUP_FILES
@@ -48,19 +49,19 @@ def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:
         InputError: if the expression or the file is faulty, or leaves an id without a group.
     """
     groups = from_file(Path(setting)) if is_file(str(setting)) else from_expression(ids, str(setting))
-    without = [sample for sample in ids if not groups.get(sample)]
+    without = [sample for sample in ids if not groups.get(composed(sample))]
     if without:
         shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         hint = other_spelling(without[0], groups).replace("The data have", "The file has")
         counted = f"{len(without)} of {len(ids)} ids"
         raise InputError(f"data.group, {str(setting)!r}, gives no group for {counted}: {shown}.{hint}")
-    return {sample: groups[sample] for sample in ids}
+    return {sample: groups[composed(sample)] for sample in ids}
 
 
 def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
     """Group by id, of the ids in which the expression occurs."""
     try:
-        pattern = re.compile(expression)
+        pattern = re.compile(composed(expression))
     except re.error as error:
         raise InputError(
             f"data.group, {expression!r}, is neither a .csv or .json file nor a regular expression: {one_line(error)}."
@@ -70,7 +71,7 @@ def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
             f"data.group, {expression!r}, has {pattern.groups} groups in parentheses; it needs one, around the part of "
             r"an id that names the patient or video, such as '(.+)_\d+'."
         )
-    matches = {sample: pattern.search(sample) for sample in ids}
+    matches = {sample: pattern.search(sample) for sample in map(composed, ids)}
     return {sample: match[1] for sample, match in matches.items() if match}
 
 
@@ -117,6 +118,7 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
 
 def without_repeats(path: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
     """The pairs as a dictionary. Raises InputError if an id occurs twice."""
+    pairs = [(composed(sample), composed(group)) for sample, group in pairs]
     groups = dict(pairs)
     if len(groups) < len(pairs):
         names = [sample for sample, _ in pairs]

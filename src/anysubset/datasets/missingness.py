@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anysubset.datasets.ids import composed
 from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
@@ -41,7 +42,10 @@ def read_missingness(path: Path) -> Present:
         if not names or len(set(names)) < len(names):
             fault = f"names a modality of {sample!r} twice" if names else f"leaves no modality to {sample!r}"
             raise InputError(f"{path} {fault}; list each modality that stays once, and at least one.")
-    return {sample: tuple(names) for sample, names in present.items()}
+    composed_ids = {composed(sample): tuple(names) for sample, names in present.items()}
+    if len(composed_ids) < len(present):
+        raise InputError(f"{path} names an id twice, in composed and in decomposed letters.")
+    return composed_ids
 
 
 def write_missingness(path: Path, present: Mapping[str, Collection[str]], about: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anysubset.datasets.ids import composed
 from anysubset.errors import InputError
 
 Splits = dict[str, tuple[str, ...]]
@@ -134,6 +135,7 @@ def separator(header: str) -> str:
 def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
     """The splits in the usual order. Raises InputError if a split is empty or an id occurs twice."""
     split_of: dict[str, str] = {}
+    splits = {name: [composed(sample) for sample in ids] for name, ids in splits.items()}
     for name, ids in splits.items():
         if not ids:
             raise InputError(f"{path} has an empty split: {name!r} names no id.")

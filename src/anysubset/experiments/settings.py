@@ -196,6 +196,9 @@ class DataSettings:
             raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
         if self.spacing not in (None, "median") and not is_spacing(self.spacing):
             raise InputError(f"data.spacing is three sizes of a voxel in mm, or median, not {self.spacing}.")
+        for region in self.regions or {}:
+            if not isinstance(region, str):  # The command line and Python may pass what YAML makes of `no` or `1`.
+                raise InputError(f"data.regions has the name {region!r}: put it in quotes, such as 'no' or '1'.")
         if self.folds is not None and self.folds < 3:
             raise InputError(f"data.folds must be at least 3, to train, validate and test, not {self.folds}.")
         if not 0 <= self.fold < (self.folds or 1):

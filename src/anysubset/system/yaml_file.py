@@ -56,7 +56,10 @@ class Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct a mapping. Raises YAMLError if a name occurs twice; PyYAML would silently take the last one."""
+        """Construct a mapping whose names are text, also `no`, `on` and `1`, which are other values to YAML 1.1.
+
+        Raises YAMLError if a name occurs twice; PyYAML would silently take the last one.
+        """
         counts = Counter(
             key.value
             for key, _ in node.value
@@ -65,6 +68,10 @@ class Loader(yaml.SafeLoader):
         for name, count in counts.items():
             if count > 1:
                 raise yaml.YAMLError(f"{name[:60]!r} comes twice in line {node.start_mark.line + 1} or below")
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
 

@@ -15,6 +15,8 @@ from anysubset.tables.sheets import csv_files, read_csv, read_csv_folder, read_p
 from anysubset.tables.table import Table, shown, torn_groups
 from anysubset.tables.unpickling import unpickle
 from anysubset.tables.utterances import from_conversations, is_conversations
+from anysubset.volumes.file_names import images
+from anysubset.volumes.manifest import is_manifest
 
 FORMATS = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
 
@@ -110,14 +112,11 @@ def with_torn_groups_noted(table: Table) -> Table:
 
 
 def holds_table(path: Path) -> bool:
-    """True if a path is a table and not volumes: a file without names of NIfTI files, or a folder of tables."""
+    """True if a path is a table and not volumes: a file that is no manifest of images, or a folder of tables."""
     if path.is_dir():
-        folders = any(child.is_dir() for child in path.iterdir())
-        return any(path.glob("*.csd")) or (bool(csv_files(path)) and not folders)
-    if not path.is_file() or ".nii" in path.name:
-        return False
-    with path.open("rb") as file:
-        return path.suffix.lower() != ".csv" or b".nii" not in file.read(100_000)
+        volumes = any(child.is_dir() for child in path.iterdir()) or bool(images(path))
+        return any(path.glob("*.csd")) or (bool(csv_files(path)) and not volumes)
+    return path.is_file() and ".nii" not in path.name and not is_manifest(path)
 
 
 def dispatched(path: Path, options: Options) -> Table:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anysubset.datasets.ids import composed
 from anysubset.datasets.splits import Splits, checked
 from anysubset.errors import InputError, one_line
 from anysubset.tables.table import VALIDATION
@@ -43,8 +44,8 @@ def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
 
 
 def text(raw: Any) -> str:
-    """Convert text, bytes or a number to text."""
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+    """Convert text, bytes or a number to text, with composed letters."""
+    return composed(raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw))
 
 
 def id_text(raw: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from anysubset.datasets.ids import composed
 from anysubset.datasets.splits import separator, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.tables.about import check_spellings, groups_in, ids_of, splits_in
@@ -118,7 +119,7 @@ def csv_cells(path: Path) -> Cells:
 
     Excel may name it in a line `sep=;` before the header.
     """
-    lines = text_of(path).splitlines(keepends=True)
+    lines = composed(text_of(path)).splitlines(keepends=True)
     named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
     lines = lines[1:] if named else lines
     rows = list(csv.reader(lines, delimiter=named[1] if named else separator(lines[0] if lines else "")))

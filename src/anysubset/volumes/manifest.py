@@ -1,36 +1,113 @@
-"""Patients of a CSV manifest: a row per patient, a column per modality."""
+"""Patients of a manifest: a sheet with a row per patient and a column per modality, whose cells are paths."""
 
 import csv
+import re
+import unicodedata
 from pathlib import Path
 
+from anysubset.datasets.splits import separator, text_of
 from anysubset.errors import InputError, one_line
+from anysubset.volumes.file_names import IMAGES, OTHER_VOLUMES, ending, image_at
 from anysubset.volumes.patient import Patient, Source, assemble
+from anysubset.volumes.spellings import recognised
+
+SHEETS = (".csv", ".tsv")
+MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "--", "?", "missing", "nil")
+START = 100_000  # Characters of a sheet in which a path of an image is searched for.
 
 
-def from_manifest(path: Path) -> list[Patient]:
-    """Patients of a CSV file with a column `id`, one for every modality, and `label` or `seg`; blank means missing."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
-    header = [name.lower() for name in rows[0]] if rows else []
-    if header.count("id") != 1:
-        raise InputError(f"{path} needs one column 'id'; its columns are: {', '.join(header) or '(none)'}.")
+def is_manifest(path: Path) -> bool:
+    """True if a sheet holds names of images, so that it is a manifest and not a table."""
+    if path.suffix.lower() not in SHEETS or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(START).replace(b"\0", b"").decode("latin-1")  # Without the zeros of UTF-16.
+    endings = "|".join(re.escape(end) for end in sorted((*IMAGES, *OTHER_VOLUMES), key=len, reverse=True))
+    return re.search(rf"\w({endings})(?=[\s,;|\"'])", f"{start}\n", re.IGNORECASE) is not None
+
+
+def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
+    """Patients of a sheet, and lines on columns that are passed over.
+
+    It has a column `id`, one for every modality, and `label` or `seg`. Columns without names of images, such as an age,
+    are passed over. A cell that is blank or says NA, null, - or the like means that the modality is missing.
+
+    Raises:
+        InputError: if the file cannot be read, has no column `id`, or a row is faulty.
+    """
+    header, rows = sheet_of(path)
+    names = [name.lower() for name in header]
+    if names.count("id") != 1:
+        raise InputError(f"{path} needs one column 'id'; its columns are: {', '.join(names) or '(none)'}.")
+    columns = {number: name for number, name in enumerate(names) if name != "id"}
+    other = [number for number in columns if not holds_images(path, [row[number] for _, row in rows])]
+    other = [number for number in other if any(row[number] for _, row in rows)]
+    for number in other:
+        if recognised(names[number]) and names[number] not in ("label", "labels", "lesion", "tumor", "tumour"):
+            first, cell = next((first, row[number]) for first, row in rows if row[number])
+            raise InputError(f"{path}, row {first}: the {names[number]} file {cell!r} is not called like an image.")
     patients = []
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
-        if len(row) != len(header):
-            raise InputError(f"{path}, row {number} has {len(row)} cells for {len(header)} columns.")
-        cells = list(zip(header, row, strict=True))
-        patient_id = row[header.index("id")]
+    for number, row in rows:
+        patient_id = row[names.index("id")]
         # Masks are written to files named after the id.
         if not patient_id or Path(patient_id).name != patient_id:
             raise InputError(f"{path}, row {number} has the id {patient_id!r}: give a name without slashes.")
-        named = [(name, Source(path.parent / cell)) for name, cell in cells if name != "id" and cell]
-        for name, source in named:
-            if not source.path.is_file():
-                raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
+        named = []
+        for column, name in columns.items():
+            if row[column] and column not in other:
+                source = Source(image_at(file_at(path.parent, row[column])))
+                if not source.path.is_file():
+                    raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
+                named.append((name, source))
         patients.append(assemble(patient_id, named))
-    return patients
+    passed = [header[number] or f"(column {number + 1})" for number in other]
+    lines = [f"Columns that hold no images are passed over: {', '.join(passed)}."] if passed else []
+    return patients, lines
+
+
+def sheet_of(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header of a sheet, and its rows with their numbers; cells that say that a value is missing are empty."""
+    try:
+        lines = text_of(path).splitlines(keepends=True)
+        named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip()) if lines else None  # Excel's.
+        skipped = 1 if named else 0
+        mark = named[1] if named else separator(lines[0] if lines else "")
+        sheet = [[cell.strip() for cell in row] for row in csv.reader(lines[skipped:], delimiter=mark)]
+    except (InputError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
+    header, rows = (sheet[0] if sheet else []), []
+    for number, cells in enumerate(sheet[1:], start=2 + skipped):
+        row = ["" if cell.lower() in MISSING else cell for cell in cells]
+        if not any(row):
+            continue
+        while len(row) > len(header) and not row[-1]:
+            row.pop()
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number} has {len(row)} cells for {len(header)} columns.")
+        rows.append((number, row))
+    return header, rows
+
+
+def holds_images(path: Path, cells: list[str]) -> bool:
+    """True if a column has a cell that is called like an image or another volume, or is the path of a file."""
+    return any(
+        ending(Path(cell)) or ending(Path(cell), OTHER_VOLUMES) or file_at(path.parent, cell).is_file()
+        for cell in cells
+        if cell
+    )
+
+
+def file_at(folder: Path, cell: str) -> Path:
+    """Path in a cell, relative to the folder of the manifest: also with `~`, backslashes, or decomposed letters."""
+    spellings = [cell, cell.replace("\\", "/")]
+    spellings += [unicodedata.normalize(form, spelling) for spelling in spellings for form in ("NFC", "NFD")]
+    paths = [folder / expanded(spelling) for spelling in spellings]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def expanded(cell: str) -> Path:
+    """Path with the home folder in place of `~`; as it is if there is no such user."""
+    try:
+        return Path(cell).expanduser()
+    except RuntimeError:
+        return Path(cell)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anysubset.datasets.ids import composed
 from anysubset.errors import InputError
 from anysubset.volumes.spellings import LABEL, mask_kind, modalities_in_order, modality_name
 
@@ -37,6 +38,10 @@ class Patient:
     faults: tuple[str, ...] = ()
     group: str | None = None
 
+    def __post_init__(self) -> None:
+        # Names of files may be decomposed, those in files of splits are not.
+        object.__setattr__(self, "id", composed(self.id))
+
     @property
     def label_name(self) -> str | None:
         """Name of the label in its file, such as `seg` or `tumor_segmentation`; None without a label."""
@@ -61,7 +66,7 @@ def assemble(
     """
     sources: dict[str, Source] = {}
     masks: dict[str, Source] = {}
-    for spelled, source in named:
+    for spelled, source in ((composed(name), source) for name, source in named):
         kind = mask_kind(spelled)
         target = masks if kind else sources
         name = LABEL if kind == "label" else spelled.lower().replace(".", "_") if kind else modality_name(spelled)

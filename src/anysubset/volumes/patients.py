@@ -14,7 +14,7 @@ from anysubset.volumes.apart import folders_apart, from_folders_apart
 from anysubset.volumes.bids import bids_subjects, from_bids
 from anysubset.volumes.dicom import dicom_line
 from anysubset.volumes.folders import from_folders
-from anysubset.volumes.manifest import from_manifest
+from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, unprocessed
@@ -78,8 +78,8 @@ def listed(root: Path) -> tuple[str, list[Patient], list[str]]:
     """Layout, patients and lines on what was passed over, by the reader of the layout."""
     if root.is_dir():
         return listed_folder(root)
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return "manifest", from_manifest(root), []
+    if root.is_file() and root.suffix.lower() in SHEETS:
+        return "manifest", *from_manifest(root)
     if root.exists():
         raise InputError(f"{root} is a file: give a folder of patients, one patient's folder, or a CSV manifest.")
     raise InputError(f"{root} does not exist.")
