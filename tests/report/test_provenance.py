@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anysubset import api
@@ -108,3 +109,24 @@ def test_scores_of_an_earlier_version_are_read_without_a_mark(run: Path):
     assert lines == []
     api.evaluate(run)
     assert {row["weights"] for row in read_rows(run / "scores.csv") if row["split"] == "test"} == {weights_hash(run)}
+
+
+def test_data_that_changed_since_they_were_scored_are_marked_where_they_can_be_seen(table_arrays, run, tmp_path):
+    table = tmp_path / "other.npz"
+    np.savez(table, **table_arrays())
+    api.evaluate(run, root=table)  # The same values: the data set of the run.
+    lines: list[str] = []
+    api.scored_runs(run, "test", lines.append)
+    assert lines == []
+    arrays = table_arrays()
+    arrays["y"][12] = 0.25
+    np.savez(table, **arrays)
+    api.scored_runs(run, "test", lines.append)
+    assert lines == [
+        f"note: {run}: {table} changed on disk since split 'test' was scored. "
+        f"Score it again: anysubset evaluate {run} --split test"
+    ]
+    table.unlink()  # Nothing can be seen any more.
+    lines.clear()
+    api.scored_runs(run, "test", lines.append)
+    assert lines == []

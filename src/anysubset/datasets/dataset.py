@@ -139,6 +139,10 @@ class Dataset(ABC):
         """
         return {}
 
+    def files(self, split: str) -> list[Path]:
+        """The files that the samples of a split are read from; none by default."""
+        return []
+
     @property
     def recorded_splits(self) -> list[str]:
         """The splits of which a run keeps fingerprints: all that have samples, without `all`."""

@@ -1,15 +1,17 @@
 """What the scores of a run belong to: whether weights or data changed since they were computed.
 
-Everything is read from the run folders: `scores.csv` holds hashes of the weights and of the samples of each row.
+`scores.csv` holds hashes of the weights and of the samples of each row. Where the files that were scored exist, they
+are compared with what `scored.json` records of them; a file is read only if its state on disk changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from anysubset.system.fingerprints import read_fingerprints, split_hash
+from anysubset.system.fingerprints import read_fingerprints, shown, split_hash
 from anysubset.system.run_folder import RunFolder, weights_hash
+from anysubset.system.scored_files import changed_files
 
-SHOWN = 5  # So many caveats are listed.
+LISTED = 5  # So many caveats.
 
 
 def caveats_of(folder: Path, rows: Sequence[Mapping[str, str]], own_dataset: object) -> list[str]:
@@ -39,6 +41,12 @@ def caveats_of(folder: Path, rows: Sequence[Mapping[str, str]], own_dataset: obj
             f"{folder}: the scores of split {split!r} are of other data than those that {RunFolder(folder).data.name} "
             f"recorded in training. Score it again: {again}"
         )
+    changed = changed_files(RunFolder(folder).scored, dataset, split)
+    if changed:
+        lines.append(
+            f"{folder}: {shown(map(str, changed))} changed on disk since split {split!r} was scored. "
+            f"Score it again: {again}"
+        )
     return lines
 
 
@@ -65,5 +73,5 @@ def mixed_data(hashes: Mapping[Path, str]) -> list[str]:
 
 def listed(lines: Sequence[str]) -> list[str]:
     """The first lines, and how many more there are."""
-    more = len(lines) - SHOWN
-    return [*lines[:SHOWN], f"... and {more} more"] if more > 0 else list(lines)
+    more = len(lines) - LISTED
+    return [*lines[:LISTED], f"... and {more} more"] if more > 0 else list(lines)

@@ -74,6 +74,8 @@ ENVIRONMENT = Fields(
 COST = Fields(optional={"stages": Named(Fields({"steps": COUNT, "flops": Items(COUNT)})), "most_bytes": Maybe(COUNT)})
 AVAILABILITY = Named(Fields({"samples": COUNT, "hash": Text(), "scenarios": Named(COUNT)}))
 FINGERPRINTS = Fields({"version": COUNT, "splits": Named(Named(Named(Text())))})
+# By data set, split and path: the files that were scored.
+SCORED = Named(Named(Named(Fields({"hash": Text(), "state": Text()}))))
 LOGGED = Fields(
     {"step": COUNT},
     {

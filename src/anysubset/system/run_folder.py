@@ -77,6 +77,11 @@ class RunFolder:
         return self.path / "scores.csv"
 
     @property
+    def scored(self) -> Path:
+        """The files that were scored; see `anysubset.system.scored_files`."""
+        return self.path / "scored.json"
+
+    @property
     def availability(self) -> Path:
         """Number of eligible samples by split and scenario."""
         return self.path / "availability.json"
@@ -96,7 +101,7 @@ class RunFolder:
         """What training, scoring and diagnosis write besides the experiment; the page and predictions are not part."""
         return (
             *(self.environment, self.signature, self.data, self.latest, self.best, self.losses, self.decoupling),
-            *(self.cost, self.scores, self.availability, self.tensorboard, self.diagnosis),
+            *(self.cost, self.scores, self.scored, self.availability, self.tensorboard, self.diagnosis),
         )
 
 

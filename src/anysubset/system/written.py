@@ -38,6 +38,9 @@ def record(path: Path, content: Path, writer: str) -> None:
     """
     line = json.dumps({"name": path.name, "hash": content_hash(content), "writer": writer})
     with (path.parent / RECORD).open("ab+") as file:
+        file.seek(0)
+        if line.encode() in file.read().split(b"\n"):
+            return  # The same content was written before.
         # A killed process may have left half a line. One write appends as a whole, also beside other processes.
         file.seek(0, os.SEEK_END)
         torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"

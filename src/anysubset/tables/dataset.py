@@ -5,6 +5,7 @@ The file is read and checked at once.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -120,6 +121,11 @@ class TableDataset(Dataset):
     def knowledge(self) -> Knowledge:
         """The signature: streams, classes, statistics of the training samples, fingerprints of the splits."""
         return self.signature.knowledge()
+
+    def files(self, split: str) -> list[Path]:
+        """The file of the table, or those in its folder; see `Dataset.files`."""
+        root = Path(self.root)
+        return sorted([*root.glob("*.csv"), *root.glob("*.csd")]) if root.is_dir() else [root]
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the inputs and targets of the samples of a split, and their groups."""

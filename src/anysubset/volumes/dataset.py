@@ -26,6 +26,7 @@ from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
 from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.geometry import by
+from anysubset.volumes.images import header_and_voxels
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare
@@ -155,6 +156,17 @@ class Volumes(Dataset):
             self.report(f"Reading {len(unread)} patients ({split}) from {self.data.root}")
         for patient_id in unread:
             self.prepared_or_cached(patient_id)
+
+    def files(self, split: str) -> list[Path]:
+        """The files of the volumes and labels of a split; see `Dataset.files`."""
+        patients = [self.patients[patient_id] for patient_id in self.ids(split)]
+        sources = [
+            source
+            for patient in patients
+            for source in (*(patient.sources.get(name) for name in self.task.modalities), patient.label)
+            if source is not None
+        ]
+        return list(dict.fromkeys(file for source in sources for file in header_and_voxels(source.path)))
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the volumes, labels and groups of a split; patients that are not prepared are read for it."""

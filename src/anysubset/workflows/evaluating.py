@@ -15,6 +15,7 @@ from anysubset.system import processes
 from anysubset.system.devices import device_of
 from anysubset.system.fingerprints import differences, read_fingerprints, shown, split_hash
 from anysubset.system.run_folder import RunFolder
+from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
@@ -89,6 +90,7 @@ def evaluate_run(
             write_availability(RunFolder(folder).availability, dataset)
         write_draws(folder / "missingness", draws, dataset, split, seed)
         write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
+        record_files(RunFolder(folder).scored, str(facts["dataset"]), split, dataset.files(split))
     return Evaluation(scores, random, experiment.recipe, dataset)
 
 
