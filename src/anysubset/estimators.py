@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anysubset.errors import InputError, input_errors, unknown
+from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, TaskSettings, TrainSettings
 from anysubset.methods.method import Method
@@ -40,6 +41,7 @@ from anysubset.tables.signature import signature_of
 from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
 from anysubset.tables.task import prediction_task
+from anysubset.training.divergence import DivergedError
 from anysubset.training.loop import train
 from anysubset.training.run import Run
 
@@ -189,7 +191,13 @@ class AnySubset(ModalityColumns):
             method.check_inputs(table.inputs)
             method.to(device)
             with Run(Path(folder) / "run", experiment) as run:
-                train(method, update, dataset, run, generator)
+                try:
+                    train(method, update, dataset, run, generator)
+                except DivergedError as error:
+                    raise InputError(
+                        f"Training diverged: {error.what}. Set a lower lr (now {self.lr:g}), or bring the values of "
+                        "the modalities and the target into a common range."
+                    ) from error
                 self.weights_, _ = tensor_file.load(run.best)
         self.experiment_, self.signature_, self.task_ = experiment, signature, task
         self.modalities_ = task.modalities
@@ -269,6 +277,7 @@ class AnySubset(ModalityColumns):
         dataset, method = self.dataset(in_one_order(X)), self.trained()
         outputs = torch.empty(len(dataset.table), len(self.task_.classes) or 1, dtype=torch.float64)
         for block, _, block_outputs in predicted_blocks(method, dataset):
+            check_finite(block_outputs, block.ids)
             outputs[[int(sample) for sample in block.ids]] = block_outputs
         return outputs
 
@@ -285,6 +294,7 @@ class AnySubset(ModalityColumns):
         for block in dataset.samples("all"):
             by_scenario = method.predict_scenarios(inputs_of(block, method), block.scenarios, self.task_.carry)
             for scenario, block_outputs in by_scenario:
+                check_finite(block_outputs, block.ids)
                 indices.setdefault(scenario, []).extend(int(sample) for sample in block.ids)
                 outputs.setdefault(scenario, []).append(block_outputs.cpu())
         scores = {

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from anysubset.batches import as_observed
+from anysubset.batches import as_observed, eligible
 from anysubset.datasets.dataset import Dataset, Sample
+from anysubset.evaluation.finite import check_scores, nonfinite, nonfinite_error
 from anysubset.evaluation.groups import predict_group
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, in_order
@@ -37,12 +38,14 @@ def evaluate(
 
     Raises:
         InputError: if a method of groups does not return one output for each sample, or the data have no groups.
+        NonFiniteError: if a prediction or a score is NaN or infinite; it names the samples.
     """
     was_training = method.training
     method.eval()
     device = next(method.parameters()).device
     ids = dataset.ids(split)
     scores: list[Score] = []
+    unpredicted: list[tuple[str, Scenario]] = []
     for sample in progress(dataset.samples(split, asked, dataset.own_ids(split, method.unit), method.unit)):
         inputs = {modality: values.to(device) for modality, values in sample.inputs.items()}
         if method.unit == "group":
@@ -50,12 +53,29 @@ def evaluate(
         else:
             predicted = method.predict_scenarios(inputs, sample.scenarios, dataset.task.carry)
         for scenario, output in predicted:
-            scores += sample.scores(scenario, output, thorough)
+            own = [sample.ids[row] for row in eligible(as_observed(sample.inputs), scenario).tolist()]
+            missing = nonfinite(output, own) if len(output) == len(own) else []
+            unpredicted += [(name, scenario) for name in missing]
+            if not missing:
+                scores += sample.scores(scenario, output, thorough)
     method.train(was_training)
+    raise_unpredicted(processes.gathered(unpredicted), dataset.noun, len(ids))
     scores = processes.gathered(scores)
     # A sample may come in parts (see `samples`) and from any process: sort by scenario, then by the order of the ids.
     scenarios = in_order({score.scenario for score in scores}, dataset.task.modalities)
     scenario_index = {scenario: index for index, scenario in enumerate(scenarios)}
     sample_index = {sample: index for index, sample in enumerate(ids)}
     scores.sort(key=lambda score: (scenario_index[score.scenario], sample_index[score.sample]))
-    return scores + dataset.over_set(scores)
+    check_scores(scores)
+    over_set = dataset.over_set(scores)
+    check_scores(over_set)
+    return scores + over_set
+
+
+def raise_unpredicted(samples: Sequence[tuple[str, Scenario]], noun: str, total: int) -> None:
+    """Raise NonFiniteError if samples have no finite prediction; `samples` with their scenarios, of all processes."""
+    by_sample: dict[str, list[Scenario]] = {}
+    for sample, scenario in samples:
+        by_sample.setdefault(sample, []).append(scenario)
+    if by_sample:
+        raise nonfinite_error(by_sample, noun, total)

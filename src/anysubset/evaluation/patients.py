@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anysubset.evaluation.finite import nonfinite, nonfinite_error
 from anysubset.methods.method import Method
 from anysubset.scenarios import scenario_name
 from anysubset.system.files import atomic_write
@@ -51,6 +52,7 @@ def predict(
 
     Raises:
         InputError: if a file is faulty, or the patient has none of the task's modalities.
+        NonFiniteError: if the prediction is NaN or infinite somewhere; nothing is written.
     """
     volumes = read_patient(replace(patient, label=None), task.modalities, resampling=resampling)
     prepared = prepare(volumes, task)
@@ -59,6 +61,8 @@ def predict(
     volumes_by_name = zip(prepared.modalities, prepared.image, strict=True)
     inputs = {name: volume[None, None].to(device) for name, volume in volumes_by_name}
     ((_, output),) = method.predict_scenarios(inputs, [prepared.modalities], task.carry)
+    if nonfinite(output, [patient.id]):
+        raise nonfinite_error({patient.id: [prepared.modalities]}, "patients", 1)
     grid = volumes.mask_grid
     if grid is None:
         grid = volumes.grid

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anysubset.batches import Observed, present_by_sample
+from anysubset.evaluation.finite import nonfinite, nonfinite_error
 from anysubset.evaluation.groups import check_count
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, scenario_name
@@ -41,24 +42,34 @@ def write_predictions(
 
     Returns:
         The path of the CSV file, and the number of samples that were predicted from each scenario.
+
+    Raises:
+        NonFiniteError: if predictions are NaN or infinite. The other samples are written, unless there are none.
     """
     method.eval()
     task = dataset.task
     rows: dict[str, list[str]] = {}
     used: Counter[Scenario] = Counter()
+    unpredicted: dict[str, list[Scenario]] = {}
     for block, scenarios, outputs in predicted_blocks(method, dataset):
         outputs = outputs.float()
-        used.update(scenarios)
+        missing = set(nonfinite(outputs, block.ids))
+        unpredicted |= {name: [own] for name, own in zip(block.ids, scenarios, strict=True) if name in missing}
+        used.update(own for name, own in zip(block.ids, scenarios, strict=True) if name not in missing)
         probabilities = outputs.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
         decisions = task.decision(outputs).tolist()
         for index, sample in enumerate(block.ids):
             decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])
             rows[sample] = [sample, scenario_name(scenarios[index]), decision, *map(repr, probabilities[index])]
+    for sample in unpredicted:
+        del rows[sample]
+    if not rows:
+        raise nonfinite_error(unpredicted, dataset.noun, len(unpredicted))
     path, about = files_of(folder)
     with atomic_write(path, writer) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         sheet = csv.writer(file)
         sheet.writerow(["id", "used", "answer", *(f"chance_{name}" for name in task.classes)])
-        sheet.writerows(rows[sample] for sample in dataset.ids("all"))
+        sheet.writerows(rows[sample] for sample in dataset.ids("all") if sample in rows)
     facts = {
         "table": str(dataset.root),
         "samples": len(rows),
@@ -75,6 +86,8 @@ def write_predictions(
     }
     with atomic_write(about, writer) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if unpredicted:
+        raise nonfinite_error(unpredicted, dataset.noun, len(rows) + len(unpredicted), written=path)
     return path, used
 
 

@@ -24,7 +24,14 @@ from anysubset.gradients.stored import Stored
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A case's loss, or its gradient over the shared parameters, holds inf or NaN; `.grad` was not changed."""
+    """A case's loss, or its gradient over the shared parameters, holds inf or NaN; `.grad` was not changed.
+
+    cases: names of these cases.
+    """
+
+    def __init__(self, cases: Sequence[Hashable]) -> None:
+        self.cases = [str(case) for case in cases]
+        super().__init__(f"The loss or the gradient of these cases is inf or NaN: {', '.join(self.cases)}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +238,7 @@ class GMD:
             if not (square.isfinite() and loss_sum.isfinite())
         ]
         if nonfinite and self.on_nonfinite == "raise":
-            names = ", ".join(str(case) for case in nonfinite)
-            raise NonFiniteGradientError(f"The loss or the gradient of these cases is inf or NaN: {names}.")
+            raise NonFiniteGradientError(nonfinite)
         result = self.rule(gramian, self.generator)
         if nonfinite:
             result = torch.full_like(result, torch.nan)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError
-from anysubset.gradients import GMD
+from anysubset.gradients import GMD, NonFiniteGradientError
 from anysubset.methods.cases import CaseMethod, call_directly
 from anysubset.methods.method import Method, Step
 from anysubset.scenarios import Scenario, scenario_name
@@ -48,7 +48,10 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
                     gmd.accumulate(losses, {name: counts[name] for name in losses})
                 eligible_cases += len(losses)
             if eligible_cases:
-                seen.add(number, gmd.measure())
+                try:
+                    seen.add(number, gmd.measure())
+                except NonFiniteGradientError as error:
+                    raise InputError(f"Batch {number} cannot be measured. {error}") from error
     finally:
         method.train(was_training)
         trained.call_encoder = call_encoder

@@ -8,7 +8,7 @@ Under `torchrun` each process computes its share of every batch; the first proce
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from anysubset.batches import Batch
 from anysubset.datasets.dataset import Dataset
 from anysubset.evaluation.every_scenario import evaluate
+from anysubset.evaluation.finite import NonFiniteError
 from anysubset.experiments.settings import TrainSettings
 from anysubset.gradients import NonFiniteGradientError
 from anysubset.methods.method import Method, Stage, Step
@@ -30,6 +31,15 @@ from anysubset.system.interruption import interruption
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
 from anysubset.training.checkpoint import Progress, State, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
+from anysubset.training.divergence import (
+    DivergedError,
+    check_finite,
+    gradients_of,
+    listed,
+    nonfinite_step,
+    nonfinite_tensors,
+    state_of,
+)
 from anysubset.training.optimizers import create_optimizer, set_learning_rates
 from anysubset.training.run import Run
 from anysubset.training.schedules import learning_rate_factor
@@ -39,6 +49,8 @@ AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # name of the stage. Yields the numbers of the steps.
 Show = Callable[..., Iterable[int]]
 TIMED = 5  # Number of steps whose time is measured to estimate the duration of the run.
+# Scale of the losses in float16 below which gradients that overflow are those of a diverged training.
+LEAST_SCALE = 2.0**-16
 # Number of steps of a stage whose FLOPs are counted: several, since cases differ between steps, but few, since counting
 # takes time.
 COUNTED = 10
@@ -88,6 +100,31 @@ class StageTraining:
         """The mean over the objectives of the latest step on this rank; None before the first step."""
         return torch.stack(list(self.losses)).mean().item() if self.losses else None
 
+    def diverged(self, number: int, what: str) -> DivergedError:
+        """The error of a training whose numbers are no longer finite, with what to try and what is kept.
+
+        Args:
+            number: of the step in the run, from 1.
+            what: which numbers are not finite.
+        """
+        clip = f"train.clip below {self.settings.clip:g}" if self.settings.clip else "train.clip 1"
+        half = " or train.precision bfloat16" * (self.settings.precision == "float16")
+        stage = f" (stage {self.stage.name})" * (len(self.method.stages) > 1)
+        kept = [path.name for path in (self.run.best, self.run.latest) if path.exists()]
+        stored = f"the weights of earlier steps are kept ({', '.join(kept)})" if kept else "no weights were saved yet"
+        return DivergedError(
+            what,
+            f"Training diverged at step {number}{stage}: {what}. Train again in another folder with a lower train.lr "
+            f"(now {self.settings.lr:g}) or {clip}{half}; in {self.run.path / 'checkpoints'} {stored}.",
+        )
+
+    def check_state(self, number: int) -> None:
+        """Raise DivergedError if a weight, a running statistic or the optimizer is not finite on any rank."""
+        names = nonfinite_tensors(state_of(self.method, self.state.optimizer))
+        if processes.any_rank(bool(names), next(self.method.parameters()).device):
+            names = processes.gathered(names)
+            raise self.diverged(number, f"{listed(names)} became NaN or infinite")
+
 
 def train(
     method: Method,
@@ -116,6 +153,7 @@ def train(
 
     Raises:
         InputError: if the settings do not fit the method, or the data or the checkpoint are faulty.
+        DivergedError: if a loss, gradient, weight or prediction is not finite; what was saved before is kept.
         KeyboardInterrupt: after Ctrl-C, when the current step is finished and saved.
     """
     settings = run.experiment.train
@@ -153,10 +191,12 @@ def train(
             # `enter` needs the state at the end of the previous stage.
             before = State(method, create_optimizer(method, stage_settings), scaler, generator)
             restore(run, before, with_optimizer=False)
+            check_finite(method, None, run.latest)
         method.enter(stage.name)
         state = State(method, create_optimizer(method, stage_settings), scaler, generator)
         if resumed and not begins:
             restore(run, state, with_optimizer=True)
+            check_finite(method, state.optimizer, run.latest)
         if begins:
             progress.best, progress.best_step, progress.validation = None, 0, {}
         resumed = False
@@ -206,6 +246,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             progress.finished = last and training.stage is method.stages[-1]
             ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
+                training.check_state(number)
                 save_checkpoint(run, training.state, progress)
             if ending and not progress.finished:
                 raise KeyboardInterrupt
@@ -226,7 +267,7 @@ def measured_flops(training: StageTraining) -> list[int]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for done in range(COUNTED):
             micro_batches = [next(batches) for _ in range(training.settings.micro_batches)]
-            with flop_counter() as counted:
+            with flop_counter() as counted, suppress(NonFiniteGradientError):  # Overflow in float16 does not matter.
                 step_gradients(training, micro_batches, done)
             flops.append(sum(processes.totals({"flops": counted()}, device).values()))
     state.optimizer.zero_grad(set_to_none=True)
@@ -293,20 +334,33 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
     scale = scaler.get_scale()
     try:
         gradients = step_gradients(training, micro_batches, done)
-    except NonFiniteGradientError:
-        if not scaler.is_enabled():
-            raise
+    except NonFiniteGradientError as error:
+        if not scaler.is_enabled() or scale < LEAST_SCALE:
+            cases = listed(error.cases)
+            raise training.diverged(number, f"the loss or the gradient of {cases} is NaN or infinite") from error
         scaler.update(scale * scaler.get_backoff_factor())
         return False
     if gradients is None:
         return False
     training.losses = [loss for _, loss, _ in gradients.losses]
     scaler.unscale_(optimizer)
+    norm = torch.nn.utils.get_total_norm(gradients_of(training.method))
+    # In float16 only the losses are checked, since the scaler skips steps whose gradients overflow.
+    what = nonfinite_step(training.method, gradients, None if scaler.is_enabled() else norm)
+    if what is not None:
+        raise training.diverged(number, what)
     if settings.clip:
-        torch.nn.utils.clip_grad_norm_(training.method.parameters(), settings.clip)
-    scaler.step(optimizer)
+        torch.nn.utils.clip_grads_with_norm_(training.method.parameters(), settings.clip, norm)
+    try:
+        scaler.step(optimizer)
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise training.diverged(number, "the update of the weights is beyond the largest number") from error
     scaler.update()
     if scaler.get_scale() < scale:
+        if scale < LEAST_SCALE:
+            raise training.diverged(number, "the gradient is NaN or infinite")
         return False
     if number % settings.log_every == 0:
         log(training, gradients, number, settings.lr * factor, scale)
@@ -347,7 +401,11 @@ def validate(training: StageTraining, progress: Progress, report: Callable[[str]
     """Score every scenario of the validation split by the selection metric of the data set; save the best weights."""
     method, dataset, run = training.method, training.dataset, training.run
     metric, more_is_better = dataset.selection
-    scores = evaluate(method, dataset, "val", thorough=False)
+    training.check_state(progress.step)
+    try:
+        scores = evaluate(method, dataset, "val", thorough=False)
+    except NonFiniteError as error:
+        raise training.diverged(progress.step, f"in the validation, {error.what}") from error
     by_scenario = means(scores, metric)
     score = mean_over_scenarios(by_scenario)
     scenarios = {scenario_name(scenario): regions for scenario, regions in by_scenario.items()}

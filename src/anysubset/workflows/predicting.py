@@ -9,6 +9,7 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.evaluation import patients as of_patients
 from anysubset.evaluation import rows as of_rows
+from anysubset.evaluation.finite import NonFiniteError, nonfinite_error
 from anysubset.scenarios import scenario_name
 from anysubset.system.written import check_replaceable
 from anysubset.tables.dataset import TableDataset
@@ -79,7 +80,10 @@ def check_apart(folder: Path, sources: Iterable[Path]) -> None:
 def predict_patients(
     trained: Trained, paths: Sequence[Path], output: Output, report: Report, progress: Progress
 ) -> list[Path]:
-    """Write a mask and a JSON file for each patient. Returns the masks."""
+    """Write a mask and a JSON file for each patient. Returns the masks.
+
+    Raises NonFiniteError at the end if predictions are NaN or infinite; those of the other patients are written.
+    """
     surveys = [survey(path) for path in paths]
     patients = [patient for one in surveys for patient in one.patients]
     for line in dict.fromkeys(line for one in surveys for line in one.passed_over):
@@ -93,10 +97,19 @@ def predict_patients(
     output.folder.mkdir(parents=True, exist_ok=True)
     resampling = resampling_of(trained.experiment.data)
     masks = []
+    unpredicted = {}
     for patient in progress(patients, "Predicting"):
         facts, writer = trained.facts, output.writer
-        masks.append(of_patients.predict(trained.method, task, patient, output.folder, facts, writer, resampling))
+        try:
+            mask = of_patients.predict(trained.method, task, patient, output.folder, facts, writer, resampling)
+        except NonFiniteError:
+            present = set(patient.sources)
+            unpredicted[patient.id] = [tuple(name for name in task.modalities if name in present)]
+            continue
+        masks.append(mask)
         report(f"{masks[-1]}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
+    if unpredicted:
+        raise nonfinite_error(unpredicted, "patients", len(patients), written=output.folder if masks else None)
     return masks
 
 

@@ -16,6 +16,7 @@ from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.training.divergence import check_finite
 from anysubset.training.run import check_same
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork
 from anysubset.workflows.own import create_method
@@ -52,7 +53,7 @@ def open_run(
     """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
 
     Raises:
-        InputError: if the folder holds no run, or a checkpoint of another experiment.
+        InputError: if the folder holds no run, a checkpoint of another experiment, or weights that are not finite.
     """
     folder = Path(run)
     experiment = read_run_experiment(folder)
@@ -64,4 +65,5 @@ def open_run(
     task = create_task(experiment.data, experiment.task, signature)
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
+    check_finite(trained, None, RunFolder(folder).best)
     return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature, weights)
