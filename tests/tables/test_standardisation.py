@@ -46,3 +46,11 @@ def test_faults_are_one_clear_line():
         standardised(table([[1.0]]), {})
     with pytest.raises(InputError, match="x has size 2 and statistics of size 1"):
         standardised(table([[1.0, 2.0]]), statistics(table([[1.0]])))
+
+
+@pytest.mark.parametrize("far", [1e38, -3e38])
+def test_a_value_that_overflows_only_after_standardisation_is_named(far):
+    # Deviation 0.01: 1e38 in float32 is 1e40 deviations from the mean.
+    by = statistics(table([[0.0, 0.99], [0.0, 1.01]]))
+    with pytest.raises(InputError, match=r"x of sample '1' is -?[13]e\+38 in column 1: .* is beyond float32"):
+        standardised(table([[0.0, 1.0], [0.0, far]]), by)

@@ -106,6 +106,13 @@ def test_a_modality_with_the_same_value_everywhere_is_refused():
 # ------------------------------------------------------------------------------------------- heads in noisy air
 
 
+def test_intensities_whose_z_score_overflows_are_refused():
+    with pytest.raises(InputError, match=r"'case': intensities of t1 reach 9\.\d+e\+30; .* at most 1e\+15"):
+        prepare(patient({"t1": 1.1e30 * block((1, 1, 1), (6, 6, 5))}), TASK)
+    prepared = prepare(patient({"t1": 1e14 * block((1, 1, 1), (6, 6, 5))}), TASK)
+    assert prepared.image.std() == pytest.approx(1, rel=0.02)
+
+
 def noisy_head() -> np.ndarray:
     """A bright head with a dark ventricle, in air with noise from 0 to 2 and a bright speck far away."""
     volume = np.random.default_rng(0).integers(0, 3, SHAPE).astype(float)

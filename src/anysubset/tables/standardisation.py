@@ -3,12 +3,13 @@
 Padding must not enter the statistics. Columns may differ by orders of magnitude, as those of COVAREP do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from anysubset.batches import Observed
 from anysubset.errors import InputError
 from anysubset.tables.table import Table
 
@@ -39,7 +40,8 @@ def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table
         by: mean and deviation of each modality, as of `statistics`.
 
     Raises:
-        InputError: if a modality has no statistics, or statistics of another size.
+        InputError: if a modality has no statistics, or statistics of another size, or a value is so far from the mean
+            that float32 cannot hold it.
     """
     inputs = dict(table.inputs)
     for name, observed in table.inputs.items():
@@ -55,5 +57,26 @@ def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table
         values = ((observed.values.to(torch.float64) - mean) * scale).to(torch.float32)
         if observed.valid is not None:
             values[~observed.valid] = 0
+        check_range(name, observed, values, table.ids)
         inputs[name] = replace(observed, values=values)
     return replace(table, inputs=inputs)
+
+
+def check_range(name: str, observed: Observed, values: Tensor, ids: Sequence[str]) -> None:
+    """Raise InputError for the first value of a modality that is not finite after standardisation.
+
+    Args:
+        name: of the modality.
+        observed: its values as they were read, (n, ...).
+        values: the same, standardised.
+        ids: of all samples of the table.
+    """
+    if bool(values.isfinite().all()):
+        return
+    row, *rest = (~values.isfinite()).nonzero()[0].tolist()
+    sample = ids[int(observed.indices[row])]
+    raise InputError(
+        f"{name} of sample {sample!r} is {float(observed.values[(row, *rest)]):.6g} in column "
+        f"{rest[0 if values.ndim == 4 else -1]}: its distance from the mean of the training samples, in standard "
+        "deviations, is beyond float32. Correct this value."
+    )

@@ -21,6 +21,8 @@ from anysubset.volumes.geometry import Grid, canonical, to_canonical
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.voxels import background
 
+LARGEST = 1e15  # Intensity up to which sums of squares over a volume stay within float32.
+
 
 @dataclass(frozen=True)
 class Box:
@@ -94,7 +96,7 @@ class Prepared:
 def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
     """Turn a patient to RAS, z-score every modality over its foreground, and crop to the foreground.
 
-    Raises InputError if a modality has no foreground.
+    Raises InputError if a modality has no foreground, or intensities above `LARGEST`.
     """
     modalities = scenario_of(patient.volumes, task.modalities)
     normalize = NormalizeIntensity(nonzero=True)
@@ -108,6 +110,12 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
         boxes[name] = Box(tuple(map(int, start)), tuple(map(int, stop)))
         # A plain tensor: MONAI's MetaTensor records a history, which slows down every operation.
+        largest = float(np.abs(volume).max())
+        if largest > LARGEST:
+            raise InputError(
+                f"Patient {patient.id!r}: intensities of {name} reach {largest:.3g}; their z-score in float32 needs at "
+                f"most {LARGEST:g}: correct the image, or scale it."
+            )
         volumes.append(torch.from_numpy(np.asarray(normalize(volume), dtype=np.float32)))
     target, truth = None, None
     if patient.label is not None:
