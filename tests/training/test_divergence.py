@@ -1,6 +1,7 @@
 """Trainings whose numbers are no longer finite end in one line, and nothing that is not finite is written."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(settings, tmp_
         assert cli.main(command) == 2
         errors = capsys.readouterr().err.splitlines()
         assert len(errors) == 1
-        assert "best.safetensors holds values that are NaN or infinite" in errors[0]
+        assert re.search("best.safetensors holds .* that are NaN or infinite", errors[0])
     assert not (run / "scores.csv").exists()
     assert not (tmp_path / "out").exists()
 
@@ -188,7 +189,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed(settings, tmp_path):
     tensors, facts = tensor_file.load(latest)
     name = next(name for name in tensors if name.endswith("exp_avg"))
     tensor_file.save(latest, {**tensors, name: tensors[name] + torch.inf}, {**facts, "finished": False, "step": 1})
-    with pytest.raises(InputError, match=r"latest.safetensors holds values that are NaN or infinite, in .*exp_avg of"):
+    with pytest.raises(InputError, match=r"latest.safetensors holds .* that are NaN or infinite, in .*exp_avg of"):
         anysubset.fit({**settings, "train.steps": 2}, run=run, resume=True)
 
 
