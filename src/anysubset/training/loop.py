@@ -110,8 +110,8 @@ class StageTraining:
         clip = f"train.clip below {self.settings.clip:g}" if self.settings.clip else "train.clip 1"
         half = " or train.precision bfloat16" * (self.settings.precision == "float16")
         stage = f" (stage {self.stage.name})" * (len(self.method.stages) > 1)
-        kept = [path.name for path in (self.run.best, self.run.latest) if path.exists()]
-        stored = f"the weights of earlier steps are kept ({', '.join(kept)})" if kept else "no weights were saved yet"
+        saved = [path.name for path in (self.run.best, self.run.latest) if path.exists()]
+        stored = f"the weights of earlier steps are kept ({', '.join(saved)})" if saved else "no weights were saved yet"
         return DivergedError(
             what,
             f"Training diverged at step {number}{stage}: {what}. Train again in another folder with a lower train.lr "
