@@ -12,7 +12,8 @@ class InputError(ValueError):
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """Error for a name that is not among the choices, with the most similar choice if there is one."""
     choices = [str(choice) for choice in choices]
-    nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name)[:200], choices, n=1, cutoff=0.5)
+    name = name if len(str(name)) <= 80 else f"{str(name)[:80]}..."
     guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"Unknown {kind} {name!r}.{guess} Choose from: {', '.join(choices) or '(none)'}.")
 

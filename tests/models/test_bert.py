@@ -143,7 +143,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "does not exist": lambda folder: shutil.rmtree(folder),
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
     "does not describe a BERT": lambda folder: (folder / "config.json").write_text("{"),
-    "describe a BERT ('vocab_size')": config(vocab_size=None),
+    "it lacks vocab_size": config(vocab_size=None),
     "holds a model of type 'roberta'": config(model_type="roberta"),
     "cannot be read: Error no file named": lambda folder: (folder / "model.safetensors").unlink(),
     "cannot be read: ": lambda folder: (folder / "model.safetensors").write_bytes(b"damaged"),

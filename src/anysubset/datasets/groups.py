@@ -7,6 +7,7 @@ split that shares patients with training are too high.
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -121,8 +122,8 @@ def without_repeats(path: Path, pairs: list[tuple[str, str]]) -> dict[str, str]:
     pairs = [(composed(sample), composed(group)) for sample, group in pairs]
     groups = dict(pairs)
     if len(groups) < len(pairs):
-        names = [sample for sample, _ in pairs]
-        repeated = next(sample for sample in names if names.count(sample) > 1)
+        counts = Counter(sample for sample, _ in pairs)
+        repeated = next(sample for sample, count in counts.items() if count > 1)
         raise InputError(f"{path} names {repeated!r} twice; an id has one group.")
     return groups
 

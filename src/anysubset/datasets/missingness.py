@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.datasets.splits import other_spelling
+from anysubset.datasets.splits import other_spelling, text_of
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import atomic_write
-from anysubset.system.input_files import check_file
+from anysubset.system.input_files import without_repeats
 
 Present = dict[str, Scenario]  # Present modalities by id.
 
@@ -26,11 +26,9 @@ def read_missingness(path: Path) -> Present:
     Raises:
         InputError: if the file has another layout, an id or a modality is repeated, or a sample keeps none.
     """
-    check_file(path)
+    text = text_of(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({one_line(error)}).") from None
+        content = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no missingness file: {one_line(error)}.") from None
     present = content.get("present") if isinstance(content, dict) else None
@@ -86,12 +84,3 @@ def restricted(present: Mapping[str, Scenario], stay: Mapping[str, Collection[st
         sample: tuple(name for name in names if sample not in stay or name in stay[sample])
         for sample, names in present.items()
     }
-
-
-def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make a JSON object; raise ValueError if a name is repeated, of which JSON would use the last."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice")
-    return content

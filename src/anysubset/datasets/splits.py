@@ -5,14 +5,14 @@ id on every line.
 """
 
 import codecs
-import json
 import random
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.errors import InputError
+from anysubset.errors import InputError, one_line
+from anysubset.system.input_files import json_of, read_bytes
 
 Splits = dict[str, tuple[str, ...]]
 # Byte order marks by encoding; that of UTF-32 starts with that of UTF-16.
@@ -93,10 +93,7 @@ def lines_of(path: Path) -> list[str]:
 def from_json(path: Path) -> dict[str, list[str]]:
     """Ids by split of a JSON file, an object of lists of ids."""
     text = text_of(path)
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}).") from None
+    content: dict[str, list[str]] = json_of(text, str(path))
     wanted = f'{path} must be {{"train": ["id", ...], "val": [...], ...}}'
     if not isinstance(content, dict) or not content:
         raise InputError(f"{wanted}; it is: {text.strip()[:40]!r}.")
@@ -113,14 +110,17 @@ def text_of(path: Path, setting: str | None = None) -> str:
     """
     named = path if setting is None else f"{path} ({setting})"
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        names = [name for name, marks in MARKS.items() if start.startswith(marks)]
-        return path.read_text(encoding=names[0] if names else "utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{named} cannot be read as text ({error}).") from None
+        content = read_bytes(path)
+        names = [name for name, marks in MARKS.items() if content.startswith(marks)]
+        text = content.decode(names[0] if names else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{named} cannot be read as text ({error}): save it in UTF-8.") from None
+        raise InputError(f"{named} cannot be read as text ({one_line(error)}): save it in UTF-8.") from None
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path} ").rstrip(".")
+        raise InputError(f"{named} cannot be read as text ({reason}).") from None
+    if "\0" in text:
+        raise InputError(f"{named} cannot be read as text (it has a NUL character).")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def separator(header: str) -> str:

@@ -242,7 +242,7 @@ def check_names(settings: dict[str, Any], defaults: dict[str, Any] | None = None
             continue
         if not isinstance(value, dict):
             names = f" ({', '.join(defaults[name])})" if defaults[name] else ""
-            raise InputError(f"{prefix}{name} is a group of settings{names}, not {value!r}.")
+            raise InputError(f"{prefix}{name} is a group of settings{names}, not {repr(value)[:80]}.")
         if f"{prefix}{name}" not in OPEN:
             check_names(value, defaults[name], f"{prefix}{name}.")
 

@@ -5,18 +5,35 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", in the i
 gradient per case is computed for them: they get the gradient of the weighted loss.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
+import torch
 from torch import Tensor, nn
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
 from anysubset.models.encoders import SequenceEncoder, Steps
+from anysubset.system.input_files import read_json
+from anysubset.system.limits import check_memory
+from anysubset.system.schema import Fields, Number, Text, check
+
+CONFIG = Fields(
+    {
+        "model_type": Text(("bert",)),
+        **{name: Number(whole=True, least=1, most=10**7) for name in ("vocab_size", "max_position_embeddings")},
+        "hidden_size": Number(whole=True, least=1, most=10**5),
+    },
+    {
+        **{name: Number(whole=True, least=1, most=10**6) for name in ("intermediate_size", "type_vocab_size")},
+        **{name: Number(whole=True, least=1, most=10**3) for name in ("num_hidden_layers", "num_attention_heads")},
+        **{name: Number(least=0, most=1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")},
+        "layer_norm_eps": Number(least=0, most=1),
+        "hidden_act": Text(),
+    },
+)
 
 
 class TokenEncoder(nn.Module):
@@ -85,14 +102,15 @@ def sizes_of(folder: str) -> Sizes:
         fault = "has no config.json" if path.parent.is_dir() else "does not exist"
         raise InputError(f"method.bert must be a folder written by save_pretrained of a BERT; {folder} {fault}.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-        sizes = Sizes(config["vocab_size"], config["max_position_embeddings"], config["hidden_size"])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} does not describe a BERT ({one_line(error)}).") from None
-    if kind != "bert":
-        raise InputError(f"{folder} holds a model of type {kind!r}; method.bert takes models of type 'bert'.")
-    return sizes
+        config = read_json(path)
+        kind = config.get("model_type", "bert") if isinstance(config, dict) else "bert"
+        if kind != "bert":
+            raise InputError(f"it holds a model of type {str(kind)[:40]!r}; method.bert takes models of type 'bert'")
+        check(config, CONFIG, str(path))
+    except InputError as error:
+        raise InputError(f"{path} does not describe a BERT: {error}") from None
+    check_memory(path, 4 * config["hidden_size"] * (config["vocab_size"] + config["max_position_embeddings"]))
+    return Sizes(config["vocab_size"], config["max_position_embeddings"], config["hidden_size"])
 
 
 def read_bert(folder: str) -> nn.Module:
@@ -112,9 +130,13 @@ def read_bert(folder: str) -> nn.Module:
     try:
         with quiet():
             model, report = BertModel.from_pretrained(
-                folder, local_files_only=True, add_pooling_layer=False, output_loading_info=True
+                folder,
+                local_files_only=True,
+                add_pooling_layer=False,
+                output_loading_info=True,
+                weights_only=True,  # Of a `.bin` file, which is a pickle: tensors, and no code.
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # `transformers` passes on what any damaged file raises.
         raise InputError(f"The BERT in {folder} cannot be read: {one_line(error)}") from None
     missing = sorted(report["missing_keys"])
     if missing:
@@ -123,6 +145,9 @@ def read_bert(folder: str) -> nn.Module:
             "save_pretrained."
         )
     bert: nn.Module = model.float().train()
+    for name, parameter in bert.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"The BERT in {folder} has weights that are NaN or infinite, such as {name}.")
     return bert
 
 

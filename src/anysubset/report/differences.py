@@ -1,7 +1,5 @@
 """Differences between methods in every scenario, with confidence intervals, corrected tests and a verdict."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
-from anysubset.errors import InputError, one_line, unknown
+from anysubset.errors import InputError, unknown
 from anysubset.report.comparison import Comparison
 from anysubset.report.results import BySample
 from anysubset.report.table import Line
@@ -27,7 +25,7 @@ from anysubset.scoring.statistics import (
     t_interval,
     verdict,
 )
-from anysubset.system.input_files import read_text
+from anysubset.system.input_files import read_cells
 
 
 @dataclass(frozen=True)
@@ -218,17 +216,17 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise InputError(f"The file of groups {path} does not exist.")
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    header, *rows = read_cells(path) or [[]]
+    if not {"id", "group"} <= set(header):
+        raise InputError(f"{path} must have the columns id and group, not {', '.join(header)[:200]}.")
     groups: dict[str, str] = {}
-    try:
-        if not {"id", "group"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{path} must have the columns id and group, not {', '.join(reader.fieldnames or ())}.")
-        for row in reader:
-            if row["id"] in groups:
-                raise InputError(f"{path} names the sample {row['id']!r} twice.")
-            groups[row["id"]] = row["group"]
-    except csv.Error as error:
-        raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number} has {len(row)} cells below {len(header)} columns.")
+        sample, group = row[header.index("id")], row[header.index("group")]
+        if sample in groups:
+            raise InputError(f"{path} names the sample {sample!r} twice.")
+        groups[sample] = group
     return groups
 
 

@@ -147,12 +147,11 @@ def check_together(
     if len(totals) > 1 or len(names) > max(totals):
         raise InputError(f"{path} is damaged: n_missing does not fit the scenarios; score the run again.")
     ids = {key: {scenario: set(of) for scenario, of in by.items()} for key, by in sample_scores.items()}
+    of_table = ("target", ALL) in ids  # All values of a sample of a table are written together.
     groups: dict[str, dict[str, Mapping[Scenario, set[str]]]] = {}
     for (metric, region), samples in ids.items():
-        group = "the values of a sample" if metric in SAMPLE_VALUES and metric != "target" else metric
-        groups.setdefault(group, {})[f"{metric} {region}"] = samples
-    if ("target", ALL) in ids:  # Files of earlier versions hold no targets.
-        groups.setdefault("the values of a sample", {})["target"] = ids["target", ALL]
+        together = of_table or metric in SAMPLE_VALUES
+        groups.setdefault("" if together else metric, {})[f"{metric} {region}"] = samples
     for members in groups.values():
         first, *others = members
         for other in others:

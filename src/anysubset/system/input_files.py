@@ -98,7 +98,7 @@ def cells_of(text: str, source: str, delimiter: str = ",") -> list[list[str]]:
     """Cells of CSV text by row. source: where it comes from; the message of an error starts with it."""
     try:
         return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    except csv.Error as error:
+    except (csv.Error, TypeError, ValueError) as error:  # The latter two for a delimiter that cannot be one.
         raise InputError(f"{source} cannot be read as CSV ({one_line(error)}).") from None
 
 

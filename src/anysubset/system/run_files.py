@@ -47,8 +47,8 @@ LATEST = Fields(
 )
 
 # Facts of `signature.safetensors`.
-SIGNATURE = Fields(
-    {
+KNOWLEDGE = Fields(
+    optional={
         "modalities": Items(Text()),
         "streams": Named(
             Fields({"kind": Text(("vector", "sequence", "image", "tokens")), "size": Number(whole=True, least=1)})
@@ -57,9 +57,9 @@ SIGNATURE = Fields(
         "limits": Maybe(Items(Number(), 2)),
         "constants": Named(Number()),
         "fingerprints": Named(Text()),
+        "columns": Named(Items(Text())),
     }
 )
-KNOWLEDGE = Fields(optional=SIGNATURE.required)  # For a report.
 
 ENVIRONMENT = Fields(
     optional={

@@ -17,10 +17,11 @@ SHOWN = 40  # Characters of a wrong value that are shown.
 
 @dataclass(frozen=True)
 class Number:
-    """A number. whole: without a fraction. least: the smallest one. finite: neither NaN nor infinite."""
+    """A number. whole: without a fraction. least, most: the limits. finite: neither NaN nor infinite."""
 
     whole: bool = False
     least: float | None = None
+    most: float | None = None
     finite: bool = True
 
     def fits(self, value: Any) -> bool:
@@ -29,10 +30,13 @@ class Number:
             return False
         if isinstance(value, int) and abs(value) >= LARGEST:
             return False
-        return (math.isfinite(value) or not self.finite) and (self.least is None or value >= self.least)
+        within = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        return (math.isfinite(value) or not self.finite) and within
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
+        if self.most is not None:
+            return f"{kind} from {self.least or 0:g} to {self.most:g}"
         return kind if self.least is None else f"{kind} of at least {self.least:g}"
 
 

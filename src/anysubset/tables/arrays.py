@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialised
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line
 from anysubset.system import array_file
 from anysubset.system.files import atomic_write
+from anysubset.system.input_files import json_of
+from anysubset.system.limits import bytes_of
 from anysubset.tables.about import groups_in, ids_of, splits_in
 from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import text
@@ -39,6 +41,10 @@ from anysubset.tables.table import Table
 from anysubset.tables.targets import Target, target_of
 
 EXTRAS = ("_lengths", "_valid", "_present", "_columns")
+KINDS = (
+    *(torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 ABOUT = ("id", "group", "split")
 ORDER = "modalities"  # In safetensors, which sorts its tensors.
 
@@ -54,13 +60,26 @@ def read_safetensors(path: Path, options: Options) -> Table:
         with safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
             metadata = stored.metadata() or {}
-            about = {name: json.loads(metadata[name]) for name in metadata if in_metadata(name)}
-    except (OSError, SafetensorError, ValueError) as error:
+    except Exception as error:  # What is damaged can raise anything.
         raise InputError(f"cannot be read: damaged, or no safetensors file ({one_line(error)}).") from None
+    about = {name: json_of(text, f"is damaged: {name!r}") for name, text in metadata.items() if in_metadata(name)}
+    check_contents(tensors, about)
     names = dict.fromkeys([*about.pop(ORDER, []), *tensors])
     tensors = {name: tensors[name] for name in names if name in tensors}
     arrays = {name: (x.float() if x.dtype == torch.bfloat16 else x).numpy() for name, x in tensors.items()}
     return from_arrays("safetensors file", arrays | {name: np.asarray(lines) for name, lines in about.items()}, options)
+
+
+def check_contents(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Raise InputError if a tensor of a safetensors file is of a type that is not read, or metadata are no lists."""
+    for name, lines in about.items():
+        if not isinstance(lines, list) or not all(isinstance(line, str | int | float | None) for line in lines):
+            raise InputError(f"is damaged: {name!r} in its metadata must be a list of text, in JSON.")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in KINDS:
+            raise InputError(f"has the array {name!r} of {tensor.dtype}, which is not read: save it as float32.")
+        if not tensor.numel() and bytes_of(tensor.shape, 1) > 10**6:
+            raise InputError(f"has the array {name!r} of shape {tuple(tensor.shape)}, which has no values.")
 
 
 def in_metadata(name: str) -> bool:

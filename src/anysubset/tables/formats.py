@@ -94,6 +94,8 @@ def read_table(
     )
     try:
         table = dispatched(path, options)
+    except MemoryError:
+        raise InputError(f"{path} needs more memory than is free.") from None
     except InputError as error:
         line = str(error)
         raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None

@@ -18,6 +18,8 @@ import numpy as np
 
 from anysubset.datasets.splits import Splits, checked, read_splits
 from anysubset.errors import InputError, one_line
+from anysubset.system.input_files import check_file
+from anysubset.system.limits import bytes_of, check_unfolding
 from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import sample_id, text
 from anysubset.tables.observation import Array, Column, ragged
@@ -119,6 +121,7 @@ def read_csd(path: Path) -> Stream:
             if len(roots) != 1 or "data" not in file[roots[0]]:
                 raise InputError(f"{path.name} is no computational sequence: no single key with data below it.")
             entries = file[roots[0]]["data"]
+            check_datasets(path, [entries[video][name] for video in entries for name in ("intervals", "features")])
             intervals = {text(video): np.asarray(entries[video]["intervals"]) for video in entries}
             values = {text(video): np.asarray(entries[video]["features"]) for video in entries}
             metadata = list(file[roots[0]].get("metadata", ()))
@@ -132,6 +135,23 @@ def read_csd(path: Path) -> Stream:
     notes = (f"{path.name} lacks metadata: {', '.join(lacking)}.",) if lacking else ()
     # Starts slightly below 0 occur in the public files and stand for 0.
     return Stream(path.name, {video: np.maximum(times, 0) for video, times in intervals.items()}, values, notes)
+
+
+def check_datasets(path: Path, datasets: list[Any]) -> None:
+    """Check what the header of an HDF5 file declares before it is read.
+
+    Args:
+        path: of the file.
+        datasets: of h5py.
+
+    Raises:
+        InputError: if the content lies in other files, or exceeds the limits of memory.
+    """
+    for dataset in datasets:
+        if dataset.external or dataset.is_virtual:
+            raise InputError(f"{path.name} takes {dataset.name[:80]} from another file, which is not read.")
+    needed = sum(bytes_of(dataset.shape, dataset.dtype.itemsize) for dataset in datasets)
+    check_unfolding(path, needed, check_file(path))
 
 
 def check_intervals(name: str, video: str, intervals: Array, values: Array) -> None:

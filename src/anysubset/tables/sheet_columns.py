@@ -14,7 +14,7 @@ from anysubset.tables.targets import is_number
 Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.
 Columns = Mapping[str, Mapping[str, str]]  # By modality: name of a column -> its key in the cells.
 
-NUMBERED = re.compile(r"(.+?)[_.]?(\d+)")
+MOST_DIGITS = 18  # Of the number of a column.
 SETTINGS = {"id": "data.reading.id", "y": "data.reading.target", "group": "data.group", "split": "data.reading.split"}
 UNNAMED = "Unnamed: {}"  # As pandas calls a column without a name, by its number from 0.
 # Columns that programs write for the rows of a frame: those that nothing else is called, and those by content.
@@ -76,6 +76,30 @@ def is_index(name: str, cells: Sequence[Any]) -> bool:
     return ascending and all(number.is_integer() for number in numbers)
 
 
+def prefix_and_number(column: str) -> tuple[str, int] | None:
+    """Prefix and number of the name of a column; None if it does not end in a number.
+
+    >>> prefix_and_number("text_10"), prefix_and_number("t1.5"), prefix_and_number("age")
+    (('text', 10), ('t1', 5), None)
+
+    Raises:
+        InputError: if the number has more than `MOST_DIGITS` digits.
+    """
+    # Not by a regular expression, which takes quadratic time for a long name.
+    start = len(column)
+    while start > 0 and column[start - 1].isdecimal():
+        start -= 1
+    start = max(1, start)  # The prefix has at least one character.
+    digits = column[start:]
+    if not digits:
+        return None
+    if len(digits) > MOST_DIGITS:
+        number = f"{len(digits)} digits, and {MOST_DIGITS} are read"
+        raise InputError(f"has a column {column[:30]!r}... whose number has {number}.")
+    prefix = column[:start]
+    return (prefix[:-1] if len(prefix) > 1 and prefix[-1] in "_." else prefix), int(digits)
+
+
 def modality_columns(cells: Cells, options: Options) -> Columns:
     """Columns of each modality of one sheet: `text_0`, `text_1`, ... in the order of their numbers, or one of lists.
 
@@ -85,13 +109,13 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
     by_prefix: dict[str, dict[int | None, str]] = {}  # The column of lists has the number None.
     unassigned = []
     for column in cells:
-        numbered = NUMBERED.fullmatch(column)
+        numbered = prefix_and_number(column)
         if column in about_of(options).values():
             continue
         if any(isinstance(cell, list) for cell in cells[column]):
             prefix, number = column, None
         elif numbered:
-            prefix, number = numbered[1], int(numbered[2])
+            prefix, number = numbered
         else:
             unassigned.append(column)
             continue

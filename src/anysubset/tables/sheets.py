@@ -9,7 +9,6 @@ which cells count as blank. In Parquet a modality may also be one column of list
 size).
 """
 
-import csv
 import math
 import re
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ import torch
 from anysubset.datasets.ids import composed
 from anysubset.datasets.splits import separator, text_of
 from anysubset.errors import InputError, one_line
+from anysubset.system.input_files import cells_of, check_file
+from anysubset.system.limits import check_unfolding
 from anysubset.tables.about import check_spellings, groups_in, ids_of, splits_in
 from anysubset.tables.cells import decimal_mark, is_blank, modality_column, refuse_grouped, with_point
 from anysubset.tables.columns import Options, assemble
@@ -39,6 +40,8 @@ from anysubset.tables.table import Table, shown
 from anysubset.tables.targets import Target, is_number, target_of
 
 OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".parquet", ".npz", ".pkl", ".safetensors")
+
+CELL = 32  # Bytes that a cell takes in memory, about.
 
 
 def read_csv(path: Path, options: Options) -> Table:
@@ -105,13 +108,43 @@ def read_parquet(path: Path, options: Options) -> Table:
     except ImportError:
         raise InputError("is a Parquet file, which needs pyarrow: pip install pyarrow.") from None
     try:
-        stored = parquet.read_table(path)
-        cells = {name: stored.column(name).to_pylist() for name in stored.column_names}
-        pandas = stored.schema.pandas_metadata or {}
-    except (OSError, ValueError, ArrowException) as error:
+        with parquet.ParquetFile(path) as file:
+            check_counts(path, file.metadata)
+            stored = file.read()
+            cells = {name: values_of(path, stored.column(name)) for name in stored.column_names}
+            pandas = stored.schema.pandas_metadata or {}
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, ArrowException) as error:
         raise InputError(f"cannot be read: damaged, or no Parquet file ({one_line(error)}).") from None
     index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
     return from_cells("Parquet file", cells, options, index)
+
+
+def check_counts(path: Path, metadata: Any) -> None:
+    """Raise InputError if the values that a Parquet file declares exceed the limits of memory.
+
+    Args:
+        path: of the file.
+        metadata: of the file, as of pyarrow.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    values = max(metadata.num_rows * max(1, metadata.num_columns), sum(chunk.num_values for chunk in chunks))
+    needed = CELL * values + sum(chunk.total_uncompressed_size for chunk in chunks)
+    check_unfolding(path, needed, check_file(path))
+
+
+def values_of(path: Path, column: Any) -> list[Any]:
+    """Values of a column of a Parquet file. Raises InputError if they exceed the limits of memory.
+
+    Args:
+        path: of the file.
+        column: a chunked array of pyarrow.
+    """
+    check_unfolding(path, CELL * len(column) + column.nbytes, check_file(path))
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def csv_cells(path: Path) -> Cells:
@@ -122,7 +155,8 @@ def csv_cells(path: Path) -> Cells:
     lines = composed(text_of(path)).splitlines(keepends=True)
     named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
     lines = lines[1:] if named else lines
-    rows = list(csv.reader(lines, delimiter=named[1] if named else separator(lines[0] if lines else "")))
+    delimiter = named[1] if named else separator(lines[0] if lines else "")
+    rows = cells_of("".join(lines), path.name, delimiter)
     if len(rows) < 2:
         raise InputError(f"{path.name} holds no rows below a header.")
     header = rows[0]

@@ -19,6 +19,7 @@ from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
 from anysubset.scoring.baselines import constant_intensities, majority_class
 from anysubset.system import tensor_file
+from anysubset.system.run_files import KNOWLEDGE
 from anysubset.tables.standardisation import Statistics, statistics
 from anysubset.tables.table import Table, shown
 from anysubset.tasks.prediction import Stream
@@ -180,10 +181,10 @@ def read_signature(path: Path) -> Signature:
     Raises:
         InputError: if the file does not exist or holds no signature.
     """
-    tensors, facts = tensor_file.load(path)
+    tensors, facts = tensor_file.load(path, KNOWLEDGE)
     try:
         measured = [name for name in facts["modalities"] if facts["streams"][name]["kind"] != "tokens"]
-        return Signature(
+        signature = Signature(
             streams={name: Stream(**facts["streams"][name]) for name in facts["modalities"]},
             classes=tuple(facts["classes"]),
             limits=None if facts["limits"] is None else (facts["limits"][0], facts["limits"][1]),
@@ -197,6 +198,29 @@ def read_signature(path: Path) -> Signature:
             f"{path} does not hold the signature of a run on a table (its modalities, their sizes and statistics): "
             "restore the file, or train the run again."
         ) from None
+    check_parts(signature, path)
+    return signature
+
+
+def check_parts(signature: Signature, path: Path) -> None:
+    """Raise InputError if modalities, classes or statistics of a signature do not fit together. path: of the file."""
+    names = signature.modalities
+    fault = ""
+    if not names or any(not name for name in names):
+        fault = "it names no modalities"
+    elif len(set(signature.classes)) < len(signature.classes) or len(signature.classes) == 1:
+        fault = "classes must be none, or at least two different ones"
+    elif signature.limits is not None and signature.limits[0] >= signature.limits[1]:
+        fault = "limits must ascend"
+    for name, pair in signature.statistics.items():
+        shape = (signature.streams[name].size, *((1, 1) if signature.streams[name].kind == "image" else ()))
+        for part, tensor in zip(("mean", "deviation"), pair, strict=True):
+            if tensor.dtype != torch.float64 or tensor.shape != shape or not torch.isfinite(tensor).all():
+                fault = f"{name}.{part} must be finite float64 of shape {shape}"
+        if not fault and (pair[1] < 0).any():
+            fault = f"{name}.deviation must not be negative"
+    if fault:
+        raise InputError(f"{path} is damaged: {fault}. Restore the file, or train the run again.")
 
 
 def stream_of(observed: Observed) -> Stream:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, one_line
 from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
 from anysubset.system.run_files import BEST, LATEST
@@ -115,20 +115,47 @@ def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
         state: receives the values of the checkpoint.
         with_optimizer: whether to load the optimizer and the learning rate schedule; False if the checkpoint is from
             the end of a stage, since the next stage starts with a new optimizer.
+
+    Raises:
+        InputError: if the checkpoint does not fit the method or its optimizer, or is damaged.
     """
-    tensors, facts = tensor_file.load(run.latest)
+    tensors, facts = tensor_file.load(run.latest, LATEST)
     tensor_file.load_module(tensor_file.without_prefix("method.", tensors), state.method, run.latest)
-    if with_optimizer:
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensor_file.without_prefix("optimizer.", tensors).items():
-            parameter, _, name = key.partition(".")
-            moments.setdefault(int(parameter), {})[name] = value
-        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-        state.plateau = Plateau(**facts["plateau"])
-    if state.scaler.is_enabled():
-        state.scaler.load_state_dict(facts["scaler"])
-    state.generator.set_state(tensors["random.method"])
-    restore_chance(run, tensors, facts)
+    try:
+        if with_optimizer:
+            restore_optimizer(state.optimizer, tensor_file.without_prefix("optimizer.", tensors))
+            state.plateau = Plateau(**facts["plateau"])
+        if state.scaler.is_enabled():
+            state.scaler.load_state_dict(facts["scaler"])
+        state.generator.set_state(tensors["random.method"])
+        restore_chance(run, tensors, facts)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"damaged, or of another version ({type(error).__name__}: {one_line(error)})"
+        raise InputError(f"{run.latest} is no checkpoint to resume from: {reason}.") from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Load the moments of an optimizer.
+
+    Args:
+        optimizer: receives them.
+        tensors: by `<number of the parameter>.<name>`.
+
+    Raises:
+        ValueError: if they do not fit the parameters, or are NaN or infinite.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        fits = value.dtype in (parameter.dtype, torch.float32) and value.shape in (parameter.shape, ())
+        if not fits or not torch.isfinite(value).all():
+            raise ValueError(f"{name} of parameter {number} is {value.dtype} of shape {tuple(value.shape)}, or NaN")
+        moments.setdefault(int(number), {})[name] = value
+    if len({tuple(sorted(of_parameter)) for of_parameter in moments.values()}) > 1:
+        raise ValueError("parameters have different moments")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 def restore_chance(run: Run, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:

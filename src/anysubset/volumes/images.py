@@ -20,6 +20,7 @@ from nibabel.fileholders import FileHolder
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
+from anysubset.system.limits import check_unfolding
 from anysubset.volumes.file_names import ending, partner, stem
 from anysubset.volumes.geometry import Grid, by, displacement
 
@@ -98,7 +99,8 @@ def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
             larger than that by more than `TRAILING`, so that memory and time are bounded.
 
     Raises:
-        InputError: if the file is no regular file, cannot be read, or is larger than it declares.
+        InputError: if the file is no regular file, cannot be read, is larger than it declares, or exceeds the limits of
+            memory.
     """
     try:
         if path.exists() and not path.is_file():
@@ -106,9 +108,13 @@ def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
         with path.open("rb") as file:
             stream = decompressed(file)
             content = bytearray(stream.read(START))
-            limit = declared(bytes(content)) + TRAILING
+            needed, checked = declared(bytes(content)), False
+            limit = needed + TRAILING
             while block := stream.read(BLOCK):
                 content += block
+                if not checked and len(content) > TRAILING:  # A smaller file that declares more is truncated.
+                    check_unfolding(path, needed, path.stat().st_size)
+                    checked = True
                 if len(content) > limit:
                     raise InputError(f"{path} holds more than {limit} bytes; its header declares {limit - TRAILING}.")
     except (EOFError, zlib.error, OSError) as error:

@@ -4,13 +4,13 @@ Decathlon has a 4-D file per patient (`imagesTr/BRATS_001.nii.gz`), nnU-Net a fi
 (`imagesTr/glioma_000_0000.nii.gz`), of which a patient may lack some.
 """
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from anysubset.errors import InputError, one_line
+from anysubset.system.input_files import read_json
 from anysubset.volumes.file_names import IMAGES, image_at, images, stem, subfolders
 from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.regions import DECATHLON, Regions
@@ -81,8 +81,8 @@ def from_nnunet(root: Path, parts: tuple[str, ...]) -> tuple[str, list[Patient],
 def description(root: Path) -> dict[str, Any]:
     """Content of dataset.json; empty if it cannot be read, so that the message on channels follows."""
     try:
-        described = json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        described = read_json(root / "dataset.json")
+    except InputError:
         return {}
     return described if isinstance(described, dict) else {}
 
