@@ -210,7 +210,7 @@ def test_predictions_for_a_file_are_made_from_complete_groups_in_order(videos: P
     members = table.select([sample for sample in table.ids if group_of[sample] == group_of["u05"]])
     outputs = method.predict(members.inputs).flatten().tolist()
     for sample, output in zip(members.ids, outputs, strict=True):
-        assert float(rows[sample]["answer"]) == pytest.approx(output, abs=1e-5)
+        assert float(rows[sample]["prediction"]) == pytest.approx(output, abs=1e-5)
     # By hand: of three utterances in a row, one lacks text, one lacks audio, and one has both.
     assert [rows[f"u0{number}"]["used"] for number in range(3)] == ["audio", "text", "text+audio"]
     with pytest.raises(InputError, match="predicts whole groups: leave out --rate"):

@@ -52,7 +52,7 @@ def test_every_sample_is_predicted_from_its_own_modalities(trained_table, uttera
 
 
 def test_a_prediction_is_the_output_of_the_network_on_standardised_values(trained_table, utterances, tmp_path):
-    predictions = {row["id"]: float(row["answer"]) for row in predict(trained_table, utterances, tmp_path)}
+    predictions = {row["id"]: float(row["prediction"]) for row in predict(trained_table, utterances, tmp_path)}
     opened = open_run(trained_table, device="cpu")
     assert opened.signature is not None
     arrays = np.load(utterances)
@@ -102,12 +102,12 @@ def test_predictions_of_classes_hold_their_probabilities(tmp_path):
     lines = ["id,one_0,one_1,one_2,one_3,two_0,two_1", "a,0,0,0,0,1,1", "b,2,2,2,2,,", "c,,,,,0.5,0.5"]
     (tmp_path / "sheet.csv").write_text("\n".join(lines) + "\n")
     rows = predict(tmp_path / "run", tmp_path / "sheet.csv", tmp_path / "answers")
-    assert list(rows[0]) == ["id", "used", "answer", "chance_0", "chance_1", "chance_2"]
+    assert list(rows[0]) == ["id", "used", "prediction", "probability_0", "probability_1", "probability_2"]
     assert [(row["id"], row["used"]) for row in rows] == [("a", "one+two"), ("b", "one"), ("c", "two")]
     for row in rows:
-        chances = [float(row[f"chance_{name}"]) for name in "012"]
+        chances = [float(row[f"probability_{name}"]) for name in "012"]
         assert sum(chances) == pytest.approx(1)
-        assert row["answer"] == str(int(np.argmax(chances)))
+        assert row["prediction"] == str(int(np.argmax(chances)))
     assert set(read_facts(tmp_path / "answers")["used"]["one"]["validation"]) == {
         "loss",
         "accuracy",

@@ -72,6 +72,7 @@ def test_the_page_shows_the_calibration_of_classes(table_run: Callable[..., Path
     assert cli.main(["report", str(run)]) == 0
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "Expected calibration error" in text
+    assert "0 x, 1 y, 2 z" in text  # The names of the classes, by their number in scores.csv.
     # All predictions have probability 3/4; both are correct in a, one of two in b: an error of 25 in both.
     assert "<td>25.0</td><td>75.0</td><td>100.0</td>" in text
     assert "<td>25.0</td><td>75.0</td><td>50.0</td>" in text

@@ -521,10 +521,11 @@ def test_predictions_name_the_classes(tmp_path, output_of):
     small = ["--train.steps", "1", "--train.batch", "4", "--method.width", "4", "--train.device", "cpu"]
     (tmp_path / "data.yaml").write_text(f"data: {{name: table, root: {path}}}\n")
     assert cli.main(["fit", str(tmp_path / "data.yaml"), "--run", str(tmp_path / "run"), *small]) == 0
-    output_of("evaluate", tmp_path / "run")
+    scored = " ".join(output_of("evaluate", tmp_path / "run").split())
+    assert "Classes by their number in scores.csv: 0 negative, 1 positive." in scored
     output_of("predict", tmp_path / "run", path, "--output", tmp_path / "out")
     header, first, *_ = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
-    assert header.endswith("chance_negative,chance_positive")
+    assert header.endswith("probability_negative,probability_positive")
     assert first.split(",")[2] in ("negative", "positive")
 
 

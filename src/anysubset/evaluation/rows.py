@@ -28,9 +28,10 @@ def write_predictions(
 ) -> tuple[Path, Counter[Scenario]]:
     """Write `predictions.csv` and `predictions.json` into an existing folder.
 
-    The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `answer` (the
-    number, or the name of the likeliest class), and the probability `chance_<class>` of each class. The JSON file says
-    for every scenario how many samples were predicted from it, and the validation scores of the weights in it.
+    The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `prediction`
+    (the number, or the name of the likeliest class), and `probability_<class>`, the probability of each class. The
+    JSON file says for every scenario how many samples were predicted from it, and the validation scores of the weights
+    in it.
 
     Args:
         method: trained.
@@ -68,7 +69,7 @@ def write_predictions(
     path, about = files_of(folder)
     with atomic_write(path, writer) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         sheet = csv.writer(file)
-        sheet.writerow(["id", "used", "answer", *(f"chance_{name}" for name in task.classes)])
+        sheet.writerow(["id", "used", "prediction", *(f"probability_{name}" for name in task.classes)])
         sheet.writerows(rows[sample] for sample in dataset.ids("all") if sample in rows)
     facts = {
         "table": str(dataset.root),

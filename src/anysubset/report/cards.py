@@ -19,6 +19,7 @@ from anysubset.report.protocol import (
 from anysubset.report.reading import missingness_origin
 from anysubset.report.scoreboard import MAX_MODALITIES
 from anysubset.scenarios import in_order, scenario_name
+from anysubset.scoring.scores import class_numbers
 from anysubset.system.run_folder import Record
 
 # A name and one or more lines about it.
@@ -86,6 +87,9 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
         ("Selected weights", selection(comparison, records)),
         ("Seeds", seeds(comparison)),
     ]
+    numbers = class_numbers(result.signature.get("classes") or ())
+    if numbers:
+        facts.append(("Classes, by their number in scores.csv", [numbers]))
     facts.append(("Fingerprints of the splits", fingerprints(comparison, records) or ["not on record"]))
     if recipes(comparison):
         facts.append(("Recipe", recipes(comparison)))

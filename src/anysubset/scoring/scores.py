@@ -83,6 +83,18 @@ def number(metric: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if metric in SHARES else f"{value:.3f}"
 
 
+def class_numbers(names: Sequence[str], limit: int = 20) -> str:
+    """The numbers that stand for classes as `prediction` and `target` in `scores.csv`; empty if they are the names.
+
+    >>> class_numbers(["mild", "none"]), class_numbers(["0", "1"])
+    ('0 mild, 1 none', '')
+    """
+    if list(names) == [str(number) for number in range(len(names))]:
+        return ""
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names[:limit])) + more
+
+
 def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, float]]:
     """Mean of one metric over the samples, by scenario and region, in the order of the scores."""
     values: dict[Scenario, dict[str, list[float]]] = {}

@@ -18,7 +18,7 @@ from anysubset.experiments.settings import DataSettings, TaskSettings
 from anysubset.scenarios import Scenario, all_scenarios, scenario_of
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS
-from anysubset.scoring.scores import ALL, Score
+from anysubset.scoring.scores import ALL, Score, class_numbers
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, shared_groups
@@ -254,7 +254,9 @@ class TableDataset(Dataset):
     def protocol(self) -> str:
         """How the metrics are defined, in a line."""
         if self.task.classes:
-            return "F1 by scikit-learn: macro over the classes of the split, weighted by their true counts."
+            numbers = class_numbers(self.task.classes)
+            names = f" Classes by their number in scores.csv: {numbers}." if numbers else ""
+            return f"F1 by scikit-learn: macro over the classes of the split, weighted by their true counts.{names}"
         if self.task.limits == INTENSITIES:
             return (
                 "Acc-2 and F1: the sign (> 0) where the target is not 0, F1 weighted by true counts. "
