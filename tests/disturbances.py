@@ -8,6 +8,7 @@ the data if it is a write, or the system says that the disk is full.
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,8 @@ class Disk:
         function = getattr(os, name)
 
         def wrapped(path, *rest, **named):
-            if concerns(path):
+            there = name == "mkdir" and os.path.isdir(path)  # Then nothing is made.
+            if concerns(path) and not there:
                 self.operation(needs_space=name not in ("unlink", "remove", "rmdir", "rename", "replace"))
             return function(path, *rest, **named)
 
@@ -173,16 +175,17 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 def contents(folder: Path) -> dict[str, object]:
     """Comparable contents of the files of a folder, without those that hold times and hosts."""
+    # The cache names files after the state of their sources, which a copy of a folder changes.
     return {
-        name: content(path)
+        re.sub("^(.*/)?cache/(.*)-[0-9a-f]{16}", r"\1cache/\2", name): content(path)
         for name, path in files_in(folder).items()
         if not path.name.startswith(TIMED) and path.name != ".anysubset.jsonl" and name != "demo/report.html"
     }
 
 
 def content(path: Path) -> object:
-    """Comparable bit by bit; the bytes of an archive also hold the time of day."""
-    if path.suffix == ".npz":
+    """Comparable bit by bit; the bytes of an archive also hold the time of day. A temporary file may be half of one."""
+    if path.suffix == ".npz" and ".part-" not in path.name:
         with np.load(path) as stored:
             return {name: stored[name].tobytes() for name in stored}
     return path.read_bytes()

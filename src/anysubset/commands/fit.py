@@ -9,6 +9,7 @@ from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track_steps
 from anysubset.commands.terminal import say
 from anysubset.experiments.files import add_settings, read_experiment
+from anysubset.experiments.own_options import options_of_other_method
 from anysubset.experiments.settings import flatten
 
 
@@ -33,6 +34,10 @@ def fit(options: Options) -> None:
     paths = [Path(path) for path in options["experiment"]]
     overrides = {name: value for name, value in options.items() if name not in ("experiment", "run", "resume")}
     folder = Path(options.get("run") or Path("runs") / "_".join(path.stem for path in paths))
-    experiment = read_experiment(paths, flatten(overrides))
+    changes = flatten(overrides)
+    experiment = read_experiment(paths, changes)
+    for name, value in options_of_other_method(paths, changes).items():
+        method = experiment.method["name"]
+        say(f"note: {method} is trained with {name} {value}, which the files set for another method: see --{name}")
     api.fit(experiment, run=folder, resume=options.get("resume", False), report=say, progress=track_steps)
     say(f"Next: anysubset evaluate {folder} --split test")

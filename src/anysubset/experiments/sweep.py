@@ -37,7 +37,8 @@ from anysubset.experiments.files import (
     joined_settings,
     read_experiment,
 )
-from anysubset.experiments.settings import NETWORK_OPTIONS, Experiment, flatten
+from anysubset.experiments.own_options import is_own_option
+from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.yaml_file import read_yaml
 
 Settings = dict[str, Any]
@@ -218,14 +219,6 @@ def applied(settings: Settings, variant: Settings, folder: Path) -> Settings:
     if "method.name" in flat and flat["method.name"] != settings.get("method.name"):
         settings = {name: value for name, value in settings.items() if not is_own_option(name)}
     return {**settings, "recipe": recipe, **flat} if recipe is not None else {**settings, **flat}
-
-
-def is_own_option(name: str) -> bool:
-    """Whether a setting is an option of the method itself, which another method may not have.
-
-    Options of the network are not, since most methods share them.
-    """
-    return name.startswith("method.") and name.removeprefix("method.") not in NETWORK_OPTIONS
 
 
 def planned(variants: dict[str, str], settings: Settings, output: Path, root: Path | None) -> Planned:
