@@ -90,6 +90,7 @@ class TableDataset(Dataset):
                 report(line)
         self.task = prediction_task(task, self.signature)
         self.ready: dict[str, Table] = {}
+        self.prints: dict[bool, dict[str, dict[str, str]]] = {}  # Fingerprints with and without content.
 
     @property
     def loaded_inputs(self) -> Mapping[str, Observed]:
@@ -129,7 +130,9 @@ class TableDataset(Dataset):
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the inputs and targets of the samples of a split, and their groups."""
-        return fingerprints_of(self.table.select(self.ids(split)), content)
+        if content not in self.prints:
+            self.prints[content] = fingerprints_of(self.table, content)
+        return {sample: self.prints[content][sample] for sample in self.ids(split)}
 
     # --------------------------------------------------------------------------------------------- training
 

@@ -12,10 +12,13 @@ from anysubset.report.diagnostics import diagnosis, history_of
 from anysubset.scenarios import case_sampler
 from anysubset.system.files import atomic_write
 from anysubset.system.run_folder import RunFolder
+from anysubset.system.written import check_replaceable
 from anysubset.training.diagnose import check_shared
 from anysubset.training.diagnose import diagnose as measure
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.trained import open_run
+
+DIAGNOSE = "anysubset diagnose"  # Writes diagnosis.json.
 
 
 def diagnose_run(
@@ -33,6 +36,7 @@ def diagnose_run(
     if batches < 1:
         raise InputError(f"The number of batches must be at least 1, not {batches}.")
     folder, trained = Path(run), open_run(run, method=method, network=network, device=device)
+    check_replaceable(RunFolder(folder).diagnosis, DIAGNOSE)
     check_shared(trained.method)
     experiment = trained.experiment
     sampler = case_sampler(trained.task.modalities, cases)
@@ -52,7 +56,7 @@ def diagnose_run(
         "step": trained.facts["step"],
         **diagnosis(folder, history_of(measured.arrays())),
     }
-    with atomic_write(RunFolder(folder).diagnosis) as temporary:
+    with atomic_write(RunFolder(folder).diagnosis, DIAGNOSE) as temporary:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     report(f"split {split!r}, {samples} {dataset.noun}, {batches} batches")
     return result

@@ -14,7 +14,7 @@ from anysubset.scoring.scores import Score, read_rows, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
 from anysubset.system.fingerprints import differences, read_fingerprints, shown, split_hash
-from anysubset.system.run_folder import RunFolder
+from anysubset.system.run_folder import RunFolder, read_availability
 from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
 from anysubset.volumes.dataset import Volumes
@@ -61,7 +61,8 @@ def evaluate_run(
     if root is None:
         dataset.check_trained()
     if RunFolder(folder).scores.exists():
-        read_rows(RunFolder(folder).scores)  # A file that cannot be extended is refused before anything is computed.
+        read_rows(RunFolder(folder).scores)  # What is no file of scores is refused before anything is computed.
+    read_availability(RunFolder(folder).availability)  # Likewise.
     if rates and trained.method.unit == "group":
         raise InputError(
             "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from anysubset.datasets.table import create_dataset
+from anysubset.errors import InputError
 from anysubset.experiments.settings import flatten
 from anysubset.methods.method import Method
 from anysubset.scenarios import MOST, all_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
 from anysubset.system.devices import device_of
+from anysubset.system.run_folder import RunFolder
 from anysubset.tables.dataset import TableDataset
 from anysubset.training.loop import train
 from anysubset.training.run import Run
@@ -80,6 +82,8 @@ def fit_run(
     chosen = experiment_of(experiment, others)
     chosen = replace(chosen, method=recorded_method(chosen.method, changes, method, network)).anchored()
     # Faults that show without reading a volume are reported before the run folder is made.
+    if Path(chosen.data.root).is_dir() and folder.resolve() == Path(chosen.data.root).resolve():
+        raise InputError(f"{folder} is the folder of the data: choose another folder for the run.")
     device = device_of(chosen.train.device)
     processes.join(device.type)
     dataset = create_dataset(chosen.data, chosen.task, report)
@@ -94,6 +98,8 @@ def fit_run(
     trained.check_inputs(dataset.loaded_inputs)
     trained.to(device)
     with Run(folder, chosen, resume) as opened:
+        if RunFolder(folder).experiment.exists() and not RunFolder(folder).data.exists():
+            report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
         count = sum(parameter.numel() for parameter in trained.parameters())
         recipe = f", recipe {chosen.recipe}" if chosen.recipe is not None else ""
         report(f"{folder}: {chosen.method['name']}{recipe}, {count:,} parameters, on {device}")

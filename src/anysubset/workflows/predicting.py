@@ -35,7 +35,7 @@ def predict_files(
     trained = open_run(run, method=method, network=network, device=device)
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     folder = Path(output) if output is not None else Path(run) / "predictions"
-    check_apart(folder, [*paths, Path(trained.experiment.data.root)])
+    check_apart(folder, [*paths, Path(trained.experiment.data.root)], below=trained.signature is None)
     writer = f"anysubset predict {Path(run).resolve()}"
     if trained.signature is None:
         return predict_patients(trained, paths, Output(folder, writer, overwrite), report, progress)
@@ -65,13 +65,19 @@ class Output:
             check_replaceable(file, self.writer, self.overwrite)
 
 
-def check_apart(folder: Path, sources: Iterable[Path]) -> None:
-    """Raise InputError if a folder of predictions is one that data are read from, or lies in one.
+def check_apart(folder: Path, sources: Iterable[Path], below: bool) -> None:
+    """Raise InputError if a folder of predictions is one that data are read from.
 
     A mask in the folder of a patient would be read as its label, and one beside the patients as another patient.
+
+    Args:
+        folder: of the predictions.
+        sources: folders or files of data.
+        below: whether data are also read from folders in those, as patients are.
     """
     for source in sources:
-        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        inside = folder.resolve().is_relative_to(source.resolve())
+        if source.is_dir() and inside and (below or folder.resolve() == source.resolve()):
             raise InputError(
                 f"Predictions in {folder} would be read as data, because it is in {source}: choose another --output."
             )
