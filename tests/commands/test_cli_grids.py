@@ -1,6 +1,8 @@
 """Patients with a thick-slice FLAIR and a T1 of 1 mm in another orientation, through the command line."""
 
+import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,3 +88,33 @@ def test_a_run_records_the_median_spacing_and_is_not_resumed_on_training_patient
     output_of(*command, tmp_path / "coarse", "--resume")
     write_hospital(tmp_path / "other", files={**files, "t1": Acquisition((5.0, 5.0, 5.0))})
     assert "data.spacing" in refused(*command, tmp_path / "other", "--resume")
+
+
+def test_patients_with_headers_in_micrometres_are_scored_and_predicted_as_in_millimetres(
+    trained, phantoms, tmp_path, output_of
+):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "microns" / "phantom_006").mkdir(parents=True)
+    for path in (phantoms / "phantom_006").iterdir():
+        image = nib.load(path)
+        scaled = nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1000.0] * 3 + [1]) @ image.affine)
+        scaled.header.set_xyzt_units("micron")
+        nib.save(scaled, tmp_path / "microns" / "phantom_006" / path.name)
+    volumes = []
+    for name, root in (("a", phantoms), ("b", tmp_path / "microns")):
+        output_of("predict", run, root / "phantom_006", "--output", tmp_path / name)
+        volumes.append(json.loads((tmp_path / name / "phantom_006.json").read_text())["volume_ml"])
+    assert volumes[0] == pytest.approx(volumes[1])
+    mask = nib.load(tmp_path / "b" / "phantom_006_seg.nii.gz")
+    assert mask.header.get_xyzt_units()[0] == "micron"
+    output_of("evaluate", run, "--split", "test")
+    output_of("evaluate", run, "--split", "all", "--data.root", tmp_path / "microns")
+    with (run / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["sample"] == "phantom_006" and row["metric"] == "hd95"]
+    distances: dict[str, list[float]] = {}
+    for row in rows:
+        distances.setdefault(row["dataset"], []).append(float(row["value"]))
+    in_micrometres = distances.pop(str(tmp_path / "microns"))
+    (in_millimetres,) = distances.values()
+    assert len(in_millimetres) == 45  # Of 15 scenarios and 3 regions.
+    assert in_micrometres == pytest.approx(in_millimetres, rel=1e-4)

@@ -1,11 +1,15 @@
 """The table of the runs of a sweep."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
+from anysubset.experiments.files import write_experiment
+from anysubset.experiments.settings import DataSettings, Experiment
+from anysubset.experiments.sweep import Planned
 from anysubset.scoring.scores import COLUMNS
-from anysubset.training.sweep_results import mean_scores
+from anysubset.training.sweep_results import check_folder, mean_scores
 
 
 def test_a_mean_is_over_scenarios_and_only_of_metrics_defined_in_all_of_them(tmp_path):
@@ -30,3 +34,13 @@ def test_a_mean_is_over_scenarios_and_only_of_metrics_defined_in_all_of_them(tmp
     scores = mean_scores(tmp_path / "scores.csv", "mosi", ["test"])
     # By hand: (.2 + .6) / 2, and ((.1 + .3) / 2 + .8) / 2; corr is not defined in every scenario.
     assert scores == {"test acc2": pytest.approx(0.4), "test dice": pytest.approx(0.5)}
+
+
+def test_a_run_that_recorded_its_median_spacing_is_that_of_the_sweep(tmp_path, fault):
+    planned = Experiment(data=DataSettings(root=str(tmp_path), spacing="median"))
+    recorded = replace(planned, data=replace(planned.data, spacing=[0.9, 0.9, 5.0]))
+    (tmp_path / "run").mkdir()
+    write_experiment(recorded, tmp_path / "run" / "experiment.yaml")
+    check_folder(Planned({}, planned, tmp_path / "run"))
+    other = replace(planned, data=replace(planned.data, spacing=[1.0, 1.0, 1.0]))
+    assert "data.spacing differ" in fault(check_folder, Planned({}, other, tmp_path / "run"))

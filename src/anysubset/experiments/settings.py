@@ -39,6 +39,9 @@ RENAMED = {
 }
 RENAMED_VALUES = {("data.name", "features"): "table"}
 
+# Value of data.spacing in place of numbers.
+MEDIAN = "median"
+
 # A value of data.group that ends in one of these is the path of a file.
 GROUP_FILES = (".csv", ".json")
 
@@ -194,7 +197,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
-        if self.spacing not in (None, "median") and not is_spacing(self.spacing):
+        if self.spacing not in (None, MEDIAN) and not is_spacing(self.spacing):
             raise InputError(f"data.spacing is three sizes of a voxel in mm, or median, not {self.spacing}.")
         for region in self.regions or {}:
             if not isinstance(region, str):  # The command line and Python may pass what YAML makes of `no` or `1`.

@@ -8,6 +8,7 @@ from typing import Any
 
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment
+from anysubset.experiments.settings import MEDIAN
 from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
@@ -32,6 +33,8 @@ def check_folder(run: Planned) -> None:
     if not file.is_file():
         return
     stored = read_run_experiment(run.folder).flat()
+    if run.experiment.data.spacing == MEDIAN and stored["data.spacing"] is not None:
+        stored["data.spacing"] = MEDIAN  # A run records its numbers; they are compared when it is resumed.
     check_same(run.experiment, stored, file)
     # A run may be resumed on data that were moved, so paths may differ. The variants of a sweep may differ in their
     # data alone, so the name of the file or folder must be the same.

@@ -18,7 +18,7 @@ from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.scans import torn_scans
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings
+from anysubset.experiments.settings import MEDIAN, DataSettings
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
@@ -33,7 +33,7 @@ from anysubset.volumes.preprocessing import Prepared, prepare
 from anysubset.volumes.reading import read_patient
 from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, samples_of
-from anysubset.volumes.working_grid import MEDIAN, check_reference, median_spacing, resampling_of
+from anysubset.volumes.working_grid import check_reference, median_spacing, resampling_of
 
 PREPARATION = 3  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 

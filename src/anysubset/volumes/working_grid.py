@@ -12,7 +12,7 @@ from anysubset.volumes.images import read_grid
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.resampling import with_spacing
 
-FINEST, MEDIAN = "finest", "median"
+FINEST = "finest"
 
 
 @dataclass(frozen=True)
