@@ -153,7 +153,7 @@ def taken(observed: Observed, indices: Tensor, samples: int) -> Observed:
 
 def shown(names: Iterable[str]) -> str:
     """The first three names, and the number of all if there are more."""
-    names = list(names)
+    names = [name if len(name) <= 60 else f"{name[:60]}..." for name in names]
     return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
 
 
