@@ -65,7 +65,7 @@ def test_files_of_another_layout_are_refused(tmp_path, content, words, fault):
 
 
 def test_files_that_are_not_text_are_refused(tmp_path, fault):
-    assert "gone.json does not exist." in fault(read_missingness, tmp_path / "gone.json")
+    assert "gone.json cannot be read as text" in fault(read_missingness, tmp_path / "gone.json")
     assert "cannot be read as text" in fault(read_missingness, tmp_path)
     Path(tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     assert "bytes.json cannot be read as text" in fault(read_missingness, tmp_path / "bytes.json")
