@@ -56,3 +56,13 @@ def test_several_masks_of_a_patient_are_asked_about(tmp_path):
     surveyed = survey(tmp_path)
     assert surveyed.patients[0].label is None
     assert "which one is the label of 'p', p_reader1 or p_reader2?" in surveyed.mask_lines[-1]
+
+
+@pytest.mark.parametrize(("flair", "mask"), [("p{}", "p{}"), ("p{}_flair", "p{}_seg"), ("p{}_T2_FLAIR", "p{}-mask")])
+def test_a_folder_per_contrast_with_the_files_of_all_patients(tmp_path, flair, mask):
+    touch(tmp_path, *[f"FLAIR/{flair.format(number)}.nii.gz" for number in (1, 2)], "t1ce/p1.nii.gz")
+    touch(tmp_path, *[f"seg/{mask.format(number)}.nii.gz" for number in (1, 2)])
+    surveyed = survey(tmp_path)
+    modalities = {patient.id: list(patient.sources) for patient in surveyed.patients}
+    assert modalities == {"p1": ["flair", "t1ce"], "p2": ["flair"]}
+    assert all(patient.label for patient in surveyed.patients)

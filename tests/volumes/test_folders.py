@@ -41,7 +41,8 @@ def test_a_link_without_a_target_is_a_modality_that_cannot_be_read(tmp_path, fau
     patient = by_id(tmp_path)["p"]
     assert list(patient.sources) == ["t2", "t1"]
     assert patient.label is not None
-    assert "p_t2.nii.gz cannot be read" in fault(read_patient, patient)
+    line = fault(read_patient, patient)
+    assert "p_t2.nii.gz cannot be read: it is a link to ../.git/annex/objects/gone.nii.gz, which does not exist" in line
 
 
 def test_a_link_to_a_folder_that_does_not_exist_is_a_patient_with_a_fault(tmp_path, fault):
@@ -146,7 +147,8 @@ def test_names_of_ucsf_pdgm(tmp_path):
     assert patient.label is not None
     assert patient.label.path.name == "UCSF-PDGM-0004_tumor_segmentation.nii.gz"
     assert "The label is taken from the files called 'tumor_segmentation' (1 patients)." in surveyed.mask_lines
-    assert "t1ce comes in 2 kinds, t1ce and t1ce_bias: name one in data.modalities." in surveyed.mask_lines
+    kinds = "t1ce comes in 2 kinds, t1ce and t1ce_bias: name one in data.modalities (inspect --write names t1ce)."
+    assert kinds in surveyed.mask_lines
     (unused,) = [line for line in surveyed.mask_lines if "neither modalities nor the label" in line]
     assert "brain_segmentation (1 patients)" in unused
     assert "brain_parenchyma_segmentation (1 patients)" in unused
@@ -305,3 +307,9 @@ def test_brats_men_rt(tmp_path):
     case = "BraTS-MEN-RT-0000-1"
     touch(tmp_path, f"{case}/{case}_t1c.nii.gz", f"{case}/{case}_gtv.nii.gz")
     assert names_by_patient(tmp_path) == {case: {"t1ce": f"{case}_t1c.nii.gz", "label": f"{case}_gtv.nii.gz"}}
+
+
+def test_files_of_one_folder_with_other_names_are_asked_about(tmp_path):
+    touch(tmp_path, "p01.nii.gz", "p02.nii.gz")
+    (line,) = survey(tmp_path).passed_over
+    assert line == "p01, p02 are taken for modalities of one patient. If they are patients, write a CSV manifest."

@@ -202,6 +202,15 @@ def test_what_cannot_be_read_is_a_fault_of_its_patient(tmp_path):
     assert "d is a link to a folder that does not exist" in faults["d"][0]
 
 
+def test_the_data_file_names_one_kind_of_every_contrast(tmp_path):
+    for name in ("t1", "t1_bias", "t2_bias", "adc"):
+        save(tmp_path, "a", name)
+    save(tmp_path, "b", "t2_n4")
+    report = inspect_volumes(tmp_path)
+    assert list(report["modalities"]) == ["t1", "adc", "t1_bias", "t2_bias", "t2_n4"]
+    assert dataset_file(report, tmp_path)["data"]["modalities"] == ["t1", "adc", "t2_bias", "t2_n4"]
+
+
 def test_regions_that_dataset_json_names_are_proposed(tmp_path):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()

@@ -19,8 +19,6 @@ UNTIL_2016 = {"WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": [4]}
         (["BraTS-GLI-00005-000"], [1, 2, 3], SINCE_2023),
         (["BraTS-GLI-00005-000"], [1, 2], SINCE_2023),
         (["BraTS-GLI-00005-100"], [1, 2, 3, 4], TREATED),
-        (["BraTS-GLI-00005-100"], [1, 2, 4], TREATED),  # Nothing enhances, and 4 is still the cavity.
-        (["BraTS-GLI-00005-100"], [4], TREATED),
         (["BraTS-MET-00002-000"], [1, 2, 3], SINCE_2023),
         (["BraTS-MEN-00004-000", "BraTS-MEN-00008-000"], [1, 2, 3], SINCE_2023),
         (["BraTS-SSA-00002-000"], [1, 2, 3], SINCE_2023),
@@ -65,6 +63,8 @@ def test_without_such_ids_values_decide_where_they_can_and_it_is_said(values, mo
         ([[1, 2, 4]], ["p01"], LATE),
         # In 2023, 3 was the enhancing tumour of children; in 2024 it is a cyst.
         ([[1, 2, 3]], ["BraTS-PED-00001-000"], LATE),
+        # The cavity, or the enhancing tumour of BraTS 2021 under other names.
+        ([[1, 2, 4]], ["BraTS-GLI-00005-100"], LATE),
         # Two conventions in one folder.
         ([[1, 2, 4], [1, 2, 3]], ["a", "b"], BRATS),
         ([[1, 2, 4], [1, 2, 3]], ["BraTS2021_00006", "BraTS-GLI-00005-000"], LATE),

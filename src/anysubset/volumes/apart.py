@@ -1,4 +1,4 @@
-"""Patients whose images and labels lie in different folders: `images/` and `labels/`, or those of UPENN-GBM."""
+"""Patients whose files lie in several folders: `images/` and `labels/`, those of UPENN-GBM, or one per contrast."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 from anysubset.volumes.file_names import image_at, images, stem, subfolders
 from anysubset.volumes.folders import Patients, from_folders
 from anysubset.volumes.patient import Patient, Source, assemble
-from anysubset.volumes.spellings import LABEL, begins, mask_kind
+from anysubset.volumes.spellings import LABEL, begins, last_words, mask_kind, recognised
 
 IMAGE_FOLDERS = ("images_structural", "images", "image", "imgs", "scans", "volumes")
 # In this order: masks of UPENN-GBM that experts corrected come before automatic ones.
@@ -73,3 +73,22 @@ def one_file_each(pictures: Path, label_folders: list[Path]) -> list[Patient]:
     if not files or not all(stem(path) in labels for path in files):
         return []
     return [assemble(stem(path), [("image", Source(image_at(path)))]) for path in files]
+
+
+def folders_of_contrasts(root: Path) -> list[Path]:
+    """Folders called after contrasts or masks that hold files of several patients (`FLAIR/p01.nii.gz`)."""
+    named = [folder for folder in subfolders(root) if recognised(folder.name)] if not images(root) else []
+    images_in = {folder: images(folder) for folder in named}
+    several = [folder for folder, paths in images_in.items() if len(paths) > 1 and not mask_kind(folder.name)]
+    return [folder for folder, paths in images_in.items() if paths] if several else []
+
+
+def from_folders_of_contrasts(folders: list[Path]) -> list[Patient]:
+    """Patients by the names of their files, less the words of the contrast: p01 of `FLAIR/p01_flair.nii.gz`."""
+    named: dict[str, list[tuple[str, Source]]] = {}
+    for folder in folders:
+        for path in images(folder):
+            split = last_words(stem(path))
+            patient_id = split[0] if split and split[0] else stem(path)
+            named.setdefault(patient_id, []).append((folder.name, Source(image_at(path))))
+    return [assemble(patient_id, sources) for patient_id, sources in named.items()]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 from anysubset.system.limits import check_unfolding
-from anysubset.volumes.file_names import ending, partner, stem
+from anysubset.volumes.file_names import ending, is_broken_link, partner, stem
 from anysubset.volumes.geometry import Grid, by, displacement
 
 Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
@@ -103,6 +103,9 @@ def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:
             memory.
     """
     try:
+        if is_broken_link(path):
+            target = path.readlink()
+            raise InputError(f"{path} cannot be read: it is a link to {target}, which does not exist.")
         if path.exists() and not path.is_file():
             raise InputError(f"{path} cannot be read: it is not a regular file.")
         with path.open("rb") as file:

@@ -29,7 +29,7 @@ from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients, survey
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.regions import propose_regions
-from anysubset.volumes.spellings import modalities_in_order
+from anysubset.volumes.spellings import modalities_in_order, plain_kinds
 from anysubset.volumes.voxels import background, read_volume
 from anysubset.volumes.working_grid import FINEST
 
@@ -230,7 +230,7 @@ def dataset_file(report: Report, root: Path, group: str | None = None) -> Report
     data = {
         "name": "volumes",
         "root": str(root),
-        "modalities": list(report["modalities"]),
+        "modalities": plain_kinds(report["modalities"]),
         "regions": report["regions"],
         **({"resample": FINEST} if report["grids"] else {}),
     }

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anysubset.errors import InputError
-from anysubset.volumes.apart import folders_apart, from_folders_apart
+from anysubset.volumes.apart import folders_apart, folders_of_contrasts, from_folders_apart, from_folders_of_contrasts
 from anysubset.volumes.bids import bids_subjects, from_bids
 from anysubset.volumes.dicom import dicom_line
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, unprocessed
+from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, recognised, unprocessed
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ def survey(root: Path) -> Survey:
         if patient.id == following.id:
             raise InputError(f"Two patients under {root} have the id {patient.id!r}: ids must be unique.")
     lines += [dicom] if dicom is not None else []
+    if len(patients) == 1 and len(patients[0].sources) > 1 and not any(map(recognised, patients[0].sources)):
+        names = ", ".join(list(patients[0].sources)[:3])
+        lines.append(f"{names} are taken for modalities of one patient. If they are patients, write a CSV manifest.")
     return Survey(layout, patients, lines, [*mask_notes(patients), *variant_notes(patients)])
 
 
@@ -97,6 +100,9 @@ def listed_folder(root: Path) -> tuple[str, list[Patient], list[str]]:
     apart = folders_apart(root)
     if apart is not None:
         return "folders of images and of labels", *from_folders_apart(*apart)
+    contrasts = folders_of_contrasts(root)
+    if contrasts:
+        return "a folder per contrast", from_folders_of_contrasts(contrasts), []
     return "folders", *from_folders(root)
 
 
@@ -119,7 +125,9 @@ def variant_notes(patients: Sequence[Patient]) -> list[str]:
     for base in BRATS:
         kinds = [name for name in names if unprocessed(name) == base]
         if len(kinds) > 1:
-            lines.append(f"{base} comes in {len(kinds)} kinds, {' and '.join(kinds)}: name one in data.modalities.")
+            plain = f" (inspect --write names {base})" if base in kinds else ""
+            shown = " and ".join(kinds)
+            lines.append(f"{base} comes in {len(kinds)} kinds, {shown}: name one in data.modalities{plain}.")
     return lines
 
 

@@ -118,7 +118,8 @@ def propose_regions(
     conventions = next(iter(sets_named), ())
     if conventions:
         fitting = next((one for one in conventions if set(values) <= one.all_values), None)
-        if fitting is None or (fitting is CHILDREN and 4 not in values):
+        # A 4 shows that it is BraTS 2024 of children, and a cavity only beside the 3 of enhancing tissue.
+        if fitting is None or (fitting is CHILDREN and 4 not in values) or (fitting is TREATED and 3 not in values):
             return Proposal(single, f"the ids do not decide what the values stand for: {advice(values)}")
         return said(fitting, "going by the ids")
     if len(values) == 1:

@@ -77,6 +77,16 @@ def unprocessed(name: str) -> str:
     return base if base in BRATS and rest and set(rest) <= PROCESSED else name
 
 
+def plain_kinds(names: Iterable[str]) -> list[str]:
+    """Names without processed kinds of a contrast that is among them.
+
+    >>> plain_kinds(["t1", "t1_bias", "t2_bias"])
+    ['t1', 't2_bias']
+    """
+    names = list(names)
+    return [name for name in names if unprocessed(name) == name or unprocessed(name) not in names]
+
+
 def mask_kind(spelled: str) -> MaskKind:
     """What a name says of a mask.
 
