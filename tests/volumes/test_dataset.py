@@ -514,5 +514,5 @@ def test_missingness_of_other_patients_is_refused(tmp_path, present, message):
     write_missingness(tmp_path / "missingness.json", present, {})
     with pytest.raises(InputError, match="do not go together: .*" + message):
         dataset(tmp_path, missingness="missingness.json")
-    with pytest.raises(InputError, match=r"gone\.json does not exist"):
+    with pytest.raises(InputError, match=r"gone\.json cannot be read"):
         dataset(tmp_path, missingness="gone.json")

@@ -313,3 +313,10 @@ def test_files_of_one_folder_with_other_names_are_asked_about(tmp_path):
     touch(tmp_path, "p01.nii.gz", "p02.nii.gz")
     (line,) = survey(tmp_path).passed_over
     assert line == "p01, p02 are taken for modalities of one patient. If they are patients, write a CSV manifest."
+
+
+def test_images_that_lie_too_deep_are_named(tmp_path, fault):
+    touch(tmp_path, "site1/HGG/p01/p01_t1.nii.gz")
+    line = fault(find_patients, tmp_path)
+    assert "p01_t1.nii.gz lie too deep: give a folder nearer to them." in line
+    assert [patient.id for patient in find_patients(tmp_path / "site1")] == ["p01"]

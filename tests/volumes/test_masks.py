@@ -68,7 +68,16 @@ def test_a_modality_of_no_usual_name_is_a_mask_if_it_looks_like_one_in_every_pat
     assert x.endswith("is it an image? If not, leave it out of data.modalities.")
 
 
-def test_a_usual_modality_is_asked_about_and_never_left_out():
+def test_a_copy_of_the_label_under_the_name_of_a_contrast_is_no_modality():
+    findings = MaskFindings()
+    for number in range(2):
+        findings.add(f"p{number}", {"t1": random(1, 9), "flair": box(2)}, box(2).astype(np.uint8))
+    assert findings.masks == ["flair"]
+    (line,) = findings.lines()
+    assert "in 2 of them its voxels are those of the label. It is taken for a mask, not for a modality." in line
+
+
+def test_a_usual_modality_is_asked_about_and_not_left_out():
     findings = MaskFindings()
     findings.add("p", {"t1": box(1), "flair": random(1, 9)}, None)
     assert findings.masks == []

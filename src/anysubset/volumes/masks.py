@@ -66,8 +66,12 @@ class MaskFindings:
 
     @property
     def masks(self) -> list[str]:
-        """Modalities that are masks: those of no usual name that have few whole values in every patient."""
-        return [name for name, ids in self.few.items() if not recognised(name) and len(ids) == self.read[name]]
+        """Modalities that are masks: with few whole values in every patient, and of no usual name or like the label."""
+        return [
+            name
+            for name, ids in self.few.items()
+            if len(ids) == self.read[name] and (not recognised(name) or len(self.repeats.get(name, ())) == len(ids))
+        ]
 
     def lines(self) -> list[str]:
         """One line on each modality that is taken for a mask, or may be one, and on labels that fill the image."""

@@ -4,6 +4,7 @@ A missing modality has no key. File names, manifests and `dataset.json` are read
 """
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from pathlib import Path
 from anysubset.errors import InputError
 from anysubset.volumes.apart import folders_apart, folders_of_contrasts, from_folders_apart, from_folders_of_contrasts
 from anysubset.volumes.bids import bids_subjects, from_bids
-from anysubset.volumes.dicom import dicom_line
+from anysubset.volumes.dicom import MOST_FILES, dicom_line
+from anysubset.volumes.file_names import ending
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
@@ -64,7 +66,7 @@ def survey(root: Path) -> Survey:
     if not patients:
         raise InputError(
             f"{root} holds no patients: these are folders <id>/ with files <id>_<modality>.nii.gz, rows of a CSV "
-            "manifest, or files in imagesTr/ of a Medical Decathlon folder."
+            f"manifest, or files in imagesTr/ of a Medical Decathlon folder.{too_deep(root)}"
         )
     patients = with_single_variants(sorted(patients, key=lambda patient: patient.id))
     for patient, following in itertools.pairwise(patients):
@@ -75,6 +77,13 @@ def survey(root: Path) -> Survey:
         names = ", ".join(list(patients[0].sources)[:3])
         lines.append(f"{names} are taken for modalities of one patient. If they are patients, write a CSV manifest.")
     return Survey(layout, patients, lines, [*mask_notes(patients), *variant_notes(patients)])
+
+
+def too_deep(root: Path) -> str:
+    """Words on the first image below a folder that holds no patients; empty if there is none."""
+    paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
+    first = next((path for path in itertools.islice(paths, MOST_FILES) if ending(path)), None)
+    return "" if first is None else f" Images such as {first} lie too deep: give a folder nearer to them."
 
 
 def listed(root: Path) -> tuple[str, list[Patient], list[str]]:
