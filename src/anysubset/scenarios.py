@@ -14,6 +14,7 @@ from anysubset.errors import InputError, unknown
 
 Scenario = tuple[str, ...]
 MOST = 16  # Modalities whose scenarios can be listed: 65,535.
+SCORED = 100  # Scenarios that are scored if there are more modalities.
 CaseSampler = Callable[[torch.Generator | None], list[Scenario]]
 
 
@@ -44,6 +45,35 @@ def all_scenarios(modalities: Iterable[str], missing: int | None = None) -> list
         combinations = sorted(itertools.combinations(range(len(names)), size), key=lambda indices: indices[::-1])
         scenarios += [tuple(names[index] for index in indices) for indices in combinations]
     return scenarios
+
+
+def scored_scenarios(modalities: Iterable[str]) -> list[Scenario]:
+    """The scenarios of a validation or evaluation: all, or `SCORED` of them with more than `MOST` modalities.
+
+    These are each modality alone, all together, and others that are drawn with seed 0, so that every run has the same.
+
+    >>> scored_scenarios("ab")
+    [('a',), ('b',), ('a', 'b')]
+    """
+    names = tuple(modalities)
+    if len(names) <= MOST:
+        return all_scenarios(names)
+    chosen = {names, *((name,) for name in names)}
+    generator = torch.Generator().manual_seed(0)
+    while len(chosen) < max(SCORED, 2 * len(names)):
+        chosen |= set(draw_cases(names, 1, generator))
+    return in_order(chosen, names)
+
+
+def note_on_scenarios(modalities: Scenario) -> str | None:
+    """A line that says which scenarios are scored; None if all are."""
+    if len(modalities) <= MOST:
+        return None
+    count = len(scored_scenarios(modalities))
+    return (
+        f"note: {len(modalities)} modalities have {2 ** len(modalities) - 1:,} scenarios; {count} are scored: "
+        "each modality alone, all together, and others drawn with seed 0, the same in every run"
+    )
 
 
 def in_order(scenarios: Iterable[Scenario], modalities: Scenario) -> list[Scenario]:

@@ -9,8 +9,8 @@ from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.removal import write_removal
 from anysubset.commands.terminal import say
-from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
+from anysubset.system.numbers import check_seed
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -40,8 +40,7 @@ def ampute(options: Options) -> None:
     path, output, reading = Path(options["path"]), Path(options["output"]), options.get("reading", {})
     split, seed = options.get("split", "train"), options.get("seed", 0)
     check_free(output)
-    if seed < 0:
-        raise InputError(f"The seed must be 0 or more, not {seed}.")
+    check_seed(seed)
     splits = Path(options["splits"]) if options.get("splits") else None
     is_table = bool(reading) or holds_table(path)
     presence = of_table(path, splits, **reading) if is_table else of_patients(path, splits)

@@ -54,11 +54,11 @@ def show_table_scores(
 ) -> None:
     """Print metrics, by default the headline ones, by scenario; then constant baselines and how metrics are defined."""
     from anysubset.report.table import metric_grid
-    from anysubset.scenarios import all_scenarios, scenario_name, support
+    from anysubset.scenarios import scenario_name, scored_scenarios, support
     from anysubset.scoring.scores import over_set
 
     names = dataset.task.modalities
-    counts = support(dataset.present(split), all_scenarios(names))
+    counts = support(dataset.present(split), scored_scenarios(names))
     eligible = {scenario: count for scenario, count in counts.items() if count}
     values = {}
     for run, scores in runs.items():

@@ -17,6 +17,7 @@ from anysubset.datasets.missingness import Present, write_missingness
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import ALL, Score
+from anysubset.system.numbers import check_seed
 
 PREFIX = "random:"
 
@@ -30,8 +31,7 @@ def draw_missingness(dataset: Dataset, split: str, rates: Sequence[float], seed:
     Raises:
         InputError: if a rate is not a probability, or two rates are reached by the same draw.
     """
-    if seed < 0:
-        raise InputError(f"The seed must be 0 or more, not {seed}.")
+    check_seed(seed)
     present = dict(zip(dataset.ids(split), dataset.present(split), strict=True))
     draws: dict[str, Present] = {}
     for rate in rates:

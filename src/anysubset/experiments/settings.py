@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from anysubset.errors import InputError, unknown
+from anysubset.system.numbers import (
+    LARGEST_FLOAT,
+    MOST_SAMPLES,
+    MOST_STEPS,
+    check_count,
+    check_number,
+    check_seed,
+)
 
 # Settings that may differ when a run is resumed, since they do not change a bit of the result.
 INCIDENTAL = (
@@ -47,6 +55,11 @@ GROUP_FILES = (".csv", ".json")
 
 # Options of `method` that describe its network. A variant of a sweep that names another method keeps them.
 NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert")
+
+# The largest values of options that make a network too large for any computer.
+MOST_OPTIONS = {"width": 16_384, "layers": 1000, "steps": 10**6}
+MOST_WORKERS = 1024
+MOST_VOXELS = 2**31  # Of a patch.
 
 # Groups whose names are not checked: the user chooses them, or they belong to a method.
 OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
@@ -195,8 +208,7 @@ class DataSettings:
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise InputError(f"data.workers must be 0 or more, not {self.workers}.")
+        check_count("data.workers", self.workers, 0, MOST_WORKERS)
         if self.spacing not in (None, MEDIAN) and not is_spacing(self.spacing):
             raise InputError(f"data.spacing is three sizes of a voxel in mm, or median, not {self.spacing}.")
         for region in self.regions or {}:
@@ -236,6 +248,12 @@ class TaskSettings:
     window: str = "gaussian"
     mirror: bool = False
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cross_entropy", "overlap"):
+            check_number(f"task.{name}", getattr(self, name))
+        if math.prod(max(size, 0) for size in self.patch) > MOST_VOXELS:
+            raise InputError(f"task.patch {self.patch} has more than 2^31 voxels: choose a smaller patch.")
 
 
 @dataclass(frozen=True)
@@ -311,9 +329,10 @@ class TrainSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "micro_batches", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("steps", "validate_every", "checkpoint_every", "log_every"):
+            check_count(f"train.{name}", getattr(self, name), 1, MOST_STEPS)
+        for name in ("batch", "micro_batches"):
+            check_count(f"train.{name}", getattr(self, name), 1, MOST_SAMPLES)
         for name, choices in (
             ("optimizer", ["adam", "adamw", "sgd"]),
             ("schedule", ["poly", "cosine", "constant", "step", "plateau"]),
@@ -324,14 +343,13 @@ class TrainSettings:
                 raise unknown(f"train.{name}", getattr(self, name), choices)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise unknown("train.device", self.device, ["auto", "cpu", "cuda", "cuda:N"])
-        if not 0 <= self.clip < math.inf:
+        if not 0 <= self.clip <= LARGEST_FLOAT:
             raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"train.lr must be positive, not {self.lr}.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"train.weight_decay must be 0 or more, not {self.weight_decay}.")
-        if self.warmup < 0:
-            raise InputError(f"train.warmup must be 0 steps or more, not {self.warmup}.")
+        if not 0 < self.lr <= LARGEST_FLOAT:
+            raise InputError(f"train.lr must be positive and at most 3.4e38, not {self.lr}.")
+        if not 0 <= self.weight_decay <= LARGEST_FLOAT:
+            raise InputError(f"train.weight_decay must be 0 or more and at most 3.4e38, not {self.weight_decay}.")
+        check_count("train.warmup", self.warmup, 0, MOST_STEPS)
         self._check_optimizer()
         self._check_schedule()
         if self.flops is not None and not 0 < self.flops < math.inf:
@@ -353,17 +371,18 @@ class TrainSettings:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"train.betas are two numbers from 0 to below 1, not {self.betas}.")
         for pattern, rate in self.rates.items():
-            if not 0 < rate < math.inf:
-                raise InputError(f"train.rates: the learning rate of {pattern!r} must be positive, not {rate}.")
+            if not 0 < rate <= LARGEST_FLOAT:
+                raise InputError(
+                    f"train.rates: the learning rate of {pattern!r} must be positive and at most 3.4e38, not {rate}."
+                )
 
     def _check_schedule(self) -> None:
         self._check_options("schedule", SCHEDULE_OPTIONS)
         if self.schedule == "step" and self.step_every is None:
             raise InputError("train.schedule step needs train.step_every, the steps after which the rate changes.")
-        if self.step_every is not None and self.step_every < 1:
-            raise InputError(f"train.step_every must be at least 1, not {self.step_every}.")
-        if self.plateau_patience < 0:
-            raise InputError(f"train.plateau_patience must be 0 validations or more, not {self.plateau_patience}.")
+        if self.step_every is not None:
+            check_count("train.step_every", self.step_every, 1, MOST_STEPS)
+        check_count("train.plateau_patience", self.plateau_patience, 0, MOST_STEPS)
         for name in ("step_factor", "plateau_factor"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be above 0 and below 1, not {getattr(self, name)}.")
@@ -433,7 +452,7 @@ class Experiment:
         train: the training loop.
 
     Raises:
-        InputError: if the seed is negative.
+        InputError: if the seed or an option of the method is out of range.
     """
 
     seed: int = 0
@@ -444,8 +463,11 @@ class Experiment:
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"The seed must be 0 or more, not {self.seed}.")
+        check_seed(self.seed)
+        for name, value in self.method.items():
+            check_number(f"method.{name}", value)
+            if name in MOST_OPTIONS and isinstance(value, int):
+                check_count(f"method.{name}", value, -(2**63), MOST_OPTIONS[name])
 
     def flat(self) -> dict[str, Any]:
         """All settings by dotted name, such as `train.steps`."""

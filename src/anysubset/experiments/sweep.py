@@ -39,6 +39,7 @@ from anysubset.experiments.files import (
 )
 from anysubset.experiments.own_options import is_own_option
 from anysubset.experiments.settings import Experiment, flatten
+from anysubset.system.numbers import LARGEST_SEED
 from anysubset.system.yaml_file import read_yaml
 
 Settings = dict[str, Any]
@@ -274,7 +275,7 @@ def checked_missingness(missingness: Settings) -> Settings:
         if name not in kinds:
             raise unknown("setting", f"missingness.{name}", [f"missingness.{way}" for way in (*WAYS, "split", "seed")])
         wrong = not isinstance(value, kinds[name]) or isinstance(value, bool)
-        if wrong or (name == "seed" and int(value) < 0):
+        if wrong or (name == "seed" and not 0 <= int(value) <= LARGEST_SEED):
             wanted = {"absent": "a list of modalities", "split": "the name of a split", "seed": "0 or more"}
             raise InputError(f"missingness.{name} is {wanted.get(name, 'a share from 0 to 1')}, not {value!r}.")
     rates = {name.removeprefix("rate_by."): value for name, value in missingness.items() if name.startswith("rate_by.")}

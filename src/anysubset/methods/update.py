@@ -114,6 +114,8 @@ class Decoupled(Update):
             raise InputError(
                 "Branches are either batched or recomputed: set one of method.batched and method.recompute."
             )
+        if not 0 <= floor < 1:
+            raise InputError(f"method.floor is a share of the longest gradient, from 0 to below 1, not {floor}.")
         shared = method.shared_parameters()
         if not shared:
             raise InputError(

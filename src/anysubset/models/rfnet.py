@@ -18,6 +18,7 @@ from anysubset.models.network import Network
 from anysubset.models.unet import convolved
 
 CHANNELS = (16, 32, 64, 128)  # At width 1, as published.
+WIDEST = 128
 MAP_CHANNELS = 16
 GATE_WIDTH = 128
 SLOPE = 0.2  # Of the leaky ReLU.
@@ -248,8 +249,10 @@ class RegionNetwork(Network):
         super().__init__(modalities)
         if dimensions not in CONVOLUTION:
             raise InputError(f"RFNet takes 2 or 3 spatial dimensions, not {dimensions}.")
-        if width <= 0 or width % 0.25:
-            raise InputError(f"method.width of RFNet must be a positive multiple of 0.25, not {width}.")
+        if not 0 < width <= WIDEST or width % 0.25:
+            raise InputError(
+                f"method.width of RFNet must be a positive multiple of 0.25 of at most {WIDEST}, not {width}."
+            )
         levels = tuple(int(channels * width) for channels in CHANNELS)
         self.encoders = nn.ModuleDict({modality: Encoder(levels, dimensions) for modality in self.modalities})
         self.separate = SeparateDecoder(levels, dimensions, classes)

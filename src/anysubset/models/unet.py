@@ -14,6 +14,7 @@ from anysubset.errors import InputError
 
 GROUPS = 8
 CHANNELS = (32, 64, 128, 256, 256)  # At width 1; the paper's runs use width 0.5.
+WIDEST = 64  # A 3-D convolution of 16,384 channels has 29 GB of weights.
 STRIDE = 2 ** (len(CHANNELS) - 1)
 
 
@@ -76,8 +77,10 @@ class UNet(nn.Module):
         names = tuple(modalities)
         if dimensions not in (2, 3):
             raise InputError(f"A U-Net takes 2 or 3 spatial dimensions, not {dimensions}.")
-        if width <= 0 or width % 0.25:
-            raise InputError(f"method.width must be a positive multiple of 0.25 (8 norm groups), not {width}.")
+        if not 0 < width <= WIDEST or width % 0.25:
+            raise InputError(
+                f"method.width must be a positive multiple of 0.25 (8 norm groups) of at most {WIDEST}, not {width}."
+            )
         sizes = [int(channels * width) for channels in CHANNELS]
         self.dimensions = dimensions
         self.features = sizes[0]

@@ -15,7 +15,7 @@ from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, 
 from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
 from anysubset.experiments.settings import DataSettings, TaskSettings
-from anysubset.scenarios import Scenario, all_scenarios, scenario_of
+from anysubset.scenarios import Scenario, scenario_of, scored_scenarios
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS
 from anysubset.scoring.scores import ALL, Score, class_numbers
@@ -209,7 +209,7 @@ class TableDataset(Dataset):
         """
         self.prepare(split)
         table = self.ready[split]
-        scenarios = all_scenarios(self.task.modalities) if asked is None else list(asked)
+        scenarios = scored_scenarios(self.task.modalities) if asked is None else list(asked)
         present = present_in(table, self.task.modalities)
         index_of = {sample: index for index, sample in enumerate(table.ids)}
         selected = list(range(len(table))) if ids is None else [index_of[sample] for sample in ids]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, unknown
+from anysubset.system.numbers import check_seed
 from anysubset.tables.table import Origin, Table
 
 Array = NDArray[np.float32]
@@ -181,8 +182,7 @@ def check_arguments(
     # At a rate of 1/2, nine in ten positive utterances already lack vision.
     if not 0 <= missing_rate <= 0.5:
         raise InputError(f"The missing rate is {missing_rate}. Give 0 to 0.5.")
-    if seed < 0:
-        raise InputError(f"The seed is {seed}. Give 0 or more.")
+    check_seed(seed)
     for split in missing_splits if missing_rate > 0 else ():
         if split not in counts:
             raise unknown("split", split, counts)

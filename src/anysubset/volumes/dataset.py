@@ -19,7 +19,7 @@ from anysubset.datasets.scans import torn_scans
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import MEDIAN, DataSettings
-from anysubset.scenarios import Scenario, all_scenarios
+from anysubset.scenarios import Scenario, scored_scenarios
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.segmentation import Segmentation
@@ -301,7 +301,7 @@ class Volumes(Dataset):
         for patient_id in self.ids(split) if ids is None else ids:
             whole = self.prepared(patient_id)
             by_reference: dict[str | None, list[Scenario]] = {}
-            for scenario in asked or all_scenarios(self.task.modalities):
+            for scenario in asked or scored_scenarios(self.task.modalities):
                 if set(scenario) <= set(whole.modalities):
                     by_reference.setdefault(whole.reference_of(scenario), []).append(scenario)
             for reference, scenarios in by_reference.items():

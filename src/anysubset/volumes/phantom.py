@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from anysubset.errors import InputError, unknown
 from anysubset.system.files import atomic_folder, atomic_write
+from anysubset.system.numbers import check_seed
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -223,8 +224,7 @@ def check_arguments(
         raise InputError(f"{root} already exists and is not empty. Give a new or an empty folder.")
     if not counts or min(counts.values()) < 0 or sum(counts.values()) == 0:
         raise InputError(f"The counts are {dict(counts)}. Give none below 0, and at least one patient.")
-    if seed < 0:
-        raise InputError(f"The seed is {seed}. Give 0 or more.")
+    check_seed(seed)
     if not 0 <= missing_rate < 1:
         raise InputError(f"The missing rate is {missing_rate}. Give at least 0 and less than 1.")
     for split in missing_splits if missing_rate > 0 else ():

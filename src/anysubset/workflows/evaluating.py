@@ -10,6 +10,7 @@ from anysubset.errors import InputError
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
+from anysubset.scenarios import note_on_scenarios
 from anysubset.scoring.scores import Score, read_rows, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
@@ -69,6 +70,9 @@ def evaluate_run(
             "whole groups: leave out --rate."
         )
     draws = draw_missingness(dataset, split, rates, seed)
+    note = note_on_scenarios(dataset.task.modalities)
+    if note is not None:
+        report(note)
     dataset.prepare(split)
     own = is_own(folder, dataset, split, root, report)
     share = len(processes.share(dataset.ids(split)))

@@ -11,10 +11,11 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.settings import flatten
 from anysubset.methods.method import Method
-from anysubset.scenarios import MOST, all_scenarios, scenario_name, support
+from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
 from anysubset.system.devices import device_of
+from anysubset.system.numbers import memory_errors
 from anysubset.system.run_folder import RunFolder
 from anysubset.tables.dataset import TableDataset
 from anysubset.training.loop import train
@@ -94,10 +95,12 @@ def fit_run(
         dataset.ids(split)  # Raises InputError if there is no such split, or it is empty.
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
-    trained, update = create_method(chosen.method, dataset.task, generator, method, network)
-    trained.check_inputs(dataset.loaded_inputs)
-    trained.to(device)
-    with Run(folder, chosen, resume) as opened:
+    with memory_errors("the network is too large, lower method.width or method.layers"):
+        trained, update = create_method(chosen.method, dataset.task, generator, method, network)
+        trained.check_inputs(dataset.loaded_inputs)
+        trained.to(device)
+    advice = "lower train.batch, task.patch or method.width, or raise train.micro_batches"
+    with Run(folder, chosen, resume) as opened, memory_errors(advice):
         if RunFolder(folder).experiment.exists() and not RunFolder(folder).data.exists():
             report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
         count = sum(parameter.numel() for parameter in trained.parameters())
@@ -123,8 +126,9 @@ def support_lines(dataset: Volumes | TableDataset) -> list[str]:
     """Say how many training samples support each scenario, and name the scenarios that none supports."""
     modalities, present = dataset.task.modalities, dataset.present("train")
     lines = [f"{present.count(modalities)} of {len(present)} training {dataset.noun} have every modality"]
-    if len(modalities) > MOST:
-        return lines
+    note = note_on_scenarios(modalities)
+    if note is not None:
+        return [*lines, note]
     counts = support(present, all_scenarios(modalities))
     if len(counts) <= LISTED:
         by_scenario = ", ".join(f"{scenario_name(scenario)} {count}" for scenario, count in counts.items())
