@@ -75,7 +75,7 @@ def test_draws_are_named_by_the_rate_that_was_reached():
         draw_missingness(FOUR, "test", [0.7, 0.9])
     with pytest.raises(InputError, match="between 0 and 1"):
         draw_missingness(FOUR, "test", [1.5])
-    with pytest.raises(InputError, match="The seed must be 0 or more, not -1"):
+    with pytest.raises(InputError, match=r"The seed must be 0 or more and below 2\^63, not -1"):
         draw_missingness(FOUR, "test", [0.5], seed=-1)
 
 

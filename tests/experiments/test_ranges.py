@@ -39,8 +39,8 @@ def tiny(root: Path, **changes: Any) -> dict[str, Any]:
     [
         ("seed", -1, r"seed must be 0 or more and below 2\^63, not -1"),
         ("seed", 2**64, r"seed must be 0 or more and below 2\^63"),
-        ("train.lr", "1e400", "train.lr must be positive and at most 3.4e38, not inf"),
-        ("train.lr", 1e39, "at most 3.4e38, not 1e.39"),
+        ("train.lr", "1e400", "train.lr must be positive, not inf, and at most 3.4e38"),
+        ("train.lr", 1e39, "not 1e.39, and at most 3.4e38"),
         ("train.lr", float("nan"), "not nan"),
         ("train.rates", {"*": 1e300}, "learning rate of '\\*' must be positive and at most"),
         ("train.weight_decay", -1.0, "must be 0 or more"),

@@ -432,7 +432,7 @@ def test_a_stage_with_another_optimizer_or_schedule_resets_the_options_of_the_fo
 @pytest.mark.parametrize(
     ("stage", "line"),
     [
-        ({"lr": -1.0}, "train.stages.first: train.lr must be positive, not -1.0."),
+        ({"lr": -1.0}, "train.stages.first: train.lr must be positive, not -1.0, and at most 3.4e38."),
         ({"momentum": 0.9}, "train.stages.first: train.momentum is for train.optimizer sgd, not for adam."),
         ({"device": "cpu"}, "train.stages.first: Unknown setting of a stage 'device'."),
         ({"lrr": 1.0}, "train.stages.first: Unknown setting 'train.lrr'. Did you mean 'train.lr'?"),

@@ -300,7 +300,7 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path):
         ({"counts": {"train": 3, "val": -1}}, r"counts are .*-1.*Give none below 0"),
         ({"counts": {"train": 0}}, r"at least one patient"),
         ({"counts": {}}, r"at least one patient"),
-        ({"seed": -1}, r"seed is -1\. Give 0 or more"),
+        ({"seed": -1}, r"seed must be 0 or more and below 2\^63, not -1"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line_and_leave_no_files(tmp_path, wrong, message):

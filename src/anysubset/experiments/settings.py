@@ -346,7 +346,7 @@ class TrainSettings:
         if not 0 <= self.clip <= LARGEST_FLOAT:
             raise InputError(f"train.clip is a norm, or 0 for none, not {self.clip}.")
         if not 0 < self.lr <= LARGEST_FLOAT:
-            raise InputError(f"train.lr must be positive and at most 3.4e38, not {self.lr}.")
+            raise InputError(f"train.lr must be positive, not {self.lr}, and at most 3.4e38.")
         if not 0 <= self.weight_decay <= LARGEST_FLOAT:
             raise InputError(f"train.weight_decay must be 0 or more and at most 3.4e38, not {self.weight_decay}.")
         check_count("train.warmup", self.warmup, 0, MOST_STEPS)
@@ -382,7 +382,8 @@ class TrainSettings:
             raise InputError("train.schedule step needs train.step_every, the steps after which the rate changes.")
         if self.step_every is not None:
             check_count("train.step_every", self.step_every, 1, MOST_STEPS)
-        check_count("train.plateau_patience", self.plateau_patience, 0, MOST_STEPS)
+        if self.plateau_patience < 0:
+            raise InputError(f"train.plateau_patience must be 0 validations or more, not {self.plateau_patience}.")
         for name in ("step_factor", "plateau_factor"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be above 0 and below 1, not {getattr(self, name)}.")
