@@ -21,14 +21,21 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
 from anysubset.system.limits import check_unfolding
-from anysubset.volumes.file_names import ending, is_broken_link, partner, stem
-from anysubset.volumes.geometry import Grid, by, displacement
+from anysubset.volumes.file_names import is_broken_link, stem
+from anysubset.volumes.geometry import Grid, displacement
+from anysubset.volumes.image_headers import (
+    damaged,
+    header_and_voxels,
+    header_size,
+    is_analyze,
+    kind_of,
+    mm_per_unit,
+    size_declared,
+)
 
 Image = Any  # An image of nibabel, of any of its classes; its methods have no types.
 
-MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # By NIfTI code of the unit of length: metre, millimetre, micrometre.
 LEAST_MM, MOST_MM = 1e-9, 1e9  # Entries of an affine beyond these are those of a damaged header.
-MOST_VOXELS = 2**30  # 1024 x 1024 x 1024 voxels are 4 GB in float32.
 START = 1024  # The first bytes of a file, with every header.
 BLOCK = 2**20
 TRAILING = 2**26  # Bytes that may follow the last voxel, such as the tags of MGH files.
@@ -140,59 +147,6 @@ def decompressed(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, bz2.BZ2File(file)) if first == b"BZh" else file
 
 
-def header_and_voxels(path: Path) -> tuple[Path, Path]:
-    """The files with the header and with the voxels: two for a pair of `.hdr` and `.img`, else twice the same."""
-    other = partner(path)
-    if other is None:
-        return path, path
-    return (path, other) if ending(path).startswith(".hdr") else (other, path)
-
-
-def kind_of(first: bytes, path: Path) -> Any:
-    """Class of nibabel for a file. Raises InputError if the first bytes are of no image of the kind of its name."""
-    pair, mgh = partner(path) is not None, ending(path) in (".mgh", ".mgz")
-    one, two = first[344:348], first[4:8]
-    if pair and (one == b"ni1\0" or two == b"ni2\0"):
-        return nib.Nifti1Pair if one == b"ni1\0" else nib.Nifti2Pair
-    if pair and first[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):  # 348, the size of an Analyze header.
-        return nib.Spm2AnalyzeImage
-    if mgh and first[:4] == b"\0\0\0\x01":
-        return nib.MGHImage
-    if not pair and (one == b"n+1\0" or two == b"n+2\0"):
-        return nib.Nifti2Image if two == b"n+2\0" else nib.Nifti1Image
-    expected = "of a NIfTI pair or Analyze" if pair else "of MGH" if mgh else "NIfTI"
-    raise InputError(
-        f"{path} cannot be read: it is not a NIfTI file or another image, since it does not begin with a header "
-        f"{expected}."
-    )
-
-
-def header_size(kind: Any) -> int:
-    """Number of bytes of the header of a class of images."""
-    return 540 if kind in (nib.Nifti2Image, nib.Nifti2Pair) else 284 if kind is nib.MGHImage else 348
-
-
-def size_declared(kind: Any, first: bytes, path: Path) -> int:
-    """Number of bytes up to the last voxel, by the header. Raises InputError for a faulty header or too many voxels."""
-    try:
-        size = header_size(kind)
-        if len(first) < size:
-            raise InputError(f"{path} is truncated: {len(first)} bytes, shorter than its header.")
-        header = kind.header_class(first[:size], check=False)
-        shape, itemsize = header.get_data_shape(), header.get_data_dtype().itemsize
-        offset = 284 if kind is nib.MGHImage else int(header["vox_offset"])
-    except InputError:
-        raise
-    except Exception as error:
-        raise damaged(path, error) from None
-    if not shape or min(shape) < 1:
-        raise InputError(f"{path} has no voxels: its shape is {by(shape)}.")
-    voxels = math.prod(int(size) for size in shape)
-    if voxels > MOST_VOXELS:
-        raise InputError(f"{path} declares {by(shape)} voxels; at most {MOST_VOXELS} are read: crop or resample it.")
-    return max(offset, 0) + voxels * int(itemsize)
-
-
 def pair_of(kind: Any, header: bytes, voxels: bytes, path: Path) -> Image:
     """Image of a pair of files; an Analyze image of SPM has its affine in a third one, `.mat`, if there is one."""
     files = {"header": header, "image": voxels}
@@ -202,18 +156,7 @@ def pair_of(kind: Any, header: bytes, voxels: bytes, path: Path) -> Image:
     return kind.from_file_map({name: FileHolder(fileobj=io.BytesIO(content)) for name, content in files.items()})
 
 
-def damaged(path: Path, error: Exception) -> InputError:
-    """Error for a header that nibabel does not accept."""
-    return InputError(f"{path} has a damaged NIfTI header ({one_line(error)}).")
-
-
 # ---------------------------------------------------------------------------------------------------- geometry
-
-
-def mm_per_unit(header: Any) -> float:
-    """Millimetres per unit of length of a header; 1 if the unit is not stated."""
-    # The three lowest bits are the unit of length, the others that of time. MGH is in mm; Analyze states no unit.
-    return MM.get(int(header["xyzt_units"]) & 7, 1.0) if isinstance(header, nib.Nifti1Header) else 1.0
 
 
 def grid_affine(image: Image) -> NDArray[np.float64]:
@@ -261,11 +204,6 @@ def forms_apart(path: Path) -> float:
 def states_orientation(path: Path) -> bool:
     """False for an Analyze image without the `.mat` file of SPM."""
     return not is_analyze(read_header(path)) or path.with_name(stem(path) + ".mat").is_file()
-
-
-def is_analyze(header: Any) -> bool:
-    """True for the header of an Analyze image; those of NIfTI descend from it in nibabel."""
-    return isinstance(header, nib.Spm2AnalyzeImage.header_class) and not isinstance(header, nib.Nifti1Header)
 
 
 def invertible(affine: NDArray[np.float64]) -> bool:
