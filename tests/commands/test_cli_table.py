@@ -192,6 +192,13 @@ def test_inspect_counts_nan_and_infinite_values(output_of, table_arrays, tmp_pat
     assert "text: 2 NaN or infinite" in out
     assert "fault: " in out
     assert "clean='zero'" in out
+    assert "(--reading.clean zero)" in out
+
+
+def test_inspect_names_its_own_options_where_it_asks_for_one(refused, tmp_path):
+    price = "".join(f"{number},{9000 + number},{number / 7}\n" for number in range(40))
+    (tmp_path / "price.csv").write_text("id,y,a_0\n" + price, encoding="utf-8")
+    assert "Set --reading.kind regression, or --reading.kind classes." in refused("inspect", tmp_path / "price.csv")
 
 
 def test_inspect_distinguishes_a_folder_of_csv_files_from_a_manifest_of_patients(output_of, refused, tmp_path):

@@ -30,6 +30,11 @@ def test_an_expression_may_match_anywhere_in_an_id():
     [
         pytest.param("g.json", {"p1_a": "one", "p1_b": "one", "p2_a": "two", "other": "three"}, id="JSON"),
         pytest.param("g.csv", "id,group\np1_a,one\np1_b,one\np2_a,two\nother,three\n", id="CSV"),
+        pytest.param(
+            "g.csv",
+            "id,note,group\np1_a,a\u2028b,one\np1_b,a\x85b,one\np2_a,,two\nother,,three\n",
+            id="CSV whose cells have line separators of Unicode",
+        ),
         # Columns in another order, with blanks, capitals, a further column and the mark that Windows puts first.
         pytest.param("g.CSV", "\ufeffage, Group ,ID\n4,one,p1_a\n5, one,p1_b \n6,two,p2_a\n", id="spreadsheet"),
     ],

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,11 @@ def test_unknown_metrics_and_regions_are_refused(volumes_run: Write):
         result.scores("dise")
     with pytest.raises(InputError, match=r"Unknown region 'TC'.*WT, ET"):
         result.scores("dice", "TC")
+
+
+def test_scores_without_a_metric_to_compare_are_refused(volumes_run: Write):
+    (result,) = read_results(volumes_run("run", DICE), "test")
+    assert result.default_metric == "dice"
+    only_errors = replace(result, sample_scores={("error", "all"): {F: {"p0": 0.5}}})
+    with pytest.raises(InputError, match=r"run hold no metric to compare, such as dice, acc2, accuracy, mae\.$"):
+        _ = only_errors.default_metric

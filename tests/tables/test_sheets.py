@@ -72,6 +72,17 @@ def test_faulty_sheets_are_refused_in_one_line(tmp_path, line, table_fault):
     assert line in table_fault(saved(tmp_path, FAULTS[line]))
 
 
+def test_the_line_on_a_single_sheet_names_it_once(tmp_path, table_fault):
+    path = saved(tmp_path, FAULTS["holds no rows"])
+    assert table_fault(path) == f"{path} holds no rows below a header."
+
+
+def test_a_workbook_is_to_be_saved_as_csv(tmp_path, table_fault):
+    path = tmp_path / "clinic.xlsx"
+    path.write_bytes(b"PK\x03\x04 a zip archive of XML files")
+    assert table_fault(path) == f"{path} is a workbook of a spreadsheet program: save its sheet as CSV."
+
+
 def test_named_columns_that_do_not_exist_are_refused(tmp_path, table_fault):
     path = saved(tmp_path)
     assert "no columns vision_0" in table_fault(path, modalities=["vision"])

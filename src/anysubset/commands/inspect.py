@@ -11,6 +11,7 @@ from anysubset.commands.data_tables import show_table, show_volumes
 from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import remark, say_text
+from anysubset.errors import InputError
 from anysubset.experiments.settings import ReadingSettings
 from anysubset.system.files import atomic_write
 
@@ -39,7 +40,12 @@ def inspect(options: Options) -> None:
     target = Path(options["write"]) if options.get("write") else None
     if target is not None:
         check_free(target)
-    report = api.inspect(path, reading=reading, group=group)
+    try:
+        report = api.inspect(path, reading=reading, group=group)
+    except InputError as error:
+        raise InputError(with_own_options(str(error))) from None
+    if isinstance(report["faults"], list):  # Of a table.
+        report["faults"] = [with_own_options(line) for line in report["faults"]]
     is_table = "samples" in report
     if options.get("json"):
         say_text(json.dumps(report, indent=2))
@@ -51,6 +57,11 @@ def inspect(options: Options) -> None:
         write_table_file(report, path, reading, target, group)
     elif target is not None:
         write_volumes_file(report, path, target, group)
+
+
+def with_own_options(line: str) -> str:
+    """A line of a reader, with the options of `inspect` in place of those of `fit`, such as `--data.reading.kind`."""
+    return line.replace("--data.reading.", "--reading.")
 
 
 def write_table_file(report: Options, path: Path, reading: Options, target: Path, group: str | None = None) -> None:

@@ -5,6 +5,7 @@ split that shares patients with training are too high.
 """
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -104,8 +105,8 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
         InputError: if the text is not CSV, a column is absent or occurs twice, or an id occurs twice.
     """
     try:
-        lines = text.splitlines()
-        table = csv.DictReader(lines, strict=True, delimiter=separator(lines[0] if lines else ""))
+        header = text.partition("\n")[0]
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator(header))
         columns = [name.strip().lower() for name in table.fieldnames or ()]
         table.fieldnames = columns
         if columns.count("id") != 1 or columns.count("group") != 1:

@@ -112,7 +112,7 @@ def page(
     """
     chapters = []
     for index, group in enumerate(groups):
-        comparison = Comparison(group, metric or group.first.metrics[0], region)
+        comparison = Comparison(group, metric or group.first.default_metric, region)
         gallery = (galleries or {}).get(group.first.dataset, NO_IMAGES)
         name = f"c{index + 1}" if len(groups) > 1 else "c"
         chapters.append(chapter(comparison, reference_of(group, reference), name, gallery, draws))

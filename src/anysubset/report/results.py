@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from anysubset.errors import unknown
+from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import Calibration, calibration
@@ -88,6 +88,13 @@ class Result:
         scored = {metric for metric, _ in self.sample_scores if metric not in SAMPLE_VALUES}
         scored |= set(self.set_scores)
         return sorted(scored, key=lambda metric: (USUAL.index(metric) if metric in USUAL else len(USUAL), metric))
+
+    @property
+    def default_metric(self) -> str:
+        """The first of the metrics. Raises InputError if no metric was scored that can be compared."""
+        if not self.metrics:
+            raise InputError(f"The scores of {self.folder} hold no metric to compare, such as {', '.join(USUAL)}.")
+        return self.metrics[0]
 
     def regions(self, metric: str) -> list[str]:
         """Regions of a metric of single samples, in the order of the scores; `all` for a task without regions."""

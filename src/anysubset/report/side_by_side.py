@@ -46,7 +46,7 @@ def grids(
     Raises:
         InputError: if metric, region, reference or modality are unknown, or a rate is not a probability.
     """
-    comparison = Comparison(group, metric or group.first.metrics[0], region)
+    comparison = Comparison(group, metric or group.first.default_metric, region)
     reference = reference_of(group, reference)
     group_by_sample = None if groups is None else read_groups(groups)
     differences = compare(comparison, reference, group_by_sample, draws)

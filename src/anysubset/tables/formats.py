@@ -98,6 +98,8 @@ def read_table(
         raise InputError(f"{path} needs more memory than is free.") from None
     except InputError as error:
         line = str(error)
+        if path.is_file():
+            line = line.removeprefix(f"{path.name} ")  # Readers of a folder's files name each; here it is the path.
         raise InputError(line if line.startswith(f"{path} ") else f"{path} {line}") from None
     if group is not None and not is_column(group):
         table = replace(table, groups=tuple(groups_of(table.ids, group).values()))
@@ -140,6 +142,8 @@ def dispatched(path: Path, options: Options) -> Table:
             start = file.read(9)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}.") from None
+    if path.suffix.lower() in (".xlsx", ".xlsm", ".xls", ".ods"):
+        raise InputError("is a workbook of a spreadsheet program: save its sheet as CSV.")
     if start.startswith(b"PK"):
         refuse_torch(path)
         return read_npz(path, options)
