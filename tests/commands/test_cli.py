@@ -193,6 +193,7 @@ def test_predict_reports_the_modalities_used_and_their_validation_score(output_o
         "used": ["flair", "t1"],
         "missing": ["t2", "t1ce"],
         "ignored": ["adc"],
+        "reference": "flair",
         "validation_dice": checkpoint["validation"]["flair+t1"],
         "volume_ml": facts["volume_ml"],
         "labels": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]},

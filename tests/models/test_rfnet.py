@@ -94,7 +94,7 @@ def test_a_patch_with_too_few_voxels_is_refused(fault):
 def test_other_dimensions_and_widths_are_refused():
     with pytest.raises(InputError, match="2 or 3 spatial dimensions, not 4"):
         RegionNetwork(NAMES, 4, 2)
-    with pytest.raises(InputError, match=r"positive multiple of 0\.25, not 0\.3"):
+    with pytest.raises(InputError, match=r"positive multiple of 0\.25 of at most 128, not 0\.3"):
         RegionNetwork(NAMES, 2, 2, width=0.3)
 
 

@@ -149,7 +149,7 @@ def test_gradients_of_audio_and_vision_conflict_from_the_start(seed):
         ({"missing_rate": 0.6}, "Give 0 to 0.5"),
         ({"missing_rate": float("nan")}, "Give 0 to 0.5"),
         ({"missing_splits": ["training"]}, "Unknown split 'training'. Did you mean 'train'"),
-        ({"seed": -1}, "The seed is -1"),
+        ({"seed": -1}, "The seed must be 0 or more and below .*, not -1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, words):

@@ -142,7 +142,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
         tensors: by `<number of the parameter>.<name>`.
 
     Raises:
-        ValueError: if they do not fit the parameters, or are NaN or infinite.
+        ValueError: if they do not fit the parameters.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, torch.Tensor]] = {}
@@ -150,8 +150,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
         fits = value.dtype in (parameter.dtype, torch.float32) and value.shape in (parameter.shape, ())
-        if not fits or not torch.isfinite(value).all():
-            raise ValueError(f"{name} of parameter {number} is {value.dtype} of shape {tuple(value.shape)}, or NaN")
+        if not fits:
+            raise ValueError(f"{name} of parameter {number} is {value.dtype} of shape {tuple(value.shape)}")
         moments.setdefault(int(number), {})[name] = value
     if len({tuple(sorted(of_parameter)) for of_parameter in moments.values()}) > 1:
         raise ValueError("parameters have different moments")

@@ -34,10 +34,10 @@ def kind_of(first: bytes, path: Path) -> Any:
         return nib.MGHImage
     if not pair and (one == b"n+1\0" or two == b"n+2\0"):
         return nib.Nifti2Image if two == b"n+2\0" else nib.Nifti1Image
-    expected = "of a NIfTI pair or Analyze" if pair else "of MGH" if mgh else "NIfTI"
+    expected = "a NIfTI pair or an Analyze image" if pair else "an MGH image" if mgh else "a NIfTI file"
     raise InputError(
-        f"{path} cannot be read: it is not a NIfTI file or another image, since it does not begin with a header "
-        f"{expected}."
+        f"{path} cannot be read: it is not {expected}, and so not of the format of its name: it does not begin with "
+        "such a header."
     )
 
 
