@@ -433,6 +433,12 @@ def test_a_mask_is_a_modality_only_if_the_settings_name_it(phantoms, tmp_path):
     assert "brain_mask" not in dataset(root).patients["phantom_002"].sources
     made = dataset(root, modalities=["t1", "brain_mask"])
     assert "brain_mask" in made.patients["phantom_002"].sources
+    lines: list[str] = []
+    made.report = lines.append
+    made.prepare("train")
+    start, noted = lines
+    assert start.startswith("Reading 5 patients")
+    assert noted.startswith("note: brain_mask of patient 'phantom_000' is a mask of exactly the voxels of the label.")
 
 
 def test_groups_come_from_a_file_under_the_root_or_from_ids(phantoms, tmp_path):

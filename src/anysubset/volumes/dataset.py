@@ -27,10 +27,11 @@ from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
 from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.geometry import by
 from anysubset.volumes.image_headers import header_and_voxels
+from anysubset.volumes.masks import repeats_label
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare
-from anysubset.volumes.reading import read_patient
+from anysubset.volumes.reading import PatientVolumes, read_patient
 from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, samples_of
 from anysubset.volumes.working_grid import check_reference, median_spacing, resampling_of
@@ -70,6 +71,7 @@ class Volumes(Dataset):
         self.resampling = resampling_of(self.data)
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the prepared patients.
+        self.copies_of_label: set[str] = set()  # Modalities that were noted.
 
     def find_patients(self) -> dict[str, Patient]:
         """Find the patients, by id, without the modalities that `data.missingness` removes; labels stay."""
@@ -212,12 +214,23 @@ class Volumes(Dataset):
         if path is not None and path.is_file():
             return path, load_hashes(path)
         volumes = read_patient(patient, self.task.modalities, self.task.labels, self.resampling, reference)
+        self.note_copies_of_label(volumes)
         prepared = prepare(volumes, self.task)
         if path is None:
             return prepared, volumes.hashes
         path.parent.mkdir(parents=True, exist_ok=True)
         save_prepared(prepared, path, volumes.hashes)
         return path, volumes.hashes
+
+    def note_copies_of_label(self, volumes: PatientVolumes) -> None:
+        """Note a modality that is nonzero exactly where the label is, at the first patient."""
+        for name, volume in volumes.volumes.items():
+            if name not in self.copies_of_label and repeats_label(volume, volumes.label):
+                self.copies_of_label.add(name)
+                self.report(
+                    f"note: {name} of patient {volumes.id!r} is a mask of exactly the voxels of the label. Where it is "
+                    "made from the label, it is missing in use: leave it out of data.modalities"
+                )
 
     def prepared(self, patient_id: str, reference: str | None = None) -> Prepared:
         """Prepared patient; see `prepared_or_cached`."""
