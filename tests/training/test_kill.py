@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from anysubset.experiments.files import write_experiment
 
@@ -86,6 +87,7 @@ def run_and_kill(jobs: list[Job]) -> list[tuple[int, int]]:
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_killed_ten_times_and_resumed_ends_with_the_same_bits(make_experiment, tmp_path):
     steps = 60
     experiment = make_experiment(
