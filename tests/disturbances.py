@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -188,7 +188,16 @@ def content(path: Path) -> object:
     if path.suffix == ".npz" and ".part-" not in path.name:
         with np.load(path) as stored:
             return {name: stored[name].tobytes() for name in stored}
+    if path.name == "scored.json":  # It also holds the paths of the files, and their times.
+        splits = [(split, files) for dataset in read_json(path).values() for split, files in dataset.items()]
+        return [(split, Path(file).name, entry["hash"]) for split, files in splits for file, entry in files.items()]
     return path.read_bytes()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def check_whole(folder: Path) -> None:
