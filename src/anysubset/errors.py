@@ -27,6 +27,17 @@ def one_line(error: Exception) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """The first names, each once, and how many more there are.
+
+    >>> listed("abcde")
+    'a, b, c and 2 more'
+    """
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @contextmanager
 def input_errors() -> Iterator[None]:
     """Turn a ValueError of another library into an InputError with the same message in one line."""

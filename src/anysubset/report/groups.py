@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from anysubset.errors import InputError
-from anysubset.report.provenance import listed, mixed_data
+from anysubset.report.provenance import first_lines, mixed_data
 from anysubset.report.results import Result
 
 # Settings that say where a run lies and which repetition it is. They distinguish no methods; `data.missingness` is
@@ -49,7 +49,7 @@ class RunGroup:
         lines = [line for result in self.all_results for line in result.caveats]
         for fold in dict.fromkeys(result.fold for result in self.all_results):
             lines += mixed_data({result.folder: result.data for result in self.all_results if result.fold == fold})
-        return listed(lines)
+        return first_lines(lines)
 
     def labels_of_method(self, name: str) -> list[str]:
         """Labels of the runs of a method; several if its runs differ in settings."""

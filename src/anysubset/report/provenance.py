@@ -7,7 +7,8 @@ are compared with what `scored.json` records of them; a file is read only if its
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from anysubset.system.fingerprints import read_fingerprints, shown, split_hash
+from anysubset.errors import listed
+from anysubset.system.fingerprints import read_fingerprints, split_hash
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.system.scored_files import changed_files
 
@@ -44,7 +45,7 @@ def caveats_of(folder: Path, rows: Sequence[Mapping[str, str]], own_dataset: obj
     changed = changed_files(RunFolder(folder).scored, dataset, split)
     if changed:
         lines.append(
-            f"{folder}: {shown(map(str, changed))} changed on disk since split {split!r} was scored. "
+            f"{folder}: {listed(map(str, changed))} changed on disk since split {split!r} was scored. "
             f"Score it again: {again}"
         )
     return lines
@@ -71,7 +72,7 @@ def mixed_data(hashes: Mapping[Path, str]) -> list[str]:
     return [f"{names} were scored on other values of the same samples: compare runs on the same data."]
 
 
-def listed(lines: Sequence[str]) -> list[str]:
+def first_lines(lines: Sequence[str]) -> list[str]:
     """The first lines, and how many more there are."""
     more = len(lines) - LISTED
     return [*lines[:LISTED], f"... and {more} more"] if more > 0 else list(lines)

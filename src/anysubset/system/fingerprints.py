@@ -8,10 +8,10 @@ values, not of files or paths: data that were moved, renamed as a whole or compr
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.system.files import atomic_write
 from anysubset.system.run_files import COUNT, FINGERPRINTS, read_object
 from anysubset.system.schema import Fields, check
@@ -19,7 +19,6 @@ from anysubset.system.schema import Fields, check
 VERSION = 1
 # By id, by part: the hash, or "" where it is unknown, as of a file that could not be read.
 Fingerprints = Mapping[str, Mapping[str, str]]
-SHOWN = 3  # So many ids, and so many differences, are named in a line.
 
 
 def hash_of(*parts: bytes) -> str:
@@ -89,7 +88,7 @@ def differences(recorded: Mapping[str, Fingerprints], current: Mapping[str, Fing
                 ids.setdefault(("", f" is new in {split}"), []).append(sample)
         if set(now) == set(before) and list(now) != list(before):
             lines.append(f"the order of the samples in {split}")
-    return [f"{start}{shown(samples)}{end}" for (start, end), samples in ids.items()] + lines
+    return [f"{start}{listed(samples)}{end}" for (start, end), samples in ids.items()] + lines
 
 
 def owners_of(recorded: Mapping[str, Fingerprints]) -> dict[tuple[str, str], str]:
@@ -118,14 +117,3 @@ def changed_parts(
             owner = owners.get((part, new))
             changes.append((name, "" if owner is None else f" (now that of {owner})"))
     return changes
-
-
-def shown(names: Iterable[str], count: int = SHOWN) -> str:
-    """The first names, and how many more there are.
-
-    >>> shown("abcde")
-    'a, b, c and 2 more'
-    """
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from anysubset.batches import Batch
 from anysubset.datasets.dataset import Dataset
+from anysubset.errors import listed
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.evaluation.finite import NonFiniteError
 from anysubset.experiments.settings import TrainSettings
@@ -32,10 +33,10 @@ from anysubset.training.budget import affordable_steps, check_stages, estimate, 
 from anysubset.training.checkpoint import Progress, State, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import (
+    LISTED,
     DivergedError,
     check_finite,
     gradients_of,
-    listed,
     nonfinite_step,
     nonfinite_tensors,
     state_of,
@@ -123,7 +124,7 @@ class StageTraining:
         names = nonfinite_tensors(state_of(self.method, self.state.optimizer))
         if processes.any_rank(bool(names), next(self.method.parameters()).device):
             names = processes.gathered(names)
-            raise self.diverged(number, f"{listed(names)} became NaN or infinite")
+            raise self.diverged(number, f"{listed(names, LISTED)} became NaN or infinite")
 
 
 def train(
@@ -336,7 +337,7 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
         gradients = step_gradients(training, micro_batches, done)
     except NonFiniteGradientError as error:
         if not scaler.is_enabled() or scale < LEAST_SCALE:
-            cases = listed(error.cases)
+            cases = listed(error.cases, LISTED)
             raise training.diverged(number, f"the loss or the gradient of {cases} is NaN or infinite") from error
         scaler.update(scale * scaler.get_backoff_factor())
         return False

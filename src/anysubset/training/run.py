@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from anysubset.datasets.dataset import Knowledge
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.experiments.files import read_run_experiment, write_experiment
 from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import atomic_write, clear_parts
-from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, shown, write_fingerprints
+from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, write_fingerprints
 from anysubset.system.run_files import read_log
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import writer_of
@@ -183,7 +183,7 @@ def check_data(folder: Path, fingerprints: Mapping[str, Fingerprints]) -> None:
     lines = differences(recorded, fingerprints) if recorded is not None else []
     if lines:
         raise InputError(
-            f"The data are not those that {folder} was trained on so far: {shown(lines)}. "
+            f"The data are not those that {folder} was trained on so far: {listed(lines)}. "
             "Continue with the same data, or train into another run folder."
         )
 

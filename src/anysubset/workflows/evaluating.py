@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.table import create_dataset
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
@@ -14,7 +14,7 @@ from anysubset.scenarios import note_on_scenarios
 from anysubset.scoring.scores import Score, read_rows, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
-from anysubset.system.fingerprints import differences, read_fingerprints, shown, split_hash
+from anysubset.system.fingerprints import differences, read_fingerprints, split_hash
 from anysubset.system.run_folder import RunFolder, read_availability
 from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
@@ -126,7 +126,7 @@ def is_own(folder: Path, dataset: Dataset, split: str, root: FilePath | None, re
     changes = differences(recorded, current)
     if root is None and changes:
         raise InputError(
-            f"The data are not those that {folder} was trained on: {shown(changes)}. Restore them, or score them as "
+            f"The data are not those that {folder} was trained on: {listed(changes)}. Restore them, or score them as "
             f"other data, under their path: --data.root {dataset.root}"
         )
     if root is not None and not changes:
