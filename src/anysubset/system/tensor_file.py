@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
@@ -94,19 +93,14 @@ def load_module(
     names: of the module's state, what the tensors must hold; everything by default.
 
     Raises:
-        InputError: if names, shapes or types do not match the module, or a parameter is NaN or infinite.
+        InputError: if names, shapes or types do not match the module.
     """
-    own, parameters = module.state_dict(), {name for name, _ in module.named_parameters()}
+    own = module.state_dict()
     for name, tensor in tensors.items():
         if name in own and tensor.dtype != own[name].dtype:
             raise InputError(
                 f"{source} does not hold the weights of this experiment's method: {name} is {tensor.dtype}, not "
                 f"{own[name].dtype}."
-            )
-        if name in parameters and not torch.isfinite(tensor).all():
-            raise InputError(
-                f"{source} holds weights that are NaN or infinite, such as {name}: the training diverged, or the file "
-                "is damaged. Train again, with a lower train.lr or with train.clip."
             )
     try:
         if names is not None and set(names) != set(tensors):

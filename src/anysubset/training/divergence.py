@@ -1,13 +1,13 @@
 """Stop a training whose numbers are no longer finite, before any of them is saved."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.methods.update import Gradients
 from anysubset.system import processes
 
@@ -49,11 +49,11 @@ def nonfinite_step(method: nn.Module, gradients: Gradients, norm: Tensor | None)
     values = processes.gathered([(name, loss.item()) for name, loss, _ in gradients.losses])
     losses = {name: value for name, value in values if not math.isfinite(value)}
     if losses:
-        return f"the loss of {listed(losses)} is {next(iter(losses.values()))}"
+        return f"the loss of {listed(losses, LISTED)} is {next(iter(losses.values()))}"
     names = [name for name, parameter in method.named_parameters() if parameter.grad is not None]
     nonfinite = nonfinite_tensors(dict(zip(names, gradients_of(method), strict=True)))
-    where = f"NaN or infinite in {listed(nonfinite)}" if nonfinite else "too long for float32"
-    return f"the gradient of {listed(gradients.totals)} is {where}"
+    where = f"NaN or infinite in {listed(nonfinite, LISTED)}" if nonfinite else "too long for float32"
+    return f"the gradient of {listed(gradients.totals, LISTED)} is {where}"
 
 
 def nonfinite_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -66,13 +66,11 @@ def nonfinite_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def state_of(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """Tensors that have to be finite, by name: trained parameters, running statistics and moments of the optimizer.
+    """Tensors that have to be finite, by name: parameters, running statistics and moments of the optimizer.
 
     Other buffers may hold infinity on purpose, such as masks of attention.
     """
-    tensors: dict[str, Tensor] = {
-        name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad
-    }
+    tensors: dict[str, Tensor] = {name: parameter.detach() for name, parameter in module.named_parameters()}
     tensors |= {
         name: buffer
         for name, buffer in module.named_buffers()
@@ -94,12 +92,6 @@ def check_finite(module: nn.Module, optimizer: torch.optim.Optimizer | None, pat
     names = nonfinite_tensors(state_of(module, optimizer))
     if names:
         raise InputError(
-            f"{path} holds values that are NaN or infinite, in {listed(names)}: its training diverged. Train again in "
-            "another folder, with a lower train.lr or with train.clip 1."
+            f"{path} holds values that are NaN or infinite, in {listed(names, LISTED)}: its training diverged, or "
+            "the file is damaged. Train again in another folder, with a lower train.lr or with train.clip 1."
         )
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first names, joined by commas."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:LISTED]) + f" and {len(names) - LISTED} more" * (len(names) > LISTED)
