@@ -46,6 +46,11 @@ def test_separators_and_encodings(folder, mark, encoding):
 def test_other_headers(folder):
     assert is_read(sheet(folder / "m.tsv", ROWS, "\t"))
     assert is_read(sheet(folder / "excel.csv", ROWS, ";", above="sep=;\r\n"))
+
+
+def test_line_separators_of_unicode_end_no_row(folder):
+    notes = [["note"], ["first line\u2028second line"], ["first\x85second"]]
+    assert is_read(sheet(folder / "notes.csv", [row + note for row, note in zip(ROWS, notes, strict=True)]))
     header = [" ID ", "FLAIR", " T1w", "Seg"]
     assert is_read(sheet(folder / "m.csv", [header, *ROWS[1:]]))
     assert is_read(sheet(folder / "m.csv", [[f'"{name}"' for name in row] for row in ROWS]))

@@ -6,16 +6,17 @@ split that shares patients with training are too high.
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.datasets.splits import other_spelling, separator, text_of
+from anysubset.datasets.sheet_text import delimited, text_of
+from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line
 from anysubset.experiments.settings import GROUP_FILES
+from anysubset.system.input_files import json_of
 
 
 def is_file(setting: str) -> bool:
@@ -85,10 +86,7 @@ def from_file(path: Path) -> dict[str, str]:
 
 def from_json(path: Path, text: str) -> dict[str, str]:
     """Group by id, of {"id": "group", ...}."""
-    try:
-        pairs: list[tuple[str, object]] = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({one_line(error)}).") from None
+    pairs: list[tuple[str, object]] = json_of(text, str(path), pairs=list)
     if not text.lstrip().startswith("{") or not all(isinstance(group, str) for _, group in pairs):
         raise InputError(f'{path} must be {{"id": "group", ...}}, every group a text in quotes.')
     return without_repeats(path, [(sample, str(group)) for sample, group in pairs])
@@ -105,8 +103,8 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
         InputError: if the text is not CSV, a column is absent or occurs twice, or an id occurs twice.
     """
     try:
-        header = text.partition("\n")[0]
-        table = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator(header))
+        sheet, mark = delimited(text)
+        table = csv.DictReader(io.StringIO(sheet, newline=""), strict=True, delimiter=mark)
         columns = [name.strip().lower() for name in table.fieldnames or ()]
         table.fieldnames = columns
         if columns.count("id") != 1 or columns.count("group") != 1:

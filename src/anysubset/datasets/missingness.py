@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.datasets.splits import other_spelling, text_of
+from anysubset.datasets.sheet_text import text_of
+from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import atomic_write

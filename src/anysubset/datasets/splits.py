@@ -4,19 +4,17 @@ They are read from a JSON file, `{"train": ["patient1", ...], "val": [...], "tes
 id on every line.
 """
 
-import codecs
 import random
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.errors import InputError, one_line
-from anysubset.system.input_files import json_of, read_bytes
+from anysubset.datasets.sheet_text import text_of
+from anysubset.errors import InputError
+from anysubset.system.input_files import json_of
 
 Splits = dict[str, tuple[str, ...]]
-# Byte order marks by encoding; that of UTF-32 starts with that of UTF-16.
-MARKS = {"utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 USUAL = ("train", "val", "test")
 
 
@@ -101,35 +99,6 @@ def from_json(path: Path) -> dict[str, list[str]]:
         if not isinstance(ids, list) or not all(isinstance(sample, str) for sample in ids):
             raise InputError(f"{wanted}; {name!r} is not a list of ids in quotes.")
     return content
-
-
-def text_of(path: Path, setting: str | None = None) -> str:
-    """Text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as Windows programs write it.
-
-    setting: that names the file, for messages.
-    """
-    named = path if setting is None else f"{path} ({setting})"
-    try:
-        content = read_bytes(path)
-        names = [name for name, marks in MARKS.items() if content.startswith(marks)]
-        text = content.decode(names[0] if names else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{named} cannot be read as text ({one_line(error)}): save it in UTF-8.") from None
-    except InputError as error:
-        reason = str(error).removeprefix(f"{path} ").rstrip(".")
-        raise InputError(f"{named} cannot be read as text ({reason}).") from None
-    if "\0" in text:
-        raise InputError(f"{named} cannot be read as text (it has a NUL character).")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def separator(header: str) -> str:
-    """The character that separates the cells of a sheet: the most frequent one in its first line.
-
-    >>> separator("id;y;text_0"), separator("id")
-    (';', ',')
-    """
-    return max(",;\t|", key=header.count)
 
 
 def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:

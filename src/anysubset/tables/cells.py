@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from anysubset.datasets.sheet_text import MISSING
 from anysubset.errors import InputError
 from anysubset.tables.observation import Array, Column, ragged
 
@@ -13,9 +14,9 @@ from anysubset.tables.observation import Array, Column, ragged
 # Excel's errors, such as #DIV/0!, are not among them.
 BLANKS = frozenset(
     {
-        *("", "na", "n/a", "n.a.", "#n/a", "#na", "#n/a n/a", "<na>", "null", "#null!", "none", "\\n", "missing"),
-        *("nan", "-nan", "+nan", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "nan(ind)", "-nan(ind)"),
-        *("?", ".", "-", "--"),
+        *MISSING,
+        *("n.a.", "#na", "#n/a n/a", "#null!", "\\n", "."),
+        *("-nan", "+nan", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "nan(ind)", "-nan(ind)"),
     }
 )
 COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")

@@ -10,7 +10,6 @@ size).
 """
 
 import math
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from anysubset.datasets.ids import composed
-from anysubset.datasets.splits import separator, text_of
+from anysubset.datasets.sheet_text import delimited, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.system.input_files import cells_of, check_file
 from anysubset.system.limits import check_unfolding
@@ -152,11 +151,8 @@ def csv_cells(path: Path) -> Cells:
 
     Excel may name it in a line `sep=;` before the header.
     """
-    lines = composed(text_of(path)).splitlines(keepends=True)
-    named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
-    lines = lines[1:] if named else lines
-    delimiter = named[1] if named else separator(lines[0] if lines else "")
-    rows = cells_of("".join(lines), path.name, delimiter)
+    body, delimiter = delimited(composed(text_of(path)))
+    rows = cells_of(body, path.name, delimiter)
     if len(rows) < 2:
         raise InputError(f"{path.name} holds no rows below a header.")
     header = rows[0]

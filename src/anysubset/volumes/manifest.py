@@ -1,18 +1,20 @@
 """Patients of a manifest: a sheet with a row per patient and a column per modality, whose cells are paths."""
 
 import csv
+import io
 import re
 import unicodedata
 from pathlib import Path
 
-from anysubset.datasets.splits import separator, text_of
+from anysubset.datasets import sheet_text
+from anysubset.datasets.sheet_text import delimited, text_of
 from anysubset.errors import InputError, one_line
 from anysubset.volumes.file_names import IMAGES, OTHER_VOLUMES, ending, image_at
 from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.spellings import recognised
 
 SHEETS = (".csv", ".tsv")
-MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "-", "--", "?", "missing", "nil")
+MISSING = sheet_text.MISSING | {"nil"}
 START = 100_000  # Characters of a sheet in which a path of an image is searched for.
 
 
@@ -68,11 +70,11 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
 def sheet_of(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header of a sheet, and its rows with their numbers; cells that say that a value is missing are empty."""
     try:
-        lines = text_of(path).splitlines(keepends=True)
-        named = re.fullmatch(r'"?sep=(.)"?', lines[0].strip()) if lines else None  # Excel's.
-        skipped = 1 if named else 0
-        mark = named[1] if named else separator(lines[0] if lines else "")
-        sheet = [[cell.strip() for cell in row] for row in csv.reader(lines[skipped:], delimiter=mark)]
+        text = text_of(path)
+        body, mark = delimited(text)
+        skipped = 1 if body != text else 0
+        reader = csv.reader(io.StringIO(body, newline=""), delimiter=mark)
+        sheet = [[cell.strip() for cell in row] for row in reader]
     except (InputError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
     header, rows = (sheet[0] if sheet else []), []
