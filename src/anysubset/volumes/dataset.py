@@ -28,7 +28,7 @@ from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.geometry import by
 from anysubset.volumes.image_headers import header_and_voxels
 from anysubset.volumes.masks import repeats_label
-from anysubset.volumes.patient import Patient
+from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare
 from anysubset.volumes.reading import PatientVolumes, read_patient
@@ -124,8 +124,7 @@ class Volumes(Dataset):
 
     def torn_scans(self, splits: Mapping[str, Collection[str]]) -> str | None:
         """One line on patients with scans in more than one split, going by ids and folders; None without such ones."""
-        folders = {patient_id: patient.group for patient_id, patient in self.patients.items() if patient.group}
-        return torn_scans(splits, self.patients, folders)
+        return torn_scans(splits, self.patients, folder_groups(self.patients.values()))
 
     def median_spacing(self) -> list[float]:
         """Median size in mm of the voxels of the training patients. Raises InputError without training patients."""

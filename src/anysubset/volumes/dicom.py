@@ -1,16 +1,13 @@
 """Recognise DICOM files, which are not read."""
 
-import itertools
-import os
 from pathlib import Path
 
-MOST_FILES = 2000  # Files to look at: a folder of patients with NIfTI files has no more than a few before the first.
+from anysubset.volumes.file_names import first_file
 
 
 def dicom_line(root: Path) -> str | None:
     """One line on the first DICOM file in a folder or in folders below it; None if there are none."""
-    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
-    first = next((path for path in itertools.islice(files, MOST_FILES) if is_dicom(path)), None)
+    first = first_file(root, is_dicom)
     if first is None:
         return None
     return (

@@ -1,17 +1,22 @@
 """Names of image files: which endings are images, and the files directly in a folder."""
 
+import itertools
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from anysubset.errors import InputError, one_line
 
 NIFTI = (".nii", ".nii.gz")
 # Further kinds that nibabel reads: FreeSurfer's, pairs of a header and an image (NIfTI-1 or Analyze), and bzip2.
-IMAGES = (*NIFTI, ".nii.bz2", ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz", ".nii.bz2")
+IMAGES = (*NIFTI, ".nii.bz2", ".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz")
 # Volumes that are not read: other formats, and compressions that are not read.
 OTHER_VOLUMES = (
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".dcm", ".ima", ".mnc", ".mif", ".mif.gz", ".v3draw"),
     *(".nii.zst", ".nii.xz", ".nii.zip", ".nii.7z", ".head", ".brik", ".brik.gz", ".par", ".rec"),
 )
+
+MOST_FILES = 2000  # Files to look at: a folder of patients with NIfTI files has no more than a few before the first.
 
 
 def ending(path: Path, endings: tuple[str, ...] = IMAGES) -> str:
@@ -89,6 +94,12 @@ def image_at(path: Path) -> Path:
     """The image at a path: of a folder called like a file (`x_t1.nii.gz/`), the only image inside it, if it has one."""
     inside = images(path) if path.is_dir() else []
     return inside[0] if len(inside) == 1 else path
+
+
+def first_file(folder: Path, fits: Callable[[Path], object]) -> Path | None:
+    """The first file that fits in a folder or in folders below it, among the first `MOST_FILES`; None without one."""
+    files = (Path(inner) / name for inner, _, names in os.walk(folder) for name in sorted(names))
+    return next((path for path in itertools.islice(files, MOST_FILES) if fits(path)), None)
 
 
 def other_volumes(folder: Path) -> list[Path]:

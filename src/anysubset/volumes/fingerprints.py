@@ -14,7 +14,7 @@ from anysubset.volumes.geometry import Grid
 from anysubset.volumes.images import grid_of, open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.voxels import volume_of
+from anysubset.volumes.voxels import read_volume
 
 LABEL = "(label)"
 
@@ -31,8 +31,8 @@ def hashes_of_files(patient: Patient, modalities: Sequence[str], labels: Collect
     for name in modalities:
         if name in patient.sources:
             try:
-                image = open_image(patient.sources[name].path)
-                hashes[name] = volume_hash(volume_of(image, patient.sources[name]), grid_of(image))
+                volume, image = read_volume(patient.sources[name])
+                hashes[name] = volume_hash(volume, grid_of(image))
             except InputError:
                 hashes[name] = ""
     if patient.label is not None:

@@ -26,8 +26,7 @@ Patients = tuple[list[Patient], list[str]]  # Patients, and lines on what was pa
 def from_folders(root: Path) -> Patients:
     """Patients whose folders lie one or two levels below `root`, or whose files lie in `root` itself."""
     own = images(root)
-    folders = {folder: images_below(folder) for folder in subfolders(root)}
-    if own and is_one_patient(root, own, [folder for folder, has in folders.items() if has]):
+    if own and is_one_patient(root, own, [folder for folder in subfolders(root) if images_below(folder)]):
         several = flat(root, own)
         return (several, []) if several else (scans_in(root, name_of(root)), [])
     if not own and by_contrast(root):
@@ -85,8 +84,9 @@ def scan_folders(root: Path) -> tuple[list[tuple[Path, str, str | None]], list[P
     empty = []
     for child in subfolders(root):
         try:
-            inner = [] if images(child) or by_contrast(child) else subfolders(child)
-            if images(child) or by_contrast(child) or (other_volumes(child) and not inner):
+            is_scan = bool(images(child)) or by_contrast(child)
+            inner = [] if is_scan else subfolders(child)
+            if is_scan or (not inner and other_volumes(child)):
                 scans.append(scan_of(child, root))
                 continue
         except InputError:  # It may not be read: a fault of this patient.

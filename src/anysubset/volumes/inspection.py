@@ -5,7 +5,7 @@ A faulty patient does not stop the inspection; the report lists its faults.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.masks import MaskFindings
 from anysubset.volumes.nnunet import named_regions
-from anysubset.volumes.patient import Patient
+from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import find_patients, survey
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.regions import propose_regions
@@ -117,11 +117,6 @@ def drawn_splits(report: Report, root: Path, group: str | None = None) -> Splits
     usable = [patient.id for patient in patients]
     guessed = scans_of_patients(usable, folder_groups(patients))
     return draw_splits(usable, groups=guessed if group is None else groups_of(usable, group))
-
-
-def folder_groups(patients: Iterable[Patient]) -> dict[str, str]:
-    """Patient by id, of the scans whose folders say whose they are."""
-    return {patient.id: patient.group for patient in patients if patient.group is not None}
 
 
 def without(patient: Patient, names: Collection[str]) -> Patient:

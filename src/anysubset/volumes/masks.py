@@ -25,9 +25,12 @@ def has_few_whole_values(volume: NDArray[np.float32]) -> bool:
 
 def repeats_label(volume: NDArray[np.float32], label: NDArray[np.uint8] | None) -> bool:
     """True if a volume has the label's values, or few values in exactly the label's voxels."""
-    if label is None or not label.any():
-        return False
-    return np.array_equal(volume != 0, label != 0) and has_few_whole_values(volume)
+    return has_voxels_of(volume, label) and has_few_whole_values(volume)
+
+
+def has_voxels_of(volume: NDArray[np.float32], label: NDArray[np.uint8] | None) -> bool:
+    """True if a volume is nonzero in exactly the voxels in which a label is; never for an empty label."""
+    return label is not None and bool(label.any()) and np.array_equal(volume != 0, label != 0)
 
 
 def fills_image(label: NDArray[np.uint8], volumes: list[NDArray[np.float32]]) -> bool:
@@ -59,8 +62,8 @@ class MaskFindings:
         for name, volume in volumes.items():
             if has_few_whole_values(volume):
                 self.few.setdefault(name, []).append(patient_id)
-            if repeats_label(volume, label):
-                self.repeats.setdefault(name, []).append(patient_id)
+                if has_voxels_of(volume, label):
+                    self.repeats.setdefault(name, []).append(patient_id)
         if label is not None and fills_image(label, list(volumes.values())):
             self.filling.append(patient_id)
 

@@ -53,6 +53,11 @@ class Patient:
         return [name for name in self.masks if mask_kind(name) != "anatomy"] if self.label is None else []
 
 
+def folder_groups(patients: Iterable[Patient]) -> dict[str, str]:
+    """Patient by id, of the scans whose folders say whose they are."""
+    return {patient.id: patient.group for patient in patients if patient.group is not None}
+
+
 def assemble(
     patient_id: str, named: Iterable[tuple[str, Source]], faults: Iterable[str] = (), group: str | None = None
 ) -> Patient:

@@ -4,7 +4,6 @@ A missing modality has no key. File names, manifests and `dataset.json` are read
 """
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,8 @@ from pathlib import Path
 from anysubset.errors import InputError
 from anysubset.volumes.apart import folders_apart, folders_of_contrasts, from_folders_apart, from_folders_of_contrasts
 from anysubset.volumes.bids import bids_subjects, from_bids
-from anysubset.volumes.dicom import MOST_FILES, dicom_line
-from anysubset.volumes.file_names import ending
+from anysubset.volumes.dicom import dicom_line
+from anysubset.volumes.file_names import ending, first_file
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
@@ -81,8 +80,7 @@ def survey(root: Path) -> Survey:
 
 def too_deep(root: Path) -> str:
     """Words on the first image below a folder that holds no patients; empty if there is none."""
-    paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
-    first = next((path for path in itertools.islice(paths, MOST_FILES) if ending(path)), None)
+    first = first_file(root, ending)
     return "" if first is None else f" Images such as {first} lie too deep: give a folder nearer to them."
 
 
