@@ -1,16 +1,9 @@
 """Images and labels in different folders."""
 
-from pathlib import Path
-
 import pytest
+from tests.volumes.named_files import touch
 
 from anysubset.volumes.patients import survey
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def test_upenn_gbm(tmp_path):

@@ -1,18 +1,10 @@
 """BIDS: subjects, sessions, contrast agent, masks under derivatives."""
 
-from pathlib import Path
-
 import pytest
+from tests.volumes.named_files import touch
 
 from anysubset.datasets.scans import scans_of_patients
 from anysubset.volumes.patients import find_patients, survey
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
 
 NAMES = ("T1w", "T2w", "FLAIR", "ce-gadolinium_T1w")
 

@@ -3,28 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tests.volumes.named_files import names_by_patient, touch
 
 from anysubset.volumes import file_names
 from anysubset.volumes.file_names import visible
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients, survey
 from anysubset.volumes.reading import read_patient
-
-
-def touch(root: Path, *names: str) -> None:
-    """Create empty files, for tests that read only names."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def names_by_patient(root: Path) -> dict[str, dict[str, str]]:
-    """File names by id and modality; under "label" that of the label."""
-    return {
-        patient.id: {name: source.path.name for name, source in patient.sources.items()}
-        | ({"label": patient.label.path.name} if patient.label else {})
-        for patient in find_patients(root)
-    }
 
 
 def by_id(root: Path) -> dict[str, Patient]:

@@ -4,16 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.volumes.named_files import touch
 
 from anysubset.volumes.nnunet import named_regions
 from anysubset.volumes.patient import Source
 from anysubset.volumes.patients import find_patients, survey
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from tests.volumes.named_files import names_by_patient, touch
 
 from anysubset.volumes.geometry import Grid
 from anysubset.volumes.mask_files import write_mask
@@ -28,22 +29,6 @@ def save(path: Path, values: np.ndarray | None = None, affine: np.ndarray = LPS,
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(like(np.ones(SHAPE, np.int16) if values is None else values, affine), path)
     return path
-
-
-def touch(root: Path, *names: str) -> None:
-    """Create empty files, for tests that read only names."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def names_by_patient(root: Path) -> dict[str, dict[str, str]]:
-    """File names by id and modality; under "label" that of the label."""
-    return {
-        patient.id: {name: source.path.name for name, source in patient.sources.items()}
-        | ({"label": patient.label.path.name} if patient.label else {})
-        for patient in find_patients(root)
-    }
 
 
 @pytest.fixture
