@@ -20,7 +20,7 @@ from anysubset.errors import InputError
 from anysubset.volumes.geometry import displacement
 from anysubset.volumes.images import forms_apart, grid_of, open_image, read_grid, states_orientation
 from anysubset.volumes.labels import label_of
-from anysubset.volumes.mask_files import mask_header, write_mask
+from anysubset.volumes.mask_writing import mask_header, write_mask
 from anysubset.volumes.patient import Source
 from anysubset.volumes.voxels import read_volume
 

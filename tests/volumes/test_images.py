@@ -12,7 +12,7 @@ import pytest
 
 from anysubset.volumes import images
 from anysubset.volumes.images import grid_of, open_image
-from anysubset.volumes.mask_files import mask_header, write_mask
+from anysubset.volumes.mask_writing import mask_header, write_mask
 
 SHAPE = (6, 5, 4)
 LPS = np.array([[-1.0, 0, 0, 3], [0, -2.0, 0, 4], [0, 0, 3.0, 5], [0, 0, 0, 1]])

@@ -12,7 +12,7 @@ import pytest
 from tests.volumes.named_files import names_by_patient, touch
 
 from anysubset.volumes.geometry import Grid
-from anysubset.volumes.mask_files import write_mask
+from anysubset.volumes.mask_writing import write_mask
 from anysubset.volumes.patient import Patient, Source
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import read_patient

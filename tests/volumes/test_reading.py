@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 from tests.volumes.hospital import FLAIR, T1, image, lesion, world, write_hospital
 
-from anysubset.volumes.mask_files import write_mask
+from anysubset.volumes.mask_writing import write_mask
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.reading import PatientVolumes, read_patient

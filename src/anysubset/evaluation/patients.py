@@ -15,7 +15,7 @@ from anysubset.scenarios import scenario_name
 from anysubset.system.files import atomic_write
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import from_canonical
-from anysubset.volumes.mask_files import write_mask
+from anysubset.volumes.mask_writing import write_mask
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.preprocessing import paste, prepare, to_prepared
 from anysubset.volumes.reading import AS_IN_FILES, read_patient

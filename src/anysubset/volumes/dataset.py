@@ -27,7 +27,7 @@ from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
 from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.geometry import by
 from anysubset.volumes.image_headers import header_and_voxels
-from anysubset.volumes.masks import repeats_label
+from anysubset.volumes.mask_recognition import repeats_label
 from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare

@@ -25,13 +25,13 @@ Patients = tuple[list[Patient], list[str]]  # Patients, and lines on what was pa
 
 def from_folders(root: Path) -> Patients:
     """Patients whose folders lie one or two levels below `root`, or whose files lie in `root` itself."""
-    own = images(root)
-    if own and is_one_patient(root, own, [folder for folder in subfolders(root) if images_below(folder)]):
-        several = flat(root, own)
-        return (several, []) if several else (scans_in(root, name_of(root)), [])
-    if not own and by_contrast(root):
-        return [patient_by_contrast(root, name_of(root))], []
-    lines = [f"Beside the folders of patients lie images that belong to none: {shown(own)}."] if own else []
+    files = images(root)
+    if files and is_one_patient(root, files, [folder for folder in subfolders(root) if images_below(folder)]):
+        patients = patients_in_one_folder(files)
+        return (patients, []) if patients else (scans_in(root, name_of(root)), [])
+    if not files and has_contrast_folders(root):
+        return [patient_of_contrast_folders(root, name_of(root))], []
+    lines = [f"Beside the folders of patients lie images that belong to none: {shown(files)}."] if files else []
     scans, empty = scan_folders(root)
     patients = [patient for arguments in scans for patient in scans_in(*arguments)]
     if patients:
@@ -54,23 +54,25 @@ def images_below(folder: Path) -> bool:
         return True
 
 
-def is_one_patient(root: Path, own: list[Path], folders: list[Path]) -> bool:
+def is_one_patient(root: Path, files: list[Path], folders: list[Path]) -> bool:
     """True if images in `root` are those of a patient, and not strays beside the folders of patients.
 
     Args:
         root: the folder.
-        own: images in it.
+        files: images directly in it.
         folders: the folders in it that hold images.
     """
-    stems = [stem(path) for path in own]
+    stems = [stem(path) for path in files]
     if not folders or any(begins(name, name_of(root)) for name in stems):
         return True
-    named = {name.lower() for name in names_in_files(stems, name_of(root)) if recognised(name) and not mask_kind(name)}
-    after_folder = [folder for folder in folders if any(begins(stem(path), folder.name) for path in tried(folder))]
-    return len(named) >= 2 and len(folders) < 2 and not after_folder
+    names = names_in_files(stems, name_of(root))
+    modalities = {name.lower() for name in names if recognised(name) and not mask_kind(name)}
+    # A folder whose files begin with its name is a patient's.
+    of_patient = any(begins(stem(path), folder.name) for folder in folders for path in images_if_readable(folder))
+    return len(modalities) >= 2 and len(folders) < 2 and not of_patient
 
 
-def tried(folder: Path) -> list[Path]:
+def images_if_readable(folder: Path) -> list[Path]:
     """Images in a folder; none if it may not be read."""
     try:
         return images(folder)
@@ -84,7 +86,7 @@ def scan_folders(root: Path) -> tuple[list[tuple[Path, str, str | None]], list[P
     empty = []
     for child in subfolders(root):
         try:
-            is_scan = bool(images(child)) or by_contrast(child)
+            is_scan = bool(images(child)) or has_contrast_folders(child)
             inner = [] if is_scan else subfolders(child)
             if is_scan or (not inner and other_volumes(child)):
                 scans.append(scan_of(child, root))
@@ -93,14 +95,18 @@ def scan_folders(root: Path) -> tuple[list[tuple[Path, str, str | None]], list[P
             scans.append((child, child.name, None))
             continue
         # A child without files of its own may be a group, such as HGG/ and LGG/ of BraTS 2018, or a patient with scans.
-        below = [folder for folder in inner if tried(folder) or by_contrast(folder) or not readable(folder)]
-        scans += [scan_of(folder, child) for folder in below]
-        empty += [folder for folder in inner if folder not in below] if below else [child]
-    numbers = Counter(name for _, name, _ in scans)
+        scans_below = [
+            folder
+            for folder in inner
+            if images_if_readable(folder) or has_contrast_folders(folder) or not readable(folder)
+        ]
+        scans += [scan_of(folder, child) for folder in scans_below]
+        empty += [folder for folder in inner if folder not in scans_below] if scans_below else [child]
+    counts = Counter(name for _, name, _ in scans)
     # Scans 1 and 2 of several patients.
     scans = [
         (folder, f"{folder.parent.name}_{name}", group)
-        if numbers[name] > 1 and re.fullmatch(r"\d{1,4}", name)
+        if counts[name] > 1 and re.fullmatch(r"\d{1,4}", name)
         else (folder, name, group)
         for folder, name, group in scans
     ]
@@ -141,66 +147,73 @@ def scans_in(folder: Path, patient_id: str, group: str | None = None) -> list[Pa
     """The patient whose files lie in a folder, or its scans, if file names say several (`100012_time1_t1.nii.gz`)."""
     try:
         files = images(folder)
-        if not files and by_contrast(folder):
-            return [patient_by_contrast(folder, patient_id, group)]
+        if not files and has_contrast_folders(folder):
+            return [patient_of_contrast_folders(folder, patient_id, group)]
         other = other_volumes(folder)
     except InputError as error:
         return [Patient(patient_id, {}, None, faults=(str(error),), group=group)]
     stems = [stem(path) for path in files]
-    first, *more = (patient_id, folder.name) if patient_id != folder.name else (patient_id,)
-    start = more[0] if more and not any(begins(name, first) for name in stems) else first
+    # Files are called after the patient or after the folder, such as `week-012` in `Patient-001/`.
+    start = patient_id if any(begins(name, patient_id) for name in stems) else folder.name
     scans: dict[str, list[tuple[str, Source]]] = {}
     for name, path in zip(names_in_files(stems, start), files, strict=True):
-        time, rest = time_point_before(name)
-        known_time = time if time and recognised(rest) else ""
-        scans.setdefault(known_time, []).append((rest if known_time else name, Source(image_at(path))))
+        time_point, modality = time_point_before(name)
+        if not recognised(modality):
+            time_point, modality = "", name
+        scans.setdefault(time_point, []).append((modality, Source(image_at(path))))
     if len(scans) < 2:
-        named = next(iter(scans.values()), [])
-        patient = assemble(patient_id, named, group=group)
-        return [replace(patient, faults=unread(patient, other, patient_id))]
+        sources = next(iter(scans.values()), [])
+        patient = assemble(patient_id, sources, group=group)
+        return [replace(patient, faults=faults_of_unread_volumes(patient, other, patient_id))]
     return [
-        assemble(f"{patient_id}_{time}" if time else patient_id, named, group=group or patient_id)
-        for time, named in scans.items()
+        assemble(f"{patient_id}_{time_point}" if time_point else patient_id, sources, group=group or patient_id)
+        for time_point, sources in scans.items()
     ]
 
 
-def unread(patient: Patient, other: list[Path], folder: str) -> tuple[str, ...]:
+def faults_of_unread_volumes(patient: Patient, other: list[Path], folder: str) -> tuple[str, ...]:
     """Faults of volumes that are not read and take the place of a modality or of the label."""
     names = names_in_files([re.split(r"\.(?=[a-z])", path.name, flags=re.I)[0] for path in other], folder)
     lines = []
     for name, path in zip(names, other, strict=True):
-        lacking = assemble("", [(name, Source(path))]) if recognised(name) else None
-        if lacking and (set(lacking.sources) - set(patient.sources) or (lacking.label and patient.label is None)):
+        if not recognised(name):
+            continue
+        unread = assemble("", [(name, Source(path))])
+        if set(unread.sources) - set(patient.sources) or (unread.label and patient.label is None):
             lines.append(f"{path} is of a kind that is not read: convert it to .nii.gz.")
     if not lines and other and not patient.sources and not patient.masks:
         lines.append(f"Patient {patient.id!r} has only {shown(other)}, of a kind that is not read: convert to .nii.gz.")
     return tuple(lines)
 
 
-def flat(root: Path, own: list[Path]) -> list[Patient]:
-    """Patients whose files lie all in one folder, `p01_t1.nii.gz, p01_seg.nii.gz, p02_t1.nii.gz`; none if it is one."""
-    split = {path: last_words(stem(path)) for path in own}
-    starts = sorted({parts[0] for parts in split.values() if parts and parts[0]}, key=len, reverse=True)
-    names = Counter(parts[1].lower() for parts in split.values() if parts and not mask_kind(parts[1]))
-    if len(starts) < 2 or (names and max(names.values()) < 2) or not names:
+def patients_in_one_folder(files: list[Path]) -> list[Patient]:
+    """Patients whose files all lie in one folder: `p01_t1.nii.gz, p01_seg.nii.gz, p02_t1.nii.gz`.
+
+    Returns:
+        The patients; an empty list if no modality occurs twice or all names begin alike: one patient's files.
+    """
+    words = {path: last_words(stem(path)) for path in files}  # Id of the patient and name of the modality or mask.
+    ids = sorted({parts[0] for parts in words.values() if parts and parts[0]}, key=len, reverse=True)
+    counts = Counter(parts[1].lower() for parts in words.values() if parts and not mask_kind(parts[1]))
+    if len(ids) < 2 or max(counts.values(), default=0) < 2:
         return []
-    files: dict[str, list[tuple[str, Source]]] = {start: [] for start in starts}
-    for path, parts in split.items():
-        start = parts[0] if parts else next((start for start in starts if begins(stem(path), start)), None)
-        if start:
-            files[start].append((stem(path)[len(start) :].lstrip("_-. "), Source(image_at(path))))
-    return [assemble(start, named) for start, named in files.items()]
+    sources: dict[str, list[tuple[str, Source]]] = {patient_id: [] for patient_id in ids}
+    for path, parts in words.items():
+        patient_id = parts[0] if parts else next((name for name in ids if begins(stem(path), name)), None)
+        if patient_id:
+            sources[patient_id].append((stem(path)[len(patient_id) :].lstrip("_-. "), Source(image_at(path))))
+    return [assemble(patient_id, named) for patient_id, named in sources.items()]
 
 
 # --------------------------------------------------------------------------------------- a folder per contrast
 
 
-def by_contrast(folder: Path) -> bool:
+def has_contrast_folders(folder: Path) -> bool:
     """True if a folder holds no images, but folders called after contrasts, with images (`1_T1/NIFTI/T1.nii.gz`)."""
-    return not tried(folder) and any(contrast_images(inner) for inner in tried_subfolders(folder))
+    return not images_if_readable(folder) and any(contrast_images(inner) for inner in subfolders_if_readable(folder))
 
 
-def tried_subfolders(folder: Path) -> list[Path]:
+def subfolders_if_readable(folder: Path) -> list[Path]:
     """Folders in a folder; none if it may not be read."""
     return subfolders(folder) if readable(folder) else []
 
@@ -209,7 +222,9 @@ def contrast_images(folder: Path) -> list[Path]:
     """Images in a folder called after a contrast or mask, or one level below; none in a folder of another name."""
     if not recognised(contrast_of(folder)):
         return []
-    return tried(folder) or [path for inner in tried_subfolders(folder) for path in tried(inner)]
+    return images_if_readable(folder) or [
+        path for inner in subfolders_if_readable(folder) for path in images_if_readable(inner)
+    ]
 
 
 def contrast_of(folder: Path) -> str:
@@ -217,7 +232,7 @@ def contrast_of(folder: Path) -> str:
     return re.sub(r"^\d+[-_. ]", "", folder.name)
 
 
-def patient_by_contrast(folder: Path, patient_id: str, group: str | None = None) -> Patient:
+def patient_of_contrast_folders(folder: Path, patient_id: str, group: str | None = None) -> Patient:
     """Patient with a folder per contrast. A folder with several images is a fault, unless one is called after it."""
     named, faults = [], []
     for inner in subfolders(folder):

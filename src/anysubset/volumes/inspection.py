@@ -23,7 +23,7 @@ from anysubset.volumes.geometry import by
 from anysubset.volumes.grid_notes import GridFindings
 from anysubset.volumes.images import open_image
 from anysubset.volumes.labels import label_of
-from anysubset.volumes.masks import MaskFindings
+from anysubset.volumes.mask_recognition import MaskFindings
 from anysubset.volumes.nnunet import named_regions
 from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import find_patients, survey

@@ -17,7 +17,7 @@ from anysubset.volumes.fingerprints import LABEL, volume_hash
 from anysubset.volumes.geometry import Grid, apply_turn, by, displacement, same, turn_onto, turned
 from anysubset.volumes.images import grid_of, open_image
 from anysubset.volumes.labels import label_of
-from anysubset.volumes.mask_files import mask_header
+from anysubset.volumes.mask_writing import mask_header
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.resampling import resample_image, resample_label
 from anysubset.volumes.voxels import volume_of

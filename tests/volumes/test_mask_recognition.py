@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anysubset.volumes.masks import MaskFindings, fills_image, has_few_whole_values, repeats_label
+from anysubset.volumes.mask_recognition import MaskFindings, fills_image, has_few_whole_values, repeats_label
 
 SHAPE = (8, 8, 6)
 
