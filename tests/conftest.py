@@ -23,7 +23,7 @@ from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file
 from anysubset.tables.formats import read_table
 from anysubset.training import loop as training
-from anysubset.training.loop import StageTraining
+from anysubset.training.step import StageTraining
 from anysubset.volumes.phantom import write_phantoms
 
 # Tables have the width of a log file, independent of the terminal in which the tests run.

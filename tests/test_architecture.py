@@ -25,7 +25,8 @@ LAYERS = (
     ("scoring", "scoring.*"),
     ("tasks", "tasks.*"),
     ("models", "models.*"),
-    ("experiments", "experiments.settings", "experiments.files"),
+    ("experiments", "experiments.data_settings", "experiments.train_settings"),
+    ("experiments.settings", "experiments.files"),
     ("report", "report.*", "paper", "paper.*"),
     ("volumes", "volumes.*", "tables", "tables.*", "datasets", "datasets.*"),
     ("methods", "methods.*"),
@@ -258,7 +259,8 @@ def test_the_package_does_not_use_its_own_public_names():
 def test_an_experiment_is_read_without_torch():
     needed = reached(["experiments.files"])
     assert {name for name in needed if name.split(".")[0] == "experiments"} == {
-        *("experiments", "experiments.files", "experiments.settings")
+        *("experiments", "experiments.files", "experiments.settings"),
+        *("experiments.data_settings", "experiments.train_settings"),
     }
     assert {name.split(".")[0] for name in needed} == {"experiments", "system", "errors", "anysubset"}
     assert not set().union(*map(others, needed)) & {"torch", "monai", "numpy"}

@@ -28,7 +28,8 @@ from torch import Tensor
 from anysubset.errors import InputError, input_errors, unknown
 from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
-from anysubset.experiments.settings import Experiment, TaskSettings, TrainSettings
+from anysubset.experiments.settings import Experiment, TaskSettings
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.method import Method
 from anysubset.methods.table import method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name

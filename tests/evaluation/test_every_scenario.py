@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.methods.method import Method
 from anysubset.methods.table import create_method
 from anysubset.models.sharing import DynamicSharing

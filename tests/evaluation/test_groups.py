@@ -18,8 +18,9 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.evaluation.groups import predict_group
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.files import read_experiment
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.methods.update import UPDATES, fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name

@@ -6,18 +6,10 @@ import yaml
 
 from anysubset.cli import main
 from anysubset.errors import InputError
+from anysubset.experiments.data_settings import AugmentSettings, DataSettings, ReadingSettings
 from anysubset.experiments.files import current_name, read_experiment, read_run_experiment, write_experiment
-from anysubset.experiments.settings import (
-    INCIDENTAL,
-    RENAMED,
-    AugmentSettings,
-    DataSettings,
-    Experiment,
-    ReadingSettings,
-    TaskSettings,
-    TrainSettings,
-    flatten,
-)
+from anysubset.experiments.settings import INCIDENTAL, RENAMED, Experiment, TaskSettings, flatten
+from anysubset.experiments.train_settings import TrainSettings
 
 EVERYTHING = Experiment(
     seed=3,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.system import processes
 from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, packed, shared_groups, trimmed
 from anysubset.tables.dataset import TableDataset

@@ -14,7 +14,8 @@ from anysubset.batches import Observed
 from anysubset.datasets.table import create_dataset, create_task
 from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
-from anysubset.experiments.settings import DataSettings, ReadingSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings, ReadingSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.methods.method import Step
 from anysubset.methods.table import METHODS, create_method
 from anysubset.methods.update import fill_gradients

@@ -1,7 +1,7 @@
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.training.budget import affordable_steps, divide_steps, duration, estimate, steps_by_stage
 
 

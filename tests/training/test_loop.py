@@ -16,7 +16,8 @@ from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
-from anysubset.experiments.settings import Experiment, TrainSettings
+from anysubset.experiments.settings import Experiment
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.gradients import Stored, sequential
 from anysubset.methods.method import Method
 from anysubset.methods.table import method_of
@@ -27,8 +28,9 @@ from anysubset.system.run_folder import read_record
 from anysubset.training import loop as training
 from anysubset.training.checkpoint import Progress, State
 from anysubset.training.decoupling_log import Decouplings
-from anysubset.training.loop import COUNTED, StageTraining, lay_out, train, train_step
+from anysubset.training.loop import COUNTED, lay_out, train
 from anysubset.training.run import Run
+from anysubset.training.step import StageTraining, train_step
 from anysubset.volumes.phantom import write_phantoms
 
 # The methods on the network of the task; tests/methods/test_contract.py asks the same of all.

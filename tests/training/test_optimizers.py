@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.models.bert import TokenEncoder
 from anysubset.training.optimizers import create_optimizer, parameters_by_rate, set_learning_rates
 

@@ -13,7 +13,8 @@ import torch
 
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, write_experiment
-from anysubset.experiments.settings import Experiment, TrainSettings
+from anysubset.experiments.settings import Experiment
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.gradients import Decoupling
 from anysubset.system import tensor_file
 from anysubset.system.run_folder import RunFolder

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.training.schedules import Plateau, learning_rate_factor
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.files import write_experiment
-from anysubset.experiments.settings import DataSettings, Experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import Planned
 from anysubset.scoring.scores import COLUMNS
 from anysubset.training.sweep_results import check_folder, mean_scores

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.experiments.settings import AugmentSettings
+from anysubset.experiments.data_settings import AugmentSettings
 from anysubset.volumes.augmentation import patches
 
 STILL = AugmentSettings(flip=0, affine=0, intensity=0, foreground=0)

@@ -15,7 +15,8 @@ from anysubset.batches import Batch
 from anysubset.datasets.missingness import write_missingness
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.scenarios import all_scenarios
 from anysubset.volumes import dataset as volumes
 from anysubset.volumes.dataset import Volumes

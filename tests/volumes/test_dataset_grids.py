@@ -9,7 +9,8 @@ import torch
 from tests.volumes.hospital import FLAIR, T1, Acquisition, lesion, world, write_hospital
 
 from anysubset.datasets.table import create_dataset
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.volumes.dataset import Volumes
 from anysubset.volumes.patients import find_patients
 from anysubset.volumes.preprocessing import prepare

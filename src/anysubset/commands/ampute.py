@@ -9,7 +9,7 @@ from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.removal import write_removal
 from anysubset.commands.terminal import say
-from anysubset.experiments.settings import ReadingSettings
+from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.system.numbers import check_seed
 
 

@@ -7,7 +7,7 @@ import jsonargparse
 from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import say
-from anysubset.experiments.settings import ReadingSettings
+from anysubset.experiments.data_settings import ReadingSettings
 
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import remark, say_text
 from anysubset.errors import InputError
-from anysubset.experiments.settings import ReadingSettings
+from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.system.files import atomic_write
 
 

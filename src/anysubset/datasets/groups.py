@@ -15,7 +15,7 @@ from anysubset.datasets.ids import composed
 from anysubset.datasets.sheet_text import delimited, text_of
 from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, one_line
-from anysubset.experiments.settings import GROUP_FILES
+from anysubset.experiments.data_settings import GROUP_FILES
 from anysubset.system.input_files import json_of
 
 

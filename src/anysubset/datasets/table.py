@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings, TaskSettings, flatten
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings, flatten
 from anysubset.tables.dataset import TableDataset
 from anysubset.tables.kinds import INTENSITIES, TableSet
 from anysubset.tables.signature import Signature, read_signature

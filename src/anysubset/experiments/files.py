@@ -13,18 +13,9 @@ import jsonargparse
 import yaml
 
 from anysubset.errors import InputError, one_line, unknown
-from anysubset.experiments.settings import (
-    OPEN,
-    RENAMED,
-    RENAMED_VALUES,
-    AugmentSettings,
-    DataSettings,
-    Experiment,
-    ReadingSettings,
-    TaskSettings,
-    TrainSettings,
-    flatten,
-)
+from anysubset.experiments.data_settings import AugmentSettings, DataSettings, ReadingSettings
+from anysubset.experiments.settings import OPEN, RENAMED, RENAMED_VALUES, Experiment, TaskSettings, flatten
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.system.yaml_file import read_yaml
 
 IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that belong to a recipe.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from anysubset.batches import Observed, renumbered
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import ReadingSettings
+from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.tables.observation import Column, Faults, all_zero, faults_line, notes_on, observe
 from anysubset.tables.table import Origin, Table
 from anysubset.tables.targets import Target

@@ -14,7 +14,8 @@ from anysubset.datasets.amputation import presence, restrict
 from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, fingerprint, place_of
 from anysubset.datasets.missingness import read_missingness
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.scenarios import Scenario, scenario_of, scored_scenarios
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.prediction_metrics import SET_METRICS

@@ -5,7 +5,7 @@ from typing import Any
 from anysubset.datasets.dataset import place_of
 from anysubset.datasets.groups import is_file
 from anysubset.errors import unknown
-from anysubset.experiments.settings import DataSettings
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.tables.formats import read_table
 from anysubset.tables.kinds import TableSet
 from anysubset.tables.signature import Signature

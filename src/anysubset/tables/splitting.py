@@ -8,7 +8,7 @@ import numpy as np
 from anysubset.datasets.dataset import place_of
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.tables.folds import folds, strata
 from anysubset.tables.table import Table, shown, torn_groups
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 
 
 def steps_by_stage(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.models.bert import TokenEncoder
 
 BERT_RATE = 2e-5  # A pretrained BERT is fine-tuned slowly (Devlin et al. 2019, appendix A.3: 2e-5 to 5e-5).

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from anysubset.experiments.settings import TrainSettings
+from anysubset.experiments.train_settings import TrainSettings
 
 POWER = 0.9
 THRESHOLD = 1e-4  # Relative. A smaller gain than this is no improvement, as in torch's ReduceLROnPlateau.

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from anysubset.errors import InputError
+from anysubset.experiments.data_settings import MEDIAN
 from anysubset.experiments.files import read_run_experiment
-from anysubset.experiments.settings import MEDIAN
 from anysubset.experiments.sweep import Planned
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows

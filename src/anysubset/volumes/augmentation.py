@@ -14,7 +14,7 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from anysubset.experiments.settings import AugmentSettings
+from anysubset.experiments.data_settings import AugmentSettings
 
 
 def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) -> Compose:

@@ -18,7 +18,7 @@ from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.scans import torn_scans
 from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import MEDIAN, DataSettings
+from anysubset.experiments.data_settings import MEDIAN, DataSettings
 from anysubset.scenarios import Scenario, scored_scenarios
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import DataSettings, TaskSettings
+from anysubset.experiments.data_settings import DataSettings
+from anysubset.experiments.settings import TaskSettings
 from anysubset.tasks.segmentation import Segmentation
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from anysubset.errors import InputError
-from anysubset.experiments.settings import AugmentSettings
+from anysubset.experiments.data_settings import AugmentSettings
 from anysubset.volumes.augmentation import patches
 from anysubset.volumes.preprocessing import Prepared
 

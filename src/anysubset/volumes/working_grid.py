@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.settings import DataSettings
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.volumes.geometry import Grid, canonical, same, turn_onto, turned
 from anysubset.volumes.images import read_grid
 from anysubset.volumes.patient import Patient
