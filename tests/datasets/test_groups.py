@@ -74,6 +74,7 @@ def test_an_expression_that_leaves_an_id_without_a_group_is_refused(expression: 
         ("g.csv", "id,group\np1_a,one\np1_a,one\n", "names 'p1_a' twice"),
         ("g.csv", "id,group\np1_a\np1_b,one\np2_a,\n", "gives no group for 2 of 3 ids: p1_a, p2_a."),
         ("g.csv", 'id,group\n"p1_a,one\n', "cannot be read as CSV"),
+        ("g.csv", "id,group\np1_a,one,\np1_b,o,ne\n", "g.csv, line 3 has more cells than the 2 columns."),
     ],
 )
 def test_a_faulty_file_of_groups_is_refused(tmp_path: Path, name: str, content: object, message: str):

@@ -95,11 +95,24 @@ def test_a_table_of_the_paper(compare, runs: Path):
         (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),
         (["--reference", "ful"], "Unknown reference 'ful'. Did you mean 'full'? Choose from: full, gmd."),
-        (["--groups", "nowhere.csv"], "The file of groups nowhere.csv does not exist."),
+        (["--groups", "nowhere.csv"], "nowhere.csv (--groups) cannot be read as text (does not exist)."),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(compare, runs: Path, arguments: list[str], message: str):
     assert compare(runs, *arguments) == (2, "", f"anysubset: {message}\n")
+
+
+def test_a_file_of_groups_is_read_as_that_of_training(compare, runs: Path, tmp_path: Path):
+    path = tmp_path / "groups.csv"
+    path.write_text("ID;Group\np0;Zoe\u0308\np1;Zo\u00eb\np2;b\np3;b\n", encoding="utf-16")
+    code, out, err = compare(runs, "--groups", path)
+    assert (code, err) == (0, "")
+    # Two groups, both above 0: p is 2 / 2^2 of the mean over all scenarios. Four single samples give 2 / 2^4.
+    verdict = [line for line in out.splitlines() if line.startswith(" gmd")][-1]
+    assert verdict.split()[-4:] == [".500", "no", "difference", "shown"]
+    path.write_text("id,group\np0,a\np1,a\np2,b\n")
+    fault = f"anysubset: --groups, {str(path)!r}, gives no group for 1 of 4 ids: p3.\n"
+    assert compare(runs, "--groups", path) == (2, "", fault)
 
 
 def test_no_file_is_written_after_an_error(compare, runs: Path, tmp_path: Path):

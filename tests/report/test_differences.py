@@ -8,7 +8,7 @@ from scipy import stats
 
 from anysubset.errors import InputError
 from anysubset.report.comparison import Comparison
-from anysubset.report.differences import compare, read_groups
+from anysubset.report.differences import compare
 from anysubset.report.groups import group_by_dataset
 from anysubset.report.reading import read_results
 from anysubset.scoring.statistics import Interval, holm, percentile_interval, resampled_means, t_interval
@@ -156,8 +156,6 @@ def test_groups_are_drawn_as_a_whole_and_tested_by_their_mean(volumes_run: Write
     assert line is not None
     # Three groups, all above 0: p is 2 / 2^3, times three scenarios.
     assert (line.p, line.verdict) == (pytest.approx(0.75), "no difference shown")
-    with pytest.raises(InputError, match="12 samples have no group in the file of groups, such as 'p0'"):
-        compare(compared, "sharing", {"x": "y"})
 
 
 def test_scenarios_with_fewer_samples_count_once_in_the_mean(volumes_run: Write):
@@ -232,17 +230,3 @@ def test_without_any_test_there_is_no_verdict(table_run: Write):
 def test_an_unknown_reference_is_refused(volumes_run: Write):
     with pytest.raises(InputError, match=r"Unknown reference 'gdm'. Did you mean 'gmd'"):
         compare(comparison(volumes_run("a", dice(0))), "gdm")
-
-
-def test_groups_are_read_from_a_csv_file(tmp_path: Path):
-    path = tmp_path / "groups.csv"
-    path.write_text("id,group,more\np0,a,1\np1,b,2\n")
-    assert read_groups(path) == {"p0": "a", "p1": "b"}
-    path.write_text("id,group\np0,a\np0,b\n")
-    with pytest.raises(InputError, match="names the sample 'p0' twice"):
-        read_groups(path)
-    path.write_text("id,video\np0,a\n")
-    with pytest.raises(InputError, match="columns id and group, not id, video"):
-        read_groups(path)
-    with pytest.raises(InputError, match=r"file of groups .* does not exist"):
-        read_groups(tmp_path / "nowhere.csv")

@@ -9,7 +9,6 @@ from anysubset.datasets.groups import groups_of
 from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
 from anysubset.experiments.files import read_experiment
-from anysubset.report.differences import read_groups
 from anysubset.system import limits, tensor_file
 from anysubset.system.array_file import read_npy, read_npz
 from anysubset.system.input_files import read_bytes, read_cells, read_json, read_text
@@ -23,7 +22,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "missing.json": read_missingness,
     "groups.json": lambda path: groups_of(["a"], path),
     "groups.csv": lambda path: groups_of(["a"], path),
-    "other.csv": read_groups,
     "x.yaml": read_experiment,
     "x.safetensors": tensor_file.load,
     "x.npz": read_npz,

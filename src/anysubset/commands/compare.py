@@ -23,7 +23,8 @@ def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--groups",
         type=file_path,
-        help="CSV file with the columns id and group, if samples are not independent, such as those of one video.",
+        help="CSV file with the columns id and group, or JSON file, if samples are not independent, such as those of "
+        "one video.",
     )
     parser.add_argument(
         "--rate-by",
@@ -41,6 +42,7 @@ def compare(options: Options) -> None:
 
     Everything is computed from the scores of the runs.
     """
+    from anysubset.datasets.groups import groups_in_file
     from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
@@ -58,13 +60,16 @@ def compare(options: Options) -> None:
         raise InputError("--published needs a table of the paper: add --paper 1 to 5.")
     if options.get("rate_by") and options.get("paper") is not None:
         raise InputError("The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.")
-    groups = api.scored_runs(options["run"], options.get("split", "test"), complain)
+    groups_of_runs = api.scored_runs(options["run"], options.get("split", "test"), complain)
     if options.get("paper") is not None:
-        tables = paper_grids(options["paper"], groups, options.get("published", False))
+        tables = paper_grids(options["paper"], groups_of_runs, options.get("published", False))
     else:
-        choices: Options = {name: options.get(name) for name in ("metric", "region", "reference", "groups")}
+        choices: Options = {name: options.get(name) for name in ("metric", "region", "reference")}
         choices["rates"] = options.get("rate_by")
-        tables = [table for group in groups for table in grids(group, **choices)]
+        tables = []
+        for runs in groups_of_runs:
+            groups = groups_in_file(runs.sample_ids, options["groups"], "--groups") if options.get("groups") else None
+            tables += grids(runs, groups=groups, **choices)
     write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
     text = "\n".join(write(table) for table in tables)
     if output is None:

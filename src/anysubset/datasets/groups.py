@@ -51,13 +51,43 @@ def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:
     Raises:
         InputError: if the expression or the file is faulty, or leaves an id without a group.
     """
-    groups = from_file(Path(setting)) if is_file(str(setting)) else from_expression(ids, str(setting))
+    if is_file(str(setting)):
+        return groups_in_file(ids, Path(setting))
+    return groups_of_all(ids, from_expression(ids, str(setting)), f"data.group, {str(setting)!r},")
+
+
+def groups_in_file(ids: Collection[str], path: Path, setting: str = "data.group") -> dict[str, str]:
+    """Read the group of every id from a file.
+
+    Args:
+        ids: of samples, or of scans.
+        path: of JSON {"id": "group", ...} if its name ends in .json, else of CSV with columns `id` and `group`.
+        setting: that names the file, for messages.
+
+    Raises:
+        InputError: if the file is faulty, or leaves an id without a group.
+    """
+    text = text_of(path, setting)
+    groups = from_json(path, text) if path.suffix.lower() == ".json" else from_csv(path, text)
+    return groups_of_all(ids, groups, f"{setting}, {str(path)!r},")
+
+
+def groups_of_all(ids: Collection[str], groups: Mapping[str, str], source: str) -> dict[str, str]:
+    """Group of every id, also of ids with decomposed letters.
+
+    Args:
+        ids: of samples, or of scans.
+        groups: by id with composed letters, also of other ids.
+        source: of the groups; the message of the error starts with it.
+
+    Raises:
+        InputError: if an id has no group.
+    """
     without = [sample for sample in ids if not groups.get(composed(sample))]
     if without:
         shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         hint = other_spelling(without[0], groups).replace("The data have", "The file has")
-        counted = f"{len(without)} of {len(ids)} ids"
-        raise InputError(f"data.group, {str(setting)!r}, gives no group for {counted}: {shown}.{hint}")
+        raise InputError(f"{source} gives no group for {len(without)} of {len(ids)} ids: {shown}.{hint}")
     return {sample: groups[composed(sample)] for sample in ids}
 
 
@@ -78,12 +108,6 @@ def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
     return {sample: match[1] for sample, match in matches.items() if match}
 
 
-def from_file(path: Path) -> dict[str, str]:
-    """Group by id, of a CSV or JSON file."""
-    text = text_of(path, "data.group")
-    return from_json(path, text) if path.suffix.lower() == ".json" else from_csv(path, text)
-
-
 def from_json(path: Path, text: str) -> dict[str, str]:
     """Group by id, of {"id": "group", ...}."""
     pairs: list[tuple[str, object]] = json_of(text, str(path), pairs=list)
@@ -100,7 +124,8 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
         text: its content.
 
     Raises:
-        InputError: if the text is not CSV, a column is absent or occurs twice, or an id occurs twice.
+        InputError: if the text is not CSV, a column is absent or occurs twice, a row has more cells than there are
+            columns, or an id occurs twice.
     """
     try:
         sheet, mark = delimited(text)
@@ -110,7 +135,11 @@ def from_csv(path: Path, text: str) -> dict[str, str]:
         if columns.count("id") != 1 or columns.count("group") != 1:
             named = ", ".join(columns) or "(none)"
             raise InputError(f"{path} needs one column 'id' and one column 'group'; its columns are: {named}.")
-        pairs = [((row["id"] or "").strip(), (row["group"] or "").strip()) for row in table]
+        pairs = []
+        for row in table:
+            if any(cell.strip() for cell in row.get(None, ())):
+                raise InputError(f"{path}, line {table.line_num} has more cells than the {len(columns)} columns.")
+            pairs.append(((row["id"] or "").strip(), (row["group"] or "").strip()))
     except csv.Error as error:
         raise InputError(f"{path} cannot be read as CSV ({one_line(error)}).") from None
     return without_repeats(path, pairs)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
-from anysubset.errors import InputError, unknown
+from anysubset.errors import unknown
 from anysubset.report.comparison import Comparison
 from anysubset.report.results import BySample
 from anysubset.report.table import Line
@@ -25,7 +24,6 @@ from anysubset.scoring.statistics import (
     t_interval,
     verdict,
 )
-from anysubset.system.input_files import read_cells
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,17 @@ def compare(
     Args:
         comparison: the runs.
         reference: one of its methods.
-        groups: group of each sample, such as its video; a group is drawn as a whole, and tested by its mean.
+        groups: group by id of every sample, such as its video; a group is drawn as a whole, and tested by its mean.
         draws: number of bootstrap draws.
         seed: of the bootstrap.
 
     Raises:
-        InputError: if the reference is unknown, or a sample has no group.
+        InputError: if the reference is unknown.
     """
     if reference not in comparison.methods:
         raise unknown("reference", reference, comparison.methods)
     ids = comparison.group.sample_ids
-    group_labels = None if groups is None else groups_of(ids, groups)
+    group_labels = None if groups is None else [groups[sample] for sample in ids]
     estimates: dict[str, list[Estimate | None]] = {}
     for method in comparison.methods:
         if method != reference:
@@ -206,33 +204,3 @@ def corrected_p_values(
         }
         corrected |= dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return corrected
-
-
-def read_groups(path: Path) -> dict[str, str]:
-    """Read the group of each sample from a CSV file with the columns `id` and `group`.
-
-    Raises:
-        InputError: if the file does not exist, is no CSV file, lacks a column, or names a sample twice.
-    """
-    if not path.is_file():
-        raise InputError(f"The file of groups {path} does not exist.")
-    header, *rows = read_cells(path) or [[]]
-    if not {"id", "group"} <= set(header):
-        raise InputError(f"{path} must have the columns id and group, not {', '.join(header)[:200]}.")
-    groups: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise InputError(f"{path}, row {number} has {len(row)} cells below {len(header)} columns.")
-        sample, group = row[header.index("id")], row[header.index("group")]
-        if sample in groups:
-            raise InputError(f"{path} names the sample {sample!r} twice.")
-        groups[sample] = group
-    return groups
-
-
-def groups_of(ids: Sequence[str], groups: Mapping[str, str]) -> list[str]:
-    """(samples,): the group of each sample. Raises InputError if one has none."""
-    ungrouped = [sample for sample in ids if not groups.get(sample)]
-    if ungrouped:
-        raise InputError(f"{len(ungrouped)} samples have no group in the file of groups, such as {ungrouped[0]!r}.")
-    return [groups[sample] for sample in ids]

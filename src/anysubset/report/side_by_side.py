@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean, stdev
 
 from anysubset.report.comparison import Comparison
 from anysubset.report.contributions import contribution_grid
-from anysubset.report.differences import Difference, compare, read_groups
+from anysubset.report.differences import Difference, compare
 from anysubset.report.formatting import BLANK, interval_text, p_text, signed
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup
@@ -26,7 +25,7 @@ def grids(
     metric: str | None = None,
     region: str | None = None,
     reference: str | None = None,
-    groups: Path | None = None,
+    groups: Mapping[str, str] | None = None,
     rates: Mapping[str, float] | None = None,
     draws: int = DRAWS,
 ) -> list[Grid]:
@@ -38,7 +37,7 @@ def grids(
         region: of the metric, or None for the mean over its regions.
         reference: a label in the tables, or a method with a single label; by default `sharing`, `ensemble` or the
             first method.
-        groups: file with the group of each sample, such as its video; None if samples are independent.
+        groups: group by id of every sample, such as its video; None if samples are independent.
         rates: by modality, the probability that it is missing in use, 0 for modalities not named; None leaves out the
             expected score.
         draws: of the bootstrap.
@@ -48,12 +47,11 @@ def grids(
     """
     comparison = Comparison(group, metric or group.first.default_metric, region)
     reference = reference_of(group, reference)
-    group_by_sample = None if groups is None else read_groups(groups)
-    differences = compare(comparison, reference, group_by_sample, draws)
+    differences = compare(comparison, reference, groups, draws)
     tables = [score_grid(comparison), contribution_grid(comparison, rates)]
     tables += [difference_grid(comparison, method, reference, lines) for method, lines in differences.items()]
     if differences:
-        notes = statistics_notes(comparison, reference, grouped=group_by_sample is not None)
+        notes = statistics_notes(comparison, reference, grouped=groups is not None)
         tables.append(replace(verdict_grid(comparison, reference, differences), notes=notes))
     return tables
 
