@@ -168,8 +168,8 @@ def test_a_modality_is_what_follows_the_common_beginning(tmp_path, folder, files
     ("spelled", "name"),
     [
         *[(spelled, "t1ce") for spelled in ("T1Gd", "T1C", "T1post", "T1-CE", "T1wCE", "t1_gd", "CE-T1", "T1KM")],
-        *[(spelled, "flair") for spelled in ("T2F", "T2_FLAIR", "t2-flair", "Flair", "T2FLAIR", "FLAIR_reg")],
-        *[(spelled, "t1") for spelled in ("T1", "t1n", "T1w", "T1_pre", "T1-native", "t1_n4")],
+        *[(spelled, "flair") for spelled in ("T2F", "T2_FLAIR", "t2-flair", "Flair", "T2FLAIR", "FLAIR_space")],
+        *[(spelled, "t1") for spelled in ("T1", "t1n", "T1w", "T1_pre", "T1-native", "t1_n4", "MPRAGE", "T1_MPRAGE")],
         *[(spelled, "t2") for spelled in ("T2", "T2W", "T2_weighted")],
         *[(spelled, spelled.lower()) for spelled in ("ADC", "t1_map", "T2star", "SWI", "PD", "t1rho", "dwi_b1000")],
     ],
@@ -188,6 +188,7 @@ def test_spellings_of_modalities(tmp_path, spelled, name):
         *("seg", "segm", "label", "mask", "seg_manual", "seg_fused_auto", "tumor_segmentation", "gtv", "MASK"),
         *("roi", "dseg", "GTVp", "Segmentation", "tumour-mask", "lesion", "annotation", "ground_truth", "t1_mask"),
         *("mask1", "labels", "autoseg", "lesionmask", "contour", "label.map", "brain_tumor_mask"),
+        *("consensus", "wmh", "msk", "maskT1", "wholeTumor", "T1lesion", "GlistrBoost", "segmentation_v2", "infarct"),
     ],
 )
 def test_the_only_mask_of_a_lesion_is_the_label_and_no_modality(tmp_path, name):
@@ -202,14 +203,25 @@ def test_the_only_mask_of_a_lesion_is_the_label_and_no_modality(tmp_path, name):
     assert surveyed.mask_lines[-1].endswith("neither modalities nor the label: brain_mask (1 patients).")
 
 
-@pytest.mark.parametrize("name", ["brain_mask", "brainmask", "BET_mask", "skull_mask", "aseg", "synthseg", "wm_mask"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("brain_mask", "brainmask", "BET_mask", "skull_mask", "aseg", "synthseg", "wm_mask", "aparc+aseg"),
+        # What programs computed.
+        *("pred", "lesion_prob", "softseg", "T1_brain_pve_0", "c1T1", "mwc2T1"),
+    ],
+)
 def test_a_mask_of_the_anatomy_is_neither_label_nor_modality(tmp_path, name):
     touch(tmp_path, "p01/p01_t1.nii.gz", f"p01/p01_{name}.nii.gz")
     (patient,) = find_patients(tmp_path)
-    assert (list(patient.sources), patient.label, list(patient.masks)) == (["t1"], None, [name.lower()])
+    assert (list(patient.sources), patient.label, list(patient.masks)) == (
+        ["t1"],
+        None,
+        [name.lower().replace("+", "_")],
+    )
 
 
-@pytest.mark.parametrize("name", ["t1_masked", "t1_brain", "T1_roi", "flair_lesion", "adc", "swi", "pet", "b1000"])
+@pytest.mark.parametrize("name", ["t1_masked", "t1_brain", "T1_roi", "flair_lesion", "adc", "maskedT1"])
 def test_an_image_is_not_taken_for_a_mask_by_its_name(tmp_path, name):
     touch(tmp_path, f"p01/p01_{name}.nii.gz", "p01/p01_t2.nii.gz")
     (patient,) = find_patients(tmp_path)
@@ -244,6 +256,34 @@ def test_scans_of_a_patient_in_one_folder(tmp_path):
     assert [list(patient.sources) for patient in patients.values()] == [["t1ce", "t1"], ["t1ce", "t1"], ["t1"]]
     assert patients["100012_time2"].label is not None
     assert patients["100012_time2"].group == "100012"
+
+
+def test_a_date_in_the_names_of_files_is_no_scan_of_its_own_for_files_of_other_names(tmp_path):
+    # TCGA-GBM.
+    for case in ("TCGA-02-0006", "TCGA-02-0009"):
+        touch(tmp_path, *[f"{case}/{case}_2000.01.06_{name}.nii.gz" for name in ("t1", "t1Gd", "GlistrBoost", "adc")])
+    patients = by_id(tmp_path)
+    assert list(patients) == ["TCGA-02-0006", "TCGA-02-0009"]
+    assert [list(patient.sources) for patient in patients.values()] == [["t1ce", "t1", "adc"]] * 2
+    assert all(patient.label is not None for patient in patients.values())
+
+
+@pytest.mark.parametrize("pattern", ["p0{i}_{n}_{name}_20190102", "{n}_{name}", "x_{name}_{n}"])
+def test_numbers_of_series_are_left_out(tmp_path, pattern):
+    # As dcm2niix writes them; the number of a series differs from patient to patient.
+    names = ("t1_mprage", "t2_flair_tra", "t1_mprage_km", "swi")
+    for i in (1, 2):
+        touch(tmp_path, *[f"p0{i}/{pattern.format(i=i, n=n * i, name=name)}.nii.gz" for n, name in enumerate(names, 3)])
+    surveyed = survey(tmp_path)
+    assert [list(patient.sources)[:3] for patient in surveyed.patients] == [["flair", "t1ce", "t1"]] * 2
+    assert all(len(patient.sources) == 4 for patient in surveyed.patients)
+
+
+def test_numbers_that_tell_two_files_of_a_contrast_apart_stay(tmp_path):
+    touch(tmp_path, "p/p_t1_1.nii.gz", "p/p_t1_2.nii.gz", "q/q_t1_2.nii.gz", "q/q_3_t2.nii.gz")
+    surveyed = survey(tmp_path)
+    assert [list(patient.sources) for patient in surveyed.patients] == [["t1_1", "t1_2"], ["t2", "t1_2"]]
+    assert "Numbers in the names of files are left out: 3_t2 is read as t2." in surveyed.passed_over
 
 
 @pytest.mark.parametrize("times", [("week-000", "week-044"), ("Timepoint_1", "Timepoint_2"), ("baseline", "followup")])

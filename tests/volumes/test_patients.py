@@ -193,17 +193,25 @@ def test_a_manifest_that_is_not_text(tmp_path, fault):
     assert "cannot be read as CSV" in fault(find_patients, tmp_path / "set.csv")
 
 
-def test_two_files_for_one_modality(tmp_path, fault):
-    touch(tmp_path, "a/a_t1.nii.gz", "a/a-t1n.nii.gz")
-    line = fault(find_patients, tmp_path)
-    assert "'a'" in line
+def test_two_files_for_one_modality_are_a_fault_of_that_patient_alone(tmp_path, fault):
+    touch(tmp_path, "a/a_t1.nii.gz", "a/a-t1n.nii.gz", "b/b_t1.nii.gz", "c/c_t1.nii", "c/c_t1.nii.gz")
+    first, second, third = find_patients(tmp_path)
+    (line,) = first.faults
+    assert "'a' has t1 twice" in line
     assert "a_t1.nii.gz" in line
     assert "a-t1n.nii.gz" in line
+    assert (second.faults, len(third.faults)) == ((), 1)
+    assert fault(read_patient, first) == line
 
 
-def test_file_without_a_modality(tmp_path, fault):
-    touch(tmp_path, "a/a.nii.gz")
-    assert "a.nii.gz gives the modality name ''" in fault(find_patients, tmp_path)
+def test_a_modality_name_with_other_letters_is_a_fault_of_the_patient(tmp_path):
+    touch(tmp_path, "a/a_t1+t2.nii.gz", "b/b_t1.nii.gz")
+    assert [len(patient.faults) for patient in find_patients(tmp_path)] == [1, 0]
+
+
+def test_a_file_that_is_called_like_its_folder_is_an_image(tmp_path):
+    touch(tmp_path, "a/a.nii.gz", "a/a_seg.nii.gz")
+    assert names_by_patient(tmp_path) == {"a": {"image": "a.nii.gz", "label": "a_seg.nii.gz"}}
 
 
 def test_paths_without_patients(tmp_path, fault):

@@ -63,7 +63,7 @@ def masks_in(folder: Path, patient_id: str, ids: set[str]) -> list[Path]:
     files = [path for path in images(folder) if begins(stem(path), patient_id)]
     files = [path for path in files if not any(begins(stem(path), other) for other in longer)]
     files += images(folder / patient_id)
-    return [path for path in files if mask_kind(stem(path).removeprefix(patient_id)) != "anatomy"]
+    return [path for path in files if mask_kind(stem(path).removeprefix(patient_id)) != "other"]
 
 
 def one_file_each(pictures: Path, label_folders: list[Path]) -> list[Patient]:

@@ -156,15 +156,18 @@ def scans_in(folder: Path, patient_id: str, group: str | None = None) -> list[Pa
     # Files are called after the patient or after the folder, such as `week-012` in `Patient-001/`.
     start = patient_id if any(begins(name, patient_id) for name in stems) else folder.name
     scans: dict[str, list[tuple[str, Source]]] = {}
-    for name, path in zip(names_in_files(stems, start), files, strict=True):
+    names = names_in_files(stems, start)
+    # A word before a contrast is a time point; then it is one before other words, too.
+    time_points = {time_point for time_point, rest in map(time_point_before, names) if time_point and recognised(rest)}
+    for name, path in zip(names, files, strict=True):
         time_point, modality = time_point_before(name)
-        if not recognised(modality):
+        if time_point not in time_points:
             time_point, modality = "", name
         scans.setdefault(time_point, []).append((modality, Source(image_at(path))))
     if len(scans) < 2:
         sources = next(iter(scans.values()), [])
         patient = assemble(patient_id, sources, group=group)
-        return [replace(patient, faults=faults_of_unread_volumes(patient, other, patient_id))]
+        return [replace(patient, faults=(*patient.faults, *faults_of_unread_volumes(patient, other, patient_id)))]
     return [
         assemble(f"{patient_id}_{time_point}" if time_point else patient_id, sources, group=group or patient_id)
         for time_point, sources in scans.items()

@@ -61,7 +61,10 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
                 if not source.path.is_file():
                     raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
                 named.append((name, source))
-        patients.append(assemble(patient_id, named))
+        patient = assemble(patient_id, named)
+        if patient.faults:  # Two columns for one modality.
+            raise InputError(f"{path}, row {number}: {patient.faults[0]}")
+        patients.append(patient)
     passed = [header[number] or f"(column {number + 1})" for number in other]
     lines = [f"Columns that hold no images are passed over: {', '.join(passed)}."] if passed else []
     return patients, lines

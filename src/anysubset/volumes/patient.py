@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anysubset.datasets.ids import composed
-from anysubset.errors import InputError
 from anysubset.volumes.spellings import LABEL, mask_kind, modalities_in_order, modality_name
 
 
@@ -50,7 +49,7 @@ class Patient:
     @property
     def candidates(self) -> list[str]:
         """Masks that may be the label, of a patient without one."""
-        return [name for name in self.masks if mask_kind(name) != "anatomy"] if self.label is None else []
+        return [name for name in self.masks if mask_kind(name) != "other"] if self.label is None else []
 
 
 def folder_groups(patients: Iterable[Patient]) -> dict[str, str]:
@@ -63,25 +62,25 @@ def assemble(
 ) -> Patient:
     """Patient from pairs of a name, in any spelling, and its source.
 
-    Masks are no modalities. The label is the mask called `seg`, `segm` or `label`, or else the only mask that is not of
-    the anatomy. A patient with several others has no label.
-
-    Raises:
-        InputError: if a name occurs twice, or has letters that a modality cannot have.
+    Masks are no modalities. The label is the mask called `seg`, `segm` or `label`, or else the only one that may be a
+    label. A patient with several such masks has no label. A name that occurs twice, or has letters that a modality
+    cannot have, is a fault of the patient.
     """
     sources: dict[str, Source] = {}
     masks: dict[str, Source] = {}
+    lines = list(faults)
     for spelled, source in ((composed(name), source) for name, source in named):
         kind = mask_kind(spelled)
         target = masks if kind else sources
-        name = LABEL if kind == "label" else spelled.lower().replace(".", "_") if kind else modality_name(spelled)
+        name = LABEL if kind == "label" else re.sub("[.+]", "_", spelled.lower()) if kind else modality_name(spelled)
         # "+" joins the names of a scenario, and torch does not allow a dot in a module's name.
         if not re.fullmatch(r"[\w -]+", name):
-            raise InputError(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
-        if name in target:
-            raise InputError(f"Patient {patient_id!r} has {name} twice: {target[name]} and {source}.")
-        target[name] = source
-    lesions = [name for name in masks if mask_kind(name) != "anatomy"]
+            lines.append(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
+        elif name in target:
+            lines.append(f"Patient {patient_id!r} has {name} twice: {target[name]} and {source}; keep one of them.")
+        else:
+            target[name] = source
+    lesions = [name for name in masks if mask_kind(name) != "other"]
     label = masks.get(LABEL) or (masks[lesions[0]] if len(lesions) == 1 else None)
     ordered = {name: sources[name] for name in modalities_in_order(sources)}
-    return Patient(patient_id, ordered, label, masks, tuple(faults), group)
+    return Patient(patient_id, ordered, label, masks, tuple(lines), group)

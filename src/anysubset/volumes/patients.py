@@ -5,7 +5,7 @@ A missing modality has no key. File names, manifests and `dataset.json` are read
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, recognised, unprocessed
+from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, recognised, unnumbered, unprocessed
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def survey(root: Path) -> Survey:
             Medical Decathlon folder, or CSV manifest.
 
     Raises:
-        InputError: if the path does not exist or is another kind of file, if it holds no patients, if two patients have
-            the same id, or if a patient has two files for one modality.
+        InputError: if the path does not exist or is another kind of file, if it holds no patients, or if two patients
+            have the same id.
     """
     layout, patients, lines = listed(root)
     dicom = dicom_line(root) if root.is_dir() else None
@@ -67,10 +67,17 @@ def survey(root: Path) -> Survey:
             f"{root} holds no patients: these are folders <id>/ with files <id>_<modality>.nii.gz, rows of a CSV "
             f"manifest, or files in imagesTr/ of a Medical Decathlon folder.{too_deep(root)}"
         )
-    patients = with_single_variants(sorted(patients, key=lambda patient: patient.id))
+    patients = sorted(patients, key=lambda patient: patient.id)
+    if layout != "manifest":  # Its columns are named by hand.
+        patients, numbered = without_numbers(patients)
+        lines += numbered
+    patients = with_single_variants(patients)
     for patient, following in itertools.pairwise(patients):
         if patient.id == following.id:
-            raise InputError(f"Two patients under {root} have the id {patient.id!r}: ids must be unique.")
+            raise InputError(
+                f"Two patients under {root} have the id {patient.id!r}: ids must be unique. Rename a folder, give a "
+                "folder nearer to one of them, or write a CSV manifest with ids of your own."
+            )
     lines += [dicom] if dicom is not None else []
     if len(patients) == 1 and len(patients[0].sources) > 1 and not any(map(recognised, patients[0].sources)):
         names = ", ".join(list(patients[0].sources)[:3])
@@ -113,16 +120,34 @@ def listed_folder(root: Path) -> tuple[str, list[Patient], list[str]]:
     return "folders", *from_folders(root)
 
 
+def without_numbers(patients: Sequence[Patient]) -> tuple[list[Patient], list[str]]:
+    """Patients whose modalities lack numbers of series and dates (`3_t1_mprage`), and a line that says so.
+
+    A number stays where a patient has two files of a contrast that differ in it.
+    """
+    counts = [Counter(map(unnumbered, patient.sources)) for patient in patients]
+    several = {name for count in counts for name, times in count.items() if times > 1}
+    plain = {name: unnumbered(name) for patient in patients for name in patient.sources}
+    plain = {name: name if other in several else other for name, other in plain.items()}
+    numbered = next((name for name, other in plain.items() if name != other), None)
+    if numbered is None:
+        return list(patients), []
+    line = f"Numbers in the names of files are left out: {numbered} is read as {plain[numbered]}."
+    return [renamed(patient, plain) for patient in patients], [line]
+
+
+def renamed(patient: Patient, names: Mapping[str, str]) -> Patient:
+    """The patient with other names of modalities, in the usual order."""
+    sources = {names[name]: source for name, source in patient.sources.items()}
+    return replace(patient, sources={name: sources[name] for name in modalities_in_order(sources)})
+
+
 def with_single_variants(patients: Sequence[Patient]) -> list[Patient]:
     """Call a processed contrast by its plain name (`t1_bias` becomes `t1`) if no patient has another kind of it."""
     names = {name for patient in patients for name in patient.sources}
     kinds = Counter(unprocessed(name) for name in names)
     plain = {name: unprocessed(name) if kinds[unprocessed(name)] == 1 else name for name in names}
-    renamed = []
-    for patient in patients:
-        sources = {plain[name]: source for name, source in patient.sources.items()}
-        renamed.append(replace(patient, sources={name: sources[name] for name in modalities_in_order(sources)}))
-    return renamed
+    return [renamed(patient, plain) for patient in patients]
 
 
 def variant_notes(patients: Sequence[Patient]) -> list[str]:

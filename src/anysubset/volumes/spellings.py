@@ -13,31 +13,56 @@ SPELLED = {
     "t2": "t2 t2w t2weighted",
     "t1ce": "t1ce t1c t1gd t1post t1wce t1wc t1wgd t1wpost t1gad t1km t1contrast t1enhanced t1cegd t1postcontrast t1ca "
     "t1+ t1+c t1+gd t1w+c ct1 ct1w cet1 cet1w gdt1 cegadoliniumt1w postt1 postt1w t1wcegd t1gd+",
-    "t1": "t1 t1n t1w t1pre t1wpre t1native t1weighted t1precontrast pret1 pret1w",
+    "t1": "t1 t1n t1w t1pre t1wpre t1native t1nativ t1weighted t1precontrast pret1 pret1w mprage",
     LABEL: "seg segm label",
 }
 SPELLINGS = {spelling: name for name, spellings in SPELLED.items() for spelling in spellings.split()}
 
-# Words beside a modality that say how the image was processed, not what was imaged.
+# Words beside a modality that say how the image was acquired or processed, not what was imaged.
 PROCESSED = frozenset(
     (
+        *(
+            "mprage",
+            "mpr",
+            "spgr",
+            "fspgr",
+            "bravo",
+            "vibe",
+            "flash",
+            "tse",
+            "fse",
+            "se",
+            "gre",
+            "space",
+            "cube",
+            "vista",
+        ),
+        *("blade", "propeller", "tirm", "fs", "fatsat", "2d", "3d", "ax", "axial", "tra", "sag", "sagittal", "cor"),
         *("bias", "biascorrected", "biascorr", "n4", "bfc", "unbiased", "corrected", "norm", "normalized"),
         *("normalised", "brain", "bet", "stripped", "skullstripped", "unstripped", "ss", "preproc", "preprocessed"),
-        *("reg", "registered", "coreg", "coregistered", "resampled", "mni", "sri24", "atlas", "iso", "1mm"),
+        *("reg", "registered", "coreg", "coregistered", "resampled", "mni", "sri24", "atlas", "iso", "1mm", "coronal"),
     )
 )
 
 MASK = re.compile(
-    r"([a-z]*(seg|segm|segment|segmentation)s?|[a-z]*masks?|labels?|labelmaps?|lbls?|(ground)?truth|gt|"
-    r"[gcp]tv[a-z]?|rtstruct|parcellation|annotations?|annot|contours?|delineations?)\d*"
+    r"([a-z]*(seg|segm|segment|segmentation)s?|[a-z]*masks?|mask(?!ed)[a-z]*|msk|masque|labels?|labelmaps?|lbls?|"
+    r"(ground)?truth|gt|[gcp]tv[a-z]?|rtstruct|parcellation|annotations?|annot|contours?|delineations?|glistrboost)\d*"
 )
-LESION = re.compile(r"(rois?|vois?|lesions?|tumou?rs?|[gcp]tv[a-z]?|glioma|(o)?edema|enhancing|necrosis)\d*")
+LESION = re.compile(
+    r"(rois?|vois?|\w*lesions?|\w*tumou?r(s|core)?|[gcp]tv[a-z]?|glioma|(o)?edema|enhancing|necrosis|infarct|"
+    r"cavity|wmh|consensus)\d*"
+)
+# What a program computed, such as the tissue maps c1T1 of SPM and pve of FSL: neither a label nor an image.
+COMPUTED = re.compile(
+    r"(pred|predictions?|predicted|prob|probs|probability|probabilities|probmap|probseg|softseg|softmax|logits?|"
+    r"pve(seg)?|posteriors?|uncertainty|entropy)\d*|(m?w|r)?c[1-6]\w*(t1|t2|flair|mprage)\w*"
+)
 ANATOMY = re.compile(
     r"(hd)?bet|brain[a-z]*|skull[a-z]*|head[a-z]*|parenchyma|wm|gm|csf|tissues?|aparc|aseg|parcellation|ventricles?|"
     r"foreground|valid|fov|[a-z]*(synthseg|samseg)|fastsurfer|bone|eyes?|thalamus|hippocampus"
 )
 
-MaskKind = Literal["", "label", "mask", "anatomy"]
+MaskKind = Literal["", "label", "mask", "other"]
 
 
 def words_of(name: str) -> list[str]:
@@ -77,6 +102,16 @@ def unprocessed(name: str) -> str:
     return base if base in BRATS and rest and set(rest) <= PROCESSED else name
 
 
+def unnumbered(name: str) -> str:
+    """A name without numbers of series and dates, if it is then that of a modality known here; else as it is.
+
+    >>> unnumbered("3_t1_mprage_20190102"), unnumbered("dwi_1000")
+    ('t1_mprage', 'dwi_1000')
+    """
+    plain = modality_name("_".join(word for word in words_of(name) if not word.isdigit()))
+    return plain if unprocessed(plain) in BRATS else name
+
+
 def plain_kinds(names: Iterable[str]) -> list[str]:
     """Names without processed kinds of a contrast that is among them.
 
@@ -91,20 +126,22 @@ def mask_kind(spelled: str) -> MaskKind:
     """What a name says of a mask.
 
     >>> [mask_kind(name) for name in ("seg", "tumor_segmentation", "GTVp", "brain_mask", "T1c_bias", "adc")]
-    ['label', 'mask', 'mask', 'anatomy', '', '']
+    ['label', 'mask', 'mask', 'other', '', '']
 
     Returns:
-        `label` for the usual names of labels, `mask` for other masks, `anatomy` for masks that are not of lesions such
-        as the brain's, and an empty text for names of no mask.
+        `label` for the usual names of labels, `mask` for other masks, `other` for masks that nobody drew as a label,
+        such as the brain's and predictions, and an empty text for names of no mask.
     """
-    words = words_of(spelled)
+    words = words_of(spelled.replace("+", "_"))
     if spelled_modality(words) == LABEL:
         return "label"
+    if any(COMPUTED.fullmatch(word) for word in words):
+        return "other"
     lesion = any(LESION.fullmatch(word) for word in words)
     imaged = any(spelled_modality([word]) in BRATS for word in words)
     if not any(MASK.fullmatch(word) for word in words) and not (lesion and not imaged):
         return ""
-    return "anatomy" if not lesion and any(ANATOMY.fullmatch(word) for word in words) else "mask"
+    return "other" if not lesion and any(ANATOMY.fullmatch(word) for word in words) else "mask"
 
 
 def recognised(spelled: str) -> bool:
@@ -134,7 +171,8 @@ def names_in_files(stems: list[str], folder: str) -> list[str]:
 
     It is what follows the folder's name, or the beginning that both share (`UCSF-PDGM-0004` of the folder
     `UCSF-PDGM-0004_nifti`); else the last words that spell a modality or a mask, and for other files what follows the
-    beginning of those; else the last word.
+    beginning of those; else all from the first word of a modality (`T1_brain_pve_0`); else the last word. A file called
+    like the folder gives the name `image`.
     """
     names = {stem: after_folder(stem, folder) for stem in stems}
     beginnings = set()
@@ -149,7 +187,13 @@ def names_in_files(stems: list[str], folder: str) -> list[str]:
         for stem in stems:
             if names[stem] is None and start and begins(stem, start):
                 names[stem] = stem[len(start) :].lstrip("_-. ")
-    return [names[stem] if names[stem] is not None else re.split("[_-]", stem)[-1] for stem in stems]  # type: ignore[misc]
+    return [other_name(stem) if (name := names[stem]) is None else name or "image" for stem in stems]
+
+
+def other_name(stem: str) -> str:
+    """Name of a file of no usual name: all from the first word that spells a modality, or else the last word."""
+    words = [match for match in re.finditer(r"[^_\-. ]+", stem) if SPELLINGS.get(match[0].lower()) in BRATS]
+    return stem[words[0].start() :] if words else re.split("[_-]", stem)[-1]
 
 
 def after_folder(stem: str, folder: str) -> str | None:
