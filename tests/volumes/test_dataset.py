@@ -18,7 +18,9 @@ from anysubset.errors import InputError
 from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.settings import TaskSettings
 from anysubset.scenarios import all_scenarios
+from anysubset.system import processes
 from anysubset.volumes import dataset as volumes
+from anysubset.volumes import fingerprints
 from anysubset.volumes.dataset import Volumes
 from anysubset.volumes.preprocessing import Box
 
@@ -320,6 +322,24 @@ def test_the_fingerprint_of_a_split_changes_with_its_patients(phantoms):
     assert len(prints) == 4
     assert {len(fingerprint) for fingerprint in prints} == {16}
     assert dataset(phantoms).split_hash("test") == made.split_hash("test")
+
+
+def test_each_process_hashes_its_share_of_the_patients_that_are_not_prepared(phantoms, monkeypatch):
+    expected = dataset(phantoms).fingerprints("test")
+    made = dataset(phantoms)
+    hashed = []
+
+    def hashes_of_files(patient, *arguments):
+        hashed.append(patient.id)
+        return fingerprints.hashes_of_files(patient, *arguments)
+
+    monkeypatch.setattr(volumes, "hashes_of_files", hashes_of_files)
+    # Rank 1 of 2 hashes the second patient, and gets the hashes of the first one from rank 0.
+    monkeypatch.setattr(processes, "share", lambda ids: ids[1::2])
+    of_the_other = ("phantom_006", expected["phantom_006"])
+    monkeypatch.setattr(processes, "gathered", lambda items: [of_the_other, *items])
+    assert made.fingerprints("test") == expected
+    assert hashed == ["phantom_007"]
 
 
 def test_a_patient_without_a_label_cannot_be_trained_on_or_scored(tmp_path):

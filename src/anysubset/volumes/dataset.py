@@ -70,7 +70,7 @@ class Volumes(Dataset):
             self.data = replace(data, spacing=self.median_spacing())
         self.resampling = resampling_of(self.data)
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
-        self.hashes: dict[str, dict[str, str]] = {}  # Of the prepared patients.
+        self.hashes: dict[str, dict[str, str]] = {}  # Of the patients that were read.
         self.copies_of_label: set[str] = set()  # Modalities that were noted.
 
     def find_patients(self) -> dict[str, Patient]:
@@ -170,19 +170,26 @@ class Volumes(Dataset):
         return list(dict.fromkeys(file for source in sources for file in header_and_voxels(source.path)))
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
-        """Hashes of the volumes, labels and groups of a split; patients that are not prepared are read for it."""
-        if content and any(patient_id not in self.hashes for patient_id in self.ids(split)):
+        """Hashes of the volumes, labels and groups of a split.
+
+        Patients that are not prepared are read for it, each by one of the processes (all-gather).
+        """
+        unread = [patient_id for patient_id in self.ids(split) if patient_id not in self.hashes]
+        if content and unread:
             self.report(f"Reading the patients of split {split!r} for their fingerprints")
+            modalities, labels = self.task.modalities, self.task.labels
+            self.hashes |= processes.gathered(
+                (patient_id, hashes_of_files(self.patients[patient_id], modalities, labels))
+                for patient_id in processes.share(unread)
+            )
         prints = {}
         for patient_id in self.ids(split):
             patient = self.patients[patient_id]
-            if not content:
-                names = [name for name in self.task.modalities if name in patient.sources]
-                hashes = dict.fromkeys([*names, *([LABEL] if patient.label is not None else [])], "")
-            elif patient_id in self.hashes:
+            if content:
                 hashes = self.hashes[patient_id]
             else:
-                hashes = hashes_of_files(patient, self.task.modalities, self.task.labels)
+                present = [name for name in self.task.modalities if name in patient.sources]
+                hashes = dict.fromkeys([*present, *([LABEL] if patient.label is not None else [])], "")
             group = {} if self.groups is None else {"(group)": self.groups[patient_id]}
             prints[patient_id] = {**hashes, **group}
         return prints
