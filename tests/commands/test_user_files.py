@@ -80,7 +80,7 @@ def test_a_file_of_the_users_in_the_output_folder_stays(refused: Command, run, p
             os.link(mine, output / name)
     line = refused("predict", run, patient, "--output", output, "--overwrite")
     assert f"{output / name} exists, and no command wrote it as it is now, so it is not overwritten" in line
-    assert "choose another --output" in line
+    assert "move or rename it, or write to another path" in line
     assert [path.name for path in output.iterdir()] == [name]  # Nothing was computed or written.
     if kind != "dangling link":
         assert (output / name).read_bytes() == b"mine"

@@ -81,8 +81,8 @@ def check_replaceable(path: Path, writer: str, overwrite: bool = False) -> None:
     earlier = writer_of(path)
     if earlier is None:
         raise InputError(
-            f"{path} exists, and no command wrote it as it is now, so it is not overwritten: choose another --output, "
-            "or move the file."
+            f"{path} exists, and no command wrote it as it is now, so it is not overwritten: move or rename it, or "
+            "write to another path."
         )
     if earlier != writer and not overwrite:
         raise InputError(
