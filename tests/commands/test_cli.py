@@ -108,18 +108,22 @@ def test_fit_reports_the_number_of_steps_without_an_eligible_sample(output_of, t
 def test_evaluate_writes_all_scores_and_prints_every_scenario(output_of, run):
     out = output_of("evaluate", run)
     written = rows(run)
-    # By hand: 2 test patients, 15 scenarios, 3 metrics, 3 regions.
-    assert len(written) == 2 * 15 * 3 * 3
+    # By hand: 2 test patients, 15 scenarios, 6 metrics, 3 regions; and the number of empty references.
+    assert len(written) == (2 * 6 + 1) * 15 * 3
     assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in written} == {
         ("run", "gmd", "0", "phantom", "test")
     }
-    assert {row["sample"] for row in written} == {"phantom_006", "phantom_007"}
-    assert {row["metric"] for row in written} == {"dice", "hd95", "ece"}
+    assert {row["sample"] for row in written} == {"phantom_006", "phantom_007", "all"}
+    of_samples = {row["metric"] for row in written if row["sample"] != "all"}
+    assert of_samples == {"dice", "dice_nonempty", "hd95", "volume_difference", "volume_error", "ece"}
+    assert {(row["metric"], row["value"]) for row in written if row["sample"] == "all"} == {("empty_references", "0.0")}
     assert {row["region"] for row in written} == {"WT", "TC", "ET"}
     assert list(dict.fromkeys(row["scenario"] for row in written)) == list(map(scenario_name, all_scenarios(NAMES)))
-    # One table of Dice, one of HD95.
+    # One table of Dice, one of HD95, and one of the means by region.
     assert len(table_lines(out)) == 15 + 15
     assert "HD95 in mm" in out
+    assert "volume" in out
+    assert [line.split()[0] for line in out.splitlines() if line.endswith(" 0")] == ["WT", "TC", "ET"]
     assert "split 'test', 2 patients" in out
     assert "Weights selected on validation" in out
     # The first line of the table: flair only, the mean of two patients in percent.
@@ -134,7 +138,8 @@ def test_a_second_evaluate_replaces_the_scores_of_its_split_only(output_of, run)
     output_of("evaluate", run, "--device", "cpu")
     assert (run / "scores.csv").read_text() == first
     output_of("evaluate", run, "--split", "val")
-    assert Counter(row["split"] for row in rows(run)) == {"test": 270, "val": 135}
+    # By hand: as above; 005, the patient of val, has no ET in the reference, so 15 scenarios lack its `dice_nonempty`.
+    assert Counter(row["split"] for row in rows(run)) == {"test": 585, "val": (6 + 1) * 15 * 3 - 15}
 
 
 def test_patients_are_scored_in_the_scenarios_that_they_are_eligible_for(output_of, run):
@@ -158,9 +163,10 @@ def test_evaluate_on_other_data_keeps_the_scores_of_the_experiment_data(output_o
     written = rows(run)
     assert written[: len(own)] == own
     new = written[len(own) :]
-    # By hand: 7 scenarios of three contrasts and 15 of four, 3 metrics, 3 regions.
-    assert len(new) == (7 + 15) * 3 * 3
-    assert {row["sample"] for row in new} == {"phantom_005", "phantom_006"}
+    # By hand: 7 scenarios of three contrasts and 15 of four, 6 metrics, 3 regions; and the number of empty references.
+    # 005 has no ET in the reference, so its 7 scenarios lack `dice_nonempty`.
+    assert len(new) == ((7 + 15) * 6 + 15) * 3 - 7
+    assert {row["sample"] for row in new} == {"phantom_005", "phantom_006", "all"}
     # The same patient with the same contrasts has the same scores in either folder.
     assert [row["value"] for row in new if row["sample"] == "phantom_006"] == [
         row["value"] for row in own if row["sample"] == "phantom_006"
@@ -261,7 +267,7 @@ def test_a_data_file_written_by_inspect_can_be_trained_on(output_of, capsys, pha
         *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
     )
     output_of("evaluate", tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 270
+    assert len(rows(tmp_path / "run")) == 585
 
 
 def test_inspect_draws_splits_if_the_data_have_none(capsys, phantoms, tmp_path):
@@ -382,7 +388,8 @@ def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monke
     assert {len(line.split()) for line in lines} == {4 + 4 + 4}
     for name in ("full", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
-        assert len(rows(tmp_path / "demo" / name)) == 2 * 15 * 3 * 3
+        metrics = Counter(row["metric"] for row in rows(tmp_path / "demo" / name))
+        assert metrics["dice"] == metrics["hd95"] == 2 * 15 * 3
         assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name, "width": 0.25}
     assert "split 'test', 2 patients" in " ".join(out.split())
     assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out

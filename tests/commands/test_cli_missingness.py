@@ -147,8 +147,9 @@ def test_random_missingness_is_scored_beside_the_scenarios_and_changes_none(outp
     assert written[: len(scenarios)] == scenarios
     assert out.startswith(plain.partition("Scores:")[0])
     drawn = written[len(scenarios) :]
-    # By hand: 2 rates, 2 patients, 3 metrics, 3 regions. At 0.9 one of four modalities is kept, a rate of 0.75.
-    assert len(drawn) == 2 * 2 * 3 * 3
+    # By hand: 2 rates, 2 patients, 6 metrics, 3 regions; and the number of empty references. At 0.9 one of four
+    # modalities is kept, a rate of 0.75.
+    assert len(drawn) == 2 * (2 * 6 + 1) * 3
     assert {row["scenario"] for row in drawn} == {"random:0.3", "random:0.75"}
     assert {row["n_missing"] for row in drawn} == {""}
     scores = {tuple(row[key] for key in ("scenario", "sample", "metric", "region")): row["value"] for row in scenarios}
@@ -157,7 +158,7 @@ def test_random_missingness_is_scored_beside_the_scenarios_and_changes_none(outp
     for path, name in zip(files, ("random:0.3", "random:0.75"), strict=True):
         left = read_missingness(path)
         for row in drawn:
-            if row["scenario"] == name:
+            if row["scenario"] == name and row["sample"] != "all":
                 key = ("+".join(left[row["sample"]]), row["sample"], row["metric"], row["region"])
                 assert row["value"] == scores[key]
     shown = [line for line in out.splitlines() if "random:0.75" in line]

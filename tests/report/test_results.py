@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
+from anysubset.report.comparison import Comparison
+from anysubset.report.groups import RunGroup
+from anysubset.report.protocol import protocol
 from anysubset.report.reading import read_results
+from anysubset.scoring.scores import Score, write_scores
 
 F, T, FT = ("flair",), ("t1",), ("flair", "t1")
 DICE = {
@@ -27,6 +31,29 @@ def test_scores_are_means_over_samples_and_regions(volumes_run: Write):
     by_sample = result.scores_by_sample("dice")
     assert by_sample is not None
     assert by_sample[F] == {"p0": pytest.approx(0.1), "p1": pytest.approx(0.3)}
+
+
+def test_dice_of_non_empty_references_is_the_mean_over_the_regions_of_each_patient(volumes_run: Write):
+    folder = volumes_run("run", {T: {"WT": [0.5, 1.0, 0.4], "ET": [0.3, 0.0, 1.0]}}, seed=3)
+    # p1 and p2 have no ET in the reference; they are scored in WT alone, which for p2 is missing, too.
+    dice = {("p0", "WT"): 0.5, ("p0", "ET"): 0.3, ("p1", "WT"): 1.0}
+    scores = [Score(T, sample, "dice_nonempty", region, value) for (sample, region), value in dice.items()]
+    scores += [Score(T, f"p{index}", "volume_error", region, 2.0) for index in range(3) for region in ("WT", "ET")]
+    scores += [Score(T, "all", "empty_references", region, float(count)) for region, count in (("WT", 1), ("ET", 2))]
+    facts = {"run": "b", "method": "gmd", "seed": 3, "dataset": "brats", "split": "test"}
+    write_scores(folder / "scores.csv", scores, T, facts)
+    (result,) = read_results(folder, "test")
+    assert result.metrics == ["dice", "dice_nonempty", "volume_error"]
+    assert result.scores_by_sample("dice_nonempty") == {T: {"p0": pytest.approx(0.4), "p1": 1.0}}
+    # By hand: (.4 + 1) / 2; of WT alone (.5 + 1) / 2; of ET alone .3.
+    assert result.scores("dice_nonempty") == {T: pytest.approx(0.7)}
+    assert result.scores("dice_nonempty", "WT") == {T: pytest.approx(0.75)}
+    assert result.scores("dice_nonempty", "ET") == {T: pytest.approx(0.3)}
+    assert result.empty_references == {"WT": 1, "ET": 2}
+    group = RunGroup({"gmd": {3: result}})
+    assert "Empty references: WT 1, ET 2 of 3 patients." in protocol(Comparison(group, "dice"))
+    assert not Comparison(group, "volume_error").higher_is_better
+    assert Comparison(group, "dice_nonempty").scores == {"gmd": {3: {T: pytest.approx(0.7)}}}
 
 
 def test_unknown_metrics_and_regions_are_refused(volumes_run: Write):

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.scoring.scores import COLUMNS, Score, mean_over_scenarios, means, read_rows, write_scores
+from anysubset.scoring.scores import (
+    COLUMNS,
+    Score,
+    empty_references,
+    mean_over_scenarios,
+    means,
+    over_set,
+    read_rows,
+    write_scores,
+)
 
 NAMES = ("flair", "t1")
 FACTS = {"run": "a", "method": "gmd", "seed": 0, "dataset": "brats", "split": "test"}
@@ -42,6 +51,21 @@ def test_the_mean_over_scenarios_is_also_over_regions():
     # By hand: (0.2 + 0.4 + 0.6 + 1.0) / 4.
     dice = {("t1",): {"WT": 0.2, "ET": 0.4}, ("flair",): {"WT": 0.6, "ET": 1.0}}
     assert mean_over_scenarios(dice) == pytest.approx(0.55)
+
+
+def test_samples_with_a_volume_but_no_dice_of_a_reference_have_an_empty_one():
+    scores = [Score(("t1",), sample, "volume_error", region, 1.0) for sample in "pqr" for region in ("WT", "ET")]
+    scores += [Score(("flair",), "p", "volume_error", "WT", 2.0), Score(("flair",), "p", "dice_nonempty", "WT", 0.5)]
+    scores += [Score(("t1",), sample, "dice_nonempty", "WT", 0.5) for sample in "pqr"]
+    scores += [Score(("t1",), "q", "dice_nonempty", "ET", 0.5)]
+    # By hand: p and r have no ET. A patient counts once, in however many scenarios it was scored.
+    assert empty_references(scores) == {"WT": 0, "ET": 2}
+    assert empty_references([Score(("t1",), "p", "dice", "WT", 1.0)]) == {}
+
+
+def test_metrics_of_the_set_by_region_are_no_metrics_of_the_set():
+    by_region = Score(("t1",), "all", "empty_references", "WT", 3.0)
+    assert over_set([by_region, Score(("t1",), "all", "mae", "all", 0.5)]) == {"t1": {"mae": 0.5}}
 
 
 # ------------------------------------------------------------------------------------------------------ the file

@@ -5,7 +5,14 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor
 
-from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
+from anysubset.scoring.segmentation_metrics import (
+    dice,
+    hd95,
+    soft_dice_score,
+    volume_difference,
+    voxel_calibration_error,
+)
+from anysubset.tasks.losses import soft_dice
 
 BRATS = (240, 240, 155)
 DIAGONAL = 373.13  # sqrt(240^2 + 240^2 + 155^2)
@@ -28,6 +35,8 @@ def test_dice_is_hard_for_any_confidence():
     target = (torch.arange(100) < 10).reshape(1, 10, 10)
     probability = target * 0.4 + 0.2
     assert dice(probability > 0.5, target).tolist() == [1.0]
+    # Soft: sum p g = 6, sum p = 6 + 18, sum g = 10: (2 * 6 + 1) / (24 + 10 + 1) = 13 / 35.
+    assert soft_dice_score(probability[None], target[None]).tolist() == pytest.approx([13 / 35])
 
 
 def test_small_and_large_regions_count_the_same():
@@ -37,12 +46,29 @@ def test_small_and_large_regions_count_the_same():
     scores = torch.cat([dice(large, large), dice(torch.zeros_like(small), small)])
     assert scores.tolist() == [1.0, 0.0]
     assert scores.mean() == 0.5
+    # Soft, pooled: (2 * 900 + 1) / (900 + 910 + 1). Soft, per volume: 1801 / 1801 and 1 / 11, mean .545455.
+    predicted, true = torch.stack([large, torch.zeros_like(small)]), torch.stack([large, small])
+    assert soft_dice_score(predicted.float(), true).tolist() == pytest.approx([1801 / 1811])
+    one_by_one = [soft_dice_score(predicted[i : i + 1].float(), true[i : i + 1]) for i in (0, 1)]
+    assert torch.cat(one_by_one).mean() == pytest.approx((1 + 1 / 11) / 2)
 
 
 def test_faint_probabilities_beside_an_empty_reference_are_no_prediction():
     # O3. p = .018 on 1000 voxels: nothing is above .5, and both empty is 1.
     probability = torch.full((1, 10, 10, 10), 0.018)
-    assert dice(probability > 0.5, torch.zeros(1, 10, 10, 10, dtype=torch.bool)).tolist() == [1.0]
+    target = torch.zeros(1, 10, 10, 10, dtype=torch.bool)
+    assert dice(probability > 0.5, target).tolist() == [1.0]
+    # Soft: sum p = 18, so (0 + 1) / (18 + 0 + 1) = 1 / 19.
+    assert soft_dice_score(probability[None], target[None]).tolist() == pytest.approx([1 / 19])
+
+
+def test_the_soft_score_of_each_region_is_1_minus_the_loss_of_the_paper():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 5, 6, 7, generator=generator)
+    target = torch.rand(4, 3, 5, 6, 7, generator=generator) < 0.3
+    scores = soft_dice_score(logits.sigmoid(), target)
+    assert scores.shape == (3,)
+    assert 1 - scores.mean() == pytest.approx(soft_dice(logits, target).item(), abs=1e-6)
 
 
 def test_dice_of_an_overlap_by_hand():
@@ -126,6 +152,17 @@ def test_only_surfaces_count():
 def test_spacing_needs_one_number_per_axis():
     with pytest.raises(ValueError, match="zip"):
         hd95(voxels((0, 0, 0)), voxels((1, 0, 0)), (1.0, 1.0))
+
+
+# -------------------------------------------------------------------------------------------------------- volume
+
+
+def test_the_difference_of_volumes_is_in_ml_and_positive_if_too_much_is_predicted():
+    # 3 voxels against 1, 1 against 3, and 2 against 2 others; a voxel of 10 x 10 x 5 mm is .5 ml.
+    many, one = voxels((0, 0, 0), (1, 0, 0), (2, 0, 0)), voxels((5, 0, 0))
+    two, others = voxels((0, 0, 0), (1, 0, 0)), voxels((6, 0, 0), (7, 0, 0))
+    predicted, true = torch.cat([many, one, two]), torch.cat([one, many, others])
+    assert volume_difference(predicted, true, (10.0, 10.0, 5.0)).tolist() == [1.0, -1.0, 0.0]
 
 
 # ---------------------------------------------------------------------------------------------------- calibration

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
     """Print the scores of one run in every scenario, then those under random missingness if they were computed."""
+    from anysubset.report.region_table import region_grid
     from anysubset.report.table import scenario_grid
     from anysubset.scoring.scores import means
     from anysubset.tables.dataset import TableDataset
@@ -27,6 +28,7 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
     else:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, title)
         say_grid(scenario_grid({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
+        say_grid(region_grid(scores, "Means over patients, then over all scenarios"))
     if evaluation.random:
         show_random_missing(evaluation.random, dataset.headline)
 

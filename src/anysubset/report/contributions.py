@@ -22,7 +22,7 @@ def empty_score(comparison: Comparison) -> tuple[float | None, str]:
     class_count = len(comparison.group.first.signature.get("classes", ()))
     if comparison.metric == "accuracy" and class_count:
         return 1 / class_count, f"chance among {class_count} classes"
-    return (0.0, "nothing predicted right") if comparison.metric in ("dice", "corr") else (None, "")
+    return (0.0, "nothing predicted right") if comparison.metric in ("dice", "dice_nonempty", "corr") else (None, "")
 
 
 def is_complete(comparison: Comparison, scores: Mapping[Scenario, float]) -> bool:

@@ -9,6 +9,10 @@ MAX_SETTINGS = 5  # So many differing settings are listed.
 METRIC_DEFINITIONS: dict[str, str] = {
     "dice": "Dice of the predicted mask per patient on the whole volume, then the mean over patients; 1 if a region is "
     "empty in prediction and truth, 0 if it is empty in one of them.",
+    "dice_nonempty": "Dice per patient on the whole volume of the regions that are not empty in the reference, then "
+    "the mean over patients; a mean over regions is that over the non-empty regions of a patient.",
+    "volume_error": "Volume error: absolute difference in ml between the volumes of the predicted region and of the "
+    "reference per patient, then the mean; lower is better.",
     "hd95": "HD95: 95th percentile of the surface distances in mm per patient, then the mean; lower is better.",
     "ece": "ECE: expected calibration error of the voxels in the box around the head, in ten bins; lower is better.",
     "acc2": "Acc-2: accuracy of the sign (> 0 or not) on samples whose target is not 0.",
@@ -42,11 +46,23 @@ def protocol(comparison: Comparison) -> list[str]:
         " ".join([METRIC_DEFINITIONS.get(comparison.metric, ""), f"Weights selected {rule}."]).strip(),
         f"Mean ± standard deviation over seeds{f', {folds}' if folds else ''}: {seeds}. {sample_counts(comparison)}",
     ]
-    notes += [f"Recipe: {line}." for line in recipes(comparison)]
+    notes += [*empty_reference_notes(comparison), *(f"Recipe: {line}." for line in recipes(comparison))]
     settings = differing_settings(comparison)
     if settings:
         notes.append(f"Settings that differ: {'; '.join(settings)}.")
     return notes + comparison.lacking_targets + comparison.group.caveats
+
+
+def empty_reference_notes(comparison: Comparison) -> list[str]:
+    """A note on the number of empty references by region, as a list; empty for tables and older scores."""
+    counts: dict[str, int] = {}
+    for result in comparison.group.one_per_fold:
+        for region, count in result.empty_references.items():
+            counts[region] = counts.get(region, 0) + count
+    if not counts:
+        return []
+    listed = ", ".join(f"{region} {count}" for region, count in counts.items())
+    return [f"Empty references: {listed} of {len(comparison.group.sample_ids)} patients."]
 
 
 def recipes(comparison: Comparison) -> list[str]:

@@ -96,7 +96,8 @@ def result_of(
         if not math.isfinite(value):
             raise InputError(f"{folder / 'scores.csv'} is damaged: {list(row.values())} has no valid score.")
         if row["sample"] == ALL:
-            set_scores.setdefault(row["metric"], {})[scenario] = value
+            if row["region"] == ALL:  # Numbers of empty references are counted from the samples.
+                set_scores.setdefault(row["metric"], {})[scenario] = value
         else:
             by_scenario = sample_scores.setdefault((row["metric"], row["region"]), {})
             by_scenario.setdefault(scenario, {})[row["sample"]] = value
@@ -150,6 +151,8 @@ def check_together(
     of_table = ("target", ALL) in ids  # All values of a sample of a table are written together.
     groups: dict[str, dict[str, Mapping[Scenario, set[str]]]] = {}
     for (metric, region), samples in ids.items():
+        if metric == "dice_nonempty":  # Samples lack the regions whose reference is empty.
+            continue
         together = of_table or metric in SAMPLE_VALUES
         groups.setdefault("" if together else metric, {})[f"{metric} {region}"] = samples
     for members in groups.values():

@@ -12,16 +12,16 @@ from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import Calibration, calibration
 from anysubset.scoring.prediction_metrics import sign_is_right
-from anysubset.scoring.scores import ALL
+from anysubset.scoring.scores import ALL, Score, empty_references
 
 # Scores by scenario and sample id.
 BySample = Mapping[Scenario, Mapping[str, float]]
 
-LOWER_IS_BETTER = ("hd95", "ece", "loss", "error", "mae")
+LOWER_IS_BETTER = ("hd95", "volume_error", "ece", "loss", "error", "mae")
 # Metrics of a set that are the mean of a value of its samples, with the name of that value.
 SAMPLE_VALUE_OF = {"mae": "error", "accuracy": "correct"}
 # Values of single samples that are not metrics by themselves.
-SAMPLE_VALUES = ("prediction", "target", "error", "correct", "confidence")
+SAMPLE_VALUES = ("prediction", "target", "error", "correct", "confidence", "volume_difference")
 # The default metric is the first of these that was scored.
 USUAL = ("dice", "acc2", "accuracy", "mae")
 
@@ -103,7 +103,8 @@ class Result:
     def scores_by_sample(self, metric: str, region: str | None = None) -> BySample | None:
         """Score of each sample in each scenario, of one region or the mean over all regions.
 
-        A metric over a set of samples that is a mean of values of its samples, such as accuracy, is returned as these
+        The mean is over the regions that the sample has a score of: `dice_nonempty` has none of empty references. A
+        metric over a set of samples that is a mean of values of its samples, such as accuracy, is returned as these
         values (`SAMPLE_VALUE_OF`). None for metrics without values of single samples, such as F1, and if one of the
         regions has none.
         """
@@ -112,10 +113,25 @@ class Result:
         tables = [self.sample_scores[name, region] for region in regions if (name, region) in self.sample_scores]
         if not tables or len(tables) < len(regions):
             return None
+        values: dict[Scenario, dict[str, list[float]]] = {}
+        for table in tables:
+            for scenario, of_samples in table.items():
+                for sample, value in of_samples.items():
+                    values.setdefault(scenario, {}).setdefault(sample, []).append(value)
         return {
-            scenario: {sample: fmean(table[scenario][sample] for table in tables) for sample in samples}
-            for scenario, samples in tables[0].items()
+            scenario: {sample: fmean(of_regions) for sample, of_regions in of_samples.items()}
+            for scenario, of_samples in values.items()
         }
+
+    @cached_property
+    def empty_references(self) -> dict[str, int]:
+        """Number of samples by region whose reference is empty; empty for tables, and if an earlier version scored."""
+        return empty_references(
+            Score(scenario, sample, metric, region, value)
+            for (metric, region), by_scenario in self.sample_scores.items()
+            for scenario, of_samples in by_scenario.items()
+            for sample, value in of_samples.items()
+        )
 
     @cached_property
     def targets(self) -> Mapping[str, float]:

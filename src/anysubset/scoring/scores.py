@@ -42,6 +42,7 @@ RECORDED = ("prediction", "target")
 # Metrics from 0 to 1 that are printed in per cent, and their headings.
 SHARES = {
     "dice": "Dice",
+    "dice_nonempty": "Dice of non-empty references",
     "acc2": "Acc-2",
     "f1": "F1",
     "acc2_zero": "Acc-2 has-zero",
@@ -69,7 +70,8 @@ def heading(metric: str) -> str:
     >>> heading("acc2"), heading("mae")
     ('Acc-2 %', 'MAE')
     """
-    return f"{SHARES[metric]} %" if metric in SHARES else {"mae": "MAE", "corr": "Corr"}.get(metric, metric)
+    names = {"mae": "MAE", "corr": "Corr", "hd95": "HD95 in mm", "volume_error": "volume error in ml"}
+    return f"{SHARES[metric]} %" if metric in SHARES else names.get(metric, metric)
 
 
 def number(metric: str, value: float | None) -> str:
@@ -108,12 +110,27 @@ def means(scores: Iterable[Score], metric: str) -> dict[Scenario, dict[str, floa
 
 
 def over_set(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """Metrics of the whole set by scenario name and metric; empty if all metrics are of single samples."""
+    """Metrics of the whole set by scenario name and metric, without those of single regions."""
     metrics: dict[str, dict[str, float]] = {}
     for score in scores:
-        if score.sample == ALL:
+        if score.sample == ALL and score.region == ALL:
             metrics.setdefault(scenario_name(score.scenario), {})[score.metric] = score.value
     return metrics
+
+
+def empty_references(scores: Iterable[Score]) -> dict[str, int]:
+    """Number of samples by region whose reference is empty; without a key for a region without scores of volumes.
+
+    These samples have a `volume_error`, but no `dice_nonempty`.
+    """
+    scored: dict[str, set[str]] = {}
+    nonempty: dict[str, set[str]] = {}
+    for score in scores:
+        if score.metric == "volume_error":
+            scored.setdefault(score.region, set()).add(score.sample)
+        elif score.metric == "dice_nonempty":
+            nonempty.setdefault(score.region, set()).add(score.sample)
+    return {region: len(samples - nonempty.get(region, set())) for region, samples in scored.items()}
 
 
 def mean_over_scenarios(means: Mapping[Scenario, Mapping[str, float]]) -> float:

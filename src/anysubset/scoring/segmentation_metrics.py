@@ -1,5 +1,6 @@
-"""Metrics of a segmentation by region: hard Dice, the 95 % Hausdorff distance, and the calibration error."""
+"""Metrics of a segmentation by region: Dice, 95 % Hausdorff distance, difference of volumes, calibration error."""
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -23,6 +24,35 @@ def dice(prediction: Tensor, target: Tensor) -> Tensor:
         total = int(predicted.count_nonzero()) + int(true.count_nonzero())
         scores.append(2 * int((predicted & true).count_nonzero()) / total if total else 1.0)
     return torch.tensor(scores)
+
+
+def soft_dice_score(probability: Tensor, target: Tensor) -> Tensor:
+    """(regions,): soft Dice with smoothing term 1, (2 sum p g + 1) / (sum p + sum g + 1), without a threshold.
+
+    The sums run over the voxels of all volumes, as the paper scores: volumes with an empty reference, or small regions
+    that were missed, hardly change the pooled score. `dice` is ours. It is 1 minus the loss `soft_dice` of each region.
+
+    Args:
+        probability: (n, regions, ...) float, of being inside, p.
+        target: (n, regions, ...) bool, g.
+    """
+    inside, true = probability.transpose(0, 1).flatten(1).double(), target.transpose(0, 1).flatten(1).double()
+    return (2 * (inside * true).sum(dim=1) + 1) / (inside.sum(dim=1) + true.sum(dim=1) + 1)
+
+
+def volume_difference(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor:
+    """(regions,): volume of the predicted region minus that of the reference, in ml; positive if too large.
+
+    Args:
+        prediction: (regions, ...) bool.
+        target: (regions, ...) bool.
+        spacing: voxel size in mm along each axis.
+    """
+    voxels = [
+        int(predicted.count_nonzero()) - int(true.count_nonzero())
+        for predicted, true in zip(prediction, target, strict=True)
+    ]
+    return torch.tensor(voxels, dtype=torch.float64) * math.prod(spacing) / 1000  # From mm^3 to ml.
 
 
 def hd95(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor:

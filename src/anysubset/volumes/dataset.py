@@ -20,6 +20,7 @@ from anysubset.datasets.splits import check_splits, find_splits, read_splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import MEDIAN, DataSettings
 from anysubset.scenarios import Scenario, scored_scenarios
+from anysubset.scoring.scores import ALL, Score, empty_references
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.segmentation import Segmentation
@@ -327,6 +328,17 @@ class Volumes(Dataset):
                 is_whole = reference == whole.reference_of(whole.modalities)
                 patient = whole if is_whole else self.prepared(patient_id, reference)
                 yield from samples_of(patient, scenarios, self.task)
+
+    def over_set(self, scores: Sequence[Score]) -> list[Score]:
+        """Number of empty references by scenario and region (`empty_references`), where volumes were scored."""
+        by_scenario: dict[Scenario, list[Score]] = {}
+        for score in scores:
+            by_scenario.setdefault(score.scenario, []).append(score)
+        return [
+            Score(scenario, ALL, "empty_references", region, float(count))
+            for scenario, of_scenario in by_scenario.items()
+            for region, count in empty_references(of_scenario).items()
+        ]
 
 
 def with_masks(patient: Patient, modalities: Scenario) -> Patient:

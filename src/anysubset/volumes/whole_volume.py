@@ -11,7 +11,7 @@ from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
-from anysubset.scoring.segmentation_metrics import dice, hd95, voxel_calibration_error
+from anysubset.scoring.segmentation_metrics import dice, hd95, volume_difference, voxel_calibration_error
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.preprocessing import Box, Prepared, Truth, around, paste
 from anysubset.volumes.resampling import resample_logits
@@ -47,13 +47,15 @@ class WholeVolume(Sample):
     def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
         """Scores of each region on the whole volume: the Dice coefficient, and more if `thorough`.
 
-        Dice and `hd95` are computed in the grid of the label, in which the patient was annotated.
+        All but `ece` are computed in the grid of the label, in which the patient was annotated.
 
         Args:
             scenario: of the prediction.
             logits: (1, regions, x, y, z).
-            thorough: whether to add `hd95` in mm, which takes longer than the network, and `ece`, the calibration error
-                inside the box, in the grid of the network, since nothing is predicted outside.
+            thorough: whether to add `dice_nonempty`, Dice of the regions that the reference has; `hd95` in mm, which
+                takes longer than the network; `volume_difference` in ml, prediction minus reference, and
+                `volume_error`, its absolute value; and `ece`, the calibration error inside the box, in the grid of the
+                network, since nothing is predicted outside.
         """
         predicted, target, spacing = self.whole(logits), self.target, self.spacing
         if self.truth is not None:
@@ -61,12 +63,17 @@ class WholeVolume(Sample):
             predicted = decided_in(self.task, logits, self.box, self.truth.matrix, tuple(target.shape[1:]))
         values = {"dice": dice(predicted, target)}
         if thorough:
+            values["dice_nonempty"] = values["dice"]
             values["hd95"] = hd95(predicted, target, spacing)
+            values["volume_difference"] = volume_difference(predicted, target, spacing)
+            values["volume_error"] = values["volume_difference"].abs()
             values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
+        empty = [not bool(region.any()) for region in target]
         return [
             Score(scenario, self.ids[0], metric, region, value)
             for metric, numbers in values.items()
-            for region, value in zip(self.task.regions, numbers.tolist(), strict=True)
+            for region, value, is_empty in zip(self.task.regions, numbers.tolist(), empty, strict=True)
+            if not (metric == "dice_nonempty" and is_empty)
         ]
 
 

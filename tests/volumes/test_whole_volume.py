@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.preprocessing import Box
+from anysubset.volumes.whole_volume import WholeVolume
+
+T = ("t1",)
+
+
+def test_volumes_and_dice_of_non_empty_references_are_scored():
+    task = Segmentation(("t1",), regions={"WT": (1, 4), "ET": (4,)})
+    target = torch.zeros(2, 4, 4, 4, dtype=torch.bool)
+    target[0, 0, 0, :3] = True  # WT has 3 voxels, ET none.
+    logits = torch.full((1, 2, 4, 4, 4), -1.0)
+    logits[0, 0, 0, 0, :1] = 1.0
+    logits[0, 1, 0, 0, :2] = 1.0
+    box = Box((0, 0, 0), (4, 4, 4))
+    sample = WholeVolume(("p",), {"t1": torch.zeros(1, 1, 4, 4, 4)}, [T], target, box, (10.0, 10.0, 5.0), task)
+    scores = sample.scores(T, logits, thorough=True)
+    values = {(score.metric, score.region): score.value for score in scores}
+    # A voxel is .5 ml. WT: 1 of 3 voxels; ET: 2 voxels too many.
+    assert values["volume_difference", "WT"] == -1.0
+    assert values["volume_error", "WT"] == 1.0
+    assert values["volume_difference", "ET"] == values["volume_error", "ET"] == 1.0
+    assert values["dice_nonempty", "WT"] == values["dice", "WT"] == pytest.approx(2 / 4)
+    assert ("dice_nonempty", "ET") not in values
+    assert values["dice", "ET"] == 0.0
+    assert {score.metric for score in sample.scores(T, logits, thorough=False)} == {"dice"}
