@@ -198,6 +198,33 @@ def test_a_case_that_is_computed_by_a_copy_of_the_model_is_refused(model: Model)
         gmd.backward({"a": model.losses()["a"], "b": other.losses()["b"]})
 
 
+@both_engines
+def test_a_layer_exchanged_for_one_of_another_shape_is_refused(model: Model, engine: Callable[..., Jacobian]):
+    gmd = GMD(model.shared(), jacobian=engine)
+    model.head = nn.Linear(8, 2, bias=False)
+    with pytest.raises(InputError, match=r"no longer part of the model.*new layers"):
+        gmd.backward(model.losses())
+
+
+def test_a_case_of_another_model_of_the_same_shapes_is_refused_unless_one_module_holds_both(model: Model):
+    other = Model()
+    losses = {"a": model.losses()["a"], "b": other.losses()["b"]}
+    with pytest.raises(InputError, match="no longer part of the model"):
+        GMD(model.shared()).backward(losses)
+    experts = nn.ModuleList([model, other])
+    step = GMD(model.shared()).backward({"a": model.losses()["a"], "b": other.losses()["b"]})
+    assert step.norms["b"] == 0
+    assert len(experts) == 2
+
+
+def test_a_parameter_outside_of_modules_that_no_case_reaches_is_refused_with_the_cure(model: Model):
+    token = nn.Parameter(torch.ones(3))
+    with pytest.raises(InputError, match="has to be registered in one"):
+        GMD([*model.shared(), token]).backward(model.losses())
+    model.token = token
+    assert GMD([*model.shared(), token]).backward(model.losses()).cases == ("a", "b")
+
+
 def test_a_layer_that_is_exchanged_after_it_was_unused_in_a_step_is_detected(model: Model):
     gmd = GMD([*model.shared(), *model.own.parameters()])
     gmd.backward(model.losses())  # `own` is not used; it is in the model.
@@ -356,8 +383,28 @@ def test_complex_shared_parameters_are_refused_and_private_ones_are_right():
         (lambda model: model.named_parameters(), "not a tuple"),
         (lambda model: ["body"], "not a str"),
         (lambda model: iter([]), "at least one shared parameter"),
+        (lambda model: model.head, r"a list of tensors, such as model.parameters\(\), not a Linear"),
+        (lambda model: model.head.weight, r"a list of tensors, such as model.parameters\(\), not a Parameter"),
+        (lambda model: None, r"a list of tensors, such as model.parameters\(\), not a NoneType"),
+        (lambda model: [model.shared()], "not a list"),
+        (lambda model: torch.optim.SGD(model.parameters()).param_groups, "not a dict"),
+        (lambda model: nn.LazyLinear(3).parameters(), "run the model on a batch"),
     ],
 )
 def test_what_is_no_list_of_parameters_is_refused(model: Model, shared: Callable[[Model], object], message: str):
     with pytest.raises(InputError, match=message):
         GMD(shared(model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda loss: torch.tensor(loss.item(), requires_grad=True), "'b' is detached from the model"),
+        (lambda loss: loss.detach().requires_grad_(), "'b' is detached from the model"),
+        (lambda loss: loss.to("meta"), "'b' is on the device 'meta'"),
+    ],
+)
+def test_a_loss_without_the_model_is_refused(model: Model, change: Callable[[Tensor], Tensor], message: str):
+    losses = model.losses()
+    with pytest.raises(InputError, match=message):
+        GMD(model.shared()).backward({"a": losses["a"], "b": change(losses["b"])})

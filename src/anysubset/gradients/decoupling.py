@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anysubset.errors import InputError, unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
-from anysubset.gradients.checks import check_losses, check_shared, with_gradients
+from anysubset.gradients.checks import check_losses, parameters_of, with_gradients
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.projection import Rule, coefficients_of, sequential_copies
 from anysubset.gradients.stored import Stored
@@ -127,8 +127,7 @@ class GMD:
             raise unknown("reduction", reduction, ["mean", "sum"])
         if on_nonfinite not in ("raise", "propagate", "skip"):
             raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate", "skip"])
-        self.shared = list(dict.fromkeys(shared))  # Without duplicates.
-        check_shared(self.shared)
+        self.shared = parameters_of(shared)
         self.rule = rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
@@ -175,7 +174,7 @@ class GMD:
         if not isinstance(losses, Mapping):
             raise InputError(f"The losses are a mapping from case to loss, not a {type(losses).__name__}.")
         counts = dict.fromkeys(losses, 1) if counts is None else counts
-        check_losses(losses, counts)  # Before anything changes.
+        check_losses(losses, counts, self.shared)  # Before anything changes.
         try:
             with with_gradients():
                 self.jacobian.add(losses, counts, self.branches)
@@ -219,15 +218,15 @@ class GMD:
         """Gramian and coefficients of the cases with samples, their indices, and whether a gradient is not finite.
 
         Raises:
-            ValueError: if no case has samples.
-            InputError: if no case reaches a shared parameter, or the losses reach a replacement or copy of one.
+            InputError: if no case has samples or reaches a shared parameter, or the losses reach a replacement or copy
+                of one.
             NonFiniteGradientError: as `decouple`.
         """
         with with_gradients():
             gramian, loss_sums = self.jacobian.gramian(), self.jacobian.loss_sums.cpu()
         indices = [index for index, count in enumerate(self.jacobian.counts) if count > 0]
         if not indices:
-            raise ValueError("There is no case to decouple: losses is empty.")
+            raise InputError("There is no case to decouple: losses is empty, or every count is 0.")
         self.jacobian.check_reach()
         counts = torch.tensor([self.jacobian.counts[index] for index in indices], dtype=torch.float64)
         gramian = gramian[indices][:, indices] / counts[:, None] / counts

@@ -7,8 +7,8 @@ so the coefficients of the cases can be applied at these edges. Everything below
 instead of once per case.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -116,6 +116,24 @@ class NoGradient(torch.autograd.Function):
         return (None,) * ctx.count
 
 
+@contextmanager
+def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Call no tensor hook of the parameters, as for the gradients of single cases: a hook is for the one of the step.
+
+    Otherwise a hook that scales gradients would do it in every row, and once more in their sum.
+    """
+    hooks = [parameter._backward_hooks for parameter in parameters if parameter._backward_hooks]
+    before = [dict(one) for one in hooks]
+    # Autograd holds the same dictionaries, and calls what is in them.
+    for one in hooks:
+        one.clear()
+    try:
+        yield
+    finally:
+        for one, content in zip(hooks, before, strict=True):
+            one.update(content)
+
+
 def gradients_of(root: Tensor, ends: Ends, arriving: Tensor | None = None) -> Gradients:
     """Gradients of the ends, None for ends that are not reached; the graph is retained."""
     gradients: Gradients = torch.autograd.grad(
@@ -150,10 +168,10 @@ def release(roots: Sequence[Tensor], ends: Ends) -> None:
     compute their backward pass once more. Hooks of intermediate tensors are called with None, and an exception in one
     of them ends the pass early. Leaves with hooks are left out.
     """
-    without_hooks = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
-    if without_hooks:
+    unhooked = [end for end in ends if isinstance(end, GradientEdge) or not end._backward_hooks]
+    if unhooked:
         with suppress(Exception):
-            torch.autograd.grad(NoGradient.apply(*roots), without_hooks, allow_unused=True)  # type: ignore[arg-type]
+            torch.autograd.grad(NoGradient.apply(*roots), unhooked, allow_unused=True)  # type: ignore[arg-type]
 
 
 class PrivateEdges:

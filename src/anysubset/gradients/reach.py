@@ -6,6 +6,7 @@ decoupled, without an error.
 
 import gc
 import weakref
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from anysubset.errors import InputError
 
+TWIN = 4  # Shared parameters, at least, for a model of the same shapes to be a twin of theirs.
 CURE = (
-    "Parameters are replaced by load_state_dict(assign=True), copy.deepcopy of the model or of GMD, weight norm and "
-    "some conversions of a model: make GMD again, with the parameters of the model that computes the losses."
+    "Parameters are replaced by load_state_dict(assign=True), copy.deepcopy of the model or of GMD, new layers, weight "
+    "norm and some conversions of a model: make GMD again, with the parameters of the model that computes the losses."
 )
 
 
@@ -53,13 +55,46 @@ class Reach:
             others: leaves that the losses reach and that are not shared.
         """
         others, modules = list(others), live_modules()
-        suspects = shared if set(cases) - self.cases else [one for one in unreached if id(one) not in self.owners]
+        is_new_case = bool(set(cases) - self.cases)
+        suspects = shared if is_new_case else [one for one in unreached if id(one) not in self.owners]
         result = any(has_replacement(parameter, others, modules) for parameter in suspects)
+        result |= has_lost_its_module(unreached, shared, modules)
+        result |= is_new_case and have_twin(shared, others, modules)
         self.cases |= set(cases)
         for parameter in unreached:
             owner = next((module for module in modules if holds(module, parameter)), None)
             self.owners[id(parameter)] = None if owner is None else weakref.ref(owner)
         return result
+
+
+def has_lost_its_module(unreached: Iterable[Tensor], shared: Iterable[Tensor], modules: Iterable[nn.Module]) -> bool:
+    """Whether a parameter that no case reaches is in no module, whereas other shared parameters are in one.
+
+    So is the parameter of a layer that was exchanged for one of another shape.
+    """
+    held = {id(own) for module in modules for own in module.parameters(recurse=False)}
+    lost = any(isinstance(one, nn.Parameter) and one.numel() and id(one) not in held for one in unreached)
+    return lost and any(id(parameter) in held for parameter in shared)
+
+
+def have_twin(shared: Sequence[Tensor], others: Iterable[Tensor], modules: Iterable[nn.Module]) -> bool:
+    """Whether the other leaves contain a model of the same shapes as all shared parameters, built apart from them.
+
+    False if a module contains both, such as the experts of an ensemble, or for fewer than `TWIN` shared parameters,
+    whose shapes may be those of any other layer.
+    """
+    if len(shared) < TWIN:
+        return False
+    own = {id(parameter) for parameter in shared}
+    together = {id(one) for module in modules for one in all_with(module, own)}
+    shapes = Counter(other.shape for other in others if id(other) not in together)
+    return Counter(parameter.shape for parameter in shared) <= shapes
+
+
+def all_with(module: nn.Module, identities: set[int]) -> list[nn.Parameter]:
+    """All parameters of a module if some of them have these identities, otherwise none."""
+    parameters = list(module.parameters())
+    return parameters if any(id(one) in identities for one in parameters) else []
 
 
 def has_replacement(parameter: Tensor, others: Iterable[Tensor], modules: Sequence[nn.Module]) -> bool:
@@ -102,7 +137,7 @@ def replaced_error() -> InputError:
     """The error for shared parameters that are no longer part of the model that computes the losses."""
     return InputError(
         "A shared parameter is no longer part of the model that computes the losses, so conflict would be measured "
-        f"without it. {CURE}"
+        f"without it. {CURE} A parameter that never was in a module has to be registered in one."
     )
 
 

@@ -8,7 +8,7 @@ from torch.autograd.graph import GradientEdge
 
 from anysubset.errors import InputError
 from anysubset.gradients.branches import Batched, Branch
-from anysubset.gradients.graph import PrivateEdges, gradients_of, private_edges, release
+from anysubset.gradients.graph import PrivateEdges, gradients_of, private_edges, release, without_hooks
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.rows import gramian, spans, weighted_sum, widest
 
@@ -73,7 +73,8 @@ class Stored(Jacobian):
         """One backward pass per case from its loss to the outputs of the branches, then the branches one by one."""
         before = (self.used, set(self.unwritten), list(self.reached), len(self.private_edges))
         try:
-            self.differentiate(indices, losses, counts, branches)
+            with without_hooks(self.shared):
+                self.differentiate(indices, losses, counts, branches)
         except InputError:
             if len(before[1]) < before[0]:  # Rows of earlier micro-batches may have changed.
                 self.clear()

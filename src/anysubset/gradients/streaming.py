@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anysubset.gradients.branches import Branch
-from anysubset.gradients.graph import leaves, private_edges
+from anysubset.gradients.graph import leaves, private_edges, without_hooks
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.rows import BLOCK, case_rows, products
 
@@ -64,7 +64,8 @@ class Streamed(Jacobian):
         for start in range(0, columns, step):
             block = slice(start, start + step)
             # The rows have no name, so that they are freed at once; small blocks limit the copy in float64.
-            inner += products(case_rows(self.losses, self.shared, block), torch.float64, BLOCK // 4)
+            with without_hooks(self.shared):
+                inner += products(case_rows(self.losses, self.shared, block), torch.float64, BLOCK // 4)
         indices = torch.tensor(self.indices)
         total[indices[:, None], indices] = inner
         return total

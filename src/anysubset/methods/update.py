@@ -191,7 +191,7 @@ class Decoupled(Update):
             )
         cases: dict[Hashable, Tensor] = {name: loss for name, loss in losses.items() if objectives[name].case}
         case_counts: dict[Hashable, float] = {name: counts[name] for name in totals if objectives[name].case}
-        check_case_losses(cases, case_counts)  # Before `.grad` changes.
+        check_case_losses(cases, case_counts, self.gmd.shared)  # Before `.grad` changes.
         if others:
             torch.stack(others).sum().backward(retain_graph=True)
         self.added_others |= any(not objectives[name].case for name in totals)
