@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.gradients.counted import Counted
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -158,22 +159,6 @@ def test_a_branch_that_no_loss_uses_gets_no_gradient(way: Way):
     gmd.backward({"a": network.head(features["a"]).sum(), "c": network.head(features["c"]).square().sum()})
     assert network.encoders["b"].weight.grad is None
     assert network.encoders["a"].weight.grad is not None
-
-
-class Counted(torch.autograd.Function):
-    """Identity that counts its backward passes."""
-
-    passes: list[str] = []  # noqa: RUF012
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
-        ctx.name = name
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        Counted.passes.append(ctx.name)
-        return gradient, None
 
 
 @pytest.mark.parametrize("way", [plainly, batched, recomputed])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.gradients.counted import Counted
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -135,22 +136,6 @@ def test_costly_encoders_are_not_differentiated_once_per_case():
     # The encoders once: 8 F, 64 F and 8 F to 24 F.
     plain = operations(network, ALL, plain_mean, size=64)
     assert operations(network, ALL, decoupled(), size=64) / plain <= 3.5
-
-
-class Counted(torch.autograd.Function):
-    """Identity that counts its backward passes."""
-
-    passes: list[str] = []  # noqa: RUF012
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
-        ctx.name = name
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        Counted.passes.append(ctx.name)
-        return gradient, None
 
 
 class CountedStem(nn.Conv2d):
