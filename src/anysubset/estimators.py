@@ -82,8 +82,9 @@ class AnySubset(ModalityColumns):
       sample lacks a modality if all its columns are NaN.
 
     A modality that is only partly NaN, or infinite, is refused. Frames in a dict, and y, are joined by their labels
-    (pandas' index): a sample that a frame lacks, lacks its modality. `frames.py` says in which order. Columns of frames
-    are taken by the names of the training, in any order.
+    (pandas' index): a sample that a frame lacks, lacks its modality. The samples are in the order of y if y has labels,
+    else in that of the frames that have all samples. Columns of frames are taken by the names of the training, in any
+    order.
 
     Args:
         modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.

@@ -31,12 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from anysubset.errors import InputError, unknown
-from anysubset.experiments.files import (
-    changed_recipe,
-    check_current,
-    joined_settings,
-    read_experiment,
-)
+from anysubset.experiments.files import changed_recipe, check_current, joined_settings, read_experiment
 from anysubset.experiments.own_options import is_own_option
 from anysubset.experiments.settings import Experiment, flatten
 from anysubset.system.numbers import LARGEST_SEED
@@ -96,23 +91,24 @@ def read_sweep(path: Path, output: Path, root: Path | None = None) -> Sweep:
         if name not in PARTS:
             raise unknown(f"part of {path}", name, PARTS)
     axes = axes_of(content.get("vary"), path)
-    first: Settings = {name: content[name] for name in ("base", "settings") if name in content}
+    start: Settings = {name: content[name] for name in ("base", "settings") if name in content}
     skipped = skipped_of(content.get("skip", []), axes, path)
     runs = []
-    for chosen in itertools.product(*(variants.items() for variants in axes.values())):
-        variants = dict(zip(axes, (name for name, _ in chosen), strict=True))
-        if any(combination.items() <= variants.items() for combination in skipped):
+    for names in itertools.product(*axes.values()):
+        names_by_axis = dict(zip(axes, names, strict=True))
+        if any(combination.items() <= names_by_axis.items() for combination in skipped):
             continue
+        variants = [axes[axis][name] for axis, name in names_by_axis.items()]
         try:
-            if not first and not any("base" in variant for _, variant in chosen):
+            if not start and not any("base" in variant for variant in variants):
                 raise InputError("No experiment to start from: give `base: FILE` or `settings: {...}`.")
             settings: Settings = {}
-            for variant in [first] + [variant for _, variant in chosen]:
+            for variant in [start, *variants]:
                 settings = applied(settings, variant, path.parent)
             settings.setdefault("recipe", path.stem)
-            runs.append(planned(variants, settings, output, root))
+            runs.append(planned(names_by_axis, settings, output, root))
         except InputError as error:
-            raise InputError(f"{path}, run {'/'.join(variants.values())}: {error}") from None
+            raise InputError(f"{path}, run {'/'.join(names)}: {error}") from None
     return Sweep(tuple(runs), splits_of(content.get("evaluate", ["test"]), path))
 
 
@@ -266,8 +262,11 @@ def checked_missingness(missingness: Settings) -> Settings:
     """
     for name, value in missingness.items():
         kinds: dict[str, tuple[type, ...]] = {
-            **{"rate": (int, float), "monotone": (int, float), "absent": (list,)},
-            **{"split": (str,), "seed": (int,)},
+            "rate": (int, float),
+            "monotone": (int, float),
+            "absent": (list,),
+            "split": (str,),
+            "seed": (int,),
         }
         group, _, modality = name.partition(".")
         if group == "rate_by" and modality:
@@ -283,8 +282,8 @@ def checked_missingness(missingness: Settings) -> Settings:
     if not ways:
         return {}
     if len(ways) > 1:
-        came = " and ".join(f"missingness.{name}" for name in ways)
-        raise InputError(f"Give exactly one of missingness.{', missingness.'.join(WAYS)}; {came} came.")
+        received = " and ".join(f"missingness.{name}" for name in ways)
+        raise InputError(f"Give exactly one of missingness.{', missingness.'.join(WAYS)}; {received} came.")
     return {**ways, "split": missingness.get("split", "train"), "seed": missingness.get("seed", 0)}
 
 

@@ -249,7 +249,7 @@ def means_of(parts: Iterable[tuple[str, float, int]], totals: Counts) -> dict[st
     return {name: sums[name] / total for name, total in totals.items()}
 
 
-def samples_that_count(batch: Batch, objectives: Objectives) -> dict[str, int]:
+def eligible_counts(batch: Batch, objectives: Objectives) -> dict[str, int]:
     """The number of eligible samples in a batch for each objective."""
     return {
         name: len(eligible(batch.inputs, objective.needs)) if objective.needs else len(batch.ids)
@@ -284,7 +284,7 @@ def fill_gradients(
     """
     device = next(method.parameters()).device
     objectives = method.objectives(step)
-    counts = [samples_that_count(batch, objectives) for batch in batches]
+    counts = [eligible_counts(batch, objectives) for batch in batches]
     sums = {name: sum(batch_counts[name] for batch_counts in counts) for name in objectives}
     totals = processes.totals(sums, device)
     if not totals:

@@ -277,8 +277,8 @@ def average(cells: Sequence[float | None]) -> float | None:
 def cases_of(group: RunGroup, label: str) -> str:
     """Cases of a run of gmd; by default all for up to four modalities, and five random ones beyond."""
     result = next(iter(group.results[label].values()))
-    usual = "all" if len(result.modalities) <= 4 else "random=5"
-    return str(result.settings.get("method.cases") or usual)
+    default = "all" if len(result.modalities) <= 4 else "random=5"
+    return str(result.settings.get("method.cases") or default)
 
 
 def shown(name: str) -> str:

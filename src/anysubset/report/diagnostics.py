@@ -228,7 +228,8 @@ def loss_decrease(losses: Losses, window: int = WINDOW) -> dict[str, Array]:
 def learning_speed(losses: Losses) -> dict[str, list[float]]:
     """By modality: relative decrease of its loss by the end of each third of training.
 
-    As `loss_decrease`, with windows of `learning_window`. Its increase over a third is the learning speed in it.
+    As `loss_decrease`, with windows of `learning_window`. The learning speed in a third is how much the decrease grows
+    from the end of the third before; in the first third, from 0.
     """
     if not len(losses.step):
         return {}
@@ -240,7 +241,7 @@ def learning_speed(losses: Losses) -> dict[str, list[float]]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------ in a table
+# ------------------------------------------------------------------------------------------------ summaries for JSON
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -258,8 +259,8 @@ def summary(history: History) -> dict[str, Any]:
     content = {
         "steps": len(history.step),
         "conflicting": float(mean(conflicting(history))),
-        "norms": named(history, history.norms),
-        "coefficients": named(history, history.coefficients),
+        "norms": mean_by_case(history, history.norms),
+        "coefficients": mean_by_case(history, history.coefficients),
         "cases": list(history.cases),
         "cosines": cosines.tolist(),
         "pairs": [
@@ -272,11 +273,11 @@ def summary(history: History) -> dict[str, Any]:
         ],
         "angles": {"before": angle_counts(before).tolist(), "after": angle_counts(after).tolist()},
     }
-    with_none: dict[str, Any] = without_nan(content)
-    return with_none
+    valid_in_json: dict[str, Any] = without_nan(content)
+    return valid_in_json
 
 
-def named(history: History, values: Array) -> dict[str, float]:
+def mean_by_case(history: History, values: Array) -> dict[str, float]:
     """Mean by case of values (T, k), over the steps with that case."""
     return dict(zip(history.cases, mean(by_case(history, values)).tolist(), strict=True))
 
@@ -290,7 +291,7 @@ def training_summary(history: History) -> dict[str, Any]:
         {
             "until": math.floor(end),
             "conflicting": float(mean(conflicting(part))),
-            "coefficients": named(part, part.coefficients),
+            "coefficients": mean_by_case(part, part.coefficients),
         }
         for part, end in zip(parts, ends, strict=True)
     ]
@@ -307,9 +308,14 @@ def without_nan(content: Any) -> Any:
 
 
 def diagnosis(run: Path, now: History) -> dict[str, Any]:
-    """Result of `anysubset diagnose`: `now`, `training` (None if the run does not decouple) and `learning`.
+    """Result of `anysubset diagnose`, for JSON.
 
-    now: gradients of the trained weights, one step per batch.
+    Its key `now` holds the summary of the trained weights, `training` that of the decoupling log (None if the run does
+    not decouple), and `learning` the `learning_speed`.
+
+    Args:
+        run: the run folder, whose logs are read.
+        now: gradients of the trained weights, one step per batch.
     """
     history = read_history(run)
     return {

@@ -73,11 +73,11 @@ class TableDataset(Dataset):
             report(f"Modalities removed by {data.missingness}: {described(table)}")
         self.table = replace(table, splits=None) if unlabelled else split(table, data, report, signature is None)
         if data.complete_only and self.table.splits is not None:
-            whole = complete_only(self.table.splits, presence(self.table), tuple(names), self.noun, report)
-            self.table = replace(self.table, splits=whole)
+            splits = complete_only(self.table.splits, presence(self.table), tuple(names), self.noun, report)
+            self.table = replace(self.table, splits=splits)
         self.splits = {**(self.table.splits or {}), "all": self.table.ids}
-        chosen = [name for name in ("train", "val") if name in self.splits]
-        self.signature = signature or signature_of(self.table, names, table_set.limits, chosen)
+        used_in_training = [name for name in ("train", "val") if name in self.splits]
+        self.signature = signature or signature_of(self.table, names, table_set.limits, used_in_training)
         if signature is None and data.group is not None and self.table.groups is not None:
             # Groups decide which samples share a batch, so a run is resumed with the same groups.
             groups = fingerprint(self.table.groups)
@@ -91,7 +91,7 @@ class TableDataset(Dataset):
                 report(line)
         self.task = prediction_task(task, self.signature)
         self.ready: dict[str, Table] = {}
-        self.prints: dict[bool, dict[str, dict[str, str]]] = {}  # Fingerprints with and without content.
+        self.fingerprints_by_content: dict[bool, dict[str, dict[str, str]]] = {}
 
     @property
     def loaded_inputs(self) -> Mapping[str, Observed]:
@@ -131,9 +131,9 @@ class TableDataset(Dataset):
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the inputs and targets of the samples of a split, and their groups."""
-        if content not in self.prints:
-            self.prints[content] = fingerprints_of(self.table, content)
-        return {sample: self.prints[content][sample] for sample in self.ids(split)}
+        if content not in self.fingerprints_by_content:
+            self.fingerprints_by_content[content] = fingerprints_of(self.table, content)
+        return {sample: self.fingerprints_by_content[content][sample] for sample in self.ids(split)}
 
     # --------------------------------------------------------------------------------------------- training
 
@@ -169,9 +169,9 @@ class TableDataset(Dataset):
             return
         processes.check_shares(batch, parts)
         for step in range(first, last):
-            mine = processes.share(draw_samples(len(table), seed, step * batch, (step + 1) * batch))
+            own_indices = processes.share(draw_samples(len(table), seed, step * batch, (step + 1) * batch))
             for part in range(parts):
-                yield batch_of(table, mine[part::parts])
+                yield batch_of(table, own_indices[part::parts])
 
     def members(self, split: str) -> list[list[int]]:
         """Indices, within a split, of the samples of each group, in the order of the table.

@@ -70,6 +70,7 @@ class Volumes(Dataset):
         if data.spacing == MEDIAN:
             self.data = replace(data, spacing=self.median_spacing())
         self.resampling = resampling_of(self.data)
+        # Prepared patients or the files that hold them, by id and reference modality (None for the default).
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the patients that were read.
         self.copies_of_label: set[str] = set()  # Modalities that were noted.
@@ -83,9 +84,10 @@ class Volumes(Dataset):
         if self.data.missingness is None:
             return patients
         path = place_of(self.data.missingness, self.root)
-        stay = read_missingness(path)
+        remaining = read_missingness(path)
+        in_files = {patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}
         try:
-            present = restricted({patient_id: tuple(patient.sources) for patient_id, patient in patients.items()}, stay)
+            present = restricted(in_files, remaining)
         except InputError as error:
             raise InputError(f"{path} and {self.data.root} do not go together: {error}") from None
         return {
@@ -249,9 +251,9 @@ class Volumes(Dataset):
         sources = [*patient.sources.values(), *([patient.label] if patient.label is not None else [])]
         if self.data.cache == "memory" or not all(source.path.exists() for source in sources):
             return None
-        return Path(self.data.cache) / f"{patient.id}-{self.fingerprint(patient, reference)}.safetensors"
+        return Path(self.data.cache) / f"{patient.id}-{self.cache_key(patient, reference)}.safetensors"
 
-    def fingerprint(self, patient: Patient, reference: str | None = None) -> str:
+    def cache_key(self, patient: Patient, reference: str | None = None) -> str:
         """Hash of everything on which a prepared patient depends: files, task, grid, and version of the preparation.
 
         Files are recognised by their state, not by reading them. Sizes and times of modification may be equal where two
@@ -343,8 +345,8 @@ class Volumes(Dataset):
 
 def with_masks(patient: Patient, modalities: Scenario) -> Patient:
     """The patient with the masks that the settings name as modalities, such as `brain_mask`."""
-    named = {name: patient.masks[name] for name in modalities if name in patient.masks and name not in patient.sources}
-    return replace(patient, sources={**patient.sources, **named}) if named else patient
+    masks = {name: patient.masks[name] for name in modalities if name in patient.masks and name not in patient.sources}
+    return replace(patient, sources={**patient.sources, **masks}) if masks else patient
 
 
 def check_unit(unit: Unit) -> None:
