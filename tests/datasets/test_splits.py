@@ -150,3 +150,19 @@ def test_fewer_than_three_groups_cannot_be_split():
 def test_ids_in_another_spelling_are_named(fault):
     line = fault(check_splits, {"train": ("1",)}, ["001", "002"], "sample")
     assert line.endswith("1 in all: 1. The data have '001': write '1' in the same way.")
+
+
+def test_splits_have_their_usual_names_in_any_spelling(tmp_path):
+    (tmp_path / "splits.json").write_text('{"TEST": ["c"], "valid": ["b"], "Train": ["a"], "extra": ["d"]}')
+    assert list(read_splits(tmp_path / "splits.json")) == ["train", "val", "test", "extra"]
+
+
+def test_two_names_of_one_split_are_refused(tmp_path, fault):
+    (tmp_path / "splits.json").write_text('{"train": ["a"], "val": ["b"], "dev": ["c"]}')
+    assert "has splits 'val' and 'dev', which both mean 'val'." in fault(read_splits, tmp_path / "splits.json")
+
+
+def test_text_files_of_splits_may_be_called_valid_or_dev(tmp_path):
+    for name, sample in {"train": "a", "valid": "b", "test": "c"}.items():
+        (tmp_path / f"{name}.txt").write_text(sample)
+    assert find_splits(tmp_path) == {"train": ("a",), "val": ("b",), "test": ("c",)}

@@ -1,4 +1,7 @@
+import gzip
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +63,7 @@ FAULTS = {
     "1 rows without an id": SHEET.replace("v/2", ""),
     "these have none: v/1": SHEET.replace("train,1,2,3", "train,,,"),
     "has a row of 7 cells below 8 columns: 'v/2'": SHEET.replace(",4,5,", ",4,"),
-    "has columns with the same name: id, y, group": SHEET.replace("text_1,", "text_0,"),
+    "has columns with the same name: 'text_0'": SHEET.replace("text_1,", "text_0,"),
     "has columns of no modality: age": SHEET.replace("audio.0", "age"),
     "no column 'y'": SHEET.replace("id,y", "id,label"),
     "holds no rows": SHEET.splitlines()[0],
@@ -163,6 +166,21 @@ def test_parquet_sequences_are_as_long_as_they_are(tmp_path):
     assert np.array_equal(text.valid, [[True, False], [True, True]])
 
 
+def test_parquet_columns_of_the_same_name_are_refused(tmp_path, table_fault):
+    arrow = pytest.importorskip("pyarrow")
+    columns = arrow.table([[0, 1], [1.0, 2.0], [3.0, 4.0]], names=["y", "a_0", "a_0"])
+    pytest.importorskip("pyarrow.parquet").write_table(columns, tmp_path / "x.parquet")
+    assert "has columns with the same name: 'a_0'" in table_fault(tmp_path / "x.parquet")
+
+
+def test_parquet_decimals_without_places_and_dates_are_classes_like_integers_and_text(tmp_path):
+    ids = {"id": [" p ", "q"], "a_0": [1.0, 2.0]}
+    whole = read_table(parquet(tmp_path / "x.parquet", ids | {"y": [Decimal(3), Decimal(7)]}))
+    assert (whole.ids, whole.class_names) == (("p", "q"), ("3", "7"))
+    dates = read_table(parquet(tmp_path / "x.parquet", ids | {"y": [date(2020, 1, 2), date(2020, 1, 1)]}))
+    assert (dates.class_names, dates.target.tolist()) == (("2020-01-01", "2020-01-02"), [1, 0])
+
+
 def test_faulty_parquet_files_are_refused_in_one_line(tmp_path, table_fault):
     path = parquet(tmp_path / "x.parquet", {"y": [0, 1], "text": [[[1.0], [2.0, 3.0]], [[1.0]]]})
     assert "text of '0' is no list of numbers" in table_fault(path)
@@ -204,3 +222,63 @@ def test_a_folder_has_sheets_with_endings_in_capitals_and_names_what_it_does_not
     assert table.modalities == ("AUDIO",)
     assert table.origin is not None
     assert table.origin.notes == ("Files that are not read: text.tsv. A folder is read from its .csv files.",)
+
+
+# --------------------------------------------------------------------------------------- how programs write sheets
+
+
+@pytest.mark.parametrize("names", ["a 0,a 1", "a-0,a-1", "a[0],a[1]", "a(0),a(1)", "a.00,a.01", "a0,a1"])
+def test_the_number_of_a_column_may_follow_any_usual_mark(tmp_path, names):
+    table = read_table(saved(tmp_path, f"id,y,{names}\np,0,1,2\nq,1,3,4\n"))
+    assert table.columns == {"a": ("a_0", "a_1")}
+    assert table.inputs["a"].values.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("content", ["id,y,a_0\np,0,1,\nq,1,2,,\n", "id,y,a_0,\np,0,1\nq,1,2\n"])
+def test_separators_at_the_end_of_rows_or_header_are_no_cells(tmp_path, content):
+    table = read_table(saved(tmp_path, content))
+    assert (table.ids, table.inputs["a"].values.tolist()) == (("p", "q"), [[1], [2]])
+
+
+@pytest.mark.parametrize("name", ["table.txt", "table.tab", "table.tsv"])
+def test_sheets_of_text_may_have_other_endings(tmp_path, name):
+    assert read_table(saved(tmp_path, "id\ty\ta_0\np\t0\t1\nq\t1\t2\n", name)).ids == ("p", "q")
+
+
+WRITTEN = {
+    "has columns 'a_0' and 'a_0.1': pandas writes the latter": "id,y,a_0,a_0.1\np,0,1,2\n",
+    "has the id 'p\\nq' with a line break: is a quotation mark not closed?": 'id,y,a_0\n"p\nq",0,1\nr,1,2\n',
+    "1 columns: 'id'. The names of the columns must be the first line": "# made today\nid,y,a_0\np,0,1\n",
+    "has no column 'y', the target: name it with --data.reading.target": "ID,Y,a_0\np,0,1\n",
+    "holds 'ND', which is no number. Leave the cell blank": "id,y,a_0\np,0,1\nq,1,ND\n",
+    "The sample is 'q'.": "id,y,a_0\np,0,1\nq,1,ND\n",
+    "y hold '1,5', which looks like a number and is none": "id;y;a_0\np;1,5;0.5\nq;2,5;1.5\nr;1,5;2.5\n",
+    "y hold '10%', which looks like a number and is none": "id,y,a_0\np,10%,0.5\nq,20%,1.5\nr,10%,2.5\n",
+}
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_what_programs_and_people_write_is_refused_with_what_mends_it(tmp_path, line, table_fault):
+    assert line in table_fault(saved(tmp_path, WRITTEN[line]))
+
+
+def test_names_that_look_like_numbers_are_classes_on_request(tmp_path):
+    path = saved(tmp_path, "id,y,a_0\np,10%,0.5\nq,20%,1.5\n")
+    assert read_table(path, kind="classes").class_names == ("10%", "20%")
+
+
+def test_modalities_that_differ_only_in_capital_letters_are_noted(tmp_path):
+    table = read_table(saved(tmp_path, "id,y,a_0,A_1\np,0,1,2\nq,1,3,4\n"))
+    assert table.origin is not None
+    assert table.origin.notes == ("Modalities differ only in capital letters: a, A.",)
+
+
+def test_a_compressed_sheet_is_to_be_unpacked(tmp_path, table_fault):
+    (tmp_path / "table.csv.gz").write_bytes(gzip.compress(SHEET.encode()))
+    assert "is compressed: unpack it first." in table_fault(tmp_path / "table.csv.gz")
+
+
+def test_splits_are_known_by_their_usual_names_in_any_spelling(tmp_path):
+    rows = ["p,0,1,Train", "q,1,2,training", "r,0,3,VALID", "s,1,4,development", "t,0,5,Test"]
+    table = read_table(saved(tmp_path, "id,y,a_0,split\n" + "\n".join(rows) + "\n"))
+    assert table.splits == {"train": ("p", "q"), "val": ("r", "s"), "test": ("t",)}

@@ -29,7 +29,7 @@ def text_of(path: Path, setting: str | None = None) -> str:
         reason = str(error).removeprefix(f"{path} ").rstrip(".")
         raise InputError(f"{named} cannot be read as text ({reason}).") from None
     if "\0" in text:
-        raise InputError(f"{named} cannot be read as text (it has a NUL character).")
+        raise InputError(f"{named} cannot be read as text (it has a NUL character): save it in UTF-8.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

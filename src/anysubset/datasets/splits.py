@@ -16,6 +16,12 @@ from anysubset.system.input_files import json_of
 
 Splits = dict[str, tuple[str, ...]]
 USUAL = ("train", "val", "test")
+# Other names of the usual splits, in small letters.
+OTHER_NAMES = {
+    "train": ("training",),
+    "val": ("valid", "validation", "dev", "devel", "development"),
+    "test": ("testing",),
+}
 
 
 def read_splits(path: Path) -> Splits:
@@ -37,15 +43,16 @@ def read_splits(path: Path) -> Splits:
 def find_splits(root: Path) -> Splits | None:
     """Read the splits beside the patients; None if there are none.
 
-    Tries `splits.json`, then `splits/*.txt`, then `train.txt`, `val.txt` and `test.txt`, in the folder of patients or
-    beside the CSV manifest `root`.
+    Tries `splits.json`, then `splits/*.txt`, then `train.txt`, `val.txt` and `test.txt` (or `valid.txt` and other
+    usual names), in the folder of patients or beside the CSV manifest `root`.
     """
     folder = root if root.is_dir() else root.parent
     if (folder / "splits.json").is_file():
         return read_splits(folder / "splits.json")
     if (folder / "splits").is_dir():
         return read_splits(folder / "splits")
-    texts = [folder / f"{name}.txt" for name in USUAL if (folder / f"{name}.txt").is_file()]
+    names = [name for usual in USUAL for name in (usual, *OTHER_NAMES[usual])]
+    texts = [folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()]
     return checked(folder, {text.stem: lines_of(text) for text in texts}) if texts else None
 
 
@@ -101,10 +108,29 @@ def from_json(path: Path) -> dict[str, list[str]]:
     return content
 
 
+def usual_name(name: str) -> str:
+    """The usual name of a split, without capital letters and spaces around it; other names are returned as they are.
+
+    >>> [usual_name(name) for name in ("Train", "valid", " TEST ", "holdout")]
+    ['train', 'val', 'test', 'holdout']
+    """
+    lowered = name.strip().lower()
+    return next((usual for usual in USUAL if lowered in (usual, *OTHER_NAMES[usual])), name)
+
+
 def checked(path: Path | str, splits: Mapping[str, list[str]]) -> Splits:
-    """The splits in the usual order. Raises InputError if a split is empty or an id occurs twice."""
+    """The splits by their usual names, in the usual order.
+
+    Raises:
+        InputError: if a split is empty, two names stand for one split, or an id occurs twice.
+    """
     split_of: dict[str, str] = {}
-    splits = {name: [composed(sample) for sample in ids] for name, ids in splits.items()}
+    by_usual_name: dict[str, str] = {}
+    for name in splits:
+        other = by_usual_name.setdefault(usual_name(name), name)
+        if other != name:
+            raise InputError(f"{path} has splits {other!r} and {name!r}, which both mean {usual_name(name)!r}.")
+    splits = {usual_name(name): [composed(sample) for sample in ids] for name, ids in splits.items()}
     for name, ids in splits.items():
         if not ids:
             raise InputError(f"{path} has an empty split: {name!r} names no id.")

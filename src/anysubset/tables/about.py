@@ -20,12 +20,15 @@ def ids_of(entries: Sequence[Any], what: str) -> list[str]:
         what: the file, for messages.
 
     Raises:
-        InputError: if an id is blank or repeated.
+        InputError: if an id is blank, repeated, or of several lines.
     """
     blank = sum(entry is None or entry != entry or not text(entry).strip() for entry in entries)
     if blank:
         raise InputError(f"{what} has {blank} rows without an id.")
     ids = [id_text(entry) for entry in entries]
+    broken = next((sample for sample in ids if "\n" in sample), None)
+    if broken is not None:
+        raise InputError(f"{what} has the id {broken[:40]!r} with a line break: is a quotation mark not closed?")
     repeated = [sample for sample, count in Counter(ids).items() if count > 1]
     if repeated:
         raise InputError(f"{what} has ids that come more than once: {shown(repeated)}.")

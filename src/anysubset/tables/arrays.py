@@ -37,7 +37,7 @@ from anysubset.tables.columns import Options, assemble
 from anysubset.tables.labels import text
 from anysubset.tables.observation import Array, Column
 from anysubset.tables.steps import from_lengths, real_steps, to_the_front
-from anysubset.tables.table import Table
+from anysubset.tables.table import Table, shown
 from anysubset.tables.targets import Target, target_of
 
 EXTRAS = ("_lengths", "_valid", "_present", "_columns")
@@ -96,7 +96,10 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
             raise InputError(f"has no array {getattr(options, kind)!r}; it holds: {', '.join(arrays)}.")
     label = options.target or "y"
     if label not in arrays and not options.unlabelled:
-        raise InputError(f"has no array {label!r}; name the target with target=. It holds: {', '.join(arrays)}.")
+        raise InputError(
+            f"has no array {label!r}, the target: name it with --data.reading.target (in Python target=). It holds: "
+            f"{', '.join(arrays)}."
+        )
     wanted = options.asked(arrays) or modalities_in(arrays, {label, *names.values()})
     for stored in wanted.values():
         if stored not in arrays:
@@ -133,7 +136,10 @@ def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str
             continue
         if arrays[name].ndim < 2:
             shape = arrays[name].shape
-            raise InputError(f"array {name!r} of shape {shape} is no modality: name those that are with modalities=.")
+            raise InputError(
+                f"array {name!r} of shape {shape} is no modality: name those that are with data.modalities (in Python "
+                "modalities=)."
+            )
         modalities[name] = name
     return modalities
 
@@ -179,6 +185,8 @@ def with_names(column: Column, names: Array | None, what: str) -> Column:
         return column
     if names.shape != column.values.shape[-1:] or column.vocabulary is not None or column.values.ndim > 3:
         raise InputError(f"{what}_columns has the shape {names.shape}, and {what} {column.values.shape}.")
+    if len(set(names.tolist())) < len(names):
+        raise InputError(f"{what}_columns names a column twice: {shown(map(text, names.tolist()))}.")
     return replace(column, names=tuple(text(name) for name in names.tolist()))
 
 

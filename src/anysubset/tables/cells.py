@@ -65,13 +65,14 @@ def with_point(cell: Any, mark: str) -> Any:
     return cell.replace(",", ".") if decimal else cell
 
 
-def number(cell: Any, column: str, mark: str = ".") -> float:
+def number(cell: Any, column: str, mark: str = ".", sample: str | None = None) -> float:
     """Convert a cell to a number; NaN for a blank cell.
 
     Args:
         cell: text or a number.
         column: its name, for messages.
         mark: before decimals, as `decimal_mark` says.
+        sample: its id, for messages.
 
     Raises:
         InputError: if the cell is no number.
@@ -89,8 +90,14 @@ def number(cell: Any, column: str, mark: str = ".") -> float:
     except (TypeError, ValueError):
         pass
     refuse_grouped(cell, column)
-    remedy = " Decimals follow a point, or in all numbers of the file a comma." if "," in str(cell) else ""
-    raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number.{remedy}")
+    where = "" if sample is None else f" The sample is {sample!r}."
+    decimal = isinstance(cell, str) and COMMA.fullmatch(cell.strip())
+    remedy = (
+        "Decimals follow a point, or in all numbers of the file a comma."
+        if decimal
+        else "Leave the cell blank if the value is missing, and write categories, percentages and dates as numbers."
+    )
+    raise InputError(f"Column {column!r} holds {str(cell)[:40]!r}, which is no number. {remedy}{where}")
 
 
 def refuse_grouped(cell: Any, column: str) -> None:
@@ -119,7 +126,10 @@ def modality_column(
     if any(isinstance(cell, list) for cell in cells[0]):
         return from_lists(name, cells[0], ids)
     values = np.array(
-        [[number(cell, column, mark) for cell in numbers] for numbers, column in zip(cells, columns, strict=True)]
+        [
+            [number(cell, column, mark, sample) for cell, sample in zip(numbers, ids, strict=True)]
+            for numbers, column in zip(cells, columns, strict=True)
+        ]
     )
     return Column(values.T, names=tuple(columns))
 

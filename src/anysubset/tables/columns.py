@@ -13,6 +13,7 @@ from anysubset.batches import Observed, renumbered
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import ReadingSettings
+from anysubset.tables.labels import spellings
 from anysubset.tables.observation import Column, Faults, all_zero, faults_line, notes_on, observe
 from anysubset.tables.table import Origin, Table
 from anysubset.tables.targets import Target
@@ -88,6 +89,8 @@ def assemble(
     faulty: dict[str, Faults] = {}
     inputs: dict[str, Observed] = {}
     lines = [*notes, *target.notes]
+    if alike := spellings(columns):
+        lines.append(f"Modalities differ only in capital letters: {', '.join(alike)}.")
     for name, column in columns.items():
         observed, faulty[name] = observe(name, column, len(ids))
         if len(observed.indices):

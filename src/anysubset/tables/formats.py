@@ -18,7 +18,9 @@ from anysubset.tables.utterances import from_conversations, is_conversations
 from anysubset.volumes.file_names import images
 from anysubset.volumes.manifest import is_manifest
 
-FORMATS = ".npz, .safetensors, .csv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
+FORMATS = ".npz, .safetensors, .csv, .tsv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
+
+SHEETS = (".csv", ".tsv", ".tab", ".txt")  # Text with a cell for each column, whatever separates them.
 
 
 def read_table(
@@ -160,7 +162,9 @@ def dispatched(path: Path, options: Options) -> Table:
         return (
             from_conversations(path, content, options) if is_conversations(content) else from_pickle(content, options)
         )
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z", b"\x28\xb5\x2f\xfd")):
+        raise InputError("is compressed: unpack it first.")
+    if path.suffix.lower() in SHEETS:
         return read_csv(path, options)
     raise InputError(f"is of no supported format. Supported: {FORMATS}.")
 

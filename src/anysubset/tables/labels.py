@@ -1,15 +1,14 @@
 """Numbers, ids and splits in the shapes and spellings of the supported files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anysubset.datasets.ids import composed
-from anysubset.datasets.splits import Splits, checked
+from anysubset.datasets.splits import Splits, checked, usual_name
 from anysubset.errors import InputError, one_line
-from anysubset.tables.table import VALIDATION
 
 Array = NDArray[Any]
 
@@ -49,12 +48,24 @@ def text(raw: Any) -> str:
 
 
 def id_text(raw: Any) -> str:
-    """Convert an id to text; whole numbers that are stored as floats are written as integers.
+    """Convert an id to text without spaces around it; whole numbers that are stored as floats become integers.
 
-    >>> id_text(7.0), id_text("007"), id_text(b"a"), id_text(1.5)
+    >>> id_text(7.0), id_text("007"), id_text(b"a "), id_text(1.5)
     ('7', '007', 'a', '1.5')
     """
-    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else text(raw)
+    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else text(raw).strip()
+
+
+def spellings(names: Iterable[str]) -> list[str]:
+    """The first names that differ only in capital letters; empty if there are none.
+
+    >>> spellings(["Yes", "no", "yes"]), spellings(["yes", "no"])
+    (['Yes', 'yes'], [])
+    """
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault(name.casefold(), []).append(name)
+    return next((same for same in by_key.values() if len(same) > 1), [])
 
 
 def sample_id(raw: Any) -> str:
@@ -77,15 +88,10 @@ def videos_of(ids: Sequence[str]) -> list[str] | None:
     return [name.rpartition("/")[0] for name in ids] if all("/" in name.strip("/") for name in ids) else None
 
 
-def split_name(name: str) -> str:
-    """Standard name of a split: `val` for `valid`, `dev` and the like."""
-    return "val" if name.lower() in VALIDATION else name
-
-
 def splits_of(ids: Sequence[str], names: Sequence[str]) -> Splits:
     """Splits from the name of the split of each sample; a sample with an empty name is in none."""
     parts: dict[str, list[str]] = {}
     for sample, name in zip(ids, names, strict=True):
         if name:
-            parts.setdefault(split_name(name), []).append(sample)
+            parts.setdefault(usual_name(name), []).append(sample)
     return checked("The file", parts)

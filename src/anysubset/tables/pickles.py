@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.datasets.splits import checked
+from anysubset.datasets.splits import checked, usual_name
 from anysubset.errors import InputError
 from anysubset.tables.columns import Options, assemble
-from anysubset.tables.labels import numbers, sample_id, samples_in, split_name, videos_of
+from anysubset.tables.labels import numbers, sample_id, samples_in, videos_of
 from anysubset.tables.observation import Array, Column, nan_throughout, ragged
 from anysubset.tables.steps import from_lengths, padded_side, real_steps, to_the_front
 from anysubset.tables.table import Table, shown
@@ -31,7 +31,7 @@ def from_pickle(content: Any, options: Options) -> Table:
         InputError: if the content has another layout, or is faulty.
     """
     parts = content if isinstance(content, dict) else {}
-    parts = {split_name(str(name)): part for name, part in parts.items()}
+    parts = {usual_name(str(name)): part for name, part in parts.items()}
     if "train" in parts and all(isinstance(part, list | tuple) for part in parts.values()):
         return from_mag(parts, options)
     if "train" in parts and all(isinstance(part, dict) for part in parts.values()):

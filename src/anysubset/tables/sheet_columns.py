@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anysubset.errors import InputError
@@ -14,6 +14,7 @@ from anysubset.tables.targets import is_number
 Cells = dict[str, list[Any]]  # By column: numbers, text or lists; None where blank.
 Columns = Mapping[str, Mapping[str, str]]  # By modality: name of a column -> its key in the cells.
 
+BRACKETS = {"]": "[", ")": "("}  # Around the number of a column, by the closing one.
 MOST_DIGITS = 18  # Of the number of a column.
 SETTINGS = {"id": "data.reading.id", "y": "data.reading.target", "group": "data.group", "split": "data.reading.split"}
 UNNAMED = "Unnamed: {}"  # As pandas calls a column without a name, by its number from 0.
@@ -35,7 +36,10 @@ def check_named(cells: Cells, options: Options) -> None:
         if name is not None and name not in cells:
             raise InputError(f"has no column {name!r}; its columns: {', '.join(list(cells)[:8])}.")
     if (options.target or "y") not in cells and not options.unlabelled:
-        raise InputError(f"has no column {options.target or 'y'!r}: name the target with target=.")
+        raise InputError(
+            f"has no column {options.target or 'y'!r}, the target: name it with --data.reading.target (in Python "
+            f"target=). Its columns: {', '.join(list(cells)[:8])}."
+        )
 
 
 def without_index(cells: Cells, options: Options, named: Sequence[str] = ()) -> tuple[Cells, list[str]]:
@@ -79,25 +83,27 @@ def is_index(name: str, cells: Sequence[Any]) -> bool:
 def prefix_and_number(column: str) -> tuple[str, int] | None:
     """Prefix and number of the name of a column; None if it does not end in a number.
 
-    >>> prefix_and_number("text_10"), prefix_and_number("t1.5"), prefix_and_number("age")
-    (('text', 10), ('t1', 5), None)
+    >>> [prefix_and_number(name) for name in ("text_10", "t1.5", "a 0", "a-1", "a[2]", "a(3)", "age")]
+    [('text', 10), ('t1', 5), ('a', 0), ('a', 1), ('a', 2), ('a', 3), None]
 
     Raises:
         InputError: if the number has more than `MOST_DIGITS` digits.
     """
     # Not by a regular expression, which takes quadratic time for a long name.
-    start = len(column)
+    opening = BRACKETS.get(column[-1:], "")
+    end = len(column) - len(opening)
+    start = end
     while start > 0 and column[start - 1].isdecimal():
         start -= 1
     start = max(1, start)  # The prefix has at least one character.
-    digits = column[start:]
-    if not digits:
+    digits = column[start:end]
+    if not digits or not column[:start].endswith(opening):
         return None
     if len(digits) > MOST_DIGITS:
         number = f"{len(digits)} digits, and {MOST_DIGITS} are read"
         raise InputError(f"has a column {column[:30]!r}... whose number has {number}.")
-    prefix = column[:start]
-    return (prefix[:-1] if len(prefix) > 1 and prefix[-1] in "_." else prefix), int(digits)
+    prefix = column[: start - len(opening)]
+    return (prefix[:-1] if len(prefix) > 1 and prefix[-1] in "_.- " else prefix), int(digits)
 
 
 def modality_columns(cells: Cells, options: Options) -> Columns:
@@ -124,8 +130,10 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
             other = columns.get(number, next(iter(columns.values())))
             raise InputError(f"has two columns for the same numbers of {prefix!r}: {other} and {column}.")
         columns[number] = column
+    for prefix in by_prefix:
+        check_not_repeated(prefix, by_prefix[prefix].values(), cells)
     if unassigned and options.modalities is None:
-        line = "call columns <modality>_<number>, or name those to read with modalities="
+        line = "call columns <modality>_<number>, or name the modalities to read with data.modalities"
         about = [f"--{SETTINGS[name.lower()]} {name}" for name in unassigned if name.lower() in SETTINGS]
         hint = f" Or is one of these set with {', '.join(about)}?" if about else ""
         raise InputError(f"has columns of no modality: {shown(unassigned)}; {line}.{hint}")
@@ -142,3 +150,13 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
         if prefix not in available:
             raise InputError(f"has no columns {prefix}_0, {prefix}_1, ...; its modalities: {', '.join(available)}.")
     return {name: available[prefix] for name, prefix in wanted.items()}
+
+
+def check_not_repeated(prefix: str, columns: Iterable[str], cells: Cells) -> None:
+    """Raise InputError for columns `a_0` and `a_0.1`, as pandas calls the second of two columns `a_0`."""
+    for column in columns:
+        if prefix in cells and prefix_and_number(prefix) and re.fullmatch(r"\.\d+", column.removeprefix(prefix)):
+            raise InputError(
+                f"has columns {prefix!r} and {column!r}: pandas writes the latter for a second column {prefix!r}. "
+                "Leave one out, or give it a name of its own."
+            )

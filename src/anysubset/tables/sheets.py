@@ -10,7 +10,9 @@ size).
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,7 @@ def read_parquet(path: Path, options: Options) -> Table:
         with parquet.ParquetFile(path) as file:
             check_counts(path, file.metadata)
             stored = file.read()
+            check_names(stored.column_names)
             cells = {name: values_of(path, stored.column(name)) for name in stored.column_names}
             pandas = stored.schema.pandas_metadata or {}
     except InputError:
@@ -157,12 +160,14 @@ def csv_cells(path: Path) -> Cells:
         raise InputError(f"{path.name} holds no rows below a header.")
     header = rows[0]
     names = [name.strip() or UNNAMED.format(number) for number, name in enumerate(header)]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path.name} has columns with the same name: {', '.join(names[:8])}.")
-    rows = [row for row in rows[1:] if any(cell.strip() for cell in row)]
+    check_names(names, f"{path.name} ")
+    rows = [with_width(row, header) for row in rows[1:] if any(cell.strip() for cell in row)]
     for row in rows:
         if len(row) != len(names):
-            raise InputError(f"{path.name} has a row of {len(row)} cells below {len(names)} columns: {row[0][:40]!r}.")
+            raise InputError(
+                f"{path.name} has a row of {len(row)} cells below {len(names)} columns: {row[0][:40]!r}. The names of "
+                "the columns must be the first line, and each row needs a cell for each of them."
+            )
     cells: Cells = {name: [row[number].strip() or None for row in rows] for number, name in enumerate(names)}
     for number, name in enumerate(header[1:], start=1):
         unnamed = UNNAMED.format(number)
@@ -171,6 +176,26 @@ def csv_cells(path: Path) -> Cells:
         if any(cell is not None for cell in cells.pop(unnamed)):
             raise InputError(f"{path.name} has a column without a name, number {number + 1} of {len(names)}: name it.")
     return cells
+
+
+def check_names(names: Sequence[str], start: str = "") -> None:
+    """Raise InputError if two columns have the same name. start: of the message."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{start}has columns with the same name: {shown(map(repr, repeated))}. Give each its own name."
+        )
+
+
+def with_width(row: list[str], header: Sequence[str]) -> list[str]:
+    """A row with as many cells as the header, if only separators at the end of either make the difference.
+
+    >>> with_width(["a", "1", ""], ["id", "y"]), with_width(["a", "1"], ["id", "y", ""]), with_width(["a"], ["id", "y"])
+    (['a', '1'], ['a', '1', ''], ['a'])
+    """
+    if any(cell.strip() for cell in (*row[len(header) :], *header[len(row) :])):
+        return row
+    return [*row[: len(header)], *[""] * (len(header) - len(row))]
 
 
 def from_cells(layout: str, cells: Cells, options: Options, index: Sequence[str] = ()) -> Table:
@@ -219,7 +244,7 @@ def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) 
     Raises:
         InputError: if a cell is blank, or text is among numbers and `options` do not ask for classes.
     """
-    if any(isinstance(cell, str) for cell in cells):
+    if any(isinstance(cell, str | bytes | date) for cell in cells):
         cells = ["" if cell is None else text(cell) for cell in cells]
         other = [cell for cell in cells if not is_blank(cell) and not is_number(cell)]
         for cell in other if options.kind is None else ():
@@ -229,7 +254,7 @@ def labels(cells: list[Any], column: str, ids: Sequence[str], options: Options) 
                 f"Column {column!r} holds {other[0][:40]!r}, which is no number, among numbers: if all are names of "
                 "classes, set --data.reading.kind classes."
             )
-    elif all(type(cell) is int for cell in cells):
+    elif all(type(cell) is int or (isinstance(cell, Decimal) and cell.as_tuple().exponent == 0) for cell in cells):
         cells = [str(cell) for cell in cells]  # As an array they become floats if one is beyond int64.
     else:
         cells = [math.nan if cell is None else float(cell) if isinstance(cell, Decimal) else cell for cell in cells]

@@ -75,13 +75,16 @@ class Signature:
         """The table with the columns of the training, by name. Modalities without names stay as they are.
 
         Raises:
-            InputError: if a modality lacks a column of the training, or has another one.
+            InputError: if a modality lacks a column of the training, has another one, or has two of the same name.
         """
         inputs = dict(table.inputs)
         for name, observed in table.inputs.items():
             trained, own = self.columns.get(name), table.columns.get(name)
             if trained is None or own is None or own == trained:
                 continue
+            if len(set(own)) < len(own):
+                repeated = [column for column in own if own.count(column) > 1]
+                raise InputError(f"{name} has columns with the same name: {shown(map(repr, dict.fromkeys(repeated)))}.")
             lacking = [column for column in trained if column not in own]
             other = [column for column in own if column not in trained]
             if lacking or other or len(own) != len(trained):

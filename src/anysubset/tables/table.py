@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from anysubset.batches import Observed
-from anysubset.datasets.splits import USUAL, Splits, checked, other_spelling
+from anysubset.datasets.splits import USUAL, Splits, checked, other_spelling, usual_name
 from anysubset.errors import InputError, unknown
-
-VALIDATION = ("valid", "validation", "dev", "devel")  # Other names for the split `val`.
 
 
 @dataclass(frozen=True)
@@ -181,11 +179,12 @@ def check_target(target: Tensor, samples: int, classes: tuple[str, ...] | None) 
 
 
 def check_table_splits(splits: Splits, ids: tuple[str, ...]) -> None:
-    """Raise InputError for empty splits, ids in two splits, ids of no sample, and other names of the split `val`."""
+    """Raise InputError for empty splits, ids in two splits, ids of no sample, and other names of the usual splits."""
     of_samples = set(ids)
+    for name in splits:
+        if usual_name(name) != name:
+            raise InputError(f"Call the split {name!r} {usual_name(name)!r}; the usual names are {', '.join(USUAL)}.")
     for name, split in checked("The table", {name: list(split) for name, split in splits.items()}).items():
-        if name in VALIDATION:
-            raise InputError(f"Call the split {name!r} 'val'; the usual names are {', '.join(USUAL)}.")
         if not of_samples.issuperset(split):
             absent = [sample for sample in split if sample not in of_samples]
             hint = other_spelling(absent[0], ids)

@@ -5,7 +5,6 @@ and integers are classes, unless `kind` says otherwise. Where that is in doubt, 
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from anysubset.errors import InputError
 from anysubset.tables.cells import BLANKS, BOOLEANS, number
-from anysubset.tables.labels import numbers, text, whole_numbers
+from anysubset.tables.labels import numbers, spellings, text, whole_numbers
 from anysubset.tables.table import shown
 
 Array = NDArray[Any]
@@ -27,6 +26,8 @@ ALSO_NAMES = frozenset({"none", "missing"})
 SIGNS = frozenset({"+", "-"})  # Names of classes if both occur.
 SURELY_CLASSES = 10  # Up to so many different values need not be confirmed.
 FEWEST_SAMPLES = 3  # A class with fewer samples on average is doubtful.
+# Percentages, and numbers with a decimal comma in a file with decimal points.
+NEARLY_NUMBERS = re.compile(r"[+-]?\d+([.,]\d+)?\s*%|[+-]?\d*,\d+")
 LARGEST = 2**63 - 1  # Of int64.
 
 
@@ -67,7 +68,10 @@ def target_of(
     array = array.reshape(len(array), -1)
     if array.shape[1] > 1:
         if column is None or not 0 <= column < array.shape[1]:
-            raise InputError(f"{what} have {array.shape[1]} columns: choose one with column=0 to {array.shape[1] - 1}.")
+            raise InputError(
+                f"{what} have {array.shape[1]} columns: choose one with column=0 to {array.shape[1] - 1} "
+                "(--data.reading.column), or, if they are one-hot, store the classes in one column."
+            )
         array = array[:, column : column + 1]
     flat = array.reshape(-1)
     ids = [str(index) for index in range(len(flat))] if ids is None else ids
@@ -191,15 +195,13 @@ def to_classes(flat: Array, what: str, asked: bool) -> Target:
                 "classes; if they are numbers to predict, set --data.reading.kind regression."
             ]
     classes = tuple(str(value) for value in values.tolist())
-    alike = [name for name, count in Counter(map(str.casefold, classes)).items() if count > 1]
-    if alike:
-        spellings = [name for name in classes if name.casefold() == alike[0]]
-        notes.append(f"{what} have classes that differ only in capital letters: {', '.join(spellings)}.")
+    if alike := spellings(classes):
+        notes.append(f"{what} have classes that differ only in capital letters: {', '.join(alike)}.")
     return Target(torch.from_numpy(indices.reshape(-1).astype(np.int64)), classes, tuple(notes))
 
 
 def check_classes(values: Array, samples: int, what: str) -> None:
-    """Raise InputError if the different values of a target are too many, or too far apart, to be surely classes.
+    """Raise InputError if the different values of a target may be numbers: too many, too far apart, or written so.
 
     Args:
         values: the different values, ascending.
@@ -207,6 +209,12 @@ def check_classes(values: Array, samples: int, what: str) -> None:
         what: name of the target.
     """
     names = values.dtype.kind == "U"
+    nearly = [name for name in values.tolist() if names and NEARLY_NUMBERS.fullmatch(name)]
+    if nearly:
+        raise InputError(
+            f"{what} hold {nearly[0]!r}, which looks like a number and is none: write numbers with a decimal point and "
+            "without a percent sign, or set --data.reading.kind classes if these are names of classes."
+        )
     few = len(values) <= SURELY_CLASSES and (names or int(values[-1]) - int(values[0]) < 10 * SURELY_CLASSES)
     if few or len(values) <= 2 or samples >= FEWEST_SAMPLES * len(values):
         return
