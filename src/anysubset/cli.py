@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 
 import jsonargparse
@@ -82,7 +82,9 @@ def parse(
         raise InputError(f"Option {first} stands before the command: write anysubset COMMAND {first}.")
     if not first.startswith("-") and first not in commands:
         raise unknown("command", first, commands)
-    check_repeated(arguments[1:])
+    values = values_by_option(arguments[1:])
+    check_repeated(values)
+    check_empty(values)
     shown = io.StringIO()
     try:
         with redirect_stdout(shown):  # argparse ignores a failure to print its help.
@@ -104,17 +106,29 @@ def parse(
     return parsed
 
 
-def check_repeated(arguments: Sequence[str]) -> None:
-    """Raise InputError for an option with two different values, of which the parser would use the last in silence."""
-    values: dict[str, list[str]] = {}  # By option, the words that follow it.
+def values_by_option(arguments: Sequence[str]) -> dict[str, list[list[str]]]:
+    """The words that follow every occurrence of an option, by its name."""
+    values: dict[str, list[list[str]]] = {}
     starts = [index for index, argument in enumerate(arguments) if argument.startswith("--")]
     for start, end in zip(starts, [*starts[1:], len(arguments)], strict=False):
         name, *value = arguments[start].split("=", 1)
-        words = [*value, *arguments[start + 1 : end]]
-        if name.endswith("+"):
-            continue  # --data.modalities+ appends to a list.
-        if values.setdefault(name, words) != words:
+        values.setdefault(name, []).append([*value, *arguments[start + 1 : end]])
+    return values
+
+
+def check_repeated(values: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Raise InputError for an option with two different values, of which the parser would use the last in silence."""
+    for name, occurrences in values.items():
+        # --data.modalities+ appends to a list.
+        if not name.endswith("+") and any(words != occurrences[0] for words in occurrences):
             raise InputError(f"{name} is given twice, with different values: leave one of them out.")
+
+
+def check_empty(values: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Raise InputError for an option whose value is an empty text, which would count as no value at all."""
+    for name, occurrences in values.items():
+        if any("" in words for words in occurrences):
+            raise InputError(f"The value of {name} is empty: give one, or leave the option out.")
 
 
 def check_renamed(command: str, option: str) -> None:

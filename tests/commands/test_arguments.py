@@ -88,7 +88,7 @@ TABLE: list[tuple[str, tuple[str, ...]]] = [
     ("compare {scored} --reference <>", NO_NAME),
     ("compare {scored} --split <>", NO_NAME),
     ("compare {scored} --groups <>", (*NOWHERE, "{root}", "{root}/text.txt", "{table}")),
-    ("compare {scored} --rate-by <>", NO_RATE),
+    ("compare {scored} --rate-by <>", tuple(value for value in NO_RATE if value != "{a: 1}")),
     ("compare {scored} --rate-by.text <>", NO_RATE),
     ("compare {scored} --rate-by.nosuch <>", ("0.5",)),
     ("compare {scored} --paper <>", (*NO_INTEGER, "0", "6")),
@@ -103,7 +103,7 @@ TABLE: list[tuple[str, tuple[str, ...]]] = [
     ("diagnose {run} --batches <>", (*NO_INTEGER, "0")),
     (
         "diagnose {run} --cases <>",
-        (*NO_NAME, "random=0", "random=x", "random=", "missing=2", "missing=nan", "missing="),
+        (*NO_NAME, "random=0", "random=x", "random=", "missing=3", "missing=nan", "missing="),
     ),
     ("inspect <>", NO_TABLE),
     ("inspect {table} --write <>", NO_FILE),

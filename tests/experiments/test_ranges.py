@@ -153,7 +153,7 @@ CHOICES: Mapping[str, list[Any]] = {
     "train.precision": ["float32", "bfloat16", "float16"],
     "train.validate_every": [1, 2, -1, 0, 10**30],
     "train.checkpoint_every": [1, 2, -1, 0, 10**30],
-    "train.flops": [1e3, 1e6, 1e7, -1.0, float("nan"), float("inf")],
+    "train.flops": [1e3, 1e5, 1e6, -1.0, float("nan"), float("inf")],
     "method.name": ["gmd", "sharing", "dropout", "full", "ensemble", "mmin", "gmc", "rfnet", "nothing"],
     "method.cases": ["all", "full", "missing=1", "random=2", "random=99", "sample", "sample=size", "random=x"],
     "method.gradients": ["gmd", "mean"],

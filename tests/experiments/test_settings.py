@@ -529,3 +529,9 @@ def test_a_run_folder_of_an_earlier_version_is_refused_in_one_line(tmp_path: Pat
     )
     with pytest.raises(InputError, match="gone is no run folder"):
         read_run_experiment(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["recipe", "data.splits", "data.reading.target", "method.cases", "train.device"])
+def test_an_empty_text_is_refused_as_a_setting(name: str):
+    with pytest.raises(InputError, match=name):
+        read_experiment(None, {name: ""})

@@ -100,7 +100,7 @@ class Experiment:
         train: the training loop.
 
     Raises:
-        InputError: if the seed or an option of the method is out of range.
+        InputError: if the seed or an option of the method is out of range, or a setting is an empty text.
     """
 
     seed: int = 0
@@ -112,6 +112,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        for name, value in self.flat().items():
+            if value == "":  # It would count as a setting that was left out.
+                raise InputError(f"The value of {name} is empty: give one, or leave the setting out.")
         for name, value in self.method.items():
             check_number(f"method.{name}", value)
             if name in MOST_OPTIONS and isinstance(value, int):
