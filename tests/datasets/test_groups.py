@@ -99,7 +99,7 @@ def test_groups_in_two_splits_are_noted_in_one_line():
     note = torn_note(splits, groups)
     assert note is not None
     assert note.startswith("note: 4 of 5 groups (data.group) are in more than one split, so scores may be too high: ")
-    assert note.endswith(": a (train, test), b (train, val), c (train, test), ...")
+    assert note.endswith(": a (train, test), b (train, val), c (train, test) and 1 more")
 
 
 def test_no_note_where_every_group_stays_in_one_split():

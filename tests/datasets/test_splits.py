@@ -94,7 +94,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, fault):
 def test_ids_that_no_patient_has_are_refused(fault):
     check_splits({"train": ("a",), "test": ("b",)}, ["a", "b", "in no split"])
     line = fault(check_splits, {"train": ("a",), "test": ("p", "b", "q", "r", "s")}, ["a", "b"])
-    assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r, ..."
+    assert line == "Split 'test' names ids that no patient has, 4 in all: p, q, r and 1 more."
 
 
 @pytest.mark.skipif(not LGG.is_dir(), reason="the public data are not at hand (README.md)")

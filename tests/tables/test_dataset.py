@@ -200,7 +200,7 @@ def test_groups_that_the_table_does_not_have_are_refused(rewritten, fault):
     path = rewritten()
     assert "has no array 'speaker'" in fault(table_dataset, path, group="speaker")
     assert fault(table_dataset, path, group="(v0)") == (
-        "data.group, '(v0)', gives no group for 12 of 14 ids: v1/0, v1/1, v2/0, ...."
+        "data.group, '(v0)', gives no group for 12 of 14 ids: v1/0, v1/1, v2/0 and 9 more."
     )
     assert "has 2 groups in parentheses; it needs one" in fault(table_dataset, path, group="(v)(0)")
     assert "gone.csv (data.group) cannot be read" in fault(table_dataset, path, group="gone.csv")

@@ -136,7 +136,7 @@ def test_backgrounds_other_than_zero_are_noted(tmp_path):
     report = inspect_volumes(tmp_path)
     assert report["backgrounds"] == {"t1": dict.fromkeys("abcd", -0.75)}
     (note,) = report["notes"]
-    assert note == "The background of t1 is not 0 for 4 of the patients: a (-0.75), b (-0.75), c (-0.75), ..."
+    assert note == "The background of t1 is not 0 for 4 of the patients: a (-0.75), b (-0.75), c (-0.75) and 1 more."
 
 
 def test_faults_of_splits_are_reported(tmp_path):

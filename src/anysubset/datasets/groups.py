@@ -14,7 +14,7 @@ from pathlib import Path
 from anysubset.datasets.ids import composed
 from anysubset.datasets.sheet_text import delimited, text_of
 from anysubset.datasets.splits import other_spelling
-from anysubset.errors import InputError, one_line
+from anysubset.errors import InputError, listed, one_line
 from anysubset.experiments.data_settings import GROUP_FILES
 from anysubset.system.input_files import json_of
 
@@ -85,9 +85,8 @@ def groups_of_all(ids: Collection[str], groups: Mapping[str, str], source: str) 
     """
     without = [sample for sample in ids if not groups.get(composed(sample))]
     if without:
-        shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
         hint = other_spelling(without[0], groups).replace("The data have", "The file has")
-        raise InputError(f"{source} gives no group for {len(without)} of {len(ids)} ids: {shown}.{hint}")
+        raise InputError(f"{source} gives no group for {len(without)} of {len(ids)} ids: {listed(without)}.{hint}")
     return {sample: groups[composed(sample)] for sample in ids}
 
 
@@ -179,7 +178,6 @@ def torn_note(
     torn = torn_groups(splits, groups)
     if not torn:
         return None
-    shown = ", ".join(f"{group} ({', '.join(names)})" for group, names in list(torn.items())[:3])
-    more = ", ..." if len(torn) > 3 else ""
+    shown = listed(f"{group} ({', '.join(names)})" for group, names in torn.items())
     count = f"{len(torn)} of {len(set(groups.values()))} {kind}"
-    return f"note: {count} are in more than one split, so scores may be too high: {shown}{more}"
+    return f"note: {count} are in more than one split, so scores may be too high: {shown}"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from anysubset.datasets.groups import torn_note
+from anysubset.errors import listed
 
 MAX_SCANS = 50  # More scans than this under one name are a study's or a site's, not a patient's.
 
@@ -87,8 +88,7 @@ def scans_note(groups: Mapping[str, str]) -> str:
     scans: dict[str, list[str]] = {}
     for scan, group in groups.items():
         scans.setdefault(group, []).append(scan)
-    several = [f"{group} ({', '.join(names)})" for group, names in scans.items() if len(names) > 1]
-    shown = ", ".join(several[:2]) + (", ..." if len(several) > 2 else "")
+    shown = listed((f"{group} ({', '.join(names)})" for group, names in scans.items() if len(names) > 1), most=2)
     return (
         f"By their ids, {len(groups)} scans are of {len(scans)} patients: {shown}. Splits that are drawn keep a "
         "patient's scans together; data.group (--group) says otherwise."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anysubset.datasets.ids import composed
 from anysubset.datasets.sheet_text import text_of
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.system.input_files import json_of
 
 Splits = dict[str, tuple[str, ...]]
@@ -68,9 +68,8 @@ def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], no
     for name, split in splits.items():
         unknown_ids = [sample for sample in split if sample not in existing]
         if unknown_ids:
-            shown = ", ".join(unknown_ids[:3]) + (", ..." if len(unknown_ids) > 3 else ".")
-            hint = other_spelling(unknown_ids[0], existing)
-            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(unknown_ids)} in all: {shown}{hint}")
+            ids_and_hint = f"{listed(unknown_ids)}.{other_spelling(unknown_ids[0], existing)}"
+            raise InputError(f"Split {name!r} names ids that no {noun} has, {len(unknown_ids)} in all: {ids_and_hint}")
 
 
 def spelling_key(sample: str) -> str:

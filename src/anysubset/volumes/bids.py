@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from anysubset.errors import listed
 from anysubset.volumes.file_names import image_at, images, stem, subfolders
 from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.spellings import mask_kind, modality_name
@@ -46,7 +47,7 @@ def from_bids(root: Path, subjects: list[str]) -> tuple[list[Patient], list[str]
         empty += [] if has_images else [subject]
     lines = []
     if empty:
-        lines.append(f"{len(empty)} subjects have no image under anat/: {', '.join(empty[:3])}.")
+        lines.append(f"{len(empty)} subjects have no image under anat/: {listed(empty)}.")
     if repeated:
         names = ", ".join(f"{name} ({count} sessions)" for name, count in repeated.items())
         lines.append(f"Several images of one contrast are told apart by acq-, run- and the like: {names}.")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from anysubset.datasets.scans import is_time_point, time_point_before
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.volumes.file_names import (
     ending,
     image_at,
@@ -249,5 +249,5 @@ def patient_of_contrast_folders(folder: Path, patient_id: str, group: str | None
 
 
 def shown(paths: list[Path]) -> str:
-    """The first three names of a list of paths."""
-    return ", ".join(path.name for path in paths[:3]) + (f", and {len(paths) - 3} more" if len(paths) > 3 else "")
+    """The first names of some paths, and how many more there are."""
+    return listed(path.name for path in paths)

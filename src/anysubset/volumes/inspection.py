@@ -16,7 +16,7 @@ import numpy as np
 from anysubset.datasets.groups import groups_of, torn_note
 from anysubset.datasets.scans import scans_note, scans_of_patients, scans_question, torn_scans
 from anysubset.datasets.splits import Splits, check_splits, draw_splits, find_splits
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.scenarios import scenario_name
 from anysubset.volumes.file_names import stem
 from anysubset.volumes.geometry import by
@@ -200,9 +200,8 @@ def notes(backgrounds: Mapping[str, Mapping[str, float]]) -> list[str]:
     """One message for every modality whose background is not 0 in at least one patient."""
     lines = []
     for name, values in backgrounds.items():
-        shown = ", ".join(f"{patient_id} ({value:.2f})" for patient_id, value in list(values.items())[:3])
-        more = ", ..." if len(values) > 3 else "."
-        lines.append(f"The background of {name} is not 0 for {len(values)} of the patients: {shown}{more}")
+        shown = listed(f"{patient_id} ({value:.2f})" for patient_id, value in values.items())
+        lines.append(f"The background of {name} is not 0 for {len(values)} of the patients: {shown}.")
     return lines
 
 

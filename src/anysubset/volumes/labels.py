@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.volumes.images import Image
 from anysubset.volumes.patient import Source
 from anysubset.volumes.voxels import voxels_of
@@ -37,7 +37,7 @@ def label_of(image: Image, source: Source, labels: Collection[int] | None) -> ND
     if wrong.any():
         unlisted = np.unique(values[wrong]).tolist()
         # Nine digits tell any two values of float32 apart.
-        shown = ", ".join(f"{value:.9g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
+        shown = listed((f"{value:.9g}" for value in unlisted), most=5)
         declared = ", ".join(map(str, sorted(allowed))) if labels is not None else "whole numbers from 0 to 255"
         declared += f".{hint(values)}"
         raise InputError(f"{source} has label values that are not declared: {shown}; declared: {declared}")

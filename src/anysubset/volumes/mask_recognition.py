@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from anysubset.errors import listed
 from anysubset.volumes.spellings import recognised
 from anysubset.volumes.voxels import background
 
@@ -95,4 +96,4 @@ class MaskFindings:
 
 def shown_ids(ids: list[str]) -> str:
     """Number of patients, and the first three."""
-    return f"{len(ids)} patients ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+    return f"{len(ids)} patients ({listed(ids)})"

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from anysubset.errors import InputError, one_line
+from anysubset.errors import InputError, listed, one_line
 from anysubset.system.input_files import read_json
 from anysubset.volumes.file_names import IMAGES, image_at, images, stem, subfolders
 from anysubset.volumes.patient import Patient, Source, assemble
@@ -69,12 +69,12 @@ def from_nnunet(root: Path, parts: tuple[str, ...]) -> tuple[str, list[Patient],
             label = [(LABEL, Source(image_at(labels.pop(case))))] if case in labels else []
             patients.append(assemble(case, [*named, *label]))
         if labels:
-            lines.append(f"{len(labels)} labels in {LABELS_OF[part]} have no image: {', '.join(list(labels)[:3])}.")
+            lines.append(f"{len(labels)} labels in {LABELS_OF[part]} have no image: {listed(labels)}.")
         if part == "imagesTr" and len(cases) != described.get("numTraining", len(cases)):
             lines.append(f"dataset.json counts {described['numTraining']} training cases; imagesTr has {len(cases)}.")
     if other:
-        names = f"{', '.join(other[:3])}{', ...' if len(other) > 3 else ''}"
-        lines.append(f"{len(other)} images are not read, as their names end in no channel of dataset.json: {names}.")
+        line = f"{len(other)} images are not read, as their names end in no channel of dataset.json"
+        lines.append(f"{line}: {listed(other)}.")
     return "nnU-Net raw" if raw else "Medical Decathlon", patients, lines
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from anysubset.datasets.table import create_dataset
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.experiments.settings import flatten
 from anysubset.methods.method import Method
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
@@ -139,6 +139,6 @@ def support_lines(dataset: Volumes | TableDataset) -> list[str]:
     lines.append(f"training {dataset.noun} by scenario: {by_scenario}")
     unsupported = [scenario_name(scenario) for scenario, count in counts.items() if not count]
     if unsupported:
-        listed = ", ".join(unsupported[:5]) + (", ..." if len(unsupported) > 5 else "")
-        lines.append(f"no training {dataset.noun} for {len(unsupported)} scenarios, learned from others: {listed}")
+        names = listed(unsupported, most=5)
+        lines.append(f"no training {dataset.noun} for {len(unsupported)} scenarios, learned from others: {names}")
     return lines
