@@ -174,18 +174,19 @@ def test_the_input_of_a_scenario_is_cropped_to_the_foreground_of_its_modalities(
         assert sample.target.flatten(1).sum(dim=1).tolist() == [2, 2, 1]
 
 
-def test_a_sample_does_not_depend_on_files_of_other_modalities(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"normalise": "zscore_joint", "clip": [5.0, 95.0]}], ids=["own", "joint"])
+def test_a_sample_does_not_depend_on_files_of_other_modalities(tmp_path, settings):
     patient(tmp_path / "all", "a", {"flair": (2, 6), "t2": (1, 8), "t1ce": (3, 5), "t1": (4, 9)})
     checked = 0
     for scenario in all_scenarios(NAMES):
-        (whole,) = dataset(tmp_path / "all").samples("all", [scenario])
+        (whole,) = dataset(tmp_path / "all", **settings).samples("all", [scenario])
         alone = tmp_path / "+".join(scenario)
         shutil.copytree(tmp_path / "all", alone)
         for name in set(NAMES) - set(scenario):
             (alone / "a" / f"a_{name}.nii.gz").unlink()
         # Another patient, so that every modality of the task exists.
         patient(alone, "b", dict.fromkeys(NAMES, (1, 9)))
-        samples = [sample for sample in dataset(alone).samples("all") if sample.ids == ("a",)]
+        samples = [sample for sample in dataset(alone, **settings).samples("all") if sample.ids == ("a",)]
         (expected,) = [sample for sample in samples if scenario in sample.scenarios]
         assert whole.box == expected.box
         assert list(whole.inputs) == list(scenario)
@@ -273,8 +274,10 @@ def test_a_file_that_changed_is_read_again(phantoms, tmp_path):
         {"modalities": ["t1", "t2"]},
         {"regions": {"tumour": [1, 2, 4]}},
         {"regions": {"ET": [4], "TC": [1, 4], "WT": [1, 2, 4]}},
+        {"normalise": "zscore_joint"},
+        {"clip": [1.0, 99.0]},
     ],
-    ids=["other modalities", "other regions", "another order of regions"],
+    ids=["other modalities", "other regions", "another order of regions", "another normalisation", "clipped"],
 )
 def test_the_cache_tells_tasks_apart(phantoms, tmp_path, settings):
     cache = str(tmp_path / "cache")
@@ -284,8 +287,22 @@ def test_the_cache_tells_tasks_apart(phantoms, tmp_path, settings):
         made.prepare("val")
     cached, expected = other.prepared("phantom_005"), fresh.prepared("phantom_005")
     assert cached.modalities == expected.modalities
-    assert torch.equal(cached.image, expected.image)
+    assert torch.equal(cached.image_of(("t2",)), expected.image_of(("t2",)))
+    assert torch.equal(cached.image_of(cached.modalities), expected.image_of(cached.modalities))
     assert torch.equal(cached.target, expected.target)
+
+
+def test_modalities_with_one_box_but_other_foregrounds_are_samples_of_their_own_under_a_joint_z_score(tmp_path):
+    patient(tmp_path, "a", {"flair": (2, 6), "t1": (2, 6)})
+    path = tmp_path / "a" / "a_t1.nii.gz"
+    values = np.asarray(nib.load(path).dataobj).copy()
+    values[3, 3, 3] = 0  # A hole that does not change the box.
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    assert len(list(dataset(tmp_path).samples("all"))) == 1
+    first, second = dataset(tmp_path, normalise="zscore_joint").samples("all")
+    assert (first.scenarios, second.scenarios) == ([("flair",), ("flair", "t1")], [("t1",)])
+    # Beside FLAIR the hole of T1 is foreground.
+    assert not torch.equal(first.inputs["t1"], second.inputs["t1"])
 
 
 # ------------------------------------------------------------------------------------------ splits and faults

@@ -66,7 +66,7 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
 # Settings that apply to one kind of data set only.
 FOR_VOLUMES = (
     *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
-    *("data.resample", "data.spacing"),
+    *("data.resample", "data.spacing", "data.normalise", "data.clip"),
     *("task.patch", "task.pool", "task.cross_entropy", "task.overlap", "task.window", "task.mirror"),
 )
 FOR_TABLES = ("data.folds", "data.fold", "data.reading", "task.error")

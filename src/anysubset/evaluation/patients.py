@@ -58,7 +58,7 @@ def predict(
     prepared = prepare(volumes, task)
     device = next(method.parameters()).device
     method.eval()
-    volumes_by_name = zip(prepared.modalities, prepared.image, strict=True)
+    volumes_by_name = zip(prepared.modalities, prepared.image_of(prepared.modalities), strict=True)
     inputs = {name: volume[None, None].to(device) for name, volume in volumes_by_name}
     ((_, output),) = method.predict_scenarios(inputs, [prepared.modalities], task.carry)
     if nonfinite(output, [patient.id]):

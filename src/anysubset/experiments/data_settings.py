@@ -102,6 +102,12 @@ class DataSettings:
             such patients are refused.
         spacing: size of a voxel in mm to the right, anterior and superior, to which all patients are resampled, such as
             [1, 1, 1]; or `median`, that of the training patients, which the run records. By default that of the files.
+        normalise: how the intensities of a modality are scaled. `zscore`: mean 0 and standard deviation 1 over its own
+            foreground, background 0. `zscore_joint`: the same over all voxels where any present modality has
+            foreground; the background is shifted and scaled, too, as in RFNet. `minmax`: from 0 to 1 over the whole
+            volume, background included.
+        clip: two percentiles of the own foreground, such as [1, 99], at which intensities are clipped before they are
+            scaled. By default they are not clipped.
         cache: where prepared patients are stored: "memory", or a folder.
         workers: number of processes that prepare training patches; 0 to prepare them in the training process.
         augment: random augmentation of training patches.
@@ -125,6 +131,8 @@ class DataSettings:
     skull_stripped: bool | None = None
     resample: str | None = None
     spacing: list[float] | str | None = None
+    normalise: str = "zscore"
+    clip: list[float] | None = None
     cache: str = "memory"
     workers: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)

@@ -21,6 +21,8 @@ from anysubset.tasks.task import Function, Task
 # Weights of the voxels of a window in the average over windows: our name -> MONAI's name.
 WINDOWS = {"gaussian": "gaussian", "uniform": "constant"}
 
+NORMALISATIONS = ("zscore", "zscore_joint", "minmax")
+
 
 @dataclass(frozen=True)
 class Segmentation(Task):
@@ -41,6 +43,10 @@ class Segmentation(Task):
             axes of the patch; this takes 2^d times as long, where d is the length of `patch`.
         skull_stripped: whether all voxels around the brain have exactly the same value; if not, preparation locates
             the head first.
+        normalise: how preparation scales intensities: "zscore" over the foreground of each modality, "zscore_joint"
+            over that of all present modalities, or "minmax" over the whole volume.
+        clip: lower and upper percentile of the foreground at which preparation clips intensities before it scales them;
+            None for no clipping.
 
     Raises:
         InputError: if a setting is out of range.
@@ -54,6 +60,8 @@ class Segmentation(Task):
     window: str = "gaussian"
     mirror: bool = False
     skull_stripped: bool = True
+    normalise: str = "zscore"
+    clip: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +82,10 @@ class Segmentation(Task):
             raise InputError(f"Windows overlap by a share from 0 to below 1, not {self.overlap}.")
         if self.window not in WINDOWS:
             raise unknown("window", self.window, WINDOWS)
+        if self.normalise not in NORMALISATIONS:
+            raise unknown("data.normalise", self.normalise, NORMALISATIONS)
+        if self.clip is not None and not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
+            raise InputError(f"data.clip is a lower and an upper percentile from 0 to 100, not {list(self.clip)}.")
 
     @property
     def labels(self) -> set[int]:

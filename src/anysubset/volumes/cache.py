@@ -14,6 +14,8 @@ def save_prepared(patient: Prepared, path: Path, hashes: Mapping[str, str]) -> N
     tensors = {"image": patient.image}
     if patient.target is not None:
         tensors["target"] = patient.target
+    if patient.foregrounds is not None:
+        tensors["foregrounds"] = patient.foregrounds
     facts = {
         "id": patient.id,
         "modalities": patient.modalities,
@@ -45,6 +47,7 @@ def load_prepared(path: Path) -> Prepared:
         spacing=tuple(facts["spacing"]),
         truth=truth,
         references=dict(facts["references"]),
+        foregrounds=tensors.get("foregrounds"),
     )
 
 

@@ -254,14 +254,14 @@ class Volumes(Dataset):
         return Path(self.data.cache) / f"{patient.id}-{self.cache_key(patient, reference)}.safetensors"
 
     def cache_key(self, patient: Patient, reference: str | None = None) -> str:
-        """Hash of everything on which a prepared patient depends: files, task, grid, and version of the preparation.
+        """Hash of everything on which a prepared patient depends: files, task, grid, normalisation, and its version.
 
         Files are recognised by their state, not by reading them. Sizes and times of modification may be equal where two
         patients were exchanged; inode and time of change, which nobody can set, are not.
         """
         sources = [*patient.sources.items(), ("label", patient.label)]
         facts = [PREPARATION, self.task.modalities, list(self.task.regions.items()), self.task.skull_stripped]
-        facts += [self.resampling, reference]
+        facts += [self.resampling, reference, self.task.normalise, self.task.clip]
         for name, source in sources:
             if source is not None:
                 state = source.path.stat()
@@ -309,9 +309,10 @@ class Volumes(Dataset):
     ) -> Iterator[WholeVolume]:
         """Yield whole patients with the scenarios that they are eligible for.
 
-        The input of a scenario is cropped to the foreground of its own modalities, as if the patient had no others.
-        Therefore a patient is yielded once for every distinct foreground, and only once if all its modalities have the
-        same brain mask. If its files have different grids, a scenario is prepared in the grid of its own reference.
+        The input of a scenario is cropped to the foreground of its own modalities, and normalised over it where the
+        normalisation is joint, as if the patient had no others. Therefore a patient is yielded once for every distinct
+        foreground, and only once if all its modalities have the same brain mask. If its files have different grids, a
+        scenario is prepared in the grid of its own reference.
 
         Args:
             split: patients to yield.

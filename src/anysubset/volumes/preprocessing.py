@@ -1,11 +1,13 @@
-"""Prepare the volumes of a patient for a network: orientation, z-score and crop; and put masks back.
+"""Prepare the volumes of a patient for a network: orientation, normalisation and crop; and put masks back.
 
-Every modality is z-scored over its own foreground, and its background is set to 0. A patient is cropped to the smallest
-box around the foregrounds of the modalities that are present, so missing ones have no influence.
+A patient is cropped to the smallest box around the foregrounds of the modalities that are present, and intensities are
+normalised by their own modality or by those that are present, so missing ones have no influence.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
+from anysubset.system.fingerprints import hash_of
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import Grid, canonical, to_canonical
+from anysubset.volumes.normalisation import clipped, mean_and_deviation, min_max, z_score
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.voxels import background
 
@@ -64,13 +68,15 @@ class Prepared:
     """Patient in canonical orientation (RAS), cropped to the foreground of the present modalities.
 
     modalities: present modalities, in the task's order.
-    image: (modalities, x, y, z) float32, z-scored, background 0, cropped to `box`.
+    image: (modalities, x, y, z) float32, normalised, cropped to `box`; see `image_of`.
     target: (regions, X, Y, Z) bool, not cropped; None without a label.
     boxes: foreground of every present modality, in coordinates of the whole volume.
     shape: (X, Y, Z) of the whole volume.
     spacing: size of a voxel in mm.
     truth: the label in its own grid; None if this is the grid of the prepared patient.
     references: for every modality the one whose grid it has, in the order in which they are the reference.
+    foregrounds: (modalities, x, y, z) bool, cropped to `box`, if `image` is still to be z-scored over a joint
+        foreground: then its background is 0, and it is clipped at most. None if it is normalised.
     """
 
     id: str
@@ -82,6 +88,38 @@ class Prepared:
     spacing: tuple[float, ...]
     truth: Truth | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+    foregrounds: Tensor | None = None
+
+    def image_of(self, scenario: Scenario) -> Tensor:
+        """Input of the modalities of a scenario, as if the patient had no others: (scenario, x, y, z) float32.
+
+        Normalised, and cropped to the foreground of the scenario. A joint foreground is that of the scenario.
+        """
+        if scenario == self.modalities:
+            return self.image if self.foregrounds is None else z_score(self.image, self.moments)
+        indices = [self.modalities.index(name) for name in scenario]
+        box = self.box_of(scenario).within(self.box)
+        image = box.of(self.image)[indices]
+        if self.foregrounds is None:
+            return image
+        return z_score(image, mean_and_deviation(image, box.of(self.foregrounds)[indices].any(dim=0)))
+
+    @cached_property
+    def moments(self) -> list[tuple[float, float]]:
+        """Mean and deviation of each modality over the joint foreground of all; kept, since every patch needs them."""
+        assert self.foregrounds is not None
+        return mean_and_deviation(self.image, self.foregrounds.any(dim=0))
+
+    def box_of(self, scenario: Scenario) -> Box:
+        """Smallest box around the foregrounds of the modalities of a scenario."""
+        return around(self.boxes[name] for name in scenario)
+
+    def preparation_of(self, scenario: Scenario) -> tuple[Box, str]:
+        """The box and a hash of the joint foreground: scenarios that agree in both share the input of a modality."""
+        if self.foregrounds is None:
+            return self.box_of(scenario), ""
+        joint = self.foregrounds[[self.modalities.index(name) for name in scenario]].any(dim=0)
+        return self.box_of(scenario), hash_of(joint.numpy().tobytes())
 
     def reference_of(self, scenario: Scenario) -> str | None:
         """The modality in whose grid a patient with the modalities of a scenario alone is prepared; None: any."""
@@ -94,17 +132,16 @@ class Prepared:
 
 
 def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
-    """Turn a patient to RAS, z-score every modality over its foreground, and crop to the foreground.
+    """Turn a patient to RAS, clip and normalise the intensities, and crop to the foreground.
 
     Raises InputError if a modality has no foreground, or intensities above `LARGEST`.
     """
     modalities = scenario_of(patient.volumes, task.modalities)
-    normalize = NormalizeIntensity(nonzero=True)
-    volumes, boxes = [], {}
+    volumes, boxes, foregrounds = [], {}, []
     for name in modalities:
-        volume = to_canonical(patient.volumes[name], patient.grid)
-        inside = volume != background(volume) if task.skull_stripped else head(volume)
-        volume = np.where(inside, volume, np.float32(0))
+        whole = to_canonical(patient.volumes[name], patient.grid)
+        inside = whole != background(whole) if task.skull_stripped else head(whole)
+        volume = np.where(inside, whole, np.float32(0))
         if not volume.any():
             raise InputError(f"Patient {patient.id!r}: {name} has no foreground: every voxel has the same value.")
         start, stop = generate_spatial_bounding_box(volume[None], select_fn=lambda x: x != 0)
@@ -116,7 +153,8 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
                 f"Patient {patient.id!r}: intensities of {name} reach {largest:.3g}; their z-score in float32 needs at "
                 f"most {LARGEST:g}: correct the image, or scale it."
             )
-        volumes.append(torch.from_numpy(np.asarray(normalize(volume), dtype=np.float32)))
+        foregrounds.append(torch.from_numpy(volume != 0))
+        volumes.append(torch.from_numpy(normalised(whole if task.normalise == "minmax" else volume, inside, task)))
     target, truth = None, None
     if patient.label is not None:
         target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))
@@ -124,17 +162,31 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         label = patient.native_label
         regions = task.target(torch.from_numpy(label.values))
         truth = Truth(regions, to_prepared(label.grid, patient.grid), label.grid.spacing)
+    box = around(boxes.values())
+    joint = box.of(torch.stack(foregrounds)).contiguous() if task.normalise == "zscore_joint" else None
     return Prepared(
         id=patient.id,
         modalities=modalities,
-        image=around(boxes.values()).of(torch.stack(volumes)).contiguous(),
+        image=box.of(torch.stack(volumes)).contiguous(),
         target=target,
         boxes=boxes,
         shape=tuple(volumes[0].shape),
         spacing=canonical(patient.grid).spacing,
         truth=truth,
         references=patient.references,
+        foregrounds=joint,
     )
+
+
+def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentation) -> NDArray[np.float32]:
+    """Clip and scale the intensities of one modality; for `zscore_joint` only clip them. inside: its foreground."""
+    if task.clip is not None:
+        volume = clipped(volume, inside, task.clip)
+    if task.normalise == "minmax":
+        return min_max(volume)
+    if task.normalise == "zscore_joint":
+        return volume
+    return np.asarray(NormalizeIntensity(nonzero=True)(volume), dtype=np.float32)
 
 
 def to_prepared(grid: Grid, working: Grid) -> NDArray[np.float64]:

@@ -54,6 +54,8 @@ def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet)
         modalities=modalities,
         regions=regions,
         skull_stripped=public.skull_stripped if data.skull_stripped is None else data.skull_stripped,
+        normalise=data.normalise,
+        clip=None if data.clip is None else tuple(data.clip),
         patch=tuple(task.patch),
         pool=task.pool,
         cross_entropy=task.cross_entropy,

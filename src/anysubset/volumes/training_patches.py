@@ -62,7 +62,10 @@ class TrainingPatches(Dataset[Item]):
         patient = self.prepared(self.ids[index])
         if patient.target is None:
             raise InputError(f"Patient {patient.id!r} has no label.")
-        whole = {"image": patient.image, "target": patient.box.of(patient.target).to(torch.uint8)}
+        whole = {
+            "image": patient.image_of(patient.modalities),
+            "target": patient.box.of(patient.target).to(torch.uint8),
+        }
         inside = whole["target"].any(dim=0, keepdim=True)
         transform = self.anywhere
         # MONAI needs voxels inside and outside the regions to choose centres from.

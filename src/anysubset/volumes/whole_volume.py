@@ -9,11 +9,11 @@ from torch import Tensor
 
 from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
-from anysubset.scenarios import Scenario
+from anysubset.scenarios import Scenario, scenario_of
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import dice, hd95, volume_difference, voxel_calibration_error
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.preprocessing import Box, Prepared, Truth, around, paste
+from anysubset.volumes.preprocessing import Box, Prepared, Truth, paste
 from anysubset.volumes.resampling import resample_logits
 
 
@@ -94,13 +94,12 @@ def decided_in(
     return task.prediction(resample_logits(logits[0], to_box @ matrix, shape)[None])[0]
 
 
-def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
+def whole_volume(patient: Prepared, scenarios: list[Scenario], task: Segmentation) -> WholeVolume:
     """Create the sample of a patient for scenarios with the same foreground.
 
     Args:
         patient: prepared, with a label.
-        box: the foreground of the scenarios, within that of the patient.
-        scenarios: scenarios to evaluate.
+        scenarios: scenarios to evaluate, with one `preparation_of` the patient.
         task: the segmentation task.
 
     Raises:
@@ -108,18 +107,16 @@ def whole_volume(patient: Prepared, box: Box, scenarios: list[Scenario], task: S
     """
     if patient.target is None:
         raise InputError(f"Patient {patient.id!r} has no label.")
-    needed = {name for scenario in scenarios for name in scenario}
-    image = box.within(patient.box).of(patient.image)
-    inputs = {
-        name: channel[None, None] for name, channel in zip(patient.modalities, image, strict=True) if name in needed
-    }
+    needed = scenario_of({name for scenario in scenarios for name in scenario}, patient.modalities)
+    inputs = {name: channel[None, None] for name, channel in zip(needed, patient.image_of(needed), strict=True)}
+    box = patient.box_of(needed)
     return WholeVolume((patient.id,), inputs, scenarios, patient.target, box, patient.spacing, task, patient.truth)
 
 
 def samples_of(patient: Prepared, scenarios: Iterable[Scenario], task: Segmentation) -> Iterator[WholeVolume]:
     """Yield a sample of a patient for every distinct foreground of the scenarios."""
-    boxes: dict[Box, list[Scenario]] = {}
+    alike: dict[tuple[Box, str], list[Scenario]] = {}
     for scenario in scenarios:
-        boxes.setdefault(around(patient.boxes[name] for name in scenario), []).append(scenario)
-    for box, of_box in boxes.items():
-        yield whole_volume(patient, box, of_box, task)
+        alike.setdefault(patient.preparation_of(scenario), []).append(scenario)
+    for of_sample in alike.values():
+        yield whole_volume(patient, of_sample, task)
