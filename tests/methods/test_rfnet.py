@@ -14,8 +14,9 @@ from anysubset.methods.method import Step
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
-from anysubset.models.rfnet import RegionOutput, map_loss, probabilities_of, region_loss
+from anysubset.models.rfnet import RegionOutput, map_loss, region_loss
 from anysubset.scenarios import Scenario, all_scenarios
+from anysubset.tasks.losses import probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 NAMES = ("t1", "t2", "flair")

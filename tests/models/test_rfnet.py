@@ -16,7 +16,6 @@ from anysubset.models.rfnet import (
     RegionNetwork,
     class_dice,
     map_loss,
-    probabilities_of,
     region_loss,
     region_means,
     weighted_cross_entropy,
@@ -242,8 +241,3 @@ def test_maps_are_interpolated_as_probabilities_and_not_as_logits():
     first = torch.tensor([0.9, 0.9 - 0.8 / 3, 0.1 + 0.8 / 3, 0.1], dtype=torch.float64)
     expected = region_loss(torch.stack([first, 1 - first])[None, :, None], target)
     close(map_loss(logits, target), expected)
-
-
-def test_the_softmax_is_computed_in_float32_at_least():
-    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.float32
-    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.float64)).dtype == torch.float64

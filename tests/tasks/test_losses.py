@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.tasks.losses import cross_entropy, soft_dice
+from anysubset.tasks.losses import cross_entropy, probabilities_of, soft_dice, softmax_dice
 
 close = partial(assert_close, rtol=0, atol=1e-6)
 
@@ -82,3 +82,25 @@ def test_cross_entropy_is_the_mean_over_regions_voxels_and_samples():
     target = torch.tensor([[[False, True], [True, False]]])
     expected = (2 * math.log(2) + math.log(4 / 3) + math.log(4)) / 4
     close(cross_entropy(logits, target), torch.tensor(expected))
+
+
+# ------------------------------------------------------------------------------------------------------- classes
+
+
+def test_dice_of_classes_by_hand():
+    # Two samples of one voxel, true classes 0 and 1 of three, p = (1/2, 1/4, 1/4) and (1/4, 1/2, 1/4).
+    # Class 1: 1 - (2 x 1/2 + 1) / (3/4 + 1 + 1) = 3/11; class 2: 1 - 1 / (1/2 + 0 + 1) = 1/3; class 0 does not count.
+    logits = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]).log()[..., None]
+    close(softmax_dice(logits, torch.tensor([[0], [1]])), torch.tensor((3 / 11 + 1 / 3) / 2))
+
+
+def test_dice_of_classes_is_computed_in_float32_at_least():
+    logits, target = torch.zeros(1, 2, 4096), torch.zeros(1, 4096, dtype=torch.int64)
+    # The sum of p is 2048: 1 - 1 / 2049.
+    close(softmax_dice(logits.bfloat16(), target), torch.tensor(1 - 1 / 2049))
+    assert softmax_dice(logits.double(), target).dtype == torch.float64
+
+
+def test_the_softmax_is_computed_in_float32_at_least():
+    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.float32
+    assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.float64)).dtype == torch.float64

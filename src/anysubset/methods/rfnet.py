@@ -22,7 +22,8 @@ from anysubset.errors import InputError
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Objective, Step
 from anysubset.models.network import Encoded, Tree
-from anysubset.models.rfnet import SMALLEST, RegionNetwork, RegionOutput, map_loss, probabilities_of, region_loss
+from anysubset.models.rfnet import SMALLEST, RegionNetwork, RegionOutput, map_loss, region_loss
+from anysubset.tasks.losses import probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from anysubset.errors import InputError
 from anysubset.models.network import Network
 from anysubset.models.unet import convolved
+from anysubset.tasks.losses import probabilities_of
 
 CHANNELS = (16, 32, 64, 128)  # At width 1, as published.
 WIDEST = 128
@@ -290,11 +291,6 @@ class RegionNetwork(Network):
 
 
 # ----------------------------------------------------------------------------------------------------------- loss
-
-
-def probabilities_of(logits: Tensor) -> Tensor:
-    """Softmax over the classes, (n, classes, ...), in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
 
 
 def region_loss(probabilities: Tensor, target: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Losses of the segmentation task, as functions of tensors."""
 
+import torch
 from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional
@@ -36,3 +37,27 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         target: (n, regions, ...), zeros and ones or bool.
     """
     return functional.binary_cross_entropy_with_logits(logits.float(), target.to(logits.device).float())
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """Softmax over the classes, (n, classes, ...), in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+
+
+def softmax_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice loss of mutually exclusive classes with smoothing term 1, averaged over all classes but the background.
+
+    For each class 1 - (2 sum p y + 1) / (sum p + sum y + 1), where p is the softmax of the logits and y the one-hot
+    target. The sums run over the voxels of all samples, in float32 at least.
+
+    Args:
+        logits: (n, classes, ...), the background first.
+        target: (n, ...) int64, the class of each voxel.
+    """
+    probabilities = probabilities_of(logits)
+    target = target.to(logits.device)
+    truth = functional.one_hot(target, logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
+    axes = (0, *range(2, truth.ndim))
+    overlap = (probabilities * truth).sum(dim=axes)
+    size = probabilities.sum(dim=axes) + truth.sum(dim=axes)
+    return (1 - (2 * overlap + 1) / (size + 1))[1:].mean()
