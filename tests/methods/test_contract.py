@@ -1,17 +1,14 @@
 """The contract of methods, checked for every row of the table on every toy task that the method supports."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
+from tests.methods.small import SMALL
 
 from anysubset.methods.table import METHODS, method_options
 from anysubset.testing import CHECKS, Subject, subjects, toys
 from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results_on_ranks, variants
 from anysubset.testing.resuming import check_resuming
-
-# Options that keep a method small on the toy tasks.
-SMALL: Mapping[str, Mapping[str, Any]] = {"rfnet": {"width": 0.25}, "gmc": {"steps": 6}, "mmin": {"width": 8}}
 
 # Subjects that take a minute or more.
 SLOW = {"rfnet-volumes"}
@@ -31,7 +28,7 @@ def marks_of(name: str, check: Callable[[Subject], None]) -> Sequence[pytest.Mar
 
 def test_every_method_fits_a_toy_task():
     assert {name.partition("-")[0] for name in SUBJECTS} == set(METHODS)
-    assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble", "rfnet", "gmc", "mmin"}
+    assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble", *SMALL}
     assert set(SUBJECTS) > SLOW
     assert {name.partition("-")[2] for name in SUBJECTS} == set(toys())
 
@@ -67,9 +64,9 @@ def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(name: str, by
 
 
 def test_methods_with_objectives_beside_the_cases_are_decoupled_on_ranks():
-    for name in ("rfnet-slices", "gmc-sequences", "mmin-vectors"):
+    for name in ("rfnet-slices", "demoseg-slices", "gmc-sequences", "mmin-vectors"):
         assert list(variants(SHARED[name])) == ["own options", "gradients=gmd", "gradients=gmd, cases=all"]
-    for name in ("gmd-vectors", "sharing-vectors"):
+    for name in ("gmd-vectors", "sharing-vectors", "nnunet-slices"):
         assert list(variants(SHARED[name])) == ["own options"]
 
 

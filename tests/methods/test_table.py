@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.methods.small import SMALL
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -191,12 +192,14 @@ def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_default_options_may_be_given_explicitly(name: str):
-    task = next(iter(subjects(METHODS[name]).values())).toy.task
-    plain, _ = create_method(name, task, {})
-    method, update = create_method(name, task, method_options(name))
+    small = SMALL.get(name, {})
+    task = next(iter(subjects(METHODS[name], small).values())).toy.task
+    plain, _ = create_method(name, task, small)
+    explicit = {**method_options(name), **small}
+    method, update = create_method(name, task, explicit)
     assert type(method) is type(plain)
     assert [key for key, _ in method.named_parameters()] == [key for key, _ in plain.named_parameters()]
-    assert method_of({"name": name, **method_options(name)}, task)[1].__class__ is type(update)
+    assert method_of({"name": name, **explicit}, task)[1].__class__ is type(update)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,8 @@ def test_a_method_for_other_data_is_refused_with_the_methods_that_fit(task: Segm
     monkeypatch.setitem(METHODS, "tabular", Row(ForTables, "Dynamic Sharing on tables"))
     line = fault(create_method, "tabular", task, {})
     assert line == (
-        "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble, rfnet."
+        "Method 'tabular' is for tables; for these data choose from: gmd, sharing, dropout, full, ensemble, nnunet, "
+        "rfnet, demoseg."
     )
     assert "tabular" not in methods_for(type(task))
     table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"})

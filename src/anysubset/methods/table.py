@@ -10,11 +10,13 @@ import torch
 
 from anysubset.errors import InputError, unknown
 from anysubset.methods.cases import CaseMethod
+from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.gmc import GMC
 from anysubset.methods.method import Method
 from anysubset.methods.mmin import MMIN
+from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
@@ -74,9 +76,19 @@ METHODS: dict[str, Row] = {
         sees="single modalities",
         models="one per modality",
     ),
+    "nnunet": Row(
+        NNUNet,
+        "the modalities are channels of one U-Net, missing ones 0 (Isensee et al. 2021, with modality dropout)",
+        sees="one random scenario per sample",
+    ),
     "rfnet": Row(
         RFNet,
         "one encoder per modality, fused region by region at every level (Ding et al. 2021)",
+        sees="one random scenario per sample",
+    ),
+    "demoseg": Row(
+        DeMoSeg,
+        "nnU-Net in which present modalities provide substitutes for missing ones (Yang et al. 2024)",
         sees="one random scenario per sample",
     ),
     "gmc": Row(

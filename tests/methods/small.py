@@ -1,0 +1,14 @@
+"""Options that keep the methods small on the toy tasks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DONORS = {"text": ["audio", "vision"], "audio": ["vision", "text"], "vision": ["text", "audio"]}
+
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "nnunet": {"levels": 3, "width": 0.125},
+    "rfnet": {"width": 0.25},
+    "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
+    "gmc": {"steps": 6},
+    "mmin": {"width": 8},
+}
