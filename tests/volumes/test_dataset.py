@@ -476,7 +476,7 @@ def test_a_mask_is_a_modality_only_if_the_settings_name_it(phantoms, tmp_path):
     made.prepare("train")
     start, noted = lines
     assert start.startswith("Reading 5 patients")
-    assert noted.startswith("note: brain_mask of patient 'phantom_000' is a mask of exactly the voxels of the label.")
+    assert noted.startswith("note: brain_mask of patient 'phantom_000' differs from 0 in exactly the voxels of")
 
 
 def test_groups_come_from_a_file_under_the_root_or_from_ids(phantoms, tmp_path):

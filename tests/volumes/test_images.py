@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from anysubset.volumes import images
-from anysubset.volumes.images import grid_of, open_image
+from anysubset.volumes.images import grid_of, open_image, read_grid, states_orientation
 from anysubset.volumes.mask_writing import mask_header, write_mask
 
 SHAPE = (6, 5, 4)
@@ -202,3 +202,35 @@ def test_a_file_that_unpacks_to_far_more_than_it_declares_is_refused(tmp_path, m
     path.write_bytes(bz2.compress(content + bytes(2**22)))
     assert path.stat().st_size < 1000
     assert "its header declares" in fault(open_image, path)
+
+
+def test_an_empty_file_is_called_empty(tmp_path, fault):
+    (tmp_path / "t1.nii.gz").touch()
+    assert fault(open_image, tmp_path / "t1.nii.gz").endswith("t1.nii.gz cannot be read: it is empty.")
+
+
+def test_of_a_singular_sform_beside_a_qform_it_is_said_how_to_mend_it(tmp_path, fault):
+    path = save(tmp_path / "t1.nii")
+    content = bytearray(path.read_bytes())
+    content[280:328] = bytes(48)  # The three rows of the sform.
+    path.write_bytes(content)
+    assert "its qform may be right: copy it to the sform" in fault(open_image, path)
+
+
+def test_nibabel_prints_nothing_about_headers_that_it_corrects(tmp_path, capsys):
+    path = save(tmp_path / "t1.nii")
+    content = bytearray(path.read_bytes())
+    content[80:84] = struct.pack("<f", -1.0)  # The first size of a voxel.
+    path.write_bytes(content)
+    open_image(path)
+    read_grid(path)
+    assert capsys.readouterr().err == ""
+
+
+def test_nifti_with_neither_sform_nor_qform_states_no_orientation(tmp_path):
+    path = save(tmp_path / "t1.nii")
+    assert states_orientation(path)
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)  # Both codes.
+    path.write_bytes(content)
+    assert not states_orientation(path)

@@ -87,3 +87,17 @@ def test_values_that_no_mask_can_hold_are_refused(tmp_path, value, fault):
     assert f"not declared: {value:.9g}; declared: whole numbers from 0 to 255" in fault(
         read, tmp_path / "seg.nii", values, None
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(-1, "If -1 marks voxels"), (255, "If 255 marks"), (np.nan, "nan_to_num")]
+)
+def test_of_voxels_to_ignore_and_without_a_value_it_is_said_what_to_do(tmp_path, value, words, fault):
+    values = WHOLE.astype(np.float32)
+    values[0, 0, 0] = value
+    assert words in fault(read, tmp_path / "seg.nii", values)
+
+
+def test_a_label_with_a_channel_for_each_region_is_refused_with_what_to_write_instead(tmp_path, fault):
+    line = fault(read, tmp_path / "seg.nii", np.stack([WHOLE == 1, WHOLE == 2], -1).astype(np.uint8))
+    assert "its shape is 2 x 2 x 2 x 2. Write the volume to be used, or a label with one value" in line

@@ -46,6 +46,22 @@ def test_a_copy_of_the_label_is_recognised_also_with_other_values():
     assert not repeats_label(box(2), None)
 
 
+def test_a_map_of_any_values_in_exactly_the_voxels_of_the_label_is_no_modality():
+    findings = MaskFindings()
+    label = box(1).astype(np.uint8)
+    findings.add("p0", {"t1": random(1, 99), "softmap": box(1) * random(0.1, 1)}, label)
+    findings.add("p1", {"t1": random(1, 99), "softmap": box(1) * random(0.1, 1)}, np.zeros(SHAPE, np.uint8))
+    assert findings.masks == ["softmap"]
+    (line,) = findings.lines()
+    assert line.startswith("softmap differs from 0 in exactly the voxels of the label in 1 patients (p0).")
+
+
+def test_of_a_mask_where_nobody_has_a_label_it_is_said_how_to_make_it_the_label():
+    findings = MaskFindings()
+    findings.add("p0", {"t1": random(1, 99), "t1_roi": box(1)}, None)
+    assert findings.lines()[0].endswith("If it is the label, call its file <id>_seg.nii.gz.")
+
+
 def test_a_label_that_fills_the_image_is_noticed():
     head = box(1) * random(50, 99)
     assert fills_image(box(1).astype(np.uint8), [head])

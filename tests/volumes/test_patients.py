@@ -307,7 +307,7 @@ def test_files_that_are_not_nifti(tmp_path, fault_of):
     path.write_bytes(gzip.compress(b"not found\n"))
     assert "not a NIfTI file" in fault_of(path)
     path.write_bytes(gzip.compress(b""))
-    assert "not a NIfTI file" in fault_of(path)
+    assert "it is empty" in fault_of(path)
     assert "cannot be read" in fault_of(tmp_path / "gone.nii.gz")
 
 

@@ -241,3 +241,13 @@ def test_a_shifted_label_is_read_where_its_affine_says_if_files_are_resampled(tm
     (patient,) = find_patients(tmp_path)
     volumes = read_patient(patient, ["flair", "t1"], None, Resampling("flair"))
     np.testing.assert_array_equal(volumes.label[:-1], LABEL[1:])
+
+
+def test_an_image_with_nan_is_refused_with_a_remedy(tmp_path, fault):
+    voxels = np.full(SHAPE, 7, np.float32)
+    voxels[0, 0, 0] = np.nan
+    (tmp_path / "a").mkdir()
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "a" / "a_t1.nii")
+    line = fault(read_patient, find_patients(tmp_path)[0])
+    assert "1 NaN or infinite voxels of" in line
+    assert line.endswith("numpy.nan_to_num.")

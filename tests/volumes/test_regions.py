@@ -101,3 +101,21 @@ def test_regions_of_the_decathlon_follow_its_own_label_values():
     # In Task01 1 is oedema, 2 the non-enhancing core and 3 enhancing tumour: the core is 2 and 3.
     proposal = propose_regions([[1, 2, 3]], BRATS, ["BRATS_001"], decathlon=True)
     assert proposal.regions == {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
+
+
+def test_voxels_to_ignore_are_no_region():
+    proposal = propose_regions([{1, 2, 4, 255}, {1, 255}], ["flair", "t2", "t1ce", "t1"])
+    assert proposal.regions == {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}
+    assert proposal.line.endswith(
+        "255 is left out, as it usually marks voxels to ignore: set it to 0 in the label files"
+    )
+    # 255 may be a structure beside many others, and the only value.
+    assert propose_regions([{1, 200, 255}], []).regions == {"label_1": [1], "label_200": [200], "label_255": [255]}
+    assert propose_regions([{255}], []).regions == {"tumour": [255]}
+
+
+def test_masks_of_1_and_of_255_are_of_the_same():
+    proposal = propose_regions([{1}, {255}], [])
+    assert proposal.regions == {"tumour": [1, 255]}
+    assert "taken for the same" in proposal.line
+    assert propose_regions([{1, 255}], []).regions == {"tumour": [1]}

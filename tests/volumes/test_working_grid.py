@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from tests.volumes.hospital import Acquisition, write_hospital
 
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.volumes.geometry import Grid, same
 from anysubset.volumes.patients import find_patients
-from anysubset.volumes.working_grid import check_reference, median_spacing, references, working_grid
+from anysubset.volumes.working_grid import (
+    check_reference,
+    median_spacing,
+    note_without_reference,
+    references,
+    working_grid,
+)
 
 
 def grid(*spacing: float, codes: str = "RAS") -> Grid:
@@ -65,3 +72,23 @@ def test_median_spacing_of_patients_without_the_modalities_is_refused(fault, tmp
     write_hospital(tmp_path, ["p0"])
     assert "no training patient" in fault(median_spacing, find_patients(tmp_path), ["adc"], None)
     assert np.isfinite(median_spacing(find_patients(tmp_path), ["t1"], None)).all()
+
+
+@pytest.mark.parametrize(("size", "words"), [(0.001, "choose larger sizes"), (1000.0, "choose smaller sizes")])
+def test_a_spacing_that_makes_too_many_voxels_or_a_single_one_is_refused(size, words, fault):
+    line = fault(working_grid, grid(1, 1, 1), (size, size, size))
+    assert "data.spacing of" in line
+    assert words in line
+
+
+def test_patients_that_keep_another_spacing_for_want_of_the_reference_are_noted(tmp_path):
+    write_hospital(tmp_path, ("p0", "p1"), {"flair": Acquisition((9.0, 9.0, 9.0)), "t1": Acquisition((5.0, 5.0, 5.0))})
+    (tmp_path / "p1" / "p1_t1.nii.gz").unlink()
+    patients = find_patients(tmp_path)
+    line = note_without_reference(patients, DataSettings(resample="t1"))
+    assert line is not None
+    assert line.startswith(
+        "note: 1 of 2 patients lack t1 (data.resample) and are prepared in the grid of another modality: p1."
+    )
+    for settings in ({"resample": "flair"}, {"resample": "finest"}, {"resample": "t1", "spacing": [5, 5, 5]}, {}):
+        assert note_without_reference(patients, DataSettings(**settings)) is None

@@ -82,6 +82,8 @@ def write_volumes_file(report: Options, path: Path, target: Path, group: str | N
     from anysubset.volumes.inspection import dataset_file, drawn_splits
 
     settings = dataset_file(report, path, group)
+    if not settings["data"]["regions"]:
+        remark("No label could be read, so data.regions is empty: name the regions before `anysubset fit`")
     if not report["splits"]:
         splits = target.with_suffix(".splits.json")
         text = json.dumps(drawn_splits(report, path, group), indent=1) + "\n"

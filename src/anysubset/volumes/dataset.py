@@ -35,7 +35,7 @@ from anysubset.volumes.preprocessing import Prepared, prepare
 from anysubset.volumes.reading import PatientVolumes, read_patient
 from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, samples_of
-from anysubset.volumes.working_grid import check_reference, median_spacing, resampling_of
+from anysubset.volumes.working_grid import check_reference, median_spacing, note_without_reference, resampling_of
 
 PREPARATION = 3  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
@@ -70,6 +70,9 @@ class Volumes(Dataset):
         if data.spacing == MEDIAN:
             self.data = replace(data, spacing=self.median_spacing())
         self.resampling = resampling_of(self.data)
+        note = note_without_reference(list(self.patients.values()), self.data)
+        if note is not None:
+            self.report(note)
         # Prepared patients or the files that hold them, by id and reference modality (None for the default).
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the patients that were read.
@@ -218,6 +221,10 @@ class Volumes(Dataset):
             raise InputError(patient.faults[0])
         if patient.label is None:
             which = f" It has several masks: {which_label(patient)}" if patient.candidates else ""
+            if patient.masks and not which:
+                which = (
+                    f" Its masks are taken for no label: {', '.join(patient.masks)}. Call the label <id>_seg.nii.gz."
+                )
             raise InputError(f"Patient {patient.id!r} has no label; training and evaluation need one.{which}")
         path = self.cache_file(patient, reference)
         if path is not None and path.is_file():
@@ -237,8 +244,8 @@ class Volumes(Dataset):
             if name not in self.copies_of_label and repeats_label(volume, volumes.label):
                 self.copies_of_label.add(name)
                 self.report(
-                    f"note: {name} of patient {volumes.id!r} is a mask of exactly the voxels of the label. Where it is "
-                    "made from the label, it is missing in use: leave it out of data.modalities"
+                    f"note: {name} of patient {volumes.id!r} differs from 0 in exactly the voxels of the label. Where "
+                    "it is made from the label, it is missing in use: leave it out of data.modalities"
                 )
 
     def prepared(self, patient_id: str, reference: str | None = None) -> Prepared:

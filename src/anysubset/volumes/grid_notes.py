@@ -91,8 +91,9 @@ class GridFindings:
             )
         if self.unoriented:
             lines.append(
-                f"{len(self.unoriented)} files are Analyze images, which do not state an orientation "
-                f"({self.unoriented[0]}): their axes are taken to run to the left, anterior and superior."
+                f"{len(self.unoriented)} files do not state an orientation, as they are Analyze images or have neither "
+                f"sform nor qform ({self.unoriented[0]}): their axes are taken to run to the left, "
+                "anterior and superior."
             )
         return lines
 

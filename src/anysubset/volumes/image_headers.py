@@ -24,6 +24,8 @@ def header_and_voxels(path: Path) -> tuple[Path, Path]:
 
 def kind_of(first: bytes, path: Path) -> Any:
     """Class of nibabel for a file. Raises InputError if the first bytes are of no image of the kind of its name."""
+    if not first:
+        raise InputError(f"{path} cannot be read: it is empty.")
     pair, mgh = partner(path) is not None, ending(path) in (".mgh", ".mgz")
     one, two = first[344:348], first[4:8]
     if pair and (one == b"ni1\0" or two == b"ni2\0"):

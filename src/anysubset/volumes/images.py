@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 import nibabel as nib
 import numpy as np
 from nibabel.fileholders import FileHolder
+from nibabel.imageglobals import LoggingOutputSuppressor
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
@@ -63,7 +64,8 @@ def open_image(path: Path) -> Image:
     if pair:
         voxels = read_content(voxels_path, lambda _: size_declared(kind, start, path))
     try:
-        image = pair_of(kind, content, voxels, path) if pair else cast(Any, kind).from_bytes(content)
+        with LoggingOutputSuppressor():  # nibabel prints a line for every header that it corrects.
+            image = pair_of(kind, content, voxels, path) if pair else cast(Any, kind).from_bytes(content)
         proxy: Any = image.dataobj
         needed = proxy.offset + math.prod(image.shape) * proxy.dtype.itemsize
         affine = grid_affine(image)
@@ -77,7 +79,7 @@ def open_image(path: Path) -> Image:
     if proxy.dtype.kind not in "iuf":
         raise InputError(f"{path} holds {proxy.dtype} voxels, not numbers.")
     if not invertible(affine):
-        raise InputError(f"{path} has an affine that cannot be inverted: {image.affine.tolist()}.")
+        raise singular(path, image.header, affine)
     return image
 
 
@@ -92,7 +94,8 @@ def read_header(path: Path) -> Any:
     kind = kind_of(first, path)
     size_declared(kind, first, path)
     try:
-        return kind.header_class(first[: header_size(kind)])
+        with LoggingOutputSuppressor():
+            return kind.header_class(first[: header_size(kind)])
     except Exception as error:
         raise damaged(path, error) from None
 
@@ -181,7 +184,7 @@ def read_grid(path: Path) -> Grid:
     affine = np.array(header.get_affine() if is_mgh else header.get_best_affine(), dtype=np.float64)
     affine[:3] *= mm_per_unit(header)
     if not invertible(affine):
-        raise InputError(f"{path} has an affine that cannot be inverted: {affine.tolist()}.")
+        raise singular(path, header, affine)
     x, y, z = (*header.get_data_shape()[:3], 1, 1)[:3]
     return Grid((x, y, z), affine)
 
@@ -202,8 +205,19 @@ def forms_apart(path: Path) -> float:
 
 
 def states_orientation(path: Path) -> bool:
-    """False for an Analyze image without the `.mat` file of SPM."""
-    return not is_analyze(read_header(path)) or path.with_name(stem(path) + ".mat").is_file()
+    """False for an Analyze image without the `.mat` file of SPM, and for NIfTI with neither a sform nor a qform."""
+    header = read_header(path)
+    if is_analyze(header):
+        return path.with_name(stem(path) + ".mat").is_file()
+    return not isinstance(header, nib.Nifti1Header) or bool(header["sform_code"] or header["qform_code"])
+
+
+def singular(path: Path, header: Any, affine: NDArray[np.float64]) -> InputError:
+    """Error for an affine that cannot be inverted, with what would mend it."""
+    remedy = "correct its header"
+    if isinstance(header, nib.Nifti1Header) and header["sform_code"] > 0 and header["qform_code"] > 0:
+        remedy = "its qform may be right: copy it to the sform, for example with `fslorient -copyqform2sform FILE`"
+    return InputError(f"{path} has an affine that cannot be inverted: {affine[:3].tolist()}; {remedy}.")
 
 
 def invertible(affine: NDArray[np.float64]) -> bool:

@@ -39,7 +39,7 @@ def label_of(image: Image, source: Source, labels: Collection[int] | None) -> ND
         # Nine digits tell any two values of float32 apart.
         shown = listed((f"{value:.9g}" for value in unlisted), most=5)
         declared = ", ".join(map(str, sorted(allowed))) if labels is not None else "whole numbers from 0 to 255"
-        declared += f".{hint(values)}"
+        declared += f".{hint(values, unlisted)}"
         raise InputError(f"{source} has label values that are not declared: {shown}; declared: {declared}")
     if values.any() and not codes.any():
         raise InputError(f"{source} has no label value above {ROUNDING_TO_ZERO}, such as {values.max():.9g}: scale it.")
@@ -57,9 +57,16 @@ def whole_numbers(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArr
     return np.where(is_whole, nearest, 0).astype(np.uint8), is_whole
 
 
-def hint(values: NDArray[np.generic]) -> str:
-    """What refused values may be, as the end of a message; empty without a guess."""
+def hint(values: NDArray[np.generic], unlisted: list[float]) -> str:
+    """What refused values may be, as the end of a message; empty without a guess.
+
+    values: all of the label. unlisted: those that were refused, sorted.
+    """
     numbers: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    if unlisted in ([-1], [255]):
+        return f" If {unlisted[0]:g} marks voxels to ignore, set them to 0."
+    if np.isnan(numbers).any():
+        return " Set voxels without a value to 0, for example with numpy.nan_to_num."
     if not np.isfinite(numbers).all() or numbers.min() < 0 or (numbers == np.rint(numbers)).all():
         return ""
     if numbers.max() <= 1:

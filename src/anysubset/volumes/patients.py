@@ -182,5 +182,5 @@ def which_label(patient: Patient) -> str:
     names = " or ".join(patient.candidates)
     return (
         f"which one is the label of {patient.id!r}, {names}? Call its file <id>_seg.nii.gz, or name it in the column "
-        "'label' of a CSV manifest."
+        "'label' of a CSV manifest; regions of one label go into one file, with a value for each."
     )

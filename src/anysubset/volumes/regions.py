@@ -12,6 +12,9 @@ from anysubset.volumes.spellings import BRATS
 
 Regions = dict[str, list[int]]
 
+VOID = 255
+LEAST_ATLAS = 100  # Labels with such values name many structures, and 255 may be one of them.
+
 
 @dataclass(frozen=True, eq=False)
 class Convention:
@@ -109,6 +112,14 @@ def propose_regions(
     single = {f"label_{value}": [value] for value in values}
     if named is not None:
         return Proposal(named, "as dataset.json names them")
+    if values == [1, 255] and all(len(own) < 2 for own in sets):
+        return Proposal(
+            {"tumour": values}, "some labels have a 1 and others a 255, which are taken for the same; check this"
+        )
+    if VOID in values and len(values) > 1 and values[-2] < LEAST_ATLAS:
+        rest = propose_regions([own - {VOID} for own in sets], modalities, ids, spelled, decathlon)
+        void = f"{VOID} is left out, as it usually marks voxels to ignore: set it to 0 in the label files"
+        return Proposal(rest.regions, f"{rest.line}; {void}" if rest.line else void)
     if not set(values) <= {1, 2, 3, 4}:
         return Proposal({"tumour": values} if len(values) == 1 else single, "")
     sets_named = {conventions_of(patient) for patient in ids}

@@ -46,9 +46,11 @@ def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet)
     if data.regions is not None:
         regions = {name: tuple(labels) for name, labels in data.regions.items()}
     modalities = public.modalities if data.modalities is None else tuple(data.modalities)
-    if not modalities or not regions:
+    lacking = [name for name, value in (("data.modalities", modalities), ("data.regions", regions)) if not value]
+    if lacking:
+        shown = "them" if len(lacking) > 1 else "them, or why no label can be read"
         raise InputError(
-            f"Dataset {data.name!r} needs data.modalities and data.regions; `anysubset inspect {data.root}` shows them."
+            f"Dataset {data.name!r} needs {' and '.join(lacking)}; `anysubset inspect {data.root}` shows {shown}."
         )
     return Segmentation(
         modalities=modalities,

@@ -17,7 +17,10 @@ def voxels_of(image: Image, source: Source) -> NDArray[np.generic]:
             raise InputError(f"{source} does not exist: the file's shape is {by(shape)}.")
         return np.asarray(image.dataobj[..., source.channel])
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
-        raise InputError(f"{source} is not 3-D: its shape is {by(shape)}.")
+        raise InputError(
+            f"{source} is not 3-D: its shape is {by(shape)}. Write the volume to be used, or a label with one value "
+            "for each region, to a 3-D file."
+        )
     return np.asarray(image.dataobj).reshape(shape[:3])
 
 
@@ -28,7 +31,10 @@ def volume_of(image: Image, source: Source) -> NDArray[np.float32]:
         volume = np.array(voxels_of(image, source), dtype=np.float32, order="C")
     faulty = volume.size - int(np.isfinite(volume).sum())
     if faulty:
-        raise InputError(f"{source} has {faulty} NaN or infinite voxels of {volume.size}.")
+        raise InputError(
+            f"{source} has {faulty} NaN or infinite voxels of {volume.size}: set those of the background to 0, for "
+            "example with numpy.nan_to_num."
+        )
     if not volume.any():
         raise InputError(f"{source} has no voxel that differs from 0: remove the file if the modality is missing.")
     return volume

@@ -1,5 +1,6 @@
 """The grid in which a patient is prepared: that of a reference modality, with the spacing of the run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import DataSettings
-from anysubset.volumes.geometry import Grid, canonical, same, turn_onto, turned
+from anysubset.volumes.geometry import Grid, by, canonical, same, turn_onto, turned
+from anysubset.volumes.image_headers import MOST_VOXELS
 from anysubset.volumes.images import read_grid
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.resampling import with_spacing
@@ -39,6 +41,20 @@ def check_reference(resample: str | None, modalities: Sequence[str]) -> None:
         raise unknown("data.resample", resample, [*modalities, FINEST])
 
 
+def note_without_reference(patients: Sequence[Patient], data: DataSettings) -> str | None:
+    """One line on patients that lack the reference of `data.resample`, so keep another spacing; None without them."""
+    if data.resample in (None, FINEST) or data.spacing is not None:
+        return None
+    lacking = [patient.id for patient in patients if data.resample not in patient.sources]
+    if not lacking:
+        return None
+    shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return (
+        f"note: {len(lacking)} of {len(patients)} patients lack {data.resample} (data.resample) and are prepared in "
+        f"the grid of another modality: {shown}. Where its voxels are of another size, set data.spacing"
+    )
+
+
 def references(grids: Mapping[str, Grid], resample: str | None) -> dict[str, str]:
     """For every modality the one whose grid is its own, in the order in which modalities are the reference.
 
@@ -65,10 +81,18 @@ def coincide(grid: Grid, other: Grid) -> bool:
 
 
 def working_grid(reference: Grid, spacing: tuple[float, ...] | None) -> Grid:
-    """The grid of the reference, or one with the same axes and another spacing where this moves its voxels."""
+    """The grid of the reference, or one with the same axes and another spacing where this moves its voxels.
+
+    Raises InputError if the spacing makes too many voxels, or only one along an axis.
+    """
     if spacing is None:
         return reference
     other = with_spacing(reference, spacing)
+    voxels = f"data.spacing of {by(spacing)} mm would make {by(other.shape)} voxels of {by(reference.shape)}"
+    if math.prod(other.shape) > MOST_VOXELS:
+        raise InputError(f"{voxels}; at most {MOST_VOXELS} are read: choose larger sizes.")
+    if any(new == 1 < old for new, old in zip(other.shape, reference.shape, strict=True)):
+        raise InputError(f"{voxels}, which leaves nothing to see: choose smaller sizes.")
     return reference if same(reference, other) else other
 
 
