@@ -70,7 +70,8 @@ def test_an_empty_split_is_refused(tmp_path, fault):
     [
         ("{'train': ['a']}", "not valid JSON"),
         ("", "not valid JSON"),
-        ([{"train": ["a"]}], "it is: '[{"),
+        ([{"train": ["a"]}, {"train": ["b"]}], "holds 2 folds, as nnU-Net writes them"),
+        ([{"fold": ["a"]}], "it is: '[{"),
         ({}, "it is: '{}'"),
         ("3", "it is: '3'"),
         ({"train": "abc"}, "'train' is not a list of ids"),

@@ -3,7 +3,7 @@
 import pytest
 from tests.volumes.named_files import touch
 
-from anysubset.volumes.patients import survey
+from anysubset.volumes.patients import find_patients, survey
 
 
 def test_upenn_gbm(tmp_path):
@@ -59,3 +59,21 @@ def test_a_folder_per_contrast_with_the_files_of_all_patients(tmp_path, flair, m
     modalities = {patient.id: list(patient.sources) for patient in surveyed.patients}
     assert modalities == {"p1": ["flair", "t1ce"], "p2": ["flair"]}
     assert all(patient.label for patient in surveyed.patients)
+
+
+def test_labels_beside_the_folders_of_patients(tmp_path):
+    for who in ("10000_1", "10001_1"):
+        touch(tmp_path, f"{who}/{who}_t2w.nii.gz", f"{who}/{who}_adc.nii.gz", f"labels/{who}.nii.gz")
+    surveyed = survey(tmp_path)
+    assert [(patient.id, list(patient.sources)) for patient in surveyed.patients] == [
+        ("10000_1", ["t2", "adc"]),
+        ("10001_1", ["t2", "adc"]),
+    ]
+    assert all(patient.label is not None for patient in surveyed.patients)
+    assert surveyed.passed_over == ["Labels are taken from labels (2)."]
+
+
+def test_a_folder_of_one_patient_with_a_folder_for_its_mask_is_no_folder_of_labels(tmp_path):
+    touch(tmp_path, "p01/T1/T1.nii.gz", "p01/FLAIR/x.nii.gz", "p01/seg/p01.nii.gz")
+    (patient,) = find_patients(tmp_path / "p01")
+    assert (patient.id, list(patient.sources), patient.label is not None) == ("p01", ["flair", "t1"], True)

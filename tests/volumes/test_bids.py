@@ -1,5 +1,9 @@
 """BIDS: subjects, sessions, contrast agent, masks under derivatives."""
 
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
 import pytest
 from tests.volumes.named_files import touch
 
@@ -64,7 +68,7 @@ def test_one_subject_and_subjects_without_images(tmp_path):
     touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/func/sub-02_bold.nii.gz", "sub-03/anat/sub-03_T1w.json")
     surveyed = survey(tmp_path)
     assert [patient.id for patient in surveyed.patients] == ["sub-01"]
-    assert surveyed.passed_over == ["2 subjects have no image under anat/: sub-02, sub-03."]
+    assert "2 subjects have no image under anat/: sub-02, sub-03." in surveyed.passed_over
     assert [patient.id for patient in find_patients(tmp_path / "sub-01")] == ["sub-01"]
 
 
@@ -72,3 +76,41 @@ def test_subjects_without_anat_are_read_like_other_folders(tmp_path):
     touch(tmp_path, "sub-01/sub-01_T1w.nii.gz", "sub-01/sub-01_ce-gd_T1w.nii.gz", "sub-02/sub-02_FLAIR.nii.gz")
     (tmp_path / "dataset_description.json").write_text("{}")
     assert [list(patient.sources) for patient in find_patients(tmp_path)] == [["t1ce", "t1"], ["flair"]]
+
+
+def save(path: Path, *shape: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)), path)
+
+
+def test_three_dimensional_images_beside_anat_are_read_and_others_are_named(tmp_path):
+    # ISLES 2022: a trace image and an ADC map under dwi.
+    for who in ("sub-01", "sub-02"):
+        touch(tmp_path, f"{who}/anat/{who}_FLAIR.nii.gz", f"{who}/func/{who}_bold.nii.gz")
+        save(tmp_path / who / "dwi" / f"{who}_adc.nii.gz", 2, 2, 2)
+        save(tmp_path / who / "dwi" / f"{who}_dwi.nii.gz", 2, 2, 2, 9)
+        save(tmp_path / who / "perf" / f"{who}_cbf.nii.gz", 2, 2, 2, 1)
+        touch(tmp_path, f"derivatives/{who}/{who}_msk.nii.gz")
+    surveyed = survey(tmp_path)
+    assert [list(patient.sources) for patient in surveyed.patients] == [["flair", "adc", "cbf"]] * 2
+    assert all(patient.label is not None for patient in surveyed.patients)
+    (line,) = surveyed.passed_over
+    assert line.endswith("not under anat, dwi, perf, pet, ct: dwi (2 sessions), func (2 sessions).")
+
+
+def test_subjects_are_compared_with_participants_tsv(tmp_path):
+    touch(tmp_path, *[f"{who}/anat/{who}_T1w.nii.gz" for who in ("sub-01", "sub-02", "sub-03")])
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t60\n02\t61\nsub-09\t62\n")
+    assert survey(tmp_path).passed_over == [
+        "1 subjects of participants.tsv have no folder: sub-09.",
+        "1 subjects are not in participants.tsv: sub-03.",
+    ]
+
+
+@pytest.mark.parametrize("inside", ["", "rawdata"])
+def test_subjects_in_rawdata_have_the_labels_of_the_derivatives_beside_it(tmp_path, inside):
+    touch(tmp_path, "rawdata/sub-01/anat/sub-01_T2w.nii.gz", "rawdata/sub-02/anat/sub-02_T2w.nii.gz")
+    touch(tmp_path, "derivatives/labels/sub-01/anat/sub-01_T2w_lesion-manual.nii.gz")
+    first, second = find_patients(tmp_path / inside)
+    assert (first.id, list(first.sources), first.label_name) == ("sub-01", ["t2"], "lesion-manual")
+    assert second.label is None

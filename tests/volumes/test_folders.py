@@ -345,3 +345,65 @@ def test_images_that_lie_too_deep_are_named(tmp_path, fault):
     line = fault(find_patients, tmp_path)
     assert "p01_t1.nii.gz lie too deep: give a folder nearer to them." in line
     assert [patient.id for patient in find_patients(tmp_path / "site1")] == ["p01"]
+
+
+def test_folders_of_the_virtual_skeleton_database(tmp_path):
+    # BraTS 2013 and ISLES 2015 to 2018.
+    for case in ("HG/0001", "HG/0002"):
+        for number, name in enumerate(("MR_Flair", "MR_T1c", "MR_ADC", "OT")):
+            touch(tmp_path, f"{case}/VSD.Brain.XX.O.{name}.{number}/VSD.Brain.XX.O.{name}.{number}.nii")
+    patients = by_id(tmp_path)
+    assert list(patients) == ["0001", "0002"]
+    assert all(list(patient.sources) == ["flair", "t1ce", "adc"] for patient in patients.values())
+    assert all(patient.label is not None for patient in patients.values())
+
+
+@pytest.mark.parametrize("inner", ["anat", "mri", "visit"])
+def test_an_only_folder_inside_each_patients_folder_does_not_give_the_id(tmp_path, inner):
+    touch(tmp_path, f"p01/{inner}/T1.mgz", f"p01/{inner}/aparc+aseg.mgz", f"p02/{inner}/T1.mgz")
+    patients = by_id(tmp_path)
+    assert {name: list(patient.sources) for name, patient in patients.items()} == {"p01": ["t1"], "p02": ["t1"]}
+
+
+def test_predictions_of_all_patients_beside_their_folders_are_not_read(tmp_path):
+    touch(tmp_path, *[f"{who}/{who}_{name}.nii.gz" for who in ("p1", "p1_2", "p2") for name in ("t1", "seg")])
+    touch(tmp_path, "predictions/p1_seg.nii.gz", "predictions/p2_seg.nii.gz")
+    surveyed = survey(tmp_path)
+    assert [patient.id for patient in surveyed.patients] == ["p1", "p1_2", "p2"]
+    assert surveyed.passed_over == ["Folders with files of several patients are not read: predictions."]
+
+
+def test_images_deeper_in_the_folder_of_a_patient_are_named(tmp_path):
+    # WMH 2017.
+    for who in ("0", "2"):
+        touch(tmp_path, f"{who}/wmh.nii.gz", f"{who}/pre/FLAIR.nii.gz", f"{who}/pre/T1.nii.gz")
+    line = "Images in folders beside the files of a patient are not read: pre (2 patients)."
+    assert line in survey(tmp_path).passed_over
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("{who}_{name}.nii.gz", ("image", "label")),
+        ("{name}-{who}.nii", ("volume", "segmentation")),
+        ("{name}_{who}.nii.gz", ("t1", "seg")),
+        ("inner/x_{who}_{name}.nii.gz", ("ceT1", "Label")),
+    ],
+)
+def test_files_of_several_patients_in_one_folder_with_a_word_before_or_after_the_patient(tmp_path, pattern, names):
+    touch(tmp_path, *[pattern.format(who=who, name=name) for who in ("c1", "c2", "c3") for name in names])
+    patients = by_id(tmp_path)
+    assert [name[-2:] for name in patients] == ["c1", "c2", "c3"]
+    assert all(len(patient.sources) == 1 and patient.label and not patient.faults for patient in patients.values())
+
+
+def test_an_image_without_a_word_beside_its_mask(tmp_path):
+    touch(tmp_path, *[f"Case0{i}{rest}.nii.gz" for i in (1, 2) for rest in ("", "_segmentation")])
+    assert names_by_patient(tmp_path)["Case01"] == {"image": "Case01.nii.gz", "label": "Case01_segmentation.nii.gz"}
+
+
+def test_where_no_image_is_of_a_kind_that_is_read_the_first_is_named(tmp_path, fault):
+    touch(tmp_path, "p01_t1.mha", "p01_seg.mha")
+    assert fault(find_patients, tmp_path).endswith(
+        "p01_seg.mha is of a kind that is not read: convert such files to .nii.gz."
+    )

@@ -107,3 +107,11 @@ def test_regions_are_those_that_the_file_names(tmp_path, labels, regions):
 def test_labels_that_are_no_numbers_are_refused(tmp_path, fault):
     (tmp_path / "dataset.json").write_text('{"labels": {"tumour": "one"}}')
     assert "labels that are not whole numbers" in fault(named_regions, tmp_path)
+
+
+def test_folds_and_other_folders_of_images_are_named(raw):
+    (raw / "splits_final.json").write_text('[{"train": ["glioma_000"], "val": ["glioma_001"]}]')
+    touch(raw, "imagesVa/glioma_800_0000.nii.gz")
+    folds, folders = survey(raw).passed_over
+    assert folds.startswith("splits_final.json holds the folds of nnU-Net, which are not read: write those of one fold")
+    assert folders == "Folders that are not read: imagesVa."

@@ -99,6 +99,10 @@ def from_json(path: Path) -> dict[str, list[str]]:
     text = text_of(path)
     content: dict[str, list[str]] = json_of(text, str(path))
     wanted = f'{path} must be {{"train": ["id", ...], "val": [...], ...}}'
+    if isinstance(content, list) and content and all(isinstance(fold, dict) and "train" in fold for fold in content):
+        raise InputError(
+            f"{path} holds {len(content)} folds, as nnU-Net writes them: write the one to be used to a file."
+        )
     if not isinstance(content, dict) or not content:
         raise InputError(f"{wanted}; it is: {text.strip()[:40]!r}.")
     for name, ids in content.items():

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from anysubset.volumes.file_names import image_at, images, stem, subfolders
-from anysubset.volumes.folders import Patients, from_folders
+from anysubset.volumes.folders import Patients, from_folders, has_contrast_folders
 from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.spellings import LABEL, begins, last_words, mask_kind, recognised
 
-IMAGE_FOLDERS = ("images_structural", "images", "image", "imgs", "scans", "volumes")
+IMAGE_FOLDERS = ("images_structural", "images_structural_unstripped", "images", "image", "imgs", "scans", "volumes")
 # In this order: masks of UPENN-GBM that experts corrected come before automatic ones.
 LABEL_FOLDERS = (
     *("images_segm", "labels", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "annotations"),
@@ -18,23 +18,33 @@ LABEL_FOLDERS = (
 
 
 def folders_apart(root: Path) -> tuple[Path, list[Path]] | None:
-    """The folder of images and those of labels; None for other layouts."""
+    """The folder of images and those of labels; None for other layouts.
+
+    The folder of images is `root` where those of labels lie beside the folders of patients.
+    """
     names = {folder.name.lower(): folder for folder in subfolders(root)}
     pictures = next((names[name] for name in IMAGE_FOLDERS if name in names), None)
     labels = [names[name] for name in LABEL_FOLDERS if name in names]
-    return (pictures, labels) if pictures is not None and labels and not images(root) else None
+    if not labels or images(root):
+        return None
+    if pictures is None and not has_contrast_folders(root):
+        others = [folder for folder in names.values() if folder not in labels]
+        if any(masks_in(folder, one.name, set()) for folder in labels for one in others):
+            return root, labels
+    return None if pictures is None else (pictures, labels)
 
 
 def from_folders_apart(pictures: Path, label_folders: list[Path]) -> Patients:
     """Patients of the folder of images, with the labels of the other folders, and lines on what was passed over."""
     single = one_file_each(pictures, label_folders)
-    patients, lines = (single, []) if single else from_folders(pictures)
+    patients, lines = (single, []) if single else from_folders(pictures, without=label_folders)
     counts: Counter[str] = Counter()
     labelled = [with_label(patient, label_folders, patients, counts) for patient in patients]
     if counts:
         lines.append(f"Labels are taken from {', '.join(f'{name} ({count})' for name, count in counts.items())}.")
+    apart = pictures not in [folder.parent for folder in label_folders]
     unused = [one.name for one in subfolders(pictures.parent) if one not in (pictures, *label_folders)]
-    if unused:
+    if unused and apart:
         lines.append(f"Folders that are not read: {', '.join(unused[:5])}.")
     return labelled, lines
 

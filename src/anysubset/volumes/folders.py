@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,22 @@ from anysubset.volumes.file_names import (
     subfolders,
     visible,
 )
+from anysubset.volumes.one_folder import patients_in_one_folder
 from anysubset.volumes.patient import Patient, Source, assemble
-from anysubset.volumes.spellings import begins, last_words, mask_kind, names_in_files, recognised
+from anysubset.volumes.spellings import LABEL, begins, mask_kind, names_in_files, recognised
+
+CONTAINER = re.compile("anat|mri|mr|nifti|nii|images?|raw|preprocessed", re.IGNORECASE)
+# Folders of a scan in BraTS 2013 and ISLES 2015 to 2018, such as VSD.Brain.XX.O.MR_Flair.54512; OT is the label.
+VSD = re.compile(r"VSD\.Brain\w*\.XX\.O\.(?:MR_|CT_)?(\w+)\.\d+")
 
 Patients = tuple[list[Patient], list[str]]  # Patients, and lines on what was passed over.
 
 
-def from_folders(root: Path) -> Patients:
-    """Patients whose folders lie one or two levels below `root`, or whose files lie in `root` itself."""
+def from_folders(root: Path, without: Collection[Path] = ()) -> Patients:
+    """Patients whose folders lie one or two levels below `root`, or whose files lie in `root` itself.
+
+    without: folders that are none of a patient.
+    """
     files = images(root)
     if files and is_one_patient(root, files, [folder for folder in subfolders(root) if images_below(folder)]):
         patients = patients_in_one_folder(files)
@@ -32,10 +41,18 @@ def from_folders(root: Path) -> Patients:
     if not files and has_contrast_folders(root):
         return [patient_of_contrast_folders(root, name_of(root))], []
     lines = [f"Beside the folders of patients lie images that belong to none: {shown(files)}."] if files else []
-    scans, empty = scan_folders(root)
+    folders = [folder for folder in subfolders(root) if folder not in without]
+    foreign = [folder for folder in folders if holds_files_of_others(folder, folders)]
+    scans, empty = scan_folders(root, [folder for folder in folders if folder not in foreign])
     patients = [patient for arguments in scans for patient in scans_in(*arguments)]
     if patients:
         patients += broken_folders(root)
+    if foreign and patients:
+        lines.append(f"Folders with files of several patients are not read: {shown(foreign)}.")
+    deeper = Counter(inner.name for folder, _, _ in scans for inner in folders_inside(folder))
+    if deeper:
+        names = ", ".join(f"{name} ({count} patients)" for name, count in deeper.most_common(5))
+        lines.append(f"Images in folders beside the files of a patient are not read: {names}.")
     if empty and patients:
         lines.append(f"Folders without images, or with images too deep to belong to a patient: {shown(empty)}.")
     return patients, lines
@@ -80,11 +97,30 @@ def images_if_readable(folder: Path) -> list[Path]:
         return []
 
 
-def scan_folders(root: Path) -> tuple[list[tuple[Path, str, str | None]], list[Path]]:
-    """Folders of scans with their ids and, where a folder above names it, their patient; and folders without images."""
+def holds_files_of_others(folder: Path, folders: list[Path]) -> bool:
+    """True if all files of a folder are called after at least two other folders, as predictions of all patients are."""
+    stems = [stem(path) for path in images_if_readable(folder)]
+    if any(begins(name, folder.name) for name in stems):
+        return False
+    owners = {name: next((one for one in folders if one != folder and begins(name, one.name)), None) for name in stems}
+    return None not in owners.values() and len(set(owners.values())) > 1
+
+
+def folders_inside(folder: Path) -> list[Path]:
+    """Folders with images inside a folder that holds images itself."""
+    if not images_if_readable(folder):
+        return []
+    return [inner for inner in subfolders_if_readable(folder) if images_if_readable(inner)]
+
+
+def scan_folders(root: Path, folders: list[Path]) -> tuple[list[tuple[Path, str, str | None]], list[Path]]:
+    """Folders of scans with their ids and, where a folder above names it, their patient; and folders without images.
+
+    folders: those in `root` that may be of a patient or a group of patients.
+    """
     scans: list[tuple[Path, str, str | None]] = []
     empty = []
-    for child in subfolders(root):
+    for child in folders:
         try:
             is_scan = bool(images(child)) or has_contrast_folders(child)
             inner = [] if is_scan else subfolders(child)
@@ -103,14 +139,20 @@ def scan_folders(root: Path) -> tuple[list[tuple[Path, str, str | None]], list[P
         scans += [scan_of(folder, child) for folder in scans_below]
         empty += [folder for folder in inner if folder not in scans_below] if scans_below else [child]
     counts = Counter(name for _, name, _ in scans)
-    # Scans 1 and 2 of several patients.
-    scans = [
-        (folder, f"{folder.parent.name}_{name}", group)
-        if counts[name] > 1 and re.fullmatch(r"\d{1,4}", name)
-        else (folder, name, group)
-        for folder, name, group in scans
-    ]
-    return scans, empty
+    several = {
+        folder.parent for folder, _, _ in scans if [other.parent for other, _, _ in scans].count(folder.parent) > 1
+    }
+
+    def id_of(folder: Path, name: str) -> str:
+        if folder.parent == root or name != folder.name:
+            return name
+        alone = {one for one, other, _ in scans if other == name and one.parent not in several}
+        if folder in alone and (CONTAINER.fullmatch(name) or len(alone) == counts[name] > 1):
+            return folder.parent.name  # Such as `p01/anat`.
+        # Scans 1 and 2 of several patients.
+        return f"{folder.parent.name}_{name}" if counts[name] > 1 and re.fullmatch(r"\d{1,4}", name) else name
+
+    return [(folder, id_of(folder, name), group) for folder, name, group in scans], empty
 
 
 def scan_of(folder: Path, parent: Path) -> tuple[Path, str, str | None]:
@@ -167,6 +209,9 @@ def scans_in(folder: Path, patient_id: str, group: str | None = None) -> list[Pa
     if len(scans) < 2:
         sources = next(iter(scans.values()), [])
         patient = assemble(patient_id, sources, group=group)
+        several = patients_in_one_folder(files) if patient.faults else []
+        if several:
+            return several
         return [replace(patient, faults=(*patient.faults, *faults_of_unread_volumes(patient, other, patient_id)))]
     return [
         assemble(f"{patient_id}_{time_point}" if time_point else patient_id, sources, group=group or patient_id)
@@ -189,31 +234,14 @@ def faults_of_unread_volumes(patient: Patient, other: list[Path], folder: str) -
     return tuple(lines)
 
 
-def patients_in_one_folder(files: list[Path]) -> list[Patient]:
-    """Patients whose files all lie in one folder: `p01_t1.nii.gz, p01_seg.nii.gz, p02_t1.nii.gz`.
-
-    Returns:
-        The patients; an empty list if no modality occurs twice or all names begin alike: one patient's files.
-    """
-    words = {path: last_words(stem(path)) for path in files}  # Id of the patient and name of the modality or mask.
-    ids = sorted({parts[0] for parts in words.values() if parts and parts[0]}, key=len, reverse=True)
-    counts = Counter(parts[1].lower() for parts in words.values() if parts and not mask_kind(parts[1]))
-    if len(ids) < 2 or max(counts.values(), default=0) < 2:
-        return []
-    sources: dict[str, list[tuple[str, Source]]] = {patient_id: [] for patient_id in ids}
-    for path, parts in words.items():
-        patient_id = parts[0] if parts else next((name for name in ids if begins(stem(path), name)), None)
-        if patient_id:
-            sources[patient_id].append((stem(path)[len(patient_id) :].lstrip("_-. "), Source(image_at(path))))
-    return [assemble(patient_id, named) for patient_id, named in sources.items()]
-
-
 # --------------------------------------------------------------------------------------- a folder per contrast
 
 
 def has_contrast_folders(folder: Path) -> bool:
     """True if a folder holds no images, but folders called after contrasts, with images (`1_T1/NIFTI/T1.nii.gz`)."""
-    return not images_if_readable(folder) and any(contrast_images(inner) for inner in subfolders_if_readable(folder))
+    return not images_if_readable(folder) and any(
+        contrast_images(inner) and not mask_kind(contrast_of(inner)) for inner in subfolders_if_readable(folder)
+    )
 
 
 def subfolders_if_readable(folder: Path) -> list[Path]:
@@ -223,7 +251,7 @@ def subfolders_if_readable(folder: Path) -> list[Path]:
 
 def contrast_images(folder: Path) -> list[Path]:
     """Images in a folder called after a contrast or mask, or one level below; none in a folder of another name."""
-    if not recognised(contrast_of(folder)):
+    if not recognised(contrast_of(folder)) and not VSD.fullmatch(folder.name):
         return []
     return images_if_readable(folder) or [
         path for inner in subfolders_if_readable(folder) for path in images_if_readable(inner)
@@ -231,7 +259,10 @@ def contrast_images(folder: Path) -> list[Path]:
 
 
 def contrast_of(folder: Path) -> str:
-    """Name of a folder without a number before it: `T1GD` of `2_T1GD`."""
+    """Name of a folder without a number before it: `T1GD` of `2_T1GD`; of folders of the VSD that of the contrast."""
+    named = VSD.fullmatch(folder.name)
+    if named:
+        return LABEL if named[1] == "OT" else named[1]
     return re.sub(r"^\d+[-_. ]", "", folder.name)
 
 

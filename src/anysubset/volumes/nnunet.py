@@ -16,6 +16,7 @@ from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.regions import DECATHLON, Regions
 from anysubset.volumes.spellings import LABEL, modality_name
 
+FOLDS = "splits_final.json"
 LABELS_OF = {"imagesTr": "labelsTr", "imagesTs": "labelsTs"}
 
 
@@ -72,6 +73,14 @@ def from_nnunet(root: Path, parts: tuple[str, ...]) -> tuple[str, list[Patient],
             lines.append(f"{len(labels)} labels in {LABELS_OF[part]} have no image: {listed(labels)}.")
         if part == "imagesTr" and len(cases) != described.get("numTraining", len(cases)):
             lines.append(f"dataset.json counts {described['numTraining']} training cases; imagesTr has {len(cases)}.")
+    if (root / FOLDS).is_file():
+        lines.append(
+            f"{FOLDS} holds the folds of nnU-Net, which are not read: write those of one fold to splits.json, as "
+            '{"train": ["id", ...], "val": [...]}.'
+        )
+    unused = [one.name for one in subfolders(root) if one.name not in (*LABELS_OF, *LABELS_OF.values()) and images(one)]
+    if unused and len(parts) == len([name for name in LABELS_OF if (root / name).is_dir()]):
+        lines.append(f"Folders that are not read: {', '.join(unused[:5])}.")
     if other:
         line = f"{len(other)} images are not read, as their names end in no channel of dataset.json"
         lines.append(f"{line}: {listed(other)}.")

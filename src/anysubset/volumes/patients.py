@@ -13,7 +13,7 @@ from anysubset.errors import InputError
 from anysubset.volumes.apart import folders_apart, folders_of_contrasts, from_folders_apart, from_folders_of_contrasts
 from anysubset.volumes.bids import bids_subjects, from_bids
 from anysubset.volumes.dicom import dicom_line
-from anysubset.volumes.file_names import ending, first_file
+from anysubset.volumes.file_names import OTHER_VOLUMES, ending, first_file
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
 from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
@@ -86,9 +86,12 @@ def survey(root: Path) -> Survey:
 
 
 def too_deep(root: Path) -> str:
-    """Words on the first image below a folder that holds no patients; empty if there is none."""
+    """Words on the first image or other volume below a folder that holds no patients; empty if there is none."""
     first = first_file(root, ending)
-    return "" if first is None else f" Images such as {first} lie too deep: give a folder nearer to them."
+    if first is not None:
+        return f" Images such as {first} lie too deep: give a folder nearer to them."
+    first = first_file(root, lambda path: ending(path, OTHER_VOLUMES))
+    return "" if first is None else f" {first} is of a kind that is not read: convert such files to .nii.gz."
 
 
 def listed(root: Path) -> tuple[str, list[Patient], list[str]]:
