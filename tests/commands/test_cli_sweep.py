@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from anysubset import cli
+from anysubset.commands.sweep import wait_for_earlier
 from anysubset.datasets.missingness import read_missingness
 from anysubset.experiments.files import write_experiment
 from anysubset.experiments.sweep import read_sweep
@@ -108,6 +109,10 @@ def test_scores_older_than_the_last_checkpoint_are_computed_again(tiny, tmp_path
     assert cli.main(["evaluate", str(run.folder)]) == 0
     assert unscored_splits(run, ["test"]) == []
     assert unscored_splits(run, ["test", "val"]) == ["val"]
+    # A process that was killed before it recorded what it scored has not finished, and does so when it is repeated.
+    (run.folder / "scored.json").rename(tmp_path / "scored.json")
+    assert unscored_splits(run, ["test"]) == ["test"]
+    (tmp_path / "scored.json").rename(run.folder / "scored.json")
     os.utime(run.folder / "scores.csv", ns=(0, 0))  # Times say nothing: files are copied.
     assert unscored_splits(run, ["test"]) == []
     tensors, of_file = tensor_file.load(run.folder / "checkpoints/best.safetensors")
@@ -115,7 +120,9 @@ def test_scores_older_than_the_last_checkpoint_are_computed_again(tiny, tmp_path
     assert unscored_splits(run, ["test"]) == ["test"]
 
 
-def test_a_failed_run_is_named_and_the_others_continue(tiny, tmp_path, capsys):
+def test_a_failed_run_is_named_and_the_others_continue(tiny, tmp_path, capsys, monkeypatch):
+    command = sys.modules["anysubset.commands.sweep"]
+    monkeypatch.setattr(command, "PATIENCE", 0.1)
     changed(tiny, vary={**VARY, "seed": [0]})
     (tmp_path / "out/gmd/0").mkdir(parents=True)
     with filelock.FileLock(tmp_path / "out/gmd/0/.lock"):
@@ -127,6 +134,20 @@ def test_a_failed_run_is_named_and_the_others_continue(tiny, tmp_path, capsys):
     unfinished, done = table(tiny)
     assert (unfinished["run"], unfinished["validation"]) == ("gmd/0", "")
     assert float(done["test mae"]) > 0
+    # A run of a sweep that was killed finishes its step first, and is waited for.
+    monkeypatch.setattr(command, "PATIENCE", 60.0)
+    held = filelock.FileLock(tmp_path / "out/gmd/0/.lock")
+    held.acquire()
+    said = []
+
+    def release(line: object = "") -> None:
+        said.append(line)
+        held.release()
+
+    monkeypatch.setattr(command, "say", release)
+    wait_for_earlier(read_sweep(tiny, tmp_path / "out").runs)
+    assert said == [f"Run folder {tmp_path / 'out/gmd/0'} is in use; waiting for up to 60 seconds"]
+    monkeypatch.undo()
     assert swept(tiny) == 0
     assert all(float(line["test mae"]) > 0 for line in table(tiny))
 

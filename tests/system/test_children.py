@@ -1,5 +1,6 @@
 """Parallel processes: logs, exit codes, kills and interruption."""
 
+import errno
 import os
 import pickle
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anysubset.errors import InputError
-from anysubset.system.children import Job, end_with_parent, environment, last_line, run_jobs
+from anysubset.system.children import End, Job, environment, run_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leave() -> None:
+    os._exit(5)
+
+
+def fill(path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def meet(mine: Path, other: Path) -> None:
     """Return once the other process has started as well."""
     mine.touch()
@@ -61,35 +70,58 @@ def wait_for_interruption(started: Path, told: Path) -> None:
         raise
 
 
-def run(at_once: int = 2, **jobs: Job) -> dict[str, int]:
+def run(at_once: int = 2, **jobs: Job) -> dict[str, End]:
     return dict(run_jobs(jobs, at_once, threads=1, preload=["torch"]))
 
+
+FULL = "No space left on device. Free some space, then run the command again (`fit` with --resume)."
 
 # --------------------------------------------------------------------------------------------------- the tests
 
 
 def test_each_process_has_its_own_exit_code_and_log(tmp_path):
-    works = {"refuse": refuse, "die": die, "fail": fail}
+    works = {"refuse": refuse, "die": die, "fail": fail, "leave": leave}
     jobs = {name: Job(work, (), tmp_path / name) for name, work in works.items()}
+    jobs["fill"] = Job(fill, (tmp_path / "x",), tmp_path / "fill")
     (tmp_path / "good").write_text("from before\n")
-    codes = run(**jobs, good=Job(say_threads, ("hello",), tmp_path / "good"))
-    assert codes == {"refuse": 2, "die": -signal.SIGKILL, "fail": 1, "good": 0}
+    ends = run(**jobs, good=Job(say_threads, ("hello",), tmp_path / "good"))
+    assert ends == {
+        "refuse": (2, "anysubset: no such thing"),
+        "die": (-signal.SIGKILL, "killed by signal 9"),
+        "fail": (1, "RuntimeError: a fault"),
+        "leave": (5, "ended with exit code 5"),
+        "fill": (2, f"anysubset: {tmp_path / 'x'} cannot be read or written: {FULL}"),
+        "good": (0, ""),
+    }
     assert (tmp_path / "good").read_text() == "from before\nhello 1 1\n"
     assert (tmp_path / "refuse").read_text() == "anysubset: no such thing\n"
-    assert last_line(tmp_path / "fail") == "RuntimeError: a fault"
-    assert last_line(tmp_path / "die") == "before"
+    assert (tmp_path / "fail").read_text().endswith("\nRuntimeError: a fault\n")
+    assert (tmp_path / "die").read_text() == "before\n"
+    assert (tmp_path / "fill").read_text().startswith("anysubset: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_the_reason_of_a_failure_is_told_where_the_log_is_full(tmp_path, capfd):
+    (tmp_path / "log").symlink_to("/dev/full")
+    gone = Job(refuse, (), tmp_path / "gone" / "log")
+    ends = run(refuse=Job(refuse, (), tmp_path / "log"), fail=Job(fail, (), tmp_path / "log"), gone=gone)
+    assert ends["refuse"] == (2, "anysubset: no such thing")
+    assert ends["fail"] == (1, "RuntimeError: a fault")
+    assert ends["gone"].code == 2
+    assert "gone/log cannot be read or written" in ends["gone"].reason
+    assert capfd.readouterr() == ("", "")
 
 
 def test_logs_hold_every_letter(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
-    assert run(letters=Job(say_letters, (), tmp_path / "log")) == {"letters": 0}
+    assert run(letters=Job(say_letters, (), tmp_path / "log")) == {"letters": (0, "")}
     assert (tmp_path / "log").read_text(encoding="utf-8") == "●\n"
 
 
 def test_two_processes_run_at_the_same_time(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    codes = run(a=Job(meet, (a, b), tmp_path / "log"), b=Job(meet, (b, a), tmp_path / "log"))
-    assert codes == {"a": 0, "b": 0}
+    ends = run(a=Job(meet, (a, b), tmp_path / "log"), b=Job(meet, (b, a), tmp_path / "log"))
+    assert ends == {"a": (0, ""), "b": (0, "")}
 
 
 def test_closing_the_iterator_interrupts_each_process_once_and_waits(tmp_path):
@@ -100,10 +132,10 @@ def test_closing_the_iterator_interrupts_each_process_once_and_waits(tmp_path):
         "never": Job(say_threads, ("never",), tmp_path / "never"),
     }
     ends = run_jobs(jobs, 2, 1, ["torch"])
-    assert next(ends) == ("quick", 0)
+    assert next(ends) == ("quick", (0, ""))
     ends.close()  # Before the third job starts.
     assert told.read_text() == "once"
-    assert last_line(tmp_path / "long.txt") == "anysubset: interrupted"
+    assert (tmp_path / "long.txt").read_text() == "anysubset: interrupted\n"
     assert not (tmp_path / "never").exists()
 
 
@@ -119,10 +151,6 @@ def test_work_that_cannot_be_pickled_is_reported_as_such_and_the_others_are_ende
     assert told.read_text() == "once"
 
 
-def test_the_main_process_is_not_interrupted():
-    end_with_parent()  # Returns at once; SIGINT would end the tests.
-
-
 def test_environment_variables_are_restored(monkeypatch):
     monkeypatch.setenv("FIRST", "before")
     monkeypatch.delenv("SECOND", raising=False)
@@ -130,10 +158,3 @@ def test_environment_variables_are_restored(monkeypatch):
         assert (os.environ["FIRST"], os.environ["SECOND"]) == ("1", "2")
     assert os.environ["FIRST"] == "before"
     assert "SECOND" not in os.environ
-
-
-@pytest.mark.parametrize(("text", "line"), [("one\n two \n\n  \n", "two"), ("", ""), (None, "")])
-def test_the_last_line_is_the_last_that_is_not_blank(tmp_path, text, line):
-    if text is not None:
-        (tmp_path / "log").write_text(text)
-    assert last_line(tmp_path / "log") == line

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from anysubset.volumes.dataset import Volumes
 
 DEMO = "anysubset demo"  # Recorded beside the data that the demo generates.
+PATIENTS = {"train": 24, "val": 4, "test": 12}  # Phantoms by split.
+SIZE = (48, 48, 32)  # Their voxels along every axis.
 
 
 def demo_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -51,7 +53,7 @@ def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
         check_generated(patients / "splits.json")
     else:
         say(f"Generating phantom patients in {patients}: enhancing tumour is visible almost only in t1ce")
-        write_phantoms(patients, counts={"train": 24, "val": 4, "test": 12}, size=(48, 48, 32), seed=seed, writer=DEMO)
+        write_phantoms(patients, counts=PATIENTS, size=SIZE, seed=seed, writer=DEMO)
     scores, dataset = demo_runs("segmentation", folder, patients, seed, settings)
     assert isinstance(dataset, Volumes)
     tables = {method: means(values, "dice") for method, values in scores.items()}

@@ -1,7 +1,9 @@
 """`anysubset sweep`: train and score the runs that a file describes, several at a time."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ PRELOAD = (
     ),
     *("torch._dynamo", "anysubset.report.table"),
 )
+PATIENCE = 60.0  # Seconds in which the runs of a sweep that was killed are expected to end.
 
 
 def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -79,6 +82,7 @@ def sweep(options: Options) -> int:
     output.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(output / ".lock", timeout=0):
+            wait_for_earlier(waiting)
             failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
             results = [result_row(run, plan.splits) for run in plan.runs]
             write_results(output / "sweep.csv", results)
@@ -151,10 +155,29 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
             raise InputError(f"Run {run.name}: {error}") from None
 
 
+def wait_for_earlier(runs: Sequence["Planned"]) -> None:
+    """Wait until no process trains the runs, for at most PATIENCE: those of a killed sweep finish their step first."""
+    import filelock
+
+    from anysubset.system.run_folder import RunFolder
+
+    end, waits = time.monotonic() + PATIENCE, False
+    for run in runs:
+        lock = RunFolder(run.folder).lock
+        while lock.exists() and time.monotonic() < end:
+            try:
+                with filelock.FileLock(lock, timeout=0.1):
+                    break
+            except filelock.Timeout:
+                if not waits:
+                    say(f"Run folder {run.folder} is in use; waiting for up to {PATIENCE:.0f} seconds")
+                waits = True
+
+
 def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
     """Train and score runs, `jobs` at a time with `threads` threads each; return the reasons of failed runs by name."""
     from anysubset.scoring.scores import shown
-    from anysubset.system.children import Job, last_line, run_jobs
+    from anysubset.system.children import Job, run_jobs
     from anysubset.training.sweep_results import result_row
 
     jobs_by_name, runs_by_name = {}, {run.name: run for run in runs}
@@ -162,16 +185,15 @@ def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threa
         run.folder.mkdir(parents=True, exist_ok=True)
         jobs_by_name[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
     failed = {}
-    ends = run_jobs(jobs_by_name, jobs, threads, PRELOAD)
-    for number, (name, code) in enumerate(track(ends, "Running", len(jobs_by_name)), start=1):
-        if code:
-            line = last_line(jobs_by_name[name].log)
-            failed[name] = f"{f'killed by signal {-code}' if code < 0 else line} (see {jobs_by_name[name].log})"
-            say(f"[{number}/{len(jobs_by_name)}] {name} failed: {failed[name]}")
-        else:
-            result = result_row(runs_by_name[name], splits)
-            validation = shown(result["metric"], result["validation"])
-            say(f"[{number}/{len(jobs_by_name)}] {name}: validation {validation} at step {result['step']}")
+    with closing(run_jobs(jobs_by_name, jobs, threads, PRELOAD)) as ends:
+        for number, (name, end) in enumerate(track(ends, "Running", len(jobs_by_name)), start=1):
+            if end.code:
+                failed[name] = f"{end.reason} (see {jobs_by_name[name].log})"
+                say(f"[{number}/{len(jobs_by_name)}] {name} failed: {failed[name]}")
+            else:
+                result = result_row(runs_by_name[name], splits)
+                validation = shown(result["metric"], result["validation"])
+                say(f"[{number}/{len(jobs_by_name)}] {name}: validation {validation} at step {result['step']}")
     return failed
 
 

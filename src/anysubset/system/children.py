@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, one_line
+from anysubset.system.streams import described, to_standard_error
 
 
 class Job(NamedTuple):
@@ -31,14 +34,32 @@ class Job(NamedTuple):
     log: Path
 
 
+class End(NamedTuple):
+    """The end of a job.
+
+    code: exit code of its process: 0 for success, 2 for wrong input or a file that cannot be read or written, 130 after
+        an interruption, -N if signal N ended the process, and 1 for any other failure.
+    reason: of a failure, in one line; "" after a success.
+    """
+
+    code: int
+    reason: str
+
+
+class Running(NamedTuple):
+    """A process that does a job, and the connection that it sends its reason to; closing it interrupts the process."""
+
+    process: BaseProcess
+    connection: Connection
+
+
 def run_jobs(
     jobs: Mapping[str, Job], at_once: int, threads: int, preload: Sequence[str] = ()
-) -> Iterator[tuple[str, int]]:
-    """Start the jobs in their order and yield name and exit code of each one that ends.
+) -> Generator[tuple[str, End], None, None]:
+    """Start the jobs in their order, and yield name and end of each one that ends.
 
-    The exit code is 0 for success, 2 for an InputError, 130 after an interruption, -N if signal N ended the process,
-    and 1 for any other failure. If the caller is interrupted, fails or closes the iterator, each running process gets
-    one SIGINT, and is waited for.
+    If the caller is interrupted, fails or closes the iterator, each running process gets one SIGINT, and is waited for.
+    If the caller is killed, each running process gets one SIGINT, too.
 
     Args:
         jobs: by name.
@@ -50,7 +71,7 @@ def run_jobs(
     context = multiprocessing.get_context("forkserver") if forks else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(list(preload))
     waiting = list(jobs)
-    running: dict[str, BaseProcess] = {}
+    running: dict[str, Running] = {}
     # Log files get plain text, wide enough for the tables. Libraries read the number of threads on import.
     settings = {"TERM": "dumb", "COLUMNS": "100", "OMP_NUM_THREADS": str(threads)}
     if forks:
@@ -59,71 +80,98 @@ def run_jobs(
         while waiting or running:
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
-                running[name] = context.Process(target=run_job, args=(jobs[name], threads), name=name)
+                mine, other = context.Pipe()
+                process: BaseProcess = context.Process(target=run_job, args=(jobs[name], threads, other), name=name)
                 with environment(settings):
                     if forks:
                         forkserver.ensure_running()
-                    running[name].start()
-            connection.wait([process.sentinel for process in running.values()])
-            for name, process in list(running.items()):
+                    process.start()
+                running[name] = Running(process, mine)
+                other.close()  # Of this process, so that the connection ends with the other one.
+            connection.wait([process.sentinel for process, _ in running.values()])
+            for name, (process, mine) in list(running.items()):
                 if process.exitcode is not None:
                     process.join()
                     del running[name]
-                    yield name, process.exitcode
+                    yield name, End(process.exitcode, reason_of(process.exitcode, mine))
     finally:
         stop(list(running.values()))
 
 
-def stop(processes: Sequence[BaseProcess]) -> None:
-    """Interrupt processes (SIGINT) and wait for them; if Ctrl-C is pressed meanwhile, kill them.
+def reason_of(code: int, connection: Connection) -> str:
+    """The reason of an exit code in one line, which the process sent unless it was killed; closes the connection."""
+    with connection, suppress(EOFError, OSError):
+        if code and connection.poll():
+            return str(connection.recv())
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"ended with exit code {code}" if code else ""
 
-    One that could not be started, since its work cannot be pickled, has no number and is passed over.
-    """
-    processes = [process for process in processes if process.pid is not None]
-    for process in processes:
-        if process.pid is not None and process.exitcode is None:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGINT)
+
+def stop(jobs: Sequence[Running]) -> None:
+    """Interrupt processes (SIGINT) and wait for them; if Ctrl-C is pressed meanwhile, kill them."""
+    for _, mine in jobs:
+        mine.close()
     try:
-        for process in processes:
+        for process, _ in jobs:
             process.join()
     except KeyboardInterrupt:
-        for process in processes:
+        for process, _ in jobs:
             process.kill()
         raise
 
 
-def run_job(job: Job, threads: int) -> None:
-    """Do the work of a job in this new process, with output to its log, and exit."""
+def run_job(job: Job, threads: int, caller: Connection) -> None:
+    """Do the work of a job in this new process, with output to its log; send the reason of a failure, and exit."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C must reach only the caller, which passes it on: a second SIGINT would break off a step.
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Shells ignore SIGINT for jobs in the background.
-    with job.log.open("ab") as file:
+    code = 0
+    try:
+        # From here on, so that an interruption is not lost.
+        threading.Thread(target=end_with_caller, args=(caller,), daemon=True).start()
+        print_to(job.log)
+        import torch
+
+        torch.set_num_threads(threads)
+        job.work(*job.arguments)
+    except KeyboardInterrupt:
+        code, reason = 130, "anysubset: interrupted"
+    except InputError as error:
+        code, reason = 2, f"anysubset: {error}"
+    except OSError as error:
+        code, reason = 2, f"anysubset: {described(error)}"
+    except Exception as error:
+        to_standard_error(traceback.format_exc().rstrip())
+        code, reason = 1, f"{type(error).__name__}: {one_line(error)}"
+    if code:
+        if code != 1:
+            to_standard_error(reason)
+        with suppress(OSError):  # The caller may have ended.
+            caller.send(reason)
+        sys.exit(code)
+
+
+def print_to(log: Path) -> None:
+    """Append standard output and standard error of this process to a log file."""
+    for descriptor in (1, 2):
+        # What happens before the log is open must not appear among the output of the caller.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        # Logs are UTF-8, whatever the terminal of the caller can print.
+        cast(TextIOWrapper, stream).reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    for stream in (sys.stdout, sys.stderr):
-        # Logs are UTF-8, whatever the terminal of the sweep can print.
-        cast(TextIOWrapper, stream).reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
-    try:
-        job.work(*job.arguments)
-    except InputError as error:
-        print(f"anysubset: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("anysubset: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
-def end_with_parent() -> None:
-    """Wait for the parent process to end, in any way, and then interrupt this process."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGINT)
+def end_with_caller(caller: Connection) -> None:
+    """Wait until the caller ends, in any way, or closes the connection; then interrupt this process."""
+    with suppress(EOFError, OSError):
+        caller.recv()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextmanager
@@ -139,11 +187,3 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def last_line(log: Path) -> str:
-    """Last line of a log that is not blank, usually the error of a failed process; "" if there is none."""
-    if not log.is_file():
-        return ""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")

@@ -27,6 +27,11 @@ class RunFolder:
     path: Path
 
     @property
+    def lock(self) -> Path:
+        """Lock of the process that trains into the folder; the system releases it when the process ends."""
+        return self.path / ".lock"
+
+    @property
     def experiment(self) -> Path:
         """Settings of the run."""
         return self.path / "experiment.yaml"

@@ -36,6 +36,17 @@ def record_files(path: Path, dataset: str, split: str, files: Iterable[Path]) ->
             temporary.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")
 
 
+def recorded_splits(path: Path, dataset: str) -> set[str]:
+    """The splits of a data set whose files are recorded, which is the last step of scoring them.
+
+    path: of `scored.json`. dataset: name of the data set in `scores.csv`.
+
+    Raises:
+        InputError: if `scored.json` is damaged.
+    """
+    return set(read_object(path, SCORED).get(dataset, {}))
+
+
 def changed_files(path: Path, dataset: str, split: str) -> list[Path]:
     """The files that changed or vanished since a split was scored from them.
 

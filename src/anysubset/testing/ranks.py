@@ -20,7 +20,7 @@ from anysubset.batches import Batch
 from anysubset.errors import InputError
 from anysubset.methods.method import Step
 from anysubset.methods.update import UPDATES
-from anysubset.system.children import Job, last_line, run_jobs
+from anysubset.system.children import Job, run_jobs
 from anysubset.testing.subject import Subject, gradients_of, identical, train_steps
 from anysubset.testing.toys import MODALITIES, part
 
@@ -137,8 +137,8 @@ def results_on_ranks(subjects: Mapping[str, Subject], worlds: Sequence[int] = RA
         except (AttributeError, pickle.PicklingError) as error:
             message = f"Other processes cannot import the method; leave them out with ranks=(): {error}"
             raise AssertionError(message) from None
-        codes = dict(run_jobs(jobs, len(jobs), 1, ("anysubset.testing",)))
-        failed = [f"{job}: {last_line(jobs[job].log)}" for job, code in codes.items() if code]
+        ends = dict(run_jobs(jobs, len(jobs), 1, ("anysubset.testing",)))
+        failed = [f"{job}: {end.reason}" for job, end in ends.items() if end.code]
         assert not failed, f"A step that is shared by several processes fails on {'; '.join(failed)}"
         return {
             world: [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]

@@ -164,7 +164,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if ending or last or number % settings.checkpoint_every == 0:
                 training.check_state(number)
                 save_checkpoint(run, training.state, progress)
-            if ending and not progress.finished:
+            if ending:  # Also after the last step, since the caller may go on to something else, such as scoring.
                 raise KeyboardInterrupt
 
 

@@ -51,7 +51,7 @@ class Run:
             raise InputError(f"{path} cannot be a run folder, because a file has that name.") from None
         self.curves: Curves | None = None
         self.writes = processes.rank() == 0
-        self.lock = filelock.FileLock(path / ".lock")
+        self.lock = filelock.FileLock(RunFolder(path).lock)
         if self.writes:
             try:
                 # The operating system releases the lock when the process ends, even if it is killed.

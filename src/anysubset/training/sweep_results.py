@@ -15,6 +15,7 @@ from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 from anysubset.system.files import atomic_write
 from anysubset.system.run_files import LATEST, SELECTED
 from anysubset.system.run_folder import RunFolder, weights_hash
+from anysubset.system.scored_files import recorded_splits
 from anysubset.system.tensor_file import read_facts
 from anysubset.training.run import check_same
 
@@ -57,6 +58,8 @@ def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
     weights = weights_hash(run.folder)
     rows = read_rows(scores) if scores.is_file() else []
     scored = {row["split"] for row in rows if row["dataset"] == run.experiment.data.name and row["weights"] == weights}
+    # A process may be killed after it wrote the scores, and before it recorded the files that they were computed from.
+    scored &= recorded_splits(RunFolder(run.folder).scored, run.experiment.data.name)
     return [split for split in splits if split not in scored]
 
 
