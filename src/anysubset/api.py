@@ -279,6 +279,7 @@ def write_report(
     Raises:
         InputError: if no run has scores, or the file cannot be written or must not be replaced.
     """
+    from anysubset.datasets.scans import scored_scans_note
     from anysubset.report.page import page
     from anysubset.system.files import atomic_write
     from anysubset.system.written import check_replaceable
@@ -291,6 +292,8 @@ def write_report(
         raise InputError(f"{file} cannot be written: the folder {file.parent} does not exist.")
     check_replaceable(file, REPORT)
     groups = scored_runs(paths, split, report)
+    for line in {scored_scans_note(group.sample_ids) for group in groups} - {None}:
+        report(f"note: {line}")
     galleries: dict[str, Gallery | str] = {}
     if images:
         from anysubset.workflows.pictures import gallery_of

@@ -2,7 +2,13 @@
 
 import pytest
 
-from anysubset.datasets.scans import patient_of, scans_of_patients, scans_question, torn_scans
+from anysubset.datasets.scans import (
+    patient_of,
+    scans_of_patients,
+    scans_question,
+    scored_scans_note,
+    torn_scans,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +96,10 @@ def test_a_split_that_tears_a_patient_is_named():
     assert line.startswith("note: 1 of 2 patients (by their ids; data.group says otherwise) are in more than one split")
     assert line.endswith("sub-01 (train, test)")
     assert torn_scans({"train": ids[:2], "test": ids[2:]}, ids) is None
+
+
+def test_scored_scans_of_one_patient_are_noted():
+    line = scored_scans_note(["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"])
+    assert line is not None
+    assert line.startswith("by their ids, 3 scored samples are scans of 2 patients, but count as independent")
+    assert scored_scans_note(["p1", "p2"]) is None

@@ -133,8 +133,28 @@ def test_a_manifest_is_told_from_a_table(tmp_path, name, text, expected):
     assert is_manifest(tmp_path / name) == expected
 
 
+def test_a_folder_of_tables_may_hold_a_run_but_no_images(tmp_path):
+    (tmp_path / "text.csv").write_text("id,a_0\n1,2\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "scores.csv").write_text("x\n")
+    assert holds_table(tmp_path)
+    (tmp_path / "HGG" / "p01").mkdir(parents=True)
+    (tmp_path / "HGG" / "p01" / "p01_t1.nii.gz").touch()
+    assert not holds_table(tmp_path)
+
+
 def test_a_folder_of_images_with_a_clinical_table_is_no_table(tmp_path):
     for name in ("p01_t1.nii.gz", "p02_t1.nii.gz", "p01_seg.nii.gz", "clinical.csv"):
         (tmp_path / name).write_text("id,age\np01,63\n")
     assert not holds_table(tmp_path)
     assert [patient.id for patient in find_patients(tmp_path)] == ["p01", "p02"]
+
+
+def test_a_file_of_two_patients_is_noted_and_one_of_another_kind_refused(folder, fault):
+    rows = [["id", "t1"], ["p1", "scans/1_t1.nii.gz"], ["p2", "scans/1_t1.nii.gz"]]
+    (line,) = survey(sheet(folder / "m.csv", rows)).passed_over
+    assert line == "1 files are of several patients, such as 1_t1.nii.gz of p1, p2."
+    (folder / "x.nrrd").touch()
+    line = fault(survey, sheet(folder / "m.csv", [["id", "t1"], ["p1", "x.nrrd"]]))
+    assert "row 2: the t1 file" in line
+    assert line.endswith("x.nrrd is of a kind that is not read: convert it to .nii.gz.")

@@ -43,6 +43,7 @@ def compare(options: Options) -> None:
     Everything is computed from the scores of the runs.
     """
     from anysubset.datasets.groups import groups_in_file
+    from anysubset.datasets.scans import scored_scans_note
     from anysubset.paper.tables import paper_grids
     from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
@@ -69,6 +70,9 @@ def compare(options: Options) -> None:
         tables = []
         for runs in groups_of_runs:
             groups = groups_in_file(runs.sample_ids, options["groups"], "--groups") if options.get("groups") else None
+            scans = scored_scans_note(runs.sample_ids) if groups is None else None
+            if scans is not None:
+                complain(f"note: {scans}")
             tables += grids(runs, groups=groups, **choices)
     write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
     text = "\n".join(write(table) for table in tables)

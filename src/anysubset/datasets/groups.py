@@ -31,10 +31,10 @@ def is_file(setting: str) -> bool:
 def is_column(setting: str) -> bool:
     r"""True if the setting `data.group` names a column of a table: neither a file nor a regular expression.
 
-    >>> [is_column(setting) for setting in ("scans.csv", r"(.+)_\d+", "video")]
-    [False, False, True]
+    >>> [is_column(setting) for setting in ("scans.csv", r"(.+)_\d+", "video", "", "[a-z]+")]
+    [False, False, True, False, False]
     """
-    return not is_file(setting) and "(" not in setting
+    return not is_file(setting) and bool(setting.strip()) and not re.search(r"[(\[\\*^$]", setting)
 
 
 def groups_of(ids: Collection[str], setting: str | Path) -> dict[str, str]:

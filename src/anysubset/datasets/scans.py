@@ -95,6 +95,17 @@ def scans_note(groups: Mapping[str, str]) -> str:
     )
 
 
+def scored_scans_note(ids: Collection[str]) -> str | None:
+    """One line on scored samples that are scans of one patient, going by their ids; None without such ones."""
+    groups = scans_of_patients(ids)
+    if groups is None:
+        return None
+    return (
+        f"by their ids, {len(groups)} scored samples are scans of {len(set(groups.values()))} patients, but count as "
+        "independent in tests and intervals; `anysubset compare --groups` takes those of a patient together"
+    )
+
+
 def scans_question(ids: Collection[str]) -> str | None:
     r"""One line that asks about ids such as `p01_1` and `p01_2`, which may be of one patient; None without such ids."""
     beginnings: dict[str, list[str]] = {}

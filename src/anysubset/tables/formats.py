@@ -15,7 +15,8 @@ from anysubset.tables.sheets import csv_files, read_csv, read_csv_folder, read_p
 from anysubset.tables.table import Table, shown, torn_groups
 from anysubset.tables.unpickling import unpickle
 from anysubset.tables.utterances import from_conversations, is_conversations
-from anysubset.volumes.file_names import images
+from anysubset.volumes.dicom import is_dicom
+from anysubset.volumes.file_names import OTHER_VOLUMES, ending, first_file
 from anysubset.volumes.manifest import is_manifest
 
 FORMATS = ".npz, .safetensors, .csv, .tsv, .parquet, .pkl, a folder of .csv files, or one of .csd files"
@@ -118,11 +119,18 @@ def with_torn_groups_noted(table: Table) -> Table:
 
 
 def holds_table(path: Path) -> bool:
-    """True if a path is a table and not volumes: a file that is no manifest of images, or a folder of tables."""
+    """True if a path is a table and not volumes: a file that is no manifest of images, or a folder of tables.
+
+    A folder of tables may hold other folders, such as a run, but no images.
+    """
     if path.is_dir():
-        volumes = any(child.is_dir() for child in path.iterdir()) or bool(images(path))
-        return any(path.glob("*.csd")) or (bool(csv_files(path)) and not volumes)
+        return any(path.glob("*.csd")) or (bool(csv_files(path)) and first_file(path, is_of_volumes) is None)
     return path.is_file() and ".nii" not in path.name and not is_manifest(path)
+
+
+def is_of_volumes(path: Path) -> bool:
+    """True for files that hold volumes, and for lists of such files."""
+    return bool(ending(path) or ending(path, OTHER_VOLUMES)) or is_dicom(path)
 
 
 def dispatched(path: Path, options: Options) -> Table:

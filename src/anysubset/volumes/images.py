@@ -10,14 +10,15 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.fileholders import FileHolder
-from nibabel.imageglobals import LoggingOutputSuppressor
 from numpy.typing import NDArray
 
 from anysubset.errors import InputError, one_line
@@ -64,7 +65,7 @@ def open_image(path: Path) -> Image:
     if pair:
         voxels = read_content(voxels_path, lambda _: size_declared(kind, start, path))
     try:
-        with LoggingOutputSuppressor():  # nibabel prints a line for every header that it corrects.
+        with quiet_nibabel():
             image = pair_of(kind, content, voxels, path) if pair else cast(Any, kind).from_bytes(content)
         proxy: Any = image.dataobj
         needed = proxy.offset + math.prod(image.shape) * proxy.dtype.itemsize
@@ -77,7 +78,7 @@ def open_image(path: Path) -> Image:
     if length < needed:
         raise InputError(f"{voxels_path} is truncated: {length} bytes where its header promises {needed}.")
     if proxy.dtype.kind not in "iuf":
-        raise InputError(f"{path} holds {proxy.dtype} voxels, not numbers.")
+        raise InputError(f"{path} holds {proxy.dtype} voxels, not one real number each: convert it.")
     if not invertible(affine):
         raise singular(path, image.header, affine)
     return image
@@ -94,10 +95,21 @@ def read_header(path: Path) -> Any:
     kind = kind_of(first, path)
     size_declared(kind, first, path)
     try:
-        with LoggingOutputSuppressor():
+        with quiet_nibabel():
             return kind.header_class(first[: header_size(kind)])
     except Exception as error:
         raise damaged(path, error) from None
+
+
+@contextmanager
+def quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel from logging a line for every header that it corrects."""
+    before = imageglobals.logger.disabled
+    imageglobals.logger.disabled = True
+    try:
+        yield
+    finally:
+        imageglobals.logger.disabled = before
 
 
 def read_content(path: Path, declared: Callable[[bytes], int]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anysubset.datasets import sheet_text
 from anysubset.datasets.sheet_text import delimited, text_of
-from anysubset.errors import InputError, one_line
+from anysubset.errors import InputError, listed, one_line
 from anysubset.volumes.file_names import IMAGES, OTHER_VOLUMES, ending, image_at
 from anysubset.volumes.patient import Patient, Source, assemble
 from anysubset.volumes.spellings import recognised
@@ -60,13 +60,24 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
                 source = Source(image_at(file_at(path.parent, row[column])))
                 if not source.path.is_file():
                     raise InputError(f"{path}, row {number}: the {name} file {source.path} does not exist.")
+                if not ending(source.path) and ending(source.path, OTHER_VOLUMES):
+                    kind = "is of a kind that is not read: convert it to .nii.gz."
+                    raise InputError(f"{path}, row {number}: the {name} file {source.path} {kind}")
                 named.append((name, source))
         patient = assemble(patient_id, named)
         if patient.faults:  # Two columns for one modality.
             raise InputError(f"{path}, row {number}: {patient.faults[0]}")
         patients.append(patient)
     passed = [header[number] or f"(column {number + 1})" for number in other]
+    owners: dict[Path, set[str]] = {}
+    for patient in patients:
+        for source in patient.sources.values():
+            owners.setdefault(source.path.resolve(), set()).add(patient.id)
+    shared = {file: ids for file, ids in owners.items() if len(ids) > 1}
     lines = [f"Columns that hold no images are passed over: {', '.join(passed)}."] if passed else []
+    if shared:
+        file, ids = next(iter(shared.items()))
+        lines.append(f"{len(shared)} files are of several patients, such as {file.name} of {listed(sorted(ids))}.")
     return patients, lines
 
 

@@ -74,6 +74,10 @@ def survey(root: Path) -> Survey:
     patients = with_single_variants(patients)
     for patient, following in itertools.pairwise(patients):
         if patient.id == following.id:
+            if layout == "manifest":
+                raise InputError(
+                    f"{root} has two rows with the id {patient.id!r}: ids must be unique, a row for each patient."
+                )
             raise InputError(
                 f"Two patients under {root} have the id {patient.id!r}: ids must be unique. Rename a folder, give a "
                 "folder nearer to one of them, or write a CSV manifest with ids of your own."
