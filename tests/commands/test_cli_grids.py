@@ -48,7 +48,7 @@ def test_they_are_trained_scored_and_predicted_with_masks_in_the_grid_of_the_ref
     assert recorded["resample"] == options[1]
     assert recorded["spacing"] == ([2, 2, 2] if "flair" in options else None)
     output_of("evaluate", run, "--split", "test")
-    assert (run / "scores.csv").read_text().count("dice") == 3  # Of one patient in three scenarios.
+    assert (run / "scores.csv").read_text().count(",dice,") == 3  # Of one patient in three scenarios.
     output_of("predict", run, hospital / "patients" / "p2", "--output", tmp_path / "masks")
     mask = nib.load(tmp_path / "masks" / "p2_seg.nii.gz")
     assert mask.shape == grid.shape
@@ -118,3 +118,13 @@ def test_patients_with_headers_in_micrometres_are_scored_and_predicted_as_in_mil
     (in_millimetres,) = distances.values()
     assert len(in_millimetres) == 45  # Of 15 scenarios and 3 regions.
     assert in_micrometres == pytest.approx(in_millimetres, rel=1e-4)
+
+
+def test_predict_refuses_a_faulty_patient_before_it_predicts_others(trained, phantoms, tmp_path, refused):
+    for name in ("phantom_006", "phantom_007"):
+        shutil.copytree(phantoms / name, tmp_path / "new" / name)
+    faulty = tmp_path / "new" / "phantom_007"
+    shutil.copy(faulty / "phantom_007_t1.nii.gz", faulty / "phantom_007_T1w.nii.gz")
+    line = refused("predict", trained, tmp_path / "new", "--output", tmp_path / "masks")
+    assert "Patient 'phantom_007' has t1 twice" in line
+    assert not (tmp_path / "masks").exists()

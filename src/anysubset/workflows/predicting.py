@@ -97,6 +97,9 @@ def predict_patients(
     for name, count in Counter(patient.id for patient in patients).items():
         if count > 1:
             raise InputError(f"{count} patients are called {name!r}: their masks would overwrite each other.")
+    faults = [fault for patient in patients for fault in patient.faults]
+    if faults:
+        raise InputError(faults[0] + (f" There are {len(faults) - 1} more faults." if len(faults) > 1 else ""))
     task = trained.task
     assert isinstance(task, Segmentation)
     output.check(file for patient in patients for file in of_patients.files_of(output.folder, patient.id))
