@@ -136,6 +136,9 @@ FAULTS = {
     "holds Python objects": {"audio": np.array([[None], [1], [2]], dtype=object)},
     "audio holds <U1, not numbers": {"audio": np.array([["a"], ["b"], ["c"]])},
     "array 'extra' of shape (3,) is no modality": {"extra": np.zeros(3)},
+    "array 'text_mask' seems to describe 'text': call it text_valid, true for": {"text_mask": np.ones((3, 2))},
+    "array 'text_len' seems to describe 'text': call it text_lengths": {"text_len": np.ones(3)},
+    "text_lengths are true and false, not numbers of steps": {"text_lengths": np.ones(3, bool)},
     "audio_columns names a column twice: p, p": {"audio": np.ones((3, 2)), "audio_columns": np.array(["p", "p"])},
     "audio_present holds <U5 and not only true and false, or 1 and 0": {
         "audio_present": np.array(["True", "False", "True"])

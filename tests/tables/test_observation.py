@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anysubset.errors import InputError
-from anysubset.tables.observation import Column, Faults, faults_line, nan_throughout, notes_on, observe
+from anysubset.tables.observation import Column, Faults, faults_line, note_on_code, notes_on, observe
 
 NAN = np.nan
 
@@ -17,12 +17,42 @@ def test_a_sample_whose_values_are_all_nan_lacks_the_modality():
 
 def test_a_sequence_is_missing_if_all_of_its_real_steps_are_nan():
     values = np.array([[[1.0], [2.0]], [[NAN], [7.0]], [[NAN], [NAN]], [[NAN], [5.0]]])
-    valid = np.array([[True, True], [True, False], [True, True], [True, True]])
-    assert nan_throughout(values, valid).tolist() == [False, True, True, False]
-    observed, faults = observe("audio", Column(values, valid=valid), 4)
+    column = Column(values, valid=np.array([[True, True], [True, False], [True, True], [True, True]]))
+    observed, faults = observe("audio", column, 4)
     assert observed.indices.tolist() == [0, 3]
-    # The last one is NaN in part: it stays, and its first step is a fault.
-    assert faults == Faults(values=1, samples=1, sample=(3, (0, 0)))
+    # The last one has a step: it stays, and its other step counts as padding.
+    assert observed.valid is not None
+    assert observed.valid.tolist() == [[True, True], [False, True]]
+    assert observed.values.flatten(1).tolist() == [[1, 2], [0, 5]]
+    assert faults == Faults()
+    assert notes_on("audio", column, faults) == [
+        "1 steps of audio are NaN throughout, in 1 samples: they count as padding."
+    ]
+
+
+def test_a_step_that_is_nan_in_part_is_a_fault():
+    values = np.array([[[1.0, 2.0], [NAN, 5.0], [NAN, NAN]]])
+    _, faults = observe("audio", Column(values, valid=np.ones((1, 3), bool)), 1)
+    assert faults == Faults(values=1, samples=1, sample=(0, (1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "noted"), [((2, 8, 8, 3), True), ((2, 3, 8, 8), False), ((2, 64, 1, 1), False), ((2, 1, 8, 3), False)]
+)
+def test_images_whose_channels_seem_to_be_the_last_axis_are_noted(shape, noted):
+    lines = notes_on("scan", Column(np.ones(shape)), Faults())
+    assert [line.startswith("scan is read as images of 8 channels and 8 x 3 pixels") for line in lines] == [
+        True
+    ] * noted
+
+
+def test_a_number_that_seems_to_stand_for_missing_values_is_noted():
+    column = Column(np.array([[-9999.0, -9999.0], [0.5, -9999.0], [3.0, 4.0]]))
+    (line,) = note_on_code("audio", observe("audio", column, 3)[0])
+    assert line.startswith("3 values of audio are -9999, in 2 samples: if this stands for a missing value, leave")
+    # Beside -7000, -9999 is a value like others; so is -9998.
+    for values in ([[-9999.0], [-7000.0]], [[-9998.0], [1.0]]):
+        assert note_on_code("audio", observe("audio", Column(np.array(values)), 2)[0]) == []
 
 
 def test_an_image_is_missing_if_all_of_its_pixels_are_nan():

@@ -199,3 +199,9 @@ def test_a_target_with_thousands_separators_is_refused(tmp_path, table_fault, pr
 def test_whole_numbers_beyond_int64_are_classes(tmp_path):
     labels = pytest.importorskip("pyarrow").array([2**63 + 1, 5, 5], "uint64")
     assert read_table(parquet(tmp_path, labels)).class_names == ("5", str(2**63 + 1))
+
+
+@pytest.mark.parametrize("kind", ["int64", "float32"])
+def test_a_target_that_seems_to_stand_for_a_missing_one_is_noted(kind):
+    line = "y are -9999 for 2 samples: if this stands for a missing target, leave these samples out."
+    assert line in target_of(np.array([0, 1, -9999, 1, 0, -9999, 0, 1, 0], kind), "y").notes

@@ -41,6 +41,12 @@ from anysubset.tables.table import Table, shown
 from anysubset.tables.targets import Target, target_of
 
 EXTRAS = ("_lengths", "_valid", "_present", "_columns")
+# Endings that other programs give to arrays which describe a modality -> what such an array is called here.
+OTHER_EXTRAS = {
+    **dict.fromkeys(("_len", "_lens", "_length"), "_lengths"),
+    **dict.fromkeys(("_mask", "_masks", "_padding_mask"), "_valid, true for steps that are no padding"),
+    "_missing": "_present, true for samples that have it",
+}
 KINDS = (
     *(torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -128,12 +134,19 @@ def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str
     taken: arrays that are no modalities: target, ids, groups and splits.
 
     Raises:
-        InputError: if another array has fewer than two dimensions.
+        InputError: if another array has fewer than two dimensions, or is called as if it described a modality.
     """
     modalities = {}
     for name in arrays:
         if name in taken or any(name.endswith(extra) and name.removesuffix(extra) in arrays for extra in EXTRAS):
             continue
+        for ending, ours in OTHER_EXTRAS.items():
+            described = name.removesuffix(ending)
+            if described != name and described in arrays and arrays[name].ndim <= 2:
+                raise InputError(
+                    f"array {name!r} seems to describe {described!r}: call it {described}{ours}; or, if it is a "
+                    "modality or of no use, name the modalities with data.modalities (in Python modalities=)."
+                )
         if arrays[name].ndim < 2:
             shape = arrays[name].shape
             raise InputError(

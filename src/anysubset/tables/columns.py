@@ -14,7 +14,7 @@ from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.tables.labels import spellings
-from anysubset.tables.observation import Column, Faults, all_zero, faults_line, notes_on, observe
+from anysubset.tables.observation import Column, Faults, all_zero, faults_line, note_on_code, notes_on, observe
 from anysubset.tables.table import Origin, Table
 from anysubset.tables.targets import Target
 
@@ -97,7 +97,7 @@ def assemble(
             inputs[name] = observed
         elif not options.absent:
             lines.append(f"No sample has {name}: it is left out.")
-        lines += notes_on(name, column, faulty[name])
+        lines += [*notes_on(name, column, faulty[name]), *note_on_code(name, observed)]
     faulty = {name: faults for name, faults in faulty.items() if faults.values}
     if faulty and options.clean is None:
         raise InputError(faults_line(faulty, columns, ids))

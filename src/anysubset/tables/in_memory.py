@@ -138,7 +138,7 @@ def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observe
     """
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
-    valid = np.asarray((~np.isnan(values)).any(axis=2)) if values.ndim == 3 else None
+    valid = np.ones(values.shape[:2], bool) if values.ndim == 3 else None
     column = Column(values, valid=valid)
     observed, faults = observe(name, column, len(values))
     if faults.beyond:

@@ -12,6 +12,9 @@ from anysubset.errors import InputError, one_line
 
 Array = NDArray[Any]
 
+# Numbers that programs write for missing values. 99 and -9 are usual too, but also usual as values.
+CODES = (-99, *(sign * (10**digits - 1) for digits in (3, 4, 5, 6) for sign in (-1, 1)))
+
 
 def samples_in(raw: Any, what: str) -> int:
     """Number of entries of a list or an array."""
@@ -40,6 +43,20 @@ def whole_numbers(array: Array, what: str) -> NDArray[np.int64]:
     if not (whole == array).all():
         raise InputError(f"{what} are not whole numbers.")
     return whole
+
+
+def missing_code(values: Array) -> float | None:
+    """The number that seems to stand for missing values, such as -9999 or 999; None if there is none.
+
+    It is the least or greatest number, and at least twice as large as all others.
+
+    >>> missing_code(np.array([0.5, -999, 3])), missing_code(np.array([-99, -70, 3]))
+    (-999.0, None)
+    """
+    for code in (float(values.min()), float(values.max())) if values.size and values.dtype.kind in "iuf" else ():
+        if code in CODES and (np.abs(values[values != code]) <= abs(code) / 2).all():
+            return code
+    return None
 
 
 def text(raw: Any) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError
-from anysubset.tables.labels import whole_numbers
+from anysubset.tables.labels import missing_code, whole_numbers
 from anysubset.tables.table import shown
 
 Array = NDArray[Any]
@@ -58,7 +58,7 @@ class Faults:
 def observe(name: str, column: Column, samples: int) -> tuple[Observed, Faults]:
     """Select the samples that have a modality, and set values that float32 cannot hold to 0.
 
-    A sample whose values are all NaN, in a sequence those of its real steps, lacks the modality.
+    A sample whose values are all NaN lacks the modality. A step of a sequence whose values are all NaN is no real step.
 
     Returns:
         The modality, and its values that were set to 0.
@@ -69,12 +69,17 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, Faults]:
     values, valid = column.values, column.valid
     if len(values) != samples:
         raise InputError(f"{name} has {len(values)} samples where the target has {samples}.")
-    present = ~nan_throughout(values, valid)
+    if valid is None:
+        present = ~nan_throughout(values)
+    else:
+        nan = nan_steps(values)
+        if column.vocabulary is not None:  # A single token that is NaN is a fault.
+            nan = (nan | ~valid).all(axis=1, keepdims=True)
+        valid = valid & ~nan
+        present = np.asarray(valid.any(axis=1))  # A sample without a real step lacks the modality.
     if column.present is not None:
         present &= column.present
-    if valid is not None:
-        present &= valid.any(axis=1)  # A sample without a real step lacks the modality.
-        valid = valid[present]
+    valid = None if valid is None else valid[present]
     indices = np.flatnonzero(present)
     rows, values = torch.from_numpy(indices), values[present]
     if column.vocabulary is not None:
@@ -100,31 +105,59 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, Faults]:
     return Observed(torch.from_numpy(result), rows, None if valid is None else torch.from_numpy(valid)), faults
 
 
-def nan_throughout(values: Array, valid: Array | None = None) -> NDArray[np.bool_]:
-    """Which samples hold nothing but NaN, (samples,) bool; in sequences, by the real steps.
-
-    Args:
-        values: (samples, ...).
-        valid: (samples, time) bool, the real steps; all by default. A sample without one is not NaN throughout.
-    """
+def nan_throughout(values: Array) -> NDArray[np.bool_]:
+    """Which samples of (samples, ...) hold nothing but NaN, (samples,) bool."""
     if values.dtype.kind != "f" or not values.size or not np.isnan(values).any():
         return np.zeros(len(values), bool)
-    nan = np.isnan(values)
-    if valid is None:
-        return np.asarray(nan.reshape(len(values), -1).all(axis=1))
-    by_step = nan.reshape(*valid.shape, -1).all(axis=2)
-    return np.asarray((by_step | ~valid).all(axis=1) & valid.any(axis=1))
+    return np.asarray(np.isnan(values).reshape(len(values), -1).all(axis=1))
+
+
+def nan_steps(values: Array) -> NDArray[np.bool_]:
+    """Which steps of (samples, time, ...) hold nothing but NaN, (samples, time) bool."""
+    samples, time = values.shape[:2]
+    return nan_throughout(values.reshape(samples * time, -1)).reshape(samples, time)
 
 
 def notes_on(name: str, column: Column, faults: Faults) -> list[str]:
-    """Lines on samples that are marked as present but hold only NaN, and on finite values that became 0."""
+    """Lines on what may not be meant.
+
+    These are samples and steps that are marked as present but hold only NaN, finite values that became 0, and images
+    whose last axis seems to be that of the channels.
+    """
     notes = []
+    values, valid = column.values, column.valid
+    nan = nan_throughout(values) if valid is None else (nan_steps(values) | ~valid).all(axis=1) & valid.any(axis=1)
     if column.present is not None:
-        count = int((nan_throughout(column.values, column.valid) & column.present).sum())
+        count = int((nan & column.present).sum())
         notes += [f"{count} samples have {name} that is NaN throughout: it counts as missing."] if count else []
+    if valid is not None:
+        steps = (nan_steps(values) & valid)[~nan]
+        count, samples = int(steps.sum()), int(steps.any(axis=1).sum())
+        notes += [f"{count} steps of {name} are NaN throughout, in {samples} samples: they count as padding."] * bool(
+            count
+        )
+    if values.ndim == 4 and values.shape[3] in (1, 3, 4) and min(values.shape[1:3]) > 4:
+        channels, height, width = values.shape[1:]
+        notes.append(
+            f"{name} is read as images of {channels} channels and {height} x {width} pixels: if the channels are the "
+            "last axis, store them as (samples, channels, height, width)."
+        )
     if faults.beyond:
         notes.append(f"{faults.beyond} values of {name} became 0 although they are finite: they are beyond float32.")
     return notes
+
+
+def note_on_code(name: str, observed: Observed) -> list[str]:
+    """A line on a number that seems to stand for missing values, such as -9999; none if there is no such number."""
+    values = observed.values if observed.valid is None else observed.values[observed.valid]
+    code = missing_code(values.numpy()) if values.is_floating_point() else None
+    if code is None:
+        return []
+    samples = int((observed.values == code).flatten(1).any(dim=1).sum())
+    return [
+        f"{int((values == code).sum())} values of {name} are {code:g}, in {samples} samples: if this stands for a "
+        "missing value, leave the cells blank, or store NaN."
+    ]
 
 
 def faults_line(faulty: Mapping[str, Faults], columns: Mapping[str, Column], ids: Sequence[str]) -> str:

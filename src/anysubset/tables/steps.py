@@ -46,9 +46,12 @@ def from_lengths(lengths: Any, samples: int, time: int, what: str) -> Array:
     """Which steps are real by the lengths of sequences, (samples, time) bool.
 
     Raises:
-        InputError: if there is not one length for each sample, from 0 to `time`.
+        InputError: if there is not one length, a whole number from 0 to `time`, for each sample.
     """
-    counts = whole_numbers(numbers(lengths, what), what).reshape(-1)
+    array = numbers(lengths, what)
+    if array.dtype.kind == "b":
+        raise InputError(f"{what} are true and false, not numbers of steps; which samples have it is NAME_present.")
+    counts = whole_numbers(array, what).reshape(-1)
     if len(counts) != samples:
         raise InputError(f"{what} are {len(counts)} for {samples} samples; give one for each.")
     if counts.size and (counts.min() < 0 or counts.max() > time):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anysubset.errors import InputError
 from anysubset.tables.cells import BLANKS, BOOLEANS, number
-from anysubset.tables.labels import numbers, spellings, text, whole_numbers
+from anysubset.tables.labels import missing_code, numbers, spellings, text, whole_numbers
 from anysubset.tables.table import shown
 
 Array = NDArray[Any]
@@ -169,7 +169,16 @@ def to_numbers(flat: Array, what: str, asked: bool) -> Target:
             f"{what} are {different} different whole numbers stored as floats, and are read as numbers to predict; if "
             "they are classes, set --data.reading.kind classes."
         ]
-    return Target(torch.from_numpy(result) + 0, (), tuple(notes))  # -0.0 + 0 is 0.
+    return Target(torch.from_numpy(result) + 0, (), (*notes, *note_on_code(result, what)))  # -0.0 + 0 is 0.
+
+
+def note_on_code(flat: Array, what: str) -> list[str]:
+    """A line on a number that seems to stand for missing targets, such as -9999; none if there is no such number."""
+    code = missing_code(flat)
+    if code is None or (flat == code).all():
+        return []
+    count = int((flat == code).sum())
+    return [f"{what} are {code:g} for {count} samples: if this stands for a missing target, leave these samples out."]
 
 
 def to_classes(flat: Array, what: str, asked: bool) -> Target:
@@ -197,6 +206,7 @@ def to_classes(flat: Array, what: str, asked: bool) -> Target:
     classes = tuple(str(value) for value in values.tolist())
     if alike := spellings(classes):
         notes.append(f"{what} have classes that differ only in capital letters: {', '.join(alike)}.")
+    notes += note_on_code(flat, what)
     return Target(torch.from_numpy(indices.reshape(-1).astype(np.int64)), classes, tuple(notes))
 
 
