@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
@@ -385,6 +386,10 @@ TRAINING = [
     (changed(scan=None, blood=np.ones((4, 2))), "X has 4 samples, and y 60"),
     (changed(scan=np.ones(N)), "scan has the shape (60,): give (n, size)"),
     (changed(scan=np.ones((N, 0))), "scan has the shape (60, 0)"),
+    ({"blood": np.ones((N, 3)), "scan": None}, "scan is None: leave a modality that no sample has out of the dict"),
+    (changed(scan=csr_matrix(np.ones((N, 2)))), "scan is a sparse matrix: give a dense array"),
+    (changed(scan=[[1.0], [1.0, 2.0]]), "Pad sequences of different lengths with steps of NaN."),
+    ([np.ones((N, 3)), np.ones((N, 2))], "X is a list of arrays: give a dict that names the modalities"),
     (changed(scan=np.full((N, 2), "a")), "scan holds <U1, not numbers"),
     (changed(scan=[["a", None]] * N), "scan cannot be read as an array of numbers"),
     (changed(scan=[[1.0], [1.0, 2.0]]), "scan cannot be read as an array of numbers"),
@@ -403,7 +408,7 @@ TRAINING = [
 
 
 @pytest.mark.parametrize(("X", "message"), TRAINING, ids=[message for _, message in TRAINING])
-def test_wrong_training_input_is_refused_in_one_line(X: dict[Any, Any], message: str):
+def test_wrong_training_input_is_refused_in_one_line(X: Any, message: str):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         AnySubsetClassifier(**SMALL).fit(X, separable()[1])
     assert "\n" not in str(refused.value)
@@ -412,7 +417,8 @@ def test_wrong_training_input_is_refused_in_one_line(X: dict[Any, Any], message:
 TARGETS = [
     (None, "requires y to be passed"),
     ([], "There are 0 samples"),
-    (np.full(N, "ill"), "All 60 samples are of 1 class"),
+    (np.full(N, "ill"), "All 60 samples are of 1 class, 'ill': give"),
+    (np.full(N, 1.0), "All 60 samples are of 1 class, 1.0: give"),
     (np.linspace(0, 1, N), "Unknown label type: continuous"),
     (np.ones((N, 2)), "y should be a 1d array"),
     (np.full(N, np.nan), "NaN"),
@@ -425,6 +431,31 @@ def test_a_wrong_target_is_refused_in_one_line(y: Any, message: str):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         AnySubsetClassifier(**SMALL).fit(separable()[0], y)
     assert "\n" not in str(refused.value)
+
+
+def test_a_series_with_na_as_target_or_in_place_of_a_frame_is_refused():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    X, y = separable()
+    with pytest.raises(InputError, match="y is NaN or NA for 1 samples: give X and y for the others"):
+        AnySubsetClassifier(**SMALL).fit(X, pandas.Series([None, *y[1:]], dtype="string"))
+    with pytest.raises(InputError, match=r"scan is a series: give a frame, as in series.to_frame\(\)."):
+        AnySubsetClassifier(**SMALL).fit({**X, "scan": pandas.Series(np.ones(N))}, y)
+
+
+def test_columns_of_the_same_name_are_refused_where_the_names_decide():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    X, y = separable()
+    frame = pandas.DataFrame(X["blood"], columns=["p", "p", "r"])
+    model = AnySubsetClassifier(**{**SMALL, "steps": 1}).fit({"blood": frame, "scan": X["scan"]}, y)
+    model.predict({"blood": frame})
+    with pytest.raises(InputError, match="blood has columns with the same name: 'p'"):
+        model.predict({"blood": frame[["r", "p"]]})
+
+
+def test_numbers_whose_deviation_is_beyond_floats_are_refused():
+    X, _ = separable()
+    with pytest.raises(InputError, match="y has numbers too large for their mean and deviation"):
+        AnySubsetRegressor(**SMALL).fit(X, np.where(np.arange(N) % 2, 1e300, 0.0))
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):

@@ -35,7 +35,7 @@ from anysubset.methods.table import method_of
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
-from anysubset.tables.frames import in_one_order
+from anysubset.tables.frames import has_labels, in_one_order
 from anysubset.tables.in_memory import Array, InMemoryDataset
 from anysubset.tables.modality_columns import ModalityColumns
 from anysubset.tables.signature import signature_of
@@ -159,6 +159,8 @@ class AnySubset(ModalityColumns):
             del self.weights_
         if np.ma.is_masked(y):
             raise InputError(f"y is masked for {np.ma.count_masked(y)} samples: give X and y for the others.")
+        if has_labels(y) and (lacking := int(np.asarray(y.isna()).sum())):
+            raise InputError(f"y is NaN or NA for {lacking} samples: give X and y for the others.")
         with input_errors():
             target: Array = validate_data(self, y=y, **options)
         if not len(target):
@@ -324,7 +326,9 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
             check_classification_targets(target)
         self.classes_, numbers = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"All {len(target)} samples are of 1 class, {self.classes_[0]!r}: give at least two.")
+            raise InputError(
+                f"All {len(target)} samples are of 1 class, {self.classes_.tolist()[0]!r}: give at least two."
+            )
         return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)))
 
     def predict(self, X: Any) -> Array:
@@ -358,7 +362,10 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         """Train on samples and their (n,) numbers, on any scale."""
         self.check_parameters()
         target = self.target(y, y_numeric=True).astype(np.float64)
-        self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
+        with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
+            self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
+        if not np.isfinite(self.deviation_):
+            raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
         standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
         return self.learn(in_one_order(X, y), torch.from_numpy(standardised))
 

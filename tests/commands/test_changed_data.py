@@ -295,6 +295,19 @@ def test_evaluate_and_resume_name_what_changed_in_a_table(refused: Command, tabl
     assert words in refused(*RESUME)
 
 
+def test_diagnose_refuses_data_that_changed(refused: Command, table, table_run, table_arrays):
+    table(y=changed(table_arrays()["y"], 3, 2.0))
+    line = refused("diagnose", "run", "--batches", "1")
+    assert "The data are not those that run was trained on: target of v1/1 in train. Restore them" in line
+    assert not Path("run/diagnosis.json").exists()
+
+
+def test_data_without_the_splits_of_the_training_are_said_to_be_others(refused: Command, table, table_run):
+    table(split=np.array(["test"] * 14))
+    assert "Split 'train' of" in (line := refused(*EVALUATE))
+    assert "is not the one that the run was trained on" in line
+
+
 def test_padding_compression_and_format_of_a_table_are_no_change(output_of: Command, table, table_run, table_arrays):
     arrays = table_arrays()
     wider = np.concatenate([arrays["text"], np.zeros_like(arrays["text"])], axis=1)

@@ -181,6 +181,7 @@ def test_methods_trained_without_decoupling_are_diagnosed_too(output_of, make_ta
     ("options", "words"),
     [
         (("--batches", 0), "The number of batches must be at least 1, not 0."),
+        (("--batches", 10**29), "The number of batches must be at most 1,000,000, not"),
         (("--split", "tset"), "Unknown split 'tset'. Did you mean 'test'?"),
         (("--cases", "al"), "Unknown cases 'al'. Did you mean 'all'?"),
         (("--batchs", 1), "Unknown option of `diagnose` '--batchs'"),

@@ -114,7 +114,7 @@ class TableDataset(Dataset):
     def check_trained(self) -> None:
         """Raise InputError if the splits are not those of the training: test samples may have been seen then."""
         for name in ("train", "val"):
-            if self.split_hash(name) != self.signature.fingerprints[name]:
+            if name not in self.splits or self.split_hash(name) != self.signature.fingerprints[name]:
                 raise InputError(
                     f"Split {name!r} of {self.root} is not the one that the run was trained on; "
                     "give data that it never saw with --data.root."

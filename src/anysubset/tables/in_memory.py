@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
@@ -111,13 +112,20 @@ def array_of(name: str, values: Any) -> Array:
     Raises:
         InputError: if that is impossible.
     """
+    if values is None:
+        raise InputError(f"{name} is None: leave a modality that no sample has out of the dict.")
+    if issparse(values):
+        raise InputError(f"{name} is a sparse matrix: give a dense array, as in matrix.toarray().")
+    if has_labels(values) and not hasattr(values, "columns"):
+        raise InputError(f"{name} is a series: give a frame, as in series.to_frame().")
     try:
         if has_labels(values) and any(not isinstance(kind, np.dtype) for kind in getattr(values, "dtypes", ())):
             values = values.to_numpy(dtype=np.float64, na_value=np.nan)  # Columns of pandas' own types may hold NA.
         array = np.asarray(with_nan(values))
         array = array.astype(np.float64) if array.dtype == object else array
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read as an array of numbers: {one_line(error)}") from error
+        ragged = " Pad sequences of different lengths with steps of NaN." if "sequence" in str(error) else ""
+        raise InputError(f"{name} cannot be read as an array of numbers: {one_line(error)}{ragged}") from error
     if array.ndim not in (2, 3, 4) or not all(array.shape[1:]):
         raise InputError(
             f"{name} has the shape {array.shape}: give (n, size), (n, time, size) or (n, channels, height, width)."
@@ -198,7 +206,7 @@ def columns_by_name(modality: str, columns: Any, names: Sequence[str]) -> list[s
     Raises:
         InputError: if there is no such column, or two have the same name.
     """
-    selected = [columns] if isinstance(columns, str) else columns
+    selected = [columns] if isinstance(columns, str) else columns if isinstance(columns, slice) else list(columns)
     if isinstance(selected, slice) or not all(isinstance(column, str) for column in selected):
         return [names[number] for number in columns_by_number(modality, selected, len(names)).tolist()]
     for column in selected:

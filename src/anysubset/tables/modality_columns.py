@@ -55,6 +55,10 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: if X is no such input, or does not fit the input of the training.
         """
+        if isinstance(X, list | tuple) and any(getattr(part, "ndim", 0) > 1 for part in X):
+            raise InputError(
+                f"X is a {type(X).__name__} of arrays: give a dict that names the modalities, as in {{'text': array}}."
+            )
         if not isinstance(X, Mapping) or issparse(X):  # A sparse matrix may be a mapping, too.
             values = self.split_columns(with_nan(X), training)
             remedy = MAKE_MISSING if self.modalities is not None else GROUP_COLUMNS

@@ -228,7 +228,7 @@ def check_present(ids: tuple[str, ...], inputs: Mapping[str, Observed]) -> None:
         empty[observed.indices] = False
     if empty.any():
         lacking = [ids[number] for number in torch.nonzero(empty).flatten().tolist()]
-        remedy = "data.reading.empty drop leaves them out."
+        remedy = "data.reading.empty drop leaves them out, if the training has it; or leave them out of the data."
         raise InputError(f"Samples need at least one modality; these have none: {shown(lacking)}. {remedy}")
 
 

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 
 from anysubset.datasets.table import create_dataset
-from anysubset.errors import InputError
 from anysubset.report.diagnostics import diagnosis, history_of
 from anysubset.scenarios import case_sampler
 from anysubset.system.files import atomic_write
+from anysubset.system.numbers import check_count
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import check_replaceable
 from anysubset.training.diagnose import check_shared
 from anysubset.training.diagnose import diagnose as measure
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
+from anysubset.workflows.recorded_data import check_unchanged
 from anysubset.workflows.trained import open_run
 
+MOST_BATCHES = 1_000_000
 DIAGNOSE = "anysubset diagnose"  # Writes diagnosis.json.
 
 
@@ -33,8 +35,7 @@ def diagnose_run(
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure conflict on some batches; see `api.diagnose`."""
-    if batches < 1:
-        raise InputError(f"The number of batches must be at least 1, not {batches}.")
+    check_count("The number of batches", batches, 1, MOST_BATCHES)
     folder, trained = Path(run), open_run(run, method=method, network=network, device=device)
     check_replaceable(RunFolder(folder).diagnosis, DIAGNOSE)
     check_shared(trained.method)
@@ -42,6 +43,7 @@ def diagnose_run(
     sampler = case_sampler(trained.task.modalities, cases)
     dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
     dataset.check_trained()
+    check_unchanged(folder, dataset)
     samples, parts = len(dataset.ids(split)), experiment.train.micro_batches
     unit = trained.method.unit
     drawn = dataset.training_batches(split, experiment.train.batch, experiment.seed, 0, batches, parts, unit)

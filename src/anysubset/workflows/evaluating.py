@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anysubset.datasets.dataset import Dataset
 from anysubset.datasets.table import create_dataset
-from anysubset.errors import InputError, listed
+from anysubset.errors import InputError
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
@@ -14,12 +13,13 @@ from anysubset.scenarios import note_on_scenarios
 from anysubset.scoring.scores import Score, read_rows, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
-from anysubset.system.fingerprints import differences, read_fingerprints, split_hash
+from anysubset.system.fingerprints import split_hash
 from anysubset.system.run_folder import RunFolder, read_availability
 from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
+from anysubset.workflows.recorded_data import is_own
 from anysubset.workflows.trained import open_run
 
 
@@ -97,38 +97,3 @@ def evaluate_run(
         write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
         record_files(RunFolder(folder).scored, str(facts["dataset"]), split, dataset.files(split))
     return Evaluation(scores, random, experiment.recipe, dataset)
-
-
-def is_own(folder: Path, dataset: Dataset, split: str, root: FilePath | None, report: Report) -> bool:
-    """True if the data are those that the run was trained on, also where they were moved.
-
-    Values are compared where they were read: in all splits of a table, and in the scored split of volumes. Of other
-    splits of volumes, ids and present modalities are compared.
-
-    Args:
-        folder: of the run.
-        dataset: of which `split` is prepared.
-        split: to be scored.
-        root: of data elsewhere; None for the run's own.
-        report: gets a line where the data were moved, or the run recorded nothing to compare with.
-
-    Raises:
-        InputError: if the run's own data changed since the training.
-    """
-    recorded = read_fingerprints(RunFolder(folder).data)
-    if recorded is None:
-        if root is None:
-            report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
-        return root is None
-    names = [name for name in recorded if dataset.splits.get(name)]
-    in_memory = bool(dataset.loaded_inputs)
-    current = {name: dataset.fingerprints(name, content=in_memory or split in (name, "all")) for name in names}
-    changes = differences(recorded, current)
-    if root is None and changes:
-        raise InputError(
-            f"The data are not those that {folder} was trained on: {listed(changes)}. Restore them, or score them as "
-            f"other data, under their path: --data.root {dataset.root}"
-        )
-    if root is not None and not changes:
-        report(f"{root} holds the data of {folder}: the scores are those of its own data set")
-    return not changes
