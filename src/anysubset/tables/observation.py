@@ -74,7 +74,7 @@ def observe(name: str, column: Column, samples: int) -> tuple[Observed, Faults]:
     else:
         nan = nan_steps(values)
         if column.vocabulary is not None:  # A single token that is NaN is a fault.
-            nan = (nan | ~valid).all(axis=1, keepdims=True)
+            nan = np.asarray((nan | ~valid).all(axis=1, keepdims=True))
         valid = valid & ~nan
         present = np.asarray(valid.any(axis=1))  # A sample without a real step lacks the modality.
     if column.present is not None:
