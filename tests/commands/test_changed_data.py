@@ -153,6 +153,27 @@ def test_changed_data_are_scored_as_other_data(output_of: Command, here: Path, c
     assert {row["dataset"] for row in read_rows(Path("run/scores.csv"))} == {str(here / "patients")}
 
 
+def test_a_report_names_the_files_that_changed_since_they_were_scored(output_of: Command, here: Path):
+    output_of(*EVALUATE)
+    shutil.copytree("patients", "before")
+    changes = {another_image: file(3, "flair"), emptied_label: file(4, "seg"), splits_exchanged: "patients/splits.json"}
+    for change, path in changes.items():
+        assert notes_of_report() == []
+        change()
+        assert notes_of_report() == [
+            f"note: run: {here / path} changed on disk since split 'test' was scored. "
+            "Score it again: anysubset evaluate run --split test"
+        ]
+        shutil.copytree("before", "patients", dirs_exist_ok=True)
+
+
+def notes_of_report() -> list[str]:
+    """Notes that `report` and `compare` print on the scores of the split `test`."""
+    lines: list[str] = []
+    api.scored_runs("run", "test", lines.append)
+    return lines
+
+
 def compressed_again() -> None:
     for path in Path("patients").rglob("*.nii.gz"):
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=7))
@@ -334,6 +355,34 @@ def test_a_missingness_file_that_changed_is_named(output_of: Command, refused: C
     assert words in refused("fit", "tiny.yaml", "--run", "run2", "--data.missingness", "keep.json", "--resume")
     keep(["text"])
     output_of("evaluate", "run2")
+
+
+def test_a_report_names_changed_files_of_splits_missingness_and_groups(output_of: Command, table, tmp_path: Path):
+    table()
+    ids = [f"v{number // 2}/{number % 2}" for number in range(14)]
+    contents = {
+        "splits.json": json.dumps({"train": ids[:8], "val": ids[8:11], "test": ids[11:]}),
+        "keep.json": json.dumps({"present": {ids[3]: ["text"]}}),
+        "groups.csv": "id,group\n" + "".join(f"{sample},{sample[:2]}\n" for sample in ids),
+    }
+    for name, content in contents.items():
+        Path(name).write_text(content)
+    settings = {
+        "data": {
+            **{"name": "mosi", "root": "utterances.npz", "splits": "splits.json"},
+            **{"missingness": "keep.json", "group": "groups.csv"},
+        },
+        "method": {"name": "full", "width": 8},
+        "train": {"steps": 1, "batch": 4, "device": "cpu"},
+    }
+    Path("tiny.yaml").write_text(yaml.safe_dump(settings))
+    output_of("fit", "tiny.yaml", "--run", "run")
+    output_of(*EVALUATE)
+    assert notes_of_report() == []
+    for name, content in contents.items():
+        Path(name).write_text(content + "\n")
+        assert [f"{tmp_path / name} changed on disk" in line for line in notes_of_report()] == [True]
+        Path(name).write_text(content)
 
 
 def test_in_python_too(table, table_run, table_arrays):

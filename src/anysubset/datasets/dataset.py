@@ -9,8 +9,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from anysubset.batches import Batch, Inputs, Observed
-from anysubset.datasets.splits import Splits
+from anysubset.datasets.groups import is_file
+from anysubset.datasets.splits import Splits, files_of_splits
 from anysubset.errors import InputError, unknown
+from anysubset.experiments.data_settings import DataSettings
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import Score
 from anysubset.system import processes
@@ -140,7 +142,7 @@ class Dataset(ABC):
         return {}
 
     def files(self, split: str) -> list[Path]:
-        """The files that the samples of a split are read from; none by default."""
+        """The files that the samples of a split, and which samples it has, are read from; none by default."""
         return []
 
     @property
@@ -167,6 +169,13 @@ def place_of(name: str, root: str) -> Path:
     """Path of a file or folder that the settings name, relative to the working folder or to the data."""
     beside = Path(root) if Path(root).is_dir() else Path(root).parent
     return Path(name) if Path(name).exists() else beside / name
+
+
+def named_files(data: DataSettings) -> list[Path]:
+    """The files of splits, missingness and groups that settings name, and the files in a folder of splits."""
+    group = data.group if data.group is not None and is_file(data.group) else None
+    splits = [] if data.splits is None else files_of_splits(place_of(data.splits, data.root))
+    return [*splits, *(place_of(name, data.root) for name in (data.missingness, group) if name is not None)]
 
 
 def complete_only(

@@ -31,7 +31,7 @@ def read_splits(path: Path) -> Splits:
         InputError: if the file cannot be read, a split is empty, or an id occurs twice.
     """
     if path.is_dir():
-        texts = sorted(text for text in path.glob("*.txt") if not text.name.startswith("."))
+        texts = files_of_splits(path)
         if not texts:
             raise InputError(f"{path} holds no splits: no text files such as train.txt, with one id a line.")
         return checked(path, {text.stem: lines_of(text) for text in texts})
@@ -46,14 +46,28 @@ def find_splits(root: Path) -> Splits | None:
     Tries `splits.json`, then `splits/*.txt`, then `train.txt`, `val.txt` and `test.txt` (or `valid.txt` and other
     usual names), in the folder of patients or beside the CSV manifest `root`.
     """
+    paths = splits_beside(root)
+    if not paths:
+        return None
+    if paths[0].stem == "splits":
+        return read_splits(paths[0])
+    return checked(paths[0].parent, {path.stem: lines_of(path) for path in paths})
+
+
+def splits_beside(root: Path) -> list[Path]:
+    """Paths that `find_splits` reads: `splits.json`, the folder `splits`, or text files of usual names."""
     folder = root if root.is_dir() else root.parent
     if (folder / "splits.json").is_file():
-        return read_splits(folder / "splits.json")
+        return [folder / "splits.json"]
     if (folder / "splits").is_dir():
-        return read_splits(folder / "splits")
+        return [folder / "splits"]
     names = [name for usual in USUAL for name in (usual, *OTHER_NAMES[usual])]
-    texts = [folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()]
-    return checked(folder, {text.stem: lines_of(text) for text in texts}) if texts else None
+    return [folder / f"{name}.txt" for name in names if (folder / f"{name}.txt").is_file()]
+
+
+def files_of_splits(path: Path) -> list[Path]:
+    """The files that `read_splits` reads for a path."""
+    return sorted(text for text in path.glob("*.txt") if not text.name.startswith(".")) if path.is_dir() else [path]
 
 
 def check_splits(splits: Mapping[str, Collection[str]], ids: Collection[str], noun: str = "patient") -> None:

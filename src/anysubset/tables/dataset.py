@@ -11,8 +11,9 @@ import torch
 
 from anysubset.batches import Batch, Observed
 from anysubset.datasets.amputation import presence, restrict
-from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, fingerprint, place_of
+from anysubset.datasets.dataset import Dataset, Knowledge, Unit, complete_only, fingerprint, named_files, place_of
 from anysubset.datasets.missingness import read_missingness
+from anysubset.datasets.splits import files_of_splits
 from anysubset.errors import InputError
 from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.settings import TaskSettings
@@ -125,9 +126,16 @@ class TableDataset(Dataset):
         return self.signature.knowledge()
 
     def files(self, split: str) -> list[Path]:
-        """The file of the table, or those in its folder; see `Dataset.files`."""
-        root = Path(self.root)
-        return sorted([*root.glob("*.csv"), *root.glob("*.csd")]) if root.is_dir() else [root]
+        """The file of the table, or those in its folder, and those that the settings name; see `Dataset.files`."""
+        root, folds = Path(self.root), self.data.reading.split
+        if not root.is_dir():
+            return [root, *named_files(self.data)]
+        in_folder = {
+            *root.glob("*.csv"),
+            *root.glob("*.csd"),
+            *([] if folds is None else files_of_splits(root / folds)),
+        }
+        return [*sorted(in_folder), *named_files(self.data)]
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the inputs and targets of the samples of a split, and their groups."""

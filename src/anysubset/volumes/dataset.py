@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from anysubset.batches import Batch, collate
-from anysubset.datasets.dataset import Dataset, Unit, complete_only, place_of
+from anysubset.datasets.dataset import Dataset, Unit, complete_only, named_files, place_of
 from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
 from anysubset.datasets.scans import torn_scans
-from anysubset.datasets.splits import check_splits, find_splits, read_splits
+from anysubset.datasets.splits import check_splits, files_of_splits, find_splits, read_splits, splits_beside
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import MEDIAN, DataSettings
 from anysubset.scenarios import Scenario, scored_scenarios
@@ -165,7 +165,7 @@ class Volumes(Dataset):
             self.prepared_or_cached(patient_id)
 
     def files(self, split: str) -> list[Path]:
-        """The files of the volumes and labels of a split; see `Dataset.files`."""
+        """The files of the volumes and labels of a split, and of its ids; see `Dataset.files`."""
         patients = [self.patients[patient_id] for patient_id in self.ids(split)]
         sources = [
             source
@@ -173,7 +173,9 @@ class Volumes(Dataset):
             for source in (*(patient.sources.get(name) for name in self.task.modalities), patient.label)
             if source is not None
         ]
-        return list(dict.fromkeys(file for source in sources for file in header_and_voxels(source.path)))
+        images = dict.fromkeys(file for source in sources for file in header_and_voxels(source.path))
+        beside = splits_beside(Path(self.root)) if self.data.splits is None else []
+        return [*images, *(file for path in beside for file in files_of_splits(path)), *named_files(self.data)]
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of the volumes, labels and groups of a split.
