@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.gradients import GMD
-from anysubset.gradients.decoupling import Decoupling
+from anysubset.gradients.decoupling import Decoupling, NonFiniteGradientError
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 
@@ -79,6 +79,17 @@ def test_a_refused_micro_batch_changes_nothing(model: Model, name: str, branched
         assert torch.equal(step.gramian, same_step.gramian)
         assert torch.equal(step.coefficient_vector, same_step.coefficient_vector)
         assert all(map(torch.equal, gradients, same_gradients))
+
+
+def test_a_gradient_of_nan_leaves_gmd_ready_for_the_next_step(model: Model):
+    gmd, undisturbed = GMD(model.body.parameters()), GMD(model.body.parameters())
+    losses = model.losses()
+    with pytest.raises(NonFiniteGradientError, match="of these cases is inf or NaN: b"):
+        gmd.backward({**losses, "b": losses["b"] * torch.nan})
+    step, gradients = gmd.backward(model.losses()), grads(model)
+    same, same_gradients = undisturbed.backward(model.losses()), grads(model)
+    assert torch.equal(step.coefficient_vector, same.coefficient_vector)
+    assert all(map(torch.equal, gradients, same_gradients))
 
 
 def test_a_freed_graph_leaves_gmd_ready_for_the_next_step(model: Model):

@@ -163,6 +163,26 @@ def test_a_folder_without_a_usable_bert_is_refused_in_one_line(copied: Path, sai
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *({"hidden_size": "x"}, {"hidden_size": 10**12}, {"hidden_size": 17}, {"vocab_size": -3}, {"vocab_size": 1.5}),
+        *({"num_hidden_layers": [1]}, {"num_attention_heads": 10**9}, {"hidden_act": "nosuch"}, {"hidden_act": 3}),
+        *({"max_position_embeddings": True}, {"layer_norm_eps": "x"}, {"hidden_dropout_prob": 7}),
+    ],
+    ids=str,
+)
+def test_entries_of_the_configuration_that_no_network_can_have_are_refused(copied: Path, entries, cheap_fault):
+    config(**entries)(copied)
+    assert str(copied) in cheap_fault(read_bert, str(copied))
+
+
+def test_weights_of_nan_are_refused(copied: Path, cheap_fault):
+    path = copied / "model.safetensors"
+    save_file({name: value * torch.nan for name, value in load_file(path).items()}, path, {"format": "pt"})
+    assert "has weights that are NaN or infinite, such as embeddings." in cheap_fault(read_bert, str(copied))
+
+
 def test_the_name_of_a_model_is_taken_for_a_folder_and_not_downloaded():
     with pytest.raises(InputError, match="bert-base-uncased does not exist"):
         read_bert("bert-base-uncased")

@@ -141,11 +141,13 @@ def test_the_same_samples_lack_the_same_modalities_in_every_format(
     tmp_path_factory: pytest.TempPathFactory, write: Callable[..., Path], drawn: tuple[Missing, int]
 ):
     missing, samples = drawn
-    table = read_table(write(tmp_path_factory.mktemp("t"), missing, samples), modalities=list(SIZES))
-    assert list(presence(table).values()) == [
-        tuple(name for name in SIZES if sample not in missing[name]) for sample in range(samples)
-    ]
-    check_values(table, missing, samples)
+    path = write(tmp_path_factory.mktemp("t"), missing, samples)
+    for clean in (None, "zero"):  # Setting values to 0 never makes a missing modality present.
+        table = read_table(path, modalities=list(SIZES), clean=clean)
+        assert list(presence(table).values()) == [
+            tuple(name for name in SIZES if sample not in missing[name]) for sample in range(samples)
+        ]
+        check_values(table, missing, samples)
 
 
 @settings(max_examples=12, deadline=None)
