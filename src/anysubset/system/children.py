@@ -126,6 +126,7 @@ def run_job(job: Job, threads: int, caller: Connection) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C must reach only the caller, which passes it on: a second SIGINT would break off a step.
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Shells ignore SIGINT for jobs in the background.
+    print_nowhere()
     code = 0
     try:
         # From here on, so that an interruption is not lost.
@@ -152,13 +153,16 @@ def run_job(job: Job, threads: int, caller: Connection) -> None:
         sys.exit(code)
 
 
+def print_nowhere() -> None:
+    """Send standard output and standard error of this process to the null device, so that the caller's gets nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
 def print_to(log: Path) -> None:
     """Append standard output and standard error of this process to a log file."""
-    for descriptor in (1, 2):
-        # What happens before the log is open must not appear among the output of the caller.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, descriptor)
-        os.close(null)
     for stream in (sys.stdout, sys.stderr):
         # Logs are UTF-8, whatever the terminal of the caller can print.
         cast(TextIOWrapper, stream).reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
