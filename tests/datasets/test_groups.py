@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from anysubset.datasets import groups
 from anysubset.datasets.groups import groups_of, torn_groups, torn_note
 from anysubset.errors import InputError
 
@@ -117,3 +118,18 @@ def test_ids_in_another_spelling_are_named(tmp_path: Path):
     (tmp_path / "groups.csv").write_text("id,group\n001,a\n")
     with pytest.raises(InputError, match=r"gives no group for 1 of 1 ids: 1\. The file has '001'"):
         groups_of(["1"], tmp_path / "groups.csv")
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("(a+)+$", "takes too much time for 1 ids"),
+        ("(a)" * 500, "has 1500 characters; 1000 are allowed"),
+        ("(a){99999999999999999999}", "nor a regular expression: the repetition number is too large"),
+        ("(" * 450 + ")" * 450, "nor a regular expression|has 450 groups"),
+    ],
+)
+def test_an_expression_that_costs_too_much_is_refused(expression: str, message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(groups, "SECONDS", 0.05)
+    with pytest.raises(InputError, match=message):
+        groups_of(["a" * 60 + "!"], expression)

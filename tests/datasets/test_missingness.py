@@ -42,7 +42,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is no missingness file: Expecting value"),
+        ("", "is no missingness file: it is not valid JSON (Expecting value"),
         ("{'present': {}}", "is no missingness file"),
         ("[" * 100000, "is no missingness file"),
         ("3", 'it must be {"present"'),

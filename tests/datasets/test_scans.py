@@ -103,3 +103,10 @@ def test_scored_scans_of_one_patient_are_noted():
     assert line is not None
     assert line.startswith("by their ids, 3 scored samples are scans of 2 patients, but count as independent")
     assert scored_scans_note(["p1", "p2"]) is None
+
+
+def test_an_id_longer_than_a_file_name_names_no_time_point():
+    # The search for a time point takes time that grows with the cube of the length.
+    long = "1_" * 60_000
+    assert patient_of(long) == long
+    assert scans_question([long, "p01"]) is None

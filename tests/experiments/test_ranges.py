@@ -52,6 +52,7 @@ def tiny(root: Path, **changes: Any) -> dict[str, Any]:
         ("train.warmup", 10**30, "train.warmup must be at most"),
         ("train.checkpoint_every", 10**30, "train.checkpoint_every must be at most"),
         ("data.workers", 10**9, "data.workers must be at most 1,024"),
+        ("data.modalities", ["m00", "m00"], "data.modalities names a modality twice: m00, m00"),
         ("task.cross_entropy", float("nan"), "task.cross_entropy must be a finite number"),
         ("task.cross_entropy", float("inf"), "task.cross_entropy must be a finite number"),
         ("task.patch", [10**6, 10**6, 10**6], "more than 2.31 voxels"),

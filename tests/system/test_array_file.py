@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anysubset.errors import InputError
 from anysubset.system import limits
 from anysubset.system.array_file import read_npy, read_npz
 
@@ -147,3 +148,15 @@ def test_damage_is_one_line(tmp_path: Path, cheap_fault: Fault):
     for content in (whole[:-30], whole[:50], b"PK", b"", whole[:100] + b"\xff" * 5 + whole[105:]):
         (tmp_path / "y.npz").write_bytes(content)
         assert "cannot be read" in cheap_fault(read_npz, tmp_path / "y.npz")
+
+
+def test_text_beyond_unicode_is_refused(tmp_path: Path):
+    text = np.array(["abc", "de"])
+    text.view(np.uint32)[1] = 0x110000
+    for path, array in ((tmp_path / "swapped.npz", text.astype(">U3")), (tmp_path / "text.npz", text)):
+        np.savez(path, id=array)
+        with pytest.raises(InputError, match="array 'id' holds letters that Unicode does not have"):
+            read_npz(path)
+    np.save(tmp_path / "text.npy", text)
+    with pytest.raises(InputError, match="holds letters that Unicode does not have"):
+        read_npy(tmp_path / "text.npy")

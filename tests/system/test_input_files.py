@@ -8,10 +8,11 @@ import pytest
 from anysubset.datasets.groups import groups_of
 from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
+from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
 from anysubset.system import limits, tensor_file
 from anysubset.system.array_file import read_npy, read_npz
-from anysubset.system.input_files import read_bytes, read_cells, read_json, read_text
+from anysubset.system.input_files import json_of, read_bytes, read_cells, read_json, read_text
 from anysubset.tables.unpickling import unpickle
 from anysubset.volumes.images import open_image
 
@@ -91,3 +92,10 @@ def test_limits_of_this_process_count_as_free_memory(monkeypatch: pytest.MonkeyP
     assert 0 < (limits.of_process() or 0) < 10**12
     monkeypatch.setattr(limits, "of_process", lambda: -5)
     assert limits.free_memory() == 0
+
+
+def test_halves_of_letters_in_json_are_refused_and_pairs_are_read():
+    assert json_of(r'{"a": "\ud83d\ude00"}', "it") == {"a": "\U0001f600"}
+    for text in (r'{"a": "\ud800"}', r'{"\uDC00": 1}', r'["\ude00\ud83d"]'):
+        with pytest.raises(InputError, match="it is not valid JSON: it has half of a letter"):
+            json_of(text, "it")

@@ -8,7 +8,7 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.system import scored_files
-from anysubset.system.scored_files import changed_files, record_files
+from anysubset.system.scored_files import changed_files, differs, record_files, state_of
 
 
 @pytest.fixture
@@ -76,3 +76,11 @@ def test_a_damaged_record_is_one_line(tmp_path, files):
     (tmp_path / "scored.json").write_text('{"brats": {"test": {"p": 1}}}')
     with pytest.raises(InputError, match=r"scored.json is damaged: brats.test.p must be"):
         changed_files(tmp_path / "scored.json", "brats", "test")
+
+
+def test_a_device_or_an_impossible_name_counts_as_changed(tmp_path: Path):
+    # Reading /dev/zero would never end.
+    (tmp_path / "a").write_text("a", encoding="utf-8")
+    assert differs(Path("/dev/zero"), "", "")
+    assert differs(Path("/dev/null\0"), "", "")
+    assert not differs(tmp_path / "a", state_of(tmp_path / "a"), "")

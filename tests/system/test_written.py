@@ -115,3 +115,11 @@ def test_names_are_recorded_in_any_letters(tmp_path):
         assert writer_of(write(tmp_path / name, name)) == "anysubset report"
     names = [json.loads(line)["name"] for line in (tmp_path / RECORD).read_text().splitlines()]
     assert names == ["Zoë.json", 'a"b.json', "with space.json", "a\nb.json"]
+
+
+def test_a_record_that_is_a_link_or_no_file_is_refused(tmp_path: Path):
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    (tmp_path / RECORD).symlink_to("mine")
+    with pytest.raises(InputError, match="is a link, or no file"):
+        record(tmp_path / "new", tmp_path / "mine", "predict")
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"

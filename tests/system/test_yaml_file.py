@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, read_run_experiment
 from anysubset.experiments.sweep import read_sweep
 from anysubset.system.yaml_file import read_yaml
@@ -75,3 +76,10 @@ def test_a_name_that_comes_twice_in_an_experiment_is_refused(tmp_path: Path, fau
 def test_the_byte_order_mark_of_windows_is_passed_over(tmp_path: Path):
     (tmp_path / "x.yaml").write_text("seed: 7\r\n", encoding="utf-8-sig")
     assert read_experiment(tmp_path / "x.yaml").seed == 7
+
+
+def test_halves_of_letters_are_refused(tmp_path: Path):
+    path = tmp_path / "settings.yaml"
+    path.write_text('recipe: "\\ud800"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="is half of a letter"):
+        read_yaml(path)

@@ -132,3 +132,12 @@ def test_differences_are_found_by_name():
         "modalities",
         "more",
     ]
+
+
+def test_halves_of_letters_are_refused_in_every_text():
+    for part in (
+        {"ids": ("a", "\ud800", *map(str, range(10)))[: len(table())]},
+        {"groups": ("\udfff",) * len(table())},
+    ):
+        with pytest.raises(InputError, match=f"The {next(iter(part))} hold .*half of a letter"):
+            table(**part)

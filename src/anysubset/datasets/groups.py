@@ -17,6 +17,11 @@ from anysubset.datasets.splits import other_spelling
 from anysubset.errors import InputError, listed, one_line
 from anysubset.experiments.data_settings import GROUP_FILES
 from anysubset.system.input_files import json_of
+from anysubset.system.time_limit import processor_time
+
+LONGEST = 1000  # Characters of an expression.
+SECONDS = 1.5  # For an expression; and as long as this number of ids takes:
+IDS_PER_SECOND = 100_000
 
 
 def is_file(setting: str) -> bool:
@@ -91,19 +96,33 @@ def groups_of_all(ids: Collection[str], groups: Mapping[str, str], source: str) 
 
 
 def from_expression(ids: Collection[str], expression: str) -> dict[str, str]:
-    """Group by id, of the ids in which the expression occurs."""
+    """Group by id, of the ids in which the expression occurs.
+
+    Raises:
+        InputError: if the expression is faulty or too long, or takes too much time.
+    """
+    if len(expression) > LONGEST:
+        raise InputError(
+            f"data.group, {expression[:40]!r}..., has {len(expression)} characters; {LONGEST} are allowed."
+        )
     try:
-        pattern = re.compile(composed(expression))
-    except re.error as error:
+        with processor_time(SECONDS + len(ids) / IDS_PER_SECOND):
+            pattern = re.compile(composed(expression))
+            matches = {sample: pattern.search(sample) for sample in map(composed, ids)}
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
             f"data.group, {expression!r}, is neither a .csv or .json file nor a regular expression: {one_line(error)}."
+        ) from None
+    except TimeoutError:
+        raise InputError(
+            f"data.group, {expression!r}, takes too much time for {len(ids)} ids: write it without repetitions of "
+            "repetitions, such as (a+)+."
         ) from None
     if pattern.groups != 1:
         raise InputError(
             f"data.group, {expression!r}, has {pattern.groups} groups in parentheses; it needs one, around the part of "
             r"an id that names the patient or video, such as '(.+)_\d+'."
         )
-    matches = {sample: pattern.search(sample) for sample in map(composed, ids)}
     return {sample: match[1] for sample, match in matches.items() if match}
 
 

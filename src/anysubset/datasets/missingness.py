@@ -13,10 +13,10 @@ from pathlib import Path
 from anysubset.datasets.ids import composed
 from anysubset.datasets.sheet_text import text_of
 from anysubset.datasets.splits import other_spelling
-from anysubset.errors import InputError, one_line, unknown
+from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
 from anysubset.system.files import atomic_write
-from anysubset.system.input_files import without_repeats
+from anysubset.system.input_files import json_of
 
 Present = dict[str, Scenario]  # Present modalities by id.
 
@@ -29,9 +29,9 @@ def read_missingness(path: Path) -> Present:
     """
     text = text_of(path)
     try:
-        content = json.loads(text, object_pairs_hook=without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no missingness file: {one_line(error)}.") from None
+        content = json_of(text, "it")
+    except InputError as error:
+        raise InputError(f"{path} is no missingness file: {error}") from None
     present = content.get("present") if isinstance(content, dict) else None
     if not isinstance(present, dict) or not present:
         raise InputError(f'{path} is no missingness file: it must be {{"present": {{"id": ["modality", ...], ...}}}}.')

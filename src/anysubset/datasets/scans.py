@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from anysubset.datasets.groups import torn_note
 from anysubset.errors import listed
 
+LONGEST = 255  # Characters, as of file names; longer ids name no time point.
 MAX_SCANS = 50  # More scans than this under one name are a study's or a site's, not a patient's.
 
 # The group in parentheses is the patient.
@@ -58,6 +59,8 @@ def patient_of(scan: str) -> str:
     >>> [patient_of(scan) for scan in ("BraTS-GLI-00006-101", "sub-01_ses-02", "p07_baseline", "case_001")]
     ['BraTS-GLI-00006', 'sub-01', 'p07', 'case_001']
     """
+    if len(scan) > LONGEST:
+        return scan
     for pattern in PUBLIC:
         match = re.fullmatch(pattern, scan, re.IGNORECASE)
         if match:
@@ -110,7 +113,7 @@ def scans_question(ids: Collection[str]) -> str | None:
     r"""One line that asks about ids such as `p01_1` and `p01_2`, which may be of one patient; None without such ids."""
     beginnings: dict[str, list[str]] = {}
     for scan in ids:
-        match = re.fullmatch(r"(.*\d.*?)[-_.]\d{1,3}", scan)
+        match = re.fullmatch(r"(.*\d.*?)[-_.]\d{1,3}", scan) if len(scan) <= LONGEST else None
         beginnings.setdefault(match[1] if match else scan, []).append(scan)
     several = [names for names in beginnings.values() if len(names) > 1]
     if not several or len(beginnings) < 2:

@@ -146,6 +146,8 @@ class DataSettings:
         check_count("data.workers", self.workers, 0, MOST_WORKERS)
         if self.spacing not in (None, MEDIAN) and not is_spacing(self.spacing):
             raise InputError(f"data.spacing is three sizes of a voxel in mm, or median, not {self.spacing}.")
+        if len(set(self.modalities or ())) < len(self.modalities or ()):
+            raise InputError(f"data.modalities names a modality twice: {', '.join(map(str, self.modalities or ()))}.")
         for region in self.regions or {}:
             if not isinstance(region, str):  # The command line and Python may pass what YAML makes of `no` or `1`.
                 raise InputError(f"data.regions has the name {region!r}: put it in quotes, such as 'no' or '1'.")

@@ -1,6 +1,7 @@
 """Read the `scores.csv` of run folders; needs neither data nor weights."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +34,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"There is no run folder {path}.")
-        if RunFolder(path).scores.is_file():
+        if os.path.lexists(RunFolder(path).scores):
             scored.append(path)
             continue
         if RunFolder(path).experiment.is_file():

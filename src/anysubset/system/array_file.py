@@ -4,6 +4,7 @@
 it, and with the limits, before anything is allocated.
 """
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +37,10 @@ def read_npz(path: Path) -> dict[str, Array]:
                 with archive.open(member) as stream:
                     shapes[name] = described(stream, f"{path} cannot be read: array {name!r}", member.file_size)
             check_unfolding(path, sum(bytes_of(shape, kind.itemsize) for shape, kind in shapes.values()), stored)
-            return {name: read_array(archive, member) for name, member in members.items()}
+            arrays = {name: read_array(archive, member) for name, member in members.items()}
+        for name, array in arrays.items():
+            check_letters(array, f"{path} cannot be read: array {name[:60]!r}")
+        return arrays
     except InputError:
         raise
     except Exception as error:  # What is damaged can raise anything.
@@ -56,7 +60,8 @@ def read_npy(path: Path) -> Array:
             check_unfolding(path, bytes_of(shape, kind.itemsize), stored)
             stream.seek(0)
             array: Array = npy.read_array(stream, allow_pickle=False)
-            return array
+        check_letters(array, f"{path} cannot be read: it")
+        return array
     except InputError:
         raise
     except Exception as error:  # What is damaged can raise anything.
@@ -118,3 +123,15 @@ def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
         if stream.read(1):
             raise ValueError(f"{member.filename} is longer than its header declares")
         return array
+
+
+def check_letters(array: Array, subject: str) -> None:
+    """Raise InputError if an array of text holds numbers beyond Unicode, which Python cannot make into text.
+
+    subject: the message of an error starts with it.
+    """
+    if array.dtype.kind != "U" or not array.size or not array.dtype.itemsize:
+        return
+    codes = np.ascontiguousarray(array).view(np.uint32 if array.dtype.isnative else np.dtype(np.uint32).newbyteorder())
+    if codes.max() > sys.maxunicode:
+        raise InputError(f"{subject} holds letters that Unicode does not have.")

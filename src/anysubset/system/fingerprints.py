@@ -8,6 +8,7 @@ values, not of files or paths: data that were moved, renamed as a whole or compr
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprints] | None:
     Raises:
         InputError: if the file is damaged, or of a later version.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     content = read_object(path, Fields({"version": COUNT}))
     if content["version"] > VERSION:

@@ -6,6 +6,7 @@ A name may also stand for a folder, a FIFO or a device, which `open` would wait 
 import csv
 import io
 import json
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from anysubset.errors import InputError, one_line
 from anysubset.system.limits import check_memory
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # An escape of JSON for a half of a letter beyond the first 65,536.
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -123,7 +125,12 @@ def json_of(text: str, source: str, pairs: Callable[[list[tuple[str, Any]]], Any
         InputError: if the text is not JSON, nests too deep, or repeats a key.
     """
     try:
-        return json.loads(text, object_pairs_hook=pairs or without_repeats)
+        value = json.loads(text, object_pairs_hook=pairs or without_repeats)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise InputError(f"{source} is not valid JSON: it has half of a letter (one surrogate of a pair).") from None
     except RecursionError:
         raise InputError(f"{source} is not valid JSON: its brackets nest too deep.") from None
     except ValueError as error:

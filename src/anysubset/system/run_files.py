@@ -5,7 +5,7 @@ uses these schemas, so that a value of the wrong kind is one line with file and 
 a later version may have written them.
 """
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from anysubset.system.schema import Anything, Fields, Flag, Items, Kind, Maybe, 
 
 COUNT = Number(whole=True, least=0)
 MEASURED = Number(finite=False)  # Losses and scores of a training that diverged are NaN or infinite.
+SMALL = 2**20  # Bytes of a file that does not grow with the data.
 BY_SCENARIO = Named(Named(MEASURED))
 
 # Facts of `checkpoints/best.safetensors`: what every reader needs, and what else there may be.
@@ -91,16 +92,18 @@ LOGGED = Fields(
 ORIGIN = Fields({"split": Text(), "how": Text()})  # Of a missingness file.
 
 
-def read_object(path: Path, kind: Kind) -> dict[str, Any]:
+def read_object(path: Path, kind: Kind, limit: int | None = None) -> dict[str, Any]:
     """Read a JSON object of a schema; empty if the file does not exist.
+
+    limit: the largest size of the file in bytes; by default the free memory.
 
     Raises:
         InputError: if the file holds anything else.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        content = read_json(path)
+        content = read_json(path, limit)
     except InputError as error:
         if str(error).startswith(f"{path} is not valid JSON"):
             raise InputError(f"{path} is damaged: it must be a JSON object.") from error
@@ -119,7 +122,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: if another line is damaged, with its number.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     entries = []
     # After a power cut, some file systems leave NUL bytes in place of what was appended last.
@@ -130,8 +133,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         check(entry, LOGGED, source)
         entries.append(entry)
     try:
-        entry = json.loads(last) if last.strip() else None
-    except (ValueError, RecursionError):
+        entry = json_of(last, str(path)) if last.strip() else None
+    except InputError:
         entry = None
     if entry is not None:  # Whole, but for the end of the line.
         check(entry, LOGGED, f"{path}, line {len(lines) + 1}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from anysubset.errors import InputError
-from anysubset.system.run_files import AVAILABILITY, BEST, COST, ENVIRONMENT, read_object
+from anysubset.system.input_files import check_file
+from anysubset.system.run_files import AVAILABILITY, BEST, COST, ENVIRONMENT, SMALL, read_object
 from anysubset.system.tensor_file import read_facts
 from anysubset.system.written import content_hash
 
@@ -143,12 +144,12 @@ def read_record(folder: Path) -> Record:
         InputError: if a file is damaged.
     """
     run = RunFolder(folder)
-    cost = read_object(run.cost, COST)
+    cost = read_object(run.cost, COST, SMALL)
     stages = cost.get("stages", {})
     return Record(
         folder=folder,
         splits=read_availability(run.availability),
-        environment=read_object(run.environment, ENVIRONMENT),
+        environment=read_object(run.environment, ENVIRONMENT, SMALL),
         chosen=read_facts(run.best, BEST),
         parameters=parameters_in(run.best),
         steps=sum(stage["steps"] for stage in stages.values()) if stages else None,
@@ -203,14 +204,22 @@ def seconds_a_step(folder: Path) -> float | None:
 
 
 def entries_of(path: Path) -> list[tuple[int, float, bool]]:
-    """(step, time in seconds, is validation) of every point of the curves in a TensorBoard file."""
+    """(step, time in seconds, is validation) of every point of the curves in a TensorBoard file.
+
+    Raises:
+        InputError: if it is no file, or holds anything but events; a torn end is passed over.
+    """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    return [
-        (event.step, event.wall_time, event.summary.value[0].tag.startswith("validation"))
-        for event in EventFileLoader(str(path)).Load()
-        if event.HasField("summary") and event.summary.value
-    ]
+    check_file(path)
+    try:
+        return [
+            (event.step, event.wall_time, event.summary.value[0].tag.startswith("validation"))
+            for event in EventFileLoader(str(path)).Load()
+            if event.HasField("summary") and event.summary.value and isfinite(event.wall_time)
+        ]
+    except Exception:  # What is damaged can raise anything.
+        raise InputError(f"{path} is damaged: it does not hold the curves of a training.") from None
 
 
 def stretches(entries: Sequence[tuple[int, float, bool]]) -> list[float]:

@@ -67,10 +67,15 @@ def changed_files(path: Path, dataset: str, split: str) -> list[Path]:
 
 
 def differs(file: Path, state: str, recorded: str) -> bool:
-    """True if a file does not exist, or has another state and another content than was recorded."""
+    """True if a file does not exist, or has another state and another content than was recorded.
+
+    A device or FIFO, which would be read without end, counts as no file.
+    """
     try:
+        if not file.is_file():
+            return True
         return state_of(file) != state and content_hash(file) != recorded
-    except OSError:
+    except (OSError, ValueError):  # The latter for a name that no file can have.
         return True
 
 

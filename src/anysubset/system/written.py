@@ -35,9 +35,15 @@ def record(path: Path, content: Path, writer: str) -> None:
         path: the file to be written.
         content: a file with the same content, in the same folder.
         writer: the command.
+
+    Raises:
+        InputError: if the record is a link, or no file.
     """
+    source = path.parent / RECORD
+    if os.path.lexists(source) and (source.is_symlink() or not source.is_file()):
+        raise InputError(f"{source} is a link, or no file, so it cannot record what was written: remove it.")
     line = json.dumps({"name": path.name, "hash": content_hash(content), "writer": writer})
-    with (path.parent / RECORD).open("ab+") as file:
+    with source.open("ab+") as file:
         file.seek(0)
         if line.encode() in file.read().split(b"\n"):
             return  # The same content was written before.

@@ -4,6 +4,7 @@ A name `&a` stands for a part of the file, which `*a` repeats. A few lines can r
 more values than any memory holds, so they are counted before they are made.
 """
 
+import re
 from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
@@ -17,6 +18,7 @@ from anysubset.system.input_files import read_text
 LARGEST = 2**18  # Bytes of a file.
 MOST_VALUES = 10_000
 DEEPEST = 50
+SURROGATE = re.compile(r"\\(u|U0000)[dD][89a-fA-F][0-9a-fA-F]{2}")  # No letter, nor a part of one in YAML.
 
 
 def read_yaml(path: Path) -> Any:
@@ -26,6 +28,9 @@ def read_yaml(path: Path) -> Any:
         InputError: if it is no file or not YAML, a name occurs twice in one mapping, or it has too many values.
     """
     text = read_text(path, LARGEST)
+    half = SURROGATE.search(text)
+    if half:
+        raise InputError(f"{path} is not YAML, and cannot be read: {half[0]} is half of a letter (a surrogate).")
     try:
         loader = Loader(text)
         node = loader.get_single_node()

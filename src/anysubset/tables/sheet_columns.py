@@ -114,9 +114,10 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
     """
     by_prefix: dict[str, dict[int | None, str]] = {}  # The column of lists has the number None.
     unassigned = []
+    about_samples = set(about_of(options).values())
     for column in cells:
         numbered = prefix_and_number(column)
-        if column in about_of(options).values():
+        if column in about_samples:
             continue
         if any(isinstance(cell, list) for cell in cells[column]):
             prefix, number = column, None
@@ -126,7 +127,7 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
             unassigned.append(column)
             continue
         columns = by_prefix.setdefault(prefix, {})
-        if number in columns or (columns and None in (number, *columns)):
+        if number in columns or (columns and number is None) or None in columns:
             other = columns.get(number, next(iter(columns.values())))
             raise InputError(f"has two columns for the same numbers of {prefix!r}: {other} and {column}.")
         columns[number] = column

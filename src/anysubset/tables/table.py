@@ -63,6 +63,10 @@ class Table:
 
     def __post_init__(self) -> None:
         check_ids(self.ids)
+        check_letters("ids", self.ids)
+        check_letters("groups", self.groups or ())
+        check_letters("names of classes", self.classes or ())
+        check_letters("names of modalities", self.inputs)
         check_target(self.target, len(self.ids), self.classes)
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
@@ -162,6 +166,15 @@ def check_ids(ids: tuple[str, ...]) -> None:
     if len(set(ids)) < len(ids):
         twice = [sample for sample, count in Counter(ids).items() if count > 1]
         raise InputError(f"Ids must be unique; these come more than once: {shown(twice)}.")
+
+
+def check_letters(noun: str, texts: Iterable[str]) -> None:
+    """Raise InputError if a text has halves of letters (surrogates), which no file of text can hold."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise InputError(f"The {noun} hold {half!r}, which is half of a letter: write them in Unicode.") from None
 
 
 def check_target(target: Tensor, samples: int, classes: tuple[str, ...] | None) -> None:

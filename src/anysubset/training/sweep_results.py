@@ -1,6 +1,7 @@
 """Results of a sweep: which runs are already trained and scored, and the table of all runs."""
 
 import csv
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -56,7 +57,7 @@ def unscored_splits(run: Planned, splits: Sequence[str]) -> list[str] | None:
     scores = RunFolder(run.folder).scores
     # Scores from before the end of training belong to other weights.
     weights = weights_hash(run.folder)
-    rows = read_rows(scores) if scores.is_file() else []
+    rows = read_rows(scores) if os.path.lexists(scores) else []
     scored = {row["split"] for row in rows if row["dataset"] == run.experiment.data.name and row["weights"] == weights}
     # A process may be killed after it wrote the scores, and before it recorded the files that they were computed from.
     scored &= recorded_splits(RunFolder(run.folder).scored, run.experiment.data.name)
@@ -79,9 +80,11 @@ def result_row(run: Planned, splits: Sequence[str]) -> dict[str, Any]:
     row |= {name: value for name, value in facts.items() if name not in row and value is not None}
     best = read_facts(RunFolder(run.folder).best, SELECTED)
     if best:
-        row |= {"metric": best["metric"], "step": best["step"], "validation": best["validation_mean"]}
+        row |= {"metric": best["metric"], "step": best["step"]}
+        if "validation_mean" in best:  # Not in runs of earlier versions.
+            row["validation"] = best["validation_mean"]
     scores = RunFolder(run.folder).scores
-    if scores.is_file():
+    if os.path.lexists(scores):
         row |= mean_scores(scores, experiment.data.name, splits)
     return row
 
