@@ -144,6 +144,9 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
     "does not describe a BERT": lambda folder: (folder / "config.json").write_text("{"),
     "it lacks vocab_size": config(vocab_size=None),
+    "hidden_size must be a whole number from 1 to 100000, not 1000000": config(hidden_size=10**6),
+    "num_hidden_layers must be a whole number from 1 to 1000, not 5000": config(num_hidden_layers=5000),
+    "needs 128 GB of memory": config(num_hidden_layers=1000, intermediate_size=10**6),  # 4 * 1000 * 2 * 16 * 10^6.
     "holds a model of type 'roberta'": config(model_type="roberta"),
     "cannot be read: Error no file named": lambda folder: (folder / "model.safetensors").unlink(),
     "cannot be read: ": lambda folder: (folder / "model.safetensors").write_bytes(b"damaged"),

@@ -141,3 +141,9 @@ def test_the_time_for_many_columns_grows_with_their_number(tmp_path):
     start = time.process_time()
     assert read_table(path).inputs["x"].values.shape == (1, count)
     assert time.process_time() - start < 2
+
+
+def test_columns_that_would_make_a_thousand_modalities_are_refused(tmp_path, table_fault):
+    header = ",".join(f"gene{number}_0" for number in range(1001))
+    path = saved(tmp_path, f"id,y,{header}\na,0{',1' * 1001}\n")
+    assert "has columns of 1,001 modalities: gene0, gene1, gene2, ... (1001 in all); at most 1,000" in table_fault(path)

@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from anysubset.errors import InputError
+from anysubset.system import limits
 from anysubset.volumes import images
 from anysubset.volumes.images import grid_of, open_image, read_grid, states_orientation
 from anysubset.volumes.mask_writing import mask_header, write_mask
@@ -234,3 +236,13 @@ def test_nifti_with_neither_sform_nor_qform_states_no_orientation(tmp_path):
     content[252:256] = bytes(4)  # Both codes.
     path.write_bytes(content)
     assert not states_orientation(path)
+
+
+def test_an_image_that_unfolds_beyond_the_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "zeros.nii.gz"
+    nib.Nifti1Image(np.zeros((64, 64, 64), np.uint8), LPS).to_filename(path)
+    assert open_image(path).shape == (64, 64, 64)
+    monkeypatch.setattr(images, "TRAILING", 1000)  # Smaller content is not checked.
+    monkeypatch.setattr(limits, "UNFOLDED", 2**17)
+    with pytest.raises(InputError, match=r"zeros.nii.gz unfolds to 26\d kB from a file of .*; the limit is 131 kB"):
+        open_image(path)

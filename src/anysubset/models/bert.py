@@ -5,10 +5,10 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", in the i
 gradient per case is computed for them: they get the gradient of the weighted loss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +109,15 @@ def sizes_of(folder: str) -> Sizes:
         check(config, CONFIG, str(path))
     except InputError as error:
         raise InputError(f"{path} does not describe a BERT: {error}") from None
-    check_memory(path, 4 * config["hidden_size"] * (config["vocab_size"] + config["max_position_embeddings"]))
+    check_memory(path, 4 * numbers_in(config))
     return Sizes(config["vocab_size"], config["max_position_embeddings"], config["hidden_size"])
+
+
+def numbers_in(config: Mapping[str, Any]) -> int:
+    """Number of weights of a BERT, without biases and norms; sizes that are not named have the defaults of BERT."""
+    width, layers = config["hidden_size"], config.get("num_hidden_layers", 12)
+    embedded = config["vocab_size"] + config["max_position_embeddings"] + config.get("type_vocab_size", 2)
+    return int(width * (embedded + layers * (4 * width + 2 * config.get("intermediate_size", 3072))))
 
 
 def read_bert(folder: str) -> nn.Module:

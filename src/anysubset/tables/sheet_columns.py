@@ -16,6 +16,7 @@ Columns = Mapping[str, Mapping[str, str]]  # By modality: name of a column -> it
 
 BRACKETS = {"]": "[", ")": "("}  # Around the number of a column, by the closing one.
 MOST_DIGITS = 18  # Of the number of a column.
+MOST_MODALITIES = 1000  # Of one sheet.
 SETTINGS = {"id": "data.reading.id", "y": "data.reading.target", "group": "data.group", "split": "data.reading.split"}
 UNNAMED = "Unnamed: {}"  # As pandas calls a column without a name, by its number from 0.
 # Columns that programs write for the rows of a frame: those that nothing else is called, and those by content.
@@ -146,6 +147,11 @@ def modality_columns(cells: Cells, options: Options) -> Columns:
         }
         for prefix, columns in by_prefix.items()
     }
+    if options.modalities is None and len(available) > MOST_MODALITIES:
+        raise InputError(
+            f"has columns of {len(available):,} modalities: {shown(list(available))}; at most {MOST_MODALITIES:,} are "
+            "read. Call columns <modality>_<number>, or name those to read with modalities=."
+        )
     wanted = options.asked(available) or {name: name for name in available}
     for prefix in wanted.values():
         if prefix not in available:
