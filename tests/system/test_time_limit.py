@@ -17,7 +17,7 @@ def test_work_that_takes_too_much_processor_time_is_ended():
 def test_other_work_is_not_disturbed_and_the_handler_is_restored():
     before = signal.getsignal(signal.SIGVTALRM)
     with processor_time(0.05):
-        found = re.search("a+", "baa")
-    assert found is not None
+        match = re.search("a+", "baa")
+    assert match is not None
     assert signal.getsignal(signal.SIGVTALRM) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
