@@ -11,4 +11,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
     "gmc": {"steps": 6},
     "mmin": {"width": 8},
+    "acn": {"width": 0.5},
+    "smunet": {"width": 0.5},
 }

@@ -9,6 +9,7 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints
 import torch
 
 from anysubset.errors import InputError, unknown
+from anysubset.methods.acn import ACN
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
@@ -18,6 +19,7 @@ from anysubset.methods.method import Method
 from anysubset.methods.mmin import MMIN
 from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.rfnet import RFNet
+from anysubset.methods.smunet import SMUNet
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
 from anysubset.tasks.prediction import Prediction
@@ -90,6 +92,20 @@ METHODS: dict[str, Row] = {
         DeMoSeg,
         "nnU-Net in which present modalities provide substitutes for missing ones (Yang et al. 2024)",
         sees="one random scenario per sample",
+    ),
+    "acn": Row(
+        ACN,
+        "a student for every scenario learns from a teacher, with adversaries (Wang et al. 2021)",
+        sees="one incomplete scenario per step",
+        complete=True,
+        models="two per incomplete scenario",
+    ),
+    "smunet": Row(
+        SMUNet,
+        "a student for every scenario matches a teacher's style and content (Azad et al. 2022)",
+        sees="one incomplete scenario per step",
+        complete=True,
+        models="two per incomplete scenario",
     ),
     "gmc": Row(
         GMC,

@@ -1,0 +1,105 @@
+"""SMU-Net: for every incomplete scenario a student that matches the style and content of a teacher (dedicated models).
+
+Azad, Khosravi and Merhof, "SMU-Net: Style matching U-Net for brain tumor segmentation with missing modalities",
+MIDL 2022.
+
+Differences from the published program:
+
+- One program trains the pairs of all scenarios: a step trains the pair of one random scenario. The full scenario is
+  predicted by a teacher, that of the first scenario.
+- The style loss compares the Gram matrices of each sample. In the program one Gram matrix mixes the channels of all
+  samples, and is normalised twice, so that the loss does nothing (`style: released`).
+- Gradient reversal takes the place of a second optimizer for the discriminators, which thereby keep its moments. The
+  program makes their optimizers anew in every step (`fresh_adversary`).
+- Students are evaluated without dropout. Sums of the Dice loss run over one sample, as in batches of one.
+"""
+
+from torch import Tensor
+
+from anysubset.batches import Batch
+from anysubset.errors import unknown
+from anysubset.methods.method import Objective, Step
+from anysubset.methods.teacher_student import TeacherStudent, agreement, check_dropout, map_dice
+from anysubset.models.adversary import adversarial_loss
+from anysubset.models.smunet import StylePair, released_style_loss, style_loss
+from anysubset.models.teacher_student import Pairs
+from anysubset.tasks.segmentation import Segmentation
+
+TEACHER, STUDENT, CONTENT, ADVERSARY = 0.4, 0.6, 0.2, 0.0002  # Weights of the published losses.
+STYLES = {"sample": style_loss, "released": released_style_loss}
+
+
+class SMUNet(TeacherStudent):
+    """Trains a teacher and a student for every incomplete scenario.
+
+    Args:
+        task: modalities, regions and patch of the data set; two modalities or more.
+        ramp: number of epochs, of the training of one pair, over which the weight of the agreement grows to 10.
+        dropout: probability of dropout at the bottlenecks.
+        width: factor of the numbers of channels, a multiple of 0.5; 1 as published.
+        style: Gram matrices that the style loss compares: those of each `sample`, or one of the whole batch with the
+            normalisation of the published program (`released`).
+        threshold: probability of a class above which a voxel belongs to it; 0.4 in the published program.
+        fresh_adversary: whether the optimizer of the discriminators forgets its moments after every step, as in the
+            published program.
+
+    Raises:
+        InputError: if the sizes of the patch are no multiples of 8, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        task: Segmentation,
+        *,
+        ramp: float = 20.0,
+        dropout: float = 0.2,
+        width: float = 1.0,
+        style: str = "sample",
+        threshold: float = 0.5,
+        fresh_adversary: bool = False,
+    ) -> None:
+        check_dropout(dropout)
+        if style not in STYLES:
+            raise unknown("method.style", style, STYLES)
+
+        def pair(inputs: int) -> StylePair:
+            return StylePair(len(task.modalities), inputs, len(task.classes), task.patch, dropout, width)
+
+        network = Pairs(task.modalities, pair)
+        super().__init__(task, network, ramp=ramp, fresh_adversary=fresh_adversary, threshold=threshold)
+        self.style = style
+
+    def pools_batch(self) -> bool:
+        """Whether the style loss mixes the samples of a batch."""
+        return self.style == "released"
+
+    def objectives(self, step: Step) -> dict[str, Objective]:
+        """The terms of the loss of a pair; all need samples with every modality, which the teacher sees."""
+        weights = {
+            "teacher": TEACHER,
+            "student": STUDENT,
+            "agreement": self.agreement_weight(step),
+            "content": CONTENT,
+            "style": 1.0,
+            "adversary": 1.0,  # Of the discriminator; the weight of the student's part is in the gradient reversal.
+        }
+        return {name: Objective(self.task.modalities, weight=weight) for name, weight in weights.items()}
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The mean of each term over the samples with every modality."""
+        inputs, target = self.complete_samples(batch)
+        if not inputs:
+            return {}
+        (scenario,) = step.cases
+        pair = self.network.pair(scenario)
+        assert isinstance(pair, StylePair)
+        teacher = self.network.taught(inputs, scenario)
+        student = self.network.learned({modality: inputs[modality] for modality in scenario})
+        return {
+            "teacher": map_dice(teacher.logits, target),
+            "student": map_dice(student.logits, target),
+            "agreement": agreement(teacher.logits, student.logits),
+            "content": (teacher.content - student.content).square().mean(),
+            "style": STYLES[self.style](teacher.style, student.style),
+            "adversary": adversarial_loss(pair.style_discriminator, teacher.style, student.style, ADVERSARY),
+        }
