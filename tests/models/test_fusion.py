@@ -77,7 +77,21 @@ def test_fusing_a_batch_equals_fusing_each_sample_alone(patterns: list[set[str]]
     close(fusion.mean_of_present(features), torch.stack([fusion.mean(sample) for sample in own]))
 
 
-@pytest.mark.parametrize("fuse", [fusion.mean, fusion.mean_of_present])
+def test_mean_and_variance_by_hand():
+    # H1 to H3 of the reference: the variance is that of the population, and 0 for a single modality.
+    x = {name: torch.tensor([[value]], dtype=torch.float64) for name, value in (("a", 1.0), ("b", 3.0))}
+    close(fusion.mean_and_variance(x), torch.tensor([[2.0, 1.0]], dtype=torch.float64))
+    three = {name: torch.tensor([[value]], dtype=torch.float64) for name, value in (("c", 6.0), ("a", 1.0), ("b", 2.0))}
+    close(fusion.mean_and_variance(three), torch.tensor([[3.0, 14 / 3]], dtype=torch.float64))
+    alone = torch.tensor([[5.0, -2.0]], requires_grad=True)
+    fused = fusion.mean_and_variance({"a": alone})
+    assert fused.tolist() == [[5.0, -2.0, 0.0, 0.0]]
+    fused.sum().backward()
+    assert alone.grad is not None
+    assert alone.grad.tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("fuse", [fusion.mean, fusion.mean_of_present, fusion.mean_and_variance])
 def test_fusing_no_modality_is_refused(fuse):
     with pytest.raises(InputError, match="No modality is present, so there are no features to fuse"):
         fuse({})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.tasks.losses import cross_entropy, probabilities_of, soft_dice, softmax_dice
+from anysubset.tasks.losses import cross_entropy, dice_by_class, probabilities_of, soft_dice, softmax_dice
 
 close = partial(assert_close, rtol=0, atol=1e-6)
 
@@ -89,9 +89,12 @@ def test_cross_entropy_is_the_mean_over_regions_voxels_and_samples():
 
 def test_dice_of_classes_by_hand():
     # Two samples of one voxel, true classes 0 and 1 of three, p = (1/2, 1/4, 1/4) and (1/4, 1/2, 1/4).
-    # Class 1: 1 - (2 x 1/2 + 1) / (3/4 + 1 + 1) = 3/11; class 2: 1 - 1 / (1/2 + 0 + 1) = 1/3; class 0 does not count.
+    # Class 1: 1 - (2 x 1/2 + 1) / (3/4 + 1 + 1) = 3/11; class 2: 1 - 1 / (1/2 + 0 + 1) = 1/3.
     logits = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]).log()[..., None]
-    close(softmax_dice(logits, torch.tensor([[0], [1]])), torch.tensor((3 / 11 + 1 / 3) / 2))
+    # Class 0, which is left out of the mean: 1 - (2 x 1/2 + 1) / (3/4 + 1 + 1) = 3/11.
+    target = torch.tensor([[0], [1]])
+    close(dice_by_class(logits, target), torch.tensor([3 / 11, 3 / 11, 1 / 3]))
+    close(softmax_dice(logits, target), torch.tensor((3 / 11 + 1 / 3) / 2))
 
 
 def test_dice_of_classes_is_computed_in_float32_at_least():

@@ -125,12 +125,15 @@ class CaseMethod(NetworkMethod):
         return losses
 
     def drawn_output(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> Tree:
-        """Draw a scenario for each sample from the modalities that it has, and return the network's outputs."""
+        """Draw a scenario for each sample, and return the network's outputs."""
+        return self.network.output_by_sample(features, self.drawn_scenarios(batch, step))
+
+    def drawn_scenarios(self, batch: Batch, step: Step) -> list[Scenario]:
+        """Draw a scenario for each sample from the modalities that it has."""
         present = present_by_sample(batch.inputs, len(batch.target), self.task.modalities)
-        drawn = [
+        return [
             draw_scenario(own, self.cases, step.chance(sample)) for own, sample in zip(present, batch.ids, strict=True)
         ]
-        return self.network.output_by_sample(features, drawn)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters of the network that serve two or more modalities; cases can conflict on these."""

@@ -20,6 +20,7 @@ from anysubset.methods.mmin import MMIN
 from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.smunet import SMUNet
+from anysubset.methods.uhemis import UHeMIS
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
 from anysubset.tasks.prediction import Prediction
@@ -81,6 +82,11 @@ METHODS: dict[str, Row] = {
     "nnunet": Row(
         NNUNet,
         "the modalities are channels of one U-Net, missing ones 0 (Isensee et al. 2021, with modality dropout)",
+        sees="one random scenario per sample",
+    ),
+    "uhemis": Row(
+        UHeMIS,
+        "one encoder per modality, fused by mean and variance at every level (Havaei et al. 2016, Dorent et al. 2019)",
         sees="one random scenario per sample",
     ),
     "rfnet": Row(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.models.adversary import SLOPE, strided
-from anysubset.models.residual_unet import CONVOLUTION, ResidualUNet, channels_of
+from anysubset.models.dimensions import CONVOLUTION
+from anysubset.models.residual_unet import ResidualUNet, channels_of
 from anysubset.models.teacher_student import Pair
 
 MAP_CHANNELS = (64, 128, 256, 512, 1)  # Of the discriminator of maps.

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError, unknown
+from anysubset.models.dimensions import CONVOLUTION, NORM
 from anysubset.models.network import Network
-from anysubset.models.nnunet import CONVOLUTION, NORM, SLOPE, CoarserLevels, ConvBlock, channels_of, initialise
+from anysubset.models.nnunet import SLOPE, CoarserLevels, ConvBlock, channels_of, initialise
 from anysubset.models.unet import convolved
 from anysubset.scenarios import Scenario
 

@@ -1,4 +1,4 @@
-"""Mean fusion over the modalities that are present (eq. 2)."""
+"""Fusion of the modalities that are present: by their mean (eq. 2), or by their mean and variance."""
 
 from collections.abc import Mapping
 
@@ -22,6 +22,21 @@ def mean(features: Mapping[str, Tensor]) -> Tensor:
     for name in names[1:]:
         total = total + features[name]
     return total / len(names)
+
+
+def mean_and_variance(features: Mapping[str, Tensor]) -> Tensor:
+    """First two moments over the modalities, side by side in dimension 1: (n, channels, ...) -> (n, 2 channels, ...).
+
+    The modalities are stacked in alphabetical order of their names, so that the order of the keys does not matter.
+
+    Raises:
+        InputError: if there is no modality.
+    """
+    if not features:
+        raise InputError("No modality is present, so there are no features to fuse.")
+    stacked = torch.stack([features[name] for name in sorted(features)])
+    variance = stacked.var(dim=0, correction=0)  # Of one modality alone it is 0, not NaN.
+    return torch.cat([stacked.mean(dim=0), variance], dim=1)
 
 
 def mean_of_present(features: Mapping[str, Observed]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
+from anysubset.models.dimensions import CONVOLUTION, NORM, TRANSPOSED
 from anysubset.models.early import EarlyFusion
 from anysubset.models.unet import convolved
 from anysubset.tasks.losses import cross_entropy, soft_dice, softmax_dice
@@ -22,13 +23,6 @@ CHANNELS = (32, 64, 128, 256, 320, 320)  # Of the levels at width 1, finest leve
 FINEST_WIDTH = 0.125
 WIDEST = 16
 SLOPE = 0.01  # Of the leaky ReLU.
-
-CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
-NORM: dict[int, type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 Block = Callable[[int, int], nn.Module]  # From the number of channels and the dimensions to a block of the same width.
 

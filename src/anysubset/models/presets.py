@@ -8,6 +8,7 @@ from torch import nn
 
 from anysubset.errors import InputError, unknown
 from anysubset.models.bert import TokenEncoder
+from anysubset.models.dimensions import CONVOLUTION
 from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
 from anysubset.models.heads import HEADS
 from anysubset.models.sharing import DynamicSharing
@@ -187,7 +188,7 @@ def check_options(preset: str, options: Mapping[str, Any]) -> None:
 
 def unet_network(task: Segmentation, modalities: tuple[str, ...], width: float, stem: bool) -> DynamicSharing:
     """A U-Net with one output channel per region: 3,245,235 parameters for 4 modalities at width 0.5 in 3-D."""
-    convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(task.patch)]
+    convolution = CONVOLUTION[len(task.patch)]
     backbone = UNet(modalities, len(task.patch), width)
     head = convolution(backbone.features, len(task.regions), kernel_size=1)
     stems = {name: convolution(1, 1, kernel_size=1) for name in modalities} if stem else None

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
+from anysubset.models.dimensions import CONVOLUTION
 
 CHANNELS = (16, 32, 64, 128)  # At width 1, finest level first.
 BLOCKS = (1, 2, 2, 4)  # Residual blocks of each level of the encoder.
 STRIDE = 2 ** (len(CHANNELS) - 1)
 GROUPS = 8
-CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class ResidualOutput(NamedTuple):

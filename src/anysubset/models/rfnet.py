@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
+from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION
 from anysubset.models.network import Network
 from anysubset.models.unet import convolved
 from anysubset.tasks.losses import probabilities_of
@@ -25,9 +26,6 @@ GATE_WIDTH = 128
 SLOPE = 0.2  # Of the leaky ReLU.
 EPSILON = 1e-7
 SMALLEST = 9  # Voxels along an axis: the deepest level then has two, the minimum for reflection padding by one.
-
-CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 Channels = tuple[int, ...]  # Of the levels, finest level first.
 Levels = Sequence[Tensor]

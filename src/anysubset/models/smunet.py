@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.models.adversary import SLOPE, strided
-from anysubset.models.residual_unet import CONVOLUTION, STRIDE, ResidualDecoder, ResidualEncoder, channels_of
+from anysubset.models.dimensions import CONVOLUTION
+from anysubset.models.residual_unet import STRIDE, ResidualDecoder, ResidualEncoder, channels_of
 from anysubset.models.teacher_student import Pair
 from anysubset.tasks.losses import at_least_float32
 

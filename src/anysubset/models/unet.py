@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
+from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION, POOL
 
 GROUPS = 8
 CHANNELS = (32, 64, 128, 256, 256)  # At width 1; the paper's runs use width 0.5.
@@ -37,7 +38,7 @@ class Block(nn.Module):
     def __init__(self, channels: tuple[int, int, int], dimensions: int, modalities: Iterable[str]) -> None:
         super().__init__()
         before, middle, after = channels
-        convolution = nn.Conv2d if dimensions == 2 else nn.Conv3d
+        convolution = CONVOLUTION[dimensions]
         self.first = convolution(before, middle, kernel_size=3, padding=1)
         self.first_norm = ModalityNorm(middle, modalities)
         self.second = convolution(middle, after, kernel_size=3, padding=1)
@@ -93,7 +94,7 @@ class UNet(nn.Module):
         for skip, after in zip(sizes[-2::-1], [*sizes[-3::-1], sizes[0]], strict=True):
             self.decoder.append(Block((before + skip, skip, after), dimensions, names))
             before = after
-        self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[dimensions](2)
+        self.pool = POOL[dimensions](2)
 
     def forward(self, x: Tensor, modality: str) -> Tensor:
         """Pad every axis at its end to a multiple of 16, apply the network, and crop the features to the input size."""
@@ -107,7 +108,6 @@ class UNet(nn.Module):
         x = skips.pop()
         for block in self.decoder:
             skip = skips.pop()
-            mode = "bilinear" if self.dimensions == 2 else "trilinear"
-            x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=True)
+            x = functional.interpolate(x, size=skip.shape[2:], mode=INTERPOLATION[self.dimensions], align_corners=True)
             x = block(torch.cat([skip, x], dim=1), modality)
         return x[(slice(None), slice(None), *(slice(length) for length in size))]

@@ -45,7 +45,12 @@ def probabilities_of(logits: Tensor) -> Tensor:
 
 
 def softmax_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss of mutually exclusive classes with smoothing term 1, averaged over all classes but the background.
+    """Mean of `dice_by_class` over all classes but the background, a scalar."""
+    return dice_by_class(logits, target)[1:].mean()
+
+
+def dice_by_class(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice loss of each of several mutually exclusive classes, with smoothing term 1: (classes,).
 
     For each class 1 - (2 sum p y + 1) / (sum p + sum y + 1), where p is the softmax of the logits and y the one-hot
     target. The sums run over the voxels of all samples, in float32 at least.
@@ -60,7 +65,7 @@ def softmax_dice(logits: Tensor, target: Tensor) -> Tensor:
     axes = (0, *range(2, truth.ndim))
     overlap = (probabilities * truth).sum(dim=axes)
     size = probabilities.sum(dim=axes) + truth.sum(dim=axes)
-    return (1 - (2 * overlap + 1) / (size + 1))[1:].mean()
+    return 1 - (2 * overlap + 1) / (size + 1)
 
 
 def squared_dice(probabilities: Tensor, target: Tensor) -> Tensor:
