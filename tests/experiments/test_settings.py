@@ -28,7 +28,7 @@ EVERYTHING = Experiment(
         cache="/tmp/cache",
         workers=2,
         group="(.+)_.",
-        augment=AugmentSettings(flip=0.0, affine=1.0, intensity=0.2, foreground=0.25),
+        augment=AugmentSettings(flip=0.0, affine=1.0, rotation=10.0, intensity=0.2, foreground=0.25),
         folds=4,
         fold=3,
         missingness="missingness.json",
@@ -86,6 +86,7 @@ EVERYTHING = Experiment(
 
 # Settings that contradict those of EVERYTHING.
 SGD_ON_PLATEAU = Experiment(
+    data=DataSettings(augment=AugmentSettings(nnunet=True)),
     train=TrainSettings(
         optimizer="sgd",
         momentum=0.9,
@@ -94,7 +95,7 @@ SGD_ON_PLATEAU = Experiment(
         plateau_patience=3,
         plateau_factor=0.5,
         compile=True,
-    )
+    ),
 )
 
 
@@ -235,7 +236,10 @@ def test_names_of_regions_and_of_method_options_are_not_checked(tmp_path):
     [
         ("train: 3", "train is a group of settings"),
         ("train: [steps]", "train is a group of settings"),
-        ("data: {augment: 0.5}", "data.augment is a group of settings (flip, affine, intensity, foreground), not 0.5"),
+        (
+            "data: {augment: 0.5}",
+            "data.augment is a group of settings (flip, affine, rotation, intensity, foreground, nnunet), not 0.5",
+        ),
         ("train:", "train"),
         ("method: gmd", "method"),
         ("method: 3", "method"),

@@ -1,18 +1,22 @@
 """Training patches: reproducible, all modalities moved together, background at 0."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from anysubset.errors import InputError
 from anysubset.experiments.data_settings import AugmentSettings
 from anysubset.volumes.augmentation import patches
 
 STILL = AugmentSettings(flip=0, affine=0, intensity=0, foreground=0)
 MOVES = AugmentSettings(flip=0.5, affine=0, intensity=0, foreground=0.5)
 EVERYTHING = AugmentSettings(flip=0.5, affine=1, intensity=0.1, foreground=0.5)
+NNUNET = AugmentSettings(nnunet=True)
+TURNED = AugmentSettings(affine=0, rotation=30, intensity=0, flip=0, foreground=1)
 PATCHES = pytest.mark.parametrize("patch", [(8, 8), (8, 8, 4)], ids=["2-D", "3-D"])
 
 
@@ -33,30 +37,32 @@ def draw(settings: AugmentSettings, patch: tuple[int, ...], image: Tensor, targe
     return first["image"].as_tensor(), first["target"].as_tensor()
 
 
+@pytest.mark.parametrize("settings", [EVERYTHING, NNUNET, TURNED], ids=["default", "nnU-Net", "rotation"])
 @PATCHES
-def test_a_seed_decides_everything(patch):
+def test_a_seed_decides_everything(patch, settings):
     image = torch.rand(2, 14, 12, 10, generator=torch.Generator().manual_seed(0))
-    first = draw(EVERYTHING, patch, image, blob(), seed=3)
+    first = draw(settings, patch, image, blob(), seed=3)
     torch.rand(5)  # The global generators have no influence.
-    again = draw(EVERYTHING, patch, image, blob(), seed=3)
-    other = draw(EVERYTHING, patch, image, blob(), seed=4)
+    again = draw(settings, patch, image, blob(), seed=3)
+    other = draw(settings, patch, image, blob(), seed=4)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert first[0].shape == (2, *patch)
     assert first[1].shape == (1, *patch)
 
 
+@pytest.mark.parametrize("nnunet", [False, True])
 @PATCHES
-def test_a_transform_that_was_used_before_draws_the_same_as_a_new_one(patch):
+def test_a_transform_that_was_used_before_draws_the_same_as_a_new_one(patch, nnunet):
     sample = {"image": torch.rand(2, 14, 12, 10), "target": blob().to(torch.uint8)}
-    settings = AugmentSettings(foreground=0)
+    settings = AugmentSettings(foreground=0, nnunet=nnunet)
     used = patches(patch, settings, centred=False)
-    for seed in (9, 3):
+    for seed in range(9):
         used.set_random_state(seed)
         image = used(sample)["image"]
-    fresh = patches(patch, settings, centred=False)
-    fresh.set_random_state(3)
-    assert torch.equal(image, fresh(sample)["image"])
+        fresh = patches(patch, settings, centred=False)
+        fresh.set_random_state(seed)
+        assert torch.equal(image, fresh(sample)["image"])
 
 
 @PATCHES
@@ -87,6 +93,34 @@ def test_modalities_and_target_are_rotated_and_zoomed_together(patch):
         assert same > 0.95
         turned += not torch.equal(regions, draw(still, patch, target.float(), target, seed)[1])
     assert turned > 6
+
+
+def test_slices_turn_in_their_plane_and_volumes_about_all_axes():
+    # A column along the last axis: rotation in the plane leaves it along that axis.
+    column = torch.zeros(1, 9, 9, 9, dtype=torch.bool)
+    column[0, 4, 4] = True
+    settings = replace(TURNED, rotation=180, foreground=0)
+    tilted = 0
+    for seed in range(4):
+        turned, _ = draw(settings, (9, 9, 9), column.float(), column, seed)
+        tilted += not torch.equal(turned[0, :, :, 0] > 0.5, turned[0, :, :, 4] > 0.5)
+        in_plane, _ = draw(settings, (9, 9), column.float(), column, seed)
+        assert (in_plane[0] > 0.5).nonzero().tolist() == [[4, 4]]
+    assert tilted == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rotation": 181}, "data.augment.rotation is an angle from 0 to 180 degrees, not 181"),
+        ({"nnunet": True, "rotation": 10}, "data.augment.nnunet replaces data.augment.rotation: leave out one of them"),
+        ({"nnunet": True, "affine": 0.5}, "data.augment.nnunet replaces data.augment.affine"),
+        ({"flip": 1.5}, "data.augment.flip is a share from 0 to 1, not 1.5"),
+    ],
+)
+def test_settings_out_of_range_or_without_a_meaning_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        AugmentSettings(**settings)
 
 
 @PATCHES

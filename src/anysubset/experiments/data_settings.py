@@ -1,6 +1,6 @@
 """Settings of an experiment: location and contents of the data."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from anysubset.errors import InputError
@@ -22,23 +22,35 @@ class AugmentSettings:
     Args:
         flip: probability of a flip along an axis of the patch; the axes are drawn independently.
         affine: probability of an in-plane rotation (up to 15 degrees) and zoom (up to 15 %).
+        rotation: largest angle in degrees, from 0 to 180, by which every patch is rotated at random about all axes;
+            slices are rotated in their plane. RFNet uses 10.
         intensity: largest random change of the intensities of a modality: of their scale, as a share, and of their
             offset, in standard deviations.
         foreground: share of patches that are centred on a voxel of a region.
+        nnunet: whether the augmentation of nnU-Net (Isensee et al., 2021) replaces `affine`, `rotation` and
+            `intensity`: rotation, scaling, noise, blur, brightness, contrast, low resolution and gamma. `flip` is its
+            mirroring.
 
     Raises:
-        InputError: if a value is not from 0 to 1.
+        InputError: if a value is out of range, or one that `nnunet` replaces is given beside it.
     """
 
     flip: float = 0.5
     affine: float = 0.3
+    rotation: float = 0.0
     intensity: float = 0.1
     foreground: float = 0.5
+    nnunet: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0 <= value <= 1:
-                raise InputError(f"data.augment.{name} is a share from 0 to 1, not {value}.")
+        for name in ("flip", "affine", "intensity", "foreground"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"data.augment.{name} is a share from 0 to 1, not {getattr(self, name)}.")
+        if not 0 <= self.rotation <= 180:
+            raise InputError(f"data.augment.rotation is an angle from 0 to 180 degrees, not {self.rotation}.")
+        for name in ("affine", "rotation", "intensity"):
+            if self.nnunet and getattr(self, name) != getattr(AugmentSettings, name):
+                raise InputError(f"data.augment.nnunet replaces data.augment.{name}: leave out one of them.")
 
 
 @dataclass(frozen=True)

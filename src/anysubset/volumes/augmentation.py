@@ -1,5 +1,6 @@
 """Random cropping and augmentation of training patches with MONAI's transforms; the same for every method."""
 
+import math
 from typing import Any
 
 from monai.transforms import (
@@ -15,6 +16,7 @@ from monai.transforms import (
 )
 
 from anysubset.experiments.data_settings import AugmentSettings
+from anysubset.volumes.nnunet_augmentation import nnunet_augmentation
 
 
 def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) -> Compose:
@@ -40,6 +42,13 @@ def patches(patch: tuple[int, ...], settings: AugmentSettings, centred: bool) ->
         steps.append(SqueezeDimd(both, dim=-1))
     for axis in range(len(patch)):
         steps.append(RandFlipd(both, prob=settings.flip, spatial_axis=axis))
+    if settings.nnunet:
+        return Compose([*steps, *nnunet_augmentation(len(patch))])
+    if settings.rotation > 0:
+        angle = math.radians(settings.rotation)
+        angles = [angle] if len(patch) == 2 else [angle] * 3
+        linear = ("bilinear", "nearest")
+        steps.append(RandAffined(both, prob=1.0, rotate_range=angles, mode=linear, padding_mode="zeros"))
     if settings.affine > 0:
         steps.append(
             RandAffined(
