@@ -5,7 +5,7 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.paper.printed import CAVEATS, TABLE_2
-from anysubset.paper.tables import TABLES, paper_grids
+from anysubset.paper.tables import DIVIDED, TABLES, paper_grids
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup, group_by_dataset
 from anysubset.report.reading import read_results
@@ -87,6 +87,24 @@ def test_table_2_shows_printed_rows_below_ours_for_each_task(volumes_run: Write)
     # The mean of the printed row, 88.15, then the printed mean.
     assert (rows(grid)[8][-2:], rows(grid)[0][-1]) == (["88.2", "87.9"], "")
     assert rows(grid)[1][2] == "81.4"
+
+
+def test_dedicated_models_stand_below_the_unified_ones(volumes_run: Write):
+    folders = [volumes_run("a", dice(), "acn"), volumes_run("b", dice(0.1), "full"), volumes_run("c", dice(0.2))]
+    (grid,) = paper_grids(1, group(*folders), printed=False, dedicated=["acn", "smunet"])
+    assert [row[0] for row in grid.rows] == ["full", "gmd", "acn"]
+    assert list(grid.rules) == [2]
+    assert grid.notes[0].startswith("Dedicated models, one for every scenario: acn.")
+    (grid,) = paper_grids(2, group(*folders), printed=False, dedicated=["acn", "smunet"])
+    assert [row[1] for row in grid.rows] == ["full", "gmd", "acn"] * 3
+    assert list(grid.rules) == [0, 2, 3, 5, 6, 8]
+
+
+def test_without_dedicated_models_there_is_no_rule_and_no_note_about_them(volumes_run: Write):
+    folders = [volumes_run("a", dice(), "full"), volumes_run("c", dice(0.2))]
+    (grid,) = paper_grids(1, group(*folders), printed=False, dedicated=["acn"])
+    assert list(grid.rules) == []
+    assert not any("Dedicated" in note for note in grid.notes)
 
 
 def test_table_2_of_other_modalities_has_no_printed_rows(volumes_run: Write):
@@ -171,7 +189,7 @@ def test_table_5_equals_values_worked_out_by_hand(volumes_run: Write):
         table(5, folders[0], volumes_run("e", dice(), **{"method.cases": "all", "train.steps": 7}))
 
 
-@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("number", [*DIVIDED, *TABLES])
 def test_caveats_are_shown_only_with_printed_numbers(volumes_run: Write, table_run: Write, number: int):
     names = ("text", "audio", "vision")
     values = {scenario: {"acc2": 1.0} for scenario in all_scenarios(names)}

@@ -63,7 +63,10 @@ def compare(options: Options) -> None:
         raise InputError("The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.")
     groups_of_runs = api.scored_runs(options["run"], options.get("split", "test"), complain)
     if options.get("paper") is not None:
-        tables = paper_grids(options["paper"], groups_of_runs, options.get("published", False))
+        from anysubset.methods.table import METHODS  # Only here, since it loads all networks.
+
+        dedicated = [name for name, row in METHODS.items() if row.dedicated]
+        tables = paper_grids(options["paper"], groups_of_runs, options.get("published", False), dedicated)
     else:
         choices: Options = {name: options.get(name) for name in ("metric", "region", "reference")}
         choices["rates"] = options.get("rate_by")

@@ -41,6 +41,7 @@ class Row:
     sees: scenarios that occur in training by default, as a phrase for tables.
     complete: whether only complete samples are used in training by default.
     models: number of networks that serve all scenarios, as a phrase for tables.
+    dedicated: whether every scenario has a model of its own.
     """
 
     method: type[Method]
@@ -50,6 +51,7 @@ class Row:
     sees: str = "every scenario"
     complete: bool = False
     models: str = "one"
+    dedicated: bool = False
 
     @property
     def tasks(self) -> str:
@@ -105,6 +107,7 @@ METHODS: dict[str, Row] = {
         sees="one incomplete scenario per step",
         complete=True,
         models="two per incomplete scenario",
+        dedicated=True,
     ),
     "smunet": Row(
         SMUNet,
@@ -112,6 +115,7 @@ METHODS: dict[str, Row] = {
         sees="one incomplete scenario per step",
         complete=True,
         models="two per incomplete scenario",
+        dedicated=True,
     ),
     "gmc": Row(
         GMC,

@@ -1,6 +1,7 @@
 """Our runs in the layout of the paper's tables 1 to 5, optionally with the printed numbers below."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from anysubset.errors import InputError, unknown
 from anysubset.paper import printed as published
@@ -30,44 +31,47 @@ ABLATION = {(False, False): "ensemble", (True, False): "sharing", (True, True): 
 TICK = "✓"
 
 
-def paper_grids(table: int, groups: Sequence[RunGroup], printed: bool) -> list[Grid]:
+def paper_grids(table: int, groups: Sequence[RunGroup], printed: bool, dedicated: Collection[str] = ()) -> list[Grid]:
     """A table of the paper for each dataset.
 
     Args:
         table: number, 1 to 5.
         groups: the runs, by dataset.
         printed: add the paper's numbers.
+        dedicated: names of the methods that have a model for every scenario; tables 1 and 2 show them below the others.
 
     Raises:
         InputError: if the number is not 1 to 5, or a dataset lacks the metric, modalities or regions of the table.
     """
-    if table not in TABLES:
-        raise unknown("table", table, map(str, TABLES))
+    if table not in {*DIVIDED, *TABLES}:
+        raise unknown("table", table, map(str, sorted({*DIVIDED, *TABLES})))
+    if table in DIVIDED:
+        return [DIVIDED[table](group, printed, dedicated) for group in groups]
     return [TABLES[table](group, printed) for group in groups]
 
 
-def table_1(group: RunGroup, printed: bool) -> Grid:
+def table_1(group: RunGroup, printed: bool, dedicated: Collection[str]) -> Grid:
     """Table 1: FLAIR, T2 and T1 alone and together, and the gain over the best of them; region TC."""
     needs(1, group, "dice", tuple(BRATS), regions=("TC",))
     comparison = Comparison(group, "dice", "TC")
     together = tuple(name for name in comparison.modalities if name != "t1ce")
     columns = [("flair",), ("t2",), ("t1",), together]
-    rows = []
-    for method in comparison.methods:
+    parts, rows = unified_and_dedicated(comparison, dedicated), []
+    for method in parts.methods:
         values = percent(comparison, method)
         cells = [cell(values.get(scenario)) for scenario in columns]
         rows.append([method, *cells, f"{robustness.gain(values, together):+.1f}"])
     head = ["Method", "Flair", "T2", "T1", "Flair,T2,T1", "Δ"]
     if not printed:
-        return grid(1, comparison, head, rows)
+        return grid(1, comparison, head, rows, parts.rules, parts.notes)
     for name, numbers in published.TABLE_1.items():
         *alone, whole, printed_delta = numbers
         delta = None if whole is None else whole - max(value for value in alone if value is not None)
         rows.append([shown(name), *map(cell, [*alone, whole]), change(delta), change(printed_delta)])
-    return grid(1, comparison, [*head, "Δ printed"], rows, [len(comparison.methods)])
+    return grid(1, comparison, [*head, "Δ printed"], rows, [*parts.rules, len(parts.methods)], parts.notes)
 
 
-def table_2(group: RunGroup, printed: bool) -> Grid:
+def table_2(group: RunGroup, printed: bool, dedicated: Collection[str]) -> Grid:
     """Table 2: every scenario and the mean over them, by region and method."""
     needs(2, group, "dice")
     if printed:
@@ -76,11 +80,14 @@ def table_2(group: RunGroup, printed: bool) -> Grid:
     names = tuple(BRATS) if set(group.first.modalities) == set(BRATS) else group.first.modalities
     columns = all_scenarios(names)
     rows: list[list[str]] = []
-    rules = []
+    rules: list[int] = []
+    notes: list[str] = []
     for region in regions:
-        rules.append(len(rows))
         comparison = Comparison(group, "dice", region)
-        for method in comparison.methods:
+        parts = unified_and_dedicated(comparison, dedicated)
+        rules += [len(rows), *(len(rows) + rule for rule in parts.rules)]
+        notes = parts.notes
+        for method in parts.methods:
             values = by_set(percent(comparison, method))
             cells = [values.get(frozenset(scenario)) for scenario in columns]
             rows.append([region, method, *map(cell, [*cells, average(cells)])])
@@ -95,7 +102,7 @@ def table_2(group: RunGroup, printed: bool) -> Grid:
         "Avg.",
         *(["Avg. printed"] if printed else []),
     ]
-    return grid(2, Comparison(group, "dice"), head, rows, rules)
+    return grid(2, Comparison(group, "dice"), head, rows, rules, notes)
 
 
 def column_2(scenario: Scenario, names: Scenario) -> str:
@@ -192,9 +199,8 @@ def table_5(group: RunGroup, printed: bool) -> Grid:
     return grid(5, Comparison(group, "dice"), head, rows, rules)
 
 
+DIVIDED: dict[int, Callable[[RunGroup, bool, Collection[str]], Grid]] = {1: table_1, 2: table_2}
 TABLES: dict[int, Callable[[RunGroup, bool], Grid]] = {
-    1: table_1,
-    2: table_2,
     3: table_3,
     4: table_4,
     5: table_5,
@@ -202,6 +208,28 @@ TABLES: dict[int, Callable[[RunGroup, bool], Grid]] = {
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
+
+
+class Rows(NamedTuple):
+    """Labels of the methods in the order of the rows, the row above which a rule is drawn, and notes on both."""
+
+    methods: list[str]
+    rules: list[int]
+    notes: list[str]
+
+
+def unified_and_dedicated(comparison: Comparison, dedicated: Collection[str]) -> Rows:
+    """The methods with one model for all scenarios, then those with a model for every scenario.
+
+    dedicated: names of the latter.
+    """
+    below = {label for name in dedicated for label in comparison.group.labels_of_method(name)}
+    unified = [label for label in comparison.methods if label not in below]
+    others = [label for label in comparison.methods if label in below]
+    if not others:
+        return Rows(unified, [], [])
+    note = f"Dedicated models, one for every scenario: {', '.join(others)}. The others serve all with one."
+    return Rows([*unified, *others], [len(unified)] if unified else [], [note])
 
 
 def grid(
