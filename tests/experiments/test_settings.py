@@ -54,6 +54,7 @@ EVERYTHING = Experiment(
         overlap=0.25,
         window="uniform",
         mirror=True,
+        smallest={"ET": 500, "no": 10},
         error="mse",
     ),
     method={"name": "gmd", "cases": "random=2", "width": 0.25, "bert": "some where/bert"},

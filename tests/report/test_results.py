@@ -56,6 +56,21 @@ def test_dice_of_non_empty_references_is_the_mean_over_the_regions_of_each_patie
     assert Comparison(group, "dice_nonempty").scores == {"gmd": {3: {T: pytest.approx(0.7)}}}
 
 
+def test_the_size_rule_of_prediction_stands_in_the_protocol(volumes_run: Write):
+    runs = {"a": {}, "b": {"task.smallest": {"ET": 500}}}
+    results = {name: read_results(volumes_run(name, DICE, **settings), "test")[0] for name, settings in runs.items()}
+    notes = {
+        which: [line for line in protocol(Comparison(RunGroup(group), "dice")) if "are removed" in line]
+        for which, group in {
+            "neither": {"a": {0: results["a"]}},
+            "same": {"b": {0: results["b"]}},
+            "differ": {name: {0: result} for name, result in results.items()},
+        }.items()
+    }
+    rule = "Regions with fewer voxels than this are removed: "
+    assert notes == {"neither": [], "same": [f"{rule}ET 500."], "differ": [f"{rule}none (a), ET 500 (b)."]}
+
+
 def test_unknown_metrics_and_regions_are_refused(volumes_run: Write):
     (result,) = read_results(volumes_run("run", DICE), "test")
     with pytest.raises(InputError, match=r"Unknown metric 'dise'\. Did you mean 'dice'"):

@@ -408,6 +408,50 @@ def test_a_region_is_predicted_where_its_logit_is_above_0():
 
 
 @torch.no_grad()
+def line_logits(**voxels: int) -> Tensor:
+    """Logits (1, regions, 10, 1, 1) that are positive in the first voxels of each region of BRATS."""
+    logits = torch.full((1, 3, 10, 1, 1), -1.0)
+    for index, region in enumerate(BRATS):
+        logits[0, index, : voxels[region]] = 1.0
+    return logits
+
+
+def test_a_small_region_is_removed_and_its_voxels_belong_to_the_one_around_it():
+    with_rule = task(smallest={"ET": 3})
+    # ET has 2 voxels, fewer than 3: they become 1, the label of TC without ET.
+    assert with_rule.mask(with_rule.prediction(line_logits(WT=6, TC=4, ET=2))[0]).flatten().tolist() == [
+        *(1, 1, 1, 1, 2, 2, 0, 0, 0, 0)
+    ]
+    # With 3 voxels it stays, and so it does without the rule.
+    enough, without_rule = line_logits(WT=6, TC=4, ET=3), task().prediction(line_logits(WT=6, TC=4, ET=2))
+    assert with_rule.mask(with_rule.prediction(enough)[0]).flatten().tolist() == [4, 4, 4, 1, 2, 2, 0, 0, 0, 0]
+    assert task().mask(without_rule[0]).flatten().tolist() == [4, 4, 1, 1, 2, 2, 0, 0, 0, 0]
+
+
+def test_the_regions_inside_a_small_region_are_removed_with_it_in_each_volume_by_itself():
+    logits = torch.cat([line_logits(WT=6, TC=4, ET=2), line_logits(WT=6, TC=5, ET=2)])
+    decided = task(smallest={"TC": 5}).prediction(logits)
+    assert decided.flatten(2).sum(dim=2).tolist() == [[6, 0, 0], [6, 5, 2]]
+
+
+@pytest.mark.parametrize(
+    ("smallest", "message"),
+    [
+        ({"EN": 500}, "Unknown region of task.smallest 'EN'"),
+        ({"ET": 0}, "task.smallest is a number of voxels from 1 for each region, not ET: 0"),
+        ({"ET": 2.5}, "task.smallest is a number of voxels from 1 for each region, not ET: 2.5"),
+    ],
+)
+def test_a_size_rule_without_a_meaning_is_refused(smallest: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        task(smallest=smallest)
+
+
+def test_the_size_rule_is_said_in_words():
+    assert task().size_rule == ""
+    assert task(smallest={"ET": 500}).size_rule == "Regions with fewer voxels than this are removed: ET 500."
+
+
 def test_the_window_average_of_a_scenario_is_the_mean_of_those_of_its_modalities():
     # Windows and the affine head are linear, so an evaluation may run each modality once for all scenarios.
     made = task((16, 16))

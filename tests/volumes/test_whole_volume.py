@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,3 +29,6 @@ def test_volumes_and_dice_of_non_empty_references_are_scored():
     assert ("dice_nonempty", "ET") not in values
     assert values["dice", "ET"] == 0.0
     assert {score.metric for score in sample.scores(T, logits, thorough=False)} == {"dice"}
+    # ET has 2 voxels: with the size rule it is empty, like the reference.
+    without = replace(sample, task=replace(task, smallest={"ET": 3})).scores(T, logits, thorough=False)
+    assert {score.region: score.value for score in without} == {"WT": pytest.approx(2 / 4), "ET": 1.0}

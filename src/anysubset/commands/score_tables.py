@@ -41,8 +41,9 @@ def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split:
     title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
     say_grid(scenario_grid(tables, dataset.task.modalities, title))
+    size_rule = f"{dataset.task.size_rule} " if dataset.task.size_rule else ""
     say(
-        f"{METRIC_DEFINITIONS['dice']} Weights selected on validation. Fingerprint of the split: "
+        f"{METRIC_DEFINITIONS['dice']} {size_rule}Weights selected on validation. Fingerprint of the split: "
         f"{dataset.split_hash(split)}."
     )
 

@@ -36,7 +36,8 @@ def predict(
     """Write `<id>_seg.nii.gz` and `<id>.json` into an existing folder.
 
     The mask has the shape and affine of the input; if files have different grids, those of the reference modality. The
-    JSON file names the modalities that were used and missing, the reference, and the validation Dice of this scenario.
+    JSON file names the modalities that were used and missing, the reference, and the validation Dice of this scenario;
+    and `smallest` of the task, if it removes small regions.
 
     Args:
         method: trained.
@@ -82,6 +83,7 @@ def predict(
         "volume_ml": {
             name: round(voxel_ml * int(region.sum()), 3) for name, region in zip(task.regions, regions, strict=True)
         },
+        **({"smallest": dict(task.smallest)} if task.smallest else {}),
         "labels": {name: list(values) for name, values in task.regions.items()},
         "checkpoint_step": checkpoint["step"],
     }

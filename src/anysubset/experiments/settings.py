@@ -50,10 +50,10 @@ MOST_OPTIONS = {"width": 16_384, "layers": 1000, "steps": 10**6}
 MOST_VOXELS = 2**31  # Of a patch.
 
 # Groups whose names are not checked: the user chooses them, or they belong to a method.
-OPEN = ("data.regions", "data.reading.modalities", "method", "train.rates", "train.stages")
+OPEN = ("data.regions", "task.smallest", "data.reading.modalities", "method", "train.rates", "train.stages")
 
 # Groups that count as one setting, since the user chooses their names, which may have dots.
-WHOLE = ("data.regions", "data.reading.modalities", "train.rates", "train.stages.*.rates")
+WHOLE = ("data.regions", "task.smallest", "data.reading.modalities", "train.rates", "train.stages.*.rates")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class TaskSettings:
         window: weights of the voxels of a window in the average over overlapping windows, "gaussian" or "uniform".
         mirror: whether predictions of volumes are averaged over flips along every combination of the axes of the patch;
             this takes 4 times as long for two axes, 8 times for three.
+        smallest: region -> number of voxels, such as {ET: 500}: a predicted region with fewer voxels is removed, with
+            the regions inside it, so that its voxels belong to the region around it. They are counted in the grid in
+            which masks are written and scored. By default nothing is removed.
         error: loss of regression: `l1` (mean absolute error, the default) or `mse` (mean squared error).
     """
 
@@ -78,6 +81,7 @@ class TaskSettings:
     overlap: float = 0.5
     window: str = "gaussian"
     mirror: bool = False
+    smallest: dict[str, int] | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from anysubset.report.comparison import Comparison
 from anysubset.report.groups import BOOKKEEPING_SETTINGS, varies
+from anysubset.report.results import Result
 from anysubset.scoring.statistics import DRAWS
 
 MAX_SETTINGS = 5  # So many differing settings are listed.
@@ -46,7 +47,11 @@ def protocol(comparison: Comparison) -> list[str]:
         " ".join([METRIC_DEFINITIONS.get(comparison.metric, ""), f"Weights selected {rule}."]).strip(),
         f"Mean ± standard deviation over seeds{f', {folds}' if folds else ''}: {seeds}. {sample_counts(comparison)}",
     ]
-    notes += [*empty_reference_notes(comparison), *(f"Recipe: {line}." for line in recipes(comparison))]
+    notes += [
+        *empty_reference_notes(comparison),
+        *size_rules(comparison),
+        *(f"Recipe: {line}." for line in recipes(comparison)),
+    ]
     settings = differing_settings(comparison)
     if settings:
         notes.append(f"Settings that differ: {'; '.join(settings)}.")
@@ -63,6 +68,26 @@ def empty_reference_notes(comparison: Comparison) -> list[str]:
         return []
     listed = ", ".join(f"{region} {count}" for region, count in counts.items())
     return [f"Empty references: {listed} of {len(comparison.group.sample_ids)} patients."]
+
+
+def size_rules(comparison: Comparison) -> list[str]:
+    """A note on the predicted regions that were removed since they are small, by method; empty if none were."""
+    by_method = {
+        method: "; ".join(sorted({voxel_counts(result) for result in by_seed.values()}))
+        for method, by_seed in comparison.group.results.items()
+    }
+    if set(by_method.values()) == {"none"}:
+        return []
+    if len(set(by_method.values())) == 1:
+        return [f"Regions with fewer voxels than this are removed: {next(iter(by_method.values()))}."]
+    listed = ", ".join(f"{rule} ({method})" for method, rule in by_method.items())
+    return [f"Regions with fewer voxels than this are removed: {listed}."]
+
+
+def voxel_counts(result: Result) -> str:
+    """The setting `task.smallest` of a run, such as `ET 500`; `none` without it."""
+    smallest = result.settings.get("task.smallest") or {}
+    return " and ".join(f"{region} {count}" for region, count in smallest.items()) or "none"
 
 
 def recipes(comparison: Comparison) -> list[str]:

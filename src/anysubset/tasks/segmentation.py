@@ -41,6 +41,8 @@ class Segmentation(Task):
             patch, so the centre has the largest weight) or "uniform".
         mirror: whether the output of the network is averaged over flips of the window along every combination of the
             axes of the patch; this takes 2^d times as long, where d is the length of `patch`.
+        smallest: region -> number of voxels; a predicted region with fewer voxels is removed, with the regions inside
+            it.
         skull_stripped: whether all voxels around the brain have exactly the same value; if not, preparation locates
             the head first.
         normalise: how preparation scales intensities: "zscore" over the foreground of each modality, "zscore_joint"
@@ -59,6 +61,7 @@ class Segmentation(Task):
     overlap: float = 0.5
     window: str = "gaussian"
     mirror: bool = False
+    smallest: Mapping[str, int] = field(default_factory=dict)
     skull_stripped: bool = True
     normalise: str = "zscore"
     clip: tuple[float, ...] | None = None
@@ -82,6 +85,11 @@ class Segmentation(Task):
             raise InputError(f"Windows overlap by a share from 0 to below 1, not {self.overlap}.")
         if self.window not in WINDOWS:
             raise unknown("window", self.window, WINDOWS)
+        for region, count in self.smallest.items():
+            if region not in self.regions:
+                raise unknown("region of task.smallest", region, self.regions)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise InputError(f"task.smallest is a number of voxels from 1 for each region, not {region}: {count}.")
         if self.normalise not in NORMALISATIONS:
             raise unknown("data.normalise", self.normalise, NORMALISATIONS)
         if self.clip is not None and not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
@@ -219,8 +227,24 @@ class Segmentation(Task):
         return mean_over_flips
 
     def prediction(self, logits: Tensor) -> Tensor:
-        """Decide the regions: logits (n, regions, ...) -> bool of the same shape, true above 0 (probability 1/2)."""
-        return logits > 0
+        """Decide the regions of whole volumes: logits (n, regions, ...) -> bool of the same shape.
+
+        True above 0 (probability 1/2), except in regions that are removed since they are smaller than `smallest`.
+        """
+        decided = logits > 0
+        names = list(self.regions)
+        for name, least in self.smallest.items():
+            small = decided[:, names.index(name)].flatten(1).sum(dim=1) < least
+            for index, inner in enumerate(names):
+                if set(self.regions[inner]) <= set(self.regions[name]):
+                    decided[small, index] = False
+        return decided
+
+    @property
+    def size_rule(self) -> str:
+        """Sentence on the regions that are removed since they are small; "" if none are."""
+        rule = ", ".join(f"{region} {count}" for region, count in self.smallest.items())
+        return f"Regions with fewer voxels than this are removed: {rule}." if rule else ""
 
     def target(self, labels: Tensor) -> Tensor:
         """Regions of a volume of label values: (X, Y, Z) -> (regions, X, Y, Z) bool."""

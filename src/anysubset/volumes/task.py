@@ -64,4 +64,5 @@ def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet)
         overlap=task.overlap,
         window=task.window,
         mirror=task.mirror,
+        smallest=task.smallest or {},
     )
