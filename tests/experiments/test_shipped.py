@@ -23,7 +23,7 @@ PAIRS = [
     *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
     *(("brats", "nnunet_paper"), ("brats", "rfnet_paper"), ("brats", "demoseg_paper")),
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
-    ("brats", "uhemis_paper"),
+    *(("brats", "uhemis_paper"), ("brats", "uhved_paper")),
     *(("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
 ]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

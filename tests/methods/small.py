@@ -8,6 +8,7 @@ DONORS = {"text": ["audio", "vision"], "audio": ["vision", "text"], "vision": ["
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "nnunet": {"levels": 3, "width": 0.125},
     "uhemis": {"width": 0.25},
+    "uhved": {"width": 0.25},
     "rfnet": {"width": 0.25},
     "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
     "gmc": {"steps": 6},

@@ -11,7 +11,7 @@ from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results
 from anysubset.testing.resuming import check_resuming
 
 # Subjects that take a minute or more.
-SLOW = {"acn-volumes", "smunet-volumes", "rfnet-volumes"}
+SLOW = {"uhved-volumes", "acn-volumes", "smunet-volumes", "rfnet-volumes"}
 
 SUBJECTS = {
     f"{name}-{task}": subject

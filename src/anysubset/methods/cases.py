@@ -27,7 +27,8 @@ def call_directly(encode: Callable[..., Tree], *arguments: Any) -> Tree:
 class CaseMethod(NetworkMethod):
     """Trains one network on scenarios.
 
-    A subclass whose network has its own losses overrides `loss`, `extra_objectives` and `extra_losses`.
+    A subclass whose network has its own losses overrides `loss` (or `loss_of_samples`), `extra_objectives` and
+    `extra_losses`.
 
     Args:
         task: modalities, loss and prediction of the data set.
@@ -56,6 +57,21 @@ class CaseMethod(NetworkMethod):
             step: for losses that change in the course of training.
         """
         return self.task.loss(output, target)
+
+    def loss_of_samples(
+        self, output: Tree, indices: Tensor, features: Mapping[str, Encoded], batch: Batch, step: Step
+    ) -> Tensor:
+        """The loss of some samples of a batch, a scalar; by default `loss`.
+
+        Args:
+            output: of the network for these samples, each in its scenario.
+            indices: (n,) int64, ascending: indices of the samples in the batch.
+            features: of the encoded modalities of the batch, for losses that depend on more than the scenario.
+            batch: the samples and their targets.
+            step: the current training step.
+        """
+        target = batch.target if len(indices) == len(batch.target) else batch.target[indices]
+        return self.loss(output, target, step)
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
         """Objectives that are not cases, by name; none by default."""
@@ -92,7 +108,8 @@ class CaseMethod(NetworkMethod):
         if step.cases:
             losses = self.losses_of_cases(features, batch, step)
         else:
-            losses = {DRAWN: self.loss(self.drawn_output(features, batch, step), batch.target, step)}
+            output, indices = self.drawn_output(features, batch, step), torch.arange(len(batch.target))
+            losses = {DRAWN: self.loss_of_samples(output, indices, features, batch, step)}
         return losses | (self.extra_losses(features, batch, step) if extra else {})
 
     def case_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -120,8 +137,7 @@ class CaseMethod(NetworkMethod):
         for case in step.cases:
             output, indices = self.network.output_of_case(features, case)
             if len(indices):
-                target = batch.target if len(indices) == len(batch.target) else batch.target[indices]
-                losses[scenario_name(case)] = self.loss(output, target, step)
+                losses[scenario_name(case)] = self.loss_of_samples(output, indices, features, batch, step)
         return losses
 
     def drawn_output(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> Tree:

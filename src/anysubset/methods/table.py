@@ -21,6 +21,7 @@ from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.smunet import SMUNet
 from anysubset.methods.uhemis import UHeMIS
+from anysubset.methods.uhved import UHVED
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
 from anysubset.tasks.prediction import Prediction
@@ -89,6 +90,11 @@ METHODS: dict[str, Row] = {
     "uhemis": Row(
         UHeMIS,
         "one encoder per modality, fused by mean and variance at every level (Havaei et al. 2016, Dorent et al. 2019)",
+        sees="one random scenario per sample",
+    ),
+    "uhved": Row(
+        UHVED,
+        "one variational encoder per modality, product of Gaussians; also decodes the images (Dorent et al. 2019)",
         sees="one random scenario per sample",
     ),
     "rfnet": Row(
