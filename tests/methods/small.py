@@ -10,6 +10,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "uhemis": {"width": 0.25},
     "uhved": {"width": 0.25},
     "rfnet": {"width": 0.25},
+    "mmformer": {"levels": 3, "width": 0.125},
     "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
     "gmc": {"steps": 6},
     "mmin": {"width": 8},

@@ -11,7 +11,9 @@ from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results
 from anysubset.testing.resuming import check_resuming
 
 # Subjects that take a minute or more.
-SLOW = {"uhved-volumes", "acn-volumes", "smunet-volumes", "rfnet-volumes"}
+SLOW = {"uhved-volumes", "acn-volumes", "smunet-volumes", "rfnet-volumes", "mmformer-volumes"}
+# Methods without a state of their own in training that resume in the same way as `rfnet`.
+RESUMING_LIKE_RFNET = {"mmformer"}
 
 SUBJECTS = {
     f"{name}-{task}": subject
@@ -21,8 +23,10 @@ SUBJECTS = {
 
 
 def marks_of(name: str, check: Callable[[Subject], None]) -> Sequence[pytest.MarkDecorator]:
-    """The mark `slow` for slow subjects, and for resuming on volumes, which the check on slices covers."""
-    slow = name in SLOW or ("volumes" in name and check is check_resuming)
+    """The mark `slow` for slow subjects, and for resuming where the check of another subject covers it."""
+    method, _, task = name.partition("-")
+    covered = task == "volumes" or method in RESUMING_LIKE_RFNET
+    slow = name in SLOW or (covered and check is check_resuming)
     return [pytest.mark.slow] if slow else []
 
 
@@ -30,6 +34,7 @@ def test_every_method_fits_a_toy_task():
     assert {name.partition("-")[0] for name in SUBJECTS} == set(METHODS)
     assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble", *SMALL}
     assert set(SUBJECTS) > SLOW
+    assert set(METHODS) > RESUMING_LIKE_RFNET
     assert {name.partition("-")[2] for name in SUBJECTS} == set(toys())
 
 

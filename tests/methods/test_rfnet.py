@@ -14,9 +14,9 @@ from anysubset.methods.method import Step
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
-from anysubset.models.rfnet import RegionOutput, map_loss, region_loss
+from anysubset.models.class_decoder import ClassOutput, map_loss
 from anysubset.scenarios import Scenario, all_scenarios
-from anysubset.tasks.losses import probabilities_of
+from anysubset.tasks.losses import class_loss, probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 NAMES = ("t1", "t2", "flair")
@@ -68,12 +68,12 @@ def test_the_published_loss_is_the_sum_over_fused_output_region_maps_and_encoder
     levels = {name: encoded.values for name, encoded in method.network.features(batch.inputs).items()}
     classes = task.class_of(batch.target)
     for name in NAMES:
-        expected = region_loss(probabilities_of(method.network.separate(levels[name])), classes)
+        expected = class_loss(probabilities_of(method.network.separate(levels[name])), classes)
         assert_close(losses[f"alone:{name}"], expected)
     # The loss of the fused output, here in the full scenario.
     full = method.loss(method.network.decode(levels), batch.target, AFTER_WARMUP)
     output = method.network.decode(levels)
-    terms = [region_loss(probabilities_of(output.logits), classes), *(map_loss(one, classes) for one in output.maps)]
+    terms = [class_loss(probabilities_of(output.logits), classes), *(map_loss(one, classes) for one in output.maps)]
     assert len(terms) == 5
     assert_close(full, torch.stack(terms).sum())
 
@@ -83,10 +83,10 @@ def test_the_loss_of_the_fused_output_is_left_out_during_warmup_even_if_it_is_na
 ):
     method, batch = make(task), make_batch([NAMES])
     output = method.network.output_by_sample(method.network.features(batch.inputs), [NAMES])
-    broken = RegionOutput(torch.full_like(output.logits, torch.nan), output.maps)
+    broken = ClassOutput(torch.full_like(output.logits, torch.nan), output.maps)
     before = method.loss(broken, batch.target, Step(epoch=19.9))
     after = method.loss(output, batch.target, AFTER_WARMUP)
-    fused = region_loss(probabilities_of(output.logits), task.class_of(batch.target))
+    fused = class_loss(probabilities_of(output.logits), task.class_of(batch.target))
     assert_close(before + fused, after)
     assert make(task, warmup=0).loss(broken, batch.target, Step()).isnan()
 

@@ -101,3 +101,8 @@ def test_a_sample_with_none_of_the_modalities_is_refused():
     # No modality has sample 1.
     with pytest.raises(InputError, match="has none of the modalities"):
         fusion.mean_of_present({"t1": at([0, 2], 1, 2), "t2": at([2], 3)})
+
+
+def test_missing_modalities_are_zero_in_the_order_of_the_modalities():
+    features = {"t2": torch.tensor([[3.0]]), "t1": torch.tensor([[5.0]])}
+    assert fusion.zero_filled(features, ("t1", "flair", "t2")).tolist() == [[[5], [0], [3]]]

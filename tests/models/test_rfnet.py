@@ -1,6 +1,5 @@
-"""RFNet: number of parameters, region fusion and loss on numbers worked out by hand."""
+"""RFNet: number of parameters, and region fusion on numbers worked out by hand."""
 
-import itertools
 from functools import partial
 
 import pytest
@@ -10,16 +9,7 @@ from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.models.network import shared_parameters
-from anysubset.models.rfnet import (
-    CHANNELS,
-    RegionGate,
-    RegionNetwork,
-    class_dice,
-    map_loss,
-    region_loss,
-    region_means,
-    weighted_cross_entropy,
-)
+from anysubset.models.rfnet import CHANNELS, RegionGate, RegionNetwork, region_means
 from anysubset.scenarios import all_scenarios
 
 BRATS = ("flair", "t1ce", "t1", "t2")
@@ -40,11 +30,6 @@ def small(dimensions: int = 2, modalities: tuple[str, ...] = NAMES) -> RegionNet
 def volumes(size: tuple[int, ...], modalities: tuple[str, ...] = NAMES) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {name: torch.randn(2, 1, *size, generator=generator, dtype=torch.float64) for name in modalities}
-
-
-def voxels(*probabilities: list[float]) -> Tensor:
-    """(1, classes, voxels) from the probabilities of each voxel."""
-    return torch.tensor(probabilities, dtype=torch.float64).T[None]
 
 
 # ------------------------------------------------------------------------------------------------ the network
@@ -163,81 +148,3 @@ def test_an_empty_region_has_means_zero_and_not_nan():
     means, size = region_means(torch.randn(2, 3, 4, 5, 5), torch.zeros(2, 1, 5, 5))
     assert not means.any()
     close(size, torch.full((2, 1), 1e-7))
-
-
-# ------------------------------------------------------------------------------------------------------ the loss
-
-
-def test_the_loss_by_hand():
-    # R1
-    probabilities, target = voxels([0.5, 0.5, 0, 0], [0.75, 0.25, 0, 0]), torch.tensor([[0, 1]])
-    truth = torch.eye(4, dtype=torch.float64)[target].mT
-    assert truth[0].T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
-    # w = (.5, .5, 1, 1): the mean of -.5 ln .5 and -.5 ln .25.
-    close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860, dtype=torch.float64))
-    # 1 - (2 x .5 / 2.25 + 2 x .25 / 1.75) / 4
-    close(class_dice(probabilities, truth), torch.tensor(0.817460, dtype=torch.float64))
-    close(region_loss(probabilities, target), torch.tensor(1.337320, dtype=torch.float64))
-
-
-def test_a_perfect_prediction_with_two_of_four_classes_in_the_batch_has_loss_one_half():
-    # R2: the two classes without voxels have Dice 0.
-    probabilities = voxels([1, 0, 0, 0], [0, 1, 0, 0])
-    close(region_loss(probabilities, torch.tensor([[0, 1]])), torch.tensor(0.5, dtype=torch.float64))
-
-
-def test_a_patch_of_background_only_has_cross_entropy_zero():
-    # R2: the weight of the background is 1 - 1.
-    target = torch.tensor([[0, 0]])
-    truth = torch.eye(4)[target].mT
-    for voxel in ([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1.0]):
-        assert weighted_cross_entropy(voxels(voxel, voxel), truth) == 0
-    close(region_loss(voxels([1, 0, 0, 0], [1, 0, 0, 0]), target), torch.tensor(0.75, dtype=torch.float64))
-
-
-def test_dice_sums_run_over_the_batch_and_class_weights_are_per_sample():
-    probabilities = voxels([0.5, 0.5], [0.75, 0.25]).expand(2, -1, -1)
-    target = torch.tensor([[0, 1], [0, 0]])
-    # Sample 2 is background only, with cross entropy 0, so the mean is half of that of sample 1, which is R1.
-    truth = torch.eye(2, dtype=torch.float64)[target].mT
-    close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860 / 2, dtype=torch.float64))
-    # Class 0: 2 (.5 + .5 + .75) / (2.5 + 3); class 1: 2 x .25 / (1.5 + 1).
-    expected = 1 - (3.5 / 5.5 + 0.5 / 2.5) / 2
-    close(class_dice(probabilities, truth), torch.tensor(expected, dtype=torch.float64))
-
-
-def test_a_class_without_voxels_in_the_batch_has_no_gradient():
-    probabilities = torch.full((1, 3, 4), 1 / 3, requires_grad=True)
-    class_dice(probabilities, torch.eye(3)[torch.tensor([[0, 1, 1, 0]])].mT).backward()
-    assert probabilities.grad is not None
-    assert not probabilities.grad[:, 2].any()
-    assert probabilities.grad[:, :2].all()
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5)], ids=["slices", "volumes"])
-def test_the_loss_equals_a_loop_over_voxels(shape: tuple[int, ...]):
-    generator = torch.Generator().manual_seed(2)
-    n, size = shape[0], shape[1:]
-    p = torch.randn(n, 3, *size, generator=generator, dtype=torch.float64).softmax(dim=1)
-    target = torch.randint(3, shape, generator=generator)
-    entropy, number = 0.0, target[0].numel()
-    overlaps, sums = [0.0] * 3, [1e-7] * 3
-    for b in range(n):
-        for voxel in itertools.product(*map(range, size)):
-            label = int(target[(b, *voxel)])
-            weight = 1 - int((target[b] == label).sum()) / number
-            entropy -= weight * float(p[(b, label, *voxel)].clamp(0.005, 1).log()) / (n * number)
-            for c in range(3):
-                overlaps[c] += 2 * float(p[(b, c, *voxel)]) * (label == c)
-                sums[c] += float(p[(b, c, *voxel)]) + (label == c)
-    dice = 1 - sum(overlap / total for overlap, total in zip(overlaps, sums, strict=True)) / 3
-    assert_close(region_loss(p, target).item(), entropy + dice, rtol=0, atol=1e-12)
-
-
-def test_maps_are_interpolated_as_probabilities_and_not_as_logits():
-    # Along one axis, from p = (.9, .1) and (.1, .9): the two voxels between have .9 - .8/3 and .1 + .8/3.
-    logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64).log().T[None, :, None]
-    target = torch.tensor([[[0, 1, 1, 1]]])
-    first = torch.tensor([0.9, 0.9 - 0.8 / 3, 0.1 + 0.8 / 3, 0.1], dtype=torch.float64)
-    expected = region_loss(torch.stack([first, 1 - first])[None, :, None], target)
-    close(map_loss(logits, target), expected)

@@ -1,5 +1,6 @@
 """Losses on values worked out by hand."""
 
+import itertools
 import math
 from functools import partial
 
@@ -8,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from anysubset.tasks.losses import cross_entropy, dice_by_class, probabilities_of, soft_dice, softmax_dice
+from anysubset.tasks.losses import (
+    class_loss,
+    cross_entropy,
+    dice_by_class,
+    probabilities_of,
+    soft_dice,
+    softmax_dice,
+    unsmoothed_dice,
+    weighted_cross_entropy,
+)
 
 close = partial(assert_close, rtol=0, atol=1e-6)
 
@@ -107,3 +117,77 @@ def test_dice_of_classes_is_computed_in_float32_at_least():
 def test_the_softmax_is_computed_in_float32_at_least():
     assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.bfloat16)).dtype == torch.float32
     assert probabilities_of(torch.randn(1, 3, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+# --------------------------------------------------------------- classes: weighted cross entropy and Dice (RFNet)
+
+
+def voxels(*probabilities: list[float]) -> Tensor:
+    """(1, classes, voxels) from the probabilities of each voxel."""
+    return torch.tensor(probabilities, dtype=torch.float64).T[None]
+
+
+def test_the_loss_of_classes_by_hand():
+    # R1
+    probabilities, target = voxels([0.5, 0.5, 0, 0], [0.75, 0.25, 0, 0]), torch.tensor([[0, 1]])
+    truth = torch.eye(4, dtype=torch.float64)[target].mT
+    assert truth[0].T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    # w = (.5, .5, 1, 1): the mean of -.5 ln .5 and -.5 ln .25.
+    close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860, dtype=torch.float64))
+    # 1 - (2 x .5 / 2.25 + 2 x .25 / 1.75) / 4
+    close(unsmoothed_dice(probabilities, truth), torch.tensor(0.817460, dtype=torch.float64))
+    close(class_loss(probabilities, target), torch.tensor(1.337320, dtype=torch.float64))
+
+
+def test_a_perfect_prediction_with_two_of_four_classes_in_the_batch_has_loss_one_half():
+    # R2: the two classes without voxels have Dice 0.
+    probabilities = voxels([1, 0, 0, 0], [0, 1, 0, 0])
+    close(class_loss(probabilities, torch.tensor([[0, 1]])), torch.tensor(0.5, dtype=torch.float64))
+
+
+def test_a_patch_of_background_only_has_cross_entropy_zero():
+    # R2: the weight of the background is 1 - 1.
+    target = torch.tensor([[0, 0]])
+    truth = torch.eye(4)[target].mT
+    for voxel in ([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1.0]):
+        assert weighted_cross_entropy(voxels(voxel, voxel), truth) == 0
+    close(class_loss(voxels([1, 0, 0, 0], [1, 0, 0, 0]), target), torch.tensor(0.75, dtype=torch.float64))
+
+
+def test_dice_sums_run_over_the_batch_and_class_weights_are_per_sample():
+    probabilities = voxels([0.5, 0.5], [0.75, 0.25]).expand(2, -1, -1)
+    target = torch.tensor([[0, 1], [0, 0]])
+    # Sample 2 is background only, with cross entropy 0, so the mean is half of that of sample 1, which is R1.
+    truth = torch.eye(2, dtype=torch.float64)[target].mT
+    close(weighted_cross_entropy(probabilities, truth), torch.tensor(0.519860 / 2, dtype=torch.float64))
+    # Class 0: 2 (.5 + .5 + .75) / (2.5 + 3); class 1: 2 x .25 / (1.5 + 1).
+    expected = 1 - (3.5 / 5.5 + 0.5 / 2.5) / 2
+    close(unsmoothed_dice(probabilities, truth), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_class_without_voxels_in_the_batch_has_no_gradient():
+    probabilities = torch.full((1, 3, 4), 1 / 3, requires_grad=True)
+    unsmoothed_dice(probabilities, torch.eye(3)[torch.tensor([[0, 1, 1, 0]])].mT).backward()
+    assert probabilities.grad is not None
+    assert not probabilities.grad[:, 2].any()
+    assert probabilities.grad[:, :2].all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5)], ids=["slices", "volumes"])
+def test_the_loss_of_classes_equals_a_loop_over_voxels(shape: tuple[int, ...]):
+    generator = torch.Generator().manual_seed(2)
+    n, size = shape[0], shape[1:]
+    p = torch.randn(n, 3, *size, generator=generator, dtype=torch.float64).softmax(dim=1)
+    target = torch.randint(3, shape, generator=generator)
+    entropy, number = 0.0, target[0].numel()
+    overlaps, sums = [0.0] * 3, [1e-7] * 3
+    for b in range(n):
+        for voxel in itertools.product(*map(range, size)):
+            label = int(target[(b, *voxel)])
+            weight = 1 - int((target[b] == label).sum()) / number
+            entropy -= weight * float(p[(b, label, *voxel)].clamp(0.005, 1).log()) / (n * number)
+            for c in range(3):
+                overlaps[c] += 2 * float(p[(b, c, *voxel)]) * (label == c)
+                sums[c] += float(p[(b, c, *voxel)]) + (label == c)
+    dice = 1 - sum(overlap / total for overlap, total in zip(overlaps, sums, strict=True)) / 3
+    assert_close(class_loss(p, target).item(), entropy + dice, rtol=0, atol=1e-12)

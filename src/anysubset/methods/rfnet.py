@@ -12,22 +12,18 @@ Differences from the published program:
 - Small enhancing regions are scored as they are. The program erases them first.
 """
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor
 
-from anysubset.batches import Batch
 from anysubset.errors import InputError
-from anysubset.methods.cases import CaseMethod
-from anysubset.methods.method import Objective, Step
-from anysubset.models.network import Encoded, Tree
-from anysubset.models.rfnet import SMALLEST, RegionNetwork, RegionOutput, map_loss, region_loss
-from anysubset.tasks.losses import probabilities_of
+from anysubset.methods.method import Step
+from anysubset.methods.separate import SeparateMethod
+from anysubset.models.class_decoder import ClassOutput
+from anysubset.models.network import Tree
+from anysubset.models.rfnet import SMALLEST, RegionNetwork
 from anysubset.tasks.segmentation import Segmentation
 
 
-class RFNet(CaseMethod):
+class RFNet(SeparateMethod):
     """Trains the network of RFNet on mutually exclusive classes.
 
     Args:
@@ -42,9 +38,7 @@ class RFNet(CaseMethod):
         InputError: if the patch is too small for the network, or an option is out of range.
     """
 
-    fits = (Segmentation,)
     network: RegionNetwork
-    task: Segmentation
 
     def __init__(self, task: Segmentation, *, cases: str = "sample", warmup: float = 20.0, width: float = 1.0) -> None:
         if min(task.patch) < SMALLEST:
@@ -58,9 +52,10 @@ class RFNet(CaseMethod):
         super().__init__(task, network, cases=cases)
         self.warmup = warmup
 
-    def pools_batch(self) -> bool:
-        """True, since the Dice loss is pooled over the batch."""
-        return True
+    def separate(self, features: Tree) -> Tensor:
+        """Logits (n, classes, ...) from the levels of a single modality."""
+        logits: Tensor = self.network.separate(features)
+        return logits
 
     def loss(self, output: Tree, target: Tensor, step: Step) -> Tensor:
         """The loss of n samples in one scenario, a scalar.
@@ -72,30 +67,7 @@ class RFNet(CaseMethod):
             target: (n, regions, ...) bool.
             step: its epoch says whether the warm-up is over.
         """
-        assert isinstance(output, RegionOutput)
-        classes = self.task.class_of(target)
-        losses = [map_loss(logits, classes) for logits in output.maps]
         if step.epoch >= self.warmup:
-            losses.append(region_loss(probabilities_of(output.logits), classes))
-        return torch.stack(losses).sum()
-
-    def extra_objectives(self, step: Step) -> dict[str, Objective]:
-        """One objective per modality: the loss of its encoder through the decoder that all modalities share."""
-        return {f"alone:{modality}": Objective((modality,)) for modality in self.task.modalities}
-
-    def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The mean loss of each present modality by itself, through the decoder that all modalities share."""
-        losses = {}
-        for modality, encoded in features.items():
-            probabilities = probabilities_of(self.network.separate(encoded.values))
-            losses[f"alone:{modality}"] = region_loss(probabilities, self.task.class_of(batch.target[encoded.indices]))
-        return losses
-
-    def carried(self, output: Tree) -> Tensor:
-        """Class probabilities, (n, classes, ...); they are averaged where windows of a volume overlap."""
-        assert isinstance(output, RegionOutput)
-        return probabilities_of(output.logits)
-
-    def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
-        return self.task.of_classes(carried)
+            return super().loss(output, target, step)
+        assert isinstance(output, ClassOutput)
+        return self.loss_of_maps(output, self.task.class_of(target))

@@ -16,6 +16,7 @@ from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.gmc import GMC
 from anysubset.methods.method import Method
+from anysubset.methods.mmformer import MMFormer
 from anysubset.methods.mmin import MMIN
 from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.rfnet import RFNet
@@ -100,6 +101,11 @@ METHODS: dict[str, Row] = {
     "rfnet": Row(
         RFNet,
         "one encoder per modality, fused region by region at every level (Ding et al. 2021)",
+        sees="one random scenario per sample",
+    ),
+    "mmformer": Row(
+        MMFormer,
+        "transformers within each modality and over the tokens of all present ones (Zhang et al. 2022)",
         sees="one random scenario per sample",
     ),
     "demoseg": Row(

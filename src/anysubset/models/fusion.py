@@ -1,6 +1,6 @@
 """Fusion of the modalities that are present: by their mean (eq. 2), or by their mean and variance."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -56,3 +56,12 @@ def mean_of_present(features: Mapping[str, Observed]) -> Tensor:
     if not counts.all():
         raise InputError("A sample of the batch has none of the modalities.")
     return total / counts.to(first).view(-1, *[1] * (first.ndim - 1))
+
+
+def zero_filled(features: Mapping[str, Tensor], modalities: Iterable[str]) -> Tensor:
+    """Stack features in the order of the modalities, 0 where one is missing: (n, modalities, ...).
+
+    features: (n, ...) for each present modality, all of one shape; at least one.
+    """
+    zeros = torch.zeros_like(next(iter(features.values())))
+    return torch.stack([features.get(modality, zeros) for modality in modalities], dim=1)

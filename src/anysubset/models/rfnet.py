@@ -6,60 +6,35 @@ Each level predicts a map of class probabilities. For each class, a small networ
 features within the region of that class. A missing modality has features 0 at every level.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from anysubset.errors import InputError
-from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION
+from anysubset.models import fusion
+from anysubset.models.class_decoder import (
+    SLOPE,
+    Channels,
+    ClassOutput,
+    ConvNorm,
+    Levels,
+    SeparateDecoder,
+    joins,
+    lifts,
+)
+from anysubset.models.dimensions import CONVOLUTION
 from anysubset.models.network import Network
-from anysubset.models.unet import convolved
 from anysubset.tasks.losses import probabilities_of
 
 CHANNELS = (16, 32, 64, 128)  # At width 1, as published.
 WIDEST = 128
 MAP_CHANNELS = 16
 GATE_WIDTH = 128
-SLOPE = 0.2  # Of the leaky ReLU.
 EPSILON = 1e-7
 SMALLEST = 9  # Voxels along an axis: the deepest level then has two, the minimum for reflection padding by one.
 
-Channels = tuple[int, ...]  # Of the levels, finest level first.
-Levels = Sequence[Tensor]
-
-
-class RegionOutput(NamedTuple):
-    """Output of RFNet for n samples.
-
-    logits: (n, classes, ...).
-    maps: four tensors (n, classes, ...), the logits of each level at its own resolution, deepest level first.
-    """
-
-    logits: Tensor
-    maps: list[Tensor]
-
-
 # ------------------------------------------------------------------------------------------------ building blocks
-
-
-class ConvNorm(nn.Module):
-    """Convolution with reflection padding, instance norm without affine parameters, leaky ReLU."""
-
-    def __init__(self, before: int, after: int, dimensions: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        border: Literal["reflect", "zeros"] = "reflect" if kernel > 1 else "zeros"
-        self.convolution = CONVOLUTION[dimensions](
-            before, after, kernel, stride, padding=kernel // 2, padding_mode=border
-        )
-        nn.init.kaiming_normal_(self.convolution.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, before, ...) -> (n, after, ...)."""
-        x = functional.instance_norm(convolved(self.convolution, x))
-        return functional.leaky_relu(x, SLOPE)
 
 
 def narrowing(before: int, channels: int, dimensions: int) -> nn.Sequential:
@@ -95,54 +70,6 @@ class Encoder(nn.Module):
             x = x + residual(x)
             levels.append(x)
         return levels
-
-
-class Lift(nn.Module):
-    """Upsample the features of one level of a decoder to the next finer one, and halve the channels."""
-
-    def __init__(self, channels: int, dimensions: int) -> None:
-        super().__init__()
-        self.mode = INTERPOLATION[dimensions]
-        self.convolution = ConvNorm(channels, channels // 2, dimensions)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(n, channels, ...) -> (n, channels / 2, ...) of the size of `skip`."""
-        x = functional.interpolate(x, size=skip.shape[2:], mode=self.mode, align_corners=True)
-        lifted: Tensor = self.convolution(x)
-        return lifted
-
-
-def lifts(levels: Channels, dimensions: int) -> nn.ModuleList:
-    """One `Lift` for each level except the finest, deepest level first."""
-    return nn.ModuleList(Lift(channels, dimensions) for channels in levels[:0:-1])
-
-
-def joins(levels: Channels, dimensions: int) -> nn.ModuleList:
-    """Convolutions of the lifted features concatenated with those of the finer level; they halve the channels."""
-    return nn.ModuleList(
-        nn.Sequential(
-            ConvNorm(channels, channels // 2, dimensions), ConvNorm(channels // 2, channels // 2, dimensions, kernel=1)
-        )
-        for channels in levels[:0:-1]
-    )
-
-
-class SeparateDecoder(nn.Module):
-    """Class logits from a single modality; shared by all modalities, and used in training only."""
-
-    def __init__(self, channels: Channels, dimensions: int, classes: int) -> None:
-        super().__init__()
-        self.lifts = lifts(channels, dimensions)
-        self.joins = joins(channels, dimensions)
-        self.head = CONVOLUTION[dimensions](channels[0], classes, kernel_size=1)
-
-    def forward(self, levels: Levels) -> Tensor:
-        """Levels of an `Encoder`, finest first -> logits (n, classes, ...)."""
-        x = levels[-1]
-        for lift, join, skip in zip(self.lifts, self.joins, reversed(levels[:-1]), strict=True):
-            x = join(torch.cat([skip, lift(x, skip)], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
 
 
 # -------------------------------------------------------------------------------------------------- region fusion
@@ -268,74 +195,17 @@ class RegionNetwork(Network):
         levels: list[Tensor] = self.encoders[modality](x)
         return levels
 
-    def decode(self, features: Mapping[str, Levels]) -> RegionOutput:
+    def decode(self, features: Mapping[str, Levels]) -> ClassOutput:
         """Fuse the present modalities, from the deepest level to the finest."""
-        stacks = [self.zero_filled(features, level) for level in reversed(range(len(CHANNELS)))]
+        stacks = [
+            fusion.zero_filled({name: levels[level] for name, levels in features.items()}, self.modalities)
+            for level in reversed(range(len(CHANNELS)))
+        ]
         x, logits = self.fusions[0](stacks[0], None)
         maps = [logits]
-        for lift, join, fusion, stack in zip(self.lifts, self.joins, self.fusions[1:], stacks[1:], strict=True):
+        for lift, join, fuse, stack in zip(self.lifts, self.joins, self.fusions[1:], stacks[1:], strict=True):
             lifted = lift(x, stack[:, 0])
-            fused, logits = fusion(stack, lifted)
+            fused, logits = fuse(stack, lifted)
             maps.append(logits)
             x = join(torch.cat([fused, lifted], dim=1))
-        return RegionOutput(self.head(x), maps)
-
-    def zero_filled(self, features: Mapping[str, Levels], level: int) -> Tensor:
-        """Stack the features of one level, 0 where a modality is missing: (n, modalities, channels, ...)."""
-        zeros = torch.zeros_like(next(iter(features.values()))[level])
-        return torch.stack(
-            [features[modality][level] if modality in features else zeros for modality in self.modalities], dim=1
-        )
-
-
-# ----------------------------------------------------------------------------------------------------------- loss
-
-
-def region_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Weighted cross entropy plus Dice loss of mutually exclusive classes.
-
-        wCE = -mean over samples and voxels of w_bc log(clamp(p_c, 0.005, 1)) for the true class c,
-        w_bc = 1 - (voxels of c in sample b) / (voxels of b)
-        Dice = 1 - mean over classes of 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7), sums over the whole batch
-
-    As published, Dice has no smoothing term: a class without voxels in the batch has Dice 0 and no gradient.
-
-    Args:
-        probabilities: (n, classes, ...), p.
-        target: (n, ...) int64, the class of each voxel; y is its one-hot form.
-    """
-    target = target.to(probabilities.device)
-    truth = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1).to(probabilities.dtype)
-    return weighted_cross_entropy(probabilities, truth) + class_dice(probabilities, truth)
-
-
-def map_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """`region_loss` of the map of one level, after interpolating its probabilities to the size of the target.
-
-    logits: (n, classes, ...). target: (n, ...) int64.
-    """
-    mode = INTERPOLATION[target.ndim - 1]
-    probabilities = functional.interpolate(
-        probabilities_of(logits), size=target.shape[1:], mode=mode, align_corners=True
-    )
-    return region_loss(probabilities, target)
-
-
-def weighted_cross_entropy(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy of each voxel's true class, weighted by 1 - the share of that class in the sample; a scalar.
-
-    Both arguments are (n, classes, ...), `truth` one-hot. Probabilities are clamped to 0.005 and more, as published.
-    """
-    weights = 1 - truth.flatten(2).mean(dim=2)
-    weights = weights.view(*weights.shape, *[1] * (truth.ndim - 2))
-    return -(weights * truth * probabilities.clamp(0.005, 1).log()).sum(dim=1).mean()
-
-
-def class_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - the mean over the classes of Dice, whose sums run over all samples and voxels of the batch; a scalar.
-
-    Both arguments are (n, classes, ...), `truth` one-hot.
-    """
-    axes = (0, *range(2, truth.ndim))
-    sizes = probabilities.sum(dim=axes) + truth.sum(dim=axes) + EPSILON
-    return 1 - (2 * (probabilities * truth).sum(dim=axes) / sizes).mean()
+        return ClassOutput(self.head(x), maps)

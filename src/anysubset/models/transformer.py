@@ -15,24 +15,31 @@ from anysubset.models.norms import ModalityLayerNorm
 
 
 class Attention(nn.Module):
-    """Multi-head attention of the steps of one sequence over those of another, or of the same one."""
+    """Multi-head attention of the steps of one sequence over those of another, or of the same one.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Args:
+        width: features per step.
+        heads: number of heads; each has width / heads features.
+        dropout: of the attention weights.
+        bias: whether queries, keys and values have a bias.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key_value = nn.Linear(width, 2 * width, bias=bias)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, keys: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:
             queries: (n, queries, width).
             keys: (n, keys, width).
             visible: (n, queries, keys) bool, true where a query may attend to a key; at least one key per query.
-                (n, 1, keys) if it is the same for every query.
+                (n, 1, keys) if it is the same for every query. By default every query may attend to every key.
 
         Returns:
             (n, queries, width)
@@ -41,8 +48,9 @@ class Attention(nn.Module):
         key, value = (self.split(part) for part in self.key_value(keys).chunk(2, dim=-1))
         # Not scaled_dot_product_attention: its fused kernel cannot be differentiated for several cases at once (vmap).
         scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5
-        weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(dim=-1)
-        mixed: Tensor = self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2))
+        if visible is not None:
+            scores = scores.masked_fill(~visible[:, None], float("-inf"))
+        mixed: Tensor = self.out((self.dropout(scores.softmax(dim=-1)) @ value).transpose(1, 2).flatten(2))
         return mixed
 
     def split(self, x: Tensor) -> Tensor:

@@ -84,6 +84,44 @@ def squared_dice(probabilities: Tensor, target: Tensor) -> Tensor:
     return (1 - overlap).mean(dim=0)
 
 
+def class_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Weighted cross entropy plus Dice loss of mutually exclusive classes: the loss of RFNet (Ding et al., ICCV 2021).
+
+        wCE = -mean over samples and voxels of w_bc log(clamp(p_c, 0.005, 1)) for the true class c,
+        w_bc = 1 - (voxels of c in sample b) / (voxels of b)
+        Dice = 1 - mean over classes of 2 sum p_c y_c / (sum p_c + sum y_c + 1e-7), sums over the whole batch
+
+    As published, Dice has no smoothing term: a class without voxels in the batch has Dice 0 and no gradient.
+
+    Args:
+        probabilities: (n, classes, ...), p.
+        target: (n, ...) int64, the class of each voxel; y is its one-hot form.
+    """
+    target = target.to(probabilities.device)
+    truth = functional.one_hot(target, probabilities.shape[1]).movedim(-1, 1).to(probabilities.dtype)
+    return weighted_cross_entropy(probabilities, truth) + unsmoothed_dice(probabilities, truth)
+
+
+def weighted_cross_entropy(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy of each voxel's true class, weighted by 1 - the share of that class in the sample; a scalar.
+
+    Both arguments are (n, classes, ...), `truth` one-hot. Probabilities are clamped to 0.005 and more, as published.
+    """
+    weights = 1 - truth.flatten(2).mean(dim=2)
+    weights = weights.view(*weights.shape, *[1] * (truth.ndim - 2))
+    return -(weights * truth * probabilities.clamp(0.005, 1).log()).sum(dim=1).mean()
+
+
+def unsmoothed_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """1 - the mean over the classes of Dice, whose sums run over all samples and voxels of the batch; a scalar.
+
+    Both arguments are (n, classes, ...), `truth` one-hot.
+    """
+    axes = (0, *range(2, truth.ndim))
+    sizes = probabilities.sum(dim=axes) + truth.sum(dim=axes) + 1e-7
+    return 1 - (2 * (probabilities * truth).sum(dim=axes) / sizes).mean()
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32 if its dtype has fewer bits, as under autocast."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
