@@ -24,6 +24,7 @@ PAIRS = [
     *(("brats", "nnunet_paper"), ("brats", "rfnet_paper"), ("brats", "demoseg_paper")),
     ("brats", "mmformer_paper"),
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
+    ("brats", "m3ae_paper"),
     *(("brats", "uhemis_paper"), ("brats", "uhved_paper")),
     *(("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
 ]
@@ -45,7 +46,7 @@ def test_data_files_have_no_settings_of_methods_and_recipes_none_of_the_location
     for path in RECIPES.iterdir():
         content = settings_in(path)
         assert set(content) <= {"data", "task", "method", "train"}
-        assert set(content.get("data", {})) <= {"augment"}, path
+        assert set(content.get("data", {})) <= {"augment", "normalise", "clip"}, path
 
 
 def task_of(experiment: Experiment) -> Segmentation | Prediction:

@@ -16,4 +16,5 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "mmin": {"width": 8},
     "acn": {"width": 0.5},
     "smunet": {"width": 0.5},
+    "m3ae": {"width": 0.5},
 }

@@ -250,6 +250,13 @@ def test_a_resumed_run_of_every_method_for_volumes_ends_with_the_same_bits(name,
     assert_same_run(tmp_path / "parts", tmp_path / "whole", decoupled=name == "gmd")
 
 
+def test_volumes_of_a_size_that_the_method_cannot_take_are_refused_before_the_first_step(make_experiment, tmp_path):
+    experiment = make_experiment({"method.name": "m3ae", "method.width": 0.5, "method.fill": "image"})
+    with pytest.raises(InputError, match=r"A fill image of 16 x 16 voxels needs volumes of exactly this size"):
+        go(experiment, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_mmin_stopped_in_each_stage_and_between_them_and_resumed_ends_with_the_same_bits(
     make_table_experiment, tmp_path
 ):

@@ -137,7 +137,10 @@ class Method(nn.Module, ABC):
         return dict(self.state_dict())
 
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
-        """Raise InputError if a network of the method cannot take the inputs; called before training and prediction."""
+        """Raise InputError if a network of the method cannot take the inputs.
+
+        Called before training and prediction: of a table with all samples, of volumes with one whole patient.
+        """
         for module in self.modules():
             if isinstance(module, Network):
                 module.check_inputs(inputs)

@@ -19,8 +19,9 @@ from torch import Tensor
 from anysubset.batches import Batch
 from anysubset.errors import unknown
 from anysubset.methods.method import Objective, Step
-from anysubset.methods.teacher_student import TeacherStudent, agreement, check_dropout, map_dice
+from anysubset.methods.teacher_student import TeacherStudent, agreement, map_dice
 from anysubset.models.adversary import adversarial_loss
+from anysubset.models.residual_unet import check_dropout
 from anysubset.models.smunet import StylePair, released_style_loss, style_loss
 from anysubset.models.teacher_student import Pairs
 from anysubset.tasks.segmentation import Segmentation

@@ -15,6 +15,7 @@ from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.gmc import GMC
+from anysubset.methods.m3ae import M3AE
 from anysubset.methods.method import Method
 from anysubset.methods.mmformer import MMFormer
 from anysubset.methods.mmin import MMIN
@@ -128,6 +129,11 @@ METHODS: dict[str, Row] = {
         complete=True,
         models="two per incomplete scenario",
         dedicated=True,
+    ),
+    "m3ae": Row(
+        M3AE,
+        "a masked autoencoder of all modalities, then a segmentation with a learned fill (Liu et al. 2023)",
+        sees="two random scenarios per sample",
     ),
     "gmc": Row(
         GMC,

@@ -105,12 +105,6 @@ class TeacherStudent(NetworkMethod):
 # -------------------------------------------------------------------------------------------- losses and logits
 
 
-def check_dropout(dropout: float) -> None:
-    """Raise InputError unless `method.dropout` is a probability below 1."""
-    if not 0 <= dropout < 1:
-        raise InputError(f"method.dropout is a probability from 0 to below 1, not {dropout}.")
-
-
 def ramp_up(epoch: float, epochs: float = 20.0) -> float:
     """Weight of the agreement: 10 exp(-5 (1 - t)^2), where t grows from 0 to 1 over `epochs`.
 

@@ -56,6 +56,12 @@ def check_patch(patch: tuple[int, ...], method: str) -> None:
         )
 
 
+def check_dropout(dropout: float) -> None:
+    """Raise InputError unless `method.dropout` is a probability below 1."""
+    if not 0 <= dropout < 1:
+        raise InputError(f"method.dropout is a probability from 0 to below 1, not {dropout}.")
+
+
 class ResidualBlock(nn.Module):
     """x + conv(ReLU(norm(conv(ReLU(norm(x)))))), with kernel size 3."""
 

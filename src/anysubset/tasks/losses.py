@@ -68,19 +68,21 @@ def dice_by_class(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (size + 1)
 
 
-def squared_dice(probabilities: Tensor, target: Tensor) -> Tensor:
+def squared_dice(probabilities: Tensor, target: Tensor, smooth: tuple[float, float] = (0.0, 1e-7)) -> Tensor:
     """Soft Dice loss of each channel with squared terms in the denominator, averaged over samples: (channels,).
 
-    1 - 2 sum p y / (sum p^2 + sum y^2 + 1e-7), with sums over the voxels of a sample, in float32 at least (Milletari et
-    al., "V-Net", 3DV 2016; the smoothing term is that of ACN).
+    1 - (2 sum p y + a) / (sum p^2 + sum y^2 + b), with sums over the voxels of a sample, in float32 at least (Milletari
+    et al., "V-Net", 3DV 2016).
 
     Args:
         probabilities: (n, channels, ...).
         target: (n, channels, ...), zeros and ones or bool.
+        smooth: the smoothing terms a and b; by default those of ACN.
     """
     p = at_least_float32(probabilities).flatten(2)
     y = target.to(p).flatten(2)
-    overlap = 2 * (p * y).sum(dim=2) / (p.square().sum(dim=2) + y.square().sum(dim=2) + 1e-7)
+    above, below = smooth
+    overlap = (2 * (p * y).sum(dim=2) + above) / (p.square().sum(dim=2) + y.square().sum(dim=2) + below)
     return (1 - overlap).mean(dim=0)
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import torch
 
+from anysubset.batches import as_observed
 from anysubset.datasets.dataset import Dataset
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.evaluation.finite import NonFiniteError
@@ -75,6 +76,8 @@ def train(
     settings = run.experiment.train
     dataset.prepare("train")
     dataset.prepare("val")
+    if not dataset.loaded_inputs:  # Else they were checked when they were loaded.
+        method.check_inputs(as_observed(next(iter(dataset.samples("val"))).inputs))
     device = next(method.parameters()).device
     method.begin(dataset.ids("train"))
     method.to(device)  # `begin` may have made parameters.
