@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "experiments/data"
 RECIPES = ROOT / "experiments/recipes"
 PAIRS = [
-    *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("mosi", "gmd_sequences")),
+    *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("lgg", "volumes_common"), ("mosi", "gmd_sequences")),
     *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
     *(("brats", "nnunet_paper"), ("brats", "rfnet_paper"), ("brats", "demoseg_paper")),
     ("brats", "mmformer_paper"),
