@@ -25,7 +25,7 @@ PAIRS = [
     ("brats", "mmformer_paper"),
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
     ("brats", "m3ae_paper"),
-    *(("brats", "uhemis_paper"), ("brats", "uhved_paper")),
+    *(("brats", "uhemis_paper"), ("brats", "uhved_paper"), ("brats", "ogm_ge_paper")),
     *(("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
 ]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

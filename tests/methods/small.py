@@ -12,6 +12,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "rfnet": {"width": 0.25},
     "mmformer": {"levels": 3, "width": 0.125},
     "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
+    "ogm_ge": {"alpha": 0.5},
     "gmc": {"steps": 6},
     "mmin": {"width": 8},
     "acn": {"width": 0.5},

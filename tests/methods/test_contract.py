@@ -11,9 +11,18 @@ from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results
 from anysubset.testing.resuming import check_resuming
 
 # Subjects that take a minute or more.
-SLOW = {"uhved-volumes", "acn-volumes", "smunet-volumes", "m3ae-volumes", "rfnet-volumes", "mmformer-volumes"}
+SLOW = {
+    "uhemis-volumes",
+    "uhved-volumes",
+    "ogm_ge-volumes",
+    "acn-volumes",
+    "smunet-volumes",
+    "m3ae-volumes",
+    "rfnet-volumes",
+    "mmformer-volumes",
+}
 # Methods without a state of their own in training that resume in the same way as `rfnet`.
-RESUMING_LIKE_RFNET = {"mmformer"}
+RESUMING_LIKE_RFNET = {"mmformer", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject

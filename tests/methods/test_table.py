@@ -59,7 +59,7 @@ def test_rows_of_dynamic_sharing_differ_in_cases_and_update(task: Segmentation):
 
 
 def test_methods_that_train_on_complete_samples_alone():
-    assert {name for name, row in METHODS.items() if row.complete} == {"full", "acn", "smunet", "gmc"}
+    assert {name for name, row in METHODS.items() if row.complete} == {"full", "acn", "smunet", "ogm_ge", "gmc"}
 
 
 # Dropout: one case a step, each equally likely.

@@ -20,6 +20,7 @@ from anysubset.methods.method import Method
 from anysubset.methods.mmformer import MMFormer
 from anysubset.methods.mmin import MMIN
 from anysubset.methods.nnunet import NNUNet
+from anysubset.methods.ogm_ge import OGMGE
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.smunet import SMUNet
 from anysubset.methods.uhemis import UHeMIS
@@ -134,6 +135,13 @@ METHODS: dict[str, Row] = {
         M3AE,
         "a masked autoencoder of all modalities, then a segmentation with a learned fill (Liu et al. 2023)",
         sees="two random scenarios per sample",
+    ),
+    "ogm_ge": Row(
+        OGMGE,
+        "one expert per modality, joint loss, smaller gradients for the leading modality (Peng et al. 2022)",
+        sees="the full scenario",
+        complete=True,
+        models="one per modality",
     ),
     "gmc": Row(
         GMC,
