@@ -10,8 +10,9 @@ from anysubset.testing import CHECKS, Subject, subjects, toys
 from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results_on_ranks, variants
 from anysubset.testing.resuming import check_resuming
 
-# Subjects that take a minute or more.
+# Subjects that take long.
 SLOW = {
+    "demoseg-volumes",
     "uhemis-volumes",
     "uhved-volumes",
     "ogm_ge-volumes",
@@ -22,7 +23,7 @@ SLOW = {
     "mmformer-volumes",
 }
 # Methods without a state of their own in training that resume in the same way as `rfnet`.
-RESUMING_LIKE_RFNET = {"mmformer", "uhemis", "uhved"}
+RESUMING_LIKE_RFNET = {"demoseg", "mmformer", "nnunet", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject
