@@ -22,7 +22,7 @@ PAIRS = [
     *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("lgg", "volumes_common"), ("mosi", "gmd_sequences")),
     *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
     *(("brats", "nnunet_paper"), ("brats", "rfnet_paper"), ("brats", "demoseg_paper")),
-    ("brats", "mmformer_paper"),
+    *(("brats", "mmformer_paper"), ("brats", "shaspec_paper")),
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
     ("brats", "m3ae_paper"),
     *(("brats", "uhemis_paper"), ("brats", "uhved_paper"), ("brats", "ogm_ge_paper")),

@@ -21,9 +21,10 @@ SLOW = {
     "m3ae-volumes",
     "rfnet-volumes",
     "mmformer-volumes",
+    "shaspec-volumes",
 }
 # Methods without a state of their own in training that resume in the same way as `rfnet`.
-RESUMING_LIKE_RFNET = {"demoseg", "mmformer", "nnunet", "uhemis", "uhved"}
+RESUMING_LIKE_RFNET = {"demoseg", "mmformer", "nnunet", "shaspec", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject

@@ -22,6 +22,7 @@ from anysubset.methods.mmin import MMIN
 from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.ogm_ge import OGMGE
 from anysubset.methods.rfnet import RFNet
+from anysubset.methods.shaspec import ShaSpec
 from anysubset.methods.smunet import SMUNet
 from anysubset.methods.uhemis import UHeMIS
 from anysubset.methods.uhved import UHVED
@@ -142,6 +143,11 @@ METHODS: dict[str, Row] = {
         sees="the full scenario",
         complete=True,
         models="one per modality",
+    ),
+    "shaspec": Row(
+        ShaSpec,
+        "one encoder for all modalities and one for each, shared features for missing ones (Wang et al. 2023)",
+        sees="one random scenario per sample",
     ),
     "gmc": Row(
         GMC,

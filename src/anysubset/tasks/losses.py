@@ -8,7 +8,7 @@ from torch.nn import functional
 from anysubset.errors import unknown
 
 
-def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
+def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch", numerator: float = 1.0) -> Tensor:
     """Soft Dice loss with smoothing term 1, averaged over regions.
 
     For each region 1 - (2 sum p g + 1) / (sum p + sum g + 1), where p is the sigmoid of the logit and g the target. The
@@ -19,12 +19,13 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch") -> Tensor:
         logits: (n, regions, ...).
         target: (n, regions, ...), zeros and ones or bool.
         pool: "batch" or "sample".
+        numerator: smoothing term of the numerator; if it is 0, a region without voxels has Dice 0.
 
     Raises InputError for another pool.
     """
     if pool not in ("batch", "sample"):
         raise unknown("pool", pool, ["batch", "sample"])
-    dice = DiceLoss(sigmoid=True, batch=pool == "batch", smooth_nr=1.0, smooth_dr=1.0)
+    dice = DiceLoss(sigmoid=True, batch=pool == "batch", smooth_nr=numerator, smooth_dr=1.0)
     loss: Tensor = dice(logits.float(), target.to(logits.device).float())
     return loss
 
