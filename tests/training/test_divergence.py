@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.methods.small import SMALL
 from torch import Tensor
 
 import anysubset
@@ -16,10 +17,14 @@ from anysubset import cli
 from anysubset.errors import InputError
 from anysubset.estimators import AnySubsetRegressor
 from anysubset.experiments.files import write_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.method import Objective
+from anysubset.methods.table import METHODS
 from anysubset.system import tensor_file
+from anysubset.tasks.segmentation import Segmentation
 from anysubset.training.divergence import DivergedError
+from anysubset.volumes.phantom import write_phantoms
 
 Fit = Callable[..., str]
 
@@ -54,7 +59,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def message_of(settings: Mapping[str, Any], folder: Path, **options: Any) -> str:
+def message_of(settings: Experiment | Mapping[str, Any], folder: Path, **options: Any) -> str:
     """The message of a training that diverges, in one line."""
     with pytest.raises(DivergedError) as caught:
         anysubset.fit(settings, run=folder, **options)
@@ -78,9 +83,34 @@ def assert_sound(folder: Path, names: tuple[str, ...]) -> None:
             assert np.isfinite(stored["gramian"]).all()
 
 
-@pytest.mark.parametrize("method", ["gmd", "sharing", "dropout", "full", "ensemble", "mmin"])
-def test_a_rate_that_is_much_too_high_ends_every_method_in_one_line(method, settings, tmp_path):
-    message = message_of({**settings, "method.name": method, "train.lr": 1e30}, tmp_path / "run")
+@pytest.fixture(scope="module")
+def tiny_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two patients for training and one for validation, whose modalities have the names of the toy tasks. Read-only."""
+    root = tmp_path_factory.mktemp("volumes") / "patients"
+    write_phantoms(root, counts={"train": 2, "val": 1}, size=(16, 16, 16))
+    for name, renamed in {"t1": "text", "t2": "audio", "flair": "vision"}.items():
+        for path in root.glob(f"*/*_{name}.nii.gz"):
+            path.rename(path.with_name(path.name.replace(f"_{name}.", f"_{renamed}.")))
+    return root
+
+
+# Methods with large networks, which take seconds.
+SLOW = {"acn", "gmc", "rfnet", "smunet"}
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in METHODS]
+)
+def test_a_rate_that_is_much_too_high_ends_every_method_in_one_line(
+    method, tiny_volumes, make_experiment, make_table_experiment, tmp_path
+):
+    on_tables = METHODS[method].method.fits != (Segmentation,)
+    make = make_table_experiment if on_tables else make_experiment
+    own = {f"method.{name}": value for name, value in SMALL.get(method, {}).items()}
+    volumes = {"data.root": str(tiny_volumes), "data.modalities": ["text", "audio", "vision"], "train.batch": 1}
+    data = {} if on_tables else volumes
+    tiny = make({"method.name": method, **own, **data, "train.lr": 1e30})
+    message = message_of(tiny, tmp_path / "run")
     assert message.startswith("Training diverged at step 2")
     assert "a lower train.lr (now 1e+30) or train.clip 1" in message
     assert "latest.safetensors" in message
