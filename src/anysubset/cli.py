@@ -11,8 +11,10 @@ import jsonargparse
 from anysubset.commands import COMMANDS
 from anysubset.commands.options import Options
 from anysubset.commands.terminal import complain, say_text
-from anysubset.errors import InputError, one_line, unknown
+from anysubset.errors import InputError, unknown
 from anysubset.experiments.files import current_name
+from anysubset.experiments.type_faults import type_fault
+from anysubset.system.numbers import lacks_memory
 from anysubset.system.streams import described, flushed_output, usable_streams
 
 # Options that had another name in an earlier version, by command; they are refused with the new one.
@@ -23,6 +25,8 @@ RENAMED_OPTIONS = {
     ("convert", "--reading.group"): "--group",
     ("inspect", "--reading.group"): "--group",
 }
+
+NO_MEMORY = "There is not enough memory: close other programs, or use less data at a time or a machine with more."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except OSError as error:
             return refuse(described(error))
-        except (ValueError, RuntimeError) as error:
-            fault = fault_of_name(str(error))
+        except (ValueError, RuntimeError, MemoryError) as error:
+            fault = NO_MEMORY if lacks_memory(error) else fault_of_name(str(error))
             if fault is None:
                 raise
             return refuse(fault)
@@ -93,7 +97,7 @@ def parse(
         say_text(shown.getvalue().removesuffix("\n"))
         raise
     except jsonargparse.ArgumentError as error:
-        message = one_line(error)
+        message = type_fault(error)
         unrecognized = re.search(r"[Uu]nrecognized arguments?: (-[^\s=]*)", message)
         if unrecognized:
             check_renamed(arguments[0], unrecognized[1])

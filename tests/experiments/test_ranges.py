@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import anysubset
 from anysubset import cli
@@ -93,6 +94,39 @@ def test_a_lack_of_memory_is_one_line_that_says_what_to_lower(error: Exception):
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(RuntimeError, match="shapes"), memory_errors("lower train.batch"):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_lack_of_memory_in_any_command_is_one_line(error: Exception, monkeypatch, capsys):
+    def fail(_: object) -> None:
+        """Fail as a command whose memory does not suffice."""
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "methods", (cli.COMMANDS["methods"][0], fail))
+    assert cli.main(["methods"]) == 2
+    assert capsys.readouterr().err == f"anysubset: {cli.NO_MEMORY}\n"
+
+
+# ------------------------------------------------------------------------------------------ values of a wrong type
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("train.lr", "nan", "train.lr must be a finite number, not nan."),
+        ("train.steps", "1.5", "train.steps must be a whole number, not 1.5."),
+        ("train.compile", "maybe", "train.compile must be true or false, not maybe."),
+        ("task.patch", "16", "task.patch must be a list, such as [1, 2], not 16."),
+        ("data.clip", "[nan,1]", "data.clip must be a finite number, not nan."),
+        ("data.regions", "3", "data.regions must be names with values, such as {a: 1}, not 3."),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_in_plain_words(setting: str, value: str, message: str, capsys):
+    assert cli.main(["fit", "tiny.yaml", f"--{setting}={value}"]) == 2
+    assert capsys.readouterr().err == f"anysubset: {message} (see `anysubset fit --help`)\n"
+    with pytest.raises(InputError) as caught:
+        read_experiment(None, {setting: yaml.safe_load(value)})
+    assert str(caught.value) == f"A setting cannot be read: {message}"
 
 
 # ------------------------------------------------------------------------------------------ seventeen modalities

@@ -90,7 +90,11 @@ def test_a_table_of_the_paper(compare, runs: Path):
         (["--rate-by.t1", "1.5"], "The rate of t1 must be a probability from 0 to 1, not 1.5."),
         (
             ["--rate-by.t1", "0.5", "--paper", "1"],
-            "The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.",
+            "The tables of the paper have their own layout, without --rate-by: leave out one of both.",
+        ),
+        (
+            ["--groups", "groups.csv", "--paper", "1"],
+            "The tables of the paper have their own layout, without --groups: leave out one of both.",
         ),
         (["--paper", "7"], "Unknown table 7. Choose from: 1, 2, 3, 4, 5."),
         (["--metric", "mae"], "Unknown metric 'mae'. Choose from: dice."),

@@ -39,6 +39,10 @@ def test_a_budget_below_the_cost_of_a_step_is_refused():
         line
         == "train.flops 100 does not allow a single step of stage 'b': its share is 50, and a step takes 60 operations."
     )
+    assert fault(affordable_steps, 1e30, {"a": 1}, {"a": [10]}) == (
+        "train.flops 1e+30 allows 1e+29 steps of stage 'a', each of 10 operations, and a stage may have at most 1e+12: "
+        "set it lower."
+    )
     assert "no operations were counted" in fault(affordable_steps, 100.0, {"a": 1}, {"a": []})
 
 

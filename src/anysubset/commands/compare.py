@@ -59,8 +59,10 @@ def compare(options: Options) -> None:
         check_replaceable(output, WRITER)
     if options.get("published") and options.get("paper") is None:
         raise InputError("--published needs a table of the paper: add --paper 1 to 5.")
-    if options.get("rate_by") and options.get("paper") is not None:
-        raise InputError("The tables of the paper have no column for --rate-by: leave out --paper or --rate-by.")
+    for name in ("metric", "region", "reference", "groups", "rate_by"):
+        if options.get(name) and options.get("paper") is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"The tables of the paper have their own layout, without {option}: leave out one of both.")
     groups_of_runs = api.scored_runs(options["run"], options.get("split", "test"), complain)
     if options.get("paper") is not None:
         from anysubset.methods.table import METHODS  # Only here, since it loads all networks.

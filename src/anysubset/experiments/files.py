@@ -12,10 +12,11 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from anysubset.errors import InputError, one_line, unknown
+from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import AugmentSettings, DataSettings, ReadingSettings
 from anysubset.experiments.settings import OPEN, RENAMED, RENAMED_VALUES, Experiment, TaskSettings, flatten
 from anysubset.experiments.train_settings import TrainSettings
+from anysubset.experiments.type_faults import type_fault
 from anysubset.system.yaml_file import read_yaml
 
 IN_RECIPES = ("task.", "method.", "train.")  # Groups of settings that belong to a recipe.
@@ -142,7 +143,7 @@ def parse_settings(settings: dict[str, Any], subject: str) -> dict[str, Any]:
     try:
         return dict(settings_parser().parse_object(settings).as_dict())
     except (jsonargparse.ArgumentError, TypeError) as error:
-        raise InputError(f"{subject} cannot be read: {one_line(error)}") from error
+        raise InputError(f"{subject} cannot be read: {type_fault(error)}") from error
 
 
 def override(settings: dict[str, Any], name: str, value: Any) -> None:

@@ -41,12 +41,17 @@ def check_number(name: str, value: Any) -> None:
         raise InputError(f"{name} must be a finite number of at most 3.4e38, not {value}.")
 
 
+def lacks_memory(error: Exception) -> bool:
+    """True for an error of torch or Python about too little memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY)
+
+
 @contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
     """Turn the errors of torch and Python about too little memory into an InputError that ends in `advice`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
+        if not lacks_memory(error):
             raise
         raise InputError(f"There is not enough memory: {advice} ({one_line(error)[:200]})") from error

@@ -97,8 +97,6 @@ def read_table(
     )
     try:
         table = dispatched(path, options)
-    except MemoryError:
-        raise InputError(f"{path} needs more memory than is free.") from None
     except InputError as error:
         line = str(error)
         if path.is_file():

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.train_settings import TrainSettings
+from anysubset.system.numbers import MOST_STEPS
 
 
 def steps_by_stage(
@@ -77,7 +78,7 @@ def affordable_steps(budget: float, shares: Mapping[str, float], flops: Mapping[
     {'first': 5, 'second': 7}
 
     Raises:
-        InputError: if no operations were counted, or the share of a stage does not allow a single step.
+        InputError: if no operations were counted, or the share of a stage allows no step or more than `MOST_STEPS`.
     """
     everything = [count for counts in flops.values() for count in counts]
     if not sum(everything):
@@ -88,6 +89,11 @@ def affordable_steps(budget: float, shares: Mapping[str, float], flops: Mapping[
         counts = flops.get(stage) or everything
         cost = sum(counts) / len(counts)
         steps[stage] = math.floor(budget * share / total / cost) if cost else 0
+        if steps[stage] > MOST_STEPS:
+            raise InputError(
+                f"train.flops {budget:.3g} allows {steps[stage]:.3g} steps of stage {stage!r}, each of {cost:.3g} "
+                f"operations, and a stage may have at most {MOST_STEPS:.0e}: set it lower."
+            )
         if not steps[stage]:
             raise InputError(
                 f"train.flops {budget:.3g} does not allow a single step of stage {stage!r}: its share is "
