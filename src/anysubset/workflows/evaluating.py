@@ -69,8 +69,10 @@ def evaluate_run(
             "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
             "whole groups: leave out --rate."
         )
-    draws = draw_missingness(dataset, split, rates, seed)
     note = note_on_scenarios(dataset.task.modalities)
+    if rates and note is not None:
+        raise InputError(f"Scores at a rate of missing modalities need every scenario: {note} Leave out --rate.")
+    draws = draw_missingness(dataset, split, rates, seed)
     if note is not None:
         report(note)
     dataset.prepare(split)
