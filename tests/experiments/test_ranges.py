@@ -149,7 +149,7 @@ def test_17_modalities_are_validated_scored_and_predicted(tmp_path: Path, capsys
     assert len(fitted.validation) == 100
     assert any("17 modalities have 131,071 scenarios; 100 are scored" in line for line in lines)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--split", "test", "--rate", "0.5"]) == 2
-    assert "at a rate of missing modalities need every scenario: 17 modalities have" in capsys.readouterr().err
+    assert "and of 17 modalities only some scenarios are scored: leave out --rate." in capsys.readouterr().err
     assert cli.main(["evaluate", str(tmp_path / "run"), "--split", "test"]) == 0
     assert "100 are scored" in " ".join(capsys.readouterr().out.split())
     with (tmp_path / "run" / "scores.csv").open(newline="") as file:

@@ -71,7 +71,11 @@ def evaluate_run(
         )
     note = note_on_scenarios(dataset.task.modalities)
     if rates and note is not None:
-        raise InputError(f"Scores at a rate of missing modalities need every scenario: {note} Leave out --rate.")
+        count = len(dataset.task.modalities)
+        raise InputError(
+            f"Scores at a rate of missing modalities need the scores of every scenario, and of {count} modalities only "
+            "some scenarios are scored: leave out --rate."
+        )
     draws = draw_missingness(dataset, split, rates, seed)
     if note is not None:
         report(note)
