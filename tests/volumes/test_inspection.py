@@ -117,6 +117,13 @@ def test_every_fault_of_every_patient_is_reported(tmp_path):
     assert (report["labels"], report["labelled"]) == ({}, 2)
 
 
+def test_an_image_with_one_value_is_a_fault(tmp_path):
+    save(tmp_path, "a", "t1")
+    path = save(tmp_path, "b", "t1", np.full(SHAPE, 7, np.int16))
+    line = f"{path} has the value 7 in every voxel: remove the file if the modality is missing."
+    assert inspect_volumes(tmp_path)["faults"] == {"b": [line]}
+
+
 def test_a_folder_without_patients_is_refused(tmp_path):
     with pytest.raises(InputError, match="no patients"):
         inspect_volumes(tmp_path)

@@ -158,3 +158,18 @@ def test_a_file_of_two_patients_is_noted_and_one_of_another_kind_refused(folder,
     line = fault(survey, sheet(folder / "m.csv", [["id", "t1"], ["p1", "x.nrrd"]]))
     assert "row 2: the t1 file" in line
     assert line.endswith("x.nrrd is of a kind that is not read: convert it to .nii.gz.")
+
+
+@pytest.mark.parametrize("name", ["subject_id", "participant_id", "SubjectID", "Patient", "case id"])
+def test_the_ids_and_the_label_may_have_other_usual_names(folder, name):
+    rows = [[name, "flair", "t1", "Target"], *ROWS[1:]]
+    path = sheet(folder / "m.csv", rows)
+    assert is_read(path)
+    lines = [f"The ids are taken from the column {name!r}.", "The label is taken from the column 'Target'."]
+    assert survey(path).passed_over == lines
+
+
+def test_a_column_id_counts_before_other_usual_names(folder):
+    path = sheet(folder / "m.csv", [[*row, patient] for row, patient in zip(ROWS, ("patient", "7", "8"), strict=True)])
+    assert is_read(path)
+    assert survey(path).passed_over == ["Columns that hold no images are passed over: patient."]

@@ -44,6 +44,18 @@ def test_a_folder_of_images_alone_can_be_read(raw):
     assert [patient.id for patient in find_patients(raw / "imagesTr")][:1] == ["glioma_000"]
 
 
+def test_folders_of_channels_without_dataset_json_are_refused_in_one_line(raw, tmp_path, fault):
+    (raw / "dataset.json").unlink()
+    for folder in (raw, raw / "imagesTr"):
+        line = fault(find_patients, folder)
+        assert line.startswith(f"{raw} has imagesTr but no dataset.json with the channels")
+        assert line.endswith("Write it, or a CSV manifest.")
+    touch(tmp_path, "flat/a_0000.nii.gz", "flat/a_0001.nii.gz", "flat/b_0000.nii.gz", "flat/b.nii.gz")
+    line = fault(find_patients, tmp_path / "flat")
+    assert "flat holds a file per channel, such as a_0000, as nnU-Net has them in imagesTr, but no dataset.json" in line
+    assert '"channel_names": {"0": "FLAIR", ...}' in line
+
+
 def test_what_is_passed_over_is_said(raw):
     touch(raw, "labelsTr/glioma_007.nii.gz", "imagesTr/atlas.nii.gz", "imagesTr/glioma_000_0005.nii.gz")
     (raw / "imagesTr" / "glioma_001_0000.nii.gz").unlink()

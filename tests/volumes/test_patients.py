@@ -170,7 +170,9 @@ def test_a_manifest(tmp_path):
     ("rows", "words"),
     [
         ([["id", "t1"], ["a", "gone.nii.gz"]], ["row 2", "t1", "gone.nii.gz", "does not exist"]),
-        ([["case", "t1"], ["a", "here.nii"]], ["'id'", "case, t1"]),
+        ([["name", "t1"], ["a", "here.nii"]], ["'id'", "name, t1", "Call that of the ids 'id'."]),
+        ([["case", "patient", "t1"], ["a", "b", "here.nii"]], ["'id'", "case, patient, t1"]),
+        ([["id", "target", "seg"], ["a", "here.nii", "here.nii"]], ["'a'", "seg twice"]),
         ([["id", "t1"], ["", "here.nii"]], ["row 2", "''"]),
         ([["id", "t1"], ["../a", "here.nii"]], ["row 2", "'../a'", "slashes"]),
         ([["id", "t1"], ["a", "here.nii", "here.nii"]], ["row 2", "3 cells for 2 columns"]),
@@ -202,6 +204,15 @@ def test_two_files_for_one_modality_are_a_fault_of_that_patient_alone(tmp_path, 
     assert "a-t1n.nii.gz" in line
     assert (second.faults, len(third.faults)) == ((), 1)
     assert fault(read_patient, first) == line
+
+
+def test_many_files_of_the_same_names_are_one_fault(tmp_path):
+    touch(tmp_path, *(f"a/101_{name}.nii.gz" for name in ("C0", "DE")), "b/b_t1.nii.gz")
+    touch(tmp_path, *(f"a/{case}x_{name}.nii.gz" for case in (102, 103) for name in ("C0", "DE", "C0-1")))
+    first, _ = find_patients(tmp_path)
+    (line,) = first.faults
+    assert "c0 twice" in line
+    assert "more of its files have the name of another: if they are of several patients, make a folder for each" in line
 
 
 def test_a_modality_name_with_other_letters_is_a_fault_of_the_patient(tmp_path):

@@ -147,6 +147,10 @@ def inspect_files(patients: list[Patient], findings: MaskFindings, grids: GridFi
             # other.
             faults[patient.id] = [*patient.faults, *faulty_files(patient)] or [str(error)]
             continue
+        constant = constant_images(patient, read)
+        if constant:
+            faults[patient.id] = constant
+            continue
         shapes[by(read.grid.shape)] += 1
         spacings[" x ".join(str(round(size, 3)) for size in read.grid.spacing)] += 1
         orientations["".join(nib.aff2axcodes(read.grid.affine))] += 1
@@ -169,6 +173,16 @@ def inspect_files(patients: list[Patient], findings: MaskFindings, grids: GridFi
         "backgrounds": {name: backgrounds[name] for name in modalities_in_order(backgrounds)},
         "faults": faults,
     }
+
+
+def constant_images(patient: Patient, read: PatientVolumes) -> list[str]:
+    """One message for every image with a single value, which training refuses because it has no foreground."""
+    return [
+        f"{patient.sources[name]} has the value {volume.flat[0]:.7g} in every voxel: remove the file if the modality "
+        "is missing."
+        for name, volume in read.volumes.items()
+        if volume.min() == volume.max()
+    ]
 
 
 def faulty_files(patient: Patient) -> list[str]:

@@ -11,10 +11,13 @@ from anysubset.datasets.sheet_text import delimited, text_of
 from anysubset.errors import InputError, listed, one_line
 from anysubset.volumes.file_names import IMAGES, OTHER_VOLUMES, ending, image_at
 from anysubset.volumes.patient import Patient, Source, assemble
-from anysubset.volumes.spellings import recognised
+from anysubset.volumes.spellings import LABEL, recognised
 
 SHEETS = (".csv", ".tsv")
 MISSING = sheet_text.MISSING | {"nil"}
+# Names of the columns of ids and labels in other sheets, compared in lower case without "_", "-" and spaces.
+IDS = ("id", "subjectid", "participantid", "patientid", "caseid", "subject", "participant", "patient", "case")
+LABELS = ("target", "targets", "y")
 START = 100_000  # Characters of a sheet in which a path of an image is searched for.
 
 
@@ -31,17 +34,17 @@ def is_manifest(path: Path) -> bool:
 def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
     """Patients of a sheet, and lines on columns that are passed over.
 
-    It has a column `id`, one for every modality, and `label` or `seg`. Columns without names of images, such as an age,
-    are passed over. A cell that is blank or says NA, null, - or the like means that the modality is missing.
+    It has a column `id` (or `subject_id` and the like), one for every modality, and `label`, `seg` or `target`. Columns
+    without names of images, such as an age, are passed over. A cell that is blank or says NA, null, - or the like means
+    that the modality is missing.
 
     Raises:
         InputError: if the file cannot be read, has no column `id`, or a row is faulty.
     """
     header, rows = sheet_of(path)
     names = [name.lower() for name in header]
-    if names.count("id") != 1:
-        raise InputError(f"{path} needs one column 'id'; its columns are: {', '.join(names) or '(none)'}.")
-    columns = {number: name for number, name in enumerate(names) if name != "id"}
+    ids = column_of_ids(path, names)
+    columns = {number: name for number, name in enumerate(names) if number != ids}
     other = [number for number in columns if not holds_images(path, [row[number] for _, row in rows])]
     other = [number for number in other if any(row[number] for _, row in rows)]
     for number in other:
@@ -50,7 +53,7 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
             raise InputError(f"{path}, row {first}: the {names[number]} file {cell!r} is not called like an image.")
     patients = []
     for number, row in rows:
-        patient_id = row[names.index("id")]
+        patient_id = row[ids]
         # Masks are written to files named after the id.
         if not patient_id or Path(patient_id).name != patient_id:
             raise InputError(f"{path}, row {number} has the id {patient_id!r}: give a name without slashes.")
@@ -63,7 +66,7 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
                 if not ending(source.path) and ending(source.path, OTHER_VOLUMES):
                     kind = "is of a kind that is not read: convert it to .nii.gz."
                     raise InputError(f"{path}, row {number}: the {name} file {source.path} {kind}")
-                named.append((name, source))
+                named.append((LABEL if name in LABELS else name, source))
         patient = assemble(patient_id, named)
         if patient.faults:  # Two columns for one modality.
             raise InputError(f"{path}, row {number}: {patient.faults[0]}")
@@ -74,11 +77,30 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
         for source in patient.sources.values():
             owners.setdefault(source.path.resolve(), set()).add(patient.id)
     shared = {file: ids for file, ids in owners.items() if len(ids) > 1}
-    lines = [f"Columns that hold no images are passed over: {', '.join(passed)}."] if passed else []
+    lines = [] if names[ids] == "id" else [f"The ids are taken from the column {header[ids]!r}."]
+    lines += [
+        f"The label is taken from the column {header[n]!r}." for n in columns if names[n] in LABELS and n not in other
+    ]
+    lines += [f"Columns that hold no images are passed over: {', '.join(passed)}."] if passed else []
     if shared:
         file, ids = next(iter(shared.items()))
         lines.append(f"{len(shared)} files are of several patients, such as {file.name} of {listed(sorted(ids))}.")
     return patients, lines
+
+
+def column_of_ids(path: Path, names: list[str]) -> int:
+    """Number of the column of ids: `id`, or else the only one with a usual name for it, such as `subject_id`.
+
+    Raises:
+        InputError: if there is no such column, or more than one.
+    """
+    plain = [re.sub("[_ -]", "", name) for name in names]
+    numbers = [number for number, name in enumerate(names) if name == "id"]
+    numbers = numbers or [number for number, name in enumerate(plain) if name in IDS]
+    if len(numbers) != 1:
+        shown = listed(names, most=20) or "(none)"
+        raise InputError(f"{path} needs one column 'id'; its columns are: {shown}. Call that of the ids 'id'.")
+    return numbers[0]
 
 
 def sheet_of(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

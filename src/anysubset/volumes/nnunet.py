@@ -25,10 +25,24 @@ def nnunet_folder(root: Path) -> tuple[Path, tuple[str, ...]] | None:
 
     `root` is the data set, or its folder imagesTr or imagesTs, of which nothing else is then read.
     """
-    if root.name in LABELS_OF and (root.parent / "dataset.json").is_file():
+    if root.name in LABELS_OF and any((root.parent / name).exists() for name in ("dataset.json", LABELS_OF[root.name])):
         return root.parent, (root.name,)
     parts = tuple(name for name in LABELS_OF if (root / name).is_dir())
     return (root, parts) if parts else None
+
+
+def refuse_files_of_channels(root: Path) -> None:
+    """Raise InputError for a folder with the files of nnU-Net, a file per channel, that nothing describes."""
+    stems = [stem(path) for path in images(root)]
+    channels = [name for name in stems if re.search(r"._00\d\d$", name)]
+    cases = {name[: -len("_0000")] for name in channels}
+    # Beside the channels may lie the labels, which are called like the case.
+    if len(cases) > 1 and cases.issuperset(set(stems) - set(channels)):
+        raise InputError(
+            f"{root} holds a file per channel, such as {channels[0]}, as nnU-Net has them in imagesTr, but no "
+            'dataset.json beside imagesTr names the channels, as "channel_names": {"0": "FLAIR", ...}. Write it, or a '
+            "CSV manifest."
+        )
 
 
 def refuse_folder_of_data_sets(root: Path) -> None:
@@ -103,7 +117,9 @@ def channel_names(root: Path, described: dict[str, Any]) -> dict[int, str]:
         names = described.get("modality") or described["channel_names"]
         channels = {int(index): str(name) for index, name in sorted(names.items(), key=lambda item: int(item[0]))}
     except (ValueError, LookupError, AttributeError, TypeError):
-        raise InputError(f"{root} has imagesTr but no dataset.json with the channels, as {needed}.") from None
+        raise InputError(
+            f"{root} has imagesTr but no dataset.json with the channels, as {needed}. Write it, or a CSV manifest."
+        ) from None
     counts = Counter(modality_name(name) for name in channels.values())
     return {
         number: name if counts[modality_name(name)] == 1 else f"{name}_{number}" for number, name in channels.items()

@@ -69,6 +69,7 @@ def assemble(
     sources: dict[str, Source] = {}
     masks: dict[str, Source] = {}
     lines = list(faults)
+    twice = []
     for spelled, source in ((composed(name), source) for name, source in named):
         kind = mask_kind(spelled)
         target = masks if kind else sources
@@ -77,9 +78,16 @@ def assemble(
         if not re.fullmatch(r"[\w -]+", name):
             lines.append(f"{source} gives the modality name {name!r}: use letters, digits, _ and - only.")
         elif name in target:
-            lines.append(f"Patient {patient_id!r} has {name} twice: {target[name]} and {source}; keep one of them.")
+            twice.append(f"Patient {patient_id!r} has {name} twice: {target[name]} and {source}; keep one of them.")
         else:
             target[name] = source
+    if len(twice) > 1:
+        lines.append(
+            f"{twice[0]} {len(twice) - 1} more of its files have the name of another: if they are of several patients, "
+            "make a folder for each, or a CSV manifest."
+        )
+    else:
+        lines += twice
     lesions = [name for name in masks if mask_kind(name) != "other"]
     label = masks.get(LABEL) or (masks[lesions[0]] if len(lesions) == 1 else None)
     ordered = {name: sources[name] for name in modalities_in_order(sources)}

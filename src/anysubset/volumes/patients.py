@@ -16,7 +16,12 @@ from anysubset.volumes.dicom import dicom_line
 from anysubset.volumes.file_names import OTHER_VOLUMES, ending, first_file
 from anysubset.volumes.folders import from_folders
 from anysubset.volumes.manifest import SHEETS, from_manifest
-from anysubset.volumes.nnunet import from_nnunet, nnunet_folder, refuse_folder_of_data_sets
+from anysubset.volumes.nnunet import (
+    from_nnunet,
+    nnunet_folder,
+    refuse_files_of_channels,
+    refuse_folder_of_data_sets,
+)
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.spellings import BRATS, LABEL, modalities_in_order, recognised, unnumbered, unprocessed
 
@@ -115,6 +120,7 @@ def listed_folder(root: Path) -> tuple[str, list[Patient], list[str]]:
     if nnunet is not None:
         return from_nnunet(*nnunet)
     refuse_folder_of_data_sets(root)
+    refuse_files_of_channels(root)
     bids = bids_subjects(root)
     if bids is not None:
         return "BIDS", *from_bids(*bids)
