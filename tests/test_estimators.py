@@ -23,7 +23,7 @@ from torch.testing import assert_close
 
 from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
 from anysubset.batches import Observed
-from anysubset.errors import InputError
+from anysubset.errors import DataWarning, InputError
 from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
 
@@ -600,3 +600,17 @@ def test_a_frame_without_modalities_is_a_single_modality_with_its_column_names()
     model = AnySubsetClassifier(**SMALL).fit(table, y)
     assert list(model.feature_names_in_) == ["b0", "b1", "b2"]
     assert model.score(table, y) == 1.0
+
+
+def test_numbers_that_seem_to_stand_for_missing_values_are_warnings():
+    x = np.random.default_rng(0).normal(size=(N, 3))
+    y = x[:, 0].copy()
+    x[:4, 1], y[5] = -9999, -999
+    model = AnySubsetRegressor(**{**SMALL, "steps": 1})
+    with pytest.warns(DataWarning) as caught:
+        model.fit({"blood": x}, y)
+    assert [str(warning.message).partition(":")[0] for warning in caught] == [
+        "Values of y are -999 for 1 samples",
+        "4 values of blood are -9999, in 4 samples",
+    ]
+    assert [Path(warning.filename).name for warning in caught] == ["test_estimators.py"] * 2

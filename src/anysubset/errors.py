@@ -1,4 +1,4 @@
-"""Errors about wrong input: one line that says what came and what is expected."""
+"""Errors and warnings about input: one line that says what came and what is expected."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -7,6 +7,10 @@ from contextlib import contextmanager
 
 class InputError(ValueError):
     """Wrong input rather than a fault of the program: a command prints it as one line and exits with code 2."""
+
+
+class DataWarning(UserWarning):
+    """Data that may not be what is meant. The estimators warn of what commands print as a note."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:

@@ -10,7 +10,8 @@ In addition to the methods of scikit-learn they have `scenario_scores`: the scor
 # ruff: noqa: N803 (X is scikit-learn's name)
 
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,7 +26,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from anysubset.errors import InputError, input_errors, unknown
+from anysubset.errors import DataWarning, InputError, input_errors, unknown
 from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, TaskSettings
@@ -38,9 +39,11 @@ from anysubset.system.devices import device_of
 from anysubset.tables.frames import has_labels, in_one_order
 from anysubset.tables.in_memory import Array, InMemoryDataset
 from anysubset.tables.modality_columns import ModalityColumns
+from anysubset.tables.observation import note_on_code
 from anysubset.tables.signature import signature_of
 from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
+from anysubset.tables.targets import note_on_code as note_on_target_code
 from anysubset.tables.task import prediction_task
 from anysubset.training.divergence import DivergedError
 from anysubset.training.loop import train
@@ -81,10 +84,10 @@ class AnySubset(ModalityColumns):
     - An array (n, size), with `modalities` that group its columns; without `modalities` it is a single modality `X`. A
       sample lacks a modality if all its columns are NaN.
 
-    A modality that is only partly NaN, or infinite, is refused. Frames in a dict, and y, are joined by their labels
-    (pandas' index): a sample that a frame lacks, lacks its modality. The samples are in the order of y if y has labels,
-    else in that of the frames that have all samples. Columns of frames are taken by the names of the training, in any
-    order.
+    A modality that is only partly NaN, or infinite, is refused. A number that seems to stand for missing values, such
+    as -9999, is a `DataWarning`. Frames in a dict, and y, are joined by their labels (pandas' index): a sample that a
+    frame lacks, lacks its modality. The samples are in the order of y if y has labels, else in that of the frames that
+    have all samples. Columns of frames are taken by the names of the training, in any order.
 
     Args:
         modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.
@@ -163,6 +166,7 @@ class AnySubset(ModalityColumns):
             raise InputError(f"y is NaN or NA for {lacking} samples: give X and y for the others.")
         with input_errors():
             target: Array = validate_data(self, y=y, **options)
+        warn(note_on_target_code(target, "Values of y"))
         if not len(target):
             raise InputError("There are 0 samples; give at least one for training and one for validation.")
         return target
@@ -173,6 +177,7 @@ class AnySubset(ModalityColumns):
         for name, observed in inputs.items():
             if not len(observed.indices):
                 raise InputError(f"No sample has {name!r}: leave it out of the training.")
+            warn(note_on_code(name, observed))
         table = Table(tuple(map(str, range(len(target)))), inputs, target, columns=columns)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         splits = hold_out(table, float(self.validation_fraction), seed)
@@ -310,6 +315,12 @@ class AnySubset(ModalityColumns):
     def score_of(self, target: Array, outputs: Tensor) -> float | None:
         """Score of (n, outputs) against (n,) targets; None if it is not defined."""
         raise NotImplementedError
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Give each line as a DataWarning of the line of code that called `fit`, two calls above the caller."""
+    for line in lines:
+        warnings.warn(line, DataWarning, stacklevel=4)
 
 
 class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
