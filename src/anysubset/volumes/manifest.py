@@ -43,8 +43,8 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
     """
     header, rows = sheet_of(path)
     names = [name.lower() for name in header]
-    ids = column_of_ids(path, names)
-    columns = {number: name for number, name in enumerate(names) if number != ids}
+    id_column = column_of_ids(path, names)
+    columns = {number: name for number, name in enumerate(names) if number != id_column}
     other = [number for number in columns if not holds_images(path, [row[number] for _, row in rows])]
     other = [number for number in other if any(row[number] for _, row in rows)]
     for number in other:
@@ -53,7 +53,7 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
             raise InputError(f"{path}, row {first}: the {names[number]} file {cell!r} is not called like an image.")
     patients = []
     for number, row in rows:
-        patient_id = row[ids]
+        patient_id = row[id_column]
         # Masks are written to files named after the id.
         if not patient_id or Path(patient_id).name != patient_id:
             raise InputError(f"{path}, row {number} has the id {patient_id!r}: give a name without slashes.")
@@ -77,7 +77,7 @@ def from_manifest(path: Path) -> tuple[list[Patient], list[str]]:
         for source in patient.sources.values():
             owners.setdefault(source.path.resolve(), set()).add(patient.id)
     shared = {file: ids for file, ids in owners.items() if len(ids) > 1}
-    lines = [] if names[ids] == "id" else [f"The ids are taken from the column {header[ids]!r}."]
+    lines = [] if names[id_column] == "id" else [f"The ids are taken from the column {header[id_column]!r}."]
     lines += [
         f"The label is taken from the column {header[n]!r}." for n in columns if names[n] in LABELS and n not in other
     ]
