@@ -25,7 +25,7 @@ LAYERS = (
     ("scoring", "scoring.*"),
     ("tasks", "tasks.*"),
     ("models", "models.*"),
-    ("experiments", "experiments.data_settings", "experiments.train_settings"),
+    ("experiments", "experiments.data_settings", "experiments.train_settings", "experiments.type_faults"),
     ("experiments.settings", "experiments.files"),
     ("report", "report.*", "paper", "paper.*"),
     ("volumes", "volumes.*", "tables", "tables.*", "datasets", "datasets.*"),
@@ -271,7 +271,7 @@ def test_an_experiment_is_read_without_torch():
     needed = reached(["experiments.files"])
     assert {name for name in needed if name.split(".")[0] == "experiments"} == {
         *("experiments", "experiments.files", "experiments.settings"),
-        *("experiments.data_settings", "experiments.train_settings"),
+        *("experiments.data_settings", "experiments.train_settings", "experiments.type_faults"),
     }
     assert {name.split(".")[0] for name in needed} == {"experiments", "system", "errors", "anysubset"}
     assert not set().union(*map(others, needed)) & {"torch", "monai", "numpy"}

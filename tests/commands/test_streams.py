@@ -101,6 +101,19 @@ def test_a_line_break_or_control_character_of_a_name_stays_in_the_line(printed, 
     assert "a\\nb\\x1b[2J" in err
 
 
+@pytest.mark.parametrize("evil", ["\x1b[31m", "\x07", "\x9b31m", "\u202e"])
+def test_control_characters_of_names_in_data_and_scores_are_escaped(evil, printed, volumes_run, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [f"{evil}{index},{index / 7},{evil}{index % 2}\n" for index in range(8)]
+    table.write_text("".join(["id,a_0,y\n", *rows]), encoding="utf-8")
+    scored = volumes_run("run", {("a",): {"WT": [0.9, 0.5]}}, method=evil)
+    for command, where in ((("inspect", table), 0), (("compare", scored), 0), (("evaluate", tmp_path / evil), 1)):
+        code, *streams = printed("utf-8", *command)
+        assert code == (2 if command[0] == "evaluate" else 0)
+        assert evil[0] not in streams[0] + streams[1]
+        assert repr(evil)[1:-1] in streams[where]
+
+
 def test_a_path_is_printed_as_it_is(printed, utterances, tmp_path):
     # `:heart:` and `[bold]` mean something to rich.
     output = tmp_path / "a:heart:[bold].npz"

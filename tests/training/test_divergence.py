@@ -117,6 +117,16 @@ def test_a_rate_that_is_much_too_high_ends_every_method_in_one_line(
     assert_sound(tmp_path / "run", ("latest",))
 
 
+def test_the_rates_of_the_stages_are_named(settings, tmp_path):
+    own = {"method.name": "mmin", "method.width": 8, "train.stages": {"teacher": {"lr": 1e30}}}
+    message = message_of({**settings, **own}, tmp_path / "run")
+    assert "(stage " in message
+    assert "a lower train.lr (now 0.0008, train.stages.teacher.lr 1e+30) or train.clip 1" in message
+    assert_sound(tmp_path / "run", ("latest",))
+    # It is no different when it is resumed.
+    assert message_of({**settings, **own}, tmp_path / "run", resume=True) == message
+
+
 def test_a_rate_beyond_float32_in_the_optimizer_ends_in_one_line(settings, tmp_path):
     message = message_of({**settings, "train.lr": 1e38}, tmp_path / "run")
     assert "at step 1: the update of the weights is beyond the largest number" in message

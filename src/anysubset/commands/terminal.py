@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from anysubset.system.streams import output_errors, printable, to_standard_error
+from anysubset.system.streams import escaped, output_errors, printable, to_standard_error
 
 if TYPE_CHECKING:
     from anysubset.report.grid import Grid
@@ -32,7 +32,8 @@ console = Output(
 
 
 def say(line: Any = "") -> None:
-    """Print a line or a table. Lines are not wrapped, so that paths can be copied."""
+    """Print a line or a table. Lines are not wrapped, so that paths can be copied; control characters are escaped."""
+    line = escaped(line) if isinstance(line, str) else line
     with output_errors():
         console.print(line, soft_wrap=isinstance(line, str), markup=False)
 
@@ -49,12 +50,12 @@ def say_grid(grid: "Grid") -> None:
 
 
 def grid_text(grid: "Grid") -> str:
-    """A table with its title and notes, in letters that the terminal can print."""
+    """A table with its title and notes, in letters that the terminal can print, without control characters."""
     from anysubset.report.grid import as_text
 
     # Before the widths of the columns are computed, because a replacement may be longer than its letter.
     def cells(row: Sequence[str]) -> list[str]:
-        return [printable(cell, console.encoding) for cell in row]
+        return [printable(escaped(cell).replace("\n", "\\n"), console.encoding) for cell in row]
 
     return as_text(replace(grid, head=cells(grid.head), rows=[cells(row) for row in grid.rows]))
 

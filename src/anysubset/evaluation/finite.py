@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, listed
 from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import Score
 
@@ -54,13 +54,10 @@ def nonfinite_error(
         total: number of samples that were predicted.
         written: file or folder with the other predictions, if they were written.
     """
-    parts = [
-        f"{sample!r} (from {', '.join(map(scenario_name, list(scenarios)[:2]))}{', ...' * (len(list(scenarios)) > 2)})"
-        for sample, scenarios in list(samples.items())[:LISTED]
-    ]
-    listed = ", ".join(parts) + ", ..." * (len(samples) > LISTED)
+    parts = (f"{sample!r} (from {listed(map(scenario_name, chosen), most=2)})" for sample, chosen in samples.items())
     return NonFiniteError(
-        f"the predictions for {len(samples)} of {total} {noun} are not finite (NaN or infinite): {listed}",
+        f"the predictions for {len(samples)} of {total} {noun} are not finite (NaN or infinite): "
+        f"{listed(parts, most=LISTED)}",
         "Their values are out of the range of the training data, or the training diverged: check these samples, or "
         "train with a lower train.lr or with train.clip 1." + (f" The others are in {written}." if written else ""),
     )

@@ -4,6 +4,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import TextIO
 from anysubset.errors import InputError
 
 SPELLING = "anysubset"  # Name of the error handler that replaces letters which an encoding lacks.
+# All control characters except the end of a line, and those that reverse the direction of writing or cannot be seen.
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 REPLACEMENTS = {"●": "x", "○": "-", "✓": "x", "±": "+/-", "Δ": "change", "…": "...", "→": "->"}
 
 
@@ -31,6 +34,15 @@ def replacement(letter: str) -> str:
         horizontal, vertical = words & {"HORIZONTAL", "LEFT", "RIGHT"}, words & {"VERTICAL", "UP", "DOWN"}
         return "+" if horizontal and vertical else "|" if vertical else "-"
     return letter.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def escaped(text: str) -> str:
+    r"""The text with escapes in place of the control characters of a name, which a terminal would obey; lines stay.
+
+    >>> escaped("a\x1b[31mb"), escaped("a\nb")
+    ('a\\x1b[31mb', 'a\nb')
+    """
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
@@ -130,7 +142,7 @@ def abandon(stream: TextIO) -> None:
 def to_standard_error(line: str) -> None:
     """Print a line to standard error, which may be closed or full."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(escaped(line), file=sys.stderr, flush=True)
     except OSError:
         abandon(sys.stderr)
 

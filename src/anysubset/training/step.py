@@ -84,6 +84,9 @@ class StageTraining:
             number: of the step in the run, from 1.
             what: which numbers are not finite.
         """
+        train = self.run.experiment.train
+        of_stages = [f"train.stages.{name}.lr {own['lr']:g}" for name, own in train.stages.items() if "lr" in own]
+        rates = ", ".join([f"now {train.lr:g}", *of_stages])
         clip = f"train.clip below {self.settings.clip:g}" if self.settings.clip else "train.clip 1"
         half = " or train.precision bfloat16" * (self.settings.precision == "float16")
         stage = f" (stage {self.stage.name})" * (len(self.method.stages) > 1)
@@ -92,7 +95,7 @@ class StageTraining:
         return DivergedError(
             what,
             f"Training diverged at step {number}{stage}: {what}. Train again in another folder with a lower train.lr "
-            f"(now {self.settings.lr:g}) or {clip}{half}; in {self.run.path / 'checkpoints'} {stored}.",
+            f"({rates}) or {clip}{half}; in {self.run.path / 'checkpoints'} {stored}.",
         )
 
     def check_state(self, number: int) -> None:
