@@ -20,7 +20,7 @@ from anysubset.experiments.files import write_experiment
 from anysubset.experiments.settings import Experiment
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.method import Objective
-from anysubset.methods.table import METHODS
+from anysubset.methods.table import METHODS, method_options
 from anysubset.system import tensor_file
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.training.divergence import DivergedError
@@ -107,6 +107,8 @@ def test_a_rate_that_is_much_too_high_ends_every_method_in_one_line(
     on_tables = METHODS[method].method.fits != (Segmentation,)
     make = make_table_experiment if on_tables else make_experiment
     own = {f"method.{name}": value for name, value in SMALL.get(method, {}).items()}
+    if "score" in method_options(method):
+        own["method.score"] = "laplace"  # For numbers.
     volumes = {"data.root": str(tiny_volumes), "data.modalities": ["text", "audio", "vision"], "train.batch": 1}
     data = {} if on_tables else volumes
     tiny = make({"method.name": method, **own, **data, "train.lr": 1e30})
