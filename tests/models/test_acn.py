@@ -50,4 +50,5 @@ def test_the_discriminator_of_maps_has_fewer_levels_for_small_patches():
     assert map_channels((128, 160, 96)) == (64, 128, 256, 512, 1)
     assert map_channels((32, 32)) == (64, 128, 256, 512, 1)
     assert map_channels((16, 64)) == (64, 128, 256, 1)
+    assert map_channels((16, 64), width=0.5) == (32, 64, 128, 1)
     assert small().map_discriminator(torch.randn(1, 3, *PATCH)).shape == (1, 1, 1, 1)

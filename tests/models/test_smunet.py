@@ -57,7 +57,8 @@ def test_content_and_style_have_the_resolution_of_the_bottleneck(shape: tuple[in
 @pytest.mark.parametrize("patch", [(160, 192, 128), (16, 16), (8, 24), (64, 64, 64)])
 def test_the_discriminator_of_styles_gives_one_logit_whatever_the_patch(patch: tuple[int, ...]):
     style = torch.randn(1, 64, *(size // 8 for size in patch))
-    assert style_discriminator(64, patch)(style).shape == (1, 1, *[1] * len(patch))
+    for width in (0.5, 1.0):
+        assert style_discriminator(64, patch, width)(style).shape == (1, 1, *[1] * len(patch))
 
 
 def test_the_style_depends_on_the_entries_of_the_deeper_levels():

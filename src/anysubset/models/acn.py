@@ -28,7 +28,7 @@ class AdversarialPair(Pair):
         outputs: number of classes.
         patch: size of the training patch in voxels, on which the depth of the discriminator of maps depends.
         dropout: at the bottlenecks.
-        width: factor of the numbers of channels of teacher and student.
+        width: factor of the numbers of channels of all networks.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class AdversarialPair(Pair):
         layers: list[nn.Module] = [convolution(channels, channels, 1, bias=False) for _ in range(3)]
         self.regression = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
         self.raw_variance = nn.Parameter(torch.full((channels,), START).expm1().log())  # Before softplus.
-        self.map_discriminator = strided((outputs, *map_channels(patch)), dimensions)
-        first, second = FEATURE_CHANNELS
+        self.map_discriminator = strided((outputs, *map_channels(patch, width)), dimensions)
+        first, second = (int(size * width) for size in FEATURE_CHANNELS)
         self.feature_discriminator = nn.Sequential(
             convolution(channels, first, 3, padding=1),
             nn.LeakyReLU(SLOPE),
@@ -74,10 +74,10 @@ class AdversarialPair(Pair):
         return 0.5 * (difference.square() / variance + variance.log()).mean()
 
 
-def map_channels(patch: tuple[int, ...]) -> tuple[int, ...]:
+def map_channels(patch: tuple[int, ...], width: float = 1.0) -> tuple[int, ...]:
     """Channels after each convolution of the discriminator of maps: five, or fewer for patches below 32 voxels."""
     depth = min(len(MAP_CHANNELS), int(math.log2(min(patch))))
-    return (*MAP_CHANNELS[: depth - 1], 1)
+    return (*(int(size * width) for size in MAP_CHANNELS[: depth - 1]), 1)
 
 
 def self_information(probabilities: Tensor) -> Tensor:

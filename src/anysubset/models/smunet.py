@@ -68,7 +68,7 @@ class StylePair(Pair):
         outputs: number of classes.
         patch: size of the training patch in voxels, on which the layers of the discriminator depend.
         dropout: at the bottlenecks.
-        width: factor of the numbers of channels of teacher and student.
+        width: factor of the numbers of channels of all networks.
     """
 
     def __init__(
@@ -84,23 +84,23 @@ class StylePair(Pair):
             StyleUNet(teacher_inputs, outputs, len(patch), dropout, width),
             StyleUNet(student_inputs, outputs, len(patch), dropout, width),
         )
-        self.style_discriminator = style_discriminator(channels_of(width)[-1], patch)
+        self.style_discriminator = style_discriminator(channels_of(width)[-1], patch, width)
 
 
-def style_discriminator(channels: int, patch: tuple[int, ...]) -> nn.Sequential:
+def style_discriminator(channels: int, patch: tuple[int, ...], width: float = 1.0) -> nn.Sequential:
     """Three convolutions of stride 2, and one whose kernel covers what is left: 2 x 3 x 2 for 160 x 192 x 128 voxels.
 
     For smaller patches there are fewer strided convolutions.
     """
     size = [length // STRIDE for length in patch]
-    widths = [channels]
-    for width in STYLE_CHANNELS:
+    numbers = [channels]
+    for full in STYLE_CHANNELS:
         if min(size) < 2:
             break
-        widths.append(width)
+        numbers.append(int(full * width))
         size = [length // 2 for length in size]
-    last = CONVOLUTION[len(patch)](widths[-1], 1, tuple(size))
-    return nn.Sequential(strided(tuple(widths), len(patch)), nn.LeakyReLU(SLOPE), last)
+    last = CONVOLUTION[len(patch)](numbers[-1], 1, tuple(size))
+    return nn.Sequential(strided(tuple(numbers), len(patch)), nn.LeakyReLU(SLOPE), last)
 
 
 def style_loss(teacher: Tensor, student: Tensor) -> Tensor:
