@@ -16,6 +16,7 @@ from anysubset.tasks.losses import (
     probabilities_of,
     soft_dice,
     softmax_dice,
+    subsampled,
     unsmoothed_dice,
     weighted_cross_entropy,
 )
@@ -191,3 +192,10 @@ def test_the_loss_of_classes_equals_a_loop_over_voxels(shape: tuple[int, ...]):
                 sums[c] += float(p[(b, c, *voxel)]) + (label == c)
     dice = 1 - sum(overlap / total for overlap, total in zip(overlaps, sums, strict=True)) / 3
     assert_close(class_loss(p, target).item(), entropy + dice, rtol=0, atol=1e-12)
+
+
+def test_the_target_of_a_level_is_every_second_voxel_of_the_next_finer_one():
+    target = torch.arange(24).view(1, 4, 6)
+    assert torch.equal(subsampled(target, 0, 2), target)
+    assert subsampled(target, 1, 2).tolist() == [[[0, 2, 4], [12, 14, 16]]]
+    assert subsampled(target, 2, 2).tolist() == [[[0, 4]]]

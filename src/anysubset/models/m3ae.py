@@ -4,7 +4,7 @@ Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentati
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from anysubset.errors import InputError
 from anysubset.models.dimensions import CONVOLUTION
 from anysubset.models.early import EarlyFusion
 from anysubset.models.residual_unet import ResidualDecoder, ResidualEncoder, channels_of
-from anysubset.tasks.losses import at_least_float32, cross_entropy, squared_dice
+from anysubset.tasks.losses import at_least_float32, cross_entropy, squared_dice, subsampled
 
 PARTS = 8  # Hidden patches along every axis, so that one has 16 voxels of 128, as published.
 HIDDEN = 0.875  # Share of the patches of all modalities of the task.
@@ -195,17 +195,13 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
 def supervised_loss(logits: Iterable[Tensor], target: Tensor) -> Tensor:
     """The sum of the losses of the segmentation at all levels of the decoder, a scalar.
 
-    The target of a level is every second voxel of that of the next finer one, on which the strided convolutions of the
-    encoder are centred.
-
     Args:
         logits: (n, regions, ...) of every level, finest first.
         target: (n, regions, ...) bool, of the finest level.
     """
-    losses = []
-    for level, output in enumerate(logits):
-        index: tuple[Any, ...] = (..., *[slice(None, None, 2**level)] * (output.ndim - 2))
-        losses.append(segmentation_loss(output, target[index]))
+    losses = [
+        segmentation_loss(output, subsampled(target, level, output.ndim - 2)) for level, output in enumerate(logits)
+    ]
     return torch.stack(losses).sum()
 
 

@@ -7,7 +7,6 @@ convolutions up, and a head at every level of the decoder.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from anysubset.errors import InputError
 from anysubset.models.dimensions import CONVOLUTION, NORM, TRANSPOSED
 from anysubset.models.early import EarlyFusion
 from anysubset.models.unet import convolved
-from anysubset.tasks.losses import cross_entropy, soft_dice, softmax_dice
+from anysubset.tasks.losses import cross_entropy, soft_dice, softmax_dice, subsampled
 
 CHANNELS = (32, 64, 128, 256, 320, 320)  # Of the levels at width 1, finest level first, as published.
 FINEST_WIDTH = 0.125
@@ -208,9 +207,6 @@ def supervision_weights(levels: int) -> list[float]:
 def deep_supervision(outputs: Sequence[Tensor], target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The weighted sum of the losses of all levels of the decoder, a scalar.
 
-    The target of a level is every second voxel of that of the next finer one, on which the strided convolutions of the
-    encoder are centred.
-
     Args:
         outputs: (n, channels, ...), finest level first.
         target: (n, ...) or (n, channels, ...), of the finest level.
@@ -220,6 +216,5 @@ def deep_supervision(outputs: Sequence[Tensor], target: Tensor, loss: Callable[[
     # parameter that no case reaches would be an error.
     total = torch.zeros((), device=outputs[0].device)
     for level, (output, weight) in enumerate(zip(outputs, supervision_weights(len(outputs)), strict=True)):
-        index: tuple[Any, ...] = (..., *[slice(None, None, 2**level)] * (output.ndim - 2))
-        total = total + weight * loss(output, target[index])
+        total = total + weight * loss(output, subsampled(target, level, output.ndim - 2))
     return total

@@ -1,5 +1,7 @@
 """Losses of the segmentation task, as functions of tensors."""
 
+from typing import Any
+
 import torch
 from monai.losses import DiceLoss
 from torch import Tensor
@@ -123,6 +125,20 @@ def unsmoothed_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
     axes = (0, *range(2, truth.ndim))
     sizes = probabilities.sum(dim=axes) + truth.sum(dim=axes) + 1e-7
     return 1 - (2 * (probabilities * truth).sum(dim=axes) / sizes).mean()
+
+
+def subsampled(target: Tensor, level: int, dimensions: int) -> Tensor:
+    """The target of a level of a decoder: every second voxel of that of the next finer level, along every axis.
+
+    Strided convolutions with padding are centred on these voxels.
+
+    Args:
+        target: (n, ..., *size), of level 0, the finest.
+        level: number of times that the size is halved, rounding up.
+        dimensions: number of axes of `size`.
+    """
+    index: tuple[Any, ...] = (..., *[slice(None, None, 2**level)] * dimensions)
+    return target[index]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
