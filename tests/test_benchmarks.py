@@ -119,3 +119,16 @@ def test_without_matplotlib_the_figure_is_refused_in_one_line(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=BENCHMARKS)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["--figure needs matplotlib, which is not installed: pip install matplotlib"]
+
+
+@pytest.mark.slow
+def test_a_step_of_methods_for_volumes_is_measured(tmp_path: Path):
+    options = ("--small", "--patch", "16", "--steps", "1", "--only", "sharing", "uhemis", "rfnet")
+    measured = run("methods.py", tmp_path / "methods.json", *options)
+    results = {result["method"]: result for result in measured["results"]}
+    assert set(results) == {"sharing", "uhemis", "rfnet"}
+    for result in results.values():
+        assert result["finite"]
+        assert min(result["flops"], result["seconds"], result["parameters"]) > 0
+        assert result["disagreement"] is None  # The CPU is what a GPU is compared with.
+    assert results["uhemis"]["parameters"] < results["rfnet"]["parameters"]
