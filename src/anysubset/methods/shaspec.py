@@ -31,7 +31,7 @@ from anysubset.methods.method import Objective, Step
 from anysubset.models.network import Encoded, Tree, select
 from anysubset.models.shaspec import LEVELS, Features, ShaSpecNetwork
 from anysubset.scenarios import BY_SAMPLE, Scenario, scenario_name
-from anysubset.tasks.losses import cross_entropy, soft_dice
+from anysubset.tasks.losses import at_least_float32, cross_entropy, soft_dice
 from anysubset.tasks.segmentation import Segmentation
 
 SIMILARITY = 0.1  # Weight of the loss of a pair of neighbouring modalities.
@@ -134,7 +134,7 @@ class ShaSpec(CaseMethod):
             indices = eligible(features, pair)
             if len(indices):
                 one, other = (select(features[modality], indices).shared for modality in pair)
-                losses[name] = functional.l1_loss(one, other)
+                losses[name] = functional.l1_loss(at_least_float32(one), at_least_float32(other))
         losses[DOMAIN_NAME] = self.domain_loss(features, len(batch.target))
         return losses
 
@@ -143,7 +143,7 @@ class ShaSpec(CaseMethod):
 
         The mean over the samples of the mean over the modalities of a sample.
         """
-        first = next(iter(features.values())).values.specific
+        first = at_least_float32(next(iter(features.values())).values.specific)
         totals: Tensor = first.new_zeros(samples)
         counts: Tensor = first.new_zeros(samples)
         for modality, encoded in features.items():
