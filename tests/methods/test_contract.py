@@ -23,8 +23,8 @@ SLOW = {
     "mmformer-volumes",
     "shaspec-volumes",
 }
-# Methods without a state of their own in training that resume in the same way as `rfnet`.
-RESUMING_LIKE_RFNET = {"demoseg", "mmformer", "nnunet", "shaspec", "uhemis", "uhved"}
+# Methods without a state of their own in training that resume in the same way as `rfnet`, or in stages as `mmin`.
+RESUMING_LIKE_RFNET = {"demoseg", "m3ae", "mmformer", "nnunet", "shaspec", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject

@@ -11,6 +11,7 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError, listed
 from anysubset.experiments.settings import flatten
 from anysubset.methods.method import Method
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
@@ -118,7 +119,9 @@ def fit_run(
     if done.skipped:
         overflow = ", or a gradient in float16 overflowed" * (chosen.train.precision == "float16")
         steps = "1 step" if done.skipped == 1 else f"{done.skipped} steps"
-        report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}")
+        row = METHODS.get(str(chosen.method["name"]))
+        hint = "" if row is None or not row.complete else "; data.complete_only leaves incomplete samples out"
+        report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}{hint}")
     return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
 
 
