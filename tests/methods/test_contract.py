@@ -15,6 +15,7 @@ SLOW = {
     "demoseg-volumes",
     "uhemis-volumes",
     "uhved-volumes",
+    "ogm_ge-slices",  # Its checks on vectors and images cover the same code.
     "ogm_ge-volumes",
     "acn-volumes",
     "smunet-volumes",
