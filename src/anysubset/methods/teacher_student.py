@@ -127,7 +127,7 @@ def map_dice(logits: Tensor, target: Tensor) -> Tensor:
         logits: (n, classes, ...).
         target: (n, classes - 1, ...) bool, of `one_hot`.
     """
-    return squared_dice(logits[:, 1:].sigmoid(), target).sum()
+    return squared_dice(at_least_float32(logits[:, 1:]).sigmoid(), target).sum()
 
 
 def agreement(teacher: Tensor, student: Tensor) -> Tensor:
