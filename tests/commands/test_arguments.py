@@ -29,7 +29,7 @@ NOWHERE = (
     ),
     *("true", "http://x/y", "{root}/\udcff", "{root}/loop", "{root}/text.txt/below", "{root}/pipe", "/dev/null"),
 )
-NO_RUN = (*NOWHERE, ".", "/", "{root}/empty", "{root}/text.txt", "{root}/tiny.yaml", "{root}/run/checkpoints")
+NO_RUN = (*NOWHERE, ".", "{root}/empty", "{root}/text.txt", "{root}/tiny.yaml", "{root}/run/checkpoints")
 NO_TABLE = (*NOWHERE, "{root}/empty", "{root}/text.txt", "{root}/tiny.yaml")
 NO_EXPERIMENT = (
     *NOWHERE,
