@@ -12,6 +12,8 @@ import pytest
 
 from anysubset import __version__
 from anysubset.cli import main
+from anysubset.commands.terminal import grid_text
+from anysubset.report.grid import Grid
 
 NAME = "čeď_日本"  # In no encoding below.
 ENCODINGS = ["cp1252", "ascii", "latin-1"]
@@ -162,3 +164,11 @@ def test_standard_error_may_be_closed_or_full():
         assert shell(f"{ANYSUBSET} nosuch {redirection}") == (2, "", "")
     code, out, _ = shell(f"{ANYSUBSET} --version 2>&-")
     assert (code, out) == (0, f"anysubset {__version__}\n")
+
+
+def test_a_heading_of_a_table_may_have_two_lines_and_a_name_in_a_row_only_one():
+    text = grid_text(Grid("", ["region", "Dice\n%"], [["a\nb", "1"]]))
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[0] == ["Dice"]
+    assert lines[1] == ["region", "%"]
+    assert lines[-1] == ["a\\nb", "1"]

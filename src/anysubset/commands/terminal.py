@@ -55,9 +55,11 @@ def grid_text(grid: "Grid") -> str:
 
     # Before the widths of the columns are computed, because a replacement may be longer than its letter.
     def cells(row: Sequence[str]) -> list[str]:
-        return [printable(escaped(cell).replace("\n", "\\n"), console.encoding) for cell in row]
+        return [printable(escaped(cell), console.encoding) for cell in row]
 
-    return as_text(replace(grid, head=cells(grid.head), rows=[cells(row) for row in grid.rows]))
+    # A heading may have two lines; a line break in a row comes from a name.
+    rows = [[cell.replace("\n", "\\n") for cell in cells(row)] for row in grid.rows]
+    return as_text(replace(grid, head=cells(grid.head), rows=rows))
 
 
 def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
