@@ -190,7 +190,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[bool], list[tuple[int, int, int]], lis
     return shared, operations, draw(st.lists(index, min_size=1, max_size=4))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(graphs(), st.sampled_from([Stored, Streamed]))
 def test_any_graph_has_the_gradients_of_a_plain_backward(
     graph: tuple[list[bool], list[tuple[int, int, int]], list[int]], jacobian: Callable[..., Stored | Streamed]
@@ -210,7 +210,7 @@ def test_any_graph_has_the_gradients_of_a_plain_backward(
     assert_all_close(*undecoupled_grads(losses, parameters, measured, jacobian))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(graphs())
 def test_in_any_graph_no_private_edge_leads_to_another(
     graph: tuple[list[bool], list[tuple[int, int, int]], list[int]],

@@ -24,8 +24,9 @@ SLOW = {
     "mmformer-volumes",
     "shaspec-volumes",
 }
-# Methods without a state of their own in training that resume in the same way as `rfnet`, or in stages as `mmin`.
-RESUMING_LIKE_RFNET = {"demoseg", "m3ae", "mmformer", "nnunet", "shaspec", "uhemis", "uhved"}
+# Methods without a state of their own in training that resume in the same way as `rfnet` or `acn`, or in stages as
+# `mmin`.
+RESUMING_LIKE_OTHERS = {"demoseg", "m3ae", "mmformer", "nnunet", "shaspec", "smunet", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject
@@ -37,7 +38,7 @@ SUBJECTS = {
 def marks_of(name: str, check: Callable[[Subject], None]) -> Sequence[pytest.MarkDecorator]:
     """The mark `slow` for slow subjects, and for resuming where the check of another subject covers it."""
     method, _, task = name.partition("-")
-    covered = task == "volumes" or method in RESUMING_LIKE_RFNET
+    covered = task == "volumes" or method in RESUMING_LIKE_OTHERS
     slow = name in SLOW or (covered and check is check_resuming)
     return [pytest.mark.slow] if slow else []
 
@@ -46,7 +47,7 @@ def test_every_method_fits_a_toy_task():
     assert {name.partition("-")[0] for name in SUBJECTS} == set(METHODS)
     assert set(METHODS) >= {"gmd", "sharing", "dropout", "full", "ensemble", *SMALL}
     assert set(SUBJECTS) > SLOW
-    assert set(METHODS) > RESUMING_LIKE_RFNET
+    assert set(METHODS) > RESUMING_LIKE_OTHERS
     assert {name.partition("-")[2] for name in SUBJECTS} == set(toys())
 
 

@@ -76,7 +76,7 @@ def test_probabilities_are_refused_with_a_remedy(tmp_path, fault):
 
 def test_colours_and_complex_numbers_are_refused_in_one_line(tmp_path, fault):
     colours = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    assert "not numbers" in fault(read, tmp_path / "seg.nii", colours)
+    assert "voxels, not one real number each" in fault(read, tmp_path / "seg.nii", colours)
     assert "complex64" in fault(read, tmp_path / "seg.nii", WHOLE.astype(np.complex64))
 
 
