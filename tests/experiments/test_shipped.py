@@ -72,7 +72,14 @@ def test_an_experiment_describes_a_task_and_a_method(paths: list[Path]):
     assert set(method.network.modalities) == set(task.modalities)
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+# Sweeps of hundreds of runs, which take seconds to read.
+LARGE = {"incomplete_tables.yaml", "tables.yaml"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.name in LARGE else (), id=path.name) for path in SWEEPS],
+)
 def test_a_sweep_describes_experiments(path: Path):
     runs = read_sweep(path, Path("out")).runs
     assert len({str(run.experiment) for run in runs}) == len(runs) > 1

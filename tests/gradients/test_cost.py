@@ -126,6 +126,7 @@ def test_five_drawn_cases_cost_about_two_plain_steps():
     assert 1.9 <= ours / plain <= 2.2
 
 
+@pytest.mark.slow
 def test_costly_encoders_are_not_differentiated_once_per_case():
     network = sharing(unet(), {name: Encoder(name) for name in NAMES})
     light = operations(sharing(unet()), ALL, plain_mean)

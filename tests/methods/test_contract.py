@@ -69,16 +69,38 @@ def test_contract(subject: Subject, check: Callable[[Subject], None]):
 SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not in name}
 
 
+# Methods whose steps on several ranks are compared among the slow tests; others have losses and networks of their kind.
+SLOW_ON_RANKS = {"uhved", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec"}
+QUICK = {name: subject for name, subject in SHARED.items() if name.partition("-")[0] not in SLOW_ON_RANKS}
+HEAVY = {name: subject for name, subject in SHARED.items() if name not in QUICK}
+
+
 @pytest.fixture(scope="module")
-def by_world() -> dict[int, list[Results]]:
-    """Results of the first steps of all methods, by number of processes and rank; started once for all tests."""
-    return results_on_ranks(SHARED)
+def quick_by_world() -> dict[int, list[Results]]:
+    """Results of the first steps by number of processes and rank; started once for all tests."""
+    return results_on_ranks(QUICK)
 
 
-@pytest.mark.parametrize("name", SHARED)
-def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(name: str, by_world: dict[int, Sequence[Results]]):
-    assert set(by_world) == set(RANKS) == {2, 4}
-    check_same_on_ranks(name, SHARED[name], by_world)
+@pytest.fixture(scope="module")
+def heavy_by_world() -> dict[int, list[Results]]:
+    """The same of the methods that take longer."""
+    return results_on_ranks(HEAVY)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(
+    name: str, quick_by_world: dict[int, Sequence[Results]]
+):
+    assert set(quick_by_world) == set(RANKS) == {2, 4}
+    check_same_on_ranks(name, SHARED[name], quick_by_world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_step_of_a_large_method_gives_the_same_gradient_on_one_rank_and_on_several(
+    name: str, heavy_by_world: dict[int, Sequence[Results]]
+):
+    check_same_on_ranks(name, SHARED[name], heavy_by_world)
 
 
 def test_methods_with_objectives_beside_the_cases_are_decoupled_on_ranks():
