@@ -133,7 +133,17 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), CHANGES, ids=lambda value: getattr(value, "__name__", ""))
+# Each takes seconds. Those that differ from others in the file that is changed alone are among the slow tests.
+SLOW_CHANGES = {one_voxel_of_a_label, another_spacing, removed_modality_of_training, patient_moved_to_training}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(change, words, marks=pytest.mark.slow if change in SLOW_CHANGES else (), id=change.__name__)
+        for change, words in CHANGES
+    ],
+)
 def test_evaluate_and_resume_name_what_changed_in_patients(refused: Command, here: Path, change, words):
     change()
     line = refused(*EVALUATE)

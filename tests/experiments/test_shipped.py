@@ -72,8 +72,8 @@ def test_an_experiment_describes_a_task_and_a_method(paths: list[Path]):
     assert set(method.network.modalities) == set(task.modalities)
 
 
-# Sweeps of hundreds of runs, which take seconds to read.
-LARGE = {"incomplete_tables.yaml", "tables.yaml"}
+# Sweeps of many runs, which take seconds to read.
+LARGE = {"incomplete_tables.yaml", "tables.yaml", "search_phantom.yaml"}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_all_fifteen_cases_cost_less_than_six_plain_steps():
     assert operations(network, ALL, decoupled(), size=64) / plain <= 5.9
 
 
+@pytest.mark.slow
 def test_five_drawn_cases_cost_about_two_plain_steps():
     network = sharing(Convolutions())
     generator = torch.Generator().manual_seed(0)

@@ -246,8 +246,9 @@ def assert_same(by_process: list[dict[str, Any]], expected: dict[str, Any]) -> N
         assert one["norms"] == pytest.approx(expected["norms"], rel=1e-4)
 
 
-# Four processes on two cores take a minute; the contract test compares four ranks, without shards, in every run.
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+# These take a minute; the contract test compares two and four ranks, without shards, in every run.
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
 def test_replicas_and_shards_train_as_one_process_does(tmp_path: Path, world: int):
     expected = {"complete": alone(COMPLETE), "incomplete": alone(INCOMPLETE), "unequal": alone(UNEQUAL)}
     jobs = {

@@ -18,6 +18,7 @@ SLOW = {
     "ogm_ge-slices",  # Its checks on vectors and images cover the same code.
     "ogm_ge-volumes",
     "acn-volumes",
+    "smunet-slices",  # `acn` has the same base class; its own terms have tests in test_smunet.py.
     "smunet-volumes",
     "m3ae-volumes",
     "rfnet-volumes",
@@ -70,7 +71,7 @@ SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not i
 
 
 # Methods whose steps on several ranks are compared among the slow tests; others have losses and networks of their kind.
-SLOW_ON_RANKS = {"uhved", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec"}
+SLOW_ON_RANKS = {"uhemis", "uhved", "ogm_ge", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec"}
 QUICK = {name: subject for name, subject in SHARED.items() if name.partition("-")[0] not in SLOW_ON_RANKS}
 HEAVY = {name: subject for name, subject in SHARED.items() if name not in QUICK}
 
