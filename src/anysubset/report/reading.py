@@ -95,7 +95,8 @@ def result_of(
         scenario = tuple(row["scenario"].split("+"))
         value, missing_counts[scenario] = float(row["value"]), int(row["n_missing"])
         if not math.isfinite(value):
-            raise InputError(f"{folder / 'scores.csv'} is damaged: {list(row.values())} has no valid score.")
+            cells = [cell[:40] for cell in row.values()]
+            raise InputError(f"{folder / 'scores.csv'} is damaged: {cells} has no valid score.")
         if row["sample"] == ALL:
             if row["region"] == ALL:  # Numbers of empty references are counted from the samples.
                 set_scores.setdefault(row["metric"], {})[scenario] = value
