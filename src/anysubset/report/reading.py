@@ -162,7 +162,8 @@ def check_together(
         for other in others:
             if members[other] != members[first]:
                 raise InputError(
-                    f"{path} is damaged: {first} and {other} are not of the same samples; score the run again."
+                    f"{path} is damaged: {first[:40]} and {other[:40]} are not of the same samples; score the run "
+                    "again."
                 )
 
 
