@@ -312,5 +312,14 @@ print("loaded:", [name for name in heavy if name in sys.modules])
     assert printed.splitlines()[-1] == "loaded: []"
 
 
+def test_monai_is_loaded_only_where_volumes_are_used(tmp_path: Path):
+    code = """
+import sys
+import anysubset.workflows.evaluating, anysubset.workflows.fitting, anysubset.workflows.predicting
+print("loaded:", [name for name in ("torch", "monai", "transformers") if name in sys.modules])
+"""
+    assert python("-c", code, folder=tmp_path) == "loaded: ['torch']\n"
+
+
 def test_the_package_runs_as_a_module(tmp_path: Path):
     assert python("-m", "anysubset", "--version", folder=tmp_path) == f"anysubset {anysubset.__version__}\n"

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
 from anysubset.scoring.calibration import calibration_error
@@ -66,6 +65,8 @@ def hd95(prediction: Tensor, target: Tensor, spacing: Sequence[float]) -> Tensor
         target: (regions, ...) bool.
         spacing: voxel size in mm along each axis.
     """
+    from monai.metrics import compute_hausdorff_distance  # Only here, since loading MONAI takes seconds.
+
     diagonal = sum((size * step) ** 2 for size, step in zip(target.shape[1:], spacing, strict=True)) ** 0.5
     distances = []
     for predicted, true in zip(prediction, target, strict=True):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +26,8 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch", numerator: fl
     """
     if pool not in ("batch", "sample"):
         raise unknown("pool", pool, ["batch", "sample"])
+    from monai.losses import DiceLoss  # Only here, since loading MONAI takes seconds.
+
     dice = DiceLoss(sigmoid=True, batch=pool == "batch", smooth_nr=numerator, smooth_dr=1.0)
     loss: Tensor = dice(logits.float(), target.to(logits.device).float())
     return loss

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from anysubset.batches import Inputs, as_observed
@@ -201,6 +200,8 @@ class Segmentation(Task):
 
     def in_windows(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Average a function over overlapping windows: (n, modalities, ...) -> (n, channels, ...)."""
+        from monai.inferers import sliding_window_inference  # Only here, since loading MONAI takes seconds.
+
         averaged = sliding_window_inference(
             x,
             self.patch,

@@ -33,7 +33,6 @@ from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare
 from anysubset.volumes.reading import PatientVolumes, read_patient
-from anysubset.volumes.training_patches import TrainingPatches
 from anysubset.volumes.whole_volume import WholeVolume, samples_of
 from anysubset.volumes.working_grid import check_reference, median_spacing, note_without_reference, resampling_of
 
@@ -293,6 +292,9 @@ class Volumes(Dataset):
             last: step after the last one.
             parts: micro-batches in which a process gets its share, one after the other.
         """
+        # Only here, since loading MONAI takes seconds.
+        from anysubset.volumes.training_patches import TrainingPatches
+
         check_unit(unit)
         processes.check_shares(batch, parts)
         self.prepare(split)

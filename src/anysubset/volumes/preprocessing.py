@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import NormalizeIntensity, generate_spatial_bounding_box
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -136,6 +135,8 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
 
     Raises InputError if a modality has no foreground, or intensities above `LARGEST`.
     """
+    from monai.transforms import generate_spatial_bounding_box  # Only here, since loading MONAI takes seconds.
+
     modalities = scenario_of(patient.volumes, task.modalities)
     volumes, boxes, foregrounds = [], {}, []
     for name in modalities:
@@ -186,6 +187,8 @@ def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentati
         return min_max(volume)
     if task.normalise == "zscore_joint":
         return volume
+    from monai.transforms import NormalizeIntensity  # Only here, since loading MONAI takes seconds.
+
     return np.asarray(NormalizeIntensity(nonzero=True)(volume), dtype=np.float32)
 
 
