@@ -422,6 +422,17 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole_batch(make_linear, mak
     assert all(gradient is not None and gradient.any() for gradient in grads.values())
 
 
+def test_the_loss_of_a_step_is_the_mean_over_the_cases_plus_the_weighted_other_losses():
+    # By hand: the case "a" has (3 * 1 + 1 * 5) / 4 = 2, "b" has 4; (2 + 4) / 2 + 0.5 * 10 = 8.
+    objectives = {"a": Objective(("a",), case=True), "b": Objective(("b",), case=True), "size": Objective(weight=0.5)}
+    parts = [("a", 1.0, 3), ("a", 5.0, 1), ("b", 4.0, 2), ("size", 10.0, 4)]
+    losses = [(name, torch.tensor(loss), count) for name, loss, count in parts]
+    totals = {"a": 8, "b": 2, "size": 8}
+    assert Gradients(objectives, totals, losses, None).loss_on_this_rank() == 8.0
+    assert Gradients(objectives, totals, losses[3:], None).loss_on_this_rank() == 5.0
+    assert Gradients(objectives, totals, losses[:3], None).loss_on_this_rank() == 3.0
+
+
 def test_objectives_are_counted_over_the_samples_of_all_ranks(make_linear, monkeypatch):
     # The other rank has the second part. Ranks exchange sample counts, gradients, and losses for the means.
     task, (whole, first, second) = several_samples(make_linear)

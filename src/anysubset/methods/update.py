@@ -232,6 +232,19 @@ class Gradients:
         parts = processes.gathered([(name, loss.item(), count) for name, loss, count in self.losses])
         return means_of(parts, self.totals)
 
+    def loss_on_this_rank(self) -> float:
+        """The mean loss over the cases plus the weighted sum of all other losses, of the samples of this rank."""
+        parts = [(name, loss.item(), count) for name, loss, count in self.losses]
+        counts: dict[str, int] = {}
+        for name, _, count in parts:
+            counts[name] = counts.get(name, 0) + count
+        means = means_of(parts, counts)
+        cases = [value for name, value in means.items() if self.objectives[name].case]
+        others = [
+            self.objectives[name].weight * value for name, value in means.items() if not self.objectives[name].case
+        ]
+        return (sum(cases) / len(cases) if cases else 0.0) + sum(others)
+
 
 def means_of(parts: Iterable[tuple[str, float, int]], totals: Counts) -> dict[str, float]:
     """Mean over all samples for each name, from means over parts and their numbers of samples.

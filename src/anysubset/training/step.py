@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from anysubset.batches import Batch
 from anysubset.datasets.dataset import Dataset
@@ -39,7 +38,7 @@ class StageTraining:
 
     settings: of the stage, with its number of steps.
     first: number of steps of the run before this stage.
-    losses: losses of the latest step on this rank, for the progress bar.
+    gradients: of the latest step, for the progress bar; None before the first one.
     """
 
     stage: Stage
@@ -49,7 +48,7 @@ class StageTraining:
     update: Update
     dataset: Dataset
     run: Run
-    losses: Sequence[Tensor] = ()
+    gradients: Gradients | None = None
 
     @property
     def method(self) -> Method:
@@ -74,8 +73,8 @@ class StageTraining:
         )
 
     def latest_loss(self) -> float | None:
-        """The mean over the objectives of the latest step on this rank; None before the first step."""
-        return torch.stack(list(self.losses)).mean().item() if self.losses else None
+        """The loss of the latest step on this rank; None before the first step."""
+        return None if self.gradients is None else self.gradients.loss_on_this_rank()
 
     def diverged(self, number: int, what: str) -> DivergedError:
         """The error of a training whose numbers are no longer finite, with what to try and what is kept.
@@ -157,7 +156,7 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
         return False
     if gradients is None:
         return False
-    training.losses = [loss for _, loss, _ in gradients.losses]
+    training.gradients = gradients
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.get_total_norm(gradients_of(training.method))
     # In float16 only the losses are checked, since the scaler skips steps whose gradients overflow.
