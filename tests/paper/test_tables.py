@@ -5,7 +5,7 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.paper.printed import CAVEATS, TABLE_2
-from anysubset.paper.tables import DIVIDED, TABLES, paper_grids
+from anysubset.paper.tables import TABLES, paper_grids
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup, group_by_dataset
 from anysubset.report.reading import read_results
@@ -189,7 +189,7 @@ def test_table_5_equals_values_worked_out_by_hand(volumes_run: Write):
         table(5, folders[0], volumes_run("e", dice(), **{"method.cases": "all", "train.steps": 7}))
 
 
-@pytest.mark.parametrize("number", [*DIVIDED, *TABLES])
+@pytest.mark.parametrize("number", TABLES)
 def test_caveats_are_shown_only_with_printed_numbers(volumes_run: Write, table_run: Write, number: int):
     names = ("text", "audio", "vision")
     values = {scenario: {"acc2": 1.0} for scenario in all_scenarios(names)}

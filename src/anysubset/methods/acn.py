@@ -18,20 +18,19 @@ teacher's. Differences from the published program:
   left out. Sums of the Dice loss run over one sample, as in the program's batches of one.
 """
 
+from types import MappingProxyType
+from typing import Any
+
 from torch import Tensor
 
-from anysubset.batches import Batch
 from anysubset.errors import unknown
-from anysubset.methods.method import Objective, Step
-from anysubset.methods.teacher_student import TeacherStudent, agreement, map_dice
+from anysubset.methods.teacher_student import TeacherStudent
 from anysubset.models.acn import AdversarialPair, self_information
 from anysubset.models.adversary import adversarial_loss
-from anysubset.models.residual_unet import check_dropout
-from anysubset.models.teacher_student import Pairs
+from anysubset.models.teacher_student import Pair
 from anysubset.tasks.losses import at_least_float32
 from anysubset.tasks.segmentation import Segmentation
 
-TEACHER, STUDENT, INFORMATION = 0.2, 0.8, 0.5  # Weights of the published losses.
 MAPS, FEATURES = 0.001, 0.0002  # Weights of the adversarial losses of the student.
 
 
@@ -55,6 +54,11 @@ class ACN(TeacherStudent):
         InputError: if the sizes of the patch are no multiples of 8, or an option is out of range.
     """
 
+    # The published weights. Those of the discriminators are 1; the student's part is weighted in the gradient reversal.
+    teacher_weight = 0.2
+    student_weight = 0.8
+    weights_of_features = MappingProxyType({"information": 0.5, "maps": 1.0, "features": 1.0})
+
     def __init__(
         self,
         task: Segmentation,
@@ -67,47 +71,27 @@ class ACN(TeacherStudent):
         entropy_input: str = "softmax",
         fresh_adversary: bool = False,
     ) -> None:
-        check_dropout(dropout)
         if mi_target not in ("teacher", "self"):
             raise unknown("method.mi_target", mi_target, ["teacher", "self"])
         if entropy_input not in ("softmax", "sigmoid"):
             raise unknown("method.entropy_input", entropy_input, ["softmax", "sigmoid"])
-
-        def pair(inputs: int) -> AdversarialPair:
-            return AdversarialPair(len(task.modalities), inputs, len(task.classes), task.patch, dropout, width)
-
-        network = Pairs(task.modalities, pair, unified)
-        super().__init__(task, network, ramp=ramp, fresh_adversary=fresh_adversary)
+        super().__init__(
+            task,
+            AdversarialPair,
+            ramp=ramp,
+            dropout=dropout,
+            width=width,
+            fresh_adversary=fresh_adversary,
+            unified=unified,
+        )
         self.mi_target = mi_target
         self.entropy_input = entropy_input
 
-    def objectives(self, step: Step) -> dict[str, Objective]:
-        """The terms of the loss of a pair; all need samples with every modality, which the teacher sees."""
-        weights = {
-            "teacher": TEACHER,
-            "student": STUDENT,
-            "agreement": self.agreement_weight(step),
-            "information": INFORMATION,
-            "maps": 1.0,  # Of the discriminators; the weight of the student's part is in the gradient reversal.
-            "features": 1.0,
-        }
-        return {name: Objective(self.task.modalities, weight=weight) for name, weight in weights.items()}
-
-    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The mean of each term over the samples with every modality."""
-        inputs, target = self.complete_samples(batch)
-        if not inputs:
-            return {}
-        (scenario,) = step.cases
-        teacher = self.network.taught(inputs, scenario)
-        student = self.network.learned({modality: inputs[modality] for modality in scenario})
-        pair = self.network.pair(scenario)
+    def losses_of_features(self, pair: Pair, teacher: Any, student: Any) -> dict[str, Tensor]:
+        """The losses of the shared information and of both discriminators, by name; scalars."""
         assert isinstance(pair, AdversarialPair)
         target_features = student.bottleneck if self.mi_target == "self" else teacher.bottleneck
         return {
-            "teacher": map_dice(teacher.logits, target),
-            "student": map_dice(student.logits, target),
-            "agreement": agreement(teacher.logits, student.logits),
             "information": pair.information_loss(student.bottleneck, target_features.detach()),
             "maps": adversarial_loss(
                 pair.map_discriminator, self.information(teacher.logits), self.information(student.logits), MAPS

@@ -20,13 +20,12 @@ from torch import Tensor
 
 from anysubset.batches import Batch, eligible
 from anysubset.errors import unknown
-from anysubset.methods.cases import CaseMethod
+from anysubset.methods.exclusive_classes import ExclusiveClassMethod
 from anysubset.methods.method import Objective, Step
 from anysubset.models.demoseg import DeMoSegNetwork, donors_of
 from anysubset.models.network import Encoded, Tree, select
 from anysubset.models.nnunet import CHANNELS, check_size, deep_supervision, loss_of_classes
 from anysubset.scenarios import scenario_name
-from anysubset.tasks.losses import probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 WEIGHT = 0.5  # Of the loss of the substitutes.
@@ -34,7 +33,7 @@ SORTS = ("upwards", "released")
 REDUCTIONS = ("mean", "sum")
 
 
-class DeMoSeg(CaseMethod):
+class DeMoSeg(ExclusiveClassMethod):
     """Trains the network of DeMoSeg on mutually exclusive classes.
 
     Args:
@@ -54,9 +53,7 @@ class DeMoSeg(CaseMethod):
             of range.
     """
 
-    fits = (Segmentation,)
     network: DeMoSegNetwork
-    task: Segmentation
 
     def __init__(
         self,
@@ -87,10 +84,6 @@ class DeMoSeg(CaseMethod):
         self.kl = kl
         self.pairs = {f"substitutes:{scenario_name(pair)}": pair for pair in combinations(task.modalities, 2)}
 
-    def pools_batch(self) -> bool:
-        """True, since the Dice loss is pooled over the batch."""
-        return True
-
     def loss(self, output: Tree, target: Tensor, step: Step) -> Tensor:
         """Dice and cross entropy at every level of the decoder, weighted; a scalar.
 
@@ -116,10 +109,7 @@ class DeMoSeg(CaseMethod):
                 losses[name] = divergence.mean() if self.kl == "mean" else divergence.sum()
         return losses
 
-    def carried(self, output: Tree) -> Tensor:
-        """Class probabilities of the finest level, (n, classes, ...)."""
-        return probabilities_of(output[0])
-
-    def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
-        return self.task.of_classes(carried)
+    def class_logits(self, output: Tree) -> Tensor:
+        """Logits of the classes, (n, classes, ...)."""
+        finest: Tensor = output[0]
+        return finest

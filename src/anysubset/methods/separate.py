@@ -7,30 +7,22 @@ import torch
 from torch import Tensor
 
 from anysubset.batches import Batch
-from anysubset.methods.cases import CaseMethod
+from anysubset.methods.exclusive_classes import ExclusiveClassMethod
 from anysubset.methods.method import Objective, Step
 from anysubset.models.class_decoder import ClassOutput, map_loss
 from anysubset.models.network import Encoded, Tree
 from anysubset.tasks.losses import class_loss, probabilities_of
-from anysubset.tasks.segmentation import Segmentation
 
 
-class SeparateMethod(CaseMethod):
+class SeparateMethod(ExclusiveClassMethod):
     """Trains a network on the fused output, on the maps of all levels, and on every present modality by itself.
 
     The network gives a `ClassOutput`. A subclass defines `separate`.
     """
 
-    fits = (Segmentation,)
-    task: Segmentation
-
     @abstractmethod
     def separate(self, features: Tree) -> Tensor:
         """Logits (n, classes, ...) from the features of a single modality, through the decoder for all modalities."""
-
-    def pools_batch(self) -> bool:
-        """True, since the Dice loss is pooled over the batch."""
-        return True
 
     def loss(self, output: Tree, target: Tensor, step: Step) -> Tensor:
         """The sum of the losses of the fused output and of the maps of all levels, a scalar.
@@ -63,11 +55,7 @@ class SeparateMethod(CaseMethod):
             losses[f"alone:{modality}"] = class_loss(probabilities, self.task.class_of(batch.target[encoded.indices]))
         return losses
 
-    def carried(self, output: Tree) -> Tensor:
-        """Class probabilities, (n, classes, ...); they are averaged where windows of a volume overlap."""
+    def class_logits(self, output: Tree) -> Tensor:
+        """Logits of the classes, (n, classes, ...)."""
         assert isinstance(output, ClassOutput)
-        return probabilities_of(output.logits)
-
-    def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
-        return self.task.of_classes(carried)
+        return output.logits

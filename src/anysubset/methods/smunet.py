@@ -14,19 +14,19 @@ Differences from the published program:
 - Students are evaluated without dropout. Sums of the Dice loss run over one sample, as in batches of one.
 """
 
+from types import MappingProxyType
+from typing import Any
+
 from torch import Tensor
 
-from anysubset.batches import Batch
 from anysubset.errors import unknown
-from anysubset.methods.method import Objective, Step
-from anysubset.methods.teacher_student import TeacherStudent, agreement, map_dice
+from anysubset.methods.teacher_student import TeacherStudent
 from anysubset.models.adversary import adversarial_loss
-from anysubset.models.residual_unet import check_dropout
 from anysubset.models.smunet import StylePair, released_style_loss, style_loss
-from anysubset.models.teacher_student import Pairs
+from anysubset.models.teacher_student import Pair
 from anysubset.tasks.segmentation import Segmentation
 
-TEACHER, STUDENT, CONTENT, ADVERSARY = 0.4, 0.6, 0.2, 0.0002  # Weights of the published losses.
+ADVERSARY = 0.0002  # Weight of the adversarial loss of the student.
 STYLES = {"sample": style_loss, "released": released_style_loss}
 
 
@@ -48,6 +48,11 @@ class SMUNet(TeacherStudent):
         InputError: if the sizes of the patch are no multiples of 8, or an option is out of range.
     """
 
+    # The published weights. That of the discriminator is 1; the student's part is weighted in the gradient reversal.
+    teacher_weight = 0.4
+    student_weight = 0.6
+    weights_of_features = MappingProxyType({"content": 0.2, "style": 1.0, "adversary": 1.0})
+
     def __init__(
         self,
         task: Segmentation,
@@ -59,47 +64,27 @@ class SMUNet(TeacherStudent):
         threshold: float = 0.5,
         fresh_adversary: bool = False,
     ) -> None:
-        check_dropout(dropout)
         if style not in STYLES:
             raise unknown("method.style", style, STYLES)
-
-        def pair(inputs: int) -> StylePair:
-            return StylePair(len(task.modalities), inputs, len(task.classes), task.patch, dropout, width)
-
-        network = Pairs(task.modalities, pair)
-        super().__init__(task, network, ramp=ramp, fresh_adversary=fresh_adversary, threshold=threshold)
+        super().__init__(
+            task,
+            StylePair,
+            ramp=ramp,
+            dropout=dropout,
+            width=width,
+            fresh_adversary=fresh_adversary,
+            threshold=threshold,
+        )
         self.style = style
 
     def pools_batch(self) -> bool:
         """Whether the style loss mixes the samples of a batch."""
         return self.style == "released"
 
-    def objectives(self, step: Step) -> dict[str, Objective]:
-        """The terms of the loss of a pair; all need samples with every modality, which the teacher sees."""
-        weights = {
-            "teacher": TEACHER,
-            "student": STUDENT,
-            "agreement": self.agreement_weight(step),
-            "content": CONTENT,
-            "style": 1.0,
-            "adversary": 1.0,  # Of the discriminator; the weight of the student's part is in the gradient reversal.
-        }
-        return {name: Objective(self.task.modalities, weight=weight) for name, weight in weights.items()}
-
-    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The mean of each term over the samples with every modality."""
-        inputs, target = self.complete_samples(batch)
-        if not inputs:
-            return {}
-        (scenario,) = step.cases
-        pair = self.network.pair(scenario)
+    def losses_of_features(self, pair: Pair, teacher: Any, student: Any) -> dict[str, Tensor]:
+        """The losses of content, style and their discriminator, by name; scalars."""
         assert isinstance(pair, StylePair)
-        teacher = self.network.taught(inputs, scenario)
-        student = self.network.learned({modality: inputs[modality] for modality in scenario})
         return {
-            "teacher": map_dice(teacher.logits, target),
-            "student": map_dice(student.logits, target),
-            "agreement": agreement(teacher.logits, student.logits),
             "content": (teacher.content - student.content).square().mean(),
             "style": STYLES[self.style](teacher.style, student.style),
             "adversary": adversarial_loss(pair.style_discriminator, teacher.style, student.style, ADVERSARY),

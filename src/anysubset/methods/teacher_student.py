@@ -1,18 +1,20 @@
 """Base class of methods that train a student for every incomplete scenario with a teacher that has every modality."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError
-from anysubset.methods.method import Step
+from anysubset.methods.method import Objective, Step
 from anysubset.methods.network_method import NetworkMethod
 from anysubset.models.network import Encoded, Tree, select
-from anysubset.models.residual_unet import check_patch
-from anysubset.models.teacher_student import Pairs
+from anysubset.models.residual_unet import check_dropout, check_patch
+from anysubset.models.teacher_student import Pair, Pairs
 from anysubset.scenarios import Scenario
 from anysubset.tasks.losses import at_least_float32, squared_dice
 from anysubset.tasks.segmentation import Segmentation
@@ -21,17 +23,46 @@ RAMP = 10.0  # Largest weight of the agreement.
 FRESH_RATE = 1e-4  # Learning rate of discriminators whose optimizer is made anew in every step.
 
 
+class PairType(Protocol):
+    """A class of pairs, or a function that creates one."""
+
+    def __call__(
+        self,
+        teacher_inputs: int,
+        student_inputs: int,
+        outputs: int,
+        patch: tuple[int, ...],
+        dropout: float,
+        width: float,
+    ) -> Pair:
+        """Create a pair.
+
+        Args:
+            teacher_inputs: number of modalities.
+            student_inputs: number of channels of the student.
+            outputs: number of classes.
+            patch: size of the training patch in voxels.
+            dropout: at the bottlenecks.
+            width: factor of the numbers of channels of all networks.
+        """
+        ...
+
+
 class TeacherStudent(NetworkMethod):
     """Trains pairs of networks on mutually exclusive classes; a step trains the pair of one random scenario.
 
-    The original programs train the pairs one after the other. A subclass defines `objectives` and `losses`. Modules
-    whose names end in `_discriminator` are discriminators.
+    Both networks are trained on the segmentation and to agree on their maps. The original programs train the pairs one
+    after the other. A subclass gives the weights, and defines `losses_of_features`. Modules whose names end in
+    `_discriminator` are discriminators.
 
     Args:
-        task: modalities, regions and patch of the data set.
-        network: the pairs.
+        task: modalities, regions and patch of the data set; two modalities or more.
+        pair: creates the pair of a scenario.
         ramp: number of epochs, of the training of one pair, over which the weight of the agreement grows to 10.
+        dropout: probability of dropout at the bottlenecks.
+        width: factor of the numbers of channels.
         fresh_adversary: whether the optimizer of the discriminators forgets its moments after every step.
+        unified: whether one pair serves all scenarios.
         threshold: probability of a class above which a voxel belongs to it.
 
     Raises:
@@ -39,13 +70,30 @@ class TeacherStudent(NetworkMethod):
     """
 
     fits = (Segmentation,)
+    teacher_weight: ClassVar[float]  # Of the segmentation by the teacher.
+    student_weight: ClassVar[float]
+    weights_of_features: ClassVar[Mapping[str, float]]  # Of the losses in `losses_of_features`, by name.
     network: Pairs
     task: Segmentation
 
     def __init__(
-        self, task: Segmentation, network: Pairs, *, ramp: float, fresh_adversary: bool, threshold: float = 0.5
+        self,
+        task: Segmentation,
+        pair: PairType,
+        *,
+        ramp: float,
+        dropout: float,
+        width: float,
+        fresh_adversary: bool,
+        unified: bool = False,
+        threshold: float = 0.5,
     ) -> None:
-        super().__init__(task, network)
+        check_dropout(dropout)
+
+        def create(student_inputs: int) -> Pair:
+            return pair(len(task.modalities), student_inputs, len(task.classes), task.patch, dropout, width)
+
+        super().__init__(task, Pairs(task.modalities, create, unified))
         check_patch(task.patch, type(self).__name__)
         if ramp <= 0:
             raise InputError(f"method.ramp is a number of epochs above 0, not {ramp}.")
@@ -63,6 +111,43 @@ class TeacherStudent(NetworkMethod):
         """The scenario whose pair is trained; the others get no gradient."""
         index = int(torch.randint(len(self.network.incomplete), (), generator=generator))
         return (self.network.incomplete[index],)
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    @abstractmethod
+    def losses_of_features(self, pair: Pair, teacher: Any, student: Any) -> dict[str, Tensor]:
+        """The losses that compare the features of the networks, by name; scalars.
+
+        Args:
+            pair: the trained pair.
+            teacher: output of its teacher for n samples.
+            student: output of its student for the same samples.
+        """
+
+    def objectives(self, step: Step) -> dict[str, Objective]:
+        """The terms of the loss of a pair; all need samples with every modality, which the teacher sees."""
+        weights = {
+            "teacher": self.teacher_weight,
+            "student": self.student_weight,
+            "agreement": self.agreement_weight(step),
+            **self.weights_of_features,
+        }
+        return {name: Objective(self.task.modalities, weight=weight) for name, weight in weights.items()}
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The mean of each term over the samples with every modality."""
+        inputs, target = self.complete_samples(batch)
+        if not inputs:
+            return {}
+        (scenario,) = step.cases
+        teacher = self.network.taught(inputs, scenario)
+        student = self.network.learned({modality: inputs[modality] for modality in scenario})
+        return {
+            "teacher": map_dice(teacher.logits, target),
+            "student": map_dice(student.logits, target),
+            "agreement": agreement(teacher.logits, student.logits),
+            **self.losses_of_features(self.network.pair(scenario), teacher, student),
+        }
 
     def agreement_weight(self, step: Step) -> float:
         """Weight of the agreement; it depends on how often the pair of the step has seen the samples, on average."""
@@ -90,6 +175,8 @@ class TeacherStudent(NetworkMethod):
             if "_discriminator." in name and parameter.grad is not None:
                 parameter.data.sub_(FRESH_RATE * parameter.grad / (parameter.grad.abs() + 1e-8))
                 parameter.grad = None
+
+    # -------------------------------------------------------------------------------------------- prediction
 
     def carried(self, output: Tree) -> Tensor:
         """Logits of the regions, (n, regions, ...); 0 at the threshold."""

@@ -16,16 +16,15 @@ from torch import Tensor
 
 from anysubset.batches import Batch, present_by_sample
 from anysubset.errors import InputError
-from anysubset.methods.cases import CaseMethod
+from anysubset.methods.exclusive_classes import ExclusiveClassMethod
 from anysubset.methods.method import Step
 from anysubset.models.network import Tree
 from anysubset.models.uhemis import HeteroModalNetwork, check_size, segmentation_loss
 from anysubset.scenarios import Scenario
-from anysubset.tasks.losses import probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 
-class UHeMIS(CaseMethod):
+class UHeMIS(ExclusiveClassMethod):
     """Trains the network of U-HeMIS on mutually exclusive classes.
 
     Args:
@@ -40,9 +39,7 @@ class UHeMIS(CaseMethod):
         InputError: if the patch is too small for the network, or an option is out of range.
     """
 
-    fits = (Segmentation,)
     network: HeteroModalNetwork
-    task: Segmentation
 
     def __init__(
         self, task: Segmentation, *, cases: str = "sample", curriculum: float = 0.0, width: float = 1.0
@@ -57,10 +54,6 @@ class UHeMIS(CaseMethod):
                 f"method.curriculum needs a scenario for each sample: set method.cases to sample, not {cases}."
             )
         self.curriculum = curriculum
-
-    def pools_batch(self) -> bool:
-        """True, since the Dice loss is pooled over the batch."""
-        return True
 
     def drawn_scenarios(self, batch: Batch, step: Step) -> list[Scenario]:
         """A scenario for each sample: all modalities that it has during the curriculum, then a random one."""
@@ -78,10 +71,7 @@ class UHeMIS(CaseMethod):
         """
         return segmentation_loss(output, self.task.class_of(target))
 
-    def carried(self, output: Tree) -> Tensor:
-        """Class probabilities, (n, classes, ...); they are averaged where windows of a volume overlap."""
-        return probabilities_of(output)
-
-    def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
-        return self.task.of_classes(carried)
+    def class_logits(self, output: Tree) -> Tensor:
+        """Logits of the classes, (n, classes, ...)."""
+        assert isinstance(output, Tensor)
+        return output

@@ -21,13 +21,12 @@ from torch import Tensor
 
 from anysubset.batches import Batch, present_by_sample
 from anysubset.errors import InputError
-from anysubset.methods.cases import CaseMethod
+from anysubset.methods.exclusive_classes import ExclusiveClassMethod
 from anysubset.methods.method import Step
 from anysubset.models.network import Encoded, Tree, select, tree_map
 from anysubset.models.uhemis import check_size, segmentation_loss
 from anysubset.models.uhved import VariationalNetwork, VariationalOutput, latent_loss
 from anysubset.scenarios import Scenario
-from anysubset.tasks.losses import probabilities_of
 from anysubset.tasks.segmentation import Segmentation
 
 IMAGE_WEIGHT = 0.1
@@ -35,7 +34,7 @@ DIVERGENCE_WEIGHT = 0.1
 MOST_MODALITIES = 8  # The divergence is a sum over their 255 scenarios at every level.
 
 
-class UHVED(CaseMethod):
+class UHVED(ExclusiveClassMethod):
     """Trains the network of U-HVED on mutually exclusive classes.
 
     Args:
@@ -51,9 +50,7 @@ class UHVED(CaseMethod):
             range.
     """
 
-    fits = (Segmentation,)
     network: VariationalNetwork
-    task: Segmentation
 
     def __init__(
         self, task: Segmentation, *, cases: str = "sample", sample_at_test: bool = False, width: float = 1.0
@@ -67,10 +64,6 @@ class UHVED(CaseMethod):
         classes = len(task.classes)
         network = VariationalNetwork(task.modalities, len(task.patch), classes, width, sample_at_test)
         super().__init__(task, network, cases=cases)
-
-    def pools_batch(self) -> bool:
-        """True, since the Dice loss is pooled over the batch."""
-        return True
 
     def features(self, batch: Batch, step: Step, whole: bool) -> dict[str, Encoded]:
         """The Gaussians of every modality of a batch, whatever the cases: the divergence needs all of them."""
@@ -138,10 +131,7 @@ class UHVED(CaseMethod):
                 losses.append(latent_loss([levels[depth] for levels in experts], own).sum() / len(posterior))
         return torch.stack(losses).sum() / len(indices)
 
-    def carried(self, output: Tree) -> Tensor:
-        """Class probabilities, (n, classes, ...); they are averaged where windows of a volume overlap."""
-        return probabilities_of(output.logits)
-
-    def prediction(self, carried: Tensor) -> Tensor:
-        """Logits of the regions, (n, regions, ...), from the averaged class probabilities, (n, classes, ...)."""
-        return self.task.of_classes(carried)
+    def class_logits(self, output: Tree) -> Tensor:
+        """Logits of the classes, (n, classes, ...)."""
+        logits: Tensor = output.logits
+        return logits

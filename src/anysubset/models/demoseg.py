@@ -19,6 +19,7 @@ from anysubset.models.network import Network
 from anysubset.models.nnunet import SLOPE, CoarserLevels, ConvBlock, channels_of, initialise
 from anysubset.models.unet import convolved
 from anysubset.scenarios import Scenario
+from anysubset.tasks.losses import at_least_float32
 
 SLOT = 8  # Channels of a slot at width 1.
 REDUCTION = 4  # Of the channels in the middle layer of a scorer.
@@ -192,8 +193,7 @@ def channel_divergence(own: Tensor, substitute: Tensor) -> Tensor:
     Returns:
         (n,).
     """
-    dtype = torch.promote_types(own.dtype, torch.float32)
-    p, q = own.to(dtype).log_softmax(dim=1), substitute.to(dtype).log_softmax(dim=1)
+    p, q = (at_least_float32(values).log_softmax(dim=1) for values in (own, substitute))
     return (p.exp() * (p - q)).flatten(1).mean(dim=1)
 
 

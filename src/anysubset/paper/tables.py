@@ -43,11 +43,9 @@ def paper_grids(table: int, groups: Sequence[RunGroup], printed: bool, dedicated
     Raises:
         InputError: if the number is not 1 to 5, or a dataset lacks the metric, modalities or regions of the table.
     """
-    if table not in {*DIVIDED, *TABLES}:
-        raise unknown("table", table, map(str, sorted({*DIVIDED, *TABLES})))
-    if table in DIVIDED:
-        return [DIVIDED[table](group, printed, dedicated) for group in groups]
-    return [TABLES[table](group, printed) for group in groups]
+    if table not in TABLES:
+        raise unknown("table", table, map(str, TABLES))
+    return [TABLES[table](group, printed, dedicated) for group in groups]
 
 
 def table_1(group: RunGroup, printed: bool, dedicated: Collection[str]) -> Grid:
@@ -116,8 +114,11 @@ def column_2(scenario: Scenario, names: Scenario) -> str:
     return ",".join(short[name] for name in scenario[::-1])
 
 
-def table_3(group: RunGroup, printed: bool) -> Grid:
-    """Table 3: by number of missing modalities, with and without DS and GMD; of ET, or the mean over the regions."""
+def table_3(group: RunGroup, printed: bool, dedicated: Collection[str] = ()) -> Grid:
+    """Table 3: by number of missing modalities, with and without DS and GMD; of ET, or the mean over the regions.
+
+    dedicated: unused.
+    """
     needs(3, group, "dice")
     region = "ET" if "ET" in group.first.regions("dice") else None
     comparison = Comparison(group, "dice", region)
@@ -144,8 +145,8 @@ def table_3(group: RunGroup, printed: bool) -> Grid:
     return grid(3, comparison, head, rows, rules, notes)
 
 
-def table_4(group: RunGroup, printed: bool) -> Grid:
-    """Table 4: Acc-2 in every scenario of text, audio and vision."""
+def table_4(group: RunGroup, printed: bool, dedicated: Collection[str] = ()) -> Grid:
+    """Table 4: Acc-2 in every scenario of text, audio and vision. dedicated: unused."""
     needs(4, group, "acc2", tuple(TRIMODAL))
     comparison = Comparison(group, "acc2")
     name = comparison.group.first.dataset.upper()
@@ -170,8 +171,11 @@ def table_4(group: RunGroup, printed: bool) -> Grid:
     return grid(4, comparison, [*head, "Avg. printed"], rows, rules)
 
 
-def table_5(group: RunGroup, printed: bool) -> Grid:
-    """Table 5: GMD trained on cases with 1, 2, .. missing modalities, or on all; means over all scenarios."""
+def table_5(group: RunGroup, printed: bool, dedicated: Collection[str] = ()) -> Grid:
+    """Table 5: GMD trained on cases with 1, 2, .. missing modalities, or on all; means over all scenarios.
+
+    dedicated: unused.
+    """
     needs(5, group, "dice")
     modalities = group.first.modalities
     columns = [*(f"missing={number}" for number in range(1, len(modalities))), "all"]
@@ -199,8 +203,9 @@ def table_5(group: RunGroup, printed: bool) -> Grid:
     return grid(5, Comparison(group, "dice"), head, rows, rules)
 
 
-DIVIDED: dict[int, Callable[[RunGroup, bool, Collection[str]], Grid]] = {1: table_1, 2: table_2}
-TABLES: dict[int, Callable[[RunGroup, bool], Grid]] = {
+TABLES: dict[int, Callable[[RunGroup, bool, Collection[str]], Grid]] = {
+    1: table_1,
+    2: table_2,
     3: table_3,
     4: table_4,
     5: table_5,

@@ -66,8 +66,8 @@ def empty_reference_notes(comparison: Comparison) -> list[str]:
             counts[region] = counts.get(region, 0) + count
     if not counts:
         return []
-    listed = ", ".join(f"{region} {count}" for region, count in counts.items())
-    return [f"Empty references: {listed} of {len(comparison.group.sample_ids)} patients."]
+    counts_by_region = ", ".join(f"{region} {count}" for region, count in counts.items())
+    return [f"Empty references: {counts_by_region} of {len(comparison.group.sample_ids)} patients."]
 
 
 def size_rules(comparison: Comparison) -> list[str]:
@@ -80,8 +80,8 @@ def size_rules(comparison: Comparison) -> list[str]:
         return []
     if len(set(by_method.values())) == 1:
         return [f"Regions with fewer voxels than this are removed: {next(iter(by_method.values()))}."]
-    listed = ", ".join(f"{rule} ({method})" for method, rule in by_method.items())
-    return [f"Regions with fewer voxels than this are removed: {listed}."]
+    rules = ", ".join(f"{rule} ({method})" for method, rule in by_method.items())
+    return [f"Regions with fewer voxels than this are removed: {rules}."]
 
 
 def voxel_counts(result: Result) -> str:

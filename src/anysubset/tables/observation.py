@@ -126,12 +126,16 @@ def notes_on(name: str, column: Column, faults: Faults) -> list[str]:
     """
     notes = []
     values, valid = column.values, column.valid
-    nan = nan_throughout(values) if valid is None else (nan_steps(values) | ~valid).all(axis=1) & valid.any(axis=1)
+    if valid is None:
+        nan = nan_throughout(values)
+    else:
+        empty = nan_steps(values)
+        nan = np.asarray((empty | ~valid).all(axis=1) & valid.any(axis=1))
     if column.present is not None:
         count = int((nan & column.present).sum())
         notes += [f"{count} samples have {name} that is NaN throughout: it counts as missing."] if count else []
     if valid is not None:
-        steps = (nan_steps(values) & valid)[~nan]
+        steps = (empty & valid)[~nan]
         count, samples = int(steps.sum()), int(steps.any(axis=1).sum())
         notes += [f"{count} steps of {name} are NaN throughout, in {samples} samples: they count as padding."] * bool(
             count

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from anysubset.errors import listed
 from anysubset.volumes.file_names import image_at, images, stem, subfolders
 from anysubset.volumes.folders import Patients, from_folders, has_contrast_folders
 from anysubset.volumes.patient import Patient, Source, assemble
@@ -45,7 +46,7 @@ def from_folders_apart(pictures: Path, label_folders: list[Path]) -> Patients:
     apart = pictures not in [folder.parent for folder in label_folders]
     unused = [one.name for one in subfolders(pictures.parent) if one not in (pictures, *label_folders)]
     if unused and apart:
-        lines.append(f"Folders that are not read: {', '.join(unused[:5])}.")
+        lines.append(f"Folders that are not read: {listed(unused)}.")
     return labelled, lines
 
 

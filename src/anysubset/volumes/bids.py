@@ -15,9 +15,9 @@ from anysubset.volumes.spellings import mask_kind, modality_name
 
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 SESSION = re.compile(r"ses-[A-Za-z0-9]+")
-# Entities that say which of several images of a contrast it is.
 # Folders beside `anat` whose 3-D images are modalities, such as a trace image, an ADC map or a CT.
 BESIDE_ANAT = ("dwi", "perf", "pet", "ct")
+# Entities that say which of several images of a contrast it is.
 DISTINGUISHING = ("acq", "rec", "run", "space", "desc", "res", "part", "echo", "inv")
 
 

@@ -94,7 +94,7 @@ def from_nnunet(root: Path, parts: tuple[str, ...]) -> tuple[str, list[Patient],
         )
     unused = [one.name for one in subfolders(root) if one.name not in (*LABELS_OF, *LABELS_OF.values()) and images(one)]
     if unused and len(parts) == len([name for name in LABELS_OF if (root / name).is_dir()]):
-        lines.append(f"Folders that are not read: {', '.join(unused[:5])}.")
+        lines.append(f"Folders that are not read: {listed(unused)}.")
     if other:
         line = f"{len(other)} images are not read, as their names end in no channel of dataset.json"
         lines.append(f"{line}: {listed(other)}.")

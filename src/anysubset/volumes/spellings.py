@@ -19,30 +19,14 @@ SPELLED = {
 SPELLINGS = {spelling: name for name, spellings in SPELLED.items() for spelling in spellings.split()}
 
 # Words beside a modality that say how the image was acquired or processed, not what was imaged.
-PROCESSED = frozenset(
-    (
-        *(
-            "mprage",
-            "mpr",
-            "spgr",
-            "fspgr",
-            "bravo",
-            "vibe",
-            "flash",
-            "tse",
-            "fse",
-            "se",
-            "gre",
-            "space",
-            "cube",
-            "vista",
-        ),
-        *("blade", "propeller", "tirm", "fs", "fatsat", "2d", "3d", "ax", "axial", "tra", "sag", "sagittal", "cor"),
-        *("bias", "biascorrected", "biascorr", "n4", "bfc", "unbiased", "corrected", "norm", "normalized"),
-        *("normalised", "brain", "bet", "stripped", "skullstripped", "unstripped", "ss", "preproc", "preprocessed"),
-        *("reg", "registered", "coreg", "coregistered", "resampled", "mni", "sri24", "atlas", "iso", "1mm", "coronal"),
-    )
-)
+PROCESSING = """
+mprage mpr spgr fspgr bravo vibe flash tse fse se gre space cube vista blade propeller tirm
+fs fatsat 2d 3d ax axial tra sag sagittal cor coronal
+bias biascorrected biascorr n4 bfc unbiased corrected norm normalized normalised
+brain bet stripped skullstripped unstripped ss preproc preprocessed
+reg registered coreg coregistered resampled mni sri24 atlas iso 1mm
+"""
+PROCESSED = frozenset(PROCESSING.split())
 
 MASK = re.compile(
     r"([a-z]*(seg|segm|segment|segmentation)s?|[a-z]*masks?|mask(?!ed)[a-z]*|msk|masque|labels?|labelmaps?|lbls?|"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anysubset.errors import InputError, unknown
+from anysubset.errors import InputError, listed, unknown
 from anysubset.experiments.data_settings import DataSettings
 from anysubset.volumes.geometry import Grid, by, canonical, same, turn_onto, turned
 from anysubset.volumes.image_headers import MOST_VOXELS
@@ -48,10 +48,9 @@ def note_without_reference(patients: Sequence[Patient], data: DataSettings) -> s
     lacking = [patient.id for patient in patients if data.resample not in patient.sources]
     if not lacking:
         return None
-    shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
     return (
         f"note: {len(lacking)} of {len(patients)} patients lack {data.resample} (data.resample) and are prepared in "
-        f"the grid of another modality: {shown}. Where its voxels are of another size, set data.spacing"
+        f"the grid of another modality: {listed(lacking)}. Where its voxels are of another size, set data.spacing"
     )
 
 
