@@ -26,7 +26,7 @@ PAIRS = [
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
     ("brats", "m3ae_paper"),
     *(("brats", "uhemis_paper"), ("brats", "uhved_paper"), ("brats", "ogm_ge_paper")),
-    *(("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
+    *(("mosi", "mult_paper"), ("mosi", "gmc_paper"), ("mosi", "mmin_paper")),
 ]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
@@ -95,7 +95,11 @@ def test_the_brats_experiment_has_the_network_of_the_paper():
     assert sum(parameter.numel() for parameter in method.parameters()) == 3_245_235
 
 
-def test_the_mosi_experiment_has_the_network_of_the_reference():
-    experiment = read_experiment(files_of("mosi", "gmd_sequences"))
-    method, _ = method_of(experiment.method, task_of(experiment))
-    assert sum(parameter.numel() for parameter in method.parameters()) == 265_729
+@pytest.mark.parametrize(
+    ("recipe", "size"), [("gmd_sequences", 265_729), ("mult_paper", 1_071_211), ("gmc_paper", 1_401_001)]
+)
+def test_the_mosi_experiments_have_the_networks_of_the_reference(recipe: str, size: int):
+    experiment = read_experiment(files_of("mosi", recipe))
+    with torch.device("meta"):
+        method, _ = method_of(experiment.method, task_of(experiment))
+    assert sum(parameter.numel() for parameter in method.parameters()) == size

@@ -14,6 +14,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "demoseg": {"levels": 3, "width": 0.25, "donors": DONORS},
     "ogm_ge": {"alpha": 0.5},
     "shaspec": {"depth": 14, "levels": 2, "width": 0.125},
+    "mult": {"layers": 1},
     "gmc": {"steps": 6},
     "mmin": {"width": 8},
     "acn": {"width": 0.5},

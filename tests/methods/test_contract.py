@@ -24,10 +24,11 @@ SLOW = {
     "rfnet-volumes",
     "mmformer-volumes",
     "shaspec-volumes",
+    "mult-vectors",  # A vector is a sequence of one step; see test_mult.py.
 }
 # Methods without a state of their own in training that resume in the same way as `rfnet` or `acn`, or in stages as
 # `mmin`.
-RESUMING_LIKE_OTHERS = {"demoseg", "m3ae", "mmformer", "nnunet", "shaspec", "smunet", "uhemis", "uhved"}
+RESUMING_LIKE_OTHERS = {"demoseg", "gmc", "m3ae", "mmformer", "mult", "nnunet", "shaspec", "smunet", "uhemis", "uhved"}
 
 SUBJECTS = {
     f"{name}-{task}": subject
@@ -71,7 +72,7 @@ SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not i
 
 
 # Methods whose steps on several ranks are compared among the slow tests; others have losses and networks of their kind.
-SLOW_ON_RANKS = {"uhemis", "uhved", "ogm_ge", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec"}
+SLOW_ON_RANKS = {"uhemis", "uhved", "ogm_ge", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec", "mult"}
 QUICK = {name: subject for name, subject in SHARED.items() if name.partition("-")[0] not in SLOW_ON_RANKS}
 HEAVY = {name: subject for name, subject in SHARED.items() if name not in QUICK}
 

@@ -269,11 +269,15 @@ def test_the_version_follows_the_data_unless_the_option_is_set():
     ("build", "line"),
     [
         (lambda: make(patterns="some"), "Unknown method.patterns 'some'"),
+        (lambda: make(version="frames"), "Unknown method.version 'frames'"),
         (lambda: make(target="present"), "Unknown method.target 'present'"),
         (lambda: make(imagine=-1.0), "weights of 0 or more, not -1.0 and 2.0"),
         (lambda: make(patterns="incomplete", cases="full"), "drawn by sample, not for method.cases full"),
         (lambda: MMIN(task_of(modalities=("text",))), "so it needs two or more; these data have one"),
-        (lambda: MMIN(task_of("image")), "takes sequences; 'audio' is of kind image"),
+        (
+            lambda: MMIN(task_of("image")),
+            "MMIN with encoders of version 'sequence' is for sequences; 'audio' is of kind image.",
+        ),
         (lambda: make(version="sequence"), "'audio' is of kind vector; set method.version to utterance"),
     ],
 )

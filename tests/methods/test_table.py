@@ -59,7 +59,8 @@ def test_rows_of_dynamic_sharing_differ_in_cases_and_update(task: Segmentation):
 
 
 def test_methods_that_train_on_complete_samples_alone():
-    assert {name for name, row in METHODS.items() if row.complete} == {"full", "acn", "smunet", "ogm_ge", "gmc"}
+    complete = {name for name, row in METHODS.items() if row.complete}
+    assert complete == {"full", "acn", "smunet", "ogm_ge", "mult", "gmc"}
 
 
 # Dropout: one case a step, each equally likely.
@@ -251,7 +252,7 @@ def test_a_method_for_other_data_is_refused_with_the_methods_that_fit(task: Segm
     named = line.removesuffix(".").rpartition(": ")[2].split(", ")
     assert named == methods_for(type(task))
     assert {"nnunet", "rfnet"} < set(named)
-    assert not {"tabular", "gmc", "mmin"} & set(named)
+    assert not {"tabular", "mult", "gmc", "mmin"} & set(named)
     table = Prediction(("a", "b"), {name: Stream("vector", 2) for name in "ab"})
     assert methods_for(type(table))[-1] == "tabular"
     assert type(create_method("tabular", table, {})[0]) is ForTables

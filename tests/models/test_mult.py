@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anysubset.models.encoders import Steps
-from anysubset.models.mult import MulT, MulTNetwork, last_valid, positions, visible_keys
+from anysubset.models.mult import MulT, MulTNetwork, last_valid, positions, visible_keys, zero_filled
 from anysubset.models.network import shared_parameters
 from anysubset.scenarios import all_scenarios
 
@@ -156,6 +156,34 @@ def test_a_missing_modality_is_zeros_on_the_valid_steps_of_the_first_present_mod
         assert torch.equal(run(network, present), run(network, filled))
 
 
+@pytest.mark.parametrize(
+    ("present", "filled"),
+    [
+        # Vectors have one step; a missing sequence has the steps of the first present sequence, if there is one.
+        (("text",), {"audio": [[1]], "vision": [[0, 1]], "gaze": [[0, 1]]}),
+        (("audio", "vision"), {"text": [[1, 1, 0]], "gaze": [[1, 1, 0]]}),
+        (("audio",), {"text": [[1]], "vision": [[1]], "gaze": [[1]]}),
+    ],
+    ids=str,
+)
+def test_valid_steps_of_missing_modalities_by_hand(present: tuple[str, ...], filled: dict[str, list[list[int]]]):
+    sizes = {"audio": 2, "text": 4, "vision": 3, "gaze": 1}
+    valid = {"audio": [[1]], "text": [[0, 1]], "vision": [[1, 1, 0]]}
+    features = {}
+    for name in present:
+        steps = torch.tensor(valid[name], dtype=torch.bool)
+        features[name] = Steps(torch.ones(*steps.shape, sizes[name]), steps)
+    made = zero_filled(features, sizes, vectors=["audio"])
+    assert list(made) == list(sizes)
+    for name, (values, steps) in made.items():
+        assert values.shape == (*steps.shape, sizes[name])
+        if name in present:
+            assert made[name] is features[name]
+        else:
+            assert steps.int().tolist() == filled[name]
+            assert not values.any()
+
+
 @torch.no_grad()
 def test_the_order_of_the_keys_does_not_matter():
     network, inputs = small(), sequences()
@@ -176,8 +204,9 @@ def test_two_or_more_modalities_are_accepted(names: tuple[str, ...]):
     assert output.shape == (2, 3)
 
 
-def test_one_modality_is_refused(fault):
+def test_one_modality_and_no_layer_are_refused(fault):
     assert fault(MulT, {"text": 3}) == "MulT needs two modalities or more, not 1."
+    assert fault(MulT, SIZES, layers=0) == "MulT needs one layer or more, not 0."
 
 
 # --------------------------------------------------------------------------------------- the published program

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from anysubset.errors import InputError
-from anysubset.tasks.prediction import Prediction, Stream
+from anysubset.tasks.prediction import Prediction, Stream, check_streams
 
 NAMES = ("text", "audio", "vision")
 
@@ -84,3 +84,17 @@ def test_inconsistent_settings_are_refused(more: dict[str, Any], words: str):
 def test_invalid_streams_are_refused(settings: tuple[Any, ...], words: str):
     with pytest.raises(InputError, match=words):
         Stream(*settings)
+
+
+def test_inputs_that_a_network_does_not_take_are_refused(fault):
+    sequence, strided, image = Stream("sequence", 2), Stream("sequence", 2, 3), Stream("image", 2)
+
+    def check(audio: Stream, **options: Any) -> None:
+        check_streams(
+            Prediction(("text", "audio"), {"text": sequence, "audio": audio}), "GMC", ("sequence",), **options
+        )
+
+    check(sequence)
+    assert fault(check, image) == "GMC is for sequences; 'audio' is of kind image."
+    assert fault(check, image, hints={"image": "cut it"}) == "GMC is for sequences; 'audio' is of kind image; cut it."
+    assert fault(check, strided) == "'audio' has a stride of 3, which GMC does not take: set it to 1."

@@ -17,7 +17,7 @@ from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Objective, Step
 from anysubset.models.gmc import GMCNetwork, contrast
 from anysubset.models.network import Encoded, select
-from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.prediction import Prediction, check_streams
 
 
 class GMC(CaseMethod):
@@ -38,9 +38,7 @@ class GMC(CaseMethod):
     def __init__(self, task: Prediction, *, cases: str = "full", temperature: float = 0.3, steps: int = 50) -> None:
         if len(task.modalities) < 2:
             raise InputError("GMC contrasts one modality with all, so it needs two or more; these data have one.")
-        for modality, stream in task.streams.items():
-            if stream.kind != "sequence":
-                raise InputError(f"GMC is for sequences; {modality!r} is of kind {stream.kind}.")
+        check_streams(task, "GMC", ("sequence",))
         if temperature <= 0:
             raise InputError(f"method.temperature must be above 0, not {temperature}.")
         if steps < 1:

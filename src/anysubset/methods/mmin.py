@@ -17,10 +17,10 @@ from anysubset.batches import Batch, present_by_sample
 from anysubset.errors import InputError, unknown
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Objective, Stage, Step
-from anysubset.models.mmin import TARGETS, WIDTH, Imagined, Student, Teacher, imagination_loss
+from anysubset.models.mmin import TARGETS, VERSIONS, WIDTH, Imagined, Student, Teacher, imagination_loss
 from anysubset.models.network import Encoded, Tree
 from anysubset.scenarios import BY_SAMPLE, Scenario, draw_scenario, scenario_name
-from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.prediction import Prediction, check_streams
 
 PATTERNS = ("all", "incomplete")
 
@@ -80,7 +80,12 @@ class MMIN(CaseMethod):
             )
         sizes = {modality: task.streams[modality].size for modality in task.modalities}
         version = version or default_version(task)
-        check_streams(task, version)
+        if version not in VERSIONS:
+            raise unknown("method.version", version, VERSIONS)
+        # `utterance` averages sequences over time.
+        kinds = ("vector", "sequence") if version == "utterance" else ("sequence",)
+        hints = {"vector": "set method.version to utterance"} if version == "sequence" else {}
+        check_streams(task, f"MMIN with encoders of version {version!r}", kinds, hints)
         outputs = len(task.classes) or 1
         super().__init__(task, Student(sizes, outputs, version, width, share_cascade), cases=cases)
         self.teacher = Teacher(sizes, outputs, version, width)
@@ -220,18 +225,3 @@ class MMIN(CaseMethod):
 def default_version(task: Prediction) -> str:
     """`utterance` if every modality is a vector, else `sequence`."""
     return "utterance" if all(stream.kind == "vector" for stream in task.streams.values()) else "sequence"
-
-
-def check_streams(task: Prediction, version: str) -> None:
-    """Raise InputError unless a version of MMIN has encoders for the kinds of all modalities.
-
-    `utterance` takes vectors, and sequences by averaging over time; `sequence` takes sequences only.
-    """
-    kinds = ("vector", "sequence") if version == "utterance" else ("sequence",)
-    for modality, stream in task.streams.items():
-        if stream.kind not in kinds:
-            hint = "; set method.version to utterance" if stream.kind == "vector" else ""
-            raise InputError(
-                f"MMIN with encoders of version {version!r} takes {' or '.join(kinds)}s; {modality!r} is of kind "
-                f"{stream.kind}{hint}."
-            )

@@ -19,6 +19,7 @@ from anysubset.methods.m3ae import M3AE
 from anysubset.methods.method import Method
 from anysubset.methods.mmformer import MMFormer
 from anysubset.methods.mmin import MMIN
+from anysubset.methods.mult import MulT
 from anysubset.methods.nnunet import NNUNet
 from anysubset.methods.ogm_ge import OGMGE
 from anysubset.methods.rfnet import RFNet
@@ -148,6 +149,12 @@ METHODS: dict[str, Row] = {
         ShaSpec,
         "one encoder for all modalities and one for each, shared features for missing ones (Wang et al. 2023)",
         sees="one random scenario per sample",
+    ),
+    "mult": Row(
+        MulT,
+        "a transformer between all modalities, with zeros in place of a missing one (Tsai et al. 2019)",
+        sees="the full scenario",
+        complete=True,
     ),
     "gmc": Row(
         GMC,

@@ -26,6 +26,7 @@ TEXT = "text"  # The modality whose steps are convolved; the others go through a
 HEIGHTS = (3, 4, 5)  # Steps that the convolutions over text see.
 ABSENT_STEPS = 50  # Length of the zeros in place of a missing sequence; fixed, so that it does not depend on the batch.
 TARGETS = ("absent", "all")
+VERSIONS = ("sequence", "utterance")
 
 
 class Imagined(NamedTuple):
@@ -124,8 +125,8 @@ class Encoders(nn.ModuleDict):
     """
 
     def __init__(self, sizes: Mapping[str, int], version: str, width: int) -> None:
-        if version not in ("sequence", "utterance"):
-            raise unknown("version", version, ["sequence", "utterance"])
+        if version not in VERSIONS:
+            raise unknown("version", version, VERSIONS)
 
         def encoder(modality: str) -> nn.Module:
             if version == "utterance":

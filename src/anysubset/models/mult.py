@@ -7,14 +7,14 @@ steps only, so that neither the amount nor the side of the padding changes the o
 the padding; `readout="last_slot"` and `pad_by_zero=True` reproduce it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError, unknown
-from anysubset.models.encoders import Steps, sinusoids, zero_padded
+from anysubset.models.encoders import Steps, expect, sinusoids, zero_padded
 from anysubset.models.heads import ResidualHead
 from anysubset.models.network import Network
 from anysubset.models.transformer import Attention
@@ -50,16 +50,17 @@ class Stack(nn.Module):
 
     Args:
         width: features per step.
+        layers: number of layers.
         attention_dropout: dropout of attention weights.
         causal: whether a step attends to no later step; see `visible_keys`.
         pad_by_zero: as in `MulT`.
     """
 
-    def __init__(self, width: int, attention_dropout: float, causal: bool, pad_by_zero: bool) -> None:
+    def __init__(self, width: int, layers: int, attention_dropout: float, causal: bool, pad_by_zero: bool) -> None:
         super().__init__()
         self.causal = causal
         self.pad_by_zero = pad_by_zero
-        self.layers = nn.ModuleList(CrossLayer(width, attention_dropout) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(CrossLayer(width, attention_dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, target: Steps, source: Steps | None = None) -> Tensor:
@@ -119,6 +120,7 @@ class MulT(nn.Module):
 
     Args:
         sizes: features per step, by modality; two modalities or more.
+        layers: number of layers of each stack, at least 1.
         causal: whether a step attends to no later step, as published.
         readout: `last_valid` reads the last valid step of each modality; `last_slot`, as published, the last step of
             the tensor, even if it is padding.
@@ -130,6 +132,7 @@ class MulT(nn.Module):
         self,
         sizes: Mapping[str, int],
         *,
+        layers: int = LAYERS,
         causal: bool = True,
         readout: str = "last_valid",
         pad_by_zero: bool = False,
@@ -137,6 +140,8 @@ class MulT(nn.Module):
         super().__init__()
         if len(sizes) < 2:
             raise InputError(f"MulT needs two modalities or more, not {len(sizes)}.")
+        if layers < 1:
+            raise InputError(f"MulT needs one layer or more, not {layers}.")
         if readout not in READOUTS:
             raise unknown("readout", readout, READOUTS)
         self.sizes = dict(sizes)
@@ -148,7 +153,7 @@ class MulT(nn.Module):
         self.cross = nn.ModuleDict(
             {
                 f"{target}_from_{source}": Stack(
-                    WIDTH, ATTENTION_DROPOUT if source == TEXT else 0.0, causal, pad_by_zero
+                    WIDTH, layers, ATTENTION_DROPOUT if source == TEXT else 0.0, causal, pad_by_zero
                 )
                 for target in sizes
                 for source in sizes
@@ -156,7 +161,7 @@ class MulT(nn.Module):
             }
         )
         # A list, not keyed by modality: a target's stream comes from all modalities, so these parameters are shared.
-        self.own = nn.ModuleList(Stack(joined, ATTENTION_DROPOUT, causal, pad_by_zero) for _ in sizes)
+        self.own = nn.ModuleList(Stack(joined, layers, ATTENTION_DROPOUT, causal, pad_by_zero) for _ in sizes)
 
     def forward(self, inputs: Mapping[str, Steps]) -> Tensor:
         """(n, time, size) of every modality -> (n, self.width); the number of steps may differ between modalities.
@@ -194,12 +199,13 @@ def last_valid(states: Tensor, valid: Tensor) -> Tensor:
 class MulTNetwork(Network):
     """MulT and its head, z + W2 ReLU(W1 z), then linear; 1,071,211 parameters for 300, 5 and 20 features per step.
 
-    MulT needs every modality: a missing one is replaced by zeros, on the valid steps of the first present modality.
+    MulT needs every modality: `zero_filled` replaces a missing one by zeros. A vector is a sequence of one step.
 
     Args:
-        sizes: features per step, by modality.
+        sizes: features per step, or entries of a vector, by modality.
         outputs: number of outputs of the head.
-        causal, readout, pad_by_zero: as in `MulT`.
+        vectors: the modalities that are vectors; the others are sequences.
+        layers, causal, readout, pad_by_zero: as in `MulT`.
     """
 
     def __init__(
@@ -207,21 +213,28 @@ class MulTNetwork(Network):
         sizes: Mapping[str, int],
         outputs: int,
         *,
+        vectors: Collection[str] = (),
+        layers: int = LAYERS,
         causal: bool = True,
         readout: str = "last_valid",
         pad_by_zero: bool = False,
     ) -> None:
         super().__init__(sizes)
-        self.transformer = MulT(sizes, causal=causal, readout=readout, pad_by_zero=pad_by_zero)
+        self.vectors = frozenset(vectors)
+        self.transformer = MulT(sizes, layers=layers, causal=causal, readout=readout, pad_by_zero=pad_by_zero)
         self.head = ResidualHead(self.transformer.width, outputs)
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Steps:
-        """The input steps unchanged: MulT computes nothing from one modality alone."""
+        """The input (n, time, size) or (n, size) as steps: MulT computes nothing from one modality alone."""
+        if modality in self.vectors:
+            expect(x, "n", self.transformer.sizes[modality])
+            x = x[:, None]
         return as_steps(x, valid, self.transformer.sizes[modality])
 
     def decode(self, features: Mapping[str, Steps]) -> Tensor:
         """Outputs (n, outputs); zeros replace a missing modality."""
-        output: Tensor = self.head(self.transformer(zero_filled(features, self.transformer.sizes, self.modalities)))
+        filled = zero_filled(features, self.transformer.sizes, self.vectors)
+        output: Tensor = self.head(self.transformer(filled))
         return output
 
 
@@ -230,12 +243,26 @@ def as_steps(x: Tensor, valid: Tensor | None, size: int) -> Steps:
     return Steps(*zero_padded(x, valid, size))
 
 
-def zero_filled(features: Mapping[str, Steps], sizes: Mapping[str, int], modalities: Iterable[str]) -> dict[str, Steps]:
-    """Steps of all modalities; a missing one is zeros on the valid steps of the first present modality."""
-    first = next(features[modality] for modality in modalities if modality in features)
-    return {
-        modality: features[modality]
-        if modality in features
-        else Steps(first.values.new_zeros(*first.valid.shape, sizes[modality]), first.valid)
-        for modality in modalities
-    }
+def zero_filled(
+    features: Mapping[str, Steps], sizes: Mapping[str, int], vectors: Collection[str] = ()
+) -> dict[str, Steps]:
+    """Steps of all modalities; those of a missing one are 0.
+
+    A missing sequence has the valid steps of the first present sequence, or one step if only vectors are present; a
+    missing vector has one step.
+
+    Args:
+        features: of the present modalities; one or more.
+        sizes: features per step of all modalities, in their order.
+        vectors: the modalities that are vectors.
+    """
+    present = sorted((modality for modality in sizes if modality in features), key=lambda modality: modality in vectors)
+    first = features[present[0]]
+    filled = {}
+    for modality, size in sizes.items():
+        if modality in features:
+            filled[modality] = features[modality]
+        else:
+            valid = first.valid.new_ones(len(first.valid), 1) if modality in vectors else first.valid
+            filled[modality] = Steps(first.values.new_zeros(*valid.shape, size), valid)
+    return filled

@@ -1,6 +1,6 @@
 """The prediction task: a number or a class for each sample, from any subset of its modalities."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -109,3 +109,21 @@ class Prediction(Task):
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
         """Apply a function to one whole sample in one call, since samples are no larger than in training."""
         return function(inputs)
+
+
+def check_streams(task: Prediction, user: str, kinds: Collection[str], hints: Mapping[str, str] | None = None) -> None:
+    """Raise InputError unless every input is of one of these kinds, and none has a stride.
+
+    Args:
+        task: its streams are checked.
+        user: name of what takes the inputs, for the message.
+        kinds: of `KINDS`.
+        hints: what would do for inputs of another kind, by kind.
+    """
+    for modality, stream in task.streams.items():
+        if stream.kind not in kinds:
+            names = " and ".join(f"{kind}s" for kind in kinds)
+            hint = f"; {hints[stream.kind]}" if hints and stream.kind in hints else ""
+            raise InputError(f"{user} is for {names}; {modality!r} is of kind {stream.kind}{hint}.")
+        if stream.stride > 1:
+            raise InputError(f"{modality!r} has a stride of {stream.stride}, which {user} does not take: set it to 1.")
