@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from anysubset import __version__, cli
+from anysubset.commands.fit import with_options_it_has
 from anysubset.commands.lists import no_options
 from anysubset.datasets.table import DATASETS
 from anysubset.experiments.files import read_experiment
+from anysubset.experiments.settings import Experiment
 from anysubset.methods.table import METHODS
 from anysubset.models.presets import PRESETS
 from anysubset.scenarios import all_scenarios, scenario_name
@@ -91,6 +93,23 @@ def test_an_option_of_the_method_does_not_reset_those_in_the_file(output_of, tra
     run = tmp_path / "run"
     output_of("fit", tmp_path / "file.yaml", "--run", run, "--train.steps", 1, "--method.floor", 0.1)
     assert read_experiment(run / "experiment.yaml").method == {"name": "gmd", "cases": "random=2", "floor": 0.1}
+
+
+def test_options_that_the_files_set_for_another_method_are_left_out_where_the_chosen_one_lacks_them(capsys):
+    # `acn` draws one scenario for each step and has no `cases`; `nnunet` has.
+    (acn, nnunet) = (
+        with_options_it_has(
+            Experiment(method={"name": name, "cases": "random=3", "width": 0.5}), {"method.cases": "random=3"}
+        ).method
+        for name in ("acn", "nnunet")
+    )
+    assert acn == {"name": "acn", "width": 0.5}
+    assert nnunet == {"name": "nnunet", "cases": "random=3", "width": 0.5}
+    left_out, taken_over = capsys.readouterr().out.splitlines()
+    assert left_out.endswith(
+        "method.cases random=3, which the files set for another method, is left out: acn has no cases"
+    )
+    assert taken_over.startswith("note: nnunet is trained with method.cases random=3")
 
 
 def test_fit_reports_the_number_of_steps_without_an_eligible_sample(output_of, trained, tmp_path):

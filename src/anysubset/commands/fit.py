@@ -1,6 +1,9 @@
 """`anysubset fit`: train an experiment."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 
@@ -10,7 +13,7 @@ from anysubset.commands.progress import track_steps
 from anysubset.commands.terminal import say
 from anysubset.experiments.files import add_settings, read_experiment
 from anysubset.experiments.own_options import options_of_other_method
-from anysubset.experiments.settings import flatten
+from anysubset.experiments.settings import Experiment, flatten
 
 
 def fit_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -36,8 +39,30 @@ def fit(options: Options) -> None:
     folder = Path(options.get("run") or Path("runs") / "_".join(path.stem for path in paths))
     changes = flatten(overrides)
     experiment = read_experiment(paths, changes)
-    for name, value in options_of_other_method(paths, changes).items():
-        method = experiment.method["name"]
-        say(f"note: {method} is trained with {name} {value}, which the files set for another method: see --{name}")
+    of_other_method = options_of_other_method(paths, changes)
+    if of_other_method:
+        experiment = with_options_it_has(experiment, of_other_method)
     api.fit(experiment, run=folder, resume=options.get("resume", False), report=say, progress=track_steps)
     say(f"Next: anysubset evaluate {folder} --split test")
+
+
+def with_options_it_has(experiment: Experiment, of_other_method: Mapping[str, Any]) -> Experiment:
+    """Leave out the options that the files set for another method and that the chosen method lacks; note each option.
+
+    Args:
+        experiment: names the chosen method.
+        of_other_method: by dotted name, what the files set for the other method.
+    """
+    from anysubset.methods.table import method_options
+
+    name = experiment.method["name"]
+    available = method_options(name, experiment.method.get("gradients"))
+    chosen = dict(experiment.method)
+    for setting, value in of_other_method.items():
+        option, where = setting.removeprefix("method."), f"{setting} {value}, which the files set for another method"
+        if option in available:
+            say(f"note: {name} is trained with {where}: see --{setting}")
+        else:
+            del chosen[option]
+            say(f"note: {where}, is left out: {name} has no {option}")
+    return replace(experiment, method=chosen)
