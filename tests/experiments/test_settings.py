@@ -55,6 +55,7 @@ EVERYTHING = Experiment(
         window="uniform",
         mirror=True,
         smallest={"ET": 500, "no": 10},
+        threshold={"ET": 0.4, "no": 0.6},
         error="mse",
     ),
     method={"name": "gmd", "cases": "random=2", "width": 0.25, "bert": "some where/bert"},

@@ -71,6 +71,21 @@ def test_the_size_rule_of_prediction_stands_in_the_protocol(volumes_run: Write):
     assert notes == {"neither": [], "same": [f"{rule}ET 500."], "differ": [f"{rule}none (a), ET 500 (b)."]}
 
 
+def test_the_thresholds_of_prediction_stand_in_the_protocol(volumes_run: Write):
+    settings = {"a": {}, "b": {"task.threshold": 0.4}, "c": {"task.threshold": "validated"}}
+    results = {name: read_results(volumes_run(name, DICE, **own), "test")[0] for name, own in settings.items()}
+    results["c"] = replace(results["c"], thresholds={"WT": 0.35, "ET": 0.5})
+
+    def note(*names: str) -> list[str]:
+        group = RunGroup({name: {0: results[name]} for name in names})
+        return [line for line in protocol(Comparison(group, "dice")) if "belongs to a region" in line]
+
+    rule = "Probability above which a voxel belongs to a region: "
+    assert note("a") == []
+    assert note("b") == [f"{rule}0.4."]
+    assert note("a", "c") == [f"{rule}0.5 (a), WT 0.35 and ET 0.5 chosen on validation (c)."]
+
+
 def test_unknown_metrics_and_regions_are_refused(volumes_run: Write):
     (result,) = read_results(volumes_run("run", DICE), "test")
     with pytest.raises(InputError, match=r"Unknown metric 'dise'\. Did you mean 'dice'"):

@@ -431,9 +431,11 @@ def test_a_task_on_a_table_needs_its_signature():
 # ----------------------------------------------------------------------------------------------------- settings
 
 
-def test_settings_of_volumes_are_refused_for_a_table(utterances, fault):
-    line = fault(table_dataset, utterances, "mosi", TaskSettings(patch=[16, 16]))
-    assert "task.patch does not apply to dataset 'mosi', which holds a table: it is for volumes." in line
+@pytest.mark.parametrize("setting", [{"patch": [16, 16]}, {"threshold": "validated"}, {"threshold": {"WT": 0.4}}])
+def test_settings_of_volumes_are_refused_for_a_table(utterances, fault, setting):
+    line = fault(table_dataset, utterances, "mosi", TaskSettings(**setting))
+    (name,) = setting
+    assert f"task.{name} does not apply to dataset 'mosi', which holds a table: it is for volumes." in line
 
 
 def test_settings_of_the_data_that_do_not_fit_the_kind_are_refused(utterances, phantoms, tmp_path, fault):

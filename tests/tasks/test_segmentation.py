@@ -403,11 +403,40 @@ def test_with_mirror_a_flipped_volume_gives_the_flipped_output():
 
 
 def test_a_region_is_predicted_where_its_logit_is_above_0():
-    logits = torch.tensor([[[-0.1, 0.0, 0.1]]])
-    assert task().prediction(logits).tolist() == [[[False, False, True]]]
+    logits = torch.tensor([[[-0.1, 0.0, 0.1]]]).expand(1, 3, 3)
+    assert task().prediction(logits).tolist() == [[[False, False, True]] * 3]
 
 
-@torch.no_grad()
+def test_a_region_is_predicted_where_its_probability_is_above_its_threshold():
+    logits = torch.tensor([0.35, 0.45, 0.55, 0.65]).logit().expand(1, 3, 4)
+    assert task(threshold=0.4).prediction(logits).sum(dim=2).tolist() == [[3, 3, 3]]
+    # The order of the regions is that of the task: WT, TC, ET.
+    assert task(threshold={"ET": 0.6, "WT": 0.3}).prediction(logits).sum(dim=2).tolist() == [[4, 2, 1]]
+    # Until validation has chosen them, thresholds are 1/2.
+    assert task(threshold="validated").prediction(logits).sum(dim=2).tolist() == [[2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (1.0, "task.threshold is a probability above 0 and below 1, one for each region, or 'validated', not 1.0"),
+        ({"WT": float("nan")}, "task.threshold is a probability .* not nan"),
+        ("validatd", "task.threshold is a probability .* not 'validatd'"),
+        ({"EN": 0.5}, "Unknown region of task.threshold 'EN'"),
+    ],
+)
+def test_a_threshold_without_a_meaning_is_refused(threshold: Any, message: str):
+    with pytest.raises(InputError, match=message):
+        task(threshold=threshold)
+
+
+def test_the_thresholds_are_said_in_words():
+    assert task().threshold_rule == ""
+    rule = "A voxel belongs to a region above this probability: WT 0.5, TC 0.5, ET 0.35."
+    assert task(threshold={"ET": 0.35}).threshold_rule == rule
+    assert "was chosen on validation" in task(threshold="validated").threshold_rule
+
+
 def line_logits(**voxels: int) -> Tensor:
     """Logits (1, regions, 10, 1, 1) that are positive in the first voxels of each region of BRATS."""
     logits = torch.full((1, 3, 10, 1, 1), -1.0)

@@ -41,9 +41,9 @@ def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split:
     title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
     say_grid(scenario_grid(tables, dataset.task.modalities, title))
-    size_rule = f"{dataset.task.size_rule} " if dataset.task.size_rule else ""
+    rules = "".join(f"{rule} " for rule in (dataset.task.threshold_rule, dataset.task.size_rule) if rule)
     say(
-        f"{METRIC_DEFINITIONS['dice']} {size_rule}Weights selected on validation. Fingerprint of the split: "
+        f"{METRIC_DEFINITIONS['dice']} {rules}Weights selected on validation. Fingerprint of the split: "
         f"{dataset.split_hash(split)}."
     )
 

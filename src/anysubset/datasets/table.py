@@ -68,6 +68,7 @@ FOR_VOLUMES = (
     *("data.regions", "data.skull_stripped", "data.cache", "data.workers", "data.augment"),
     *("data.resample", "data.spacing", "data.normalise", "data.clip"),
     *("task.patch", "task.pool", "task.cross_entropy", "task.overlap", "task.window", "task.mirror", "task.smallest"),
+    "task.threshold",
 )
 FOR_TABLES = ("data.folds", "data.fold", "data.reading", "task.error")
 

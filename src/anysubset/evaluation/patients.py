@@ -37,7 +37,7 @@ def predict(
 
     The mask has the shape and affine of the input; if files have different grids, those of the reference modality. The
     JSON file names the modalities that were used and missing, the reference, and the validation Dice of this scenario;
-    and `smallest` of the task, if it removes small regions.
+    `smallest` of the task, if it removes small regions; and `thresholds`, if they are not all 1/2.
 
     Args:
         method: trained.
@@ -84,6 +84,7 @@ def predict(
             name: round(voxel_ml * int(region.sum()), 3) for name, region in zip(task.regions, regions, strict=True)
         },
         **({"smallest": dict(task.smallest)} if task.smallest else {}),
+        **({"thresholds": task.thresholds} if set(task.thresholds.values()) != {0.5} else {}),
         "labels": {name: list(values) for name, values in task.regions.items()},
         "checkpoint_step": checkpoint["step"],
     }

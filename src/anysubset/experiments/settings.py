@@ -50,10 +50,25 @@ MOST_OPTIONS = {"width": 16_384, "layers": 1000, "steps": 10**6}
 MOST_VOXELS = 2**31  # Of a patch.
 
 # Groups whose names are not checked: the user chooses them, or they belong to a method.
-OPEN = ("data.regions", "task.smallest", "data.reading.modalities", "method", "train.rates", "train.stages")
+OPEN = (
+    "data.regions",
+    "task.smallest",
+    "task.threshold",
+    "data.reading.modalities",
+    "method",
+    "train.rates",
+    "train.stages",
+)
 
 # Groups that count as one setting, since the user chooses their names, which may have dots.
-WHOLE = ("data.regions", "task.smallest", "data.reading.modalities", "train.rates", "train.stages.*.rates")
+WHOLE = (
+    "data.regions",
+    "task.smallest",
+    "task.threshold",
+    "data.reading.modalities",
+    "train.rates",
+    "train.stages.*.rates",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,9 @@ class TaskSettings:
         smallest: region -> number of voxels, such as {ET: 500}: a predicted region with fewer voxels is removed, with
             the regions inside it, so that its voxels belong to the region around it. They are counted in the grid in
             which masks are written and scored. By default nothing is removed.
+        threshold: probability above which a voxel belongs to a region: one for all regions, or region -> probability;
+            or `validated`, where `fit` chooses one for each region at the end, by the Dice of the selected weights on
+            validation, mean over all scenarios. It goes by the sigmoid of the method's logits.
         error: loss of regression: `l1` (mean absolute error, the default) or `mse` (mean squared error).
     """
 
@@ -82,6 +100,7 @@ class TaskSettings:
     window: str = "gaussian"
     mirror: bool = False
     smallest: dict[str, int] | None = None
+    threshold: float | dict[str, float] | str = 0.5
     error: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """Notes on how scores came about: metric, selection of weights, seeds, settings that differ, statistical tests."""
 
+from collections.abc import Callable, Mapping
+
 from anysubset.report.comparison import Comparison
 from anysubset.report.groups import BOOKKEEPING_SETTINGS, varies
 from anysubset.report.results import Result
@@ -49,6 +51,7 @@ def protocol(comparison: Comparison) -> list[str]:
     ]
     notes += [
         *empty_reference_notes(comparison),
+        *threshold_rules(comparison),
         *size_rules(comparison),
         *(f"Recipe: {line}." for line in recipes(comparison)),
     ]
@@ -70,18 +73,43 @@ def empty_reference_notes(comparison: Comparison) -> list[str]:
     return [f"Empty references: {counts_by_region} of {len(comparison.group.sample_ids)} patients."]
 
 
-def size_rules(comparison: Comparison) -> list[str]:
-    """A note on the predicted regions that were removed since they are small, by method; empty if none were."""
+def of_methods(comparison: Comparison, describe: Callable[[Result], str], between: str = "; ") -> str:
+    """What holds for the runs: one text if it is the same for all methods, else the text of each, such as `a (gmd)`.
+
+    Args:
+        comparison: of the methods.
+        describe: from a run to its text.
+        between: what separates the texts of a method whose runs differ.
+    """
     by_method = {
-        method: "; ".join(sorted({voxel_counts(result) for result in by_seed.values()}))
+        method: between.join(sorted({describe(result) for result in by_seed.values()}))
         for method, by_seed in comparison.group.results.items()
     }
-    if set(by_method.values()) == {"none"}:
-        return []
     if len(set(by_method.values())) == 1:
-        return [f"Regions with fewer voxels than this are removed: {next(iter(by_method.values()))}."]
-    rules = ", ".join(f"{rule} ({method})" for method, rule in by_method.items())
-    return [f"Regions with fewer voxels than this are removed: {rules}."]
+        return next(iter(by_method.values()))
+    return ", ".join(f"{text} ({method})" for method, text in by_method.items())
+
+
+def threshold_rules(comparison: Comparison) -> list[str]:
+    """A note on the probability above which a voxel belongs to a region, by method; empty if it is 1/2 everywhere."""
+    rules = of_methods(comparison, threshold)
+    return [] if rules == "0.5" else [f"Probability above which a voxel belongs to a region: {rules}."]
+
+
+def threshold(result: Result) -> str:
+    """The setting `task.threshold` of a run, such as `WT 0.4 and ET 0.55 chosen on validation`; `0.5` without it."""
+    setting = result.settings.get("task.threshold", 0.5)
+    by_region = setting if isinstance(setting, Mapping) else result.thresholds
+    values = " and ".join(f"{region} {probability:g}" for region, probability in by_region.items())
+    if isinstance(setting, str):
+        return f"{values} chosen on validation".strip()
+    return values or f"{setting:g}"
+
+
+def size_rules(comparison: Comparison) -> list[str]:
+    """A note on the predicted regions that were removed since they are small, by method; empty if none were."""
+    rules = of_methods(comparison, voxel_counts)
+    return [] if rules == "none" else [f"Regions with fewer voxels than this are removed: {rules}."]
 
 
 def voxel_counts(result: Result) -> str:
@@ -96,15 +124,8 @@ def recipes(comparison: Comparison) -> list[str]:
     If the methods were trained by different recipes, the line has the recipe of each method. A run without a recipe
     counts as `none`.
     """
-    by_method = {
-        method: " and ".join(sorted({str(result.settings.get("recipe") or "none") for result in by_seed.values()}))
-        for method, by_seed in comparison.group.results.items()
-    }
-    if set(by_method.values()) == {"none"}:
-        return []
-    if len(set(by_method.values())) == 1:
-        return [next(iter(by_method.values()))]
-    return [", ".join(f"{recipe} ({method})" for method, recipe in by_method.items())]
+    line = of_methods(comparison, lambda result: str(result.settings.get("recipe") or "none"), " and ")
+    return [] if line == "none" else [line]
 
 
 def fold_count(comparison: Comparison) -> str:

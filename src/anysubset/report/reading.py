@@ -65,12 +65,12 @@ def read_results(folder: Path, split: str) -> list[Result]:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise InputError(f"{path} has no scores of split {split!r}, only of: {splits}.")
     settings = read_run_experiment(folder).flat() if run.experiment.is_file() else {}
-    selected_by = str(read_facts(run.best, BEST).get("metric", ""))
+    selected = read_facts(run.best, BEST)
     signature = read_facts(run.signature, KNOWLEDGE)
     # The sort is stable, so regions and samples stay in the order of the file.
     of_split.sort(key=lambda row: row["dataset"])
     return [
-        result_of(folder, dataset, list(of_dataset), settings, selected_by, signature)
+        result_of(folder, dataset, list(of_dataset), settings, selected, signature)
         for dataset, of_dataset in groupby(of_split, key=lambda row: row["dataset"])
     ]
 
@@ -80,10 +80,18 @@ def result_of(
     dataset: str,
     rows: Sequence[Mapping[str, str]],
     settings: Mapping[str, Any],
-    selected_by: str,
+    selected: Mapping[str, Any],
     signature: Mapping[str, Any],
 ) -> Result:
     """Result from the rows of one data set and split.
+
+    Args:
+        folder: of the run.
+        dataset: its name in the rows.
+        rows: of `scores.csv`.
+        settings: of the experiment by dotted name.
+        selected: facts of the selected weights.
+        signature: of the table that the run was trained on.
 
     Raises:
         InputError: if the rows are of several methods or seeds, or do not fit together.
@@ -122,7 +130,8 @@ def result_of(
         sample_scores=sample_scores,
         set_scores=set_scores,
         settings=settings,
-        selected_by=selected_by,
+        selected_by=str(selected.get("metric", "")),
+        thresholds=selected.get("thresholds", {}),
         signature=signature,
         caveats=caveats_of(folder, rows, settings.get("data.name", rows[0]["dataset"])),
         data="+".join(sorted(stamps(rows, "data"))),

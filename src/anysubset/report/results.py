@@ -1,7 +1,7 @@
 """Scores of one run on one split of one data set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -38,6 +38,7 @@ class Result:
     settings: of the experiment by dotted name; empty if the folder has no experiment.
     selected_by: the validation metric by which the weights were selected, or "" if unknown.
     signature: of the table that the run was trained on; empty for volumes.
+    thresholds: by region, those that validation chose (`task.threshold`); empty if it chose none.
     caveats: lines on scores that are older than the weights, or of other data than the training's.
     data: hash of the scored samples; "" if an earlier version scored them.
     """
@@ -53,6 +54,7 @@ class Result:
     settings: Mapping[str, Any]
     selected_by: str
     signature: Mapping[str, Any]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     caveats: Sequence[str] = ()
     data: str = ""
 

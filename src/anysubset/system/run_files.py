@@ -25,7 +25,12 @@ BY_SCENARIO = Named(Named(MEASURED))
 # Facts of `checkpoints/best.safetensors`: what every reader needs, and what else there may be.
 SELECTED = Fields(
     {"experiment": Named(Anything()), "step": COUNT, "metric": Text(), "validation": BY_SCENARIO},
-    {"validation_mean": MEASURED, "validation_samples": COUNT, "validation_scores": BY_SCENARIO},
+    {
+        "validation_mean": MEASURED,
+        "validation_samples": COUNT,
+        "validation_scores": BY_SCENARIO,
+        "thresholds": Named(Number()),
+    },
 )
 BEST = Fields(optional={**SELECTED.required, **SELECTED.optional})  # For a report, which shows what there is.
 

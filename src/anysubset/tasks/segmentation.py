@@ -5,6 +5,7 @@ is divided into overlapping windows of the size of the patch, and the outputs of
 class probabilities) are averaged over the windows. `prediction` turns logits into a bool mask for each region.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -19,6 +20,9 @@ from anysubset.tasks.task import Function, Task
 
 # Weights of the voxels of a window in the average over windows: our name -> MONAI's name.
 WINDOWS = {"gaussian": "gaussian", "uniform": "constant"}
+
+# `threshold` of a task whose thresholds are chosen on validation, when the training ends.
+VALIDATED = "validated"
 
 NORMALISATIONS = ("zscore", "zscore_joint", "minmax")
 
@@ -42,6 +46,8 @@ class Segmentation(Task):
             axes of the patch; this takes 2^d times as long, where d is the length of `patch`.
         smallest: region -> number of voxels; a predicted region with fewer voxels is removed, with the regions inside
             it.
+        threshold: probability above which a voxel belongs to a region: one for all regions, or region -> probability,
+            1/2 for regions without one; or "validated", which is 1/2 until it is replaced at the end of the training.
         skull_stripped: whether all voxels around the brain have exactly the same value; if not, preparation locates
             the head first.
         normalise: how preparation scales intensities: "zscore" over the foreground of each modality, "zscore_joint"
@@ -61,6 +67,7 @@ class Segmentation(Task):
     window: str = "gaussian"
     mirror: bool = False
     smallest: Mapping[str, int] = field(default_factory=dict)
+    threshold: float | str | Mapping[str, float] = 0.5
     skull_stripped: bool = True
     normalise: str = "zscore"
     clip: tuple[float, ...] | None = None
@@ -89,10 +96,26 @@ class Segmentation(Task):
                 raise unknown("region of task.smallest", region, self.regions)
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise InputError(f"task.smallest is a number of voxels from 1 for each region, not {region}: {count}.")
+        self._check_threshold()
         if self.normalise not in NORMALISATIONS:
             raise unknown("data.normalise", self.normalise, NORMALISATIONS)
         if self.clip is not None and not (len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100):
             raise InputError(f"data.clip is a lower and an upper percentile from 0 to 100, not {list(self.clip)}.")
+
+    def _check_threshold(self) -> None:
+        """Raise InputError unless the threshold is `VALIDATED`, or holds probabilities, of regions of the task."""
+        for region in self.threshold if isinstance(self.threshold, Mapping) else ():
+            if region not in self.regions:
+                raise unknown("region of task.threshold", region, self.regions)
+        if self.threshold == VALIDATED:
+            return
+        values = self.threshold.values() if isinstance(self.threshold, Mapping) else [self.threshold]
+        for value in values:
+            if not isinstance(value, int | float) or not 0 < value < 1:
+                raise InputError(
+                    f"task.threshold is a probability above 0 and below 1, one for each region, or {VALIDATED!r}, not "
+                    f"{value!r}."
+                )
 
     @property
     def labels(self) -> set[int]:
@@ -230,9 +253,10 @@ class Segmentation(Task):
     def prediction(self, logits: Tensor) -> Tensor:
         """Decide the regions of whole volumes: logits (n, regions, ...) -> bool of the same shape.
 
-        True above 0 (probability 1/2), except in regions that are removed since they are smaller than `smallest`.
+        True above the threshold, except in regions that are removed since they are smaller than `smallest`.
         """
-        decided = logits > 0
+        limits = [math.log(probability / (1 - probability)) for probability in self.thresholds.values()]
+        decided = logits > torch.tensor(limits, device=logits.device).view(-1, *[1] * (logits.ndim - 2))
         names = list(self.regions)
         for name, least in self.smallest.items():
             small = decided[:, names.index(name)].flatten(1).sum(dim=1) < least
@@ -240,6 +264,22 @@ class Segmentation(Task):
                 if set(self.regions[inner]) <= set(self.regions[name]):
                     decided[small, index] = False
         return decided
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """For each region, the probability above which a voxel belongs to it."""
+        if isinstance(self.threshold, Mapping):
+            return {region: self.threshold.get(region, 0.5) for region in self.regions}
+        return dict.fromkeys(self.regions, 0.5 if isinstance(self.threshold, str) else self.threshold)
+
+    @property
+    def threshold_rule(self) -> str:
+        """Sentence on the thresholds; "" if all are 1/2."""
+        if self.threshold == VALIDATED:
+            return "The probability above which a voxel belongs to a region was chosen on validation."
+        rule = ", ".join(f"{region} {probability:g}" for region, probability in self.thresholds.items())
+        plain = set(self.thresholds.values()) == {0.5}
+        return "" if plain else f"A voxel belongs to a region above this probability: {rule}."
 
     @property
     def size_rule(self) -> str:

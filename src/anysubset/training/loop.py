@@ -33,6 +33,7 @@ from anysubset.training.divergence import check_finite
 from anysubset.training.optimizers import create_optimizer
 from anysubset.training.run import Run
 from anysubset.training.step import StageTraining, step_gradients, train_step
+from anysubset.training.thresholds import choose_thresholds
 
 # A progress bar. Arguments: numbers of the steps, number of steps done before, function that returns the latest loss,
 # name of the stage. Yields the numbers of the steps.
@@ -163,6 +164,8 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if training.stage.scored and ((number - training.first) % settings.validate_every == 0 or last):
                 validate(training, progress, report)
             progress.finished = last and training.stage is method.stages[-1]
+            if progress.finished:
+                choose_thresholds(method, training.dataset, run, progress, report)
             ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
                 training.check_state(number)

@@ -5,6 +5,7 @@ All files are read and checked before the first step.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,12 @@ class Volumes(Dataset):
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the patients that were read.
         self.copies_of_label: set[str] = set()  # Modalities that were noted.
+
+    def decided_at(self, threshold: float | Mapping[str, float]) -> "Volumes":
+        """A copy whose predictions are decided at other thresholds (`task.threshold`). It shares the patients."""
+        other = copy(self)
+        other.task = replace(self.task, threshold=threshold)
+        return other
 
     def find_patients(self) -> dict[str, Patient]:
         """Find the patients, by id, without the modalities that `data.missingness` removes; labels stay."""

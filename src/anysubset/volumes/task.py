@@ -65,4 +65,5 @@ def segmentation_task(data: DataSettings, task: TaskSettings, public: VolumeSet)
         window=task.window,
         mirror=task.mirror,
         smallest=task.smallest or {},
+        threshold=task.threshold,
     )

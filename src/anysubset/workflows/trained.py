@@ -1,11 +1,12 @@
 """A trained run: its experiment, task and method with the selected weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from anysubset.datasets.table import create_task, signature_in
+from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment
 from anysubset.experiments.settings import Experiment
 from anysubset.methods.method import Method
@@ -15,7 +16,7 @@ from anysubset.system.run_files import SELECTED
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
-from anysubset.tasks.segmentation import Segmentation
+from anysubset.tasks.segmentation import VALIDATED, Segmentation
 from anysubset.training.divergence import check_finite
 from anysubset.training.run import check_same
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork
@@ -27,7 +28,7 @@ class Trained:
     """A trained run.
 
     Args:
-        experiment: its settings.
+        experiment: its settings; `task.threshold` holds the thresholds that validation chose.
         task: what its data ask for.
         method: with the weights that validation selected, in evaluation mode.
         facts: of the checkpoint: `step`, `validation` by scenario, and more.
@@ -53,7 +54,8 @@ def open_run(
     """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
 
     Raises:
-        InputError: if the folder holds no run, a checkpoint of another experiment, or weights that are not finite.
+        InputError: if the folder holds no run, a checkpoint of another experiment, weights that are not finite, or no
+            thresholds yet that are chosen on validation.
     """
     folder = Path(run)
     experiment = read_run_experiment(folder)
@@ -61,9 +63,26 @@ def open_run(
     weights = weights_hash(folder)
     tensors, facts = tensor_file.load(RunFolder(folder).best, SELECTED)
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
+    if experiment.task.threshold == VALIDATED:
+        experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
     signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.task, signature)
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
     check_finite(trained, None, RunFolder(folder).best)
     return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature, weights)
+
+
+def chosen_thresholds(facts: Mapping[str, Any], folder: Path) -> dict[str, float]:
+    """The thresholds by region that validation chose. Raises InputError if the training has not come to its end.
+
+    Args:
+        facts: of the checkpoint.
+        folder: of the run.
+    """
+    if "thresholds" not in facts:
+        raise InputError(
+            f"{folder} has no thresholds yet, which are chosen when the training ends (task.threshold {VALIDATED}): "
+            "continue it with `anysubset fit ... --resume`."
+        )
+    return dict(facts["thresholds"])
