@@ -1,7 +1,7 @@
 """A method with `unit = "group"` gets complete groups in order, in training, scoring and prediction."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,38 @@ def test_predictions_for_a_file_are_made_from_complete_groups_in_order(videos: P
     assert [rows[f"u0{number}"]["used"] for number in range(3)] == ["audio", "text", "text+audio"]
     with pytest.raises(InputError, match="predicts whole groups: leave out --rate"):
         anysubset.evaluate(run, method=Conversation, rates=[0.3], device="cpu")
+
+
+def gcnet_settings(root: Path, **own: object) -> dict[str, Any]:
+    settings = {"data.name": "table", "data.root": str(root), "method.name": "gcnet", "method.width": 2}
+    return {**settings, "train.steps": 1, "train.batch": 8, "train.device": "cpu", **own}
+
+
+def without_groups(videos: Path, folder: Path) -> Path:
+    with np.load(videos) as stored:
+        np.savez(folder / "single.npz", **{name: array for name, array in stored.items() if name != "group"})
+    return folder / "single.npz"
+
+
+def test_a_method_of_groups_on_data_without_them_is_refused_before_a_run_folder_is_made(
+    videos: Path, tmp_path: Path, fault: Callable[..., str]
+):
+    settings = gcnet_settings(without_groups(videos, tmp_path))
+    message = fault(lambda: anysubset.fit(run=tmp_path / "run", **settings))
+    assert message.endswith(
+        "has none: set data.group to the name of their column, to a pattern of ids, or to a file of groups by id. "
+        "Or set method.conversation to false."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_option_makes_a_method_of_groups_predict_samples_which_is_noted(videos: Path, tmp_path: Path):
+    settings = gcnet_settings(without_groups(videos, tmp_path), **{"method.conversation": False})
+    lines: list[str] = []
+    anysubset.fit(run=tmp_path / "run", report=lines.append, **settings)
+    assert "note: every sample is predicted by itself, not from its group" in lines
+    scores = anysubset.evaluate(tmp_path / "run", rates=[0.3], device="cpu").scores
+    assert {score.scenario for score in scores} == set(all_scenarios(NAMES))
 
 
 def test_a_method_that_returns_fewer_outputs_than_samples_is_refused(videos: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "mult": {"layers": 1},
     "gmc": {"steps": 6},
     "mmin": {"width": 8},
+    "gcnet": {"width": 4},
     "acn": {"width": 0.5},
     "smunet": {"width": 0.5},
     "m3ae": {"width": 0.5},

@@ -25,10 +25,13 @@ SLOW = {
     "mmformer-volumes",
     "shaspec-volumes",
     "mult-vectors",  # A vector is a sequence of one step; see test_mult.py.
+    "gcnet-sequences",  # Averaged over time; the checks on vectors cover the same code.
 }
 # Methods without a state of their own in training that resume in the same way as `rfnet` or `acn`, or in stages as
 # `mmin`.
-RESUMING_LIKE_OTHERS = {"demoseg", "gmc", "m3ae", "mmformer", "mult", "nnunet", "shaspec", "smunet", "uhemis", "uhved"}
+RESUMING_LIKE_OTHERS = {
+    *("demoseg", "gcnet", "gmc", "m3ae", "mmformer", "mult", "nnunet", "shaspec", "smunet", "uhemis", "uhved")
+}
 
 SUBJECTS = {
     f"{name}-{task}": subject

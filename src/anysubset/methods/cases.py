@@ -129,7 +129,7 @@ class CaseMethod(NetworkMethod):
             cases = [case for case in step.cases if all(modality in inputs for modality in case)]
             used = [modality for modality in self.task.modalities if any(modality in case for case in cases)]
             inputs = keep(inputs, used)
-        return self.network.features(inputs, self.call_encoder)
+        return self.network.features(inputs, self.call_encoder, batch.groups)
 
     def losses_of_cases(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
         """The mean loss of each case over its eligible samples; a case without eligible samples has no key."""

@@ -77,12 +77,15 @@ class Method(nn.Module, ABC):
 
     fits: the classes of task that the method supports.
     unit: "sample", or "group" if batches must hold whole groups (all utterances of a video), in order. `Batch.groups`
-        then names the group of each sample, and `predict` gets one group at a time.
+        then names the group of each sample, and `predict` gets one group at a time. An option may change it.
+    without_groups: for messages about data without groups, what turns a method of groups into one of samples, such as
+        "set method.conversation to false"; empty if nothing does.
     stages: the stages of training, in order.
     """
 
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
-    unit: ClassVar[Literal["sample", "group"]] = "sample"
+    unit: Literal["sample", "group"] = "sample"
+    without_groups: ClassVar[str] = ""
     stages: tuple[Stage, ...] = (Stage(),)
 
     def __init__(self, task: Task) -> None:

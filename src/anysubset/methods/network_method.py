@@ -28,6 +28,7 @@ class NetworkMethod(Method):
     def __init__(self, task: Task, network: Network) -> None:
         super().__init__(task)
         self.network = network
+        self.unit = network.unit
 
     def carried(self, output: Tree) -> Tensor:
         """The values that are averaged where windows of a volume overlap, (n, channels, ...).

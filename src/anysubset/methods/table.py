@@ -14,6 +14,7 @@ from anysubset.methods.cases import CaseMethod
 from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
+from anysubset.methods.gcnet import GCNet
 from anysubset.methods.gmc import GMC
 from anysubset.methods.m3ae import M3AE
 from anysubset.methods.method import Method
@@ -165,6 +166,11 @@ METHODS: dict[str, Row] = {
     "mmin": Row(
         MMIN,
         "a student predicts the features that a teacher has for the missing modalities (Zhao et al. 2021)",
+        sees="one random scenario per sample",
+    ),
+    "gcnet": Row(
+        GCNet,
+        "graph convolutions over the utterances of a conversation; also reconstructs its input (Lian et al. 2023)",
         sees="one random scenario per sample",
     ),
 }

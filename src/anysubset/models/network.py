@@ -6,7 +6,7 @@ samples that all have the same modalities. A network that needs zeros for a miss
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,13 @@ class Network(nn.Module, ABC):
     A subclass defines `encode` and `decode`; the other methods use these two. Parameters that belong to one modality
     must be in an `nn.ModuleDict` or `nn.ParameterDict` whose keys are modalities, so that `shared_parameters` can
     separate them from the shared ones.
+
+    unit: "group" for a network that computes a sample from the others of its group, such as the utterances of a video.
+        `encode` of such a network takes a fourth argument, `group`: (n,) int64 on the CPU, equal for the samples of one
+        group; if it is left out, all samples are of one group.
     """
+
+    unit: Literal["sample", "group"] = "sample"
 
     def __init__(self, modalities: Iterable[str]) -> None:
         super().__init__()
@@ -67,12 +73,15 @@ class Network(nn.Module, ABC):
         self,
         inputs: Mapping[str, Observed],
         call: Callable[..., Tree] = lambda encode, *arguments: encode(*arguments),
+        groups: Sequence[str] | None = None,
     ) -> dict[str, Encoded]:
         """Encode each modality of a batch once.
 
         Args:
             inputs: by modality.
             call: calls `encode` with its arguments. A gradient rule replaces it to recompute or batch encoders.
+            groups: the group of each sample of the batch; by default all samples are of one group. Networks whose
+                `unit` is "sample" ignore it.
 
         Raises:
             InputError: if a modality is unknown.
@@ -80,8 +89,18 @@ class Network(nn.Module, ABC):
         for modality in inputs:
             if modality not in self.modalities:
                 raise unknown("modality", modality, self.modalities)
+        numbers = numbered(groups) if self.unit == "group" and groups is not None else None
         return {
-            modality: Encoded(call(self.encode, modality, observed.values, observed.valid), observed.indices)
+            modality: Encoded(
+                call(
+                    self.encode,
+                    modality,
+                    observed.values,
+                    observed.valid,
+                    *(() if numbers is None else (numbers[observed.indices],)),
+                ),
+                observed.indices,
+            )
             for modality, observed in inputs.items()
         }
 
@@ -105,20 +124,24 @@ class Network(nn.Module, ABC):
         Raises:
             InputError: if a scenario is empty.
         """
-        if not scenarios or not all(scenarios):
-            raise InputError(f"No modality is present. Give at least one of: {', '.join(self.modalities)}.")
-        groups = {
+        self.check_scenarios(scenarios)
+        by_scenario = {
             scenario: torch.tensor([index for index, own in enumerate(scenarios) if own == scenario])
             for scenario in dict.fromkeys(scenarios)
         }
         outputs = [
             self.decode({modality: select(features[modality], indices) for modality in scenario})
-            for scenario, indices in groups.items()
+            for scenario, indices in by_scenario.items()
         ]
         if len(outputs) == 1:
             return outputs[0]
-        order = torch.cat(list(groups.values())).argsort()
+        order = torch.cat(list(by_scenario.values())).argsort()
         return tree_map(lambda *parts: torch.cat(parts)[order.to(parts[0].device)], *outputs)
+
+    def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
+        """Raise InputError if there is no scenario, or one is empty."""
+        if not scenarios or not all(scenarios):
+            raise InputError(f"No modality is present. Give at least one of: {', '.join(self.modalities)}.")
 
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
         """Raise InputError for inputs that an encoder cannot take, such as sequences that are too long.
@@ -136,6 +159,16 @@ class Network(nn.Module, ABC):
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that belong to no single modality, on which cases can conflict."""
         return shared_parameters(self, self.modalities)
+
+
+def numbered(groups: Sequence[str]) -> Tensor:
+    """The number of the group of each sample, groups by first appearance: (samples,) int64.
+
+    >>> numbered(["b", "a", "b"])
+    tensor([0, 1, 0])
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([numbers[group] for group in groups], dtype=torch.int64)
 
 
 def shared_parameters(module: nn.Module, modalities: Scenario) -> list[nn.Parameter]:

@@ -182,7 +182,11 @@ def check_micro_batches(subject: Subject) -> None:
         return
     batch = subject.toy.batch(subject.toy.incomplete)
     gradients = []
-    for parts in ([batch], [part(batch, range(1)), part(batch, range(1, len(batch.ids)))]):
+    first = 1
+    if subject.row.method.unit == "group":
+        assert batch.groups is not None
+        first = batch.groups.count(batch.groups[0])
+    for parts in ([batch], [part(batch, range(first)), part(batch, range(first, len(batch.ids)))]):
         method, update = subject.create()
         method.eval()  # Dropout draws other values for other parts.
         take_steps(method, update, parts, 1)
