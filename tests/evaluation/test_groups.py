@@ -229,14 +229,21 @@ def without_groups(videos: Path, folder: Path) -> Path:
     return folder / "single.npz"
 
 
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ({}, "set method.conversation to false"),
+        ({"method.name": "sharing", "method.context": "conversation", "method.width": 8}, "leave out method.context"),
+    ],
+)
 def test_a_method_of_groups_on_data_without_them_is_refused_before_a_run_folder_is_made(
-    videos: Path, tmp_path: Path, fault: Callable[..., str]
+    videos: Path, tmp_path: Path, fault: Callable[..., str], method: dict[str, Any], remedy: str
 ):
-    settings = gcnet_settings(without_groups(videos, tmp_path))
+    settings = gcnet_settings(without_groups(videos, tmp_path), **method)
     message = fault(lambda: anysubset.fit(run=tmp_path / "run", **settings))
     assert message.endswith(
         "has none: set data.group to the name of their column, to a pattern of ids, or to a file of groups by id. "
-        "Or set method.conversation to false."
+        f"Or {remedy}."
     )
     assert not (tmp_path / "run").exists()
 

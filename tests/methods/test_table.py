@@ -172,7 +172,7 @@ def test_cases_may_be_chosen_for_sharing_as_for_gmd(make_linear):
 
 
 def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
-    network = dict.fromkeys(("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert"))
+    network = dict.fromkeys(("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert", "context"))
     assert method_options("sharing") == {"cases": None, **network, "gradients": "mean"}
     assert method_options("dropout") == {"cases": "random=1", **network, "gradients": "mean"}
     assert method_options("ensemble") == {**network, "gradients": "mean"}

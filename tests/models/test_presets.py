@@ -161,10 +161,12 @@ def test_every_preset_for_tables_is_tested_here():
         ("ds-transformer", (300, 74, 35), {"width": 128}, 956_929, 791_040, 385),
         ("ds-transformer", (768, 74, 35), {"width": 128}, 1_136_641, 791_040, 385),
         ("utterance", (1024, 512, 1024), {}, 790_529, 33_024, 385),
+        # Two layers of 12 d^2 + 9 d parameters, with 5 norms in place of 3.
+        ("utterance", (1024, 512, 1024), {"context": "conversation"}, 1_154_561, 395_520, 385),
     ],
 )
 def test_networks_have_as_many_parameters_as_the_reference(
-    preset: str, sizes: tuple[int, ...], more: dict[str, int], expected: int, backbone: int, head: int
+    preset: str, sizes: tuple[int, ...], more: dict[str, Any], expected: int, backbone: int, head: int
 ):
     with torch.device("meta"):
         network = example_of(preset, sizes, **more).network()
@@ -522,7 +524,7 @@ def test_a_stride_is_refused_by_presets_without_a_transformer():
         ({"layers": 0}, r"method\.layers must be at least 1, not 0"),
         ({"dropout": 1.0}, r"method\.dropout must be at least 0 and below 1, not 1\.0"),
         ({"head": "norms"}, r"Unknown head 'norms'\. Did you mean 'norm'"),
-        ({"stem": True}, "Preset 'vectors' has no option stem; its options are: width, layers, dropout, head"),
+        ({"stem": True}, "Preset 'vectors' has no option stem; its options are: width, layers, dropout, head, context"),
         ({"bert": "folder"}, "Preset 'vectors' has no option bert"),
         (
             {"preset": "unet"},

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anysubset.errors import InputError
-from anysubset.models.encoders import Steps
+from anysubset.models.encoders import Steps, sinusoids
 from anysubset.models.norms import ModalityLayerNorm
-from anysubset.models.transformer import Attention, Transformer
+from anysubset.models.transformer import Attention, ConversationTransformer, Transformer
 
 NAMES = ("text", "audio", "vision")
 WIDTH, HEADS = 8, 2
@@ -190,3 +190,38 @@ def test_several_gradients_can_be_computed_in_one_backward_pass():
         single: tuple[Tensor, ...] = torch.autograd.grad(output, parameters, vector, retain_graph=True)
         for gradients, gradient in zip(batched, single, strict=True):
             close(gradients[index], gradient)
+
+
+# ------------------------------------------------------------------------------------------- over conversations
+
+
+def over_conversations() -> ConversationTransformer:
+    torch.manual_seed(0)
+    return ConversationTransformer(NAMES, WIDTH, 2, HEADS).double()
+
+
+def test_each_conversation_is_computed_as_if_it_were_alone():
+    net = over_conversations()
+    z = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    group = torch.tensor([0, 0, 0, 5, 5, 0])
+    states = net(z, "audio", group)
+    for number in (0, 5):
+        close(net(z[group == number], "audio"), states[group == number])
+
+
+def test_utterances_attend_to_all_of_their_conversation_in_order():
+    net = over_conversations()
+    z = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    other = z.clone()
+    other[2, 0] += 1
+    assert not torch.allclose(net(z, "audio")[0], net(other, "audio")[0], atol=1e-9)
+    assert not torch.allclose(net(z.flip(0), "audio").flip(0), net(z, "audio"), atol=1e-9)
+
+
+def test_it_has_the_layers_of_the_transformer_over_steps():
+    net, steps_net = over_conversations(), small()
+    steps_net.load_state_dict(net.state_dict())
+    z = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    positions = sinusoids(torch.arange(4), WIDTH).double()
+    expected = steps_net(Steps(z + positions, torch.ones(1, 4, dtype=torch.bool)), "text")
+    close(net(z[0], "text")[:1], expected)

@@ -43,7 +43,7 @@ RENAMED = {
 RENAMED_VALUES = {("data.name", "features"): "table"}
 
 # Options of `method` that describe its network. A variant of a sweep that names another method keeps them.
-NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert")
+NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert", "context")
 
 # The largest values of options that make a network too large for any computer.
 MOST_OPTIONS = {"width": 16_384, "layers": 1000, "steps": 10**6}

@@ -28,6 +28,7 @@ class DynamicSharing(CaseMethod):
         **network: options of the network; `sharing_network` explains them.
     """
 
+    without_groups = "leave out method.context"
     network: sharing.DynamicSharing
 
     def __init__(self, task: Task, *, cases: str | None = None, **network: Unpack[NetworkOptions]) -> None:

@@ -3,7 +3,7 @@
 The modalities share no parameters, so their gradients cannot conflict.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
 import torch
@@ -27,11 +27,13 @@ class Ensemble(Method):
             the preset that suits all modalities of the task together.
     """
 
+    without_groups = "leave out method.context"
+
     def __init__(self, task: Task, **network: Unpack[NetworkOptions]) -> None:
         super().__init__(task)
-        self.experts = nn.ModuleDict(
-            {modality: sharing_network(task, [modality], **network) for modality in task.modalities}
-        )
+        experts = {modality: sharing_network(task, [modality], **network) for modality in task.modalities}
+        self.experts = nn.ModuleDict(experts)
+        self.unit = next(iter(experts.values())).unit
 
     def objectives(self, step: Step) -> dict[str, Objective]:
         """One objective per expert.
@@ -43,7 +45,9 @@ class Ensemble(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The mean loss of each expert over the samples that have its modality."""
         return {
-            modality: self.task.loss(self.expert_prediction(modality, observed), batch.target[observed.indices])
+            modality: self.task.loss(
+                self.expert_prediction(modality, observed, batch.groups), batch.target[observed.indices]
+            )
             for modality, observed in batch.inputs.items()
         }
 
@@ -80,8 +84,10 @@ class Ensemble(Method):
         """
         return fuse_scenarios(self.expert_prediction, inputs, scenarios, carry)
 
-    def expert_prediction(self, modality: str, observed: Observed) -> Tensor:
+    def expert_prediction(self, modality: str, observed: Observed, groups: Sequence[str] | None = None) -> Tensor:
         """The predictions of one expert for the n samples that have its modality, (n, ...).
+
+        groups: the group of each sample of the batch; by default all samples are of one group.
 
         Raises:
             InputError: if the modality is unknown.
@@ -89,5 +95,6 @@ class Ensemble(Method):
         if modality not in self.experts:
             raise unknown("modality", modality, self.task.modalities)
         alone = Observed(observed.values, torch.arange(len(observed.indices)), observed.valid)
-        prediction: Tensor = self.experts[modality]({modality: alone})
+        own_groups = None if groups is None else [groups[index] for index in observed.indices.tolist()]
+        prediction: Tensor = self.experts[modality]({modality: alone}, own_groups)
         return prediction

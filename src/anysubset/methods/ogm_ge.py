@@ -66,6 +66,7 @@ class OGMGE(CaseMethod):
     """
 
     fits = (Segmentation, Prediction)
+    without_groups = "leave out method.context"
     network: Experts
 
     def __init__(

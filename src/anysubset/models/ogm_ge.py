@@ -24,12 +24,13 @@ class Experts(Network):
     def __init__(self, experts: Mapping[str, DynamicSharing]) -> None:
         super().__init__(experts)
         self.experts = nn.ModuleDict(experts)
+        self.unit = next(iter(experts.values())).unit
 
-    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None, group: Tensor | None = None) -> Tensor:
         """Output of the expert of a modality: (n, outputs, ...)."""
         expert = self.experts[modality]
         assert isinstance(expert, DynamicSharing)
-        return expert.predict_one(modality, x, valid)
+        return expert.predict_one(modality, x, valid, group)
 
     @abstractmethod
     def alone(self, features: Tensor) -> Tensor:

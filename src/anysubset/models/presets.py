@@ -12,7 +12,7 @@ from anysubset.models.dimensions import CONVOLUTION
 from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
 from anysubset.models.heads import HEADS
 from anysubset.models.sharing import DynamicSharing
-from anysubset.models.transformer import Transformer
+from anysubset.models.transformer import ConversationTransformer, Transformer
 from anysubset.models.unet import UNet
 from anysubset.models.vectors import ResidualMLP, UnitProjection
 from anysubset.tasks.prediction import Prediction, Stream
@@ -21,6 +21,7 @@ from anysubset.tasks.task import Task
 
 ATTENTION_HEADS = 4
 ENCODER_DROPOUT = 0.5  # In the encoders of preset `utterance`.
+CONTEXTS = ("sample", "conversation")
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ PRESETS = {
     "utterance": Preset(
         "for one vector per modality and utterance, computed by pretrained networks",
         ("vector",),
-        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm"},
+        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm", "context": "sample"},
     ),
     "vectors": Preset(
         "for vectors, images such as spectrograms, and sequences, which are averaged over time",
         ("sequence", "vector", "image"),
-        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm"},
+        {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm", "context": "sample"},
     ),
     "bert": Preset(
         "ds-transformer with a separate BERT for each modality of token ids",
@@ -80,6 +81,7 @@ class NetworkOptions(TypedDict, total=False):
     stem: bool | None
     steps: int | None
     bert: str | None
+    context: str | None
 
 
 def sharing_network(
@@ -102,6 +104,8 @@ def sharing_network(
         steps: longest sequence that the encoders of `gmc` take.
         bert: folder of a BERT saved by Hugging Face's `save_pretrained`; it is read each time the network is created,
             and fine-tuned.
+        context: `sample`: the backbone gets each sample by itself; `conversation`: it is a transformer over the samples
+            of each group that have the modality, such as the utterances of a video.
 
     Raises:
         InputError: if the preset is unknown or does not take these inputs, or an option or its value is not allowed.
@@ -182,6 +186,8 @@ def check_options(preset: str, options: Mapping[str, Any]) -> None:
         raise InputError(f"method.dropout must be at least 0 and below 1, not {options['dropout']}.")
     if "head" in options and options["head"] not in HEADS:
         raise unknown("head", options["head"], HEADS)
+    if options.get("context", "sample") not in CONTEXTS:
+        raise unknown("method.context", options["context"], CONTEXTS)
     if "bert" in options and options["bert"] is None:
         raise InputError("Token ids need a BERT: set method.bert to a folder written by save_pretrained.")
 
@@ -205,6 +211,7 @@ def table_network(
     dropout: float = 0.0,
     steps: int = 0,
     bert: str | None = None,
+    context: str = "sample",
 ) -> DynamicSharing:
     """Create the network of a preset for sequences, vectors, images or token ids."""
     backbone: nn.Module
@@ -212,6 +219,8 @@ def table_network(
         backbone = Transformer(modalities, width, layers, ATTENTION_HEADS, dropout)
     elif preset == "gmc":
         backbone = UnitProjection(width)
+    elif context == "conversation":
+        backbone = ConversationTransformer(modalities, width, layers, ATTENTION_HEADS, dropout)
     else:
         backbone = ResidualMLP(modalities, width, layers, dropout)
 
@@ -228,4 +237,5 @@ def table_network(
         return VectorEncoder(stream.size, width, ENCODER_DROPOUT if preset == "utterance" else dropout)
 
     stems = {name: encoder(task.streams[name]) for name in modalities}
-    return DynamicSharing(modalities, backbone, HEADS[head](width, len(task.classes) or 1), stems)
+    output = HEADS[head](width, len(task.classes) or 1)
+    return DynamicSharing(modalities, backbone, output, stems, "group" if context == "conversation" else "sample")

@@ -6,7 +6,8 @@ Private to a modality are its stem, if it has one, and the parameters that the b
 pairs of norms). All other parameters are shared; on these GMD measures conflict.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -24,9 +25,11 @@ class DynamicSharing(Network):
 
     Args:
         modalities: in the task's order.
-        backbone: called as `backbone(x, modality)`; shared, except for parameters that it keys by modality.
+        backbone: called as `backbone(x, modality)`, for the unit "group" also as `backbone(x, modality, group)`, see
+            `Network`; shared, except for parameters that it keys by modality.
         head: from fused features to the output.
         stems: one module per modality, applied before the backbone (the paper's f_m); None for no stems.
+        unit: "group" if the backbone computes a sample from the others of its group, else "sample".
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class DynamicSharing(Network):
         backbone: nn.Module,
         head: nn.Module,
         stems: Mapping[str, nn.Module] | None = None,
+        unit: Literal["sample", "group"] = "sample",
     ) -> None:
         super().__init__(modalities)
+        self.unit = unit
         self.stems = nn.ModuleDict(stems or {})
         self.backbone = backbone
         self.head = head
@@ -46,19 +51,21 @@ class DynamicSharing(Network):
         """True if the head is affine, so that averaging outputs is the same as averaging features."""
         return type(self.head) in AFFINE
 
-    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def encode(self, modality: str, x: Tensor, valid: Tensor | None = None, group: Tensor | None = None) -> Tensor:
         """Features h_m of the samples that have the modality: (n, features, ...).
 
         valid: (n, time) for sequences, see `Observed`; passed to the stem, or to the backbone if there are no stems.
+        group: (n,) int64 on the CPU, the group of each sample; for the unit "group" alone, see `Network`.
         """
         if modality not in self.modalities:
             raise unknown("modality", modality, self.modalities)
         padding = () if valid is None else (valid,)
+        groups = () if group is None else (group,)
         features: Tensor
         if modality in self.stems:
-            features = self.backbone(self.stems[modality](x, *padding), modality)
+            features = self.backbone(self.stems[modality](x, *padding), modality, *groups)
         else:
-            features = self.backbone(x, modality, *padding)
+            features = self.backbone(x, modality, *padding, *groups)
         return features
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -66,14 +73,17 @@ class DynamicSharing(Network):
         output: Tensor = self.head(fusion.mean(features))
         return output
 
-    def predict_one(self, modality: str, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def predict_one(self, modality: str, x: Tensor, valid: Tensor | None = None, group: Tensor | None = None) -> Tensor:
         """Output of a single modality; if the head is affine, the mean of these is the fused output."""
-        output: Tensor = self.head(self.encode(modality, x, valid))
+        output: Tensor = self.head(self.encode(modality, x, valid, group))
         return output
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Output for every sample from the modalities that it has: (batch, ...)."""
-        features = self.features(as_observed(inputs))
+    def forward(self, inputs: Inputs, groups: Sequence[str] | None = None) -> Tensor:
+        """Output for every sample from the modalities that it has: (batch, ...).
+
+        groups: the group of each sample, for the unit "group"; by default all samples are of one group.
+        """
+        features = self.features(as_observed(inputs), groups=groups)
         present = {modality: Observed(encoded.values, encoded.indices) for modality, encoded in features.items()}
         output: Tensor = self.head(fusion.mean_of_present(present))
         return output

@@ -1,16 +1,19 @@
-"""A transformer whose layers are shared by all modalities, and whose norms have one affine pair per modality.
+"""Transformers whose layers are shared by all modalities, and whose norms have one affine pair per modality.
 
 The backbone of Dynamic Sharing for text, audio and vision (Figure 1 of the paper, which does not specify the layers):
-pre-norm, not causal, padded steps masked. The last state of the learned token in front is the output.
+pre-norm, not causal, padded steps masked. The last state of the learned token in front is the output. For one vector
+per utterance, it runs over the utterances of a conversation.
 """
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
-from anysubset.models.encoders import Steps
+from anysubset.models.conversations import layout_of
+from anysubset.models.encoders import Steps, sinusoids
 from anysubset.models.norms import ModalityLayerNorm
 
 
@@ -82,8 +85,8 @@ class Layer(nn.Module):
         return x + added
 
 
-class Transformer(nn.Module):
-    """Transformer from the steps of one modality to the last state of its first step, (n, width).
+class SharedLayers(nn.Module):
+    """The layers and the last norm of a transformer.
 
     Args:
         modalities: names; each has its own affine pair in every norm.
@@ -105,6 +108,10 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(width, heads, dropout, names) for _ in range(layers))
         self.norm = ModalityLayerNorm(width, names)
 
+
+class Transformer(SharedLayers):
+    """Transformer from the steps of one modality to the last state of its first step, (n, width)."""
+
     def forward(self, steps: Steps, modality: str) -> Tensor:
         """(n, time, width) -> (n, width); the last layer computes the state of the first step only."""
         x, valid = steps
@@ -112,3 +119,22 @@ class Transformer(nn.Module):
             x = layer(x, valid, modality, x.shape[1] if number < len(self.layers) else 1)
         state: Tensor = self.norm(x[:, 0], modality)
         return state
+
+
+class ConversationTransformer(SharedLayers):
+    """Transformer over the utterances of each conversation that have a modality: one vector in and one out for each."""
+
+    def forward(self, z: Tensor, modality: str, group: Tensor | None = None) -> Tensor:
+        """(n, width) -> (n, width).
+
+        group: (n,) int64 on the CPU, equal for the utterances of one conversation, which are in order; by default all
+            utterances are of one conversation.
+        """
+        layout = layout_of(torch.zeros(len(z), dtype=torch.int64) if group is None else group)
+        # Positions count the utterances that have the modality, since no other ones may be known in prediction.
+        x = layout.padded(z + sinusoids(layout.position.to(z.device), z.shape[1]).to(z))
+        valid = layout.valid.to(z.device)
+        for layer in self.layers:
+            x = layer(x, valid, modality, x.shape[1])
+        states: Tensor = self.norm(layout.utterances(x), modality)
+        return states
