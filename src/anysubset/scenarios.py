@@ -156,6 +156,22 @@ def case_sampler(modalities: Iterable[str], cases: str) -> CaseSampler:
     raise unknown("cases", cases, ["all", "full", "missing=R", "random=K", *BY_SAMPLE])
 
 
+def cases_in_words(cases: str) -> str:
+    """The scenarios that occur in training with an option `cases`, as a phrase for tables.
+
+    >>> cases_in_words("random=3"), cases_in_words("missing=1"), cases_in_words("sample=size")
+    ('3 random scenarios per step', 'the scenarios that lack 1 modality', 'one random scenario per sample')
+    """
+    kind, _, number = cases.partition("=")
+    if cases in BY_SAMPLE:
+        return "one random scenario per sample"
+    if kind == "random":
+        return "one random scenario per step" if number == "1" else f"{number} random scenarios per step"
+    if kind == "missing":
+        return f"the scenarios that lack {number} {'modality' if number == '1' else 'modalities'}"
+    return "the full scenario" if cases == "full" else "every scenario"
+
+
 def default_cases(modalities: Scenario) -> str:
     """All cases for up to four modalities, and the paper's five random ones for more."""
     return "all" if len(modalities) <= 4 else "random=5"

@@ -22,6 +22,7 @@ from anysubset.methods.table import (
     method_of,
     method_options,
     methods_for,
+    training_of,
 )
 from anysubset.methods.update import Decoupled, Gradients, Mean
 from anysubset.models.presets import sharing_network
@@ -169,6 +170,27 @@ def test_cases_may_be_chosen_for_sharing_as_for_gmd(make_linear):
 
 
 # ------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("settings", "sees", "complete", "models"),
+    [
+        ({"name": "gmd"}, "every scenario", False, "one"),
+        ({"name": "gmd", "cases": "random=3"}, "3 random scenarios per step", False, "one"),
+        ({"name": "full"}, "the full scenario", True, "one"),
+        ({"name": "ogm_ge", "cases": "random=1"}, "one random scenario per step", False, "one per modality"),
+        ({"name": "nnunet", "cases": "full"}, "the full scenario", True, "one"),
+        # Both ways to draw a scenario for each sample are one phrase; M3AE draws two.
+        ({"name": "m3ae", "cases": "sample"}, "two random scenarios per sample", False, "one"),
+        ({"name": "acn"}, "one incomplete scenario per step", True, "two per incomplete scenario"),
+    ],
+)
+def test_reports_learn_what_a_method_with_its_options_sees_in_training(settings, sees, complete, models):
+    assert training_of(settings) == {"sees": sees, "complete": complete, "models": models}
+
+
+def test_nothing_is_known_of_the_training_of_a_users_own_method():
+    assert training_of({"name": "package.module.Method"}) == {}
 
 
 def test_the_options_of_a_method_are_those_of_its_class_and_its_update():

@@ -86,6 +86,21 @@ def test_the_thresholds_of_prediction_stand_in_the_protocol(volumes_run: Write):
     assert note("a", "c") == [f"{rule}0.5 (a), WT 0.35 and ET 0.5 chosen on validation (c)."]
 
 
+def test_what_methods_see_in_training_stands_in_the_protocol(volumes_run: Write):
+    (run,) = read_results(volumes_run("run", DICE), "test")
+    every = {"sees": "every scenario", "complete": False, "models": "one"}
+    pairs = {"sees": "one incomplete scenario per step", "complete": True, "models": "two per incomplete scenario"}
+    seen = {"gmd": every, "acn": pairs, "sharing": every, "own": {}}
+    results = {name: {0: replace(run, training=training)} for name, training in seen.items()}
+    notes = protocol(Comparison(RunGroup(results), "dice"))
+    assert (
+        "Seen in training: gmd, sharing: every scenario, one model; acn: one incomplete scenario per step of complete "
+        "samples, two models per incomplete scenario; own: not on record." in notes
+    )
+    only_own = protocol(Comparison(RunGroup({"own": results["own"]}), "dice"))
+    assert not [line for line in only_own if line.startswith("Seen")]
+
+
 def test_unknown_metrics_and_regions_are_refused(volumes_run: Write):
     (result,) = read_results(volumes_run("run", DICE), "test")
     with pytest.raises(InputError, match=r"Unknown metric 'dise'\. Did you mean 'dice'"):

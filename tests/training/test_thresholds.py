@@ -46,6 +46,7 @@ def test_thresholds_are_chosen_at_the_end_and_used_by_whoever_opens_the_run(
     assert facts["validation_mean"] == done.best == score
     assert facts["validation"] == done.validation
     assert facts["step"] == done.best_step
+    assert facts["training"] == {"sees": "every scenario", "complete": False, "models": "one"}
     # A finished run is not changed by another --resume.
     before = (run / "checkpoints/best.safetensors").read_bytes()
     assert api.fit(experiment, run=run, resume=True).best == score

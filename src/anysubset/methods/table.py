@@ -30,6 +30,7 @@ from anysubset.methods.uhemis import UHeMIS
 from anysubset.methods.uhved import UHVED
 from anysubset.methods.update import UPDATES, Decoupled, Update
 from anysubset.models.network import Network
+from anysubset.scenarios import BY_SAMPLE, cases_in_words
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Task
@@ -242,6 +243,25 @@ def is_instance(value: Any, hint: Any) -> bool:
 def methods_for(task: type[Task]) -> list[str]:
     """The names of the methods that can be used for a kind of task."""
     return [name for name, row in METHODS.items() if issubclass(task, row.method.fits)]
+
+
+def training_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a method sees in training, for reports: `sees`, `complete` and `models` of its row; empty without a row.
+
+    An option `cases` that is not the default says what is seen, and whether only complete samples are used.
+
+    Args:
+        settings: `name` and the options by name.
+    """
+    row = METHODS.get(str(settings["name"]))
+    if row is None:
+        return {}
+    sees, complete = row.sees, row.complete
+    default = options_of(row, row.gradients).get("cases")
+    cases = settings.get("cases")
+    if cases is not None and cases != default and not {cases, default} <= set(BY_SAMPLE):
+        sees, complete = cases_in_words(cases), cases == "full"
+    return {"sees": sees, "complete": complete, "models": row.models}
 
 
 def create_method(

@@ -15,6 +15,9 @@ from anysubset.report.protocol import (
     fold_count,
     recipes,
     sample_counts,
+    seen_in_training,
+    size_rules,
+    threshold_rules,
 )
 from anysubset.report.reading import missingness_origin
 from anysubset.report.scoreboard import MAX_MODALITIES
@@ -91,8 +94,12 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
     if numbers:
         facts.append(("Classes, by their number in scores.csv", [numbers]))
     facts.append(("Fingerprints of the splits", fingerprints(comparison, records) or ["not on record"]))
-    if recipes(comparison):
-        facts.append(("Recipe", recipes(comparison)))
+    optional = {
+        "Seen in training": seen_in_training(comparison),
+        "Decision": [*threshold_rules(comparison), *size_rules(comparison)],
+        "Recipe": recipes(comparison),
+    }
+    facts += [(name, lines) for name, lines in optional.items() if lines]
     settings = differing_settings(comparison)
     if settings:
         facts.append(("Settings that differ", settings))

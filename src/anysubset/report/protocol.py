@@ -49,10 +49,12 @@ def protocol(comparison: Comparison) -> list[str]:
         " ".join([METRIC_DEFINITIONS.get(comparison.metric, ""), f"Weights selected {rule}."]).strip(),
         f"Mean ± standard deviation over seeds{f', {folds}' if folds else ''}: {seeds}. {sample_counts(comparison)}",
     ]
+    seen = seen_in_training(comparison)
     notes += [
         *empty_reference_notes(comparison),
         *threshold_rules(comparison),
         *size_rules(comparison),
+        *([f"Seen in training: {'; '.join(seen)}."] if seen else []),
         *(f"Recipe: {line}." for line in recipes(comparison)),
     ]
     settings = differing_settings(comparison)
@@ -116,6 +118,28 @@ def voxel_counts(result: Result) -> str:
     """The setting `task.smallest` of a run, such as `ET 500`; `none` without it."""
     smallest = result.settings.get("task.smallest") or {}
     return " and ".join(f"{region} {count}" for region, count in smallest.items()) or "none"
+
+
+def seen_in_training(comparison: Comparison) -> list[str]:
+    """What methods see in training, and their number of models: a line for all that agree; empty if none is known."""
+    methods_by_text: dict[str, list[str]] = {}
+    for method, by_seed in comparison.group.results.items():
+        texts = dict.fromkeys(training_text(result) for result in by_seed.values())
+        methods_by_text.setdefault(" or ".join(texts), []).append(method)
+    if set(methods_by_text) == {"not on record"}:
+        return []
+    return [f"{', '.join(methods)}: {text}" for text, methods in methods_by_text.items()]
+
+
+def training_text(result: Result) -> str:
+    """What a run saw in training, such as `the full scenario of complete samples, one model`; or `not on record`."""
+    if not result.training:
+        return "not on record"
+    number, _, rest = str(result.training.get("models", "one")).partition(" ")
+    models = f"{number} model{'' if number == 'one' else 's'} {rest}".strip()
+    return (
+        f"{result.training.get('sees', '')}{' of complete samples' * bool(result.training.get('complete'))}, {models}"
+    )
 
 
 def recipes(comparison: Comparison) -> list[str]:

@@ -132,6 +132,7 @@ def result_of(
         settings=settings,
         selected_by=str(selected.get("metric", "")),
         thresholds=selected.get("thresholds", {}),
+        training=selected.get("training", {}),
         signature=signature,
         caveats=caveats_of(folder, rows, settings.get("data.name", rows[0]["dataset"])),
         data="+".join(sorted(stamps(rows, "data"))),

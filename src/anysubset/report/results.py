@@ -39,6 +39,7 @@ class Result:
     selected_by: the validation metric by which the weights were selected, or "" if unknown.
     signature: of the table that the run was trained on; empty for volumes.
     thresholds: by region, those that validation chose (`task.threshold`); empty if it chose none.
+    training: what the method sees in training: `sees`, `complete`, `models`; empty for a method of the user's own.
     caveats: lines on scores that are older than the weights, or of other data than the training's.
     data: hash of the scored samples; "" if an earlier version scored them.
     """
@@ -55,6 +56,7 @@ class Result:
     selected_by: str
     signature: Mapping[str, Any]
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     caveats: Sequence[str] = ()
     data: str = ""
 

@@ -30,6 +30,7 @@ SELECTED = Fields(
         "validation_samples": COUNT,
         "validation_scores": BY_SCENARIO,
         "thresholds": Named(Number()),
+        "training": Fields(optional={"sees": Text(), "complete": Flag(), "models": Text()}),
     },
 )
 BEST = Fields(optional={**SELECTED.required, **SELECTED.optional})  # For a report, which shows what there is.

@@ -240,6 +240,7 @@ def validate(training: StageTraining, progress: Progress, report: Callable[[str]
             "validation_mean": score,
             "validation_samples": len(dataset.ids("val")),
             "validation_scores": over_set(scores),
+            "training": run.training,
         }
         if run.writes:
             tensor_file.save(run.best, method.prediction_state(), facts)

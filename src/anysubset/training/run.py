@@ -36,15 +36,23 @@ class Run:
         path: the folder; created if it does not exist.
         experiment: the experiment to be run.
         resume: whether to continue the run in the folder, if there is one.
+        training: what the method sees in training, for reports; recorded with the weights.
 
     Raises:
         InputError: if another process uses the folder, it holds a run and `resume` is False, it holds a run of another
             experiment, or a file has its name.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        resume: bool = False,
+        training: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.path = path
         self.experiment = experiment
+        self.training = dict(training)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):

@@ -11,7 +11,7 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError, listed
 from anysubset.experiments.settings import flatten
 from anysubset.methods.method import Method
-from anysubset.methods.table import METHODS
+from anysubset.methods.table import METHODS, training_of
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
@@ -102,7 +102,7 @@ def fit_run(
         check_unit(dataset, trained, report)
         trained.to(device)
     advice = "lower train.batch, task.patch or method.width, or raise train.micro_batches"
-    with Run(folder, chosen, resume) as opened, memory_errors(advice):
+    with Run(folder, chosen, resume, training_of(chosen.method)) as opened, memory_errors(advice):
         if RunFolder(folder).experiment.exists() and not RunFolder(folder).data.exists():
             report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
         count = sum(parameter.numel() for parameter in trained.parameters())
