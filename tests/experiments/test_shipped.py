@@ -10,10 +10,11 @@ from anysubset.datasets.table import create_task
 from anysubset.experiments.files import read_experiment, settings_in
 from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import read_sweep
-from anysubset.methods.table import method_of
+from anysubset.methods.table import method_of, methods_for
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation
+from anysubset.training.budget import steps_by_stage
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "experiments/data"
@@ -21,6 +22,7 @@ RECIPES = ROOT / "experiments/recipes"
 PAIRS = [
     *(("brats", "gmd_paper"), ("lgg", "gmd_common"), ("lgg", "volumes_common"), ("mosi", "gmd_sequences")),
     *(("table", "gmd_tables"), ("table", "gmd_small_tables")),
+    *(("mosi", "tables_common"), ("table", "tables_common")),
     *(("brats", "nnunet_paper"), ("brats", "rfnet_paper"), ("brats", "demoseg_paper")),
     *(("brats", "mmformer_paper"), ("brats", "shaspec_paper")),
     *(("brats", "acn_paper"), ("brats", "smunet_paper")),
@@ -49,9 +51,12 @@ def test_data_files_have_no_settings_of_methods_and_recipes_none_of_the_location
         assert set(content.get("data", {})) <= {"augment", "normalise", "clip"}, path
 
 
-def task_of(experiment: Experiment) -> Segmentation | Prediction:
-    """The task of an experiment; a table, whose file is not there, counts as one with the sizes of MOSI."""
-    kind = "vector" if experiment.method.get("preset") == "vectors" else "sequence"
+def task_of(experiment: Experiment, kind: str | None = None) -> Segmentation | Prediction:
+    """The task of an experiment; a table, whose file is not there, counts as one with the sizes of MOSI.
+
+    kind: of the inputs of a table; by default vectors for the preset of this name, else sequences.
+    """
+    kind = kind or ("vector" if experiment.method.get("preset") == "vectors" else "sequence")
     streams = {"text": Stream(kind, 300), "audio": Stream(kind, 5), "vision": Stream(kind, 20)}
     return create_task(experiment.data, experiment.task, Signature(streams, (), (-3.0, 3.0), {}, {}, {}))
 
@@ -70,6 +75,24 @@ def test_an_experiment_describes_a_task_and_a_method(paths: list[Path]):
     with torch.device("meta"):  # Large networks take time to initialise.
         method, _ = method_of(experiment.method, task)
     assert set(method.network.modalities) == set(task.modalities)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "vector"])
+def test_the_common_recipe_for_tables_serves_every_method_that_fits_them(kind: str, fault):
+    for name in methods_for(Prediction):
+        overrides = {"method.name": name, **({"method.score": "laplace"} if name == "ogm_ge" else {})}
+        experiment = read_experiment(files_of("table", "tables_common"), overrides)
+        task = task_of(experiment, kind)
+        with torch.device("meta"):
+            if (name, kind) == ("gmc", "vector"):
+                assert "GMC is for sequences" in fault(method_of, experiment.method, task)
+            else:
+                method, _ = method_of(experiment.method, task)
+                assert method.task is task
+        # The name of the method is no change of the recipe.
+        assert experiment.recipe == ("tables_common (changed)" if name == "ogm_ge" else "tables_common")
+        steps = steps_by_stage(experiment.train, {"train": 1.0}, flops={"train": [10**9]})
+        assert steps == {"train": 9000}
 
 
 # Sweeps of many runs, which take seconds to read.
