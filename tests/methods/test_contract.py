@@ -12,6 +12,8 @@ from anysubset.testing.resuming import check_resuming
 
 # Subjects that take long.
 SLOW = {
+    "blend-slices",  # Its checks on vectors and images cover the same code.
+    "blend-volumes",
     "demoseg-volumes",
     "uhemis-volumes",
     "uhved-volumes",
@@ -75,7 +77,19 @@ SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not i
 
 
 # Methods whose steps on several ranks are compared among the slow tests; others have losses and networks of their kind.
-SLOW_ON_RANKS = {"uhemis", "uhved", "ogm_ge", "mmformer", "demoseg", "acn", "smunet", "m3ae", "shaspec", "mult"}
+SLOW_ON_RANKS = {
+    "blend",
+    "uhemis",
+    "uhved",
+    "ogm_ge",
+    "mmformer",
+    "demoseg",
+    "acn",
+    "smunet",
+    "m3ae",
+    "shaspec",
+    "mult",
+}
 QUICK = {name: subject for name, subject in SHARED.items() if name.partition("-")[0] not in SLOW_ON_RANKS}
 HEAVY = {name: subject for name, subject in SHARED.items() if name not in QUICK}
 

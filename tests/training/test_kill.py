@@ -124,9 +124,15 @@ def test_a_run_killed_ten_times_and_resumed_ends_with_the_same_bits(make_experim
     assert_same_files(killed, whole, "decoupling.npz")
 
 
-def test_mmin_killed_in_each_stage_and_resumed_ends_with_the_same_bits(make_table_experiment, tmp_path):
-    stages = {"teacher": {"steps": 40}, "student": {"steps": 40}}
-    settings = {"method.name": "mmin", "method.width": 8, "train.stages": stages, "train.validate_every": 20}
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [("mmin", ("teacher", "student")), pytest.param("blend", ("sharing", "ensemble"), marks=pytest.mark.slow)],
+)
+def test_a_run_killed_in_each_stage_and_resumed_ends_with_the_same_bits(
+    make_table_experiment, tmp_path, method: str, names: tuple[str, str]
+):
+    stages = {name: {"steps": 40} for name in names}
+    settings = {"method.name": method, "method.width": 8, "train.stages": stages, "train.validate_every": 20}
     write_experiment(make_table_experiment(settings), tmp_path / "tiny.yaml")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     latest = str(killed / "checkpoints" / "latest.safetensors")

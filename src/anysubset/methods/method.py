@@ -26,12 +26,15 @@ class Stage:
         add up to 1.
     settings: fields of `train` that differ in this stage by default; `train.stages` overrides them.
     scored: whether the method can predict in this stage. If so, it is validated and the best weights are selected.
+    keeps_best: whether the stage ends with the selected weights instead of those of its last step. If the last stage
+        does, the whole method is validated once more at its end.
     """
 
     name: str = "train"
     share: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     scored: bool = True
+    keeps_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,9 @@ class Method(nn.Module, ABC):
 
     def finish(self, step: Step) -> None:
         """Adjust gradients. Called before the optimizer step, when every rank has the gradients of the whole step."""
+
+    def complete(self) -> None:
+        """Prepare for prediction. Called at the end of training if its last stage keeps its best weights."""
 
     def prediction_state(self) -> dict[str, Tensor]:
         """The part of `state_dict()` that prediction needs; everything by default."""

@@ -10,6 +10,7 @@ import torch
 
 from anysubset.errors import InputError, unknown
 from anysubset.methods.acn import ACN
+from anysubset.methods.blend import Blend, Part, UpdateOfPart
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
@@ -28,7 +29,7 @@ from anysubset.methods.shaspec import ShaSpec
 from anysubset.methods.smunet import SMUNet
 from anysubset.methods.uhemis import UHeMIS
 from anysubset.methods.uhved import UHVED
-from anysubset.methods.update import UPDATES, Decoupled, Update
+from anysubset.methods.update import UPDATES, Decoupled, Mean, Update
 from anysubset.models.network import Network
 from anysubset.scenarios import BY_SAMPLE, cases_in_words
 from anysubset.tasks.prediction import Prediction
@@ -88,6 +89,12 @@ METHODS: dict[str, Row] = {
         'one expert per modality, predictions averaged (the paper\'s "Baseline")',
         sees="single modalities",
         models="one per modality",
+    ),
+    "blend": Row(
+        Blend,
+        "several methods, by default `sharing` and `ensemble`, trained one after the other; predictions averaged",
+        sees="what its parts see",
+        models="those of its parts",
     ),
     "nnunet": Row(
         NNUNet,
@@ -336,10 +343,42 @@ def create(
     chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
     method_arguments = {option: value for option, value in chosen.items() if option in own}
     update_arguments = {option: value for option, value in chosen.items() if option not in own}
+    if row.method is Blend:
+        if update_class is not Mean:
+            raise InputError(
+                "method.gradients of a blend is set for its parts: "
+                f"method.parts [{{name: sharing, gradients: {gradients}}}, ensemble]."
+            )
+        blend = Blend(task, lambda part, common: create_part(part, task, common, generator), **method_arguments)
+        return blend, UpdateOfPart(blend)
     method = row.method(task, **method_arguments) if network is None else CaseMethod(task, network, **method_arguments)
     if update_class is Decoupled:
         return method, Decoupled(method, generator, **update_arguments)
     return method, update_class(method, **update_arguments)
+
+
+def create_part(part: Any, task: Task, common: Mapping[str, Any], generator: torch.Generator | None) -> Part:
+    """Create a part of a blend.
+
+    Args:
+        part: name of a method, or a mapping with `name` and options of the method and of its update rule.
+        task: modalities, loss and prediction of the data set.
+        common: options that the part gets if it has them and does not set them itself.
+        generator: draws the random orders in which `gmd` projects gradients.
+
+    Raises:
+        InputError: if the part is neither, or the method or an option is unknown.
+    """
+    own = {"name": part} if isinstance(part, str) else part
+    if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
+        raise InputError(
+            "method.parts is a list of names of methods, or of names with options, such as "
+            f"[{{name: sharing, width: 0.5}}, ensemble]; {part!r} is neither."
+        )
+    options = {option: value for option, value in own.items() if option != "name"}
+    known = method_options(own["name"], options.get("gradients"))
+    shared = {option: value for option, value in common.items() if option in known}
+    return Part(own["name"], *create_method(own["name"], task, {**shared, **options}, generator))
 
 
 def method_of(

@@ -83,7 +83,10 @@ def subjects(row: Row, options: Mapping[str, Any] | None = None) -> dict[str, Su
 def train_steps(
     method: Method, update: Update, batches: Sequence[Batch], steps: int, optimize: bool = False
 ) -> Iterator[tuple[Step, Gradients | None]]:
-    """Fill `.grad` for some steps of each stage, and yield each step; the optimizer steps only if `optimize`."""
+    """Fill `.grad` for some steps of each stage, and yield each step; the optimizer steps only if `optimize`.
+
+    At the end the training is complete.
+    """
     generator = torch.Generator().manual_seed(0)
     for stage in method.stages:
         method.enter(stage.name)
@@ -96,6 +99,7 @@ def train_steps(
             yield step, gradients
             if optimize:
                 optimizer.step()
+    method.complete()
 
 
 def take_steps(method: Method, update: Update, batches: Sequence[Batch], steps: int, optimize: bool = False) -> None:

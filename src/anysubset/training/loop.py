@@ -26,6 +26,7 @@ from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
+from anysubset.system.run_files import BEST
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
 from anysubset.training.checkpoint import Progress, State, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
@@ -166,12 +167,26 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             progress.finished = last and training.stage is method.stages[-1]
             if progress.finished:
                 choose_thresholds(method, training.dataset, run, progress, report)
+            if last and training.stage.keeps_best:
+                keep_best(training, progress, report)
             ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
                 training.check_state(number)
                 save_checkpoint(run, training.state, progress)
             if ending:  # Also after the last step, since the caller may go on to something else, such as scoring.
                 raise KeyboardInterrupt
+
+
+def keep_best(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
+    """At the end of a stage, go back to its selected weights; after the last stage, validate the whole method."""
+    method, run = training.method, training.run
+    processes.barrier()  # The first process writes the file.
+    tensors, _ = tensor_file.load(run.best, BEST)
+    tensor_file.load_module(tensors, method, run.best, method.prediction_state())
+    if progress.finished:
+        method.complete()
+        progress.best, progress.best_step, progress.validation = None, 0, {}
+        validate(training, progress, report)
 
 
 def measured_flops(training: StageTraining) -> list[int]:

@@ -1,0 +1,237 @@
+"""Blend: several methods are trained one after the other, and their predictions are averaged.
+
+Every part is trained in stages of its own, on an equal share of the steps or of the budget in FLOPs, and predicts with
+its own best weights. Probabilities of classes and of regions are averaged; so are numbers. The update rule is an option
+of each part: parts: [{name: sharing, gradients: gmd}, ensemble].
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.batches import Batch, Inputs, Observed
+from anysubset.errors import InputError
+from anysubset.gradients import Decoupling
+from anysubset.methods.method import Method, Objective, Stage, Step
+from anysubset.methods.update import Counts, Losses, Objectives, Update
+from anysubset.models.presets import NetworkOptions
+from anysubset.scenarios import Scenario
+from anysubset.tasks.prediction import Prediction
+from anysubset.tasks.task import Carry, Task, at_once
+
+
+@dataclass(frozen=True)
+class Part:
+    """A method of a blend with its update rule. name: of the method in the table."""
+
+    name: str
+    method: Method
+    update: Update
+
+
+# Creates a part from its name, or from a mapping with its name and options, and from options for all parts.
+CreatePart = Callable[[Any, Mapping[str, Any]], Part]
+DEFAULT = ("sharing", "ensemble")
+
+
+class Blend(Method):
+    """Predicts the average of its parts; in a stage of training, what the part of this stage predicts.
+
+    Args:
+        task: modalities, loss and prediction of the data set.
+        create: creates a part.
+        parts: in the order of their training: names of methods, or mappings with `name` and options, such as
+            [{name: sharing, width: 0.5}, ensemble]. A name may occur several times: the networks begin with other
+            weights. By default [sharing, ensemble].
+        **network: options of the networks of all parts that have them; `sharing_network` explains them.
+
+    Raises:
+        InputError: if there is no part, a part needs whole groups, or it has an unknown option.
+    """
+
+    def __init__(
+        self, task: Task, create: CreatePart, *, parts: list[Any] | None = None, **network: Unpack[NetworkOptions]
+    ) -> None:
+        super().__init__(task)
+        chosen: Sequence[Any] = DEFAULT if parts is None else parts
+        if not chosen:
+            raise InputError("method.parts names one method or more, such as [sharing, ensemble].")
+        created = [create(part, network) for part in chosen]
+        for part in created:
+            if part.method.unit == "group":
+                raise InputError(f"Method {part.name!r} predicts whole groups, so it cannot be a part of a blend.")
+        by_label = dict(zip(distinct([part.name for part in created]), created, strict=True))
+        self.parts = nn.ModuleDict({label: part.method for label, part in by_label.items()})
+        self.updates = {label: part.update for label, part in by_label.items()}
+        # By name of a stage of the blend: the label of its part, and the stage of the part.
+        self.origins: dict[str, tuple[str, Stage]] = {}
+        for label, part in by_label.items():
+            several = len(part.method.stages) > 1
+            self.origins |= {f"{label}_{own.name}" if several else label: (label, own) for own in part.method.stages}
+        self.stages = tuple(
+            replace(own, name=name, share=own.share / len(created), keeps_best=own.scored)
+            for name, (_, own) in self.origins.items()
+        )
+        self.active: str | None = None  # Label of the part that is trained; None if all parts predict.
+
+    def part(self, label: str) -> Method:
+        """The part with a label, which is its name, with a number if there are several of this name."""
+        part = self.parts[label]
+        assert isinstance(part, Method)
+        return part
+
+    def everyone(self) -> list[Method]:
+        """All parts, in order."""
+        return [self.part(label) for label in self.parts]
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def part_at(self, step: Step) -> tuple[Method, Step]:
+        """The part that is trained at a step of the blend, and the step as this part counts it."""
+        label, own = self.origins[step.stage]
+        return self.part(label), replace(step, stage=own.name)
+
+    def begin(self, ids: Sequence[str]) -> None:
+        """Prepare all parts for training."""
+        for part in self.everyone():
+            part.begin(ids)
+
+    def enter(self, stage: str) -> None:
+        """Prepare for the stage of a part; from here on this part alone is trained and predicts."""
+        label, own = self.origins[stage]
+        self.active = label
+        self.part(label).enter(own.name)
+
+    def complete(self) -> None:
+        """From here on all parts predict."""
+        self.active = None
+        for part in self.everyone():
+            part.complete()
+
+    def draw(self, generator: torch.Generator) -> tuple[Scenario, ...]:
+        """Draw the cases of a step, as the part that is trained draws them."""
+        return self.part(self.active or next(iter(self.parts))).draw(generator)
+
+    def objectives(self, step: Step) -> dict[str, Objective]:
+        """The objectives of the part that is trained."""
+        part, own = self.part_at(step)
+        return part.objectives(own)
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The losses of the part that is trained."""
+        part, own = self.part_at(step)
+        return part.losses(batch, own)
+
+    def finish(self, step: Step) -> None:
+        """Adjust the gradients of the part that is trained."""
+        part, own = self.part_at(step)
+        part.finish(own)
+
+    def pools_batch(self) -> bool:
+        """Whether a loss of a part is a statistic of the whole batch."""
+        return any(part.pools_batch() for part in self.everyone())
+
+    def prediction_state(self) -> dict[str, Tensor]:
+        """What the parts need for prediction."""
+        return {
+            f"parts.{label}.{name}": value
+            for label in self.parts
+            for name, value in self.part(label).prediction_state().items()
+        }
+
+    def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
+        """Raise InputError if a part cannot take the inputs."""
+        for part in self.everyone():
+            part.check_inputs(inputs)
+
+    # -------------------------------------------------------------------------------------------- prediction
+
+    def predicting(self) -> list[Method]:
+        """The parts whose predictions are averaged."""
+        return self.everyone() if self.active is None else [self.part(self.active)]
+
+    def predict(self, inputs: Inputs) -> Tensor:
+        """Predict every sample from the modalities that it has.
+
+        Args:
+            inputs: by modality, no larger than in training. A plain tensor holds all samples of the batch.
+
+        Returns:
+            (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
+        """
+        return average(self.task, [part.predict(inputs) for part in self.predicting()])
+
+    def predict_scenarios(
+        self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
+    ) -> Iterator[tuple[Scenario, Tensor]]:
+        """Yield each scenario with its prediction, for samples that have the same modalities.
+
+        Args:
+            inputs: by modality; modalities that no scenario uses are ignored.
+            scenarios: yielded in this order.
+            carry: applies a function of training-sized inputs to whole samples, averaging over overlapping windows.
+        """
+        scenarios = list(scenarios)
+        by_part = [part.predict_scenarios(inputs, scenarios, carry) for part in self.predicting()]
+        for together in zip(*by_part, strict=True):
+            yield together[0][0], average(self.task, [prediction for _, prediction in together])
+
+
+class UpdateOfPart(Update):
+    """The update rule of the part that is trained. method: the blend."""
+
+    def __init__(self, method: Blend) -> None:
+        self.method = method
+
+    @property
+    def active(self) -> Update:
+        """The update rule of the part that is trained."""
+        assert self.method.active is not None
+        return self.method.updates[self.method.active]
+
+    def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
+        """Add the losses of one micro-batch."""
+        self.active.add(losses, objectives, counts, totals)
+
+    def finish(self) -> Decoupling | None:
+        """Fill `.grad` with the gradient of the whole step."""
+        return self.active.finish()
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that occur several times.
+
+    >>> distinct(["sharing", "ensemble", "sharing"])
+    ['sharing_1', 'ensemble', 'sharing_2']
+    """
+    totals, seen = Counter(names), Counter[str]()
+    labels = []
+    for name in names:
+        seen[name] += 1
+        labels.append(f"{name}_{seen[name]}" if totals[name] > 1 else name)
+    return labels
+
+
+def average(task: Task, predictions: Sequence[Tensor]) -> Tensor:
+    """The prediction of a blend from those of its parts, as each would be returned by `Method.predict`.
+
+    Logits are averaged as probabilities: of the classes (softmax), or of every region (sigmoid). That of a single part
+    is unchanged.
+    """
+    if len(predictions) == 1:
+        return predictions[0]
+    logits = torch.stack([prediction.float() for prediction in predictions])
+    if not isinstance(task, Prediction):
+        # The logit of the mean probability, from logarithms: exact also where the probabilities round to 0 or 1.
+        return log_mean(nn.functional.logsigmoid(logits)) - log_mean(nn.functional.logsigmoid(-logits))
+    return log_mean(logits.log_softmax(dim=-1)) if task.classes else logits.mean(dim=0)
+
+
+def log_mean(logs: Tensor) -> Tensor:
+    """The logarithm of the mean over the first axis of numbers whose logarithms these are."""
+    return logs.logsumexp(dim=0) - math.log(len(logs))

@@ -1,0 +1,170 @@
+"""Blends: stages of the parts, averages by hand, and what is refused."""
+
+from csv import DictReader
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from anysubset import api
+from anysubset.batches import Observed
+from anysubset.errors import InputError
+from anysubset.experiments.files import write_experiment
+from anysubset.methods.blend import Blend, average
+from anysubset.methods.method import Step
+from anysubset.methods.table import create_method
+from anysubset.scenarios import all_scenarios
+from anysubset.system import tensor_file
+from anysubset.tasks.prediction import Prediction, Stream
+from anysubset.tasks.segmentation import Segmentation
+
+NAMES = ("a", "b")
+STREAMS = {"a": Stream("vector", 2), "b": Stream("vector", 3)}
+CLASSES = Prediction(NAMES, STREAMS, ("no", "yes"))
+NUMBER = Prediction(NAMES, STREAMS)
+REGIONS = Segmentation(NAMES, {"tumour": (1,)}, (8, 8))
+
+
+def blend_of(*parts: object, task: Prediction = CLASSES, **options: object) -> Blend:
+    torch.manual_seed(0)
+    method, _ = create_method("blend", task, {"parts": list(parts), **options} if parts else options)
+    assert isinstance(method, Blend)
+    return method
+
+
+def logit(probability: float) -> float:
+    return float(torch.tensor(probability, dtype=torch.float64).logit())
+
+
+# ------------------------------------------------------------------------------------------------------ averages
+
+
+def test_class_probabilities_are_averaged():
+    # (.8, .2) and (.4, .6): (.6, .4), whereas the mean of the logits would give .62.
+    logits = [torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[0.4, 0.6]]).log() + 5.0]
+    assert_close(average(CLASSES, logits).softmax(dim=1), torch.tensor([[0.6, 0.4]]))
+
+
+def test_numbers_are_averaged():
+    assert average(NUMBER, [torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [-2.0]])]).tolist() == [[2.5], [0.0]]
+
+
+def test_probabilities_of_regions_are_averaged():
+    # .9 and .3: .6, so the voxel is inside, although the mean of the logits .9 and .05 would be, too; .9 and .05: .475.
+    one, other = torch.tensor([[logit(0.9), logit(0.9)]]), torch.tensor([[logit(0.3), logit(0.05)]])
+    assert_close(average(REGIONS, [one, other]).sigmoid(), torch.tensor([[0.6, 0.475]]))
+    certain = torch.tensor([[200.0, -200.0]])
+    assert_close(average(REGIONS, [certain, certain]), certain)  # No infinity where a probability rounds to 0 or 1.
+
+
+@pytest.mark.parametrize("task", [CLASSES, NUMBER, REGIONS])
+def test_a_single_prediction_is_unchanged(task: Prediction):
+    prediction = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(average(task, [prediction]), prediction)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scenario", all_scenarios(NAMES))
+def test_all_parts_predict_and_in_training_only_the_trained_one(scenario: tuple[str, ...]):
+    method = blend_of("sharing", "ensemble", width=4).eval()
+    values = {"a": torch.tensor([[1.0, -1.0]]), "b": torch.tensor([[0.5, 2.0, 0.0]])}
+    inputs = {name: Observed(values[name], torch.tensor([0])) for name in scenario}
+    sharing, ensemble = (method.part(label).predict(inputs) for label in ("sharing", "ensemble"))
+    mean = (sharing.softmax(dim=1) + ensemble.softmax(dim=1)) / 2
+    assert_close(method.predict(inputs).softmax(dim=1), mean)
+    method.enter("ensemble")
+    assert torch.equal(method.predict(inputs), ensemble)
+    method.complete()
+    assert_close(method.predict(inputs).softmax(dim=1), mean)
+
+
+# -------------------------------------------------------------------------------------------------------- stages
+
+
+def test_every_part_has_stages_of_its_own_and_an_equal_share():
+    method = blend_of("sharing", "mmin", "sharing", width=8)
+    assert [(stage.name, round(stage.share, 6)) for stage in method.stages] == [
+        ("sharing_1", round(1 / 3, 6)),
+        ("mmin_teacher", round(0.25 / 3, 6)),
+        ("mmin_student", 0.25),
+        ("sharing_2", round(1 / 3, 6)),
+    ]
+    # A teacher predicts nothing, so its last weights are those that the student starts from.
+    assert [stage.keeps_best for stage in method.stages] == [True, False, True, True]
+    assert method.objectives(Step(stage="mmin_teacher")) == method.part("mmin").objectives(Step(stage="teacher"))
+
+
+def test_parts_of_one_name_begin_with_other_weights():
+    method = blend_of("sharing", "sharing", width=4)
+    first, second = (dict(method.part(label).named_parameters()) for label in ("sharing_1", "sharing_2"))
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_options_are_for_all_parts_that_have_them_or_for_one():
+    method = blend_of({"name": "sharing", "width": 8, "cases": "full"}, "ensemble", width=4)
+    assert width_of(method.part("sharing").state_dict()) == 8
+    assert width_of(method.part("ensemble").state_dict()) == 4
+    assert method.part("sharing").draw(torch.Generator()) == (NAMES,)
+    assert list(blend_of().parts) == ["sharing", "ensemble"]
+
+
+def width_of(state: dict[str, Tensor]) -> int:
+    """Number of features that the encoder of modality a computes."""
+    return next(len(value) for name, value in state.items() if name.endswith("stems.a.3.weight"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": []}, "method.parts names one method or more, such as"),
+        ({"parts": [3]}, "3 is neither"),
+        ({"parts": [{"width": 4}]}, "{'width': 4} is neither"),
+        ({"parts": ["smelling"]}, "smelling"),
+        ({"parts": ["rfnet"]}, "Method 'rfnet' is for volumes"),
+        ({"parts": [{"name": "full", "depth": 3}]}, "depth"),
+        ({"parts": "sharing"}, "Option parts of method 'blend' cannot be 'sharing'"),
+        ({"gradients": "gmd"}, "[{name: sharing, gradients: gmd}, ensemble]"),
+        ({"cases": "all"}, "cases"),
+    ],
+)
+def test_what_is_refused(options: dict[str, object], message: str):
+    with pytest.raises(InputError) as caught:
+        create_method("blend", CLASSES, options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+def fitted(make_table_experiment, folder: Path, name: str, **settings: object) -> Path:
+    write_experiment(make_table_experiment({"method.name": name, **settings}), folder / f"{name}.yaml")
+    api.fit(folder / f"{name}.yaml", run=folder / name)
+    api.evaluate(folder / name, split="test")
+    return folder / name
+
+
+def test_a_blend_of_one_part_is_that_part_to_the_bit(make_table_experiment, tmp_path: Path):
+    settings = {"train.steps": 6, "train.validate_every": 1, "train.lr": 1.0}
+    alone = fitted(make_table_experiment, tmp_path, "sharing", **settings)
+    blend = fitted(make_table_experiment, tmp_path, "blend", **settings, **{"method.parts": ["sharing"]})
+    one, facts = tensor_file.load(alone / "checkpoints/best.safetensors")
+    other, blend_facts = tensor_file.load(blend / "checkpoints/best.safetensors")
+    assert facts["step"] < 6, "The best weights should not be the last ones."
+    assert blend_facts["step"] == 6
+    assert facts["validation"] == blend_facts["validation"]
+    assert {f"parts.sharing.{name}" for name in one} == set(other)
+    assert all(torch.equal(value, other[f"parts.sharing.{name}"]) for name, value in one.items())
+    assert scores_in(alone) == scores_in(blend)
+
+
+OF_METHOD = ("run", "method", "weights")
+
+
+def scores_in(run: Path) -> list[dict[str, str]]:
+    """Rows of `scores.csv` without what says which method it was."""
+    with (run / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return [{name: cell for name, cell in row.items() if name not in OF_METHOD} for row in DictReader(file)]
