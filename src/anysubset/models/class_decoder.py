@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION
+from anysubset.models.instance_norm import instance_norm
 from anysubset.models.unet import convolved
 from anysubset.tasks.losses import class_loss, probabilities_of
 
@@ -52,7 +53,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, before, ...) -> (n, after, ...)."""
-        x = functional.instance_norm(convolved(self.convolution, x))
+        x = instance_norm(convolved(self.convolution, x))
         return functional.leaky_relu(x, SLOPE)
 
 

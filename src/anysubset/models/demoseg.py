@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError, unknown
-from anysubset.models.dimensions import CONVOLUTION, NORM
+from anysubset.models.dimensions import CONVOLUTION
+from anysubset.models.instance_norm import InstanceNorm, instance_norm
 from anysubset.models.network import Network
 from anysubset.models.nnunet import SLOPE, CoarserLevels, ConvBlock, channels_of, initialise
 from anysubset.models.unet import convolved
@@ -68,13 +69,13 @@ class SparseAttention(nn.Module):
         self.convolution = CONVOLUTION[dimensions](channels, channels, kernel_size=3, padding=1)
         self.scorer = nn.Sequential(nn.Linear(channels, middle), nn.ReLU(), nn.Linear(middle, channels))
         self.scorer.requires_grad_(False)
-        self.norm = NORM[dimensions](channels, affine=True)
+        self.norm = InstanceNorm(channels)
         self.descending = descending
         initialise(self.convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, ...) -> the same shape."""
-        u = functional.leaky_relu(functional.instance_norm(convolved(self.convolution, x)), SLOPE)
+        u = functional.leaky_relu(instance_norm(convolved(self.convolution, x)), SLOPE)
         order = self.order(u).view(*u.shape[:2], *[1] * (u.ndim - 2))
         return functional.leaky_relu(self.norm(u + u.gather(1, order.expand_as(u))), SLOPE)
 

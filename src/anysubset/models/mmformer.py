@@ -25,6 +25,7 @@ from anysubset.models.class_decoder import (
     reflecting,
 )
 from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION
+from anysubset.models.instance_norm import instance_norm
 from anysubset.models.network import Network
 from anysubset.models.transformer import Attention
 from anysubset.models.unet import convolved
@@ -60,7 +61,7 @@ class NormConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, before, ...) -> (n, after, ...)."""
-        return convolved(self.convolution, functional.leaky_relu(functional.instance_norm(x), SLOPE))
+        return convolved(self.convolution, functional.leaky_relu(instance_norm(x), SLOPE))
 
 
 class Encoder(nn.Module):

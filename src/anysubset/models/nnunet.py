@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anysubset.errors import InputError
-from anysubset.models.dimensions import CONVOLUTION, NORM, TRANSPOSED
+from anysubset.models.dimensions import CONVOLUTION, TRANSPOSED
 from anysubset.models.early import EarlyFusion
+from anysubset.models.instance_norm import InstanceNorm
 from anysubset.models.unet import convolved
 from anysubset.tasks.losses import cross_entropy, soft_dice, softmax_dice, subsampled
 
@@ -34,7 +35,7 @@ class ConvBlock(nn.Module):
     def __init__(self, before: int, after: int, dimensions: int, stride: int = 1) -> None:
         super().__init__()
         self.convolution = CONVOLUTION[dimensions](before, after, kernel_size=3, stride=stride, padding=1)
-        self.norm = NORM[dimensions](after, affine=True)
+        self.norm = InstanceNorm(after)
         initialise(self.convolution)
 
     def forward(self, x: Tensor) -> Tensor:

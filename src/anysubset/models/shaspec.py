@@ -16,7 +16,8 @@ from torch.nn.utils import parametrize
 
 from anysubset.errors import InputError, unknown
 from anysubset.models import fusion
-from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION, NORM
+from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION
+from anysubset.models.instance_norm import InstanceNorm
 from anysubset.models.network import Network
 from anysubset.models.unet import convolved
 
@@ -67,7 +68,7 @@ class ConvNorm(nn.Module):
         )
         nn.init.kaiming_normal_(self.convolution.weight, a=SLOPE)
         parametrize.register_parametrization(self.convolution, "weight", Standardised())
-        self.norm = NORM[dimensions](after, affine=True)
+        self.norm = InstanceNorm(after)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, before, ...) -> (n, after, ...); each axis is divided by the stride, rounding up."""

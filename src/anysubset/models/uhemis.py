@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from anysubset.errors import InputError
 from anysubset.models import fusion
-from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION, NORM, POOL
+from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION, POOL
+from anysubset.models.instance_norm import InstanceNorm
 from anysubset.models.network import Network
 from anysubset.models.unet import convolved
 from anysubset.tasks.losses import dice_by_class
@@ -32,7 +33,7 @@ class NormConv(nn.Module):
 
     def __init__(self, before: int, after: int, dimensions: int) -> None:
         super().__init__()
-        self.norm = NORM[dimensions](before, affine=True)
+        self.norm = InstanceNorm(before)
         self.convolution = CONVOLUTION[dimensions](before, after, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
