@@ -165,10 +165,10 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if training.stage.scored and ((number - training.first) % settings.validate_every == 0 or last):
                 validate(training, progress, report)
             progress.finished = last and training.stage is method.stages[-1]
-            if progress.finished:
-                choose_thresholds(method, training.dataset, run, progress, report)
             if last and training.stage.keeps_best:
                 keep_best(training, progress, report)
+            if progress.finished:
+                choose_thresholds(method, training.dataset, run, progress, report)
             ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
                 training.check_state(number)
