@@ -376,8 +376,8 @@ def create_part(part: Any, task: Task, common: Mapping[str, Any], generator: tor
             f"[{{name: sharing, width: 0.5}}, ensemble]; {part!r} is neither."
         )
     options = {option: value for option, value in own.items() if option != "name"}
-    known = method_options(own["name"], options.get("gradients"))
-    shared = {option: value for option, value in common.items() if option in known}
+    defaults = method_options(own["name"], options.get("gradients"))
+    shared = {option: value for option, value in common.items() if option in defaults}
     return Part(own["name"], *create_method(own["name"], task, {**shared, **options}, generator))
 
 
