@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anysubset.datasets import groups
-from anysubset.datasets.groups import groups_of, torn_groups, torn_note
+from anysubset.datasets.groups import groups_of, order_note, torn_groups, torn_note
 from anysubset.errors import InputError
 
 IDS = ("p1_a", "p1_b", "p2_a")
@@ -133,3 +133,26 @@ def test_an_expression_that_costs_too_much_is_refused(expression: str, message: 
     monkeypatch.setattr(groups, "SECONDS", 0.05)
     with pytest.raises(InputError, match=message):
         groups_of(["a" * 60 + "!"], expression)
+
+
+@pytest.mark.parametrize(
+    ("ids", "disordered"),
+    [
+        (["v_1", "v_2", "v_10"], False),
+        (["v_1", "v_10", "v_2"], True),  # Sorted as text.
+        (["v[3]", "v[1]"], False),  # No number at the end.
+        (["a7", "b3"], False),  # Other names, such as hashes.
+        (["v_1", "start"], False),
+        (["2", "1"], True),
+    ],
+)
+def test_groups_out_of_order_are_noted(ids: list[str], disordered: bool):
+    assert (order_note(dict.fromkeys(ids, "v")) is not None) == disordered
+
+
+def test_only_the_order_within_a_group_counts():
+    assert order_note({"v_5": "v", "w_1": "w", "v_6": "v", "w_4": "w"}) is None
+    assert order_note({"v_6": "v", "w_1": "w", "v_5": "v", "w_4": "w"}) == (
+        "note: 1 of 2 groups are not sorted by the numbers in their ids, such as v (v_6, v_5); the order in "
+        "the data counts"
+    )

@@ -197,7 +197,9 @@ def test_predictions_for_a_file_are_made_from_complete_groups_in_order(videos: P
         },
     )
     run = tmp_path / "run"
-    anysubset.fit(experiment, run=run, method=Conversation)
+    lines: list[str] = []
+    anysubset.fit(experiment, run=run, method=Conversation, report=lines.append)
+    assert "8 training groups of 1 to 4 samples; a batch holds whole groups" in lines
     evaluation = anysubset.evaluate(run, method=Conversation, device="cpu")
     assert {score.scenario for score in evaluation.scores} == set(all_scenarios(NAMES))
     (path,) = anysubset.predict(run, videos, method=Conversation, device="cpu")
@@ -242,7 +244,8 @@ def test_a_method_of_groups_on_data_without_them_is_refused_before_a_run_folder_
     settings = gcnet_settings(without_groups(videos, tmp_path), **method)
     message = fault(lambda: anysubset.fit(run=tmp_path / "run", **settings))
     assert message.endswith(
-        "has none: set data.group to the name of their column, to a pattern of ids, or to a file of groups by id. "
+        "has none: add a column or array 'group', or set data.group to the name of another one, to a pattern of ids, "
+        "or to a file of groups by id. "
         f"Or {remedy}."
     )
     assert not (tmp_path / "run").exists()
@@ -255,6 +258,18 @@ def test_an_option_makes_a_method_of_groups_predict_samples_which_is_noted(video
     assert "note: every sample is predicted by itself, not from its group" in lines
     scores = anysubset.evaluate(tmp_path / "run", rates=[0.3], device="cpu").scores
     assert {score.scenario for score in scores} == set(all_scenarios(NAMES))
+
+
+def test_utterances_out_of_order_are_noted_where_order_matters(videos: Path, tmp_path: Path):
+    with np.load(videos) as stored:
+        backwards = {name: array[::-1] for name, array in stored.items()}
+    np.savez(tmp_path / "backwards.npz", **backwards)
+    anysubset.fit(run=tmp_path / "run", **gcnet_settings(videos))
+    for name, noted in (("backwards", True), ("videos", False)):
+        lines: list[str] = []
+        path = tmp_path / f"{name}.npz" if noted else videos
+        anysubset.predict(tmp_path / "run", path, device="cpu", report=lines.append, overwrite=True)
+        assert any("not sorted by the numbers in their ids" in line for line in lines) == noted
 
 
 def test_a_method_that_returns_fewer_outputs_than_samples_is_refused(videos: Path, monkeypatch: pytest.MonkeyPatch):

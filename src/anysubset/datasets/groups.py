@@ -200,3 +200,34 @@ def torn_note(
     shown = listed(f"{group} ({', '.join(names)})" for group, names in torn.items())
     count = f"{len(torn)} of {len(set(groups.values()))} {kind}"
     return f"note: {count} are in more than one split, so scores may be too high: {shown}"
+
+
+def order_note(group_of: Mapping[str, str]) -> str | None:
+    """One line that names groups whose samples seem to be out of order; None if there are none.
+
+    A group counts as out of order if the ids of its samples differ in the number at their end alone, and these numbers
+    do not ascend.
+
+    Args:
+        group_of: the group of each id, ids in the order of the data.
+
+    >>> order_note({"v_9": "v", "v_10": "v", "w_2": "w", "w_1": "w"})
+    'note: 1 of 2 groups are not sorted by the numbers in their ids, such as w (w_2, w_1); the order in the data counts'
+    """
+    members: dict[str, list[str]] = {}
+    for sample, group in group_of.items():
+        members.setdefault(group, []).append(sample)
+    disordered = {}
+    for group, ids in members.items():
+        parts = [re.fullmatch(r"(.*?)(\d+)", sample) for sample in ids]
+        numbers = [int(part[2][-18:]) for part in parts if part]
+        if len(numbers) == len(ids) and len({part[1] for part in parts if part}) == 1 and numbers != sorted(numbers):
+            first = next(index for index in range(1, len(ids)) if numbers[index] < numbers[index - 1])
+            disordered[group] = ", ".join(ids[first - 1 : first + 1])
+    if not disordered:
+        return None
+    group, ids_of_group = next(iter(disordered.items()))
+    return (
+        f"note: {len(disordered)} of {len(members)} groups are not sorted by the numbers in their ids, such as "
+        f"{group} ({ids_of_group}); the order in the data counts"
+    )

@@ -190,8 +190,8 @@ class TableDataset(Dataset):
         table = self.table.select(self.ids(split))
         if table.groups is None:
             raise InputError(
-                f"The method needs whole groups, and {self.root} has none: set data.group to the name of their column, "
-                "to a pattern of ids, or to a file of groups by id."
+                f"The method needs whole groups, and {self.root} has none: add a column or array 'group', or set "
+                "data.group to the name of another one, to a pattern of ids, or to a file of groups by id."
             )
         row = {sample: index for index, sample in enumerate(self.table.ids)}
         return members_of(table.groups, [row[sample] for sample in table.ids])

@@ -37,7 +37,7 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
     options.only("GCNet label pickle", "modalities", "kind")
     if not options.modalities:
         raise InputError(
-            "holds labels alone: name the folders of modalities, as in modalities={'audio': 'features/wav2vec'}."
+            "holds labels alone: name the folders of modalities, as in --data.reading.modalities.audio features/audio."
         )
     utterances, labels = content[0], content[1]
     videos = list(utterances)

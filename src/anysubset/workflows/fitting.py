@@ -24,6 +24,7 @@ from anysubset.training.run import Run
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnNetwork, Progress, Report, Source, experiment_of
 from anysubset.workflows.own import create_method, recorded_method
+from anysubset.workflows.whole_groups import check_training_groups
 
 LISTED = 15  # Scenarios that fit into one line.
 
@@ -99,7 +100,7 @@ def fit_run(
     with memory_errors("the network is too large, lower method.width or method.layers"):
         trained, update = create_method(chosen.method, dataset.task, generator, method, network)
         trained.check_inputs(dataset.loaded_inputs)
-        check_unit(dataset, trained, report)
+        check_training_groups(dataset, trained, report)
         trained.to(device)
     advice = "lower train.batch, task.patch or method.width, or raise train.micro_batches"
     with Run(folder, chosen, resume, training_of(chosen.method)) as opened, memory_errors(advice):
@@ -124,18 +125,6 @@ def fit_run(
         hint = "" if row is None or not row.complete else "; data.complete_only leaves incomplete samples out"
         report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}{hint}")
     return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
-
-
-def check_unit(dataset: Volumes | TableDataset, method: Method, report: Report) -> None:
-    """Raise InputError if a method needs groups and the data have none; report if an option makes it do without."""
-    if method.unit == "group":
-        try:
-            dataset.own_ids("train", method.unit)
-        except InputError as error:
-            remedy = f" Or {method.without_groups}." if method.without_groups else ""
-            raise InputError(f"{error}{remedy}") from None
-    elif type(method).unit == "group":
-        report("note: every sample is predicted by itself, not from its group")
 
 
 def support_lines(dataset: Volumes | TableDataset) -> list[str]:
