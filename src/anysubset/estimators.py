@@ -32,7 +32,7 @@ from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, TaskSettings
 from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.method import Method
-from anysubset.methods.table import method_of
+from anysubset.methods.table import method_of, row_named
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
@@ -229,7 +229,7 @@ class AnySubset(ModalityColumns):
             method={"name": self.method, **{name: value for name, value in options.items() if value is not None}},
             train=TrainSettings(
                 steps=steps,
-                batch=min(int(self.batch), samples),
+                batch=samples if row_named(self.method).method.full_batch else min(int(self.batch), samples),
                 lr=float(self.lr),
                 weight_decay=float(self.weight_decay),
                 schedule="cosine",

@@ -18,6 +18,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "gmc": {"steps": 6},
     "mmin": {"width": 8},
     "gcnet": {"width": 4},
+    "cpm": {"latent": 8, "hidden": 6, "fit_steps": 4},
     "acn": {"width": 0.5},
     "smunet": {"width": 0.5},
     "m3ae": {"width": 0.5},

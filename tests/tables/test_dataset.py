@@ -309,8 +309,10 @@ def test_values_of_missing_modalities_change_no_bit_of_predictions_and_gradients
         dataset = table_dataset(tmp_path / f"{filler}.npz")
         torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
-        options = {"gmc": {}, "mult": {"layers": 1}, "ogm_ge": {"width": 8, "score": "laplace"}}.get(name, {"width": 8})
+        other_options = {"gmc": {}, "mult": {"layers": 1}, "ogm_ge": {"width": 8, "score": "laplace"}, "cpm": {}}
+        options = other_options.get(name, {"width": 8})
         method, update = create_method(name, dataset.task, options, generator)
+        method.begin(dataset.ids("train"))
         results = {}
         for batch in dataset.training_batches("train", 8, 0, 0, 1):
             fill_gradients(method, update, [batch], Step(cases=method.draw(generator)))

@@ -10,7 +10,7 @@ from anysubset.evaluation.finite import check_scores, nonfinite, nonfinite_error
 from anysubset.evaluation.groups import predict_group
 from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario, in_order
-from anysubset.scoring.scores import Score
+from anysubset.scoring.scores import Score, without
 from anysubset.system import processes
 
 
@@ -69,7 +69,7 @@ def evaluate(
     check_scores(scores)
     over_set = dataset.over_set(scores)
     check_scores(over_set)
-    return scores + over_set
+    return without(method.undefined_metrics, scores + over_set)
 
 
 def raise_unpredicted(samples: Sequence[tuple[str, Scenario]], noun: str, total: int) -> None:

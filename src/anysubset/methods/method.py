@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -83,12 +83,16 @@ class Method(nn.Module, ABC):
         then names the group of each sample, and `predict` gets one group at a time. An option may change it.
     without_groups: for messages about data without groups, what turns a method of groups into one of samples, such as
         "set method.conversation to false"; empty if nothing does.
+    full_batch: whether every step takes all training samples; `fit` then sets `train.batch` to their number.
+    undefined_metrics: metrics without a meaning for the predictions, which are left out of the scores.
     stages: the stages of training, in order.
     """
 
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
     unit: Literal["sample", "group"] = "sample"
     without_groups: ClassVar[str] = ""
+    full_batch: ClassVar[bool] = False
+    undefined_metrics: Collection[str] = ()
     stages: tuple[Stage, ...] = (Stage(),)
 
     def __init__(self, task: Task) -> None:

@@ -12,6 +12,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.methods.acn import ACN
 from anysubset.methods.blend import Blend, Part, UpdateOfPart
 from anysubset.methods.cases import CaseMethod
+from anysubset.methods.cpm import CPM
 from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
@@ -180,6 +181,11 @@ METHODS: dict[str, Row] = {
         GCNet,
         "graph convolutions over the utterances of a conversation; also reconstructs its input (Lian et al. 2023)",
         sees="one random scenario per sample",
+    ),
+    "cpm": Row(
+        CPM,
+        "no encoder: latent vectors are fitted to the present modalities, and separate classes (Zhang et al. 2019)",
+        sees="what each sample has",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -116,6 +116,11 @@ def over_set(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
         if score.sample == ALL and score.region == ALL:
             metrics.setdefault(scenario_name(score.scenario), {})[score.metric] = score.value
     return metrics
+
+
+def without(metrics: Collection[str], scores: Iterable[Score]) -> list[Score]:
+    """The scores of all metrics but some."""
+    return [score for score in scores if score.metric not in metrics]
 
 
 def empty_references(scores: Iterable[Score]) -> dict[str, int]:

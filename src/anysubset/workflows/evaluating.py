@@ -10,7 +10,7 @@ from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
 from anysubset.scenarios import note_on_scenarios
-from anysubset.scoring.scores import Score, read_rows, write_scores
+from anysubset.scoring.scores import Score, read_rows, without, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
 from anysubset.system.fingerprints import split_hash
@@ -87,7 +87,7 @@ def evaluate_run(
     scores = evaluate_method(
         trained.method, dataset, split, progress=lambda samples: progress(samples, "Scoring", share)
     )
-    random = scores_of_draws(scores, draws, dataset)
+    random = without(trained.method.undefined_metrics, scores_of_draws(scores, draws, dataset))
     facts = {
         "run": folder.name,
         "method": experiment.method["name"],
