@@ -14,7 +14,7 @@ from anysubset.methods.method import Step
 from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.models.encoders import Steps
-from anysubset.models.gmc import Code
+from anysubset.models.gmc import Code, contrast
 from anysubset.models.network import Network
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.tasks.prediction import Prediction, Stream
@@ -58,7 +58,10 @@ class FixedCodes(Network):
         return Code(code, Steps(x, torch.ones(x.shape[:2], dtype=torch.bool)))
 
     def decode(self, features: Mapping[str, Code]) -> Tensor:
-        return torch.ones(2, 1, dtype=torch.float64) + self.offset
+        return self.head(self.joint_code(features))
+
+    def head(self, code: Tensor) -> Tensor:
+        return torch.ones(len(code), 1, dtype=torch.float64) + self.offset
 
     def joint_code(self, features: Mapping[str, Code]) -> Tensor:
         return features["text"].code
@@ -108,6 +111,27 @@ def test_with_a_single_complete_sample_the_contrastive_loss_is_0_and_the_task_lo
     losses = method.losses(batch_of([NAMES, ("text",)]), FULL)
     assert losses["contrast:text"].item() == 0
     assert losses["text+audio+vision"].item() > 0
+
+
+@pytest.mark.parametrize("cases", ["full", "all", "missing=1"])
+def test_the_full_case_and_the_contrastive_losses_use_the_same_joint_code(cases: str, monkeypatch: pytest.MonkeyPatch):
+    method, batch = make(cases=cases).eval(), batch_of(PRESENCE)
+    # Samples 0, 1 and 4 are complete.
+    complete = {name: Observed(x.values, x.indices, x.valid) for name, x in batch_of([NAMES] * 5).inputs.items()}
+    features = {name: encoded.values for name, encoded in method.network.features(complete).items()}
+    joint = method.network.joint_code(features)[[0, 1, 4]]
+    expected = {f"contrast:{name}": contrast(joint, features[name].code[[0, 1, 4]]) for name in NAMES}
+    if cases != "missing=1":
+        output = method.network.decode(features)[[0, 1, 4]]
+        expected["text+audio+vision"] = (output[:, 0] - batch.target[[0, 1, 4]]).abs().mean()
+    computed = []
+    joint_code = method.network.joint_code
+    monkeypatch.setattr(method.network, "joint_code", lambda codes: computed.append(codes) or joint_code(codes))
+    losses = method.losses(batch, Step(cases=method.draw(torch.Generator())))
+    assert len(computed) == 1
+    assert len(losses) == {"full": 4, "all": 10, "missing=1": 6}[cases]
+    for name, value in expected.items():
+        assert_close(losses[name], value, rtol=0, atol=1e-9)
 
 
 def test_the_temperature_changes_the_contrastive_loss():

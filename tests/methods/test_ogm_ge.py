@@ -62,7 +62,7 @@ def changed(first: dict[str, Tensor], second: dict[str, Tensor]) -> set[str]:
 @pytest.mark.parametrize(
     ("scores", "partner", "rho", "alpha", "kappa"),
     [
-        # G1
+        # G1; O1 of tables
         ((0.8, 0.4), "mean", (2, 0.5), 0.1, (0.802625, 1)),
         ((0.8, 0.4), "mean", (2, 0.5), 0.8, (0.078331, 1)),
         ((0.8, 0.4), "mean", (2, 0.5), 1.0, (0.035972, 1)),

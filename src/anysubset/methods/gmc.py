@@ -8,6 +8,7 @@ last epoch.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Objective, Step
-from anysubset.models.gmc import GMCNetwork, contrast
+from anysubset.models.gmc import Code, GMCNetwork, contrast
 from anysubset.models.network import Encoded, select
+from anysubset.scenarios import scenario_name
 from anysubset.tasks.prediction import Prediction, check_streams
 
 
@@ -55,14 +57,33 @@ class GMC(CaseMethod):
         """One contrastive objective per modality, over complete samples."""
         return {f"contrast:{modality}": Objective(self.task.modalities) for modality in self.task.modalities}
 
-    def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """The contrastive losses between the code of each modality and the joint code of the same samples.
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The mean loss of each objective that has samples in the batch.
 
-        Empty if no sample of the batch is complete.
+        The joint codes, most of the cost of a step, are computed once: for the full case and the contrastive losses.
         """
+        if not step.cases:
+            return super().losses(batch, step)
+        features, full = self.features(batch, step, whole=True), self.task.modalities
+        others = tuple(case for case in step.cases if case != full)
+        losses = self.losses_of_cases(features, batch, replace(step, cases=others))
+        indices = eligible(features, full)
+        if not len(indices):
+            return losses
+        codes = {modality: select(features[modality], indices) for modality in full}
+        joint = self.network.joint_code(codes)
+        if full in step.cases:
+            losses[scenario_name(full)] = self.loss_of_samples(self.network.head(joint), indices, features, batch, step)
+        return losses | self.contrasts(joint, codes)
+
+    def extra_losses(self, features: Mapping[str, Encoded], batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The contrastive losses; empty if no sample of the batch is complete."""
         indices = eligible(features, self.task.modalities)
         if not len(indices):
             return {}
         codes = {modality: select(features[modality], indices) for modality in self.task.modalities}
-        joint = self.network.joint_code(codes)
+        return self.contrasts(self.network.joint_code(codes), codes)
+
+    def contrasts(self, joint: Tensor, codes: Mapping[str, Code]) -> dict[str, Tensor]:
+        """The contrastive losses between the code of each modality and the joint code of the same n samples."""
         return {f"contrast:{name}": contrast(joint, single.code, self.temperature) for name, single in codes.items()}
