@@ -112,6 +112,21 @@ def test_decoupling_acts_on_everything_but_the_projections(kinds: tuple[str, ...
         assert_close(filled[name], parameter.grad, rtol=0, atol=1e-12)
 
 
+def test_encoders_can_be_batched_but_not_recomputed(fault):
+    def gradient(**options: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        own = {"gradients": "gmd", "cases": "all", "layers": 1, **options}
+        method, update = create_method("mult", task_of("sequence"), own, torch.Generator().manual_seed(0))
+        method = method.double().eval()
+        fill_gradients(method, update, [batch_of(PRESENCE)], Step(cases=method.draw(torch.Generator())))
+        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+    assert_close(gradient(batched=True), gradient(), rtol=0, atol=1e-12)
+    assert fault(gradient, recompute=True) == (
+        "The encoders of MulT give several tensors, so they cannot be recomputed: leave out method.recompute."
+    )
+
+
 # ------------------------------------------------------------------------------------------------- prediction
 
 

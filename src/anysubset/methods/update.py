@@ -141,9 +141,19 @@ class Decoupled(Update):
         if not torch.is_grad_enabled():
             return encode(*arguments)
         if self.recompute:
-            return self.gmd.recomputed(encode, *arguments)
+            return self.gmd.recomputed(partial(self.encoded_tensor, encode), *arguments)
         features = encode(*arguments)
         return tree_map(self.gmd.batched, features) if self.batches_branches() else features
+
+    def encoded_tensor(self, encode: Callable[..., Tree], *arguments: Any) -> Tensor:
+        """Encode one modality for recomputation. Raises InputError if the features are not a single tensor."""
+        features = encode(*arguments)
+        if not isinstance(features, Tensor):
+            raise InputError(
+                f"The encoders of {type(self.method).__name__} give several tensors, so they cannot be recomputed: "
+                "leave out method.recompute."
+            )
+        return features
 
     def batches_branches(self) -> bool:
         """Whether the backward pass through a modality is batched over the cases.
