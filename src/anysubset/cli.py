@@ -1,6 +1,7 @@
 """The command line: parse the arguments, run a command, return its exit code."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ RENAMED_OPTIONS = {
     ("convert", "--reading.group"): "--group",
     ("inspect", "--reading.group"): "--group",
 }
+
+# A setting of a stage as an option: the option of the stage, the setting, and the parameters that a rate is for.
+STAGE_SETTING = re.compile(r"(--train\.stages\.[^.]+)\.([^.]+)(?:\.(.+))?")
 
 NO_MEMORY = "There is not enough memory: close other programs, or use less data at a time or a machine with more."
 
@@ -89,6 +93,8 @@ def parse(
     values = values_by_option(arguments[1:])
     check_repeated(values)
     check_empty(values)
+    arguments = with_whole_stages(arguments)
+    check_repeated(values_by_option(arguments[1:]))
     shown = io.StringIO()
     try:
         with redirect_stdout(shown):  # argparse ignores a failure to print its help.
@@ -118,6 +124,40 @@ def values_by_option(arguments: Sequence[str]) -> dict[str, list[list[str]]]:
         name, *value = arguments[start].split("=", 1)
         values.setdefault(name, []).append([*value, *arguments[start + 1 : end]])
     return values
+
+
+def with_whole_stages(arguments: Sequence[str]) -> list[str]:
+    """Join the options for single settings of a stage into one option for each stage, which the parser can read.
+
+    >>> with_whole_stages(["fit", "--train.stages.first.steps", "4", "--train.stages.first.rates.a.b=1e-3"])
+    ['fit', '--train.stages.first', '{"steps": 4, "rates": {"a.b": 1e-3}}']
+    """
+    joined: list[str] = []
+    stages: dict[str, dict[str, str]] = {}
+    rates: dict[str, dict[str, str]] = {}
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        named = STAGE_SETTING.fullmatch(option)
+        if named is None:
+            joined.append(word)
+            continue
+        stage, setting, pattern = named.groups()
+        if stage not in stages:
+            joined.append(stage)
+        value = value if equals else next(words, "null")
+        if pattern is None:
+            stages.setdefault(stage, {})[setting] = value
+        else:
+            of_stage = rates.setdefault(stage, {})
+            of_stage[pattern] = value
+            stages.setdefault(stage, {})[setting] = mapping_text(of_stage)
+    return [word for one in joined for word in ([one, mapping_text(stages[one])] if one in stages else [one])]
+
+
+def mapping_text(values: Mapping[str, str]) -> str:
+    """YAML text of a mapping whose values are YAML text."""
+    return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in values.items()) + "}"
 
 
 def check_repeated(values: Mapping[str, Sequence[Sequence[str]]]) -> None:

@@ -13,8 +13,9 @@ from anysubset import __version__, cli
 from anysubset.commands.fit import with_options_it_has
 from anysubset.commands.lists import no_options
 from anysubset.datasets.table import DATASETS
+from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment
-from anysubset.experiments.settings import Experiment
+from anysubset.experiments.settings import Experiment, flatten
 from anysubset.methods.table import METHODS
 from anysubset.models.presets import PRESETS
 from anysubset.scenarios import all_scenarios, scenario_name
@@ -110,6 +111,21 @@ def test_options_that_the_files_set_for_another_method_are_left_out_where_the_ch
         "method.cases random=3, which the files set for another method, is left out: acn has no cases"
     )
     assert taken_over.startswith("note: nnunet is trained with method.cases random=3")
+
+
+def test_single_settings_of_stages_are_options_that_leave_those_of_the_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("train: {stages: {pretraining: {steps: 9, rates: {network.fill: 5.0e-3}}}}\n")
+    parser, commands = cli.make_parser()
+    arguments = ["--train.stages.pretraining.steps", "4", "--train.stages.second.lr=1e-3"]
+    arguments += ["--train.stages.pretraining.batch", "2", "--train.stages.second.rates.a.*", "0.5"]
+    options = cli.parse(parser, commands, ["fit", str(path), *arguments])["fit"]
+    assert read_experiment(path, flatten({"train": options["train"]})).train.stages == {
+        "pretraining": {"steps": 4, "batch": 2, "rates": {"network.fill": 5e-3}},
+        "second": {"lr": 1e-3, "rates": {"a.*": 0.5}},
+    }
+    with pytest.raises(InputError, match=r"--train\.stages\.second is given twice"):
+        cli.parse(parser, commands, ["fit", str(path), "--train.stages.second", "{batch: 1}", *arguments])
 
 
 def test_fit_reports_the_number_of_steps_without_an_eligible_sample(output_of, trained, tmp_path):
