@@ -25,15 +25,19 @@ class Observed:
     values: (n, ...) for the n samples that have it.
     indices: (n,) int64 on the CPU, ascending, 0-based: which samples of the batch these are.
     valid: (n, time) bool for sequences: which steps are real; None elsewhere.
+    speakers: who speaks in each of the n samples; None if the data do not say.
     """
 
     values: Tensor
     indices: Tensor
     valid: Tensor | None = None
+    speakers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.indices):
             raise InputError(f"{len(self.values)} samples came with {len(self.indices)} indices; give one for each.")
+        if self.speakers is not None and len(self.speakers) != len(self.indices):
+            raise InputError(f"{len(self.indices)} samples came with {len(self.speakers)} speakers; give one for each.")
         if not (self.indices.diff() > 0).all():
             raise InputError(f"Indices must be ascending and unique; these are {self.indices.tolist()}.")
 

@@ -272,6 +272,31 @@ def test_utterances_out_of_order_are_noted_where_order_matters(videos: Path, tmp
         assert any("not sorted by the numbers in their ids" in line for line in lines) == noted
 
 
+def test_speakers_reach_the_method_in_training_scoring_and_prediction(
+    videos: Path, tmp_path: Path, fault: Callable[..., str]
+):
+    with np.load(videos) as stored:
+        arrays = dict(stored)
+    speaker = np.array(["M", "F"] * len(arrays["id"]))[: len(arrays["id"])]
+    np.savez(tmp_path / "spoken.npz", **arrays, speaker=speaker)
+    settings = {**gcnet_settings(tmp_path / "spoken.npz"), "method.speakers": 2}
+    anysubset.fit(run=tmp_path / "run", **settings)
+    assert anysubset.evaluate(tmp_path / "run", device="cpu").scores
+    predictions = []
+    for name, names in (("same", speaker), ("alone", np.array(["M"] * len(speaker)))):
+        np.savez(tmp_path / f"{name}.npz", **arrays, speaker=names)
+        (path,) = anysubset.predict(tmp_path / "run", tmp_path / f"{name}.npz", output=tmp_path / name, device="cpu")
+        predictions.append(path.read_text())
+    assert predictions[0] != predictions[1]
+    assert fault(anysubset.predict, tmp_path / "run", videos, device="cpu").endswith(
+        "does not say who speaks: give an .npz file with an array 'speaker', or a run with method.speakers 1."
+    )
+    np.savez(tmp_path / "many.npz", **arrays, speaker=arrays["id"])
+    message = fault(anysubset.fit, run=tmp_path / "other", **{**settings, "data.root": str(tmp_path / "many.npz")})
+    assert message.endswith("has 4 speakers, more than method.speakers, which is 2: raise it, or leave the group out.")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_method_that_returns_fewer_outputs_than_samples_is_refused(videos: Path, monkeypatch: pytest.MonkeyPatch):
     dataset = read(videos)
     method = Conversation(dataset.task)

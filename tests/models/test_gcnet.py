@@ -1,6 +1,7 @@
 """The network and loss of GCNet: oracles worked out by hand, layers against loops over nodes, numbers of parameters."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,23 +11,20 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anysubset.batches import Observed, keep
+from anysubset.models.conversation_graph import temporal_edges
 from anysubset.models.conversations import layout_of
 from anysubset.models.gcnet import (
     Block,
     ConversationAttention,
     GCNet,
-    GraphConvolution,
-    RelationalConvolution,
     attention_weights,
     reconstruction_loss,
-    temporal_edges,
 )
 from anysubset.scenarios import Scenario
 
 NAMES = ("audio", "text", "vision")
 SIZES = {"audio": 2, "text": 3, "vision": 1}
 PUBLISHED = {"audio": 512, "text": 1024, "vision": 1024}
-X = torch.tensor([[[1.0], [2.0], [4.0]]], dtype=torch.float64)
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 
@@ -37,30 +35,6 @@ def count(module: nn.Module) -> int:
 
 def edges_of(past: int, future: int, *lengths: int) -> Tensor:
     return temporal_edges(torch.arange(max(lengths)) < torch.tensor(lengths)[:, None], past, future)
-
-
-def constant(linear: nn.Module, value: float) -> None:
-    """Set the weight of a linear layer to a number, and its bias to 0."""
-    assert isinstance(linear, nn.Linear)
-    nn.init.constant_(linear.weight, value)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-
-
-def relational() -> RelationalConvolution:
-    """W_0 = 1, W_past = 1, W_now = 10, W_future = 100."""
-    layer = RelationalConvolution(1, 1, 3).double()
-    for linear, weight in zip((layer.own, *layer.neighbours), (1.0, 1.0, 10.0, 100.0), strict=True):
-        constant(linear, weight)
-    return layer
-
-
-def graph() -> GraphConvolution:
-    """W_1 = 1, W_2 = 0.1."""
-    layer = GraphConvolution(1, 1).double()
-    constant(layer.own, 1.0)
-    constant(layer.neighbours, 0.1)
-    return layer
 
 
 def small(**options: Any) -> GCNet:
@@ -85,35 +59,6 @@ def predict(network: GCNet, inputs: Mapping[str, Observed], presence: list[Scena
 
 
 # ------------------------------------------------------------------------------------------------------ oracles
-
-
-@pytest.mark.parametrize(
-    ("window", "expected"),
-    [
-        ((1, 1), (211, 423, 46)),
-        ((2, 2), (311, 423, 45.5)),
-        ((2, 0), (11, 23, 45.5)),
-        ((0, 2), (311, 422, 44)),
-    ],
-)
-def test_relational_convolution_by_hand(window: tuple[int, int], expected: tuple[float, ...]):
-    # N1. First utterance at window 1/1: 1 (own) + 10 x 1 (now) + 100 x 2 (future) = 211.
-    convolved = relational()(X, edges_of(*window, 3))
-    close(convolved.flatten(), torch.tensor(expected, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(("window", "expected"), [((1, 1), (1.3, 2.7, 4.6)), ((2, 2), (1.7, 2.7, 4.7))])
-def test_graph_convolution_by_hand(window: tuple[int, int], expected: tuple[float, ...]):
-    # N2. First utterance at window 1/1: 1 + 0.1 (1 + 2) = 1.3.
-    convolved = graph()(X, edges_of(*window, 3).any(dim=1))
-    close(convolved.flatten(), torch.tensor(expected, dtype=torch.float64))
-
-
-def test_both_convolutions_in_sequence_by_hand():
-    # N3
-    edges = edges_of(2, 2, 3)
-    convolved = graph()(relational()(X, edges), edges.any(dim=1))
-    close(convolved.flatten(), torch.tensor([388.95, 500.95, 123.45], dtype=torch.float64))
 
 
 def test_attention_weights_by_hand():
@@ -229,14 +174,14 @@ def test_absent_modalities_are_zeros_at_the_input():
     network = small()
     features = network.features(inputs_of(PRESENCE), groups=["a"] * 6)
     shown: list[Scenario] = [("audio",), ("text",), ("vision",), ("vision",), NAMES, ("audio", "text")]
-    x, visible, conversation = network.concatenated(features, shown)
+    x, visible = network.concatenated(features, shown)
     assert visible.tolist() == [[name in own for name in NAMES] for own in shown]
     # By hand: audio fills columns 0 and 1, text 2 to 4, vision 5.
     assert (x[0, 2:] == 0).all()
     assert torch.equal(x[0, :2], features["audio"].values.vectors[0])
     assert torch.equal(x[1, 2:5], features["text"].values.vectors[1])
     assert (x != 0).sum(dim=1).tolist() == [2, 3, 1, 1, 6, 5]
-    assert conversation.tolist() == [0] * 6
+    assert network.context(features, 6).tolist() == [[0] * 6] * 2
 
 
 def test_a_case_leaves_out_utterances_without_its_modalities():
@@ -298,3 +243,46 @@ def test_options_out_of_range_are_refused(fault):
     expected = "method.past and method.future are numbers of utterances, not -1 and 2."
     assert fault(GCNet, SIZES, 1, past=-1) == expected
     assert fault(GCNet, SIZES, 1, dropout=1.0) == "method.dropout must be at least 0 and below 1, not 1.0."
+
+
+# ------------------------------------------------------------------------------------------------------ speakers
+
+
+def spoken(inputs: Mapping[str, Observed], speakers: str) -> dict[str, Observed]:
+    """The inputs with the speaker of each utterance of the batch, a letter each."""
+    return {
+        name: replace(observed, speakers=tuple(speakers[row] for row in observed.indices.tolist()))
+        for name, observed in inputs.items()
+    }
+
+
+def test_speakers_change_the_prediction_and_their_names_do_not():
+    network, inputs, groups = small(speakers=2), inputs_of(PRESENCE), ["a"] * 4 + ["b"] * 2
+    outputs = [
+        predict(network, spoken(inputs, speakers), PRESENCE, groups)
+        for speakers in ("MFMMFF", "FMFFMM", "XYXXZZ", "MMMMFF")
+    ]
+    # The first three are alike: who speaks second in conversation a is the other one, and b has one speaker.
+    close(outputs[1], outputs[0])
+    close(outputs[2], outputs[0])
+    assert (outputs[3] - outputs[0])[:4].abs().max() > 1e-6
+    close(outputs[3][4:], outputs[0][4:])
+
+
+def test_two_speakers_have_four_relations():
+    # By hand: a relation is one more matrix of 2 x width by width / 2, so three more of 8 x 2.
+    assert count(small(speakers=2)) - count(small()) == 3 * 8 * 2
+
+
+def test_speakers_that_are_not_named_or_too_many_are_refused(fault):
+    network, inputs, groups = small(speakers=2), inputs_of(PRESENCE), ["a"] * 6
+    assert fault(predict, network, inputs, PRESENCE, groups) == (
+        "method.speakers is 2, and the samples do not say who speaks."
+    )
+    assert fault(predict, network, spoken(inputs, "MFXMFF"), PRESENCE, groups) == (
+        "A conversation has 3 speakers, and method.speakers is 2."
+    )
+    for options in ({"speakers": 0}, {"speakers": 2, "conversation": False}):
+        assert fault(GCNet, SIZES, 1, **options) == (
+            f"method.speakers is 1 or more, and 1 without conversations, not {options['speakers']}."
+        )

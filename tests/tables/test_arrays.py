@@ -335,3 +335,17 @@ def test_a_file_without_a_target_is_read_if_the_options_allow_it(tmp_path, table
     with_nan = saved(tmp_path, y=np.array([np.nan, 1, 2]))
     assert differences(read_table(with_nan, modalities=["audio", "text"], unlabelled=True), bare) == []
     assert "has no array 'video'" in table_fault(path, modalities=["video"], unlabelled=True)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_speakers_are_read_written_and_selected(tmp_path, ending):
+    arrays = {"y": np.array([0.5, 1.5, 2.5], np.float32), "text": np.ones((3, 2), np.float32)}
+    np.savez(tmp_path / "dialogue.npz", **arrays, id=np.array(["a", "b", "c"]), speaker=np.array(["M", "F", "M"]))
+    table = read_table(tmp_path / "dialogue.npz")
+    assert table.modalities == ("text",)
+    assert table.speakers == ("M", "F", "M")
+    assert table.select(["c", "b"]).speakers == ("M", "F")
+    write_table(table, tmp_path / f"again{ending}")
+    assert differences(read_table(tmp_path / f"again{ending}"), table) == []
+    np.savez(tmp_path / "two.npz", **arrays, speaker=np.ones((3, 4), np.float32))
+    assert read_table(tmp_path / "two.npz").modalities == ("text", "speaker")  # A modality, such as an embedding.

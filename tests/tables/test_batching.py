@@ -203,5 +203,5 @@ def test_processes_score_every_group_once(dataset: TableDataset, monkeypatch: py
 def test_a_table_without_groups_cannot_be_drawn_in_groups(tmp_path: Path):
     np.savez(tmp_path / "plain.npz", y=np.arange(9) % 3, text=np.ones((9, 2), np.float32))
     plain = create_dataset(DataSettings("table", str(tmp_path / "plain.npz"), folds=3), TaskSettings())
-    with pytest.raises(InputError, match=r"whole groups, and .*plain.npz has none: set data.group to the name"):
+    with pytest.raises(InputError, match=r"whole groups, and .*plain.npz has none: add a column or array 'group', or"):
         next(iter(plain.training_batches("train", 2, 0, 0, 1, unit="group")))

@@ -15,7 +15,7 @@ SPLITS = ({"_a-1"}, {"b"}, {"c"})
 
 def conversations(tmp_path: Path, labels: dict = LABELS, splits: tuple = SPLITS) -> Path:
     """GCNet's layout: vectors, rows, frames and folders of frames; `b_1` has no audio, `c_1` no frame of it."""
-    speakers = {video: ["A"] * len(names) for video, names in VIDEOS.items()}
+    speakers = {video: ["A", "B", "A"][: len(names)] for video, names in VIDEOS.items()}
     sentences = {video: ["words"] * len(names) for video, names in VIDEOS.items()}
     content = [VIDEOS, labels, speakers, sentences, *splits]
     (tmp_path / "labels.pkl").write_bytes(pickle.dumps(content))
@@ -37,6 +37,7 @@ def test_vectors_of_utterances_are_read_from_folders(tmp_path):
     # In the order of the conversation: 10 comes after 2.
     assert table.ids == ("_a-1/1", "_a-1/2", "_a-1/10", "b/1", "c/1")
     assert table.groups == ("_a-1", "_a-1", "_a-1", "b", "c")
+    assert table.speakers == ("A", "B", "A", "A", "A")
     assert table.splits == {"train": table.ids[:3], "val": ("b/1",), "test": ("c/1",)}
     assert table.target.tolist() == [0.5, -1, 0, 2, 1.5]
     audio, text = table.inputs["audio"], table.inputs["text"]
@@ -53,7 +54,7 @@ def test_a_sheet_holds_the_same(tmp_path):
         split = ["train", "train", "train", "val", "test"][row]
         lines.append(f"{name},{table.target[row]},{name.split('/')[0]},{split},{audio[row]},.5,.5,1")
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    assert differences(read_table(tmp_path / "table.csv"), table) == []
+    assert differences(read_table(tmp_path / "table.csv"), table) == ["speakers"]
 
 
 def test_labels_are_classes_on_request(tmp_path):
@@ -95,3 +96,13 @@ def test_a_folder_of_features_may_be_absent_if_the_options_allow_it(tmp_path, ta
     path = conversations(tmp_path)
     assert "features/manet" in table_fault(path, modalities=wanted)
     assert read_table(path, modalities=wanted, absent=True).modalities == ("audio", "text")
+
+
+def test_speakers_that_do_not_fit_the_utterances_are_refused(tmp_path, table_fault):
+    path = conversations(tmp_path)
+    content = pickle.loads(path.read_bytes())
+    content[2]["b"] = ["A", "B"]
+    path.write_bytes(pickle.dumps(content))
+    assert "video 'b' has 1 utterances and 2 entries of speakers" in table_fault(path, modalities=FOLDERS)
+    path.write_bytes(pickle.dumps([*content[:2], None, *content[3:]]))
+    assert read_table(path, modalities=FOLDERS).speakers is None

@@ -45,6 +45,8 @@ class GCNet(CaseMethod):
         dropout: of the first LSTM, between its layers.
         attention: whether each utterance attends to all of its conversation at the end of a block.
         reconstruction: weight of the reconstruction loss.
+        speakers: number of speakers of a conversation that are told apart, for data that name them: the edges between
+            each pair of speakers have weights of their own. With 1, who speaks is not looked at.
         conversation: whether the samples of a group are a conversation. With `false`, for data without groups, each
             sample is a conversation of its own, whose graph connects it to itself alone.
         packed: whether LSTMs stop at the end of a conversation; `false` as in the published program.
@@ -71,6 +73,7 @@ class GCNet(CaseMethod):
         dropout: float = 0.5,
         attention: bool = False,
         reconstruction: float = 1.0,
+        speakers: int = 1,
         conversation: bool = True,
         packed: bool = True,
         swap_windows: bool = False,
@@ -85,12 +88,14 @@ class GCNet(CaseMethod):
             future=future,
             dropout=dropout,
             attention=attention,
+            speakers=speakers,
             conversation=conversation,
             packed=packed,
             swap_windows=swap_windows,
         )
         super().__init__(task, network, cases=cases)
         self.reconstruction = reconstruction
+        self.speakers = speakers
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -136,7 +141,7 @@ class GCNet(CaseMethod):
         """
         assert isinstance(output, Completed)
         present = present_by_sample(features, len(batch.target), self.task.modalities)
-        vectors, measured, _ = self.network.concatenated(features, present)
+        vectors, measured = self.network.concatenated(features, present)
         rows = indices.to(vectors.device)
         hidden = measured.to(vectors.device)[rows] & ~output.shown
         reconstruction = reconstruction_loss(output.vectors, vectors[rows], hidden, self.network.sizes)

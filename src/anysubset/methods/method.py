@@ -85,12 +85,14 @@ class Method(nn.Module, ABC):
         "set method.conversation to false"; empty if nothing does.
     full_batch: whether every step takes all training samples; `fit` then sets `train.batch` to their number.
     undefined_metrics: metrics without a meaning for the predictions, which are left out of the scores.
+    speakers: how many speakers of a group the method tells apart; 1 if it does not look at who speaks.
     stages: the stages of training, in order.
     """
 
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
     unit: Literal["sample", "group"] = "sample"
     without_groups: ClassVar[str] = ""
+    speakers: int = 1
     full_batch: ClassVar[bool] = False
     undefined_metrics: Collection[str] = ()
     stages: tuple[Stage, ...] = (Stage(),)

@@ -6,36 +6,43 @@ IEEE TPAMI 2023.
 The vectors of an utterance are concatenated, with zeros for missing modalities, as published. A bidirectional LSTM runs
 over each conversation. Then two parallel blocks of graph convolutions connect every utterance with its neighbours. A
 linear layer predicts from the sum of their features, and another one reconstructs the vectors of all modalities.
-
-Conversations are short, so edges are dense matrices (conversations, relations, utterances, utterances).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anysubset.batches import eligible, keep, present_by_sample, sample_count
+from anysubset.batches import Observed, eligible, keep, present_by_sample, sample_count
 from anysubset.errors import InputError
+from anysubset.models.conversation_graph import (
+    TIMES,
+    GraphConvolution,
+    RelationalConvolution,
+    by_appearance,
+    speaker_edges,
+    temporal_edges,
+)
 from anysubset.models.conversations import BiLSTM, layout_of
 from anysubset.models.encoders import MeanEncoder
-from anysubset.models.network import Encoded, Network, tree_map
+from anysubset.models.network import Encoded, Network, Tree, tree_map
 from anysubset.scenarios import Scenario
 
 WIDTH = 100
-TIMES = 3  # Relations of the temporal block: past, now, future; always in this order.
 
 
 class Utterances(NamedTuple):
     """One modality of n utterances.
 
-    vectors: (n, size). conversation: (n,) int64 on the CPU: number of the conversation of each utterance.
+    vectors: (n, size). conversation, speaker: (n,) int64 on the CPU: numbers of the conversation and of the speaker of
+        each utterance; speaker is None if the network does not tell speakers apart.
     """
 
     vectors: Tensor
     conversation: Tensor
+    speaker: Tensor | None = None
 
 
 class Completed(NamedTuple):
@@ -65,6 +72,7 @@ class GCNet(Network):
         future: number of later utterances that an utterance hears.
         dropout: of the states of the first layer of the LSTM.
         attention: whether each utterance attends to all of its conversation at the end of a block.
+        speakers: number of speakers of a conversation that are told apart, in the order of their first utterances.
         conversation: whether the samples of a group are a conversation; otherwise each is one of its own.
         packed: as in `BiLSTM`.
         swap_windows: whether `past` and `future` are exchanged, as in the published program.
@@ -80,6 +88,7 @@ class GCNet(Network):
         future: int = 2,
         dropout: float = 0.5,
         attention: bool = False,
+        speakers: int = 1,
         conversation: bool = True,
         packed: bool = True,
         swap_windows: bool = False,
@@ -91,16 +100,42 @@ class GCNet(Network):
             raise InputError(f"method.past and method.future are numbers of utterances, not {past} and {future}.")
         if not 0 <= dropout < 1:
             raise InputError(f"method.dropout must be at least 0 and below 1, not {dropout}.")
+        if speakers < 1 or (speakers > 1 and not conversation):
+            raise InputError(f"method.speakers is 1 or more, and 1 without conversations, not {speakers}.")
         self.unit = "group" if conversation else "sample"
+        self.speakers = speakers
         self.sizes = tuple(sizes.values())
         self.window = (future, past) if swap_windows else (past, future)
         self.encoders = nn.ModuleDict({modality: MeanEncoder(size) for modality, size in sizes.items()})
         self.lstm = BiLSTM(sum(self.sizes), width, dropout, packed)
         self.temporal = Block(2 * width, width // 2, TIMES, attention, packed)
-        self.speaker = Block(2 * width, width // 2, 1, attention, packed)
+        self.speaker = Block(2 * width, width // 2, speakers**2, attention, packed)
         features = 2 * width + width // 2
         self.head = nn.Linear(features, outputs)
         self.reconstruction = nn.Linear(features, sum(self.sizes))
+
+    def features(
+        self,
+        inputs: Mapping[str, Observed],
+        call: Callable[..., Tree] = lambda encode, *arguments: encode(*arguments),
+        groups: Sequence[str] | None = None,
+    ) -> dict[str, Encoded]:
+        """The vectors, conversations and, if they are told apart, speakers of the utterances; see `Network.features`.
+
+        Raises:
+            InputError: if a modality is unknown, or speakers are told apart and not named.
+        """
+        encoded = super().features(inputs, call, groups)
+        if self.speakers == 1:
+            return encoded
+        names: dict[str, int] = {}
+        for modality, (utterances, indices) in encoded.items():
+            named = inputs[modality].speakers
+            if named is None:
+                raise InputError(f"method.speakers is {self.speakers}, and the samples do not say who speaks.")
+            numbers = [names.setdefault(name, len(names)) for name in named]
+            encoded[modality] = Encoded(utterances._replace(speaker=torch.tensor(numbers)), indices)
+        return encoded
 
     def encode(
         self, modality: str, x: Tensor, valid: Tensor | None = None, conversation: Tensor | None = None
@@ -143,43 +178,51 @@ class GCNet(Network):
 
     def completed(self, features: Mapping[str, Encoded], scenarios: Sequence[Scenario]) -> Completed:
         """Output for the utterances with a modality in their scenario, in the order of the batch."""
-        x, shown, conversation = self.concatenated(features, scenarios)
+        x, shown = self.concatenated(features, scenarios)
         present = shown.any(dim=1)
-        x, shown, conversation = x[present.to(x.device)], shown[present], conversation[present]
+        x, shown = x[present.to(x.device)], shown[present]
+        conversation, speaker = self.context(features, len(scenarios))[:, present]
         if self.unit == "sample":
             conversation = torch.arange(len(conversation))
         layout = layout_of(conversation)
         states = self.lstm(layout.padded(x), layout.lengths)
         edges = temporal_edges(layout.valid, *self.window).to(x.device)
         hidden = self.temporal(states, edges, layout.lengths)
-        hidden = hidden + self.speaker(states, edges.any(dim=1, keepdim=True), layout.lengths)
+        speaker = layout.padded(by_appearance(conversation, speaker, self.speakers))
+        spoken = speaker_edges(edges.any(dim=1), speaker.to(x.device), self.speakers)
+        hidden = hidden + self.speaker(states, spoken, layout.lengths)
         hidden = layout.utterances(hidden)
         return Completed(self.head(hidden), self.reconstruction(hidden), shown.to(x.device))
 
-    def concatenated(
-        self, features: Mapping[str, Encoded], scenarios: Sequence[Scenario]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def concatenated(self, features: Mapping[str, Encoded], scenarios: Sequence[Scenario]) -> tuple[Tensor, Tensor]:
         """Concatenate the vectors of the modalities in the scenario of each utterance of a batch.
 
         Returns:
-            (n, sum of sizes), 0 where a modality is not in the scenario; (n, modalities) bool, true where it is; and
-            (n,), the conversation. The last two are on the CPU.
+            (n, sum of sizes), 0 where a modality is not in the scenario; and (n, modalities) bool on the CPU, true
+            where it is.
         """
         samples = len(scenarios)
         first = next(iter(features.values())).values.vectors
         shown = torch.zeros(samples, len(self.modalities), dtype=torch.bool)
-        conversation = torch.zeros(samples, dtype=torch.int64)
         parts = []
         for position, (modality, size) in enumerate(zip(self.modalities, self.sizes, strict=True)):
             part = first.new_zeros(samples, size)
             if modality in features:
-                (vectors, own_conversation), indices = features[modality]
-                conversation[indices] = own_conversation
+                (vectors, *_), indices = features[modality]
                 used = torch.tensor([modality in scenarios[index] for index in indices.tolist()], dtype=torch.bool)
                 shown[indices[used], position] = True
                 part = part.index_put((indices[used].to(part.device),), vectors[used.to(part.device)])
             parts.append(part)
-        return torch.cat(parts, dim=1), shown, conversation
+        return torch.cat(parts, dim=1), shown
+
+    def context(self, features: Mapping[str, Encoded], samples: int) -> Tensor:
+        """The conversation and the speaker of each utterance of a batch: (2, samples) int64 on the CPU."""
+        context = torch.zeros(2, samples, dtype=torch.int64)
+        for (_, conversation, speaker), indices in features.values():
+            context[0, indices] = conversation
+            if speaker is not None:
+                context[1, indices] = speaker
+        return context
 
 
 class Block(nn.Module):
@@ -218,37 +261,6 @@ class Block(nn.Module):
         return functional.relu(self.linear(states))
 
 
-class RelationalConvolution(nn.Module):
-    """RGCN: x_i' = W_0 x_i + b + sum_r mean_{j in N_r(i)} W_r x_j; a relation without neighbours adds 0."""
-
-    def __init__(self, size: int, hidden: int, relations: int) -> None:
-        super().__init__()
-        self.own = nn.Linear(size, hidden)
-        self.neighbours = nn.ModuleList(nn.Linear(size, hidden, bias=False) for _ in range(relations))
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        """(n, utterances, size) -> (n, utterances, hidden); edges: (n, relations, utterances, utterances) bool."""
-        shares = edges.to(x.dtype) / edges.sum(dim=-1, keepdim=True).clamp(min=1)
-        convolved: Tensor = self.own(x)
-        for relation, linear in enumerate(self.neighbours):
-            convolved = convolved + shares[:, relation] @ linear(x)
-        return convolved
-
-
-class GraphConvolution(nn.Module):
-    """GraphConv: x_i' = W_1 x_i + W_2 sum_{j in N(i)} x_j + b; a sum, not a mean."""
-
-    def __init__(self, size: int, hidden: int) -> None:
-        super().__init__()
-        self.own = nn.Linear(size, hidden)
-        self.neighbours = nn.Linear(size, hidden, bias=False)
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        """(n, utterances, size) -> (n, utterances, hidden); edges: (n, utterances, utterances) bool."""
-        convolved: Tensor = self.own(x) + self.neighbours(edges.to(x.dtype) @ x)
-        return convolved
-
-
 class ConversationAttention(nn.Module):
     """Mean of all utterances j of a conversation, for utterance t weighted by softmax of tanh(x_j . (W x_t + b))."""
 
@@ -265,23 +277,6 @@ class ConversationAttention(nn.Module):
 def attention_weights(scores: Tensor, valid: Tensor) -> Tensor:
     """Softmax of tanh(scores) over the valid entries of the last dimension; two weights differ by at most e^2 = 7.4."""
     return scores.tanh().masked_fill(~valid, float("-inf")).softmax(dim=-1)
-
-
-def temporal_edges(valid: Tensor, past: int, future: int) -> Tensor:
-    """Which utterances an utterance hears, of the past, of now (itself) and of the future.
-
-    Args:
-        valid: (conversations, longest) bool, false at padding.
-        past: number of earlier utterances.
-        future: number of later utterances.
-
-    Returns:
-        (conversations, 3, longest, longest) bool: true if the row hears the column, in the order past, now, future.
-    """
-    number = torch.arange(valid.shape[1])
-    later = number - number[:, None]  # By how much the column is later than the row.
-    relations = torch.stack([(-past <= later) & (later < 0), later == 0, (later > 0) & (later <= future)])
-    return relations & valid[:, None, None, :] & valid[:, None, :, None]
 
 
 def reconstruction_loss(vectors: Tensor, target: Tensor, counted: Tensor, sizes: Sequence[int]) -> Tensor:

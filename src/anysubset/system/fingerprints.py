@@ -2,8 +2,9 @@
 
     {"version": 1, "splits": {"train": {"p01": {"flair": "5f..", "t1": "a0..", "(label)": "77.."}, ..}, ..}}
 
-A part of a sample is a modality, `(label)` or `(target)`, or `(group)`; a missing modality has no part. Hashes are of
-values, not of files or paths: data that were moved, renamed as a whole or compressed again are the same data.
+A part of a sample is a modality, `(label)` or `(target)`, `(group)` or `(speaker)`; a missing modality has no part.
+Hashes are of values, not of files or paths: data that were moved, renamed as a whole or compressed again are the same
+data.
 """
 
 import hashlib

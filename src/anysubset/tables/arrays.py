@@ -8,9 +8,10 @@
     <modality>_columns    (size,) text, optional: names of the columns, by which a run takes them
     y                     (samples,): floats for regression, or integers, booleans or names for classes
     id, group, split      (samples,) text, all optional; samples whose split is blank are in none
+    speaker               (samples,) text, optional: who speaks, in a group that is a dialogue
 
-In safetensors files, id, group, split, names of classes as y, and the order of the modalities are lists in JSON, in the
-header's metadata.
+In safetensors files, id, group, split, speaker, names of classes as y, and the order of the modalities are lists in
+JSON, in the header's metadata.
 """
 
 import json
@@ -52,6 +53,7 @@ KINDS = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 ABOUT = ("id", "group", "split")
+SPEAKER = "speaker"
 ORDER = "modalities"  # In safetensors, which sorts its tensors.
 
 
@@ -90,7 +92,7 @@ def check_contents(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
 
 def in_metadata(name: str) -> bool:
     """True for entries of a safetensors file's metadata that describe the table."""
-    return name in (*ABOUT, ORDER, "y") or name.endswith("_columns")
+    return name in (*ABOUT, SPEAKER, ORDER, "y") or name.endswith("_columns")
 
 
 def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> Table:
@@ -106,7 +108,8 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
             f"has no array {label!r}, the target: name it with --data.reading.target (in Python target=). It holds: "
             f"{', '.join(arrays)}."
         )
-    wanted = options.asked(arrays) or modalities_in(arrays, {label, *names.values()})
+    speaking = {SPEAKER} if SPEAKER in arrays and arrays[SPEAKER].ndim == 1 else set()
+    wanted = options.asked(arrays) or modalities_in(arrays, {label, *names.values(), *speaking})
     for stored in wanted.values():
         if stored not in arrays:
             raise InputError(f"has no array {stored!r}; it holds: {', '.join(arrays)}.")
@@ -125,13 +128,14 @@ def from_arrays(layout: str, arrays: Mapping[str, Array], options: Options) -> T
         for name, stored in wanted.items()
     }
     splits = splits_in(about["split"], ids) if "split" in about else None
-    return assemble(layout, ids, columns, target, options, groups, splits)
+    speakers = [text(name) for name in entries_of(arrays[SPEAKER], SPEAKER, samples)] if speaking else None
+    return assemble(layout, ids, columns, target, options, groups, splits, speakers=speakers)
 
 
 def modalities_in(arrays: Mapping[str, Array], taken: set[str]) -> dict[str, str]:
     """Names of the modalities, both in the table and in the file: all arrays that do not describe another one.
 
-    taken: arrays that are no modalities: target, ids, groups and splits.
+    taken: arrays that are no modalities: target, ids, groups, splits and speakers.
 
     Raises:
         InputError: if another array has fewer than two dimensions, or is called as if it described a modality.
@@ -233,6 +237,7 @@ def write_table(table: Table, path: Path, writer: str | None = None) -> None:
     arrays = arrays_of(table)
     split = {sample: name for name, ids in (table.splits or {}).items() for sample in ids}
     lines = {"id": list(table.ids)} | ({"group": list(table.groups)} if table.groups is not None else {})
+    lines |= {SPEAKER: list(table.speakers)} if table.speakers is not None else {}
     lines |= {f"{name}_columns": list(names) for name, names in table.columns.items() if name in table.inputs}
     lines |= {"split": [split.get(sample, "") for sample in table.ids]} if table.splits is not None else {}
     if path.suffix == ".npz":
@@ -258,7 +263,7 @@ def arrays_of(table: Table) -> dict[str, Array]:
     """Arrays of a table by name, with an entry for every sample: zeros where a modality is missing."""
     arrays: dict[str, Array] = {"y": labels_of(table)}
     for name, observed in table.inputs.items():
-        if name in (*arrays, *ABOUT) or any(name.endswith(extra) for extra in EXTRAS):
+        if name in (*arrays, *ABOUT, SPEAKER) or any(name.endswith(extra) for extra in EXTRAS):
             raise InputError(f"A modality cannot be called {name!r} in a file: the name means something else.")
         arrays[name] = spread(observed, observed.values.numpy(), len(table))
         if len(observed.indices) < len(table):

@@ -18,6 +18,12 @@ def batch_of(table: Table, indices: Sequence[int]) -> Batch:
     """Make the batch of the samples with these indices, in this order; a modality that none of them has, has no key."""
     selected = torch.tensor(indices, dtype=torch.int64)
     inputs = {name: trimmed(taken(observed, selected, len(table))) for name, observed in table.inputs.items()}
+    if table.speakers is not None:
+        speakers = [table.speakers[index] for index in indices]
+        inputs = {
+            name: replace(observed, speakers=tuple(speakers[row] for row in observed.indices.tolist()))
+            for name, observed in inputs.items()
+        }
     return Batch(
         {name: observed for name, observed in inputs.items() if len(observed.indices)},
         table.target[selected],

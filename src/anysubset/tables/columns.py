@@ -70,6 +70,7 @@ def assemble(
     groups: Sequence[str] | None = None,
     splits: Splits | None = None,
     notes: Iterable[str] = (),
+    speakers: Sequence[str] | None = None,
 ) -> Table:
     """Make the table of a file.
 
@@ -82,6 +83,7 @@ def assemble(
         groups: the group of each sample, or None.
         splits: ids by name, or None.
         notes: lines for the user.
+        speakers: who speaks in each sample, or None.
 
     Raises:
         InputError: if a value is NaN or infinite without `clean`, or the table is faulty.
@@ -115,12 +117,14 @@ def assemble(
         inputs = renumbered(inputs)
         ids, values = [ids[index] for index in remaining], values[remaining]
         groups = groups and [groups[index] for index in remaining]
+        speakers = speakers and [speakers[index] for index in remaining]
         if splits is not None:
             thinned = {name: tuple(sample for sample in split if sample in set(ids)) for name, split in splits.items()}
             splits = {name: split for name, split in thinned.items() if split}
     group = tuple(groups) if groups is not None else None
     names = {name: columns[name].names or () for name in inputs if columns[name].names}
-    return Table(tuple(ids), inputs, values, group, splits, origin, target.classes or None, names)
+    spoken = tuple(speakers) if speakers is not None else None
+    return Table(tuple(ids), inputs, values, group, splits, origin, target.classes or None, names, spoken)
 
 
 def having_any(inputs: Mapping[str, Observed]) -> list[int]:

@@ -8,7 +8,7 @@ from anysubset.tables.table import Table
 
 
 def fingerprints_of(table: Table, content: bool = True) -> dict[str, dict[str, str]]:
-    """By id: hash of each modality that the sample has, `(target)`, and its `(group)` by name.
+    """By id: hash of each modality that the sample has, `(target)`, and its `(group)` and `(speaker)` by name.
 
     Args:
         table: with all samples.
@@ -31,6 +31,8 @@ def fingerprints_of(table: Table, content: bool = True) -> dict[str, dict[str, s
         prints[sample]["(target)"] = hash_of(repr(float(target)).encode()) if content else ""
         if table.groups is not None:
             prints[sample]["(group)"] = table.groups[index]
+        if table.speakers is not None:
+            prints[sample]["(speaker)"] = table.speakers[index]
     return prints
 
 

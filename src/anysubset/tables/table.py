@@ -47,6 +47,7 @@ class Table:
     origin: facts of the file; or None.
     classes: names of the classes, in the order of their numbers; by default the numbers themselves.
     columns: names of the columns of vectors and steps, by modality, if the file names them.
+    speakers: who speaks in each sample; or None.
 
     Raises:
         InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality.
@@ -60,16 +61,20 @@ class Table:
     origin: Origin | None = None
     classes: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    speakers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.ids)
         check_letters("ids", self.ids)
         check_letters("groups", self.groups or ())
+        check_letters("speakers", self.speakers or ())
         check_letters("names of classes", self.classes or ())
         check_letters("names of modalities", self.inputs)
         check_target(self.target, len(self.ids), self.classes)
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
+        if self.speakers is not None and len(self.speakers) != len(self.ids):
+            raise InputError(f"{len(self.ids)} samples came with {len(self.speakers)} speakers.")
         if self.splits is not None:
             check_table_splits(self.splits, self.ids)
         for name, observed in self.inputs.items():
@@ -120,6 +125,7 @@ class Table:
             inputs={name: observed for name, observed in inputs.items() if len(observed.indices)},
             target=self.target[indices],
             groups=None if self.groups is None else tuple(self.groups[index] for index in indices.tolist()),
+            speakers=None if self.speakers is None else tuple(self.speakers[index] for index in indices.tolist()),
             splits=None if self.splits is None else {name: split for name, split in splits.items() if split},
         )
 
@@ -260,7 +266,7 @@ def differences(first: Table, second: Table) -> list[str]:
 
     Origins, and names of columns, are not compared.
     """
-    facts = ("ids", "modalities", "groups", "splits", "class_names")
+    facts = ("ids", "modalities", "groups", "speakers", "splits", "class_names")
     different = [name for name in facts if getattr(first, name) != getattr(second, name)]
     different += [] if same(first.target, second.target) else ["target"]
     for name in dict.fromkeys([*first.inputs, *second.inputs]):

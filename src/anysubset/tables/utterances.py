@@ -6,6 +6,7 @@ and the sets of training, validation and test videos. The folder of a modality h
 modality.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,28 @@ def from_conversations(path: Path, content: Any, options: Options) -> Table:
             raise InputError(f"the folder {location} of {name} does not exist.")
         columns[name] = stacked([read_vector(location, utterance) for _, utterance in names], name)
     groups = [video for video, _ in names]
-    return assemble("GCNet utterances", ids, columns, target, options, groups, checked("The file", splits))
+    speakers = speakers_of(content[2], utterances)
+    by_split = checked("The file", splits)
+    return assemble("GCNet utterances", ids, columns, target, options, groups, by_split, speakers=speakers)
+
+
+def speakers_of(speakers: Any, utterances: Mapping[Any, Any]) -> list[str] | None:
+    """Who speaks in each utterance, in the order of the videos; None if the file does not say.
+
+    Args:
+        speakers: names or numbers by video.
+        utterances: ids by video.
+
+    Raises:
+        InputError: if a video has another number of speakers than of utterances.
+    """
+    if not isinstance(speakers, dict) or not set(utterances) <= set(speakers):
+        return None
+    for video, ids in utterances.items():
+        count = samples_in(speakers[video], f"video {text(video)!r}")
+        if count != len(ids):
+            raise InputError(f"video {text(video)!r} has {len(ids)} utterances and {count} entries of speakers.")
+    return [text(name) for video in utterances for name in speakers[video]]
 
 
 def check_videos(parts: Any) -> None:

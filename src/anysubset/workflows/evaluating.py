@@ -21,7 +21,7 @@ from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.recorded_data import is_own
 from anysubset.workflows.trained import open_run
-from anysubset.workflows.whole_groups import report_order
+from anysubset.workflows.whole_groups import check_groups
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def evaluate_run(
     if note is not None:
         report(note)
     dataset.prepare(split)
-    report_order(dataset, dataset.ids(split), trained.method, report)
+    check_groups(dataset, dataset.ids(split), trained.method, report)
     own = is_own(folder, dataset, split, root, report)
     share = len(processes.share(dataset.ids(split)))
     scores = evaluate_method(

@@ -18,7 +18,7 @@ from anysubset.volumes.patients import survey
 from anysubset.volumes.working_grid import resampling_of
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.trained import Trained, open_run
-from anysubset.workflows.whole_groups import report_order
+from anysubset.workflows.whole_groups import check_groups
 
 
 def predict_files(
@@ -131,7 +131,7 @@ def predict_table(trained: Trained, table: Path, output: Output, report: Report)
     assert isinstance(dataset, TableDataset)
     trained.method.check_inputs(dataset.loaded_inputs)
     dataset.prepare("all")
-    report_order(dataset, dataset.ids("all"), trained.method, report)
+    check_groups(dataset, dataset.ids("all"), trained.method, report)
     output.folder.mkdir(parents=True, exist_ok=True)
     path, counts = of_rows.write_predictions(trained.method, dataset, output.folder, trained.facts, output.writer)
     for scenario, count in counts.items():

@@ -22,16 +22,37 @@ def check_training_groups(dataset: Volumes | TableDataset, method: Method, repor
             raise InputError(f"{error}{remedy}") from None
         sizes = sorted(map(len, members))
         report(f"{len(sizes)} training groups of {sizes[0]} to {sizes[-1]} samples; a batch holds whole groups")
-        report_order(dataset, dataset.ids("train"), method, report)
+        check_groups(dataset, dataset.ids("train"), method, report)
     elif type(method).unit == "group":
         report("note: every sample is predicted by itself, not from its group")
 
 
-def report_order(dataset: Volumes | TableDataset, ids: Sequence[str], method: Method, report: Report) -> None:
-    """Report groups whose samples do not seem to be in order, if the method takes them in that of the table."""
-    if method.unit == "group" and isinstance(dataset, TableDataset) and dataset.table.groups is not None:
-        asked = set(ids)
-        pairs = zip(dataset.table.ids, dataset.table.groups, strict=True)
-        note = order_note({sample: group for sample, group in pairs if sample in asked})
-        if note is not None:
-            report(note)
+def check_groups(dataset: Volumes | TableDataset, ids: Sequence[str], method: Method, report: Report) -> None:
+    """Check the groups of samples for a method of groups, and report those that seem to be out of order.
+
+    Raises:
+        InputError: if the method tells speakers apart, and the data do not name them or a group has too many.
+    """
+    if method.unit != "group" or not isinstance(dataset, TableDataset) or dataset.table.groups is None:
+        return
+    table, asked = dataset.table, set(ids)
+    group_of = {sample: group for sample, group in zip(table.ids, table.groups or (), strict=True) if sample in asked}
+    if method.speakers > 1:
+        if table.speakers is None:
+            raise InputError(
+                f"method.speakers is {method.speakers}, and {dataset.root} does not say who speaks: give an .npz "
+                "file with an array 'speaker', or a run with method.speakers 1."
+            )
+        speakers_of: dict[str, set[str]] = {}
+        for sample, speaker in zip(table.ids, table.speakers, strict=True):
+            if sample in asked:
+                speakers_of.setdefault(group_of[sample], set()).add(speaker)
+        group, most = max(speakers_of.items(), key=lambda item: len(item[1]))
+        if len(most) > method.speakers:
+            raise InputError(
+                f"Group {group!r} of {dataset.root} has {len(most)} speakers, more than method.speakers, which is "
+                f"{method.speakers}: raise it, or leave the group out."
+            )
+    note = order_note(group_of)
+    if note is not None:
+        report(note)
