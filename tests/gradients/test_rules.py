@@ -79,3 +79,13 @@ def test_a_rule_of_torchjd_that_needs_more_than_a_gramian_is_unknown():
     pytest.importorskip("torchjd")
     with pytest.raises(InputError, match="rule of TorchJD 'Constant'"):
         rule_named("torchjd=Constant")
+
+
+def test_gmd_takes_a_rule_by_name():
+    # T1, whose coefficients under `norm` are 5.5 / 10 and 5.5 / 1.
+    s = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    losses = {"a": 10 * s[0], "b": 0.8 * s[1] - 0.6 * s[0]}
+    step = GMD([s], rule="norm").backward(losses)
+    assert step.coefficients == pytest.approx({"a": 0.55, "b": 5.5})
+    with pytest.raises(InputError, match="'sequental'"):
+        GMD([s], rule="sequental")

@@ -1,5 +1,6 @@
 """GMD: the mathematics on a Gramian, and the engine that fills `.grad`."""
 
+from anysubset.gradients.balancing import gated, norm, upgrad
 from anysubset.gradients.decoupling import GMD, Decoupling, NonFiniteGradientError
 from anysubset.gradients.projection import (
     averaged,
@@ -25,6 +26,8 @@ __all__ = [
     "averaged",
     "by_index",
     "copies_named",
+    "gated",
+    "norm",
     "normalised",
     "project_conflicts",
     "projected_copies",
@@ -33,4 +36,5 @@ __all__ = [
     "simultaneous",
     "torchjd_rule",
     "undecoupled",
+    "upgrad",
 ]

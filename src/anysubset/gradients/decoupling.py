@@ -19,7 +19,8 @@ from anysubset.errors import InputError, unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.checks import check_losses, parameters_of, with_gradients
 from anysubset.gradients.jacobian import Jacobian
-from anysubset.gradients.projection import Rule, coefficients_of, sequential_copies
+from anysubset.gradients.projection import Rule, coefficients_of
+from anysubset.gradients.rules import copies_named
 from anysubset.gradients.stored import Stored
 
 
@@ -94,8 +95,9 @@ class GMD:
     Args:
         shared: the parameters that the modalities share; conflict is measured on them. Those that are frozen in a step
             (`requires_grad` is False) are left out of it, and take part again when they are thawed.
-        rule: function from the Gramian to coefficients, or to copies, which also show the projected gradient of each
-            case; by default the copies of `sequential`. See `anysubset.gradients.projection`.
+        rule: name of a rule, such as "upgrad" (`anysubset.gradients.RULES` holds them all); or a function from the
+            Gramian to coefficients, or to copies, which also show the projected gradient of each case. By default
+            "sequential", the paper's rule. See `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do if a loss, or its gradient over the shared parameters, holds inf or NaN: "raise" names
             the cases, "propagate" sets every `.grad` to NaN, so that a loss scaler skips the step, "skip" leaves
@@ -114,7 +116,7 @@ class GMD:
         self,
         shared: Iterable[Tensor],
         *,
-        rule: Rule = sequential_copies,
+        rule: str | Rule = "sequential",
         reduction: str = "mean",
         on_nonfinite: str = "raise",
         private: Iterable[Tensor] = (),
@@ -128,7 +130,7 @@ class GMD:
         if on_nonfinite not in ("raise", "propagate", "skip"):
             raise unknown("on_nonfinite", on_nonfinite, ["raise", "propagate", "skip"])
         self.shared = parameters_of(shared)
-        self.rule = rule
+        self.rule = copies_named(rule) if isinstance(rule, str) else rule
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
         self.jacobian = default_jacobian(self.shared, private) if jacobian is None else jacobian(self.shared)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from anysubset.errors import InputError, unknown
+from anysubset.gradients.balancing import gated, norm, upgrad
 from anysubset.gradients.projection import (
     FLOOR,
     Rule,
@@ -27,6 +28,9 @@ RULES: dict[str, Rule] = {
     "averaged": averaged,
     "simultaneous": simultaneous,
     "normalised": normalised,
+    "norm": norm,
+    "gated": gated,
+    "upgrad": upgrad,
     "none": undecoupled,
 }
 # The same rules, but with one projected copy per case as result.
