@@ -212,6 +212,23 @@ def test_inspect_distinguishes_a_folder_of_csv_files_from_a_manifest_of_patients
     assert "gone_t1.nii.gz" in refused("inspect", tmp_path / "patients.csv")
 
 
+@pytest.mark.parametrize(
+    ("widths", "name", "line"),
+    [((5, 20), "mosi", "the table is mosi"), ((74, 35), "table", "may be mosi or mosei: data.name mosi or mosei in")],
+)
+def test_a_data_file_written_by_inspect_names_a_public_data_set(capsys, tmp_path, widths, name, line):
+    sizes = zip(NAMES, (3, *widths), strict=True)
+    part = {modality: np.ones((3, 2, size), np.float32) for modality, size in sizes}
+    labels = np.array([-2.0, 0.5, 3.0]).reshape(3, 1, 1)
+    parts = {
+        split: {**part, "labels": labels, "id": [f"{split}{row}" for row in range(3)]} for split in ("train", "valid")
+    }
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(parts))
+    assert cli.main(["inspect", str(tmp_path / "data.pkl"), "--write", str(tmp_path / "data.yaml")]) == 0
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["data"]["name"] == name
+    assert line in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_data_file_written_by_inspect_can_be_trained_on(output_of, capsys, rewritten, tmp_path):
     path = rewritten(split=None, group=None)
     written = str(tmp_path / "data.yaml")

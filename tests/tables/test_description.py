@@ -34,6 +34,7 @@ def test_a_table_is_described(tmp_path):
     assert (audio["samples"], audio["shape"], audio["mean"]) == (3, "1", 3)
     assert audio["deviation"] == pytest.approx(np.std([1, 2, 6]))
     assert report["scenarios"] == {"text+audio": 3, "text": 1}
+    assert report["datasets"] == []
     assert report["notes"] == ["1 groups have samples in two splits: v."]
 
 

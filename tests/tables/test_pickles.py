@@ -9,6 +9,7 @@ import torch
 
 from anysubset.errors import InputError
 from anysubset.tables.arrays import write_table
+from anysubset.tables.description import describe
 from anysubset.tables.formats import read_table
 from anysubset.tables.table import Table, differences
 from anysubset.tables.unpickling import unpickle
@@ -80,6 +81,25 @@ def expected(tmp_path: Path, aligned: bool = True) -> Table:
     about = {"group": [sample.split("/")[0] for sample in IDS], "split": ["train"] * 3 + ["val"] + ["test"] * 2}
     np.savez(tmp_path / "expected.npz", **arrays, **lengths, **about, id=IDS, y=LABELS)
     return read_table(tmp_path / "expected.npz")
+
+
+@pytest.mark.parametrize(
+    ("content", "widths", "names"),
+    [
+        (mmsa, (5, 20), ["mosi"]),
+        (mmsa, (74, 35), ["mosei"]),
+        (mult, (5, 20), ["mosi"]),
+        (mult, (74, 35), ["mosi", "mosei"]),  # MultiBench has both with these widths.
+        (mmsa, (33, 709), ["mosi", "mosei"]),
+    ],
+)
+def test_a_pickle_of_sentiments_is_recognised_by_its_widths(tmp_path, content, widths, names):
+    arrays = {name: np.ones((6, 4, width), np.float32) for name, width in zip(("audio", "vision"), widths, strict=True)}
+    assert describe(read_table(save(tmp_path / "x.pkl", content(**arrays))))["datasets"] == names
+    # Sentiments from -1 to 1, as in CH-SIMS.
+    key, shape = ("regression_labels", (6,)) if content is mmsa else ("labels", (6, 1, 1))
+    small = content(**arrays, **{key: np.linspace(-1, 1, 6).reshape(shape)})
+    assert describe(read_table(save(tmp_path / "y.pkl", small)))["datasets"] == []
 
 
 # ---------------------------------------------------------------------------------------------- unpickling

@@ -66,7 +66,16 @@ def with_own_options(line: str) -> str:
 
 def write_table_file(report: Options, path: Path, reading: Options, target: Path, group: str | None = None) -> None:
     """Write the data file of a table, with folds if the table has no splits."""
-    settings: Options = {"name": "table", "root": str(path), "modalities": list(report["modalities"])}
+    datasets = report["datasets"]
+    name = datasets[0] if len(datasets) == 1 else "table"
+    settings: Options = {"name": name, "root": str(path), "modalities": list(report["modalities"])}
+    if name != "table":
+        remark(
+            f"By its layout and widths the table is {name}: data.name {name} adds Acc-2, F1 and Acc-7 to the metrics"
+        )
+    elif datasets:
+        choices = " or ".join(datasets)
+        remark(f"The table may be {choices}: data.name {choices} in {target} adds Acc-2, F1 and Acc-7 to the metrics")
     if "train" not in report["splits"]:
         settings["folds"] = 5
         remark("The table has no split 'train': five folds are drawn, the first one is the test split")

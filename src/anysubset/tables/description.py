@@ -15,6 +15,10 @@ from anysubset.tables.table import Table, shown, torn_groups
 
 Report = dict[str, Any]
 
+SENTIMENT = ("MMSA pickle", "MulT pickle", "MAG-BERT pickle")  # Layouts of the public files of sentiment.
+# Features of audio and vision in the public files of CMU-MOSI and CMU-MOSEI.
+WIDTHS = {(5, 20): "mosi", (74, 35): "mosei"}
+
 
 def inspect_table(path: Path | str, **options: Any) -> Report:
     """Describe the table in a file or folder, with its `path` and `faults`.
@@ -38,7 +42,8 @@ def describe(table: Table) -> Report:
     Returns:
         layout: of the file, or None. samples: number. groups: number, or None. modalities: see `describe_modality`.
         scenarios: number of samples with exactly these modalities, by name such as `text+audio`. target: see
-        `describe_target`. splits: samples, groups and target by name. notes: lines for the user.
+        `describe_target`. splits: samples, groups and target by name. datasets: see `datasets_of`.
+        notes: lines for the user.
     """
     origin = table.origin
     notes = list(origin.notes) if origin else []
@@ -52,6 +57,7 @@ def describe(table: Table) -> Report:
         "scenarios": scenarios_of(table),
         "target": describe_target(table),
         "splits": {name: describe_split(table.split(name)) for name in table.splits or {}},
+        "datasets": datasets_of(table),
         "notes": notes + ([line] if torn and line not in notes else []),
     }
 
@@ -86,6 +92,22 @@ def describe_modality(table: Table, name: str, observed: Observed) -> Report:
         report["lengths"] = {"least": int(lengths.min()), "mean": mean, "greatest": int(lengths.max())}
         report["padding"] = origin.padding.get(name) if origin else None
     return report
+
+
+def datasets_of(table: Table) -> list[str]:
+    """Names of the public data sets that a table may be; several if its file does not say which, none for others.
+
+    A pickle of sentiments between -3 and 3 may be CMU-MOSI or CMU-MOSEI. In MMSA's files the widths of audio and vision
+    tell which one. Widths of 74 and 35 in other layouts do not: MultiBench has files of both sets with these.
+    """
+    layout = table.origin.layout if table.origin else None
+    largest = float(table.target.abs().max()) if table.regression else 0.0
+    # Of other sets in these layouts, CH-SIMS has sentiments from -1 to 1.
+    if not str(layout).startswith(SENTIMENT) or not 1 < largest <= 3 or not {"audio", "vision"} <= set(table.inputs):
+        return []
+    widths = (table.inputs["audio"].values.shape[-1], table.inputs["vision"].values.shape[-1])
+    decisive = widths == (5, 20) or str(layout).startswith("MMSA")
+    return [WIDTHS[widths]] if decisive and widths in WIDTHS else list(WIDTHS.values())
 
 
 def scenarios_of(table: Table) -> dict[str, int]:
