@@ -5,8 +5,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import rnn
 
-from anysubset.training.cost import CostLog, flop_counter, flops_of, most_bytes
+from anysubset.training.cost import (
+    CostLog,
+    flop_counter,
+    flops_of,
+    most_bytes,
+    recurrent_layers,
+    recurrent_layers_backward,
+)
 
 
 def test_a_product_counts_a_multiplication_and_an_addition_forward_and_backward():
@@ -24,6 +32,29 @@ def test_a_convolution_counts_its_kernel_at_every_position():
 def test_attention_counts_its_two_matrix_products():
     query = torch.ones(1, 1, 4, 8)
     assert flops_of(lambda: functional.scaled_dot_product_attention(query, query, query)) == 2 * (2 * 4 * 4 * 8)
+
+
+@pytest.mark.parametrize(("layer", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+@pytest.mark.parametrize("lengths", [(5, 5), (5, 2)], ids=["equal", "ragged"])
+def test_a_recurrent_layer_counts_its_products_with_inputs_and_states(
+    layer: type[nn.LSTM | nn.GRU], gates: int, lengths: tuple[int, int]
+):
+    # Two layers in two directions: 3 features and states of 4, then 8 features and states of 4.
+    network = layer(3, 4, num_layers=2, bidirectional=True, batch_first=True)
+    x = torch.ones(2, 5, 3, requires_grad=True)
+    packed = rnn.pack_padded_sequence(x, torch.tensor(lengths), batch_first=True)
+    forward = 2 * sum(lengths) * 2 * gates * 4 * ((3 + 4) + (8 + 4))
+    assert flops_of(lambda: network(packed)) == forward
+    # Backward there are two such products. Where steps are counted one by one, those with the initial states are less.
+    both = flops_of(lambda: network(packed)[0].data.sum().backward())
+    assert 0.8 * 3 * forward < both <= 3 * forward
+
+
+def test_recurrent_layers_on_a_gpu_count_matrices_and_no_biases():
+    # An LSTM of 3 features and states of 4, on 2 sequences of 5 steps.
+    shapes = [(16, 3), (16, 4), (16,), (16,)]
+    assert recurrent_layers((5, 2, 3), shapes) == 2 * 10 * 16 * (3 + 4)
+    assert recurrent_layers_backward((5, 2, 3), shapes) == 2 * recurrent_layers((5, 2, 3), shapes)
 
 
 def test_the_count_can_be_read_after_the_context():

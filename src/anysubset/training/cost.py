@@ -1,8 +1,9 @@
 """Cost of training: FLOPs of the first steps of each stage and peak memory, kept in the `cost.json` of a run."""
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from anysubset.system.run_files import COST, read_object
 
 
 def flops_of(step: Callable[[], Any]) -> int:
-    """Run a function and return its FLOPs: matrix products, convolutions and attention, forward and backward."""
+    """Run a function and return its FLOPs, forward and backward; `flop_counter` says which are counted."""
     with flop_counter() as flops_so_far:
         step()
     return flops_so_far()
@@ -25,24 +26,60 @@ def flops_of(step: Callable[[], Any]) -> int:
 def flop_counter() -> Iterator[Callable[[], int]]:
     """Context manager that counts FLOPs; its value is a function that returns the number so far.
 
-    Counts matrix products, convolutions and attention as PyTorch does: a multiply-add counts as two.
+    Counts matrix products, convolutions, attention and recurrent layers; a multiply-add counts as two.
     """
-
-    def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
-
-    def attention_backward(
-        gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-    ) -> int:
-        return int(sdpa_backward_flop_count(gradient, query, key, value))
-
     aten = torch.ops.aten
-    missing_on_cpu = {
+    uncounted = {
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+        aten.mkldnn_rnn_layer: recurrent_layer,
+        aten.mkldnn_rnn_layer_backward: recurrent_layer_backward,
+        aten._cudnn_rnn: recurrent_layers,
+        aten._cudnn_rnn_backward: recurrent_layers_backward,
     }
-    with FlopCounterMode(display=False, custom_mapping=missing_on_cpu) as counter:
+    with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
         yield lambda: int(counter.get_total_flops())
+
+
+# FLOPs of operations that PyTorch does not count: attention on the CPU, and recurrent layers. `FlopCounterMode` calls
+# these functions with the shapes of the tensors. The products with states and inputs are counted, as in a linear layer.
+
+
+def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOPs of attention on the CPU."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+def attention_backward(
+    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """FLOPs of the backward pass of attention on the CPU."""
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+def recurrent_layers(x: Sequence[int], weights: Iterable[Sequence[int]], *_: Any, **__: Any) -> int:
+    """FLOPs of an LSTM or GRU: each step of each sequence is multiplied by all weight matrices.
+
+    x: shape of the sequences, whose last dimension holds the features. weights: shapes of matrices and biases.
+    """
+    return 2 * math.prod(x[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+def recurrent_layers_backward(x: Sequence[int], weights: Iterable[Sequence[int]], *_: Any, **__: Any) -> int:
+    """FLOPs of the backward pass of an LSTM or GRU: two products for each of the forward pass."""
+    return 2 * recurrent_layers(x, weights)
+
+
+def recurrent_layer(x: Sequence[int], of_input: Sequence[int], of_state: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOPs of one layer of an LSTM in one direction, on the CPU; the weights are matrices of input and state."""
+    return recurrent_layers(x, (of_input, of_state))
+
+
+def recurrent_layer_backward(
+    x: Sequence[int], of_input: Sequence[int], of_state: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """FLOPs of the backward pass of one layer of an LSTM in one direction, on the CPU."""
+    return recurrent_layers_backward(x, (of_input, of_state))
 
 
 def most_bytes(device: torch.device) -> int | None:
