@@ -364,6 +364,10 @@ PARAMETERS = [
     ({"method": "gdm"}, "Unknown method 'gdm'. Did you mean 'gmd'?"),
     ({"method": "full", "rule": "index"}, "Unknown option of method 'full' 'rule'"),
     ({"cases": "some"}, "Unknown cases 'some'"),
+    (
+        {"method": "gcnet", "layers": None},
+        "Method 'gcnet' predicts whole groups of samples, which estimators do not take",
+    ),
     ({"preset": "gmc"}, "Preset 'gmc' takes inputs of kind sequence"),
     ({"validation_fraction": 1.0}, "validation_fraction is a share from 0 to below 1, not 1.0"),
     ({"device": "cuda:99"}, "Device 'cuda:99' is not available"),

@@ -197,6 +197,11 @@ class AnySubset(ModalityColumns):
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
             method, update = method_of(experiment.method, task, generator)
+            if method.unit == "group":
+                raise InputError(
+                    f"Method {self.method!r} predicts whole groups of samples, which estimators do not take: choose "
+                    "another method, or use anysubset.fit on a table with groups."
+                )
             method.check_inputs(table.inputs)
             method.to(device)
             with Run(Path(folder) / "run", experiment) as run:
