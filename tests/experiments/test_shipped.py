@@ -52,6 +52,13 @@ def test_data_files_have_no_settings_of_methods_and_recipes_none_of_the_location
         assert set(content.get("data", {})) <= {"augment", "normalise", "clip"}, path
 
 
+def test_recipes_of_the_comparators_on_volumes_say_what_they_cost():
+    comparators = [recipe for data, recipe in PAIRS if data == "brats" and recipe != "gmd_paper"]
+    assert len(comparators) == 11
+    for recipe in comparators:
+        assert "Expected cost" in (RECIPES / f"{recipe}.yaml").read_text(), recipe
+
+
 def task_of(experiment: Experiment, kind: str | None = None) -> Segmentation | Prediction:
     """The task of an experiment; a table, whose file is not there, counts as one with the sizes of MOSI.
 
