@@ -4,6 +4,7 @@ Y4 and Y5 number the reference cases.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ RECIPE = Path(__file__).parents[2] / "experiments/recipes/cpm_paper.yaml"
 
 
 def task_of(classes: tuple[str, ...] = ("no", "yes"), kind: str = "vector") -> Prediction:
-    return Prediction(NAMES, {"text": Stream(kind, 3), "audio": Stream(kind, 2)}, classes)
+    limits = None if classes else (-3.0, 3.0)
+    return Prediction(NAMES, {"text": Stream(kind, 3), "audio": Stream(kind, 2)}, classes, limits)
 
 
 def make(classes: tuple[str, ...] = ("no", "yes"), samples: int = len(PRESENCE), **options: object) -> CPM:
@@ -237,6 +239,13 @@ def test_options_out_of_range_are_refused_in_one_line(options: dict[str, object]
     with pytest.raises(InputError, match=message) as raised:
         make(**options)
     assert "\n" not in str(raised.value)
+
+
+def test_the_sign_of_numbers_without_a_metric_of_signs_is_refused():
+    numbers = replace(task_of(()), limits=None)
+    with pytest.raises(InputError, match="have no metric of signs"):
+        CPM(numbers)
+    assert not CPM(numbers, head="ridge").undefined_metrics
 
 
 def test_images_are_refused():

@@ -55,7 +55,8 @@ class CPM(Method):
         fit_rate: learning rate of these steps.
 
     Raises:
-        InputError: if an option is out of range, or a modality is neither a vector nor a sequence.
+        InputError: if an option is out of range, a modality is neither a vector nor a sequence, or `head` is `sign` for
+            numbers without limits, for which no metric compares signs.
     """
 
     fits = (Prediction,)
@@ -85,6 +86,11 @@ class CPM(Method):
                 raise unknown(f"method.{name}", value, choices)
         if head == "ridge" and task.classes:
             raise InputError("method.head ridge is for numbers, and the target of these data is a class: leave it out.")
+        if head == "sign" and not task.classes and task.limits is None:
+            raise InputError(
+                "CPM-Nets predict only the sign of a number, and these data have no metric of signs: set method.head "
+                "to ridge, or data.name to mosi or mosei if these are the data."
+            )
         if latent < 1 or hidden < 0 or fit_steps < 1:
             raise InputError(
                 "method.latent and method.fit_steps must be at least 1 and method.hidden at least 0, not "
