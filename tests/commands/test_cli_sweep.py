@@ -95,6 +95,11 @@ def test_a_sweep_completes_all_runs_and_a_second_one_only_adds_what_is_missing(t
     assert swept(changed(tiny, evaluate=["test", "val"], vary={**VARY, "seed": [0]})) == 0
     assert "2 runs, 0 of them finished" in capsys.readouterr().out
     assert float(table(tiny)[0]["val loss"]) == pytest.approx(float(table(tiny)[0]["validation"]))
+    # A sweep may score no split; its table then holds the scores of validation alone.
+    assert swept(changed(tiny, evaluate=[], vary={**VARY, "seed": [0]})) == 0
+    assert "2 runs, 2 of them finished" in capsys.readouterr().out
+    assert "val loss" not in table(tiny)[0]
+    assert float(table(tiny)[0]["validation"]) > 0
 
 
 def facts(run: Path) -> dict[str, Any]:

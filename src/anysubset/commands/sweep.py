@@ -92,7 +92,8 @@ def sweep(options: Options) -> int:
         say("interrupted; run the same command again to continue from the last checkpoints")
         return 130
     show_results(results, plan.splits)
-    show_settings(plan.runs, results, plan.splits[0])
+    if plan.splits:
+        show_settings(plan.runs, results, plan.splits[0])
     say(f"Table: {output / 'sweep.csv'}")
     for name, fault in failed.items():
         say(f"failed: {name}: {fault}")

@@ -92,8 +92,11 @@ class Blend(Method):
     # ---------------------------------------------------------------------------------------------- training
 
     def part_at(self, step: Step) -> tuple[Method, Step]:
-        """The part that is trained at a step of the blend, and the step as this part counts it."""
-        label, own = self.origins[step.stage]
+        """The part that is trained at a step of the blend, and the step as this part counts it.
+
+        A step of another stage is one of the first part.
+        """
+        label, own = self.origins.get(step.stage, next(iter(self.origins.values())))
         return self.part(label), replace(step, stage=own.name)
 
     def begin(self, ids: Sequence[str]) -> None:
@@ -113,9 +116,14 @@ class Blend(Method):
         for part in self.everyone():
             part.complete()
 
+    @property
+    def trained(self) -> str:
+        """Label of the part that is trained: that of the stage, or the first one before any stage was entered."""
+        return self.active or next(iter(self.parts))
+
     def draw(self, generator: torch.Generator) -> tuple[Scenario, ...]:
         """Draw the cases of a step, as the part that is trained draws them."""
-        return self.part(self.active or next(iter(self.parts))).draw(generator)
+        return self.part(self.trained).draw(generator)
 
     def objectives(self, step: Step) -> dict[str, Objective]:
         """The objectives of the part that is trained."""
@@ -191,8 +199,7 @@ class UpdateOfPart(Update):
     @property
     def active(self) -> Update:
         """The update rule of the part that is trained."""
-        assert self.method.active is not None
-        return self.method.updates[self.method.active]
+        return self.method.updates[self.method.trained]
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
         """Add the losses of one micro-batch."""
