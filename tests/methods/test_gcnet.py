@@ -119,7 +119,7 @@ def test_cases_are_trained_as_they_are_predicted():
         assert_close(trained.output, torch.cat(predicted), rtol=0, atol=1e-12)
 
 
-def test_utterances_hear_each_other_within_their_conversation_alone():
+def test_utterances_have_neighbours_in_their_conversation_alone():
     method, batch = make(), batch_of()
     changed = dict(batch.inputs)
     text = batch.inputs["text"]

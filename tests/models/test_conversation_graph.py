@@ -77,9 +77,9 @@ def test_both_convolutions_in_sequence_by_hand():
     close(convolved.flatten(), torch.tensor([388.95, 500.95, 123.45], dtype=torch.float64))
 
 
-def test_padding_neither_hears_nor_is_heard():
+def test_padding_has_no_neighbours_and_is_none():
     edges = edges_of(1, 1, 3, 1)
-    # By hand: of two conversations of 3 and 1 utterances, the second hears itself alone.
+    # By hand: of two conversations of 3 and 1 utterances, the second is its own only neighbour.
     assert edges.any(dim=1).int().tolist() == [
         [[1, 1, 0], [1, 1, 1], [0, 1, 1]],
         [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
@@ -88,8 +88,8 @@ def test_padding_neither_hears_nor_is_heard():
 
 
 def test_edges_are_divided_by_pairs_of_speakers():
-    heard = torch.ones(1, 3, 3, dtype=torch.bool)
-    edges = speaker_edges(heard, torch.tensor([[0, 1, 0]]), 2)
+    neighbours = torch.ones(1, 3, 3, dtype=torch.bool)
+    edges = speaker_edges(neighbours, torch.tensor([[0, 1, 0]]), 2)
     # By hand: utterances 0 and 2 are of speaker 0. Relations 00, 01, 10, 11.
     assert edges[0].int().tolist() == [
         [[1, 0, 1], [0, 0, 0], [1, 0, 1]],
@@ -97,7 +97,7 @@ def test_edges_are_divided_by_pairs_of_speakers():
         [[0, 0, 0], [1, 0, 1], [0, 0, 0]],
         [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
     ]
-    assert torch.equal(speaker_edges(heard, torch.zeros(1, 3, dtype=torch.int64), 1)[:, 0], heard)
+    assert torch.equal(speaker_edges(neighbours, torch.zeros(1, 3, dtype=torch.int64), 1)[:, 0], neighbours)
 
 
 def test_speakers_are_numbered_in_each_conversation_anew():

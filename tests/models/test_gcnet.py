@@ -147,16 +147,18 @@ def test_a_block_equals_loops_over_utterances(seed: int):
 def block_by_loops(block: Block, x: Tensor, past: int, future: int) -> Tensor:
     """The block on one conversation, (n, size), utterance by utterance."""
     count = len(x)
-    heard = [[j for j in range(count) if i - past <= j <= i + future] for i in range(count)]
+    within = [[j for j in range(count) if i - past <= j <= i + future] for i in range(count)]
     first = []
     for i in range(count):
         value = block.relational.own(x[i])
-        by_relation = ([j for j in heard[i] if j < i], [i], [j for j in heard[i] if j > i])
+        by_relation = ([j for j in within[i] if j < i], [i], [j for j in within[i] if j > i])
         for neighbours, linear in zip(by_relation, block.relational.neighbours, strict=True):
             if neighbours:
                 value = value + torch.stack([linear(x[j]) for j in neighbours]).mean(dim=0)
         first.append(value)
-    second = [block.graph.own(first[i]) + sum(block.graph.neighbours(first[j]) for j in heard[i]) for i in range(count)]
+    second = [
+        block.graph.own(first[i]) + sum(block.graph.neighbours(first[j]) for j in within[i]) for i in range(count)
+    ]
     states = block.lstm.lstm(torch.cat([x, torch.stack(second)], dim=1))[0]
     assert isinstance(block.attention, ConversationAttention)
     attended = []

@@ -7,7 +7,7 @@ A group of the data, such as the utterances of a video, is a conversation. Diffe
 
 - Modalities are hidden by drawing a scenario for each utterance; the program hides them at a fixed rate.
 - The LSTMs stop at the end of a conversation. In the program they run over the padding (`packed: false`).
-- An utterance hears the `past` earlier and the `future` later ones; in the program the other way round
+- An utterance has `past` earlier and `future` later neighbours; in the program the other way round
   (`swap_windows: true`).
 - The kinds of edges always have the same order. In the program it may change between processes.
 - A modality that the data lack has no target of reconstruction, and that term drops out.
@@ -40,8 +40,8 @@ class GCNet(CaseMethod):
             `full`, `missing=R` or `random=K`), where the loss of a case includes its reconstruction. `CaseMethod`
             explains them.
         width: size of the state of the first LSTM in one direction; 50, 100 or 200 in the paper.
-        past: number of earlier utterances that an utterance hears in the graph.
-        future: number of later utterances that an utterance hears in the graph.
+        past: number of earlier utterances that are neighbours of an utterance in the graph.
+        future: number of later utterances that are neighbours of an utterance in the graph.
         dropout: of the first LSTM, between its layers.
         attention: whether each utterance attends to all of its conversation at the end of a block.
         reconstruction: weight of the reconstruction loss.

@@ -1,7 +1,7 @@
 """Graph convolutions over the utterances of a conversation, and their edges, without a graph library.
 
 Conversations are short, so edges are dense matrices (conversations, relations, utterances, utterances), true if the
-utterance of the row hears that of the column.
+utterance of the column is a neighbour of that of the row.
 """
 
 import torch
@@ -45,7 +45,7 @@ class GraphConvolution(nn.Module):
 
 
 def temporal_edges(valid: Tensor, past: int, future: int) -> Tensor:
-    """Which utterances an utterance hears, of the past, of now (itself) and of the future.
+    """The neighbours of every utterance: some of the past, itself (now), and some of the future.
 
     Args:
         valid: (conversations, longest) bool, false at padding.
@@ -53,7 +53,8 @@ def temporal_edges(valid: Tensor, past: int, future: int) -> Tensor:
         future: number of later utterances.
 
     Returns:
-        (conversations, 3, longest, longest) bool: true if the row hears the column, in the order past, now, future.
+        (conversations, 3, longest, longest) bool: true if the column is a neighbour of the row, in the
+        order past, now, future.
     """
     number = torch.arange(valid.shape[1])
     later = number - number[:, None]  # By how much the column is later than the row.
@@ -86,18 +87,18 @@ def by_appearance(conversation: Tensor, speaker: Tensor, most: int) -> Tensor:
     return torch.tensor([numbers[own_conversation][own_speaker] for own_conversation, own_speaker in pairs])
 
 
-def speaker_edges(heard: Tensor, speaker: Tensor, speakers: int) -> Tensor:
+def speaker_edges(neighbours: Tensor, speaker: Tensor, speakers: int) -> Tensor:
     """Edges by the pair of speakers.
 
     Args:
-        heard: (conversations, longest, longest) bool, true if the row hears the column.
+        neighbours: (conversations, longest, longest) bool, true if the column is a neighbour of the row.
         speaker: (conversations, longest) int64, from 0.
         speakers: number of speakers s.
 
     Returns:
-        (conversations, s^2, longest, longest) bool: relation a s + b has the edges of rows of speaker a that hear
+        (conversations, s^2, longest, longest) bool: relation a s + b has the edges from rows of speaker a to
         columns of speaker b.
     """
     one_hot = functional.one_hot(speaker, speakers).bool()
     pairs = one_hot[:, :, None, :, None] & one_hot[:, None, :, None, :]
-    return pairs.flatten(3).permute(0, 3, 1, 2) & heard[:, None]
+    return pairs.flatten(3).permute(0, 3, 1, 2) & neighbours[:, None]

@@ -68,8 +68,8 @@ class GCNet(Network):
         sizes: entries of the vector, or features of a step, by modality; a sequence is averaged over its valid steps.
         outputs: number of outputs of the head.
         width: size of the state of the LSTM in one direction; even.
-        past: number of earlier utterances that an utterance hears.
-        future: number of later utterances that an utterance hears.
+        past: number of earlier utterances that are neighbours of an utterance.
+        future: number of later utterances that are neighbours of an utterance.
         dropout: of the states of the first layer of the LSTM.
         attention: whether each utterance attends to all of its conversation at the end of a block.
         speakers: number of speakers of a conversation that are told apart, in the order of their first utterances.
@@ -250,7 +250,8 @@ class Block(nn.Module):
 
         Args:
             x: features of the utterances.
-            edges: (conversations, relations, longest, longest) bool, true if the row hears the column.
+            edges: (conversations, relations, longest, longest) bool, true if the column is a neighbour of
+                the row.
             lengths: (conversations,) int64 on the CPU.
         """
         convolved = self.graph(self.relational(x, edges), edges.any(dim=1))
