@@ -26,8 +26,9 @@ from torch import Tensor
 
 from anysubset.batches import Batch, collate
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Method, Step
-from anysubset.methods.table import create_method, methods_for
+from anysubset.methods.table import methods_for
 from anysubset.methods.update import Update, fill_gradients
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.training.cost import flop_counter

@@ -17,7 +17,7 @@ from anysubset.commands import terminal
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.experiments.settings import Experiment
-from anysubset.methods.table import method_options
+from anysubset.methods.creation import method_options
 from anysubset.scenarios import Scenario
 from anysubset.scoring.scores import ALL, Score, write_scores
 from anysubset.system import tensor_file

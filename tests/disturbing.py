@@ -37,7 +37,7 @@ from anysubset.system.files import runs
 REQUEST, TRACE, JOBS, OUTPUT, ERRORS = "request.json", "trace", "jobs", "output.txt", "errors.txt"
 SCRATCH = "DISTURBED"  # Environment variable with the folder of these files, which the jobs inherit.
 MODULES = (  # Of anysubset, which commands import on first use.
-    *("cli", "api", "commands.demo", "commands.sweep", "datasets.table", "methods.table", "training.loop"),
+    *("cli", "api", "commands.demo", "commands.sweep", "datasets.table", "methods.creation", "training.loop"),
     *("workflows.fitting", "workflows.evaluating", "workflows.predicting", "workflows.diagnosing"),
     *("workflows.pictures", "report.page", "report.figures", "report.side_by_side"),
     *("volumes.phantom", "tables.trimodal"),

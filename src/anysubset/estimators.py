@@ -31,8 +31,9 @@ from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, TaskSettings
 from anysubset.experiments.train_settings import TrainSettings
+from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
-from anysubset.methods.table import method_of, row_named
+from anysubset.methods.table import row_named
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of

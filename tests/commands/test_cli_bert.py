@@ -18,8 +18,8 @@ from anysubset import cli
 from anysubset.batches import Batch, Observed
 from anysubset.experiments.files import read_experiment
 from anysubset.gradients.graph import leaves
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import fill_gradients
 from anysubset.models.presets import sharing_network
 from anysubset.scenarios import all_scenarios, scenario_name

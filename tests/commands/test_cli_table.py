@@ -15,7 +15,8 @@ import yaml
 
 from anysubset import cli
 from anysubset.experiments.files import read_experiment, write_experiment
-from anysubset.methods.table import METHODS, method_options
+from anysubset.methods.creation import method_options
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.tasks.prediction import Prediction

@@ -12,8 +12,8 @@ from anysubset.datasets.table import create_dataset
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.settings import TaskSettings
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Method
-from anysubset.methods.table import create_method
 from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import all_scenarios, in_order
 from anysubset.scoring.scores import Score

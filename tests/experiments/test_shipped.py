@@ -10,7 +10,8 @@ from anysubset.datasets.table import create_task
 from anysubset.experiments.files import read_experiment, settings_in
 from anysubset.experiments.settings import Experiment
 from anysubset.experiments.sweep import read_sweep
-from anysubset.methods.table import method_of, methods_for
+from anysubset.methods.creation import method_of
+from anysubset.methods.table import methods_for
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.segmentation import Segmentation

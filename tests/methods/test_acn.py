@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
 from anysubset.methods.acn import ACN
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios
 from anysubset.tasks.losses import squared_dice

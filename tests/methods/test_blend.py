@@ -13,8 +13,8 @@ from anysubset.batches import Observed
 from anysubset.errors import InputError
 from anysubset.experiments.files import write_experiment
 from anysubset.methods.blend import Blend, average
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.scenarios import all_scenarios
 from anysubset.system import tensor_file
 from anysubset.tasks.prediction import Prediction, Stream
@@ -124,6 +124,8 @@ def width_of(state: dict[str, Tensor]) -> int:
         ({"parts": [{"width": 4}]}, "{'width': 4} is neither"),
         ({"parts": ["smelling"]}, "smelling"),
         ({"parts": ["rfnet"]}, "Method 'rfnet' is for volumes"),
+        ({"parts": ["gcnet", "sharing"]}, "Method 'gcnet' predicts whole groups"),
+        ({"parts": ["cpm"]}, "Method 'cpm' trains on all samples at once"),
         ({"parts": [{"name": "full", "depth": 3}]}, "depth"),
         ({"parts": "sharing"}, "Option parts of method 'blend' cannot be 'sharing'"),
         ({"gradients": "gmd"}, "[{name: sharing, gradients: gmd}, ensemble]"),

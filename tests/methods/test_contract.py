@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from tests.methods.small import SMALL
 
-from anysubset.methods.table import METHODS, method_options
+from anysubset.methods.creation import method_options
+from anysubset.methods.table import METHODS
 from anysubset.testing import CHECKS, Subject, subjects, toys
 from anysubset.testing.ranks import RANKS, Results, check_same_on_ranks, results_on_ranks, variants
 from anysubset.testing.resuming import check_resuming

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed
 from anysubset.methods.cases import CaseMethod
+from anysubset.methods.creation import create_method
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.method import Method, Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name
 from anysubset.tasks.prediction import Prediction, Stream

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, Observed, keep, renumbered
 from anysubset.evaluation.groups import predict_group
 from anysubset.methods.cases import DRAWN
+from anysubset.methods.creation import create_method
 from anysubset.methods.gcnet import RECONSTRUCTION, GCNet
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name
 from anysubset.tasks.prediction import Prediction, Stream

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.gmc import GMC
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.models.encoders import Steps
 from anysubset.models.gmc import Code, contrast

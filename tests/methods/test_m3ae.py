@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.m3ae import M3AE
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.models.m3ae import difference, supervised_loss
 from anysubset.scenarios import Scenario, scenario_name

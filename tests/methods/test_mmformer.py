@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch
 from anysubset.methods.cases import DRAWN
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
 from anysubset.methods.mmformer import MMFormer
-from anysubset.methods.table import create_method
 from anysubset.methods.update import fill_gradients
 from anysubset.models.class_decoder import map_loss
 from anysubset.scenarios import Scenario

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch, Observed
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
 from anysubset.methods.mmin import MMIN
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.scenarios import Scenario, all_scenarios, scenario_name
 from anysubset.tasks.prediction import Prediction, Stream

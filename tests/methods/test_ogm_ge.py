@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from anysubset.batches import Batch, collate, keep
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
 from anysubset.methods.ogm_ge import OGMGE, factor, modulate, ratios
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.scenarios import Scenario
 from anysubset.tasks.losses import soft_dice

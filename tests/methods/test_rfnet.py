@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, Observed
 from anysubset.errors import InputError
 from anysubset.methods.cases import DRAWN
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
 from anysubset.methods.rfnet import RFNet
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.models.class_decoder import ClassOutput, map_loss
 from anysubset.scenarios import Scenario, all_scenarios

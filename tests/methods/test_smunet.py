@@ -9,9 +9,9 @@ from torch.testing import assert_close
 
 from anysubset.batches import Batch
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
 from anysubset.methods.smunet import SMUNet
-from anysubset.methods.table import create_method
 from anysubset.methods.update import Mean, fill_gradients
 from anysubset.tasks.segmentation import Segmentation
 

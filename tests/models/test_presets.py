@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, Observed, keep
 from anysubset.errors import InputError
 from anysubset.experiments.settings import NETWORK_OPTIONS
+from anysubset.methods.creation import create_method, keyword_options
 from anysubset.methods.method import Method, Step
-from anysubset.methods.table import create_method, keyword_options
 from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.models import fusion
 from anysubset.models.presets import PRESETS, default_preset, sharing_network

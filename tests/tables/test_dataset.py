@@ -16,8 +16,9 @@ from anysubset.errors import InputError
 from anysubset.evaluation.every_scenario import evaluate
 from anysubset.experiments.data_settings import DataSettings, ReadingSettings
 from anysubset.experiments.settings import TaskSettings
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
-from anysubset.methods.table import METHODS, create_method
+from anysubset.methods.table import METHODS
 from anysubset.methods.update import fill_gradients
 from anysubset.scenarios import all_scenarios
 from anysubset.scoring.scores import means

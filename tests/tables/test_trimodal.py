@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from anysubset.batches import Batch
 from anysubset.datasets.amputation import presence
 from anysubset.errors import InputError
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Step
-from anysubset.methods.table import create_method
 from anysubset.methods.update import fill_gradients
 from anysubset.tables.arrays import write_table
 from anysubset.tables.formats import read_table

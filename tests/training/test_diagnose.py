@@ -13,8 +13,8 @@ from anysubset.batches import Batch
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.experiments.files import write_experiment
+from anysubset.methods.creation import create_method
 from anysubset.methods.method import Method
-from anysubset.methods.table import create_method
 from anysubset.scenarios import all_scenarios, scenario_name
 from anysubset.system import tensor_file
 from anysubset.system.written import RECORD

@@ -18,9 +18,10 @@ from anysubset.errors import InputError
 from anysubset.estimators import AnySubsetRegressor
 from anysubset.experiments.files import write_experiment
 from anysubset.experiments.settings import Experiment
+from anysubset.methods.creation import method_options
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.method import Objective
-from anysubset.methods.table import METHODS, method_options
+from anysubset.methods.table import METHODS
 from anysubset.system import tensor_file
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.training.divergence import DivergedError

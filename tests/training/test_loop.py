@@ -18,8 +18,8 @@ from anysubset.experiments.files import read_experiment
 from anysubset.experiments.settings import Experiment
 from anysubset.experiments.train_settings import TrainSettings
 from anysubset.gradients import Stored, sequential
+from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
-from anysubset.methods.table import method_of
 from anysubset.methods.update import Update
 from anysubset.scoring.scores import Score
 from anysubset.system import tensor_file

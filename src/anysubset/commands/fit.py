@@ -53,7 +53,7 @@ def with_options_it_has(experiment: Experiment, of_other_method: Mapping[str, An
         experiment: names the chosen method.
         of_other_method: by dotted name, what the files set for the other method.
     """
-    from anysubset.methods.table import method_options
+    from anysubset.methods.creation import method_options
 
     name = experiment.method["name"]
     available = method_options(name, experiment.method.get("gradients"))

@@ -23,7 +23,8 @@ def methods_options(parser: jsonargparse.ArgumentParser) -> None:
 
 def methods(options: Options) -> None:
     """List the methods and the presets of networks, with their tasks and the defaults of their options."""
-    from anysubset.methods.table import METHODS, method_options
+    from anysubset.methods.creation import method_options
+    from anysubset.methods.table import METHODS
     from anysubset.models.presets import PRESETS
 
     rows = [

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PRELOAD = (
     *(
         "anysubset.datasets.table",
-        "anysubset.methods.table",
+        "anysubset.methods.creation",
         "anysubset.training.loop",
         "anysubset.evaluation.every_scenario",
         "anysubset.evaluation.random_missingness",
@@ -137,7 +137,7 @@ def check_runs(runs: Sequence["Planned"], splits: Sequence[str]) -> None:
         InputError: at the first fault, with the name of the run.
     """
     from anysubset.datasets.table import create_dataset
-    from anysubset.methods.table import method_of
+    from anysubset.methods.creation import method_of
 
     tasks: dict[str, Segmentation | Prediction] = {}  # Tasks, not data sets, which may be large.
     for run in runs:

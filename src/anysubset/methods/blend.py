@@ -51,7 +51,7 @@ class Blend(Method):
         **network: options of the networks of all parts that have them; `sharing_network` explains them.
 
     Raises:
-        InputError: if there is no part, a part needs whole groups, or it has an unknown option.
+        InputError: if there is no part, or a part needs whole groups or all samples at once, or has an unknown option.
     """
 
     def __init__(
@@ -65,6 +65,10 @@ class Blend(Method):
         for part in created:
             if part.method.unit == "group":
                 raise InputError(f"Method {part.name!r} predicts whole groups, so it cannot be a part of a blend.")
+            if part.method.full_batch:
+                raise InputError(
+                    f"Method {part.name!r} trains on all samples at once, so it is no part of a blend."
+                )
         by_label = dict(zip(distinct([part.name for part in created]), created, strict=True))
         self.parts = nn.ModuleDict({label: part.method for label, part in by_label.items()})
         self.updates = {label: part.update for label, part in by_label.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anysubset.batches import Observed, keep
 from anysubset.errors import InputError
-from anysubset.methods.table import create, options_of
+from anysubset.methods.creation import create, options_of
 from anysubset.methods.update import UPDATES
 from anysubset.scenarios import scenario_name
 from anysubset.system import tensor_file

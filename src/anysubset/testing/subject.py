@@ -10,8 +10,9 @@ from torch import Tensor
 from anysubset.batches import Batch
 from anysubset.errors import InputError
 from anysubset.experiments.settings import NETWORK_OPTIONS
+from anysubset.methods.creation import create, keyword_options
 from anysubset.methods.method import Method, Step
-from anysubset.methods.table import Row, create, keyword_options
+from anysubset.methods.table import Row
 from anysubset.methods.update import Gradients, Update, fill_gradients
 from anysubset.testing.toys import SCENARIOS, Toy, toys
 

@@ -10,8 +10,9 @@ import torch
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError, listed
 from anysubset.experiments.settings import flatten
+from anysubset.methods.creation import training_of
 from anysubset.methods.method import Method
-from anysubset.methods.table import METHODS, training_of
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes

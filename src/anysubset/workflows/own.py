@@ -7,8 +7,9 @@ from torch import Generator
 
 from anysubset.errors import InputError
 from anysubset.experiments.settings import NETWORK_OPTIONS
+from anysubset.methods.creation import create, method_of
 from anysubset.methods.method import Method
-from anysubset.methods.table import METHODS, Row, create, method_of
+from anysubset.methods.table import METHODS, Row
 from anysubset.methods.update import UPDATES, Update
 from anysubset.models.network import Network
 from anysubset.tasks.task import Task
