@@ -1,6 +1,7 @@
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -67,11 +68,9 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     passes: Counter[str] = Counter()
     encode = DynamicSharing.encode
 
-    def counted(
-        self: DynamicSharing, modality: str, x: torch.Tensor, valid: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def counted(self: DynamicSharing, modality: str, x: torch.Tensor, *others: Any) -> torch.Tensor:
         passes[modality] += len(x)
-        return encode(self, modality, x, valid)
+        return encode(self, modality, x, *others)
 
     monkeypatch.setattr(DynamicSharing, "encode", counted)
     return passes

@@ -632,7 +632,7 @@ def test_a_budget_gives_the_steps_that_its_flops_allow_and_measuring_changes_no_
 
 
 def test_each_stage_spends_its_share_of_a_budget(make_table_experiment, tmp_path):
-    budget = 9e6
+    budget = 2e7
     settings = {"method.name": "mmin", "method.width": 8, "train.validate_every": 100, "train.checkpoint_every": 100}
     progress = go(make_table_experiment({**settings, "train.flops": budget}), tmp_path / "run")
     assert progress.finished

@@ -66,9 +66,7 @@ class Blend(Method):
             if part.method.unit == "group":
                 raise InputError(f"Method {part.name!r} predicts whole groups, so it cannot be a part of a blend.")
             if part.method.full_batch:
-                raise InputError(
-                    f"Method {part.name!r} trains on all samples at once, so it is no part of a blend."
-                )
+                raise InputError(f"Method {part.name!r} trains on all samples at once, so it is no part of a blend.")
         by_label = dict(zip(distinct([part.name for part in created]), created, strict=True))
         self.parts = nn.ModuleDict({label: part.method for label, part in by_label.items()})
         self.updates = {label: part.update for label, part in by_label.items()}
