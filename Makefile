@@ -4,6 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test check slow format clean
 
+# Two processes run the tests, with one thread each: with more they wait for each other.
+test check: export OMP_NUM_THREADS = 1
+
 demo: .venv/ready
 	$(BIN)/anysubset demo
 
