@@ -90,6 +90,8 @@ SLOW_ON_RANKS = {
     "m3ae",
     "shaspec",
     "mult",
+    "gcnet",
+    "mmin",
 }
 QUICK = {name: subject for name, subject in SHARED.items() if name.partition("-")[0] not in SLOW_ON_RANKS}
 HEAVY = {name: subject for name, subject in SHARED.items() if name not in QUICK}
