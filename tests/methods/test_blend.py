@@ -1,5 +1,6 @@
 """Blends: stages of the parts, averages by hand, and what is refused."""
 
+from collections.abc import Iterable, Iterator
 from csv import DictReader
 from pathlib import Path
 
@@ -170,3 +171,17 @@ def scores_in(run: Path) -> list[dict[str, str]]:
     """Rows of `scores.csv` without what says which method it was."""
     with (run / "scores.csv").open(encoding="utf-8", newline="") as file:
         return [{name: cell for name, cell in row.items() if name not in OF_METHOD} for row in DictReader(file)]
+
+
+def test_a_run_whose_last_part_is_untrained_predicts_nothing(make_table_experiment, tmp_path: Path):
+    write_experiment(make_table_experiment({"method.name": "blend", "train.steps": 4}), tmp_path / "blend.yaml")
+
+    def stop_in_the_second_stage(numbers: Iterable[int], done: int, loss: object, stage: str) -> Iterator[int]:
+        if stage == "ensemble":
+            raise KeyboardInterrupt
+        yield from numbers
+
+    with pytest.raises(KeyboardInterrupt):
+        api.fit(tmp_path / "blend.yaml", run=tmp_path / "run", progress=stop_in_the_second_stage)
+    with pytest.raises(InputError, match="cannot predict yet, since only its stages up to 'sharing' are trained"):
+        api.load(tmp_path / "run")

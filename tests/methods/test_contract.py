@@ -28,6 +28,7 @@ SLOW = {
     "mmformer-volumes",
     "shaspec-volumes",
     "mult-vectors",  # A vector is a sequence of one step; see test_mult.py.
+    *("taught-sequences", "taught-images", "taught-slices", "taught-volumes"),  # Two methods whose checks cover these.
     "gcnet-sequences",  # Averaged over time; the checks on vectors cover the same code.
 }
 # Methods without a state of their own in training that resume in the same way as `rfnet` or `acn`, or in stages as

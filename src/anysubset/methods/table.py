@@ -23,6 +23,7 @@ from anysubset.methods.ogm_ge import OGMGE
 from anysubset.methods.rfnet import RFNet
 from anysubset.methods.shaspec import ShaSpec
 from anysubset.methods.smunet import SMUNet
+from anysubset.methods.taught import Taught
 from anysubset.methods.uhemis import UHeMIS
 from anysubset.methods.uhved import UHVED
 from anysubset.tasks.prediction import Prediction
@@ -88,6 +89,10 @@ METHODS: dict[str, Row] = {
         "several methods, by default `sharing` and `ensemble`, trained one after the other; predictions averaged",
         sees="what its parts see",
         models="those of its parts",
+    ),
+    "taught": Row(
+        Taught,
+        "Dynamic Sharing that unimodal experts, trained first, teach in every case (distillation, Hinton et al. 2015)",
     ),
     "nnunet": Row(
         NNUNet,

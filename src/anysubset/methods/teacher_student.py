@@ -2,8 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,29 +23,9 @@ RAMP = 10.0  # Largest weight of the agreement.
 FRESH_RATE = 1e-4  # Learning rate of discriminators whose optimizer is made anew in every step.
 
 
-class PairType(Protocol):
-    """A class of pairs, or a function that creates one."""
-
-    def __call__(
-        self,
-        teacher_inputs: int,
-        student_inputs: int,
-        outputs: int,
-        patch: tuple[int, ...],
-        dropout: float,
-        width: float,
-    ) -> Pair:
-        """Create a pair.
-
-        Args:
-            teacher_inputs: number of modalities.
-            student_inputs: number of channels of the student.
-            outputs: number of classes.
-            patch: size of the training patch in voxels.
-            dropout: at the bottlenecks.
-            width: factor of the numbers of channels of all networks.
-        """
-        ...
+# Creates the pair of a scenario. Arguments: number of modalities, number of channels of the student's input, number of
+# classes, size of the training patch in voxels, dropout at the bottlenecks, factor of the numbers of channels.
+CreatePair = Callable[[int, int, int, tuple[int, ...], float, float], Pair]
 
 
 class TeacherStudent(NetworkMethod):
@@ -79,7 +59,7 @@ class TeacherStudent(NetworkMethod):
     def __init__(
         self,
         task: Segmentation,
-        pair: PairType,
+        pair: CreatePair,
         *,
         ramp: float,
         dropout: float,

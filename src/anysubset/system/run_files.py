@@ -30,6 +30,7 @@ SELECTED = Fields(
         "validation_samples": COUNT,
         "validation_scores": BY_SCENARIO,
         "thresholds": Named(Number()),
+        "stage": Text(),
         "training": Fields(optional={"sees": Text(), "complete": Flag(), "models": Text()}),
     },
 )

@@ -9,7 +9,7 @@ import torch
 from anysubset.errors import InputError, one_line
 from anysubset.methods.method import Method
 from anysubset.system import processes, tensor_file
-from anysubset.system.run_files import BEST, LATEST
+from anysubset.system.run_files import BEST, LATEST, SELECTED
 from anysubset.training.cost import most_bytes
 from anysubset.training.run import Run, check_same
 from anysubset.training.schedules import Plateau
@@ -89,6 +89,18 @@ def read_progress(run: Run) -> Progress:
     progress = Progress(**{item.name: facts[item.name] for item in fields(Progress)})
     check_best(run, progress)
     return progress
+
+
+def load_selected(run: Run, method: Method) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Load the selected weights of a run into its method. Returns what the file holds: tensors and facts.
+
+    Raises:
+        InputError: if the file does not fit the method, or is damaged.
+    """
+    processes.barrier()  # The first process writes the file that all of them read.
+    tensors, facts = tensor_file.load(run.best, SELECTED)
+    tensor_file.load_module(tensors, method, run.best, method.prediction_state())
+    return tensors, facts
 
 
 def check_best(run: Run, progress: Progress) -> None:

@@ -26,9 +26,8 @@ from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
-from anysubset.system.run_files import BEST
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
-from anysubset.training.checkpoint import Progress, State, read_progress, restore, save_checkpoint
+from anysubset.training.checkpoint import Progress, State, load_selected, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
 from anysubset.training.optimizers import create_optimizer
@@ -180,9 +179,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
 def keep_best(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
     """At the end of a stage, go back to its selected weights; after the last stage, validate the whole method."""
     method, run = training.method, training.run
-    processes.barrier()  # The first process writes the file.
-    tensors, _ = tensor_file.load(run.best, BEST)
-    tensor_file.load_module(tensors, method, run.best, method.prediction_state())
+    load_selected(run, method)
     if progress.finished:
         method.complete()
         progress.best, progress.best_step, progress.validation = None, 0, {}
@@ -257,6 +254,8 @@ def validate(training: StageTraining, progress: Progress, report: Callable[[str]
             "validation_scores": over_set(scores),
             "training": run.training,
         }
+        if training.stage is not method.stages[-1] or (training.stage.keeps_best and not progress.finished):
+            facts["stage"] = training.stage.name  # Other parts of the method are not trained yet.
         if run.writes:
             tensor_file.save(run.best, method.prediction_state(), facts)
     report(

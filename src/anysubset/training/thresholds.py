@@ -8,10 +8,9 @@ from anysubset.evaluation.thresholds import best_thresholds
 from anysubset.methods.method import Method
 from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
-from anysubset.system import processes, tensor_file
-from anysubset.system.run_files import SELECTED
+from anysubset.system import tensor_file
 from anysubset.tasks.segmentation import VALIDATED
-from anysubset.training.checkpoint import Progress
+from anysubset.training.checkpoint import Progress, load_selected
 from anysubset.training.run import Run
 from anysubset.volumes.dataset import Volumes
 
@@ -37,9 +36,7 @@ def choose_thresholds(
     if not isinstance(dataset, Volumes) or dataset.task.threshold != VALIDATED:
         return
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    processes.barrier()  # The first process writes the weights that all of them read.
-    tensors, facts = tensor_file.load(run.best, SELECTED)
-    tensor_file.load_module(tensors, method, run.best, method.prediction_state())
+    tensors, facts = load_selected(run, method)
     thresholds = best_thresholds(method, dataset, "val")
     scores = evaluate(method, dataset.decided_at(thresholds), "val", thorough=False)
     method.load_state_dict(before)

@@ -54,8 +54,8 @@ def open_run(
     """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
 
     Raises:
-        InputError: if the folder holds no run, a checkpoint of another experiment, weights that are not finite, or no
-            thresholds yet that are chosen on validation.
+        InputError: if the folder holds no run, a checkpoint of another experiment, weights that are not finite, or the
+            weights of an early stage of training, or no thresholds yet that are chosen on validation.
     """
     folder = Path(run)
     experiment = read_run_experiment(folder)
@@ -63,6 +63,11 @@ def open_run(
     weights = weights_hash(folder)
     tensors, facts = tensor_file.load(RunFolder(folder).best, SELECTED)
     check_same(experiment, facts["experiment"], RunFolder(folder).best)
+    if "stage" in facts:
+        raise InputError(
+            f"{folder} cannot predict yet, since only its stages up to {facts['stage']!r} are trained: continue it "
+            "with `anysubset fit ... --resume`."
+        )
     if experiment.task.threshold == VALIDATED:
         experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
     signature = signature_in(RunFolder(folder).signature, experiment.data)
