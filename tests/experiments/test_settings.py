@@ -33,6 +33,7 @@ EVERYTHING = Experiment(
         fold=3,
         missingness="missingness.json",
         complete_only=True,
+        as_stored=["t2"],
         reading=ReadingSettings(
             modalities={"t1": "t one", "t2": "t two"},
             target="labels",
@@ -58,7 +59,7 @@ EVERYTHING = Experiment(
         threshold={"ET": 0.4, "no": 0.6},
         error="mse",
     ),
-    method={"name": "gmd", "cases": "random=2", "width": 0.25, "bert": "some where/bert"},
+    method={"name": "gmd", "cases": "random=2", "width": 0.25, "encoders": {"text": "some where/bert"}},
     train=TrainSettings(
         steps=7,
         batch=2,
@@ -69,7 +70,7 @@ EVERYTHING = Experiment(
         betas=[0.8, 0.99],
         amsgrad=True,
         lr=1e-5,
-        rates={"network.stems.text.bert.*": 1e-6},
+        rates={"network.stems.text.pretrained.*": 1e-6},
         weight_decay=0.0,
         schedule="step",
         step_every=4,
@@ -483,9 +484,10 @@ def test_an_anchored_experiment_has_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "bert").mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans.csv").write_text("id,group\n")
-    settings = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv", "method.bert": "bert"}
+    settings = {"data.root": "patients", "data.splits": "drawn.json", "data.group": "scans.csv"}
+    settings["method.encoders"] = {"text": "bert", "audio": "nowhere"}
     anchored = read_experiment(None, settings).anchored()
-    assert anchored.method["bert"] == str(tmp_path / "bert")
+    assert anchored.method["encoders"] == {"text": str(tmp_path / "bert"), "audio": "nowhere"}
     assert anchored.data.root == str(tmp_path / "patients")
     assert anchored.data.splits == str(tmp_path / "drawn.json")
     assert anchored.data.group == str(tmp_path / "scans.csv")

@@ -50,7 +50,21 @@ def test_nothing_is_known_of_the_training_of_a_users_own_method():
 
 
 def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
-    network = dict.fromkeys(("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert", "context"))
+    network = dict.fromkeys(
+        (
+            "preset",
+            "width",
+            "layers",
+            "dropout",
+            "head",
+            "stem",
+            "steps",
+            "encoders",
+            "frozen",
+            "keep_states",
+            "context",
+        )
+    )
     assert method_options("sharing") == {"cases": None, **network, "gradients": "mean"}
     assert method_options("dropout") == {"cases": "random=1", **network, "gradients": "mean"}
     assert method_options("ensemble") == {**network, "gradients": "mean"}

@@ -30,7 +30,7 @@ NAMES = ("text", "audio", "vision")
 SEVEN = all_scenarios(NAMES)
 COMPLETE: list[Scenario] = [NAMES] * 3
 LENGTHS = (5, 3, 1, 4, 2, 5, 1)
-BERT: dict[str, str] = {}  # "folder": a small BERT, set by the fixture `preset`.
+BERT: dict[str, str] = {}  # "text": the folder of a small BERT, set by the fixture `preset`.
 
 close = partial(assert_close, rtol=0, atol=1e-12)
 near = partial(assert_close, rtol=0, atol=1e-6)
@@ -61,10 +61,10 @@ def small(preset: str, classes: tuple[str, ...] = (), **options: Any) -> Example
     """Inputs of a few values, and no dropout where it is an option."""
     sizes = {"width": 4, "steps": 6} if preset == "gmc" else {"width": 8, "dropout": 0.0}
     options = {**sizes, **options}
-    if preset in ("ds-transformer", "bert"):
+    if preset in ("ds-transformer", "pretrained"):
         options = {"layers": 2, **options}
-    if preset == "bert":
-        options = {"bert": BERT["folder"], **options}
+    if preset == "pretrained":
+        options = {"encoders": dict(BERT), **options}
     streams = {
         "ds-transformer": {
             "text": Stream("sequence", 3),
@@ -72,7 +72,7 @@ def small(preset: str, classes: tuple[str, ...] = (), **options: Any) -> Example
             "vision": Stream("sequence", 2),
         },
         "vectors": {"text": Stream("sequence", 3), "audio": Stream("image", 1), "vision": Stream("vector", 4)},
-        "bert": {"text": Stream("tokens", 1), "audio": Stream("sequence", 2), "vision": Stream("sequence", 2)},
+        "pretrained": {"text": Stream("tokens", 1), "audio": Stream("sequence", 2), "vision": Stream("sequence", 2)},
         "gmc": {"text": Stream("sequence", 3), "audio": Stream("sequence", 2), "vision": Stream("sequence", 2)},
         "utterance": {"text": Stream("vector", 3), "audio": Stream("vector", 2), "vision": Stream("vector", 2)},
     }[preset]
@@ -139,13 +139,13 @@ def fill(method: Method, update: Update, batch: Batch) -> Gradients:
 
 @pytest.fixture(params=[name for name in PRESETS if name != "unet"])
 def preset(request: pytest.FixtureRequest) -> str:
-    if request.param == "bert":
-        BERT["folder"] = str(request.getfixturevalue("bert_folder"))
+    if request.param == "pretrained":
+        BERT["text"] = str(request.getfixturevalue("bert_folder"))
     return request.param
 
 
 def test_every_preset_for_tables_is_tested_here():
-    assert set(PRESETS) - {"unet"} == {"ds-transformer", "gmc", "utterance", "vectors", "bert"}
+    assert set(PRESETS) - {"unet"} == {"ds-transformer", "gmc", "utterance", "vectors", "pretrained"}
 
 
 # ---------------------------------------------------------------------------------------------- S7: sizes
@@ -518,19 +518,22 @@ def test_a_stride_is_refused_by_presets_without_a_transformer():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"preset": "brt"}, r"Unknown preset 'brt'\. Did you mean 'bert'"),
+        ({"preset": "gmv"}, r"Unknown preset 'gmv'\. Did you mean 'gmc'"),
         ({"width": 0}, r"method\.width must be at least 1, not 0"),
         ({"width": 2.5}, r"method\.width must be a whole number for preset 'vectors', not 2\.5"),
         ({"layers": 0}, r"method\.layers must be at least 1, not 0"),
         ({"dropout": 1.0}, r"method\.dropout must be at least 0 and below 1, not 1\.0"),
         ({"head": "norms"}, r"Unknown head 'norms'\. Did you mean 'norm'"),
         ({"stem": True}, "Preset 'vectors' has no option stem; its options are: width, layers, dropout, head, context"),
-        ({"bert": "folder"}, "Preset 'vectors' has no option bert"),
+        ({"preset": "vectors", "encoders": {}}, "Preset 'vectors' has no option encoders"),
         (
             {"preset": "unet"},
             "takes inputs of kind volume; 'text' is of kind vector, which these presets take: utterance, vectors",
         ),
-        ({"preset": "bert"}, "takes inputs of kind sequence or tokens; 'text' is of kind vector"),
+        (
+            {"preset": "pretrained"},
+            "takes inputs of kind sequence or tokens or waveform or image; 'text' is of kind vector",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], said: str):
@@ -543,19 +546,44 @@ def test_the_preset_follows_from_the_kinds_of_input():
         ("sequence", "sequence"): "ds-transformer",
         ("sequence", "vector"): "vectors",
         ("image", "image"): "vectors",
-        ("tokens", "sequence"): "bert",
+        ("tokens", "sequence"): "pretrained",
+        ("waveform", "sequence"): "pretrained",
         ("volume", "volume"): "unet",
     }
     for kinds, preset in expected.items():
         assert default_preset({str(index): kind for index, kind in enumerate(kinds)}) == preset
 
 
-def test_token_ids_need_the_folder_of_a_bert():
-    task = Prediction(("text",), {"text": Stream("tokens", 1)})
-    with pytest.raises(
-        InputError, match=r"Token ids need a BERT: set method\.bert to a folder written by save_pretrained"
-    ):
-        sharing_network(task)
+@pytest.mark.parametrize(
+    ("kinds", "options", "said"),
+    [
+        (("tokens", "sequence"), {}, "'first' of kind tokens needs a pretrained encoder: set method.encoders.first to"),
+        (("image", "image"), {"encoders": {"first": "x"}}, "'second' of kind image needs a pretrained encoder"),
+        (
+            ("sequence", "sequence"),
+            {"preset": "pretrained"},
+            "Preset 'pretrained' needs method.encoders; for sequences",
+        ),
+        (("sequence", "tokens"), {"encoders": {"first": "x"}}, "a folder for 'first', which is of kind sequence"),
+        (("tokens", "tokens"), {"encoders": {"frist": "x"}}, "Unknown modality of method.encoders 'frist'"),
+        (("tokens", "sequence"), {"encoders": {"first": 3}}, "is a folder written by save_pretrained, not 3"),
+        (
+            ("tokens", "sequence"),
+            {"encoders": {"first": "x"}, "frozen": ["second"]},
+            "Unknown modality of method.frozen",
+        ),
+    ],
+)
+def test_exactly_the_inputs_that_need_an_encoder_have_one(kinds: tuple[str, str], options: dict[str, Any], said: str):
+    names = ("first", "second")
+    streams = {name: Stream(kind, 3 if kind == "image" else 1) for name, kind in zip(names, kinds, strict=True)}
+    with pytest.raises(InputError, match=said):
+        sharing_network(Prediction(names, streams), **options)
+
+
+def test_images_have_their_own_small_encoder_unless_a_pretrained_one_is_named():
+    assert default_preset({"scan": "image", "age": "vector"}) == "vectors"
+    assert default_preset({"scan": "image", "notes": "sequence"}, {"scan": "folder"}) == "pretrained"
 
 
 def test_a_task_of_an_unknown_type_needs_the_users_own_network():

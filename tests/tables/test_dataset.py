@@ -468,10 +468,10 @@ def test_targets_beyond_the_limits_are_refused(table_arrays, rewritten, fault):
     assert "Targets go from -3 to 4, outside -3 to 3" in fault(table_dataset, rewritten(y=y))
 
 
-def test_token_ids_need_a_bert(rewritten, fault):
+def test_token_ids_need_an_encoder(rewritten, fault):
     tokens = np.ones((14, 4), np.int64)
     task = table_dataset(rewritten(text=tokens)).task
-    assert "Token ids need a BERT" in fault(create_method, "gmd", task, {})
+    assert "needs a pretrained encoder: set method.encoders.text" in fault(create_method, "gmd", task, {})
 
 
 def test_present_in_keeps_the_order_of_the_task(utterances):

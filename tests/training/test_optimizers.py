@@ -5,21 +5,22 @@ from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.experiments.train_settings import TrainSettings
-from anysubset.models.bert import TokenEncoder
+from anysubset.models.pretrained import TokenEncoder
 from anysubset.training.optimizers import create_optimizer, parameters_by_rate, set_learning_rates
 
 
 class Encoder(TokenEncoder):
-    """A TokenEncoder whose BERT is a single layer, so that none has to be read from disk."""
+    """A TokenEncoder whose model is a single layer, so that none has to be read from disk."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.bert = nn.Linear(2, 1, bias=False)
+        self.frozen = False
+        self.pretrained = nn.Linear(2, 1, bias=False)
         self.steps = nn.Linear(1, 1, bias=False)
 
 
 class Network(nn.Module):
-    """Parameters text.bert.weight, text.steps.weight, audio.weight, head.weight and head.bias."""
+    """Parameters text.pretrained.weight, text.steps.weight, audio.weight, head.weight and head.bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,15 +103,15 @@ def test_the_state_of_an_optimizer_holds_only_tensors(settings):
 # ------------------------------------------------------------------------------------------------ learning rates
 
 
-def test_a_bert_has_its_own_learning_rate_and_all_other_parameters_that_of_the_settings():
+def test_a_pretrained_encoder_has_its_own_learning_rate_and_all_other_parameters_that_of_the_settings():
     expected = {"text.steps.weight": 1e-3, "audio.weight": 1e-3, "head.weight": 1e-3, "head.bias": 1e-3}
-    assert rates(Network()) == {**expected, "text.bert.weight": 2e-5}
+    assert rates(Network()) == {**expected, "text.pretrained.weight": 2e-5}
 
 
 def test_the_first_pattern_that_matches_gives_the_rate():
-    patterns = {"text.bert.*": 1e-6, "*.bias": 5e-3, "head.*": 2e-3}
+    patterns = {"text.pretrained.*": 1e-6, "*.bias": 5e-3, "head.*": 2e-3}
     assert rates(Network(), rates=patterns) == {
-        "text.bert.weight": 1e-6,
+        "text.pretrained.weight": 1e-6,
         "text.steps.weight": 1e-3,
         "audio.weight": 1e-3,
         "head.weight": 2e-3,
@@ -130,7 +131,7 @@ def test_the_schedule_multiplies_the_rate_of_every_group():
 def test_frozen_parameters_are_left_out():
     network = Network()
     network.audio.requires_grad_(False)
-    network.text.bert.requires_grad_(False)
+    network.text.pretrained.requires_grad_(False)
     assert set(rates(network)) == {"text.steps.weight", "head.weight", "head.bias"}
     # The pattern of a group that a stage freezes is no mistake.
     assert set(rates(network, rates={"audio.*": 1e-4})) == {"text.steps.weight", "head.weight", "head.bias"}
@@ -142,8 +143,8 @@ def test_frozen_parameters_are_left_out():
 def test_a_shared_parameter_is_in_one_group_and_matches_by_either_name():
     network = nn.ModuleDict({"first": one_weight(1.0)})
     network["second"] = network["first"]
-    (default, bert, chosen) = parameters_by_rate(network, TrainSettings(rates={"second.*": 1e-4}))
-    assert (default[0], bert[0]) == ([], [])
+    (default, tuned, chosen) = parameters_by_rate(network, TrainSettings(rates={"second.*": 1e-4}))
+    assert (default[0], tuned[0]) == ([], [])
     assert chosen[1] == 1e-4
     assert_close(chosen[0], [network["first"].weight])
 
@@ -151,7 +152,10 @@ def test_a_shared_parameter_is_in_one_group_and_matches_by_either_name():
 @pytest.mark.parametrize(
     ("patterns", "line"),
     [
-        ({"txt.bert.*": 1e-4}, "train.rates: 'txt.bert.*' matches no parameter. Names near it: text.bert.*"),
+        (
+            {"txt.pretrained.*": 1e-4},
+            "train.rates: 'txt.pretrained.*' matches no parameter. Names near it: text.pretrained.*",
+        ),
         ({"head.wieght": 1e-4}, "train.rates: 'head.wieght' matches no parameter. Names near it: head.weight"),
         ({"zzz": 1e-4}, "matches no parameter. Names near it: audio.weight, head.bias, head.weight."),
         ({"head.*": 1e-4, "head.bias": 1e-5}, "train.rates: 'head.bias' changes nothing, since earlier patterns match"),

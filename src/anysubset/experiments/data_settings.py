@@ -128,6 +128,8 @@ class DataSettings:
         fold: index from 0 of the fold that is the test split; the next fold is the validation split.
         missingness: JSON file of the modalities that each sample keeps, by id, as `anysubset ampute` writes it.
         complete_only: whether to leave out training samples that lack a modality, in the data or by `missingness`.
+        as_stored: modalities of a table that are not standardised, such as pixel values that are already scaled as a
+            pretrained encoder expects them. Others have mean 0 and standard deviation 1 over the training samples.
         reading: how a table is read.
 
     Raises:
@@ -152,6 +154,7 @@ class DataSettings:
     fold: int = 0
     missingness: str | None = None
     complete_only: bool = False
+    as_stored: list[str] = field(default_factory=list)
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from anysubset.system.numbers import check_count, check_number, check_seed
 # Settings that may differ when a run is resumed, since they do not change a bit of the result.
 INCIDENTAL = (
     *("recipe", "data.root", "data.splits", "data.group", "data.missingness", "data.cache", "data.workers"),
-    "method.bert",
+    "method.encoders",
 )
 
 # Settings, groups of settings and values that had another name in an earlier version: old name -> new name. An old name
@@ -38,12 +38,25 @@ RENAMED = {
     "model.window": "task.window",
     "model.mirror": "task.mirror",
     "model.error": "task.error",
-    "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.bert.*: 2.0e-5}",
+    "train.bert_lr": "train.rates, by parameter names, such as {network.stems.text.pretrained.*: 2.0e-5}",
+    "method.bert": "method.encoders, by modality, such as {text: FOLDER}",
 }
-RENAMED_VALUES = {("data.name", "features"): "table"}
+RENAMED_VALUES = {("data.name", "features"): "table", ("method.preset", "bert"): "pretrained"}
 
 # Options of `method` that describe its network. A variant of a sweep that names another method keeps them.
-NETWORK_OPTIONS = ("preset", "width", "layers", "dropout", "head", "stem", "steps", "bert", "context")
+NETWORK_OPTIONS = (
+    "preset",
+    "width",
+    "layers",
+    "dropout",
+    "head",
+    "stem",
+    "steps",
+    "encoders",
+    "frozen",
+    "keep_states",
+    "context",
+)
 
 # The largest values of options that make a network too large for any computer.
 MOST_OPTIONS = {"width": 16_384, "layers": 1000, "steps": 10**6}
@@ -66,6 +79,7 @@ WHOLE = (
     "task.smallest",
     "task.threshold",
     "data.reading.modalities",
+    "method.encoders",
     "train.rates",
     "train.stages.*.rates",
 )
@@ -153,14 +167,15 @@ class Experiment:
         A setting that may be something else, such as a column of groups, is changed only if it names an existing path.
         """
         group_file = self.data.group if (self.data.group or "").lower().endswith(GROUP_FILES) else None
-        splits, group, missingness, bert = (
-            str(Path(path).resolve()) if path is not None and Path(path).exists() else path
-            for path in (self.data.splits, group_file, self.data.missingness, self.method.get("bert"))
-        )
+        splits, group, missingness = map(resolved, (self.data.splits, group_file, self.data.missingness))
         group = self.data.group if group is None else group
         root = str(Path(self.data.root).resolve())
         data = replace(self.data, root=root, splits=splits, group=group, missingness=missingness)
-        return replace(self, data=data, method=self.method if bert is None else {**self.method, "bert": bert})
+        encoders = self.method.get("encoders")
+        if not isinstance(encoders, Mapping):
+            return replace(self, data=data)
+        anchored = {name: resolved(path) if isinstance(path, str) else path for name, path in encoders.items()}
+        return replace(self, data=data, method={**self.method, "encoders": anchored})
 
     def at(self, root: str | None, groups: bool = False) -> "Experiment":
         """A copy for data in another folder or file.
@@ -176,6 +191,11 @@ class Experiment:
         group = self.data.group if groups else None
         data = replace(self.data, root=root, splits=None, group=group, folds=None, fold=0, missingness=None)
         return replace(self, data=replace(data, complete_only=False))
+
+
+def resolved(path: str | None) -> str | None:
+    """The absolute path of an existing file or folder; anything else unchanged."""
+    return str(Path(path).resolve()) if path is not None and Path(path).exists() else path
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

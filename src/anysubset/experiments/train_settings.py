@@ -49,7 +49,7 @@ class TrainSettings:
         amsgrad: whether "adam" and "adamw" use the largest running mean square so far (Reddi et al. 2018).
         lr: peak learning rate.
         rates: pattern of parameter names -> peak learning rate in place of `lr`; the first pattern that matches counts.
-            By default the parameters of a BERT have 2e-5.
+            By default the parameters of pretrained encoders have 2e-5.
         weight_decay: factor of the L2 term that "adam" and "sgd" add to the gradient; for "adamw", factor of the
             decoupled decay, which removes the share `lr` x `weight_decay` of each weight per step.
         schedule: learning rate schedule: "poly" (power 0.9), "cosine", "constant", "step" or "plateau".

@@ -173,9 +173,9 @@ def front_padded(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def end_padded(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the valid steps to the start, in their order; returns (n, time, size) and `valid` (n, time)."""
+    """Move the valid steps of (n, time, ...) to the start, in their order; returns these and `valid` (n, time)."""
     order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
-    return x.gather(1, order[..., None].expand_as(x)), valid.gather(1, order)
+    return x.gather(1, order.view(*order.shape, *[1] * (x.ndim - 2)).expand_as(x)), valid.gather(1, order)
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
 """Presets of Dynamic Sharing networks: a combination of encoders, shared backbone and head for each kind of input."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
 from anysubset.errors import InputError, unknown
-from anysubset.models.bert import TokenEncoder
 from anysubset.models.dimensions import CONVOLUTION
 from anysubset.models.encoders import FlatGRU, ImageEncoder, SequenceEncoder, VectorEncoder
 from anysubset.models.heads import HEADS
+from anysubset.models.pretrained import ENCODERS
 from anysubset.models.sharing import DynamicSharing
 from anysubset.models.transformer import ConversationTransformer, Transformer
 from anysubset.models.unet import UNet
@@ -20,6 +20,7 @@ from anysubset.tasks.segmentation import Segmentation
 from anysubset.tasks.task import Task
 
 ATTENTION_HEADS = 4
+NEED_ENCODER = ("tokens", "waveform")  # Kinds of input that only a pretrained encoder takes.
 ENCODER_DROPOUT = 0.5  # In the encoders of preset `utterance`.
 CONTEXTS = ("sample", "conversation")
 
@@ -61,13 +62,16 @@ PRESETS = {
         ("sequence", "vector", "image"),
         {"width": 128, "layers": 2, "dropout": 0.3, "head": "norm", "context": "sample"},
     ),
-    "bert": Preset(
-        "ds-transformer with a separate BERT for each modality of token ids",
-        ("sequence", "tokens"),
-        {"width": 128, "layers": 4, "dropout": 0.1, "head": "norm", "bert": None},
+    "pretrained": Preset(
+        "ds-transformer over the states of pretrained encoders of text, speech or images, and over sequences",
+        ("sequence", "tokens", "waveform", "image"),
+        {
+            **{"width": 128, "layers": 4, "dropout": 0.1, "head": "norm"},
+            **{"encoders": None, "frozen": (), "keep_states": True},
+        },
     ),
 }
-OVER_STEPS = ("ds-transformer", "bert")  # The presets with a transformer.
+OVER_STEPS = ("ds-transformer", "pretrained")  # The presets with a transformer.
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -80,7 +84,9 @@ class NetworkOptions(TypedDict, total=False):
     head: str | None
     stem: bool | None
     steps: int | None
-    bert: str | None
+    encoders: Mapping[str, str] | None
+    frozen: list[str] | None
+    keep_states: bool | None
     context: str | None
 
 
@@ -94,16 +100,18 @@ def sharing_network(
     Args:
         task: modalities, inputs and outputs.
         modalities: of the network; by default all of the task.
-        preset: by default `unet` for volumes, `bert` if a modality holds token ids, `ds-transformer` if all are
-            sequences, else `vectors`.
+        preset: by default `unet` for volumes, `pretrained` if a modality has a pretrained encoder or holds token ids or
+            waveforms, `ds-transformer` if all are sequences, else `vectors`.
         width: for `unet` a factor of the number of channels; for the others the number of features per vector.
         layers: number of layers of the backbone.
         dropout: probability that a unit is dropped in training.
         head: `norm`, `linear` or `residual`.
         stem: whether each modality has its own convolution (kernel size 1) before the shared backbone.
         steps: longest sequence that the encoders of `gmc` take.
-        bert: folder of a BERT saved by Hugging Face's `save_pretrained`; it is read each time the network is created,
-            and fine-tuned.
+        encoders: modality -> folder of its pretrained encoder, saved by Hugging Face's `save_pretrained`: of text for
+            token ids, of speech for waveforms, of images for images. It is read each time the network is created.
+        frozen: modalities whose pretrained encoder is not trained; the others are fine-tuned.
+        keep_states: whether the states of a frozen encoder are computed once for each sample, and kept in memory.
         context: `sample`: the backbone gets each sample by itself; `conversation`: it is a transformer over the samples
             of each group that have the modality, such as the utterances of a video.
 
@@ -112,7 +120,7 @@ def sharing_network(
     """
     names = tuple(task.modalities if modalities is None else modalities)
     kinds = kinds_of(task)
-    chosen = requested.get("preset") or default_preset(kinds)
+    chosen = requested.get("preset") or default_preset(kinds, requested.get("encoders") or {})
     if chosen not in PRESETS:
         raise unknown("preset", chosen, PRESETS)
     check_kinds(chosen, task, kinds)
@@ -126,6 +134,8 @@ def sharing_network(
             raise InputError(f"Preset {chosen!r} has no option {name}; its options are: {', '.join(options)}.")
         options[name] = value
     check_options(chosen, options)
+    if chosen == "pretrained":
+        check_encoders(kinds, options["encoders"] or {}, options["frozen"])
     if isinstance(task, Segmentation):
         return unet_network(task, names, **options)
     assert isinstance(task, Prediction)
@@ -145,12 +155,12 @@ def kinds_of(task: Task) -> dict[str, str]:
     raise InputError(f"No preset takes a task of type {type(task).__name__}: pass your own network, network=...")
 
 
-def default_preset(kinds: Mapping[str, str]) -> str:
-    """Name of the default preset for these kinds of input."""
+def default_preset(kinds: Mapping[str, str], encoders: Collection[str] = ()) -> str:
+    """Name of the default preset for these kinds of input, some of which have a pretrained encoder."""
     if "volume" in kinds.values():
         return "unet"
-    if "tokens" in kinds.values():
-        return "bert"
+    if encoders or not set(NEED_ENCODER).isdisjoint(kinds.values()):
+        return "pretrained"
     return "ds-transformer" if set(kinds.values()) == {"sequence"} else "vectors"
 
 
@@ -168,8 +178,37 @@ def check_kinds(preset: str, task: Task, kinds: Mapping[str, str]) -> None:
                 f"{modality!r} has a stride of {task.streams[modality].stride}, which preset {preset!r} does not take: "
                 "set it to 1, or use preset 'ds-transformer'."
             )
-    if preset == "bert" and "tokens" not in kinds.values():
-        raise InputError("Preset 'bert' needs a modality of token ids; for sequences of vectors use 'ds-transformer'.")
+
+
+def check_encoders(kinds: Mapping[str, str], encoders: Mapping[str, str], frozen: Iterable[str]) -> None:
+    """Raise InputError unless exactly the inputs that need a pretrained encoder have one.
+
+    Args:
+        kinds: of the inputs, by modality.
+        encoders: folders by modality.
+        frozen: modalities whose encoder is not trained.
+    """
+    for modality, folder in encoders.items():
+        if modality not in kinds:
+            raise unknown("modality of method.encoders", modality, kinds)
+        if kinds[modality] not in ENCODERS:
+            raise InputError(
+                f"method.encoders has a folder for {modality!r}, which is of kind {kinds[modality]}: encoders take "
+                f"{', '.join(ENCODERS)}. Store waveforms and token ids with their lengths."
+            )
+        if not isinstance(folder, str):
+            raise InputError(f"method.encoders.{modality} is a folder written by save_pretrained, not {folder!r}.")
+    for modality, kind in kinds.items():
+        if kind in ENCODERS and modality not in encoders:
+            raise InputError(
+                f"{modality!r} of kind {kind} needs a pretrained encoder: set method.encoders.{modality} to a folder "
+                "written by save_pretrained."
+            )
+    if not encoders:
+        raise InputError("Preset 'pretrained' needs method.encoders; for sequences of vectors use 'ds-transformer'.")
+    for modality in frozen:
+        if modality not in encoders:
+            raise unknown("modality of method.frozen", modality, encoders)
 
 
 def check_options(preset: str, options: Mapping[str, Any]) -> None:
@@ -188,8 +227,6 @@ def check_options(preset: str, options: Mapping[str, Any]) -> None:
         raise unknown("head", options["head"], HEADS)
     if options.get("context", "sample") not in CONTEXTS:
         raise unknown("method.context", options["context"], CONTEXTS)
-    if "bert" in options and options["bert"] is None:
-        raise InputError("Token ids need a BERT: set method.bert to a folder written by save_pretrained.")
 
 
 def unet_network(task: Segmentation, modalities: tuple[str, ...], width: float, stem: bool) -> DynamicSharing:
@@ -210,10 +247,12 @@ def table_network(
     layers: int = 0,
     dropout: float = 0.0,
     steps: int = 0,
-    bert: str | None = None,
+    encoders: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
+    keep_states: bool = True,
     context: str = "sample",
 ) -> DynamicSharing:
-    """Create the network of a preset for sequences, vectors, images or token ids."""
+    """Create the network of a preset for tables."""
     backbone: nn.Module
     if preset in OVER_STEPS:
         backbone = Transformer(modalities, width, layers, ATTENTION_HEADS, dropout)
@@ -224,10 +263,9 @@ def table_network(
     else:
         backbone = ResidualMLP(modalities, width, layers, dropout)
 
-    def encoder(stream: Stream) -> nn.Module:
-        if stream.kind == "tokens":
-            assert bert is not None
-            return TokenEncoder(bert, width)
+    def encoder(name: str, stream: Stream) -> nn.Module:
+        if encoders and name in encoders:
+            return ENCODERS[stream.kind](encoders[name], width, name in frozen, keep_states)
         if preset in OVER_STEPS:
             return SequenceEncoder(stream.size, width, stream.stride)
         if preset == "gmc":
@@ -236,6 +274,6 @@ def table_network(
             return ImageEncoder(stream.size, width)
         return VectorEncoder(stream.size, width, ENCODER_DROPOUT if preset == "utterance" else dropout)
 
-    stems = {name: encoder(task.streams[name]) for name in modalities}
+    stems = {name: encoder(name, task.streams[name]) for name in modalities}
     output = HEADS[head](width, len(task.classes) or 1)
     return DynamicSharing(modalities, backbone, output, stems, "group" if context == "conversation" else "sample")

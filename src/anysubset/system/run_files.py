@@ -59,7 +59,12 @@ KNOWLEDGE = Fields(
     optional={
         "modalities": Items(Text()),
         "streams": Named(
-            Fields({"kind": Text(("vector", "sequence", "image", "tokens")), "size": Number(whole=True, least=1)})
+            Fields(
+                {
+                    "kind": Text(("vector", "sequence", "image", "tokens", "waveform")),
+                    "size": Number(whole=True, least=1),
+                }
+            )
         ),
         "classes": Items(Text()),
         "limits": Maybe(Items(Number(), 2)),

@@ -175,10 +175,11 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
         return Column(values[:, None] if values.ndim == 3 else values, present)
     if values.ndim != 3 and lengths is None and valid is None:
         return Column(values, present)
-    if values.ndim not in (2, 3) or (values.ndim == 2 and values.dtype.kind not in "iu"):
+    if values.ndim not in (2, 3):
         raise InputError(
-            f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size), and token ids "
-            f"(samples, time) integers; mark samples without them in {name}_present."
+            f"{name} has lengths and the shape {values.shape}: sequences are (samples, time, size), token ids "
+            f"(samples, time) integers, and waveforms (samples, time) floats; mark samples without them in "
+            f"{name}_present."
         )
     side = "none"
     if valid is not None:
@@ -192,7 +193,7 @@ def column_of(arrays: Mapping[str, Array], name: str, samples: int, image: bool,
         steps = real_steps(values, side)
     if side == "front":
         values, steps = to_the_front(values, steps)
-    tokens = np.iinfo(np.int64).max if values.ndim == 2 else None
+    tokens = np.iinfo(np.int64).max if values.ndim == 2 and values.dtype.kind in "iu" else None
     return Column(values, present, steps, "none" if steps.all() else side, tokens)
 
 

@@ -78,7 +78,9 @@ class TableDataset(Dataset):
             self.table = replace(self.table, splits=splits)
         self.splits = {**(self.table.splits or {}), "all": self.table.ids}
         used_in_training = [name for name in ("train", "val") if name in self.splits]
-        self.signature = signature or signature_of(self.table, names, table_set.limits, used_in_training)
+        self.signature = signature or signature_of(
+            self.table, names, table_set.limits, used_in_training, data.as_stored
+        )
         if signature is None and data.group is not None and self.table.groups is not None:
             # Groups decide which samples share a batch, so a run is resumed with the same groups.
             groups = fingerprint(self.table.groups)

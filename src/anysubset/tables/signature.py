@@ -15,12 +15,12 @@ from torch import Tensor
 from anysubset.batches import Observed
 from anysubset.datasets.amputation import presence
 from anysubset.datasets.dataset import Knowledge, fingerprint
-from anysubset.errors import InputError
+from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario
 from anysubset.scoring.baselines import constant_intensities, majority_class
 from anysubset.system import tensor_file
 from anysubset.system.run_files import KNOWLEDGE
-from anysubset.tables.standardisation import Statistics, statistics
+from anysubset.tables.standardisation import UNMEASURED, Statistics, statistics
 from anysubset.tables.table import Table, shown
 from anysubset.tasks.prediction import Stream
 
@@ -35,7 +35,7 @@ class Signature:
     classes: names of the classes, in the order of their numbers; empty for regression.
     limits: least and greatest target of regression, or None.
     statistics: mean and standard deviation over the training samples by modality, by which inputs are standardised;
-        tokens have none.
+        tokens and waveforms have none.
     constants: predictions of constant baselines by name; for classification the number of a class.
     fingerprints: hashes of the ids of each split by name; under `present`, of the modalities of the training samples.
     columns: names of the columns by modality, as far as the training file names them.
@@ -144,7 +144,11 @@ class Signature:
 
 
 def signature_of(
-    table: Table, modalities: Sequence[str], limits: tuple[float, float] | None, splits: Sequence[str]
+    table: Table,
+    modalities: Sequence[str],
+    limits: tuple[float, float] | None,
+    splits: Sequence[str],
+    as_stored: Sequence[str] = (),
 ) -> Signature:
     """Compute the signature of a table from its split `train`.
 
@@ -153,14 +157,18 @@ def signature_of(
         modalities: names in the order of the task.
         limits: least and greatest target of regression, or None.
         splits: names of the splits whose ids must not change when training is resumed.
+        as_stored: modalities that are not standardised.
 
     Raises:
-        InputError: if a modality is missing in all training samples, or there is only one class.
+        InputError: if a modality is missing in all training samples or unknown, or there is only one class.
     """
     train = table.split("train")
     for name in modalities:
         if name not in train.inputs:
             raise InputError(f"No training sample has {name!r}: leave it out of data.modalities.")
+    for name in as_stored:
+        if name not in modalities:
+            raise unknown("modality of data.as_stored", name, modalities)
     classes = table.class_names
     if len(classes) == 1:
         raise InputError(f"Every sample is of class {classes[0]}; give at least two classes.")
@@ -171,7 +179,7 @@ def signature_of(
         streams={name: stream_of(train.inputs[name]) for name in modalities},
         classes=classes,
         limits=limits,
-        statistics=statistics(train),
+        statistics=statistics(train, as_stored),
         constants=constants_of(train),
         fingerprints=fingerprints,
         columns={name: table.columns[name] for name in modalities if name in table.columns},
@@ -186,7 +194,7 @@ def read_signature(path: Path) -> Signature:
     """
     tensors, facts = tensor_file.load(path, KNOWLEDGE)
     try:
-        measured = [name for name in facts["modalities"] if facts["streams"][name]["kind"] != "tokens"]
+        measured = [name for name in facts["modalities"] if facts["streams"][name]["kind"] not in UNMEASURED]
         signature = Signature(
             streams={name: Stream(**facts["streams"][name]) for name in facts["modalities"]},
             classes=tuple(facts["classes"]),
@@ -229,8 +237,8 @@ def check_parts(signature: Signature, path: Path) -> None:
 def stream_of(observed: Observed) -> Stream:
     """Kind and size of the input of a modality."""
     values = observed.values
-    if not values.is_floating_point():
-        return Stream("tokens", 1)
+    if values.ndim == 2 and observed.valid is not None:
+        return Stream("waveform" if values.is_floating_point() else "tokens", 1)
     return Stream(KINDS[values.ndim], values.shape[1 if values.ndim == 4 else -1])
 
 

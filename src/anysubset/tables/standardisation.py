@@ -3,7 +3,7 @@
 Padding must not enter the statistics. Columns may differ by orders of magnitude, as those of COVAREP do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,22 +14,32 @@ from anysubset.errors import InputError
 from anysubset.tables.table import Table
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
+UNMEASURED = ("tokens", "waveform")  # Kinds of input without columns, which are not standardised.
 
 
-def statistics(table: Table) -> Statistics:
+def statistics(table: Table, as_stored: Collection[str] = ()) -> Statistics:
     """Mean and population standard deviation of each modality, (size,) float64, over samples and real steps.
 
-    For images (channels, 1, 1), over samples and pixels. Token ids have none.
+    For images (channels, 1, 1), over samples and pixels. Token ids and waveforms have none.
+
+    as_stored: modalities whose values do not change: mean 0 and deviation 1.
     """
     by_modality = {}
     for name, observed in table.inputs.items():
-        if observed.values.is_floating_point():
+        if has_columns(observed):
             values = observed.values if observed.valid is None else observed.values[observed.valid]
             image = values.ndim == 4
             variance, mean = torch.var_mean(values.to(torch.float64), dim=(0, 2, 3) if image else (0,), correction=0)
             shape = (-1, 1, 1) if image else (-1,)
+            if name in as_stored:
+                mean, variance = torch.zeros_like(mean), torch.ones_like(variance)
             by_modality[name] = (mean.reshape(shape), variance.sqrt().reshape(shape))
     return by_modality
+
+
+def has_columns(observed: Observed) -> bool:
+    """Whether a modality consists of columns or channels, as token ids and waveforms do not."""
+    return observed.values.ndim > 2 or observed.valid is None
 
 
 def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table:
@@ -45,7 +55,7 @@ def standardised(table: Table, by: Mapping[str, tuple[Tensor, Tensor]]) -> Table
     """
     inputs = dict(table.inputs)
     for name, observed in table.inputs.items():
-        if not observed.values.is_floating_point():
+        if not has_columns(observed):
             continue
         if name not in by:
             raise InputError(f"{name} has no statistics: no training sample has it.")

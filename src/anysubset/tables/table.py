@@ -39,8 +39,8 @@ class Table:
 
     ids: unique, one for each sample, in the order of the file.
     inputs: by modality, the samples that have it: indices (n,) and values (n, size), (n, time, size), (n, channels,
-        height, width) float32, or (n, time) int64 for token ids. Sequences have valid (n, time) bool, which steps are
-        real; all other steps hold 0.
+        height, width) float32, (n, time) int64 for token ids, or (n, time) float32 for waveforms. Sequences, token ids
+        and waveforms have valid (n, time) bool, which steps are real; all other steps hold 0.
     target: (samples,) float32 for regression, or int64 for classes from 0.
     groups: the group of each sample, such as the video of an utterance; or None.
     splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
@@ -217,7 +217,7 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
     if not tokens and (values.dtype != torch.float32 or values.ndim not in (2, 3, 4)):
         raise InputError(
             f"{name} is {values.dtype} of {values.ndim} dimensions; a modality is float32 (n, size), (n, time, "
-            "size) or (n, channels, height, width), or int64 (n, time) for token ids."
+            "size), (n, channels, height, width) or, for waveforms, (n, time), or int64 (n, time) for token ids."
         )
     if not values.numel():
         raise InputError(f"{name} has the shape {tuple(values.shape)}, which has no values.")
@@ -225,8 +225,8 @@ def check_observed(name: str, observed: Observed, samples: int) -> None:
         raise InputError(f"{name} has indices outside 0 to {samples - 1}, those of the table's samples.")
     if not torch.isfinite(values).all():
         raise InputError(f"{name} has {int((~torch.isfinite(values)).sum())} NaN or infinite values.")
-    if (tokens or values.ndim == 3) != (valid is not None):
-        raise InputError(f"{name}: sequences and token ids need `valid`, and nothing else has it.")
+    if (valid is None and (tokens or values.ndim == 3)) or (valid is not None and values.ndim == 4):
+        raise InputError(f"{name}: sequences and token ids need `valid`, and images have none.")
     if valid is not None:
         if valid.shape != values.shape[:2] or valid.dtype != torch.bool:
             raise InputError(

@@ -10,7 +10,7 @@ from anysubset.batches import Inputs
 from anysubset.errors import InputError, unknown
 from anysubset.tasks.task import Function, Task
 
-KINDS = ("sequence", "vector", "image", "tokens")
+KINDS = ("sequence", "vector", "image", "tokens", "waveform")
 ERRORS = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 
 
@@ -18,9 +18,9 @@ ERRORS = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 class Stream:
     """Kind and size of the input of a modality.
 
-    kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width) or `tokens` (n, time),
-        integer token ids.
-    size: number of features of a vector or of a time step, or of channels of an image; 1 for tokens.
+    kind: `sequence` (n, time, size), `vector` (n, size), `image` (n, size, height, width), `tokens` (n, time),
+        integer token ids, or `waveform` (n, time), samples of a sound.
+    size: number of features of a vector or of a time step, or of channels of an image; 1 for tokens and waveforms.
     stride: stride of the convolution over a sequence; above 1 it shortens the sequence.
 
     Raises InputError if a value is out of range.

@@ -30,6 +30,7 @@ from anysubset.training.budget import affordable_steps, check_stages, estimate, 
 from anysubset.training.checkpoint import Progress, State, load_selected, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
+from anysubset.training.kept_states import keep_states
 from anysubset.training.optimizers import create_optimizer
 from anysubset.training.run import Run
 from anysubset.training.step import StageTraining, step_gradients, train_step
@@ -98,6 +99,7 @@ def train(
     if progress.finished:
         return progress
     method.train()
+    keep_states(method, dataset, report)
     resumed = progress.step > 0
     first = 0
     for stage in method.stages:

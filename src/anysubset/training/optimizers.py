@@ -10,18 +10,18 @@ from torch import nn
 
 from anysubset.errors import InputError
 from anysubset.experiments.train_settings import TrainSettings
-from anysubset.models.bert import TokenEncoder
+from anysubset.models.pretrained import PretrainedEncoder
 
-BERT_RATE = 2e-5  # A pretrained BERT is fine-tuned slowly (Devlin et al. 2019, appendix A.3: 2e-5 to 5e-5).
+PRETRAINED_RATE = 2e-5  # Pretrained encoders are fine-tuned slowly (BERT, appendix A.3: 2e-5 to 5e-5).
 
 
 def create_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Create the optimizer of the parameters of a module that require a gradient.
 
-    The first parameter group has the learning rate `settings.lr`, the next one holds the parameters of a BERT, and then
-    comes one group for each pattern of `settings.rates`; empty groups are left out. A pattern takes precedence over the
-    default rate of a BERT, and an earlier pattern over a later one. Each group has a key `peak`, its highest learning
-    rate, which `set_learning_rates` multiplies by the factor of the schedule.
+    The first parameter group has the learning rate `settings.lr`, the next one holds the parameters of pretrained
+    encoders, and then comes one group for each pattern of `settings.rates`; empty groups are left out. A pattern takes
+    precedence over the default rate of pretrained encoders, and an earlier pattern over a later one. Each group has a
+    key `peak`, its highest learning rate, which `set_learning_rates` multiplies by the factor of the schedule.
 
     Raises:
         InputError: if no parameter requires a gradient, or a pattern of `settings.rates` matches no parameter.
@@ -49,7 +49,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def parameters_by_rate(module: nn.Module, settings: TrainSettings) -> list[tuple[list[nn.Parameter], float]]:
-    """Groups of parameters with their peak learning rates: the default, BERT, then one for each pattern.
+    """Groups of parameters with their peak learning rates: the default, pretrained encoders, then each pattern.
 
     Every parameter is in exactly one group.
 
@@ -60,21 +60,21 @@ def parameters_by_rate(module: nn.Module, settings: TrainSettings) -> list[tuple
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
-    encoders = [layer for layer in module.modules() if isinstance(layer, TokenEncoder)]
-    pretrained = {parameter for encoder in encoders for parameter in encoder.bert.parameters()}
+    encoders = [layer for layer in module.modules() if isinstance(layer, PretrainedEncoder)]
+    pretrained = {parameter for encoder in encoders for parameter in encoder.pretrained.parameters()}
     default: list[nn.Parameter] = []
-    bert: list[nn.Parameter] = []
+    tuned: list[nn.Parameter] = []
     by_pattern: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in settings.rates}
     for parameter, own in names.items():
         matching = [pattern for pattern in settings.rates if any(fnmatchcase(name, pattern) for name in own)]
         if matching:
             by_pattern[matching[0]].append(parameter)
         else:
-            (bert if parameter in pretrained else default).append(parameter)
+            (tuned if parameter in pretrained else default).append(parameter)
     check_patterns(by_pattern, [name for own in names.values() for name in own])
     return [
         (default, settings.lr),
-        (bert, BERT_RATE),
+        (tuned, PRETRAINED_RATE),
         *((parameters, settings.rates[pattern]) for pattern, parameters in by_pattern.items()),
     ]
 
