@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import rnn
+from torch.utils.flop_counter import FlopCounterMode
 
 from anysubset.training.cost import (
     CostLog,
@@ -48,6 +49,24 @@ def test_a_recurrent_layer_counts_its_products_with_inputs_and_states(
     # Backward there are two such products. Where steps are counted one by one, those with the initial states are less.
     both = flops_of(lambda: network(packed)[0].data.sum().backward())
     assert 0.8 * 3 * forward < both <= 3 * forward
+
+
+@torch.inference_mode()
+def test_operations_that_consist_of_others_count_these():
+    # In inference mode `linear` and `matmul` are not taken apart before they are counted.
+    layer, x = nn.Linear(5, 7), torch.ones(3, 5)
+    assert flops_of(lambda: layer(x) @ torch.ones(2, 7, 4)) == 2 * 3 * 5 * 7 + 2 * (2 * 3 * 7 * 4)
+
+
+def test_a_transposed_convolution_is_counted_as_by_pytorch():
+    layer = nn.ConvTranspose2d(2, 3, kernel_size=2, stride=2)
+
+    def step() -> None:
+        layer(torch.ones(1, 2, 4, 4)).sum().backward()
+
+    with FlopCounterMode(display=False) as counted:
+        step()
+    assert flops_of(step) == counted.get_total_flops() > 0
 
 
 def test_recurrent_layers_on_a_gpu_count_matrices_and_no_biases():

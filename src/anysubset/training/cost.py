@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from anysubset.system.files import atomic_write
 from anysubset.system.run_files import COST, read_object
@@ -28,21 +29,72 @@ def flop_counter() -> Iterator[Callable[[], int]]:
 
     Counts matrix products, convolutions, attention and recurrent layers; a multiply-add counts as two.
     """
-    aten = torch.ops.aten
-    uncounted = {
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-        aten.mkldnn_rnn_layer: recurrent_layer,
-        aten.mkldnn_rnn_layer_backward: recurrent_layer_backward,
-        aten._cudnn_rnn: recurrent_layers,
-        aten._cudnn_rnn_backward: recurrent_layers_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
-        yield lambda: int(counter.get_total_flops())
+    with FlopCounter() as counter:
+        yield lambda: counter.flops
 
 
-# FLOPs of operations that PyTorch does not count: attention on the CPU, and recurrent layers. `FlopCounterMode` calls
-# these functions with the shapes of the tensors. The products with states and inputs are counted, as in a linear layer.
+class FlopCounter(TorchDispatchMode):
+    """Context that adds up the FLOPs of the operations in it, with PyTorch's formulas.
+
+    The sum is that of `torch.utils.flop_counter.FlopCounterMode`, which also tells modules apart, and so takes several
+    times as long as a step on small tensors.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.formulas: dict[Any, Callable[..., int] | None] = {}  # None for an operation that is not counted.
+
+    def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and add its FLOPs; those of an operation without a formula are those of its parts."""
+        kwargs = kwargs or {}
+        if operation not in self.formulas:
+            formula = formula_of(operation)
+            if formula is None and isinstance(operation, torch._ops.OpOverload):
+                with self:
+                    result = operation.decompose(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            self.formulas[operation] = formula
+        result = operation(*args, **kwargs)
+        formula = self.formulas[operation]
+        if formula is not None:
+            self.flops += int(formula(*args, **kwargs, out_val=result))
+        return result
+
+
+def formula_of(operation: Any) -> Callable[..., int] | None:
+    """Return the formula for the FLOPs of an operation; None if it is not counted."""
+    packet = getattr(operation, "_overloadpacket", operation)
+    if packet in UNCOUNTED:
+        return on_shapes(UNCOUNTED[packet])
+    formula = flop_registry.get(packet)
+    # PyTorch's wrapper takes longer than most operations on small tensors. A formula without it expects tensors.
+    inside = getattr(formula, "__wrapped__", None)
+    return on_shapes(inside) if inside is not None else formula
+
+
+def on_shapes(formula: Callable[..., int]) -> Callable[..., int]:
+    """Return a formula that takes tensors, from one that takes their shapes."""
+
+    def flops(*args: Any, out_val: Any, **kwargs: Any) -> int:
+        named = {name: shape_of(value) for name, value in kwargs.items()}
+        return formula(*map(shape_of, args), **named, out_shape=shape_of(out_val))
+
+    return flops
+
+
+def shape_of(value: Any) -> Any:
+    """Return the shape of a tensor, or a list of those of several; other values as they are."""
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    return [shape_of(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# FLOPs of operations that PyTorch does not count: attention on the CPU, and recurrent layers. The functions get the
+# shapes of the tensors. The products with states and inputs are counted, as in a linear layer.
 
 
 def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
@@ -80,6 +132,17 @@ def recurrent_layer_backward(
 ) -> int:
     """FLOPs of the backward pass of one layer of an LSTM in one direction, on the CPU."""
     return recurrent_layers_backward(x, (of_input, of_state))
+
+
+aten = torch.ops.aten
+UNCOUNTED: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+    aten.mkldnn_rnn_layer: recurrent_layer,
+    aten.mkldnn_rnn_layer_backward: recurrent_layer_backward,
+    aten._cudnn_rnn: recurrent_layers,
+    aten._cudnn_rnn_backward: recurrent_layers_backward,
+}
 
 
 def most_bytes(device: torch.device) -> int | None:
