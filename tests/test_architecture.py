@@ -183,6 +183,7 @@ BASES = {
     "methods.method",
     "methods.network_method",
     "methods.cases",
+    "methods.classical",
     "methods.exclusive_classes",
     "methods.separate",
     "methods.teacher_student",

@@ -240,6 +240,7 @@ class AnySubset(ModalityColumns):
                 weight_decay=float(self.weight_decay),
                 schedule="cosine",
                 clip=1.0,
+                select="best" if validating else "last",
                 validate_every=max(1, steps // VALIDATIONS) if validating else max(1, steps),
                 checkpoint_every=max(1, steps),
                 log_every=max(1, steps),

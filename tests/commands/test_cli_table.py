@@ -39,7 +39,10 @@ def rows(run: Path) -> list[dict[str, str]]:
 # --------------------------------------------------------------------------------------------------- fit
 
 
-FOR_TABLES = [name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits)]
+FOR_VECTORS = {"linear", "boosting"}  # Not for sequences; tests/methods/test_classical.py runs them.
+FOR_TABLES = [
+    name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits) and name not in FOR_VECTORS
+]
 
 
 def test_several_methods_fit_tables():
@@ -63,6 +66,15 @@ def test_every_method_trains_and_is_scored_on_a_table_with_missing_modalities(ou
     out = output_of("evaluate", tmp_path / "run")
     assert len([line for line in out.splitlines() if "●" in line]) == 7
     assert len(rows(tmp_path / "run")) > 7
+
+
+@pytest.mark.parametrize("name", FOR_VECTORS)
+def test_methods_for_vectors_refuse_sequences(refused, trained_table, tmp_path, name):
+    settings = yaml.safe_load(trained_table.with_name("tiny.yaml").read_text())
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**settings, "method": {"name": name}}))
+    line = refused("fit", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    assert f"{name} is for vectors; 'text' is of kind sequence; average it over time first" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_fit_writes_kinds_and_statistics_of_the_modalities(trained_table):

@@ -19,6 +19,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "mmin": {"width": 8},
     "gcnet": {"width": 4},
     "cpm": {"latent": 8, "hidden": 6, "fit_steps": 4},
+    "boosting": {"iterations": 4, "leaves": 4},
     "acn": {"width": 0.5},
     "smunet": {"width": 0.5},
     "m3ae": {"width": 0.5},

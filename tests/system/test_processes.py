@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from anysubset.cli import main
-from anysubset.experiments.files import write_experiment
-from anysubset.system import processes
+from anysubset.experiments.files import read_experiment, write_experiment
+from anysubset.system import processes, tensor_file
 
 STEPS = 6
 METHODS = ("gmd", "sharing", "ensemble")
@@ -20,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 # Started in each process, once for all runs, since importing takes longer than training. For each method a whole run,
 # its evaluation, and a run that is interrupted in its second step, in one process only; then a batch that is too small,
-# and a run on a table.
+# runs on a table, and classical models on vectors.
 SCRIPT = f"""
 import os, signal, sys
 from anysubset.cli import main
@@ -43,7 +44,8 @@ for method in {METHODS}:
     assert main(["fit", experiment, "--run", runs + "/stopped"]) == 130
     Run.log = log
 assert main(["fit", experiment, "--run", runs + "/small", "--train.batch", "1"]) == 2
-assert main(["fit", folder + "/table.yaml", "--run", folder + "/table"]) == 0
+for name in ("table", "linear"):
+    assert main(["fit", folder + f"/{{name}}.yaml", "--run", folder + "/" + name]) == 0
 """
 
 
@@ -51,7 +53,7 @@ assert main(["fit", folder + "/table.yaml", "--run", folder + "/table"]) == 0
 def launched(
     make_experiment, make_table_experiment, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess]:
-    """Folder of `<method>.yaml`, of the runs `<method>/whole` and `<method>/stopped`, and of the run `table`.
+    """Folder of `<method>.yaml`, of the runs `<method>/whole` and `<method>/stopped`, and of `table` and `linear`.
 
     All by two processes.
     """
@@ -62,6 +64,13 @@ def launched(
     for method in METHODS:
         write_experiment(make_experiment({**settings, "method.name": method}), folder / f"{method}.yaml")
     write_experiment(make_table_experiment({"train.steps": 4}), folder / "table.yaml")
+    generator = np.random.default_rng(0)
+    vectors = {name: generator.normal(size=(20, 2)) for name in ("a", "b")}
+    vectors["b"][::4] = np.nan
+    split = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    np.savez(folder / "vectors.npz", **vectors, y=np.where(vectors["a"][:, 0] > 0, "no", "yes"), split=split)
+    linear = {"data.name": "table", "data.root": str(folder / "vectors.npz"), "method.name": "linear"}
+    write_experiment(read_experiment(None, {**linear, "train.device": "cpu"}), folder / "linear.yaml")
     script = folder / "job.py"
     script.write_text(SCRIPT)
     done = subprocess.run([*LAUNCH, str(script), str(folder)], env=ENVIRONMENT, capture_output=True, text=True)
@@ -117,6 +126,16 @@ def test_two_processes_train_on_a_table_as_one_does(launched):
         assert shared["eligible"] == single["eligible"]
         if single["step"] == 1:
             assert set(shared["losses"]) == set(single["losses"])
+
+
+def test_two_processes_fit_a_classical_model_to_the_samples_of_both(launched):
+    folder, _ = launched
+    assert main(["fit", str(folder / "linear.yaml"), "--run", str(folder / "linear-of-one")]) == 0
+    for file in ("best", "latest"):
+        one, _ = tensor_file.load(folder / f"linear-of-one/checkpoints/{file}.safetensors")
+        two, _ = tensor_file.load(folder / f"linear/checkpoints/{file}.safetensors")
+        assert one["method.models.b.weight" if file == "latest" else "models.b.weight"].any()
+        assert all(torch.equal(value, two[name]) for name, value in one.items() if "random" not in name)
 
 
 def log(run: Path) -> list[dict]:

@@ -2,7 +2,8 @@ import pytest
 
 from anysubset.errors import InputError
 from anysubset.experiments.train_settings import TrainSettings
-from anysubset.training.budget import affordable_steps, divide_steps, duration, estimate, steps_by_stage
+from anysubset.methods.method import Stage
+from anysubset.training.budget import affordable_steps, check_stages, divide_steps, duration, estimate, steps_by_stage
 
 
 def fault(function, *arguments) -> str:
@@ -62,7 +63,7 @@ def test_steps_of_a_stage_come_from_settings_then_from_the_method_then_from_its_
 
 def test_a_stage_that_the_method_does_not_have_is_refused():
     settings = TrainSettings(stages={"pretraning": {"lr": 0.1}})
-    line = fault(steps_by_stage, settings, {"pretraining": 1.0, "training": 1.0})
+    line = fault(check_stages, settings, (Stage("pretraining", 0.5), Stage("training", 0.5)))
     assert "train.stages.pretraning: Unknown stage of the method 'pretraning'. Did you mean" in line
     assert "'pretraining'" in line
 

@@ -23,7 +23,10 @@ class Stage:
 
     name: the key of its settings in `train.stages`.
     share: share of `train.steps` that this stage takes, unless `train.stages` sets its steps. The shares of all stages
-        add up to 1.
+        with gradients add up to 1.
+    fit_steps: number of steps in which `Method.fit` computes parameters from all training samples, without gradients
+        and optimizer; 0 for a stage with gradients. A stage of such steps takes no share of `train.steps` or
+        `train.flops`, and is validated after each step.
     settings: fields of `train` that differ in this stage by default; `train.stages` overrides them.
     scored: whether the method can predict in this stage. If so, it is validated and the best weights are selected.
     keeps_best: whether the stage ends with the selected weights instead of those of its last step. If the last stage
@@ -35,6 +38,7 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     scored: bool = True
     keeps_best: bool = False
+    fit_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,18 @@ class Method(nn.Module, ABC):
 
         An objective without eligible samples has no key.
         """
+
+    def fit(self, batches: Sequence[Batch], step: Step) -> None:
+        """Compute parameters from all training samples, in a step of a stage with `fit_steps`.
+
+        Parameters that are computed in this way do not require a gradient.
+
+        Args:
+            batches: together all training samples, on the CPU; the same on every rank. How the samples are divided and
+                ordered must not change the result.
+            step: number of the step and stage.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a stage with fit_steps, so it must define fit().")
 
     def pools_batch(self) -> bool:
         """Whether the loss of an objective is a statistic of the whole batch instead of a mean over its samples.

@@ -7,12 +7,14 @@ from typing import Any
 from anysubset.errors import unknown
 from anysubset.methods.acn import ACN
 from anysubset.methods.blend import Blend
+from anysubset.methods.boosting import Boosting
 from anysubset.methods.cpm import CPM
 from anysubset.methods.demoseg import DeMoSeg
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.gcnet import GCNet
 from anysubset.methods.gmc import GMC
+from anysubset.methods.linear import Linear
 from anysubset.methods.m3ae import M3AE
 from anysubset.methods.method import Method
 from anysubset.methods.mmformer import MMFormer
@@ -183,6 +185,18 @@ METHODS: dict[str, Row] = {
         CPM,
         "no encoder: latent vectors are fitted to the present modalities, and separate classes (Zhang et al. 2019)",
         sees="what each sample has",
+    ),
+    "linear": Row(
+        Linear,
+        "logistic or ridge regression for each modality, predictions averaged",
+        sees="single modalities",
+        models="one per modality",
+    ),
+    "boosting": Row(
+        Boosting,
+        "gradient boosting of decision trees for each modality, predictions averaged",
+        sees="single modalities",
+        models="one per modality",
     ),
 }
 

@@ -163,14 +163,16 @@ def flops_a_step(stages: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Mean FLOPs of a training step; None unless they were counted in every stage.
 
     stages: in order, each with its number of `steps` and the `flops` of its first ones. A skipped step has 0 FLOPs and
-    is left out of the mean.
+    is left out of the mean; only a stage without gradients has 0 in every step.
 
     >>> flops_a_step({"teacher": {"steps": 10, "flops": [2, 0, 4]}, "student": {"steps": 30, "flops": [7]}})
     6.0
+    >>> flops_a_step({"linear": {"steps": 2, "flops": [0, 0]}, "sharing": {"steps": 2, "flops": [8, 8]}})
+    4.0
     """
     sums, steps = 0.0, 0
     for stage in stages.values():
-        counted = [flops for flops in stage["flops"] if flops]
+        counted = [flops for flops in stage["flops"] if flops] or stage["flops"]
         if not counted:
             return None
         sums += stage["steps"] * fmean(counted)

@@ -24,7 +24,9 @@ from anysubset.testing.toys import MODALITIES, SCENARIOS, Toy
 from anysubset.training.loop import train
 from anysubset.training.run import Run
 
-STEPS = 2  # Of each stage: one to be stopped after within the stage, and one to be stopped after at its end.
+STEPS = (
+    2  # Of each stage with gradients: one to be stopped after within the stage, and one to be stopped after at its end.
+)
 
 Show = Callable[..., Iterable[int]]
 
@@ -120,7 +122,7 @@ def run_training(subject: Subject, folder: Path, show: Show = all_steps) -> bool
     generator = torch.Generator().manual_seed(0)
     method, update = subject.create_untrained(generator)
     settings: dict[str, Any] = {"train.checkpoint_every": 1, "train.log_every": 1, "train.device": "cpu"}
-    settings["train.stages"] = {stage.name: {"steps": STEPS} for stage in method.stages}
+    settings["train.stages"] = {stage.name: {"steps": STEPS} for stage in method.stages if not stage.fit_steps}
     experiment = replace(read_experiment(None, settings), method={"name": "anysubset.testing"})
     with Run(folder, experiment, resume=True) as run, suppress(Stopped):
         return train(method, update, ToyDataset(subject.toy), run, generator, show=show).finished
@@ -134,11 +136,11 @@ def check_resuming(subject: Subject) -> None:
     weights, logged losses and scores, and what decoupling logged.
     """
     subject = subject.in_float32()
-    stages = len(subject.create()[0].stages)
+    steps = sum(stage.fit_steps or STEPS for stage in subject.create()[0].stages)
     with tempfile.TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"
         assert run_training(subject, whole), "Training takes fewer steps than the settings say."
-        finished = [run_training(subject, stopped, stop_after_one()) for _ in range(stages * STEPS)]
+        finished = [run_training(subject, stopped, stop_after_one()) for _ in range(steps)]
         assert finished == [False] * (len(finished) - 1) + [True], "A resumed training takes other steps."
         for checkpoint in ("latest", "best"):
             file = Path("checkpoints") / f"{checkpoint}.safetensors"

@@ -14,6 +14,7 @@ from anysubset.methods.creation import create, keyword_options
 from anysubset.methods.method import Method, Step
 from anysubset.methods.table import Row
 from anysubset.methods.update import Gradients, Update, fill_gradients
+from anysubset.system import processes
 from anysubset.testing.toys import SCENARIOS, Toy, toys
 
 EPOCH = 50.0  # Losses that are phased in over the first epochs are fully in.
@@ -86,11 +87,15 @@ def train_steps(
 ) -> Iterator[tuple[Step, Gradients | None]]:
     """Fill `.grad` for some steps of each stage, and yield each step; the optimizer steps only if `optimize`.
 
-    At the end the training is complete.
+    A stage without gradients takes its own number of steps, which are not yielded. At the end the training is complete.
     """
     generator = torch.Generator().manual_seed(0)
     for stage in method.stages:
         method.enter(stage.name)
+        for number in range(stage.fit_steps):
+            method.fit(processes.gathered(batches), Step(number, EPOCH, stage.name, seed=1))
+        if stage.fit_steps:
+            continue
         trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=1e-3)
         for number in range(steps):

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from anysubset.errors import InputError, unknown
+from anysubset.errors import InputError, listed, unknown
 from anysubset.experiments.train_settings import TrainSettings
 from anysubset.system.numbers import MOST_STEPS
+
+if TYPE_CHECKING:  # The command line needs this file before it loads torch.
+    from anysubset.methods.method import Stage
 
 
 def steps_by_stage(
@@ -27,9 +31,8 @@ def steps_by_stage(
         flops: stage -> floating-point operations of each of its first steps (`training/cost.py` counts them).
 
     Raises:
-        InputError: if the settings name a stage that the method does not have, or a stage would have no step.
+        InputError: if a stage would have no step.
     """
-    check_stages(settings, shares)
     if settings.flops is not None:
         return affordable_steps(settings.flops, shares, flops or {})
     chosen = {stage: int(values["steps"]) for stage, values in settings.stages.items() if "steps" in values}
@@ -40,12 +43,22 @@ def steps_by_stage(
     return steps
 
 
-def check_stages(settings: TrainSettings, stages: Mapping[str, float]) -> None:
-    """Raise InputError if `train.stages` names a stage that the method does not have."""
-    for stage in settings.stages:
-        if stage not in stages:
-            error = unknown("stage of the method", stage, stages)
-            raise InputError(f"train.stages.{stage}: {error}")
+def check_stages(settings: TrainSettings, stages: Sequence["Stage"]) -> None:
+    """Raise InputError if `train.stages` names a stage that the method does not have, or gives one useless settings.
+
+    stages: of the method. One without gradients (`fit_steps`) may set `select` alone.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    for name, values in settings.stages.items():
+        if name not in by_name:
+            error = unknown("stage of the method", name, by_name)
+            raise InputError(f"train.stages.{name}: {error}")
+        if by_name[name].fit_steps and set(values) - {"select"}:
+            useless = listed([setting for setting in values if setting != "select"])
+            raise InputError(
+                f"train.stages.{name}: this stage has no gradients and takes all training samples at once, so it has "
+                f"no use for {useless}: leave them out; only select can be set."
+            )
 
 
 def divide_steps(steps: int, shares: Mapping[str, float]) -> dict[str, int]:

@@ -27,7 +27,8 @@ def flops_of(step: Callable[[], Any]) -> int:
 def flop_counter() -> Iterator[Callable[[], int]]:
     """Context manager that counts FLOPs; its value is a function that returns the number so far.
 
-    Counts matrix products, convolutions, attention and recurrent layers; a multiply-add counts as two.
+    Counts matrix products, convolutions, attention and recurrent layers of torch; a multiply-add counts as two. What
+    other libraries compute, such as a model of scikit-learn, counts as 0.
     """
     with FlopCounter() as counter:
         yield lambda: counter.flops

@@ -31,9 +31,9 @@ from anysubset.training.checkpoint import Progress, State, load_selected, read_p
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
 from anysubset.training.kept_states import keep_states
-from anysubset.training.optimizers import create_optimizer
+from anysubset.training.optimizers import optimizer_of
 from anysubset.training.run import Run
-from anysubset.training.step import StageTraining, step_gradients, train_step
+from anysubset.training.step import StageTraining, fit_step, step_gradients, train_step
 from anysubset.training.thresholds import choose_thresholds
 
 # A progress bar. Arguments: numbers of the steps, number of steps done before, function that returns the latest loss,
@@ -84,16 +84,19 @@ def train(
     method.begin(dataset.ids("train"))
     method.to(device)  # `begin` may have made parameters.
     lay_out(method, settings)
-    shares = {stage.name: stage.share for stage in method.stages}
-    own_steps = {stage.name: int(stage.settings["steps"]) for stage in method.stages if "steps" in stage.settings}
-    check_stages(settings, shares)
-    create_optimizer(method, settings)  # Settings that do not fit the method are refused before anything is written.
+    check_stages(settings, method.stages)
+    with_gradients = [stage for stage in method.stages if not stage.fit_steps]
+    shares = {stage.name: stage.share for stage in with_gradients}
+    own_steps = {stage.name: int(stage.settings["steps"]) for stage in with_gradients if "steps" in stage.settings}
+    for stage in method.stages:  # Settings that do not fit the method are refused before anything is written.
+        optimizer_of(stage, method, settings)
     # Small gradients are 0 in float16: losses are scaled up, and gradients down again in float32.
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     scaler.scale(torch.zeros((), device=device))  # Initialises the scale on ranks without a loss in the first step.
     progress = read_progress(run)
     if settings.flops is None:
         progress.stage_steps = steps_by_stage(settings, shares, own_steps)
+    progress.stage_steps |= {stage.name: stage.fit_steps for stage in method.stages if stage.fit_steps}
     fingerprints = {split: dataset.fingerprints(split) for split in dataset.recorded_splits}
     run.begin(progress.step, dataset.knowledge(), {name: prints for name, prints in fingerprints.items() if prints})
     if progress.finished:
@@ -111,11 +114,11 @@ def train(
         begins = progress.step == first
         if begins and resumed:
             # `enter` needs the state at the end of the previous stage.
-            before = State(method, create_optimizer(method, stage_settings), scaler, generator)
+            before = State(method, optimizer_of(stage, method, stage_settings), scaler, generator)
             restore(run, before, with_optimizer=False)
             check_finite(method, None, run.latest)
         method.enter(stage.name)
-        state = State(method, create_optimizer(method, stage_settings), scaler, generator)
+        state = State(method, optimizer_of(stage, method, stage_settings), scaler, generator)
         if resumed and not begins:
             restore(run, state, with_optimizer=True)
             check_finite(method, state.optimizer, run.latest)
@@ -131,6 +134,8 @@ def train(
             progress.stage_steps[stage.name] = steps
             report(f"train.flops {settings.flops:.3g} allows {steps} steps of stage {stage.name!r}")
         training.settings = replace(stage_settings, steps=steps, flops=None)
+        if stage.fit_steps:
+            training.settings = replace(training.settings, batch=len(dataset.ids("train")), validate_every=1)
         run.cost.begin_stage(stage.name, steps)
         train_stage(training, progress, show, report)
         first += steps
@@ -154,7 +159,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             # Compiled functions cannot be traced for their FLOPs.
             counting = number - training.first <= COUNTED and not settings.compile
             with flop_counter() if counting else nullcontext() as counted:
-                stepped = train_step(training, micro_batches, number)
+                stepped = (fit_step if training.stage.fit_steps else train_step)(training, micro_batches, number)
             if counted is not None:
                 run.cost.flops[training.stage.name].append(sum(processes.totals({"flops": counted()}, device).values()))
             if number == timed + TIMED - 1 and training.last > number:

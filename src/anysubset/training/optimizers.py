@@ -10,9 +10,17 @@ from torch import nn
 
 from anysubset.errors import InputError
 from anysubset.experiments.train_settings import TrainSettings
+from anysubset.methods.method import Stage
 from anysubset.models.pretrained import PretrainedEncoder
 
 PRETRAINED_RATE = 2e-5  # Pretrained encoders are fine-tuned slowly (BERT, appendix A.3: 2e-5 to 5e-5).
+
+
+def optimizer_of(stage: Stage, module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer of a stage; one without parameters if the stage has no gradients (`fit_steps`)."""
+    if stage.fit_steps:
+        return torch.optim.SGD([{"params": [], "peak": 0.0}], lr=0.0)
+    return create_optimizer(module, settings)
 
 
 def create_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

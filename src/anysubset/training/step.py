@@ -181,6 +181,20 @@ def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: 
     return True
 
 
+def fit_step(training: StageTraining, micro_batches: Sequence[Batch], number: int) -> bool:
+    """Fit the parameters of a stage without gradients to all training samples; True, as it is never skipped.
+
+    Args:
+        training: the current stage.
+        micro_batches: of this rank; those of all ranks are all training samples.
+        number: of the step in the run, from 1.
+    """
+    done = number - training.first - 1
+    step = Step(done, float(done), training.stage.name, seed=training.run.experiment.seed)
+    training.method.fit(processes.gathered(micro_batches), step)
+    return True
+
+
 def log(training: StageTraining, gradients: Gradients, number: int, rate: float, scale: float) -> None:
     """Log a step: losses of the cases, other losses with their weights, eligible samples, and decoupling.
 

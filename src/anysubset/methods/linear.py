@@ -1,0 +1,108 @@
+"""Linear models: logistic regression of classes, ridge regression of numbers, one per modality, predictions averaged.
+
+The model of a modality minimises its loss, summed over the samples that have the modality, plus strength / 2 times the
+squared norm of its weights; the loss is the cross entropy of the classes, or half the squared error of the number.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from anysubset.errors import InputError
+from anysubset.methods.classical import UNSEEN, ClassicalMethod, outputs_of
+from anysubset.methods.method import Step
+from anysubset.tasks.prediction import Prediction
+
+# One step of training for each, and validation selects. Without selection the last one stays, scikit-learn's default.
+STRENGTHS = (0.01, 0.1, 10.0, 100.0, 1000.0, 10_000.0, 1.0)
+MOST_ITERATIONS = 1000  # Of the solver of logistic regression; scikit-learn's default of 100 is often too few.
+
+
+class Linear(ClassicalMethod):
+    """Fits a linear model per modality, with one strength of the L2 penalty for all modalities.
+
+    Args:
+        task: classes or numbers; every modality must be a vector. Vectors of tables come standardised by column.
+        strength: of the L2 penalty: `alpha` of scikit-learn's Ridge, 1 / C of its LogisticRegression. By default every
+            step fits one of `STRENGTHS`, and validation selects among them (`train.select`).
+
+    Raises:
+        InputError: if a modality is not a vector, or the strength is not positive.
+    """
+
+    def __init__(self, task: Prediction, *, strength: float | None = None) -> None:
+        if strength is not None and not strength > 0:
+            raise InputError(f"method.strength of the L2 penalty must be above 0, not {strength}.")
+        self.strengths = STRENGTHS if strength is None else (strength,)
+        super().__init__(task, "linear", len(self.strengths))
+        self.models = nn.ModuleDict(
+            {
+                modality: nn.Linear(task.streams[modality].size, outputs_of(task)).requires_grad_(False)
+                for modality in task.modalities
+            }
+        )
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step) -> None:
+        """Fit the linear model of one modality, with the strength of the step.
+
+        Args:
+            modality: its name.
+            x: (n, size) float64.
+            target: (n,), indices of the classes or numbers.
+            step: its number selects the strength.
+        """
+        strength = self.strengths[step.number]
+        if self.task.classes:
+            weight, bias = logistic_regression(x, target, len(self.task.classes), strength)
+        else:
+            weight, bias = ridge_regression(x, target, strength)
+        model = self.models[modality]
+        assert isinstance(model, nn.Linear)
+        model.weight.copy_(weight)
+        model.bias.copy_(bias)
+
+
+def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Fit logistic regression; weights (classes, size) and biases (classes,) of the logits, float64.
+
+    Args:
+        x: (n, size) float64.
+        target: (n,), indices of the classes; some classes may not occur.
+        classes: their number.
+        strength: of the L2 penalty.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    weight = torch.zeros(classes, x.shape[1], dtype=torch.float64)
+    bias = torch.full((classes,), UNSEEN, dtype=torch.float64)
+    seen = target.unique()
+    bias[seen] = 0
+    if len(seen) == 1:
+        return weight, bias
+    model = LogisticRegression(C=1 / strength, max_iter=MOST_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # Weights that are almost there predict almost the same.
+        model.fit(x.numpy(), target.numpy())
+    # Of two classes scikit-learn has only the logit of the second one.
+    of_model = seen[1:] if len(seen) == 2 else seen
+    weight[of_model] = torch.from_numpy(model.coef_)
+    bias[of_model] = torch.from_numpy(model.intercept_)
+    return weight, bias
+
+
+def ridge_regression(x: Tensor, target: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Fit ridge regression; weights (1, size) and bias (1,), float64.
+
+    Args:
+        x: (n, size) float64.
+        target: (n,) numbers.
+        strength: of the L2 penalty.
+    """
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=strength).fit(x.numpy(), target.double().numpy())
+    return torch.from_numpy(model.coef_)[None], torch.tensor([model.intercept_], dtype=torch.float64)
