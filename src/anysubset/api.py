@@ -98,6 +98,7 @@ def evaluate(
     *,
     split: str = "test",
     root: FilePath | None = None,
+    name: str | None = None,
     rates: Sequence[float] = (),
     seed: int = 0,
     method: OwnMethod = None,
@@ -112,6 +113,7 @@ def evaluate(
         run: the run folder.
         split: a name in the dataset's splits, or "all".
         root: data in another folder or file; by default those of the experiment.
+        name: data set whose metrics a table is scored by, such as `mosi`; by default that of the experiment.
         rates: also score with modalities missing at random at these rates.
         seed: decides what is missing at random, the same for every method.
         method: your own, if the run was trained with one.
@@ -125,7 +127,7 @@ def evaluate(
     """
     from anysubset.workflows.evaluating import evaluate_run
 
-    return evaluate_run(run, split, root, rates, seed, method, network, device, report, progress)
+    return evaluate_run(run, split, root, name, rates, seed, method, network, device, report, progress)
 
 
 def predict(

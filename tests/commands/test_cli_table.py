@@ -140,6 +140,7 @@ def test_evaluate_prints_all_metrics_and_constant_baselines(output_of, run):
     assert {row["metric"] for row in scores} == {
         *("prediction", "target", "loss", "error"),
         *("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
+        *("f1_predicted", "f1_zero_predicted", "acc7_outward"),
     }
     assert {row["region"] for row in scores} == {"all"}
     values = {(row["scenario"], row["sample"], row["metric"]): float(row["value"]) for row in scores}
@@ -156,7 +157,26 @@ def test_evaluate_prints_all_metrics_and_constant_baselines(output_of, run):
     assert lines[0][:4] == ["●", "○", "○", "3"]
     assert lines[2][:4] == ["○", "○", "●", "2"]
     assert lines[0][4] == f"{100 * values['text', 'all', 'acc2']:.1f}"
-    assert lines[0][7] == f"{values['text', 'all', 'mae']:.3f}"
+    assert lines[0][6] == f"{100 * values['text', 'all', 'acc2_zero']:.1f}"
+    assert lines[0][9] == f"{values['text', 'all', 'mae']:.3f}"
+
+
+def test_a_run_is_scored_again_as_another_data_set(output_of, refused, run):
+    assert "Acc-2 %" in output_of("evaluate", run)
+    out = output_of("evaluate", run, "--data.name", "table")
+    assert "Acc-2" not in out
+    by_name: dict[str, dict[tuple[str, ...], str]] = {"table": {}, "mosi": {}}
+    for row in rows(run):
+        by_name[row["dataset"]][row["scenario"], row["sample"], row["metric"], row["region"]] = row["value"]
+    # The same predictions, with more metrics.
+    assert by_name["table"].items() < by_name["mosi"].items()
+    assert {metric for _, _, metric, _ in set(by_name["mosi"]) - set(by_name["table"])} == {
+        *("acc2", "f1", "f1_predicted", "acc2_zero", "f1_zero", "f1_zero_predicted", "acc7", "acc7_outward"),
+    }
+    # Targets from -1 to 2 are not those of CH-SIMS, and an unknown name is one.
+    assert "outside -1 to 1" in refused("evaluate", run, "--data.name", "sims")
+    assert "Unknown dataset 'mosy'. Did you mean 'mosi'" in refused("evaluate", run, "--data.name", "mosy")
+    assert "brats holds volumes, and the run was trained on a table" in refused("evaluate", run, "--data.name", "brats")
 
 
 def test_evaluate_scores_another_file_in_the_scenarios_that_it_supports(output_of, run, rewritten):

@@ -191,7 +191,7 @@ def test_the_sign_of_a_number_is_that_of_the_nearer_class():
     start = torch.zeros(6, 8, dtype=torch.float64)
     latents = ridge.network.fit(ridge.network.targets(NUMBERS.inputs), start, 60, 0.05)
     assert_close(fitted, read_out(readout, latents), rtol=0, atol=1e-9)
-    assert set(method.undefined_metrics) == {"error", "acc7", "mae", "corr"}
+    assert set(method.undefined_metrics) == {"error", "acc7", "acc7_outward", "acc3", "acc5", "mae", "corr"}
     assert not ridge.undefined_metrics
     assert not make().undefined_metrics
 
@@ -307,7 +307,7 @@ def test_an_error_and_a_correlation_are_scored_only_with_the_ridge_head(make_tab
         metrics.append({score.metric for score in scores})
     sign, ridge = metrics
     assert {"acc2", "f1", "prediction", "loss"} <= sign
-    assert ridge - sign == {"error", "acc7", "mae", "corr"}
+    assert ridge - sign == {"error", "acc7", "acc7_outward", "mae", "corr"}
 
 
 # ------------------------------------------------------------------------------------------ handwritten digits

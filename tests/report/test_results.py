@@ -113,5 +113,7 @@ def test_scores_without_a_metric_to_compare_are_refused(volumes_run: Write):
     (result,) = read_results(volumes_run("run", DICE), "test")
     assert result.default_metric == "dice"
     only_errors = replace(result, sample_scores={("error", "all"): {F: {"p0": 0.5}}})
-    with pytest.raises(InputError, match=r"run hold no metric to compare, such as dice, acc2, accuracy, mae\.$"):
+    with pytest.raises(
+        InputError, match=r"run hold no metric to compare, such as dice, acc2, acc2_sims, accuracy, mae\.$"
+    ):
         _ = only_errors.default_metric

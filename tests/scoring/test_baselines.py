@@ -37,6 +37,15 @@ def test_constant_intensities_by_hand():
     assert not [name for name, values in scores.items() if "corr" in values]
 
 
+def test_constants_on_ch_sims_by_hand():
+    scores = constant_scores("sims", {"majority": 1.0, "mean": -0.2}, [0.8, -0.6, 0.0, -1.0, 0.4])
+    # Two of five targets are above 0; -0.2 is weakly negative, as is -0.6.
+    assert scores["majority of training"]["acc2_sims"] == pytest.approx(2 / 5)
+    assert set(scores["majority of training"]) == {"acc2_sims", "f1_sims", "f1_sims_predicted"}
+    assert scores["mean of training"]["acc5"] == pytest.approx(1 / 5)
+    assert scores["chance"] == {"acc2_sims": pytest.approx(3 / 5)}
+
+
 def test_constant_numbers_have_an_error_alone():
     scores = constant_scores("numbers", {"majority": 1.0, "mean": 0.5, "median": -0.5}, [2.0, -1.0])
     assert scores == {"mean of training": {"mae": 1.5}, "median of training": {"mae": 1.5}}

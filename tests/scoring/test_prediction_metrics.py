@@ -11,11 +11,15 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.scoring.baselines import chance
 from anysubset.scoring.prediction_metrics import (
+    FIVE,
+    THREE,
     class_scores,
+    classes_between,
     intensity_scores,
     number_scores,
     seven_classes,
     sign_is_right,
+    sims_scores,
     weighted_f1,
 )
 
@@ -41,12 +45,14 @@ def test_the_scores_of_six_samples_are_those_of_the_reference():
             "f1": 0.733333,  # K2
             "acc2_zero": 0.666667,  # K3
             "f1_zero": 0.666667,
+            "f1_predicted": 0.766667,
+            "f1_zero_predicted": 0.666667,
             "acc7": 0.666667,  # K4
+            "acc7_outward": 0.5,
             "mae": 0.483333,  # K5
             "corr": 0.948368,
         }
     )
-    assert intensity_scores(PREDICTION, TARGET, outward=True) == near({**scores, "acc7": 0.5})
 
 
 def test_f1_is_weighted_by_true_counts_and_not_by_predicted_ones():
@@ -72,7 +78,7 @@ def test_seven_classes_are_rounded_half_to_even_or_outward(value: float, even: i
 def test_a_sign_that_no_target_has_gives_no_score():
     # K7
     scores = intensity_scores(torch.tensor([0.5, -0.5]), torch.tensor([0.0, -0.0]))
-    assert set(scores) == {"acc2_zero", "f1_zero", "acc7", "mae"}
+    assert set(scores) == {"acc2_zero", "f1_zero", "f1_zero_predicted", "acc7", "acc7_outward", "mae"}
     assert scores["acc2_zero"] == 0.5
 
 
@@ -119,10 +125,54 @@ def test_always_positive_on_mosei_gets_the_scores_of_the_reference(positive: int
 
 def test_weighting_by_predicted_counts_overrates_a_constant():
     # On MOSI, always negative: .732 instead of .423.
-    negative = labels(379, 0, 277) < 0
-    always = torch.ones_like(negative)
-    assert weighted_f1(always, negative) == pytest.approx(0.423, abs=5e-4)
-    assert weighted_f1(negative, always) == pytest.approx(0.732, abs=5e-4)
+    target = labels(379, 30, 277)
+    scores = intensity_scores(torch.full_like(target, -0.6), target)
+    assert scores["f1"] == pytest.approx(0.423, abs=5e-4)
+    assert scores["f1_predicted"] == pytest.approx(0.732, abs=5e-4)
+
+
+# ----------------------------------------------------------------------------------------------------- CH-SIMS
+
+
+def test_the_scores_of_ch_sims_by_hand():
+    target = torch.tensor([-1.0, -0.8, -0.4, 0.0, 0.2, 0.6, 0.8, 1.0])
+    prediction = torch.tensor([-0.75, -0.2, -0.05, 0.05, 0.09, 0.71, 1.5, -0.3])
+    # Positive are the last four targets and the predictions 0.05, 0.09, 0.71 and 1.5: 6 of 8 are right.
+    # F1 of either class: 3 right of 4 predicted and 4 true.
+    # Three classes, 0 to 2: targets 0 0 0 1 2 2 2 2, predictions 0 0 1 1 1 2 2 0: 5 right.
+    # Five classes, 0 to 4: targets 0 0 1 2 3 3 4 4, predictions 0 1 2 2 2 4 4 1: 3 right.
+    # Errors .25, .6, .35, .05, .11, .11, .7 and 1.3.
+    scores = sims_scores(prediction, target)
+    scores.pop("corr")
+    assert scores == near(
+        {
+            **{"acc2_sims": 6 / 8, "f1_sims": 0.75, "f1_sims_predicted": 0.75},
+            **{"acc3": 5 / 8, "acc5": 3 / 8, "mae": 3.47 / 8},
+        }
+    )
+
+
+def test_a_target_of_zero_counts_as_negative_on_ch_sims():
+    target, prediction = torch.tensor([[0.0, 0.0, 0.4], [0.0, 0.1, 0.1]], dtype=torch.float64)
+    scores = sims_scores(prediction, target)
+    # Not positive: one of two is predicted as such. F1 2/3 and 2/3.
+    assert scores["acc2_sims"] == near(2 / 3)
+    assert scores["f1_sims"] == near(2 / 3)
+    # A cut belongs to the class below: 0.1 is neutral.
+    assert scores["acc3"] == near(2 / 3)
+    # Neither definition of CMU-MOSI.
+    other = intensity_scores(prediction, target)
+    assert (other["acc2"], other["acc2_zero"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "three", "five"),
+    [(-1.0, 0, 0), (-0.7, 0, 0), (-0.6, 0, 1), (-0.1, 0, 1), (0.0, 1, 2), (0.1, 1, 2), (0.2, 2, 3), (0.7, 2, 3),
+     (0.8, 2, 4), (9.0, 2, 4), (-9.0, 0, 0)],
+)  # fmt: skip
+def test_the_classes_of_ch_sims_are_cut_at_these_values(value: float, three: int, five: int):
+    values = torch.tensor([value], dtype=torch.float64)
+    assert (classes_between(THREE, values).tolist(), classes_between(FIVE, values).tolist()) == ([three], [five])
 
 
 # ------------------------------------------------------------------------------------------------------ numbers

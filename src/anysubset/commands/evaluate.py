@@ -18,6 +18,7 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data.root", type=file_path, help="Folder or file of other data; by default that of the experiment."
     )
+    parser.add_argument("--data.name", help="Score a table as this data set, by its metrics; by default as trained.")
     parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at these rates: 0.1 ...")
     parser.add_argument("--seed", type=int, default=0, help="Seed of random missingness; the same for every method.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
@@ -30,6 +31,7 @@ def evaluate(options: Options) -> None:
         run,
         split=split,
         root=options.get("data", {}).get("root"),
+        name=options.get("data", {}).get("name"),
         rates=options.get("rate", []),
         seed=seed,
         device=options.get("device", "auto"),

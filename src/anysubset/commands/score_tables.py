@@ -97,7 +97,7 @@ def show_results(results: Sequence[Mapping[str, Any]], splits: Sequence[str]) ->
     """Print one row per run of a sweep: validation score and step of the selected weights, mean scores by split."""
     from anysubset.scoring.scores import heading, number, shown
 
-    metrics = ("dice", "accuracy", "macro_f1", "acc2", "mae", "corr")
+    metrics = ("dice", "accuracy", "macro_f1", "acc2", "acc2_sims", "mae", "corr")
     columns = [
         (split, metric)
         for split in splits

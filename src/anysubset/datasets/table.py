@@ -8,7 +8,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.settings import TaskSettings, flatten
 from anysubset.tables.dataset import TableDataset
-from anysubset.tables.kinds import INTENSITIES, TableSet
+from anysubset.tables.kinds import INTENSITIES, SIMS, TableSet
 from anysubset.tables.signature import Signature, read_signature
 from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
@@ -60,6 +60,11 @@ DATASETS: dict[str, VolumeSet | TableSet] = {
         "CMU-MOSEI, sentiment of spoken opinions, in the files of MMSA, MulT and others",
         ("text", "audio", "vision"),
         INTENSITIES,
+    ),
+    "sims": TableSet(
+        "CH-SIMS, sentiment of clips of Chinese films and series, in the files of MMSA",
+        ("text", "audio", "vision"),
+        SIMS,
     ),
 }
 

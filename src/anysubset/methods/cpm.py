@@ -30,6 +30,7 @@ SIGNS = ("negative", "positive")  # The classes of numbers.
 HEADS = ("sign", "ridge")
 STARTS = ("zero", "random")
 SCALES = ("column", "range")
+UNDEFINED = ("error", "acc7", "acc7_outward", "acc3", "acc5", "mae", "corr")  # Metrics of a sign without a scale.
 
 
 class CPM(Method):
@@ -89,7 +90,7 @@ class CPM(Method):
         if head == "sign" and not task.classes and task.limits is None:
             raise InputError(
                 "CPM-Nets predict only the sign of a number, and these data have no metric of signs: set method.head "
-                "to ridge, or data.name to mosi or mosei if these are the data."
+                "to ridge, or data.name to mosi, mosei or sims if these are the data."
             )
         if latent < 1 or hidden < 0 or fit_steps < 1:
             raise InputError(
@@ -116,8 +117,7 @@ class CPM(Method):
         self.rows: dict[str, int] = {}  # Of the training samples, by id.
         self.register_parameter("latents", None)
         self.register_buffer("readout", torch.zeros(len(task.classes) or 1, latent + 1))
-        # A sign without a scale has neither an error nor a correlation.
-        self.undefined_metrics = {"error", "acc7", "mae", "corr"} if not task.classes and head == "sign" else set()
+        self.undefined_metrics = UNDEFINED if not task.classes and head == "sign" else ()
 
     # ---------------------------------------------------------------------------------------------- training
 

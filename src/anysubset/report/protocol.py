@@ -25,6 +25,17 @@ METRIC_DEFINITIONS: dict[str, str] = {
     "f1_zero": "F1 has-zero: of negative against not negative (>= 0) on all samples; mean of both classes, weighted by "
     "true counts.",
     "acc7": "Acc-7: accuracy after clipping to the range of the target and rounding, half to even.",
+    "f1_predicted": "F1 by predicted counts: as F1, but classes are weighted by the counts of the predictions, as some "
+    "released scorers do, which overrates constant predictions.",
+    "f1_zero_predicted": "F1 has-zero by predicted counts: as F1 has-zero, but classes are weighted by the counts of "
+    "the predictions, which overrates constant predictions.",
+    "acc7_outward": "Acc-7 outward: accuracy after clipping to the range of the target and rounding away from zero.",
+    "acc2_sims": "Acc-2 of CH-SIMS: accuracy of the sign (> 0 or not) on all samples.",
+    "f1_sims": "F1 of CH-SIMS: of the sign (> 0 or not) on all samples; mean of both classes, weighted by true counts.",
+    "f1_sims_predicted": "F1 of CH-SIMS by predicted counts: as F1 of CH-SIMS, but classes are weighted by the counts "
+    "of the predictions, which overrates constant predictions.",
+    "acc3": "Acc-3: accuracy of three classes, with cuts at -0.1 and 0.1.",
+    "acc5": "Acc-5: accuracy of five classes, with cuts at -0.7, -0.1, 0.1 and 0.7.",
     "mae": "MAE: mean absolute error of the unclipped predictions; lower is better.",
     "corr": "Corr: Pearson's correlation of prediction and target.",
     "macro_f1": "Macro F1: mean F1 over the classes of the split.",

@@ -11,7 +11,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import Calibration, calibration
-from anysubset.scoring.prediction_metrics import sign_is_right
+from anysubset.scoring.prediction_metrics import SIGNS, sign_is_right
 from anysubset.scoring.scores import ALL, Score, empty_references
 
 # Scores by scenario and sample id.
@@ -23,7 +23,7 @@ SAMPLE_VALUE_OF = {"mae": "error", "accuracy": "correct"}
 # Values of single samples that are not metrics by themselves.
 SAMPLE_VALUES = ("prediction", "target", "error", "correct", "confidence", "volume_difference")
 # The default metric is the first of these that was scored.
-USUAL = ("dice", "acc2", "accuracy", "mae")
+USUAL = ("dice", "acc2", "acc2_sims", "accuracy", "mae")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +152,12 @@ class Result:
         return ("prediction", ALL) in self.sample_scores and not self.targets
 
     def correct_signs(self, metric: str) -> BySample | None:
-        """For `acc2` and `acc2_zero`: 1 if the predicted sign of a sample is right, else 0; None for other metrics.
+        """For accuracies of the sign: 1 if the predicted sign of a sample is right, else 0; None for other metrics.
 
         Samples that the metric does not count are left out.
         """
         predictions = self.sample_scores.get(("prediction", ALL))
-        if metric not in ("acc2", "acc2_zero") or predictions is None or self.lacks_targets:
+        if metric not in SIGNS or predictions is None or self.lacks_targets:
             return None
         marks = {
             scenario: {
@@ -187,7 +187,8 @@ class Result:
         constants = self.signature.get("constants")
         if not constants or not self.targets:
             return {}
-        kind = "classes" if "accuracy" in self.metrics else "intensities" if "acc2" in self.metrics else "numbers"
+        kinds = {"accuracy": "classes", "acc2": "intensities", "acc2_zero": "intensities", "acc2_sims": "sims"}
+        kind = next((kind for metric, kind in kinds.items() if metric in self.metrics), "numbers")
         return constant_scores(kind, constants, [self.targets[sample] for sample in self.sample_ids])
 
     def scores(self, metric: str, region: str | None = None) -> dict[Scenario, float]:

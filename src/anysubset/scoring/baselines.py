@@ -8,7 +8,10 @@ from torch import Tensor
 from anysubset.scoring.prediction_metrics import SET_METRICS
 
 # The sign of the majority is -1 or 1: a sign, not an estimate of the intensity.
-SIGN_METRICS = ("acc2", "f1", "acc2_zero", "f1_zero")
+SIGN_METRICS = (
+    *("acc2", "f1", "f1_predicted", "acc2_zero", "f1_zero", "f1_zero_predicted"),
+    *("acc2_sims", "f1_sims", "f1_sims_predicted"),
+)
 
 
 def constant_intensities(target: Tensor) -> dict[str, float]:
@@ -58,6 +61,9 @@ def chance(kind: str, target: Tensor) -> dict[str, float]:
         return {"accuracy": float(target.to(torch.int64).bincount().max()) / len(target)}
     if kind == "numbers":
         return {}
+    if kind == "sims":
+        positive = int((target > 0).sum())
+        return {"acc2_sims": max(positive, len(target) - positive) / len(target)}
     signed = target[target != 0]
     pairs = {"acc2": (int((signed > 0).sum()), len(signed)), "acc2_zero": (int((target >= 0).sum()), len(target))}
     return {metric: max(count, total - count) / total for metric, (count, total) in pairs.items() if total}

@@ -26,7 +26,7 @@ from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.batching import batch_of, draw_groups, draw_samples, members_of, shared_groups
 from anysubset.tables.block import Block
 from anysubset.tables.fingerprints import fingerprints_of
-from anysubset.tables.kinds import INTENSITIES, TableSet
+from anysubset.tables.kinds import INTENSITIES, SIMS, TableSet
 from anysubset.tables.loading import described, load_table, notes_of
 from anysubset.tables.signature import Signature, signature_of
 from anysubset.tables.splitting import split
@@ -36,6 +36,14 @@ from anysubset.tables.task import prediction_task
 from anysubset.tasks.prediction import Prediction
 
 BLOCK = 256  # Samples that are predicted at once.
+KIND_BY_LIMITS: Mapping[tuple[float, float] | None, str] = {INTENSITIES: "intensities", SIMS: "sims"}
+# Metrics that are shown first, by the kind of the target.
+HEADLINES = {
+    "classes": ("accuracy", "macro_f1", "weighted_f1"),
+    "intensities": ("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
+    "sims": ("acc2_sims", "f1_sims", "acc3", "acc5", "mae", "corr"),
+    "numbers": ("mae", "corr"),
+}
 
 
 class TableDataset(Dataset):
@@ -252,17 +260,15 @@ class TableDataset(Dataset):
 
     @property
     def kind(self) -> str:
-        """Kind of the target, a key of `SET_METRICS`: classes, intensities from -3 to 3, or other numbers."""
+        """Kind of the target, a key of `SET_METRICS`: classes, intensities of one of two ranges, or other numbers."""
         if self.task.classes:
             return "classes"
-        return "intensities" if self.task.limits == INTENSITIES else "numbers"
+        return KIND_BY_LIMITS.get(self.task.limits, "numbers")
 
     @property
     def headline(self) -> tuple[str, ...]:
         """Metrics that are shown first."""
-        if self.task.classes:
-            return ("accuracy", "macro_f1", "weighted_f1")
-        return ("acc2", "f1", "acc7", "mae", "corr") if self.task.limits == INTENSITIES else ("mae", "corr")
+        return HEADLINES[self.kind]
 
     @property
     def protocol(self) -> str:
@@ -271,7 +277,12 @@ class TableDataset(Dataset):
             numbers = class_numbers(self.task.classes)
             names = f" Classes by their number in scores.csv: {numbers}." if numbers else ""
             return f"F1 by scikit-learn: macro over the classes of the split, weighted by their true counts.{names}"
-        if self.task.limits == INTENSITIES:
+        if self.kind == "sims":
+            return (
+                "Acc-2 and F1: the sign (> 0) of all samples, F1 weighted by true counts. Acc-3: cuts at -0.1 and 0.1. "
+                "Acc-5: cuts at -0.7, -0.1, 0.1 and 0.7."
+            )
+        if self.kind == "intensities":
             return (
                 "Acc-2 and F1: the sign (> 0) where the target is not 0, F1 weighted by true counts. "
                 "Acc-7: clipped and rounded, half to even."

@@ -97,14 +97,16 @@ def describe_modality(table: Table, name: str, observed: Observed) -> Report:
 def datasets_of(table: Table) -> list[str]:
     """Names of the public data sets that a table may be; several if its file does not say which, none for others.
 
-    A pickle of sentiments between -3 and 3 may be CMU-MOSI or CMU-MOSEI. In MMSA's files the widths of audio and vision
-    tell which one. Widths of 74 and 35 in other layouts do not: MultiBench has files of both sets with these.
+    A pickle of MMSA with sentiments between -1 and 1 is of CH-SIMS. One with sentiments between -3 and 3 may be of
+    CMU-MOSI or CMU-MOSEI. In MMSA's files the widths of audio and vision tell which one. Widths of 74 and 35 in other
+    layouts do not: MultiBench has files of both sets with these.
     """
     layout = table.origin.layout if table.origin else None
     largest = float(table.target.abs().max()) if table.regression else 0.0
-    # Of other sets in these layouts, CH-SIMS has sentiments from -1 to 1.
-    if not str(layout).startswith(SENTIMENT) or not 1 < largest <= 3 or not {"audio", "vision"} <= set(table.inputs):
+    if not str(layout).startswith(SENTIMENT) or not 0 < largest <= 3 or not {"audio", "vision"} <= set(table.inputs):
         return []
+    if largest <= 1:
+        return ["sims"] if str(layout).startswith("MMSA") else []
     widths = (table.inputs["audio"].values.shape[-1], table.inputs["vision"].values.shape[-1])
     decisive = widths == (5, 20) or str(layout).startswith("MMSA")
     return [WIDTHS[widths]] if decisive and widths in WIDTHS else list(WIDTHS.values())

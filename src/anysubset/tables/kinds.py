@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 INTENSITIES = (-3.0, 3.0)  # Limits of a target that also has a sign and seven classes.
+SIMS = (-1.0, 1.0)  # Limits of the target of CH-SIMS, which has two, three and five classes.
 
 
 @dataclass(frozen=True)

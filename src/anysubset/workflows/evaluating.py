@@ -1,10 +1,10 @@
 """Score a trained run in every scenario."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anysubset.datasets.table import create_dataset
+from anysubset.datasets.table import create_dataset, dataset_named
 from anysubset.errors import InputError
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
@@ -17,10 +17,11 @@ from anysubset.system.fingerprints import split_hash
 from anysubset.system.run_folder import RunFolder, read_availability
 from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
+from anysubset.tables.kinds import TableSet
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.recorded_data import is_own
-from anysubset.workflows.trained import open_run
+from anysubset.workflows.trained import Trained, open_run
 from anysubset.workflows.whole_groups import check_groups
 
 
@@ -41,10 +42,28 @@ class Evaluation:
     dataset: Volumes | TableDataset
 
 
+def renamed(trained: Trained, name: str) -> Trained:
+    """The run as if it had been trained on a table of this data set: its targets have other limits and metrics.
+
+    Raises:
+        InputError: if the data set is unknown, or it or the run is one of volumes.
+    """
+    experiment, signature = trained.experiment, trained.signature
+    experiment = replace(experiment, data=replace(experiment.data, name=name))
+    entry = dataset_named(experiment.data)
+    if signature is None or not isinstance(entry, TableSet):
+        kinds = ["a table" if isinstance(entry, TableSet) else "volumes", "a table" if signature else "volumes"]
+        raise InputError(f"{name} holds {kinds[0]}, and the run was trained on {kinds[1]}: leave out --data.name.")
+    if signature.classes and entry.limits is not None:
+        raise InputError(f"{name} is for numbers, and the run predicts classes: leave out --data.name.")
+    return replace(trained, experiment=experiment, signature=replace(signature, limits=entry.limits))
+
+
 def evaluate_run(
     run: FilePath,
     split: str,
     root: FilePath | None,
+    name: str | None,
     rates: Sequence[float],
     seed: int,
     method: OwnMethod,
@@ -57,6 +76,8 @@ def evaluate_run(
     folder = Path(run)
     processes.join(device_of(device).type)
     trained = open_run(folder, method=method, network=network, device=device)
+    if name is not None:
+        trained = renamed(trained, name)
     experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
     trained.method.check_inputs(dataset.loaded_inputs)
