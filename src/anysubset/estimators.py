@@ -46,6 +46,7 @@ from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
 from anysubset.tables.targets import note_on_code as note_on_target_code
 from anysubset.tables.task import prediction_task
+from anysubset.tasks.temperatures import Temperatures
 from anysubset.training.divergence import DivergedError
 from anysubset.training.loop import train
 from anysubset.training.run import Run
@@ -105,8 +106,8 @@ class AnySubset(ModalityColumns):
         lr: the highest learning rate; the schedule is a cosine.
         weight_decay: L2, added to the gradient.
         validation_fraction: share of the samples for validation, stratified by class or by tercile of the target. The
-            weights with the lowest mean loss over the scenarios are selected on them. 0 trains on all samples and keeps
-            the last weights.
+            weights with the lowest mean loss over the scenarios are selected on them, and probabilities are calibrated.
+            0 trains on all samples and keeps the last weights, uncalibrated.
         random_state: seed of the initial weights, batches, cases and validation samples.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
@@ -213,8 +214,9 @@ class AnySubset(ModalityColumns):
                         f"Training diverged: {error.what}. Set a lower lr (now {self.lr:g}), or bring the values of "
                         "the modalities and the target into a common range."
                     ) from error
-                self.weights_, _ = tensor_file.load(run.best)
-        self.experiment_, self.signature_, self.task_ = experiment, signature, task
+                self.weights_, facts = tensor_file.load(run.best)
+        self.experiment_, self.signature_ = experiment, signature
+        self.task_ = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
         self.modalities_ = task.modalities
         return self
 
@@ -241,6 +243,7 @@ class AnySubset(ModalityColumns):
                 schedule="cosine",
                 clip=1.0,
                 select="best" if validating else "last",
+                calibrate=None if validating else False,
                 validate_every=max(1, steps // VALIDATIONS) if validating else max(1, steps),
                 checkpoint_every=max(1, steps),
                 log_every=max(1, steps),
@@ -288,14 +291,14 @@ class AnySubset(ModalityColumns):
         return method.eval().double().to(device_of(self.experiment_.train.device))
 
     @torch.no_grad()
-    def outputs(self, X: Any) -> Tensor:
-        """(n, outputs) float64: output of the network for each sample, from the modalities that it has."""
+    def outputs(self, X: Any) -> tuple[Tensor, list[Scenario]]:
+        """Output of the network for each sample, (n, outputs) float64, and the modalities that it is predicted from."""
         dataset, method = self.dataset(in_one_order(X)), self.trained()
         outputs = torch.empty(len(dataset.table), len(self.task_.classes) or 1, dtype=torch.float64)
         for block, _, block_outputs in predicted_blocks(method, dataset):
             check_finite(block_outputs, block.ids)
             outputs[[int(sample) for sample in block.ids]] = block_outputs
-        return outputs
+        return outputs, dataset.present("all")
 
     @torch.no_grad()
     def scenario_scores(self, X: Any, y: Any) -> dict[str, float]:
@@ -351,13 +354,14 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """(n,): the most probable class of each sample, from the modalities that it has."""
-        outputs = self.outputs(X)  # Raises NotFittedError before `classes_` is read.
+        outputs, _ = self.outputs(X)  # Raises NotFittedError before `classes_` is read.
         classes: Array = self.classes_[outputs.argmax(dim=1).numpy()]
         return classes
 
     def predict_proba(self, X: Any) -> Array:
-        """(n, classes): class probabilities, in the order of `classes_`."""
-        return self.outputs(X).softmax(dim=1).numpy()
+        """(n, classes): class probabilities, calibrated on the validation samples, in the order of `classes_`."""
+        outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `task_` is read.
+        return self.task_.calibrated(outputs, scenarios).softmax(dim=1).numpy()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
@@ -389,7 +393,7 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """(n,): the predicted number of each sample, from the modalities that it has."""
-        return self.unscaled(self.outputs(X))
+        return self.unscaled(self.outputs(X)[0])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""

@@ -77,6 +77,7 @@ EVERYTHING = Experiment(
         step_factor=0.5,
         warmup=3,
         select="last",
+        calibrate=False,
         stages={"first": {"lr": 1e-3, "rates": {"*.bias": 1e-4}}, "second": {"optimizer": "sgd", "momentum": 0.9}},
         precision="bfloat16",
         channels_last=True,

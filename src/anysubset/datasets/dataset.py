@@ -3,8 +3,10 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from anysubset.scoring.scores import Score
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.task import Task
+from anysubset.tasks.temperatures import Temperatures
 
 Unit = Literal["sample", "group"]  # Whether samples are drawn and scored one by one, or in whole groups.
 
@@ -67,6 +70,12 @@ class Dataset(ABC):
     def split_hash(self, split: str) -> str:
         """Hash of the ids of a split."""
         return fingerprint(self.ids(split))
+
+    def calibrated(self, temperatures: Temperatures) -> Self:
+        """A copy whose probabilities are calibrated. It shares the samples."""
+        other = copy(self)
+        other.task = replace(self.task, temperatures=temperatures)
+        return other
 
     @abstractmethod
     def check_modalities(self) -> None:

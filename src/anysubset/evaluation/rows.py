@@ -29,9 +29,9 @@ def write_predictions(
     """Write `predictions.csv` and `predictions.json` into an existing folder.
 
     The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `prediction`
-    (the number, or the name of the likeliest class), and `probability_<class>`, the probability of each class. The
-    JSON file says for every scenario how many samples were predicted from it, and the validation scores of the weights
-    in it.
+    (the number, or the name of the likeliest class), and `probability_<class>`, the calibrated probability of each
+    class. The JSON file says for every scenario how many samples were predicted from it, and the validation scores of
+    the weights in it.
 
     Args:
         method: trained.
@@ -57,7 +57,8 @@ def write_predictions(
         missing = set(nonfinite(outputs, block.ids))
         unpredicted |= {name: [own] for name, own in zip(block.ids, scenarios, strict=True) if name in missing}
         used.update(own for name, own in zip(block.ids, scenarios, strict=True) if name not in missing)
-        probabilities = outputs.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
+        calibrated = task.calibrated(outputs, scenarios)
+        probabilities = calibrated.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
         decisions = task.decision(outputs).tolist()
         for index, sample in enumerate(block.ids):
             decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])

@@ -1,7 +1,8 @@
 """Calibration: whether of predictions with a probability of 0.8 eight in ten are right.
 
 The expected calibration error of Naeini, Cooper and Hauskrecht (2015), Obtaining well calibrated probabilities using
-Bayesian binning: predictions are sorted into ten bins of equal width by their probability.
+Bayesian binning: predictions are sorted into ten bins of equal width by their probability. The score of Brier (1950),
+Verification of forecasts expressed in terms of probability.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 BINS = 10
 
@@ -52,6 +54,15 @@ def calibration(confidence: Sequence[float], correct: Sequence[float]) -> Calibr
         bins.append((float(probability[inside].mean()), float(right[inside].mean()), int(inside.sum())))
     error = float(calibration_error(probability, right))
     return Calibration(error, float(probability.mean()), float(right.mean()), bins)
+
+
+def brier(probabilities: Tensor, target: Tensor) -> Tensor:
+    """(n,): squared distance between probabilities (n, classes) and 1 for the true class, 0 for the others; 0 to 2.
+
+    >>> brier(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0])).round(decimals=6).tolist()
+    [0.38]
+    """
+    return (probabilities - functional.one_hot(target, probabilities.shape[1])).square().sum(dim=1)
 
 
 def bin_indices(confidence: Tensor) -> Tensor:

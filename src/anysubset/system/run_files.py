@@ -21,6 +21,7 @@ COUNT = Number(whole=True, least=0)
 MEASURED = Number(finite=False)  # Losses and scores of a training that diverged are NaN or infinite.
 SMALL = 2**20  # Bytes of a file that does not grow with the data.
 BY_SCENARIO = Named(Named(MEASURED))
+TEMPERATURE = Number(least=2**-20)
 
 # Facts of `checkpoints/best.safetensors`: what every reader needs, and what else there may be.
 SELECTED = Fields(
@@ -31,6 +32,7 @@ SELECTED = Fields(
         "validation_scores": BY_SCENARIO,
         "thresholds": Named(Number()),
         "stage": Text(),
+        "temperatures": Fields({"overall": Named(TEMPERATURE), "by_scenario": Named(Named(TEMPERATURE))}),
         "training": Fields(optional={"sees": Text(), "complete": Flag(), "models": Text()}),
     },
 )

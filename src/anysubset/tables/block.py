@@ -8,6 +8,7 @@ from anysubset.batches import Observed, eligible
 from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
+from anysubset.scoring.calibration import brier
 from anysubset.scoring.scores import ALL, Score
 from anysubset.tasks.prediction import Prediction
 
@@ -29,10 +30,11 @@ class Block(Sample):
     groups: tuple[str, ...] | None = None
 
     def scores(self, scenario: Scenario, outputs: Tensor, thorough: bool) -> list[Score]:
-        """Scores of each eligible sample: `prediction`, `target` and `loss`; `error` for numbers, two more for classes.
+        """Scores of each eligible sample: `prediction`, `target` and `loss`; `error` for numbers, more for classes.
 
-        `error` is |prediction - target|; `correct` is 1 if the predicted class is the target; `confidence` is the
-        probability of the predicted class.
+        `error` is |prediction - target|; `correct` is 1 if the predicted class is the target. `confidence`, the
+        probability of the predicted class, `loss` and `brier` are those of calibrated probabilities; if the task has
+        temperatures, they are also returned without them (`confidence_uncalibrated`, ..).
 
         Args:
             scenario: one of `scenarios`.
@@ -48,14 +50,26 @@ class Block(Sample):
         ids = [self.ids[row] for row in rows.tolist()]
         outputs, target = outputs.cpu().float(), self.target[rows]
         decided = self.task.decision(outputs)
-        values = {"prediction": decided, "target": target, "loss": self.task.losses(outputs, target)}
+        values = {"prediction": decided, "target": target}
         if self.task.classes:
             values["correct"] = decided == target
-            values["confidence"] = outputs.softmax(dim=1).amax(dim=1)
+            values |= self.of_probabilities(self.task.calibrated(outputs, [scenario] * len(outputs)), target)
+            if self.task.temperatures.fitted:
+                uncalibrated = self.of_probabilities(outputs, target)
+                values |= {f"{metric}_uncalibrated": numbers for metric, numbers in uncalibrated.items()}
         else:
-            values["error"] = (decided - target).abs()
+            values |= {"loss": self.task.losses(outputs, target), "error": (decided - target).abs()}
         return [
             Score(scenario, sample, metric, ALL, float(value))
             for metric, numbers in values.items()
             for sample, value in zip(ids, numbers.tolist(), strict=True)
         ]
+
+    def of_probabilities(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Scores (n,) of the probabilities of logits (n, classes): `loss`, `confidence` and `brier`."""
+        probabilities = logits.softmax(dim=1)
+        return {
+            "loss": self.task.losses(logits, target),
+            "confidence": probabilities.amax(dim=1),
+            "brier": brier(probabilities, target),
+        }

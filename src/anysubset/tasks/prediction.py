@@ -1,13 +1,15 @@
 """The prediction task: a number or a class for each sample, from any subset of its modalities."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from anysubset.batches import Inputs
 from anysubset.errors import InputError, unknown
+from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Function, Task
 
 KINDS = ("sequence", "vector", "image", "tokens", "waveform")
@@ -101,6 +103,11 @@ class Prediction(Task):
         if self.classes:
             return functional.cross_entropy(output, target.to(output.device), reduction="none")
         return ERRORS[self.error](output[:, 0], target.to(output.device), reduction="none")
+
+    def calibrated(self, output: Tensor, scenarios: Sequence[Scenario]) -> Tensor:
+        """Logits (n, classes), each row divided by the temperature of its scenario."""
+        divisors = [self.temperatures.of(scenario) for scenario in scenarios]
+        return output / torch.tensor(divisors, dtype=output.dtype, device=output.device)[:, None]
 
     def decision(self, output: Tensor) -> Tensor:
         """Predictions (n,) of outputs (n, outputs): the index of the most probable class, or the predicted number."""

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from anysubset.batches import Inputs
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
+from anysubset.tasks.temperatures import Temperatures
 
 Function = Callable[[Inputs], Tensor]
 # Carries a function of training-sized inputs over to a whole sample. A volume is too large for one call, so the
@@ -25,11 +26,16 @@ def at_once(function: Function, inputs: Inputs) -> Tensor:
 class Task(ABC):
     """What a method knows about the data: modalities, loss, and how whole samples are predicted.
 
+    Args:
+        modalities: names, in order.
+        temperatures: that calibrate probabilities; decisions do not depend on them.
+
     Raises:
         InputError: if there is no modality, or a name is used twice or cannot be used in torch.
     """
 
     modalities: Scenario
+    temperatures: Temperatures = field(default_factory=Temperatures, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.modalities:

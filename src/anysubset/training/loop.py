@@ -27,6 +27,7 @@ from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
+from anysubset.training.calibration import calibrate
 from anysubset.training.checkpoint import Progress, State, load_selected, read_progress, restore, save_checkpoint
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
@@ -175,6 +176,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
                 keep_best(training, progress, report)
             if progress.finished:
                 choose_thresholds(method, training.dataset, run, progress, report)
+                calibrate(method, training.dataset, run, report)
             ending = processes.any_rank(interrupted(), device)
             if ending or last or number % settings.checkpoint_every == 0:
                 training.check_state(number)

@@ -80,6 +80,7 @@ def evaluate_run(
         trained = renamed(trained, name)
     experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.task, report, trained.signature)
+    dataset = dataset.calibrated(trained.task.temperatures)
     trained.method.check_inputs(dataset.loaded_inputs)
     if root is None:
         dataset.check_trained()

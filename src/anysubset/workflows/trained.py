@@ -17,6 +17,7 @@ from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.segmentation import VALIDATED, Segmentation
+from anysubset.tasks.temperatures import Temperatures
 from anysubset.training.divergence import check_finite
 from anysubset.training.run import check_same
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork
@@ -29,7 +30,7 @@ class Trained:
 
     Args:
         experiment: its settings; `task.threshold` holds the thresholds that validation chose.
-        task: what its data ask for.
+        task: what its data ask for, with the temperatures that validation fitted.
         method: with the weights that validation selected, in evaluation mode.
         facts: of the checkpoint: `step`, `validation` by scenario, and more.
         signature: modalities and statistics of the training table; None for volumes.
@@ -72,6 +73,7 @@ def open_run(
         experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
     signature = signature_in(RunFolder(folder).signature, experiment.data)
     task = create_task(experiment.data, experiment.task, signature)
+    task = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
     check_finite(trained, None, RunFolder(folder).best)
