@@ -100,6 +100,7 @@ def evaluate(
     root: FilePath | None = None,
     name: str | None = None,
     rates: Sequence[float] = (),
+    frames: Sequence[float] = (),
     seed: int = 0,
     method: OwnMethod = None,
     network: OwnNetwork = None,
@@ -115,6 +116,7 @@ def evaluate(
         root: data in another folder or file; by default those of the experiment.
         name: data set whose metrics a table is scored by, such as `mosi`; by default that of the experiment.
         rates: also score with modalities missing at random at these rates.
+        frames: also score with steps of sequences missing at random at these rates; another protocol.
         seed: decides what is missing at random, the same for every method.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
@@ -127,7 +129,7 @@ def evaluate(
     """
     from anysubset.workflows.evaluating import evaluate_run
 
-    return evaluate_run(run, split, root, name, rates, seed, method, network, device, report, progress)
+    return evaluate_run(run, split, root, name, rates, frames, seed, method, network, device, report, progress)
 
 
 def predict(

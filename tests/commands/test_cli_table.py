@@ -161,6 +161,31 @@ def test_evaluate_prints_all_metrics_and_constant_baselines(output_of, run):
     assert lines[0][9] == f"{values['text', 'all', 'mae']:.3f}"
 
 
+def test_missing_frames_are_scored_in_rows_and_a_table_of_their_own(output_of, refused, run, tmp_path):
+    output_of("evaluate", run)
+    before = rows(run)
+    out = output_of("evaluate", run, "--frames", "0", "0.6")
+    scores = rows(run)
+    drawn = [row for row in scores if row["scenario"].startswith("frames:")]
+    # The scenarios are those of before; a draw is no scenario.
+    assert [row for row in scores if row not in drawn] == before
+    assert {row["n_missing"] for row in drawn} == {""}
+    names = sorted({row["scenario"] for row in drawn})
+    assert len(names) == 2
+    assert names[0] == "frames:0"
+    values = {(row["scenario"], row["sample"], row["metric"]): row["value"] for row in scores}
+    # Each sample with all of its modalities: v6/1 has no vision.
+    own = {"v5/1": "text+audio+vision", "v6/0": "text+audio+vision", "v6/1": "text+audio"}
+    for sample, scenario in own.items():
+        assert values["frames:0", sample, "prediction"] == values[scenario, sample, "prediction"]
+    assert any(values[names[1], sample, "prediction"] != values["frames:0", sample, "prediction"] for sample in own)
+    errors = [float(values[names[1], sample, "error"]) for sample in own]
+    assert float(values[names[1], "all", "mae"]) == pytest.approx(sum(errors) / 3)
+    assert "Another protocol than missing modalities" in " ".join(out.split())
+    assert names[1] in out
+    assert "between 0 and 1" in refused("evaluate", run, "--frames", "1.2")
+
+
 def test_a_run_is_scored_again_as_another_data_set(output_of, refused, run):
     assert "Acc-2 %" in output_of("evaluate", run)
     out = output_of("evaluate", run, "--data.name", "table")

@@ -20,6 +20,7 @@ def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data.name", help="Score a table as this data set, by its metrics; by default as trained.")
     parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at these rates: 0.1 ...")
+    parser.add_argument("--frames", type=float, nargs="+", help="Also score missing steps of sequences: 0 0.1 0.2 ...")
     parser.add_argument("--seed", type=int, default=0, help="Seed of random missingness; the same for every method.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
@@ -33,6 +34,7 @@ def evaluate(options: Options) -> None:
         root=options.get("data", {}).get("root"),
         name=options.get("data", {}).get("name"),
         rates=options.get("rate", []),
+        frames=options.get("frames", []),
         seed=seed,
         device=options.get("device", "auto"),
         report=say,
@@ -41,4 +43,9 @@ def evaluate(options: Options) -> None:
     show_scores(evaluation, run, split)
     if evaluation.random:
         say(f"Random missingness: one draw per rate (seed {seed}, {run / 'missingness'}); not part of the means above.")
+    if evaluation.frames:
+        say(
+            f"Missing frames: steps of sequences removed at random, samples with all of their modalities; one draw per "
+            f"rate (seed {seed}). Another protocol than missing modalities; not part of the means above."
+        )
     say(f"Scores: {run / 'scores.csv'}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
-    """Print the scores of one run in every scenario, then those under random missingness if they were computed."""
+    """Print the scores of one run in every scenario, then those with missing modalities or frames, if there are any."""
     from anysubset.report.region_table import region_grid
     from anysubset.report.table import scenario_grid
     from anysubset.scoring.scores import means
@@ -30,7 +30,9 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
         say_grid(scenario_grid({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
         say_grid(region_grid(scores, "Means over patients, then over all scenarios"))
     if evaluation.random:
-        show_random_missing(evaluation.random, dataset.headline)
+        show_rates(evaluation.random, dataset.headline)
+    if evaluation.frames:
+        show_rates(evaluation.frames, dataset.headline)
 
 
 def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
@@ -76,7 +78,7 @@ def show_table_scores(
     )
 
 
-def show_random_missing(drawn: Sequence["Score"], headline: Sequence[str]) -> None:
+def show_rates(drawn: Sequence["Score"], headline: Sequence[str]) -> None:
     """Print one row per rate: the headline metrics over the set or, without headline metrics, Dice by region."""
     from anysubset.scoring.scores import heading, means, number, over_set
 

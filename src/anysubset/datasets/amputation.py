@@ -207,7 +207,7 @@ def may_lose(present: Mapping[str, Scenario], ids: Collection[str] | None) -> Ma
 def check_rate(rate: float) -> None:
     """Raise InputError if a rate is no probability."""
     if not 0 <= rate <= 1:
-        raise InputError(f"A rate of missing modalities lies between 0 and 1; this is {rate}.")
+        raise InputError(f"A rate of missingness lies between 0 and 1; this is {rate}.")
 
 
 def check_modalities(present: Mapping[str, Scenario], names: Collection[str]) -> None:

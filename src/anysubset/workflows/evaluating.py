@@ -1,14 +1,17 @@
 """Score a trained run in every scenario."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from anysubset.datasets.dataset import Sample
 from anysubset.datasets.table import create_dataset, dataset_named
 from anysubset.errors import InputError
 from anysubset.evaluation.availability import write_availability
 from anysubset.evaluation.every_scenario import evaluate as evaluate_method
+from anysubset.evaluation.missing_frames import row_names, scores_without_frames
 from anysubset.evaluation.random_missingness import draw_missingness, scores_of_draws, write_draws
+from anysubset.methods.method import Method
 from anysubset.scenarios import note_on_scenarios
 from anysubset.scoring.scores import Score, read_rows, without, write_scores
 from anysubset.system import processes
@@ -33,13 +36,29 @@ class Evaluation:
         scores: of every sample in every scenario that it is eligible for, and over the whole split.
         recipe: how the run was trained, by the names of files; None if it was trained without.
         random: the same where modalities are missing at random, by rate; empty unless rates were asked for.
+        frames: the same where steps of sequences are missing at random; empty unless rates of them were asked for.
         dataset: the data set that was scored.
     """
 
     scores: list[Score]
     random: list[Score]
+    frames: list[Score]
     recipe: str | None
     dataset: Volumes | TableDataset
+
+
+def check_frames(dataset: Volumes | TableDataset, split: str, frames: Sequence[float], method: Method) -> None:
+    """Raise InputError if steps of sequences cannot be removed at these rates, before anything is scored."""
+    if not isinstance(dataset, TableDataset):
+        raise InputError(
+            "Frames are steps of the sequences of a table, and the run is one of volumes: leave out --frames."
+        )
+    row_names(dataset, split, frames)
+    if method.unit == "group" and len(set(dataset.present(split))) > 1:
+        raise InputError(
+            "With missing frames each sample has all of its modalities, but this method predicts whole groups, whose "
+            "samples differ in them: leave out --frames."
+        )
 
 
 def renamed(trained: Trained, name: str) -> Trained:
@@ -65,6 +84,7 @@ def evaluate_run(
     root: FilePath | None,
     name: str | None,
     rates: Sequence[float],
+    frames: Sequence[float],
     seed: int,
     method: OwnMethod,
     network: OwnNetwork,
@@ -99,6 +119,8 @@ def evaluate_run(
             f"Scores at a rate of missing modalities need the scores of every scenario, and of {count} modalities only "
             "some scenarios are scored: leave out --rate."
         )
+    if frames:
+        check_frames(dataset, split, frames, trained.method)
     draws = draw_missingness(dataset, split, rates, seed)
     if note is not None:
         report(note)
@@ -110,6 +132,13 @@ def evaluate_run(
         trained.method, dataset, split, progress=lambda samples: progress(samples, "Scoring", share)
     )
     random = without(trained.method.undefined_metrics, scores_of_draws(scores, draws, dataset))
+    thinned: list[Score] = []
+    if isinstance(dataset, TableDataset):
+
+        def scoring(samples: Iterable[Sample]) -> Iterable[Sample]:
+            return progress(samples, "Scoring missing frames", share)
+
+        thinned = scores_without_frames(trained.method, dataset, split, frames, seed, scoring)
     facts = {
         "run": folder.name,
         "method": experiment.method["name"],
@@ -124,6 +153,6 @@ def evaluate_run(
         if own:
             write_availability(RunFolder(folder).availability, dataset)
         write_draws(folder / "missingness", draws, dataset, split, seed)
-        write_scores(RunFolder(folder).scores, [*scores, *random], dataset.task.modalities, facts)
+        write_scores(RunFolder(folder).scores, [*scores, *random, *thinned], dataset.task.modalities, facts)
         record_files(RunFolder(folder).scored, str(facts["dataset"]), split, dataset.files(split))
-    return Evaluation(scores, random, experiment.recipe, dataset)
+    return Evaluation(scores, random, thinned, experiment.recipe, dataset)
