@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from csv import DictReader
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -97,6 +98,14 @@ def test_every_part_has_stages_of_its_own_and_an_equal_share():
     assert method.objectives(Step(stage="mmin_teacher")) == method.part("mmin").objectives(Step(stage="teacher"))
 
 
+def test_parts_without_gradients_take_no_share_of_the_steps():
+    method = blend_of("linear", "sharing", "boosting", "ensemble", width=4)
+    shares = {stage.name: (stage.share, stage.fit_steps) for stage in method.stages if not stage.fit_steps}
+    assert shares == {"sharing": (0.5, 0), "ensemble": (0.5, 0)}
+    assert [stage.name for stage in method.stages if stage.fit_steps] == ["linear", "boosting"]
+    assert all(stage.fit_steps for stage in blend_of("linear", "boosting").stages)
+
+
 def test_parts_of_one_name_begin_with_other_weights():
     method = blend_of("sharing", "sharing", width=4)
     first, second = (dict(method.part(label).named_parameters()) for label in ("sharing_1", "sharing_2"))
@@ -162,6 +171,49 @@ def test_a_blend_of_one_part_is_that_part_to_the_bit(make_table_experiment, tmp_
     assert {f"parts.sharing.{name}" for name in one} == set(other)
     assert all(torch.equal(value, other[f"parts.sharing.{name}"]) for name, value in one.items())
     assert scores_in(alone) == scores_in(blend)
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 samples with two vectors, one third each for training, validation and test; some lack b."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, 90)
+    arrays = {"a": generator.normal(size=(90, 3)) + y[:, None], "b": generator.normal(size=(90, 2)) - y[:, None]}
+    arrays["b"][::4] = np.nan
+    path = tmp_path_factory.mktemp("vectors") / "vectors.npz"
+    np.savez(path, **arrays, y=y.astype(str), split=np.repeat(["train", "val", "test"], 30))
+    return path
+
+
+def settings_of(vectors: Path, *parts: object, **options: object) -> dict[str, object]:
+    method = {"method.name": "blend", "method.parts": list(parts), **options}
+    return {"data.name": "table", "data.root": str(vectors), "train.device": "cpu", "train.steps": 8, **method}
+
+
+def test_a_blend_of_a_classical_model_is_that_model_to_the_bit(vectors: Path, tmp_path: Path):
+    alone = {**settings_of(vectors), "method.name": "linear"}
+    del alone["method.parts"]
+    api.fit(alone, run=tmp_path / "linear")
+    api.fit(settings_of(vectors, "linear"), run=tmp_path / "blend")
+    one, facts = tensor_file.load(tmp_path / "linear/checkpoints/best.safetensors")
+    other, blend_facts = tensor_file.load(tmp_path / "blend/checkpoints/best.safetensors")
+    assert facts["step"] < 7, "The best strength should not be the last one."
+    assert facts["validation"] == blend_facts["validation"]
+    assert {f"parts.linear.{name}" for name in one} == set(other)
+    assert all(torch.equal(value, other[f"parts.linear.{name}"]) for name, value in one.items())
+
+
+def test_classical_models_and_networks_are_blended(vectors: Path, tmp_path: Path):
+    parts = ["boosting", "sharing", {"name": "linear", "strength": 1.0}]
+    done = api.fit(settings_of(vectors, *parts, **{"method.width": 4}), run=tmp_path / "run")
+    assert done.steps == 1 + 8 + 1
+    latest = tensor_file.read_facts(tmp_path / "run/checkpoints/latest.safetensors")
+    assert latest["stage_steps"] == {"boosting": 1, "sharing": 8, "linear": 1}
+    method = api.load(tmp_path / "run", device="cpu")
+    assert isinstance(method, Blend)
+    inputs = {"a": torch.tensor([[1.0, 0.0, -1.0]])}
+    predictions = [method.part(label).predict(inputs).softmax(dim=1) for label in ("boosting", "sharing", "linear")]
+    assert_close(method.predict(inputs).softmax(dim=1), torch.stack(predictions).mean(dim=0))
 
 
 OF_METHOD = ("run", "method", "weights")

@@ -1,8 +1,9 @@
 """Blend: several methods are trained one after the other, and their predictions are averaged.
 
 Every part is trained in stages of its own, on an equal share of the steps or of the budget in FLOPs, and predicts with
-its own best weights. Probabilities of classes and of regions are averaged; so are numbers. The update rule is an option
-of each part: parts: [{name: sharing, gradients: gmd}, ensemble].
+its own best weights. Parts without gradients, such as `linear`, take no share. Probabilities of classes and of regions
+are averaged; so are numbers. The update rule is an option of each part:
+parts: [{name: sharing, gradients: gmd}, ensemble].
 """
 
 import math
@@ -51,7 +52,8 @@ class Blend(Method):
         **network: options of the networks of all parts that have them; `sharing_network` explains them.
 
     Raises:
-        InputError: if there is no part, or a part needs whole groups or all samples at once, or has an unknown option.
+        InputError: if there is no part, a part needs whole groups or steps of gradients on all samples, or it has an
+            unknown option.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Blend(Method):
         for part in created:
             if part.method.unit == "group":
                 raise InputError(f"Method {part.name!r} predicts whole groups, so it cannot be a part of a blend.")
-            if part.method.full_batch:
+            if part.method.full_batch and takes_gradients(part.method):
                 raise InputError(f"Method {part.name!r} trains on all samples at once, so it is no part of a blend.")
         by_label = dict(zip(distinct([part.name for part in created]), created, strict=True))
         self.parts = nn.ModuleDict({label: part.method for label, part in by_label.items()})
@@ -75,8 +77,9 @@ class Blend(Method):
         for label, part in by_label.items():
             several = len(part.method.stages) > 1
             self.origins |= {f"{label}_{own.name}" if several else label: (label, own) for own in part.method.stages}
+        sharing = sum(takes_gradients(part.method) for part in created)
         self.stages = tuple(
-            replace(own, name=name, share=own.share / len(created), keeps_best=own.scored)
+            replace(own, name=name, share=own.share / max(sharing, 1), keeps_best=own.scored)
             for name, (_, own) in self.origins.items()
         )
         self.active: str | None = None  # Label of the part that is trained; None if all parts predict.
@@ -136,6 +139,11 @@ class Blend(Method):
         """The losses of the part that is trained."""
         part, own = self.part_at(step)
         return part.losses(batch, own)
+
+    def fit(self, batches: Sequence[Batch], step: Step) -> None:
+        """Fit the part that is trained to all training samples."""
+        part, own = self.part_at(step)
+        part.fit(batches, own)
 
     def finish(self, step: Step) -> None:
         """Adjust the gradients of the part that is trained."""
@@ -210,6 +218,11 @@ class UpdateOfPart(Update):
     def finish(self) -> Decoupling | None:
         """Fill `.grad` with the gradient of the whole step."""
         return self.active.finish()
+
+
+def takes_gradients(method: Method) -> bool:
+    """Whether a method has a stage with gradients, so that it takes a share of the steps."""
+    return any(not stage.fit_steps for stage in method.stages)
 
 
 def distinct(names: Sequence[str]) -> list[str]:
