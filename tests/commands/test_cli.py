@@ -145,14 +145,17 @@ def test_fit_reports_the_number_of_steps_without_an_eligible_sample(output_of, t
 def test_evaluate_writes_all_scores_and_prints_every_scenario(output_of, run):
     out = output_of("evaluate", run)
     written = rows(run)
-    # By hand: 2 test patients, 15 scenarios, 6 metrics, 3 regions; and the number of empty references.
-    assert len(written) == (2 * 6 + 1) * 15 * 3
+    # By hand: 2 test patients, 15 scenarios, 8 metrics, 3 regions; and the number of empty references.
+    assert len(written) == (2 * 8 + 1) * 15 * 3
     assert {(row["run"], row["method"], row["seed"], row["dataset"], row["split"]) for row in written} == {
         ("run", "gmd", "0", "phantom", "test")
     }
     assert {row["sample"] for row in written} == {"phantom_006", "phantom_007", "all"}
     of_samples = {row["metric"] for row in written if row["sample"] != "all"}
-    assert of_samples == {"dice", "dice_nonempty", "hd95", "volume_difference", "volume_error", "ece"}
+    assert of_samples == {
+        *("dice", "dice_nonempty", "hd95", "volume_difference", "volume_error"),
+        *("ece", "nll", "brier"),
+    }
     assert {(row["metric"], row["value"]) for row in written if row["sample"] == "all"} == {("empty_references", "0.0")}
     assert {row["region"] for row in written} == {"WT", "TC", "ET"}
     assert list(dict.fromkeys(row["scenario"] for row in written)) == list(map(scenario_name, all_scenarios(NAMES)))
@@ -176,7 +179,7 @@ def test_a_second_evaluate_replaces_the_scores_of_its_split_only(output_of, run)
     assert (run / "scores.csv").read_text() == first
     output_of("evaluate", run, "--split", "val")
     # By hand: as above; 005, the patient of val, has no ET in the reference, so 15 scenarios lack its `dice_nonempty`.
-    assert Counter(row["split"] for row in rows(run)) == {"test": 585, "val": (6 + 1) * 15 * 3 - 15}
+    assert Counter(row["split"] for row in rows(run)) == {"test": 765, "val": (8 + 1) * 15 * 3 - 15}
 
 
 def test_patients_are_scored_in_the_scenarios_that_they_are_eligible_for(output_of, run):
@@ -202,7 +205,7 @@ def test_evaluate_on_other_data_keeps_the_scores_of_the_experiment_data(output_o
     new = written[len(own) :]
     # By hand: 7 scenarios of three contrasts and 15 of four, 6 metrics, 3 regions; and the number of empty references.
     # 005 has no ET in the reference, so its 7 scenarios lack `dice_nonempty`.
-    assert len(new) == ((7 + 15) * 6 + 15) * 3 - 7
+    assert len(new) == ((7 + 15) * 8 + 15) * 3 - 7
     assert {row["sample"] for row in new} == {"phantom_005", "phantom_006", "all"}
     # The same patient with the same contrasts has the same scores in either folder.
     assert [row["value"] for row in new if row["sample"] == "phantom_006"] == [

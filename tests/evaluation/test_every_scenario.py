@@ -181,10 +181,10 @@ def test_scores_are_sorted_by_scenario_then_patient_metric_and_region(phantoms, 
         (scenario, case, metric, region)
         for scenario in (("flair",), ("t2",), ("t1",), ("flair", "t1"))
         for case in ("phantom_006", "phantom_007")
-        for metric in ("dice", "dice_nonempty", "hd95", "volume_difference", "volume_error", "ece")
+        for metric in ("dice", "dice_nonempty", "hd95", "volume_difference", "volume_error", "ece", "nll", "brier")
         for region in REGIONS
     ]
-    assert all(0 <= score.value <= 1 for score in scores if score.metric in ("dice", "ece"))
+    assert all(0 <= score.value <= 1 for score in scores if score.metric in ("dice", "ece", "brier"))
     # By hand: the diagonal of 16 x 16 x 16 voxels of 1 mm is 16 sqrt(3) = 27.7 mm.
     assert all(0 <= score.value <= 27.72 for score in scores if score.metric == "hd95")
 

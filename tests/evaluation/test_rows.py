@@ -46,6 +46,8 @@ def test_every_sample_is_predicted_from_its_own_modalities(trained_table, uttera
     _, checkpoint = tensor_file.load(trained_table / "checkpoints/best.safetensors")
     scores = facts["used"]["audio"]["validation"]
     assert scores["loss"] == checkpoint["validation"]["audio"]["all"] > 0
+    # With 3 validation samples, audio has the spread of all scenarios together.
+    assert facts["used"]["audio"]["spread"] == checkpoint["spreads"]["overall"] > 0
     assert scores["mae"] == pytest.approx(scores["loss"])  # The loss of this task is L1.
     assert (facts["samples"], facts["validation_samples"], facts["classes"]) == (14, 3, [])
     assert "2 from text, audio" in capsys.readouterr().out

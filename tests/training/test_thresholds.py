@@ -28,7 +28,8 @@ def test_thresholds_are_chosen_at_the_end_and_used_by_whoever_opens_the_run(
     make_experiment, phantoms, output_of, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(thresholds, "best_thresholds", lambda method, dataset, split: CHOSEN)
-    experiment, run = make_experiment({"task.threshold": "validated", "train.steps": 4}), tmp_path / "run"
+    settings = {"task.threshold": "validated", "train.calibrate": True, "train.steps": 4}
+    experiment, run = make_experiment(settings), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         api.fit(experiment, run=run, progress=interrupted_before_the_end)
     with pytest.raises(InputError, match="run has no thresholds yet, which are chosen when the training ends"):
@@ -47,6 +48,10 @@ def test_thresholds_are_chosen_at_the_end_and_used_by_whoever_opens_the_run(
     assert facts["validation"] == done.validation
     assert facts["step"] == done.best_step
     assert facts["training"] == {"sees": "every scenario", "complete": False, "models": "one"}
+    # Temperatures stand beside them, and change neither thresholds nor masks.
+    assert sum(line.startswith("temperatures fitted on validation: WT ") for line in lines) == 1
+    assert list(facts["temperatures"]["overall"]) == ["WT", "TC", "ET"]
+    assert trained.task.temperatures.fitted
     # A finished run is not changed by another --resume.
     before = (run / "checkpoints/best.safetensors").read_bytes()
     assert api.fit(experiment, run=run, resume=True).best == score
@@ -54,6 +59,8 @@ def test_thresholds_are_chosen_at_the_end_and_used_by_whoever_opens_the_run(
 
     rule = "A voxel belongs to a region above this probability: WT 0.4, TC 0.5, ET 0.6."
     assert rule in " ".join(output_of("evaluate", run).split())
+    metrics = {line.split(",")[10] for line in (run / "scores.csv").read_text().splitlines()}
+    assert {"ece", "ece_uncalibrated", "nll", "nll_uncalibrated", "brier", "brier_uncalibrated"} <= metrics
     assert "WT 0.4 and TC 0.5 and ET 0.6 chosen on validation" in " ".join(output_of("compare", run).split())
     output_of("predict", run, phantoms / "phantom_006")
     assert json.loads((run / "predictions/phantom_006.json").read_text())["thresholds"] == CHOSEN

@@ -34,7 +34,7 @@ def evaluate(
         dataset: with the task that the method was made for.
         split: of the dataset.
         asked: the scenarios; all by default.
-        thorough: also compute the slow metrics, `hd95` (mm) and `ece` beside `dice`.
+        thorough: also compute the slow metrics beside `dice`, such as `hd95` (mm) and `ece`.
         progress: wraps the samples, for a progress bar.
 
     Raises:

@@ -30,15 +30,15 @@ def write_predictions(
 
     The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `prediction`
     (the number, or the name of the likeliest class), and `probability_<class>`, the calibrated probability of each
-    class. The JSON file says for every scenario how many samples were predicted from it, and the validation scores of
-    the weights in it.
+    class. The JSON file says for every scenario how many samples were predicted from it, the validation scores of the
+    weights in it, and for numbers the `spread` of the validation targets around their predictions.
 
     Args:
         method: trained.
         dataset: the samples; their targets are not used.
         folder: where to write.
-        checkpoint: facts of the checkpoint: `step`, `validation_samples`, and by scenario `validation`, the mean loss,
-            and `validation_scores`, the metrics over the set.
+        checkpoint: facts of the checkpoint: `step`, `validation_samples`, by scenario `validation`, the mean loss, and
+            `validation_scores`, the metrics over the set; and perhaps `spreads`.
         writer: the command, recorded beside the files.
 
     Returns:
@@ -79,6 +79,7 @@ def write_predictions(
             scenario_name(scenario): {
                 "samples": count,
                 "validation": validation_scores(checkpoint, scenario_name(scenario)),
+                **spread_in(checkpoint, scenario_name(scenario)),
             }
             for scenario, count in used.items()
         },
@@ -126,6 +127,12 @@ def inputs_of(block: Block, method: Method) -> dict[str, Observed]:
         else observed
         for name, observed in moved.items()
     }
+
+
+def spread_in(checkpoint: Mapping[str, Any], scenario: str) -> dict[str, float]:
+    """The `spread` of numbers that are predicted from a scenario; empty for classes, and without a calibration."""
+    spreads = checkpoint.get("spreads")
+    return {} if spreads is None else {"spread": spreads["by_scenario"].get(scenario, spreads["overall"])}
 
 
 def validation_scores(checkpoint: Mapping[str, Any], scenario: str) -> dict[str, float] | None:

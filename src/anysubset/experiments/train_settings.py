@@ -60,7 +60,7 @@ class TrainSettings:
         warmup: number of steps over which the learning rate rises linearly from 0, under any schedule.
         select: weights to evaluate: "best" on validation, or "last".
         calibrate: whether training ends by calibrating the selected weights on validation, so that a probability is
-            the share of right predictions; by default for tables.
+            the share of right predictions; by default for tables alone, since volumes are predicted once more for it.
         stages: name of a stage of the method -> settings that replace these, such as {pretraining: {lr: 1.0e-3}}.
         precision: "float32", or "bfloat16" or "float16" for automatic mixed precision. "float16" is for GPUs without
             bfloat16; it scales the losses and skips steps whose gradients overflow.

@@ -41,6 +41,8 @@ METRIC_DEFINITIONS: dict[str, str] = {
     "macro_f1": "Macro F1: mean F1 over the classes of the split.",
     "weighted_f1": "Weighted F1: mean F1 over the classes, weighted by true counts.",
     "loss": "Mean loss of the samples; lower is better.",
+    "nll": "NLL: mean negative log-likelihood in nats of the voxels in the box around the head; lower is better.",
+    "brier": "Brier score: squared distance of the probabilities from the truth; lower is better.",
 }
 
 

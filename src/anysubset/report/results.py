@@ -17,13 +17,13 @@ from anysubset.scoring.scores import ALL, Score, empty_references
 # Scores by scenario and sample id.
 BySample = Mapping[Scenario, Mapping[str, float]]
 
-LOWER_IS_BETTER = ("hd95", "volume_error", "ece", "loss", "brier", "error", "mae")
+LOWER_IS_BETTER = ("hd95", "volume_error", "ece", "loss", "nll", "brier", "error", "mae")
 # Metrics of a set that are the mean of a value of its samples, with the name of that value.
 SAMPLE_VALUE_OF = {"mae": "error", "accuracy": "correct"}
 # Values of single samples that are not metrics by themselves.
 SAMPLE_VALUES = (
     *("prediction", "target", "error", "correct", "confidence", "volume_difference"),
-    *("loss_uncalibrated", "brier_uncalibrated", "confidence_uncalibrated"),
+    *(f"{metric}_uncalibrated" for metric in ("loss", "nll", "brier", "ece", "confidence")),
 )
 # The default metric is the first of these that was scored.
 USUAL = ("dice", "acc2", "acc2_sims", "accuracy", "mae")

@@ -1,4 +1,4 @@
-"""Metrics of a segmentation by region: Dice, 95 % Hausdorff distance, difference of volumes, calibration error."""
+"""Metrics of a segmentation by region: Dice, 95 % Hausdorff distance, difference of volumes, and of probabilities."""
 
 import math
 import warnings
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from anysubset.scoring.calibration import calibration_error
 
@@ -100,3 +101,24 @@ def voxel_calibration_error(probability: Tensor, target: Tensor) -> Tensor:
     inside, true = probability.flatten(1).double(), target.flatten(1)
     confidence, correct = torch.maximum(inside, 1 - inside), (inside > 0.5) == true
     return torch.stack([calibration_error(*region) for region in zip(confidence, correct, strict=True)])
+
+
+def voxel_likelihood(logits: Tensor, target: Tensor) -> Tensor:
+    """(regions,): mean negative log-likelihood of the voxels of each region, in nats; lower is better.
+
+    Args:
+        logits: (regions, ...) float32, of being inside.
+        target: (regions, ...) bool.
+    """
+    losses = binary_cross_entropy_with_logits(logits.flatten(1), target.flatten(1).float(), reduction="none")
+    return losses.double().mean(dim=1)
+
+
+def voxel_brier(probability: Tensor, target: Tensor) -> Tensor:
+    """(regions,): mean squared distance of probability and target over the voxels of each region, from 0 to 1.
+
+    Args:
+        probability: (regions, ...) float, of being inside.
+        target: (regions, ...) bool.
+    """
+    return (probability.flatten(1).double() - target.flatten(1).double()).square().mean(dim=1)

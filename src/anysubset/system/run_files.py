@@ -33,6 +33,7 @@ SELECTED = Fields(
         "thresholds": Named(Number()),
         "stage": Text(),
         "temperatures": Fields({"overall": Named(TEMPERATURE), "by_scenario": Named(Named(TEMPERATURE))}),
+        "spreads": Fields({"overall": Number(least=0), "by_scenario": Named(Number(least=0))}),
         "training": Fields(optional={"sees": Text(), "complete": Flag(), "models": Text()}),
     },
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -11,7 +12,14 @@ from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
 from anysubset.scoring.scores import Score
-from anysubset.scoring.segmentation_metrics import dice, hd95, volume_difference, voxel_calibration_error
+from anysubset.scoring.segmentation_metrics import (
+    dice,
+    hd95,
+    volume_difference,
+    voxel_brier,
+    voxel_calibration_error,
+    voxel_likelihood,
+)
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.preprocessing import Box, Prepared, Truth, paste
 from anysubset.volumes.resampling import resample_logits
@@ -47,15 +55,17 @@ class WholeVolume(Sample):
     def scores(self, scenario: Scenario, logits: Tensor, thorough: bool) -> list[Score]:
         """Scores of each region on the whole volume: the Dice coefficient, and more if `thorough`.
 
-        All but `ece` are computed in the grid of the label, in which the patient was annotated.
+        They are computed in the grid of the label, in which the patient was annotated, but for those of probabilities:
+        these are over the voxels of the box, in the grid of the network, since nothing is predicted outside.
 
         Args:
             scenario: of the prediction.
             logits: (1, regions, x, y, z).
             thorough: whether to add `dice_nonempty`, Dice of the regions that the reference has; `hd95` in mm, which
                 takes longer than the network; `volume_difference` in ml, prediction minus reference, and
-                `volume_error`, its absolute value; and `ece`, the calibration error inside the box, in the grid of the
-                network, since nothing is predicted outside.
+                `volume_error`, its absolute value; and those of probabilities: calibration error, `ece`, negative
+                log-likelihood, `nll`, and `brier`; also without the temperatures (`ece_uncalibrated`, ..), if the task
+                has some.
         """
         predicted, target, spacing = self.whole(logits), self.target, self.spacing
         if self.truth is not None:
@@ -67,7 +77,7 @@ class WholeVolume(Sample):
             values["hd95"] = hd95(predicted, target, spacing)
             values["volume_difference"] = volume_difference(predicted, target, spacing)
             values["volume_error"] = values["volume_difference"].abs()
-            values["ece"] = voxel_calibration_error(logits[0].cpu().float().sigmoid(), self.box.of(self.target))
+            values |= self.of_probabilities(logits[0].cpu().float(), scenario)
         empty = [not bool(region.any()) for region in target]
         return [
             Score(scenario, self.ids[0], metric, region, value)
@@ -75,6 +85,26 @@ class WholeVolume(Sample):
             for region, value, is_empty in zip(self.task.regions, numbers.tolist(), empty, strict=True)
             if not (metric == "dice_nonempty" and is_empty)
         ]
+
+    def of_probabilities(self, logits: Tensor, scenario: Scenario) -> dict[str, Tensor]:
+        """Metrics (regions,) of the probabilities of logits (regions, x, y, z)."""
+        target = self.box.of(self.target)
+        temperatures = torch.tensor([self.task.temperatures.of(scenario, region) for region in self.task.regions])
+        values = probability_metrics(logits / temperatures.view(-1, 1, 1, 1), target)
+        if self.task.temperatures.fitted:
+            uncalibrated = probability_metrics(logits, target)
+            values |= {f"{metric}_uncalibrated": numbers for metric, numbers in uncalibrated.items()}
+        return values
+
+
+def probability_metrics(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """`ece`, `nll` and `brier` (regions,) of logits (regions, ...) for targets (regions, ...) bool."""
+    probability = logits.sigmoid()
+    return {
+        "ece": voxel_calibration_error(probability, target),
+        "nll": voxel_likelihood(logits, target),
+        "brier": voxel_brier(probability, target),
+    }
 
 
 def decided_in(
