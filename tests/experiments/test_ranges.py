@@ -182,7 +182,7 @@ CHOICES: Mapping[str, list[Any]] = {
     "train.betas": [[0.9, 0.999], [0.0, 0.0], [1.0, 1.0], [0.9999999999999999, 0.9999999999999999], [0.5]],
     "train.lr": REALS,
     "train.weight_decay": REALS,
-    "train.schedule": ["poly", "cosine", "constant", "step", "plateau"],
+    "train.schedule": ["poly", "cosine", "linear", "constant", "step", "plateau"],
     "train.step_every": NUMBERS,
     "train.step_factor": REALS,
     "train.warmup": NUMBERS,

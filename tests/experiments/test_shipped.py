@@ -30,6 +30,7 @@ PAIRS = [
     ("brats", "m3ae_paper"),
     *(("brats", "uhemis_paper"), ("brats", "uhved_paper"), ("brats", "ogm_ge_paper")),
     *(("mosi", "mult_paper"), ("mosi", "gmc_paper"), ("mosi", "mmin_paper"), ("mosi", "gcnet_paper")),
+    *(("mosi", "mmin_sequence_paper"), ("mosi", "ogm_ge_sentiment_paper")),
     ("table", "cpm_paper"),
 ]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

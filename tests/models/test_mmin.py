@@ -100,6 +100,21 @@ def test_the_cascade_by_hand():
     close(cascade(x)[0].detach(), 7.59375 * x)
 
 
+def test_the_published_initialisation_starts_from_features_that_are_far_too_large():
+    # With Kaiming-normal weights, a linear layer doubles the mean square of an input that no ReLU has halved. In an
+    # auto-encoder these are its first layer and the one after the code: it returns 4 times the mean square of its
+    # input, and the sum of both has 5 times. After five of them, and one more such layer: 2 x 5^5.
+    torch.manual_seed(0)
+    student = Student({"audio": 64, "text": 64}, 1, "utterance", 64)
+    x = torch.randn(512, 128)
+    residual, _ = student.forth.residual(x)
+    growth = (residual.square().mean() / x.square().mean()).item()
+    assert 5**5 / 2 < growth < 2 * 5**5
+    imagined, _ = student.forth(x)
+    growth = (imagined.square().mean() / x.square().mean()).item()
+    assert 5**5 < growth < 4 * 5**5
+
+
 def test_codes_and_output_have_no_activation():
     torch.manual_seed(0)
     imagined, codes = Cascade(12, width=4)(torch.randn(50, 12))

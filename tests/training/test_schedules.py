@@ -21,6 +21,10 @@ def test_cosine_falls_along_half_a_wave():
     assert factors(3, schedule="cosine") == pytest.approx([1, 0.75, 0.25])  # (1 + cos 60°) / 2, (1 + cos 120°) / 2
 
 
+def test_linear_stays_for_half_of_the_steps_and_falls_evenly_to_0():
+    assert factors(6, schedule="linear") == pytest.approx([1, 1, 1, 1, 2 / 3, 1 / 3])
+
+
 def test_constant_stays():
     assert factors(3, schedule="constant") == [1, 1, 1]
 

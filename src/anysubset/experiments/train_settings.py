@@ -52,7 +52,8 @@ class TrainSettings:
             By default the parameters of pretrained encoders have 2e-5.
         weight_decay: factor of the L2 term that "adam" and "sgd" add to the gradient; for "adamw", factor of the
             decoupled decay, which removes the share `lr` x `weight_decay` of each weight per step.
-        schedule: learning rate schedule: "poly" (power 0.9), "cosine", "constant", "step" or "plateau".
+        schedule: learning rate schedule: "poly" (power 0.9), "cosine", "linear" (constant for half of the steps, then
+            evenly down to 0), "constant", "step" or "plateau".
         step_every: number of steps after which schedule "step" changes the learning rate.
         step_factor: factor by which schedule "step" multiplies the learning rate.
         plateau_patience: number of successive validations without a new best score that schedule "plateau" tolerates.
@@ -112,7 +113,7 @@ class TrainSettings:
             check_count(f"train.{name}", getattr(self, name), 1, MOST_SAMPLES)
         for name, choices in (
             ("optimizer", ["adam", "adamw", "sgd"]),
-            ("schedule", ["poly", "cosine", "constant", "step", "plateau"]),
+            ("schedule", ["poly", "cosine", "linear", "constant", "step", "plateau"]),
             ("select", ["best", "last"]),
             ("precision", ["float32", "bfloat16", "float16"]),
         ):

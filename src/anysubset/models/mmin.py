@@ -269,7 +269,12 @@ def code_encoder(*sizes: int) -> nn.Sequential:
 
 
 def kaiming(module: nn.Module) -> None:
-    """Initialise all linear layers and convolutions: weights Kaiming-normal, biases 0."""
+    """Initialise all linear layers and convolutions as published: weights Kaiming-normal, biases 0.
+
+    This makes the first losses very large. An auto-encoder returns about four times the mean square of its input, so
+    that five with their residual connections and the last layers multiply it by 2 x 5^5 = 6,250, and the cycle, through
+    both cascades, by its square: cycle losses start near 1e8. Within about 50 steps of Adam they fall below 1.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv1d):
             nn.init.kaiming_normal_(layer.weight)

@@ -1,4 +1,4 @@
-"""Learning rate schedules: poly, cosine, constant, step and plateau, each with linear warm-up."""
+"""Learning rate schedules: poly, cosine, linear, constant, step and plateau, each with linear warm-up."""
 
 import math
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ def learning_rate_factor(settings: TrainSettings, step: int, steps: int) -> floa
             return warm * math.pow(1 - done, POWER)
         case "cosine":
             return warm * ((1 + math.cos(math.pi * done)) / 2)
+        case "linear":
+            return warm * min(1.0, 2 * (1 - done))
         case "step":
             assert settings.step_every is not None  # The settings check it.
             return warm * settings.step_factor ** (step // settings.step_every)
