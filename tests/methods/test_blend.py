@@ -61,10 +61,21 @@ def test_probabilities_of_regions_are_averaged():
     assert_close(average(REGIONS, [certain, certain]), certain)  # No infinity where a probability rounds to 0 or 1.
 
 
+def test_averages_with_weights_by_hand():
+    weights = torch.tensor([0.75, 0.25], dtype=torch.float64)
+    # (.8, .2) and (.4, .6): .75 x .8 + .25 x .4 = .7.
+    logits = [torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[0.4, 0.6]]).log() + 5.0]
+    assert_close(average(CLASSES, logits, weights).softmax(dim=1), torch.tensor([[0.7, 0.3]]))
+    assert average(NUMBER, [torch.tensor([[1.0]]), torch.tensor([[5.0]])], weights).tolist() == [[2.0]]
+    one, other = torch.tensor([[logit(0.9)]]), torch.tensor([[logit(0.3)]])
+    assert_close(average(REGIONS, [one, other], weights).sigmoid(), torch.tensor([[0.75]]))
+
+
 @pytest.mark.parametrize("task", [CLASSES, NUMBER, REGIONS])
 def test_a_single_prediction_is_unchanged(task: Prediction):
     prediction = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(average(task, [prediction]), prediction)
+    assert torch.equal(average(task, [prediction], torch.ones(1)), prediction)
 
 
 @torch.no_grad()
@@ -129,6 +140,7 @@ def width_of(state: dict[str, Tensor]) -> int:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"weights": "best"}, "Unknown method.weights 'best'"),
         ({"parts": []}, "method.parts names one method or more, such as"),
         ({"parts": [3]}, "3 is neither"),
         ({"parts": [{"width": 4}]}, "{'width': 4} is neither"),
@@ -214,6 +226,53 @@ def test_classical_models_and_networks_are_blended(vectors: Path, tmp_path: Path
     inputs = {"a": torch.tensor([[1.0, 0.0, -1.0]])}
     predictions = [method.part(label).predict(inputs).softmax(dim=1) for label in ("boosting", "sharing", "linear")]
     assert_close(method.predict(inputs).softmax(dim=1), torch.stack(predictions).mean(dim=0))
+
+
+def test_weights_of_the_parts_are_chosen_on_validation_and_used_in_prediction(vectors: Path, tmp_path: Path):
+    lines: list[str] = []
+    parts = [{"name": "linear", "strength": 1e4}, "linear"]
+    done = api.fit(
+        settings_of(vectors, *parts, **{"method.weights": "validated"}), run=tmp_path / "run", report=lines.append
+    )
+    (line,) = [line for line in lines if line.startswith("weights of the parts, chosen on validation: linear_1 ")]
+    method = api.load(tmp_path / "run", device="cpu")
+    assert isinstance(method, Blend)
+    weights = method.weights
+    assert weights is not None
+    # The first part is hardly fitted, the second one has the best strength.
+    assert weights.tolist() == [0.25, 0.75]
+    facts = tensor_file.read_facts(tmp_path / "run/checkpoints/best.safetensors")
+    strength = facts["choices"]["linear_2 strength"]
+    assert facts["choices"] == {"weight of linear_1": 0.25, "weight of linear_2": 0.75, "linear_2 strength": strength}
+    assert line.endswith("linear_1 0.25, linear_2 0.75")
+    inputs = {"a": torch.tensor([[1.0, 0.0, -1.0]])}
+    by_part = torch.stack([part.predict(inputs).softmax(dim=1) for part in method.everyone()])
+    expected = (weights.view(2, 1, 1) * by_part).sum(dim=0)
+    assert_close(method.predict(inputs).softmax(dim=1), expected.float())
+    ((_, together),) = method.predict_scenarios(inputs, [("a",)])
+    assert torch.equal(together, method.predict(inputs))
+    equal = api.fit(settings_of(vectors, *parts), run=tmp_path / "equal")
+    assert done.best < equal.best
+
+
+def test_a_training_with_validated_weights_is_resumed_with_the_same_bits(vectors: Path, tmp_path: Path):
+    settings = settings_of(vectors, "sharing", {"name": "linear", "strength": 1.0}, **{"method.weights": "validated"})
+    settings |= {"method.width": 4, "train.checkpoint_every": 1}
+
+    def stop(numbers: object, *_: object) -> object:
+        yield next(iter(numbers))  # type: ignore[call-overload]
+        raise KeyboardInterrupt
+
+    api.fit(settings, run=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        api.fit(settings, run=tmp_path / "stopped", progress=stop)
+    api.fit(settings, run=tmp_path / "stopped", resume=True)
+    for file in ("best", "latest"):
+        whole, facts = tensor_file.load(tmp_path / f"whole/checkpoints/{file}.safetensors")
+        stopped, other_facts = tensor_file.load(tmp_path / f"stopped/checkpoints/{file}.safetensors")
+        assert facts == other_facts
+        assert whole.keys() == stopped.keys()
+        assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
 OF_METHOD = ("run", "method", "weights")

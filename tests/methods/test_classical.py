@@ -257,6 +257,8 @@ def test_validation_selects_the_strength(table: Path, tmp_path: Path):
     best = min(STRENGTHS, key=lambda strength: by_strength[strength])
     assert best not in (STRENGTHS[0], STRENGTHS[-1])
     assert STRENGTHS[chosen.best_step - 1] == best
+    facts = tensor_file.read_facts(tmp_path / "chosen/checkpoints/best.safetensors")
+    assert facts["choices"] == {"strength": best}
     assert chosen.best == pytest.approx(by_strength[best])
     last = api.fit({**settings_of(table, "linear"), "train.select": "last"}, run=tmp_path / "last")
     assert last.best == by_strength[1.0]  # scikit-learn's default.

@@ -24,6 +24,13 @@ def test_the_protocol_says_what_methods_saw_in_training_and_how_regions_are_deci
         "Regions with fewer voxels than this are removed: ET 500.",
     ]
     assert card["Recipe"] == ["common"]
+    assert "Chosen on validation" not in card
+    chosen = {"choices": {"weight of sharing": 0.625, "weight of linear": 0.375, "linear strength": 10.0}}
+    records[run.folder] = replace(records[run.folder], chosen=chosen)
+    card = dict(protocol_card(Comparison(RunGroup(results), "dice"), records))
+    assert card["Chosen on validation"] == [
+        "ogm_ge, seed 0: weight of sharing 0.625, weight of linear 0.375, linear strength 10"
+    ]
     plain = dict(protocol_card(Comparison(RunGroup({"own": {0: replace(run, settings={})}}), "dice"), records))
     assert "Seen in training" not in plain
     assert "Decision" not in plain

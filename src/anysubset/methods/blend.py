@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.batches import Batch, Inputs, Observed
-from anysubset.errors import InputError
+from anysubset.errors import InputError, unknown
 from anysubset.gradients import Decoupling
 from anysubset.methods.method import Method, Objective, Stage, Step
 from anysubset.methods.update import Counts, Losses, Objectives, Update
@@ -38,6 +38,7 @@ class Part:
 # Creates a part from its name, or from a mapping with its name and options, and from options for all parts.
 CreatePart = Callable[[Any, Mapping[str, Any]], Part]
 DEFAULT = ("sharing", "ensemble")
+WEIGHTS = ("equal", "validated")
 
 
 class Blend(Method):
@@ -49,6 +50,8 @@ class Blend(Method):
         parts: in the order of their training: names of methods, or mappings with `name` and options, such as
             [{name: sharing, width: 0.5}, ensemble]. A name may occur several times: the networks begin with other
             weights. By default [sharing, ensemble].
+        weights: how much each part counts in the average: `equal`, or `validated`, one weight for each part that is
+            chosen on validation when all parts are trained (`evaluation/blend_weights.py`).
         **network: options of the networks of all parts that have them; `sharing_network` explains them.
 
     Raises:
@@ -56,13 +59,23 @@ class Blend(Method):
             unknown option.
     """
 
+    weights: Tensor | None
+
     def __init__(
-        self, task: Task, create: CreatePart, *, parts: list[Any] | None = None, **network: Unpack[NetworkOptions]
+        self,
+        task: Task,
+        create: CreatePart,
+        *,
+        parts: list[Any] | None = None,
+        weights: str = "equal",
+        **network: Unpack[NetworkOptions],
     ) -> None:
         super().__init__(task)
         chosen: Sequence[Any] = DEFAULT if parts is None else parts
         if not chosen:
             raise InputError("method.parts names one method or more, such as [sharing, ensemble].")
+        if weights not in WEIGHTS:
+            raise unknown("method.weights", weights, WEIGHTS)
         created = [create(part, network) for part in chosen]
         for part in created:
             if part.method.unit == "group":
@@ -82,7 +95,16 @@ class Blend(Method):
             replace(own, name=name, share=own.share / max(sharing, 1), keeps_best=own.scored)
             for name, (_, own) in self.origins.items()
         )
+        chosen_weights = torch.full((len(created),), 1 / len(created), dtype=torch.float64)
+        # Of the parts in order; None if they are equal, so that these runs need no tensor of it.
+        self.register_buffer("weights", chosen_weights if weights == "validated" else None)
         self.active: str | None = None  # Label of the part that is trained; None if all parts predict.
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """The weight of each part, by label."""
+        weights = [1 / len(self.parts)] * len(self.parts) if self.weights is None else self.weights.tolist()
+        return dict(zip(self.parts, weights, strict=True))
 
     def part(self, label: str) -> Method:
         """The part with a label, which is its name, with a number if there are several of this name."""
@@ -155,12 +177,22 @@ class Blend(Method):
         return any(part.pools_batch() for part in self.everyone())
 
     def prediction_state(self) -> dict[str, Tensor]:
-        """What the parts need for prediction."""
-        return {
+        """What the parts need for prediction, and their weights if validation chose them."""
+        of_parts = {
             f"parts.{label}.{name}": value
             for label in self.parts
             for name, value in self.part(label).prediction_state().items()
         }
+        return of_parts if self.weights is None else {**of_parts, "weights": self.weights}
+
+    def choices(self) -> dict[str, float]:
+        """The weights of the parts, if validation chose them, and what it chose in the parts."""
+        predicting = self.parts if self.active is None else [self.active]
+        own = {} if self.weights is None else {f"weight of {label}": self.weight_of[label] for label in predicting}
+        in_parts = {
+            f"{label} {name}": value for label in predicting for name, value in self.part(label).choices().items()
+        }
+        return own | in_parts
 
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
         """Raise InputError if a part cannot take the inputs."""
@@ -182,7 +214,7 @@ class Blend(Method):
         Returns:
             (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
         """
-        return average(self.task, [part.predict(inputs) for part in self.predicting()])
+        return average(self.task, [part.predict(inputs) for part in self.predicting()], self.weights)
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once
@@ -197,7 +229,7 @@ class Blend(Method):
         scenarios = list(scenarios)
         by_part = [part.predict_scenarios(inputs, scenarios, carry) for part in self.predicting()]
         for together in zip(*by_part, strict=True):
-            yield together[0][0], average(self.task, [prediction for _, prediction in together])
+            yield together[0][0], average(self.task, [prediction for _, prediction in together], self.weights)
 
 
 class UpdateOfPart(Update):
@@ -239,21 +271,31 @@ def distinct(names: Sequence[str]) -> list[str]:
     return labels
 
 
-def average(task: Task, predictions: Sequence[Tensor]) -> Tensor:
+def average(task: Task, predictions: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """The prediction of a blend from those of its parts, as each would be returned by `Method.predict`.
 
     Logits are averaged as probabilities: of the classes (softmax), or of every region (sigmoid). That of a single part
     is unchanged.
+
+    weights: (parts,), positive, with the sum 1; None if they are equal.
     """
     if len(predictions) == 1:
         return predictions[0]
     logits = torch.stack([prediction.float() for prediction in predictions])
     if not isinstance(task, Prediction):
         # The logit of the mean probability, from logarithms: exact also where the probabilities round to 0 or 1.
-        return log_mean(nn.functional.logsigmoid(logits)) - log_mean(nn.functional.logsigmoid(-logits))
-    return log_mean(logits.log_softmax(dim=-1)) if task.classes else logits.mean(dim=0)
+        inside, outside = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
+        return log_mean(inside, weights) - log_mean(outside, weights)
+    if task.classes:
+        return log_mean(logits.log_softmax(dim=-1), weights)
+    return logits.mean(dim=0) if weights is None else torch.einsum("p,p...->...", weights.to(logits), logits)
 
 
-def log_mean(logs: Tensor) -> Tensor:
-    """The logarithm of the mean over the first axis of numbers whose logarithms these are."""
-    return logs.logsumexp(dim=0) - math.log(len(logs))
+def log_mean(logs: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The logarithm of the mean over the first axis of numbers whose logarithms these are.
+
+    weights: of the mean, as for `average`.
+    """
+    if weights is None:
+        return logs.logsumexp(dim=0) - math.log(len(logs))
+    return (logs + weights.log().to(logs).view(-1, *[1] * (logs.ndim - 1))).logsumexp(dim=0)

@@ -31,6 +31,8 @@ class Linear(ClassicalMethod):
         InputError: if a modality is not a vector, or the strength is not positive.
     """
 
+    chosen: Tensor
+
     def __init__(self, task: Prediction, *, strength: float | None = None) -> None:
         if strength is not None and not strength > 0:
             raise InputError(f"method.strength of the L2 penalty must be above 0, not {strength}.")
@@ -44,6 +46,8 @@ class Linear(ClassicalMethod):
         )
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+        # Index of the strength of the fitted models.
+        self.register_buffer("chosen", torch.zeros((), dtype=torch.int64))
 
     def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step) -> None:
         """Fit the linear model of one modality, with the strength of the step.
@@ -55,6 +59,7 @@ class Linear(ClassicalMethod):
             step: its number selects the strength.
         """
         strength = self.strengths[step.number]
+        self.chosen.fill_(step.number)
         if self.task.classes:
             weight, bias = logistic_regression(x, target, len(self.task.classes), strength)
         else:
@@ -63,6 +68,10 @@ class Linear(ClassicalMethod):
         assert isinstance(model, nn.Linear)
         model.weight.copy_(weight)
         model.bias.copy_(bias)
+
+    def choices(self) -> dict[str, float]:
+        """The strength of the L2 penalty, unless an option gives it."""
+        return {"strength": self.strengths[int(self.chosen)]} if len(self.strengths) > 1 else {}
 
 
 def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:

@@ -163,6 +163,10 @@ class Method(nn.Module, ABC):
     def complete(self) -> None:
         """Prepare for prediction. Called at the end of training if its last stage keeps its best weights."""
 
+    def choices(self) -> dict[str, float]:
+        """Numbers that validation chose beside the parameters, by name, for reports; none by default."""
+        return {}
+
     def prediction_state(self) -> dict[str, Tensor]:
         """The part of `state_dict()` that prediction needs; everything by default."""
         return dict(self.state_dict())

@@ -97,6 +97,7 @@ def protocol_card(comparison: Comparison, records: Mapping[Path, Record]) -> lis
     optional = {
         "Seen in training": seen_in_training(comparison),
         "Decision": [*threshold_rules(comparison), *size_rules(comparison)],
+        "Chosen on validation": choices(comparison, records),
         "Recipe": recipes(comparison),
     }
     facts += [(name, lines) for name, lines in optional.items() if lines]
@@ -133,6 +134,18 @@ def selection(comparison: Comparison, records: Mapping[Path, Record]) -> list[st
         if steps:
             steps_by_method.append(f"{method} {' '.join(steps)}")
     return [rule, *([f"Selected step of each seed: {', '.join(steps_by_method)}"] if steps_by_method else [])]
+
+
+def choices(comparison: Comparison, records: Mapping[Path, Record]) -> list[str]:
+    """Numbers that validation chose beside the weights of networks, such as the weights of the parts of a blend."""
+    lines = []
+    for method, by_seed in comparison.group.results.items():
+        for seed, result in by_seed.items():
+            numbers = records[result.folder].chosen.get("choices", {})
+            if numbers:
+                listing = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+                lines.append(f"{method}, seed {seed}: {listing}")
+    return lines
 
 
 def seeds(comparison: Comparison) -> list[str]:

@@ -31,6 +31,7 @@ SELECTED = Fields(
         "validation_samples": COUNT,
         "validation_scores": BY_SCENARIO,
         "thresholds": Named(Number()),
+        "choices": Named(Number()),
         "stage": Text(),
         "temperatures": Fields({"overall": Named(TEMPERATURE), "by_scenario": Named(Named(TEMPERATURE))}),
         "spreads": Fields({"overall": Number(least=0), "by_scenario": Named(Number(least=0))}),

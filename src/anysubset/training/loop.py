@@ -26,6 +26,7 @@ from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
 from anysubset.system.interruption import interruption
+from anysubset.training.blend_weights import choose_weights
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
 from anysubset.training.calibration import calibrate
 from anysubset.training.checkpoint import Progress, State, load_selected, read_progress, restore, save_checkpoint
@@ -191,6 +192,7 @@ def keep_best(training: StageTraining, progress: Progress, report: Callable[[str
     load_selected(run, method)
     if progress.finished:
         method.complete()
+        choose_weights(method, training.dataset, run.experiment.seed, report)
         progress.best, progress.best_step, progress.validation = None, 0, {}
         validate(training, progress, report)
 
@@ -263,6 +265,9 @@ def validate(training: StageTraining, progress: Progress, report: Callable[[str]
             "validation_scores": over_set(scores),
             "training": run.training,
         }
+        choices = method.choices()
+        if choices:
+            facts["choices"] = choices
         if training.stage is not method.stages[-1] or (training.stage.keeps_best and not progress.finished):
             facts["stage"] = training.stage.name  # Other parts of the method are not trained yet.
         if run.writes:
