@@ -39,6 +39,7 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
         first, second = pair["cases"]
         share = f"in conflict in {100 * pair['conflicting']:.0f} % of the batches"
         say(f"  {first} | {second}: cosine {pair['cosine']:.2f}, {share}")
+    say(noise_in_words(result["noise"]))
     if training and training["conflicting"] is not None:
         shares = [third["conflicting"] for third in training["thirds"]]
         shares_text = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
@@ -54,3 +55,19 @@ def show_diagnosis(result: Mapping[str, Any], title: str) -> None:
                 for name, values in result["learning"].items()
             ],
         )
+
+
+def noise_in_words(noise: Mapping[str, Any] | None) -> str:
+    """Whether conflict exceeds noise, and what follows for decoupling.
+
+    noise: as in `diagnosis.json`; None if it could not be measured.
+    """
+    if noise is None:
+        return "Noise: not measured, which takes four batches or more, from a split that is larger than two of them"
+    shares = (
+        f"Between independent batches {100 * noise['different']:.1f} % of the pairs of different cases conflict, and "
+        f"{100 * noise['same']:.1f} % of the cases with themselves, which is noise ({noise['pairs']} pairs of batches)"
+    )
+    if noise["clear"]:
+        return f"{shares}: the excess is clear, so decoupling can be expected to matter"
+    return f"{shares}: no clear excess, so decoupling can be expected to change little"

@@ -239,17 +239,17 @@ class UpdateOfPart(Update):
         self.method = method
 
     @property
-    def active(self) -> Update:
+    def current(self) -> Update:
         """The update rule of the part that is trained."""
         return self.method.updates[self.method.trained]
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
         """Add the losses of one micro-batch."""
-        self.active.add(losses, objectives, counts, totals)
+        self.current.add(losses, objectives, counts, totals)
 
     def finish(self) -> Decoupling | None:
         """Fill `.grad` with the gradient of the whole step."""
-        return self.active.finish()
+        return self.current.finish()
 
 
 def takes_gradients(method: Method) -> bool:

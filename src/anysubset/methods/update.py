@@ -50,6 +50,11 @@ class Update(ABC):
         Returns coefficients, norms, cosines and Gramian of the cases if the update rule decouples them, else None.
         """
 
+    @property
+    def current(self) -> "Update":
+        """The update rule of the step; a rule made of several ones names the one in use."""
+        return self
+
 
 class Mean(Update):
     """Gradient of the mean loss over the cases plus the weighted sum of all other losses.
@@ -91,6 +96,9 @@ class Decoupled(Update):
         recompute: whether to keep the activations of one modality at a time only, at the cost of one more forward
             pass per step.
         floor: a gradient shorter than this share of the longest one is not projected on; 0 for the exact rule.
+        when: `always`; or `measured`, which decouples only while a test during training, repeated on independent
+            batches, shows more conflict than noise (`anysubset.training.conflict`). A step without decoupling is one
+            of `mean`.
 
     Raises:
         InputError: if the method has no cases or shares no parameters between modalities.
@@ -107,7 +115,12 @@ class Decoupled(Update):
         batched: bool | None = None,
         recompute: bool = False,
         floor: float = 1e-8,
+        when: str = "always",
     ) -> None:
+        if when not in ("always", "measured"):
+            raise unknown("method.when", when, ["always", "measured"])
+        if when == "measured" and not isinstance(method, CaseMethod):
+            raise InputError(f"method.when is always for {type(method).__name__}, which takes no losses of cases.")
         if conflict not in ("shared", "all"):
             raise unknown("conflict", conflict, ["shared", "all"])
         if batched and recompute:
@@ -125,6 +138,9 @@ class Decoupled(Update):
         self.method = method
         self.batched = batched
         self.recompute = recompute
+        self.when = when
+        self.on = when == "always"  # Whether the current step decouples.
+        self.mean = Mean(method)
         self.gmd = GMD(
             method.parameters() if conflict == "all" else shared,
             rule=partial(copies_named(rule), floor=floor),
@@ -138,7 +154,7 @@ class Decoupled(Update):
 
     def call_encoder(self, encode: Callable[..., Tree], *arguments: Any) -> Tree:
         """Encode one modality, and set up recomputation or batching of its backward pass where it applies."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not self.on:
             return encode(*arguments)
         if self.recompute:
             return self.gmd.recomputed(partial(self.encoded_tensor, encode), *arguments)
@@ -188,6 +204,9 @@ class Decoupled(Update):
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
         """Compute the gradient of each case separately, and add the gradients of the other objectives to `.grad`."""
+        if not self.on:
+            self.mean.add(losses, objectives, counts, totals)
+            return
         others = [
             counts[name] / totals[name] * objectives[name].weight * loss
             for name, loss in losses.items()
@@ -210,6 +229,9 @@ class Decoupled(Update):
 
     def finish(self) -> Decoupling | None:
         """Sum the gradients of the other objectives over the ranks, then add the decoupled gradient of the cases."""
+        if not self.on:
+            self.mean.finish()
+            return None
         if self.added_others:  # Before decoupling, since the gradients of the cases are already sums over all ranks.
             processes.sum_gradients(self.method.parameters())
         self.added_others = False

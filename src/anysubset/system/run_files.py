@@ -53,6 +53,7 @@ LATEST = Fields(
         "stage_steps": Named(COUNT),
     },
     {
+        "decouples": Named(Flag()),
         "scaler": Named(Anything()),
         "plateau": Fields({"factor": Number(), "best": Maybe(MEASURED), "waited": COUNT}),
     },
@@ -88,7 +89,9 @@ ENVIRONMENT = Fields(
         "packages": Named(Text()),
     }
 )
-COST = Fields(optional={"stages": Named(Fields({"steps": COUNT, "flops": Items(COUNT)})), "most_bytes": Maybe(COUNT)})
+TESTS = Named(Fields({"flops": COUNT, "on": Flag()}))  # By number of the step.
+COSTS = Fields({"steps": COUNT, "flops": Items(COUNT)}, {"tests": TESTS, "decoupled": Items(COUNT)})
+COST = Fields(optional={"stages": Named(COSTS), "most_bytes": Maybe(COUNT)})
 AVAILABILITY = Named(Fields({"samples": COUNT, "hash": Text(), "scenarios": Named(COUNT)}))
 FINGERPRINTS = Fields({"version": COUNT, "splits": Named(Named(Named(Text())))})
 # By data set, split and path: the files that were scored.
@@ -100,6 +103,8 @@ LOGGED = Fields(
         **{name: Named(MEASURED) for name in ("losses", "other_losses", "weights", "coefficients")},
         "eligible": Named(COUNT),
         "conflicting": Maybe(MEASURED),
+        "conflict": Named(MEASURED),
+        "decouples": Flag(),
         "stage": Text(),
         "validation": MEASURED,
         "scenarios": BY_SCENARIO,

@@ -160,24 +160,43 @@ def read_record(folder: Path) -> Record:
 
 
 def flops_a_step(stages: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """Mean FLOPs of a training step; None unless they were counted in every stage.
+    """Mean FLOPs of a training step, tests for conflict included; None unless they were counted in every stage.
 
-    stages: in order, each with its number of `steps` and the `flops` of its first ones. A skipped step has 0 FLOPs and
-    is left out of the mean; only a stage without gradients has 0 in every step.
+    stages: in order, as in `cost.json` (`anysubset.training.cost.CostLog`). A skipped step has 0 FLOPs and is left out
+    of the mean; only a stage without gradients has 0 in every step.
 
     >>> flops_a_step({"teacher": {"steps": 10, "flops": [2, 0, 4]}, "student": {"steps": 30, "flops": [7]}})
     6.0
     >>> flops_a_step({"linear": {"steps": 2, "flops": [0, 0]}, "sharing": {"steps": 2, "flops": [8, 8]}})
     4.0
     """
-    sums, steps = 0.0, 0
+    total, first = 0.0, 1
     for stage in stages.values():
         counted = [flops for flops in stage["flops"] if flops] or stage["flops"]
         if not counted:
             return None
-        sums += stage["steps"] * fmean(counted)
-        steps += stage["steps"]
-    return sums / steps if steps else None
+        tests = {int(step): test for step, test in stage.get("tests", {}).items()}
+        decoupled = steps_decoupled(tests, first + stage["steps"])
+        own = [flops for flops in stage.get("decoupled", []) if flops] or counted
+        total += (stage["steps"] - decoupled) * fmean(counted) + decoupled * fmean(own)
+        total += sum(test["flops"] for test in tests.values())
+        first += stage["steps"]
+    return total / (first - 1) if first > 1 else None
+
+
+def steps_decoupled(tests: Mapping[int, Mapping[str, Any]], end: int) -> int:
+    """The number of steps with decoupling in a stage.
+
+    Args:
+        tests: by number of the step before which the test was made; `on` is whether decoupling was on afterwards.
+        end: number of the first step after the stage.
+
+    >>> steps_decoupled({3: {"on": True}, 5: {"on": False}, 9: {"on": True}}, 11)
+    4
+    """
+    begins = sorted(tests)
+    ends = [*begins[1:], end]
+    return sum(after - number for number, after in zip(begins, ends, strict=True) if tests[number]["on"])
 
 
 def read_availability(path: Path) -> Mapping[str, Mapping[str, Any]]:

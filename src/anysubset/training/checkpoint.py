@@ -26,6 +26,7 @@ class Progress:
     finished: whether all stages are done.
     validation: scenario -> region or metric -> validation score at `best_step`.
     stage_steps: the number of steps of each stage; a stage that has not begun may have no key under `train.flops`.
+    decouples: stage -> whether its latest test for conflict switched decoupling on (`method.when: measured`).
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     finished: bool = False
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
     stage_steps: dict[str, int] = field(default_factory=dict)
+    decouples: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,7 +88,8 @@ def read_progress(run: Run) -> Progress:
         return Progress()
     facts = tensor_file.read_facts(run.latest, LATEST)
     check_same(run.experiment, facts["experiment"], run.latest)
-    progress = Progress(**{item.name: facts[item.name] for item in fields(Progress)})
+    # Earlier versions had no `decouples`.
+    progress = Progress(**{item.name: facts[item.name] for item in fields(Progress) if item.name in facts})
     check_best(run, progress)
     return progress
 

@@ -163,6 +163,10 @@ class CostLog:
     `stages` holds for each stage, in order, its number of `steps` and the list `flops`, the FLOPs of each of its first
     steps over all processes. `most_bytes` is the peak memory of the first process.
 
+    Where tests for conflict switch decoupling on and off, a stage also has `tests`: by number of the step before which
+    a test was made, its `flops` and whether decoupling was `on` afterwards. Then `flops` are those of steps without
+    decoupling, and `decoupled` those of the first steps with it.
+
     Args:
         path: of the file; if it exists, its content is continued.
         until: step of the checkpoint from which the run resumes; FLOPs of later steps are dropped.
@@ -173,16 +177,24 @@ class CostLog:
         stored = read_object(path, COST)
         self.steps: dict[str, int] = {}
         self.flops: dict[str, list[int]] = {}
+        self.tests: dict[str, dict[int, dict[str, Any]]] = {}
+        self.decoupled: dict[str, list[int]] = {}
         self.most_bytes: int | None = stored.get("most_bytes")
+        first = 0
         for name, cost in stored.get("stages", {}).items():
             self.steps[name] = cost["steps"]
-            self.flops[name] = cost["flops"][: max(0, until)]
-            until -= cost["steps"]
+            self.flops[name] = cost["flops"][: max(0, until - first)]
+            tests = {int(step): test for step, test in cost.get("tests", {}).items() if int(step) <= until}
+            self.tests[name] = tests
+            self.decoupled[name] = cost.get("decoupled", []) if any(test["on"] for test in tests.values()) else []
+            first += cost["steps"]
 
     def begin_stage(self, name: str, steps: int) -> None:
         """Record the number of steps of a stage, without dropping FLOPs that were counted before."""
         self.steps[name] = steps
         self.flops.setdefault(name, [])
+        self.tests.setdefault(name, {})
+        self.decoupled.setdefault(name, [])
 
     def save(self, most_bytes: int | None) -> None:
         """Write the file atomically.
@@ -192,7 +204,11 @@ class CostLog:
         """
         peaks = [peak for peak in (self.most_bytes, most_bytes) if peak is not None]
         self.most_bytes = max(peaks, default=None)
-        stages = {name: {"steps": steps, "flops": self.flops[name]} for name, steps in self.steps.items()}
+        stages: dict[str, dict[str, Any]] = {}
+        for name, steps in self.steps.items():
+            stages[name] = {"steps": steps, "flops": self.flops[name]}
+            if self.tests[name]:
+                stages[name] |= {"tests": self.tests[name], "decoupled": self.decoupled[name]}
         with atomic_write(self.path) as temporary:
             facts = {"stages": stages, "most_bytes": self.most_bytes}
             temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")

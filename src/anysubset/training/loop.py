@@ -33,6 +33,7 @@ from anysubset.training.checkpoint import Progress, State, load_selected, read_p
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
 from anysubset.training.kept_states import keep_states
+from anysubset.training.measured import cost_of_tests, decoupling_in_use, resume_tests, rule_with_tests, test_conflict
 from anysubset.training.optimizers import optimizer_of
 from anysubset.training.run import Run
 from anysubset.training.step import StageTraining, fit_step, step_gradients, train_step
@@ -131,7 +132,7 @@ def train(
         if steps is None:
             assert settings.flops is not None
             # Only this stage: earlier stages were measured when they began, and later ones cannot be measured yet.
-            budget = settings.flops * stage.share / sum(shares.values())
+            budget = settings.flops * stage.share / sum(shares.values()) / cost_of_tests(update)
             steps = affordable_steps(budget, {stage.name: 1.0}, {stage.name: measured_flops(training)})[stage.name]
             progress.stage_steps[stage.name] = steps
             report(f"train.flops {settings.flops:.3g} allows {steps} steps of stage {stage.name!r}")
@@ -139,6 +140,7 @@ def train(
         if stage.fit_steps:
             training.settings = replace(training.settings, batch=len(dataset.ids("train")), validate_every=1)
         run.cost.begin_stage(stage.name, steps)
+        resume_tests(training, progress, report)
         train_stage(training, progress, show, report)
         first += steps
     return progress
@@ -158,12 +160,14 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             micro_batches = [next(batches) for _ in range(settings.micro_batches)]
             if number == timed:
                 started = time.perf_counter()
+            test_conflict(training, progress, number, report)
+            costs = run.cost.decoupled if decoupling_in_use(training.update) else run.cost.flops
             # Compiled functions cannot be traced for their FLOPs.
-            counting = number - training.first <= COUNTED and not settings.compile
+            counting = len(costs[training.stage.name]) < COUNTED and not settings.compile
             with flop_counter() if counting else nullcontext() as counted:
                 stepped = (fit_step if training.stage.fit_steps else train_step)(training, micro_batches, number)
             if counted is not None:
-                run.cost.flops[training.stage.name].append(sum(processes.totals({"flops": counted()}, device).values()))
+                costs[training.stage.name].append(sum(processes.totals({"flops": counted()}, device).values()))
             if number == timed + TIMED - 1 and training.last > number:
                 seconds = (time.perf_counter() - started) / TIMED
                 report(estimate(training.last - number, seconds, most_bytes(device)))
@@ -201,9 +205,12 @@ def measured_flops(training: StageTraining) -> list[int]:
     """FLOPs of each of the first steps of a stage, summed over all ranks; no optimizer step is made.
 
     Weights, buffers and random number generators are restored, and gradients are cleared. The optimizer is left out:
-    its operations are not matrix products, and are not counted in training either.
+    its operations are not matrix products, and are not counted in training either. Where tests switch decoupling on and
+    off, it is on here, so that a budget holds in either case.
     """
-    method, state = training.method, training.state
+    method, state, tested = training.method, training.state, rule_with_tests(training.update)
+    if tested is not None:
+        tested.on = True
     device = next(method.parameters()).device
     batches = training.batches(0, COUNTED)
     before = {name: value.clone() for name, value in method.state_dict().items()}

@@ -1,6 +1,7 @@
 """Measure conflict between the case gradients of a trained run."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from anysubset.system.files import atomic_write
 from anysubset.system.numbers import check_count
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import check_replaceable
+from anysubset.training.conflict import Conflict
 from anysubset.training.diagnose import check_shared
 from anysubset.training.diagnose import diagnose as measure
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
@@ -57,8 +59,15 @@ def diagnose_run(
         "split": split,
         "step": trained.facts["step"],
         **diagnosis(folder, history_of(measured.arrays())),
+        # Batches of a smaller split overlap, so they show less noise than independent ones.
+        "noise": compared(measured.conflict) if samples >= 2 * experiment.train.batch else None,
     }
     with atomic_write(RunFolder(folder).diagnosis, DIAGNOSE) as temporary:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     report(f"split {split!r}, {samples} {dataset.noun}, {batches} batches")
     return result
+
+
+def compared(conflict: Conflict | None) -> dict[str, Any] | None:
+    """Conflict and noise for JSON; `clear` is whether decoupling can be expected to matter."""
+    return None if conflict is None else {**asdict(conflict), "clear": conflict.clear}
