@@ -132,6 +132,9 @@ def test_regression_learns_targets_in_any_unit():
     assert abs(model.predict(X).mean() - 1e5) < 500
     assert model.score(X, y) > 0.9
     assert model.scenario_scores(X, y)["blood"] > 0.9
+    # By hand: intervals of 0.8 reach as far as the ceil(7 * 0.8) = 6th of the 6 distances of validation.
+    intervals, reach = model.predict_set(X, 0.8), model.conformal_["blood+scan"]["scores"][5] * model.deviation_
+    np.testing.assert_allclose(intervals, model.predict(X)[:, None] + [[-reach, reach]])
 
 
 def test_a_constant_target_is_predicted():
@@ -339,6 +342,15 @@ def test_validation_selects_the_best_weights(fraction: float, monkeypatch: pytes
     last = all(torch.equal(trained["last"][name], weight) for name, weight in model.weights_.items())
     assert last == (fraction == 0)
     assert (trained["progress"].best_step == SMALL["steps"]) == (fraction == 0)
+    # Training samples would not do for calibration.
+    assert model.task_.temperatures.fitted == (fraction > 0)
+    if fraction == 0:
+        with pytest.raises(InputError, match="needs scores of validation samples, which this training did not keep"):
+            model.predict_set(X)
+    else:
+        # Of 18 validation samples ceil(19 * 0.9) = 18 are covered by the largest score.
+        limit = model.conformal_["blood+scan"]["scores"][17]
+        np.testing.assert_array_equal(model.predict_set(X), 1 - model.predict_proba(X) <= limit)
 
 
 # ------------------------------------------------------------------------------------------------- faults

@@ -138,6 +138,7 @@ def predict(
     *,
     output: FilePath | None = None,
     overwrite: bool = False,
+    coverage: float | None = None,
     method: OwnMethod = None,
     network: OwnNetwork = None,
     device: str = "auto",
@@ -152,6 +153,8 @@ def predict(
         output: folder for the predictions; by default `predictions` in the run folder. Predictions of the same run are
             replaced; a file that no prediction wrote as it is never is.
         overwrite: also replace predictions of another run.
+        coverage: for a table, add the set of classes or the interval of a number that holds the target in this share of
+            the samples, such as 0.9, in every scenario; docs/formats.md says under which conditions.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -159,12 +162,12 @@ def predict(
         progress: wraps patients, with a label, to show a progress bar.
 
     Raises:
-        InputError: if the run or a file is faulty, two predictions would have the same name, or a file in the output
-            folder must not be replaced.
+        InputError: if the run or a file is faulty, two predictions would have the same name, a file in the output
+            folder must not be replaced, or a scenario has too few validation samples for the coverage.
     """
     from anysubset.workflows.predicting import predict_files
 
-    return predict_files(run, inputs, output, overwrite, method, network, device, report, progress)
+    return predict_files(run, inputs, output, overwrite, coverage, method, network, device, report, progress)
 
 
 def diagnose(

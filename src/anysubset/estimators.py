@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anysubset.errors import DataWarning, InputError, input_errors, unknown
+from anysubset.evaluation.conformal import limits_of, prediction_sets
 from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.experiments.settings import Experiment, TaskSettings
@@ -217,6 +218,7 @@ class AnySubset(ModalityColumns):
                 self.weights_, facts = tensor_file.load(run.best)
         self.experiment_, self.signature_ = experiment, signature
         self.task_ = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
+        self.conformal_ = facts.get("conformal")
         self.modalities_ = task.modalities
         return self
 
@@ -300,6 +302,12 @@ class AnySubset(ModalityColumns):
             outputs[[int(sample) for sample in block.ids]] = block_outputs
         return outputs, dataset.present("all")
 
+    def sets(self, X: Any, coverage: float) -> Tensor:
+        """Sets of classes (n, classes) bool, or intervals (n, 2) of standardised numbers, for a coverage."""
+        outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `conformal_` is read.
+        limits = limits_of(self.conformal_, scenarios, coverage)
+        return prediction_sets(self.task_, outputs, scenarios, limits)
+
     @torch.no_grad()
     def scenario_scores(self, X: Any, y: Any) -> dict[str, float]:
         """`score` by name of the scenario (`audio+text`), on the samples that have all its modalities.
@@ -363,6 +371,14 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `task_` is read.
         return self.task_.calibrated(outputs, scenarios).softmax(dim=1).numpy()
 
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """(n, classes) bool: the classes of a set that holds the class of a share `coverage` of the samples.
+
+        This holds in every scenario, as far as samples are exchangeable with those of validation. A set may be empty.
+        Raises InputError if a scenario has too few validation samples.
+        """
+        return self.sets(X, coverage).numpy()
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
         return float(super().score(in_one_order(X, y), y, sample_weight))
@@ -393,7 +409,16 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """(n,): the predicted number of each sample, from the modalities that it has."""
-        return self.unscaled(self.outputs(X)[0])
+        numbers: Array = self.unscaled(self.outputs(X)[0])[:, 0]
+        return numbers
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """(n, 2): lower and upper end of an interval that holds the number of a share `coverage` of the samples.
+
+        This holds in every scenario, as far as samples are exchangeable with those of validation. Raises InputError if
+        a scenario has too few validation samples.
+        """
+        return self.unscaled(self.sets(X, coverage))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""
@@ -401,9 +426,9 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
 
     def score_of(self, target: Array, outputs: Tensor) -> float | None:
         """R2; None for a single sample."""
-        return float(r2_score(target, self.unscaled(outputs))) if len(target) > 1 else None
+        return float(r2_score(target, self.unscaled(outputs)[:, 0])) if len(target) > 1 else None
 
     def unscaled(self, outputs: Tensor) -> Array:
-        """(n,): outputs (n, 1) in the units of the target."""
-        numbers: Array = outputs[:, 0].numpy() * self.deviation_ + self.mean_
+        """The numbers of outputs in the units of the target, of the same shape."""
+        numbers: Array = outputs.numpy() * self.deviation_ + self.mean_
         return numbers

@@ -203,7 +203,7 @@ def test_evaluate_on_other_data_keeps_the_scores_of_the_experiment_data(output_o
     written = rows(run)
     assert written[: len(own)] == own
     new = written[len(own) :]
-    # By hand: 7 scenarios of three contrasts and 15 of four, 6 metrics, 3 regions; and the number of empty references.
+    # By hand: 7 scenarios of three contrasts and 15 of four, 8 metrics, 3 regions; and the number of empty references.
     # 005 has no ET in the reference, so its 7 scenarios lack `dice_nonempty`.
     assert len(new) == ((7 + 15) * 8 + 15) * 3 - 7
     assert {row["sample"] for row in new} == {"phantom_005", "phantom_006", "all"}
@@ -248,6 +248,11 @@ def test_predict_reports_the_modalities_used_and_their_validation_score(output_o
     assert set(facts["validation_dice"]) == {"WT", "TC", "ET"}
     # By hand: a voxel is 1 mm x 1 mm x 1 mm, so a thousand of them are 1 ml; label 4 is ET.
     assert facts["volume_ml"]["ET"] == pytest.approx((voxels == 4).sum() / 1000, abs=5e-4)
+
+
+def test_predict_has_no_sets_of_volumes(refused, run, phantoms):
+    line = refused("predict", run, phantoms / "phantom_006", "--coverage", 0.9)
+    assert "A coverage is for sets of classes and intervals of numbers, not for masks of volumes." in line
 
 
 def test_predict_writes_a_mask_for_every_patient_of_a_folder(output_of, run, phantoms, tmp_path):

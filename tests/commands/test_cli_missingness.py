@@ -147,7 +147,7 @@ def test_random_missingness_is_scored_beside_the_scenarios_and_changes_none(outp
     assert written[: len(scenarios)] == scenarios
     assert out.startswith(plain.partition("Scores:")[0])
     drawn = written[len(scenarios) :]
-    # By hand: 2 rates, 2 patients, 6 metrics, 3 regions; and the number of empty references. At 0.9 one of four
+    # By hand: 2 rates, 2 patients, 8 metrics, 3 regions; and the number of empty references. At 0.9 one of four
     # modalities is kept, a rate of 0.75.
     assert len(drawn) == 2 * (2 * 8 + 1) * 3
     assert {row["scenario"] for row in drawn} == {"random:0.3", "random:0.75"}

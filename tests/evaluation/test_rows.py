@@ -48,6 +48,14 @@ def test_every_sample_is_predicted_from_its_own_modalities(trained_table, uttera
     assert scores["loss"] == checkpoint["validation"]["audio"]["all"] > 0
     # With 3 validation samples, audio has the spread of all scenarios together.
     assert facts["used"]["audio"]["spread"] == checkpoint["spreads"]["overall"] > 0
+    # Of the distances of 3 targets, the second one, ceil(4 * 0.4), is that of an interval of coverage 0.4.
+    assert main(["predict", str(trained_table), str(utterances), "--output", str(tmp_path), "--coverage", "0.4"]) == 0
+    own = checkpoint["conformal"]["audio"]
+    assert own["samples"] == len(own["scores"]) == 3
+    with_intervals = table_of(tmp_path)[1]
+    assert with_intervals["used"] == "audio"
+    interval = [float(with_intervals[name]) for name in ("lower", "prediction", "upper")]
+    assert np.diff(interval) == pytest.approx([own["scores"][1]] * 2, rel=1e-5)
     assert scores["mae"] == pytest.approx(scores["loss"])  # The loss of this task is L1.
     assert (facts["samples"], facts["validation_samples"], facts["classes"]) == (14, 3, [])
     assert "2 from text, audio" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Calibration at the end of the training, and its use by whoever opens the run."""
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from anysubset import api
 from anysubset.datasets.table import create_dataset
+from anysubset.evaluation.conformal import limits_of
 from anysubset.evaluation.temperatures import predicted_rows
 from anysubset.experiments.settings import Experiment
 from anysubset.scoring.temperature import best_temperature
@@ -88,10 +90,33 @@ def test_evaluate_and_predict_use_them(run: Path, tmp_path: Path):
     assert largest == pytest.approx(scores[("a", "b"), "60", "confidence"], rel=1e-5)
 
 
+def test_predict_adds_the_sets_of_a_coverage(run: Path, tmp_path: Path, refused: Callable[..., str]):
+    trained = open_run(run, device="cpu")
+    table = trained.experiment.data.root
+    api.predict(run, table, output=tmp_path / "sets", coverage=0.9, device="cpu")
+    rows = list(csv.DictReader((tmp_path / "sets/predictions.csv").read_text().splitlines()))
+    limits = limits_of(trained.facts["conformal"], [("a",), ("a", "b")], 0.9)
+    for row in rows:
+        limit = limits[tuple(row["used"].split("+"))]
+        for name in ("0", "1"):
+            score = 1 - float(row[f"probability_{name}"])
+            if abs(score - limit) > 1e-6:  # In blocks of other samples, probabilities are rounded differently.
+                assert row[f"in_set_{name}"] == str(int(score < limit))
+    assert json.loads((tmp_path / "sets/predictions.json").read_text())["coverage"] == 0.9
+    # By hand: of the 20 validation samples with b, in the table, the ceil(21 * 0.9) = 19th score is the limit.
+    targets = np.load(table)["y"]
+    with_b = [row[f"in_set_{targets[int(row['id'])]}"] for row in rows[40:60]]
+    assert (rows[40]["used"], len(with_b)) == ("a+b", 20)
+    assert with_b.count("1") in (18, 19)
+    line = refused("predict", run, table, "--output", tmp_path / "none", "--coverage", 0.96)
+    assert "A coverage of 0.96 needs 24 validation samples with a+b, and there are 20" in line
+    assert not (tmp_path / "none/predictions.csv").exists()
+
+
 def test_calibration_can_be_switched_off(experiment: Experiment, run: Path, tmp_path: Path):
     settings = {**experiment.flat(), "train.calibrate": False}
     api.fit(settings, run=tmp_path / "run")
-    assert "temperatures" not in best_facts(tmp_path / "run")
+    assert not {"temperatures", "conformal"} & set(best_facts(tmp_path / "run"))
     # So it is in runs of earlier versions, whose probabilities stay the same.
     assert not open_run(tmp_path / "run").task.temperatures.fitted
     # Calibration changes neither the weights nor the checkpoint.

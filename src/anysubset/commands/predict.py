@@ -14,6 +14,9 @@ def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="+", type=file_path, help="Folder of one or of several patients, or a table.")
     parser.add_argument("--output", type=file_path, help="Output folder; by default `predictions` in the run folder.")
     parser.add_argument("--overwrite", action="store_true", help="Replace predictions of another run; no other files.")
+    parser.add_argument(
+        "--coverage", type=float, help="Of a table, add sets or intervals that hold this share of the targets: 0.9."
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
@@ -27,6 +30,7 @@ def predict(options: Options) -> None:
         options["path"],
         output=options.get("output"),
         overwrite=options.get("overwrite", False),
+        coverage=options.get("coverage"),
         device=options.get("device", "auto"),
         report=say,
         progress=track,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anysubset.batches import Observed, present_by_sample
+from anysubset.evaluation.conformal import limits_of, prediction_sets
 from anysubset.evaluation.finite import nonfinite, nonfinite_error
 from anysubset.evaluation.groups import check_count
 from anysubset.methods.method import Method
@@ -24,31 +25,42 @@ from anysubset.tables.dataset import TableDataset
 
 @torch.no_grad()
 def write_predictions(
-    method: Method, dataset: TableDataset, folder: Path, checkpoint: Mapping[str, Any], writer: str
+    method: Method,
+    dataset: TableDataset,
+    folder: Path,
+    checkpoint: Mapping[str, Any],
+    writer: str,
+    coverage: float | None = None,
 ) -> tuple[Path, Counter[Scenario]]:
     """Write `predictions.csv` and `predictions.json` into an existing folder.
 
     The CSV file has a row for each sample, in the order of the table: `id`, the modalities `used`, the `prediction`
     (the number, or the name of the likeliest class), and `probability_<class>`, the calibrated probability of each
-    class. The JSON file says for every scenario how many samples were predicted from it, the validation scores of the
-    weights in it, and for numbers the `spread` of the validation targets around their predictions.
+    class. With a coverage there are also `in_set_<class>`, 1 for a class of the prediction set and 0 for another one,
+    or `lower` and `upper`, the interval of a number.
+
+    The JSON file says for every scenario how many samples were predicted from it, the validation scores of the weights
+    in it, and for numbers the `spread` of the validation targets around their predictions.
 
     Args:
         method: trained.
         dataset: the samples; their targets are not used.
         folder: where to write.
         checkpoint: facts of the checkpoint: `step`, `validation_samples`, by scenario `validation`, the mean loss, and
-            `validation_scores`, the metrics over the set; and perhaps `spreads`.
+            `validation_scores`, the metrics over the set; and perhaps `spreads` and `conformal`.
         writer: the command, recorded beside the files.
+        coverage: share of the samples whose set or interval shall hold their target; None for no sets.
 
     Returns:
         The path of the CSV file, and the number of samples that were predicted from each scenario.
 
     Raises:
+        InputError: if a scenario has too few validation samples for the coverage.
         NonFiniteError: if predictions are NaN or infinite. The other samples are written, unless there are none.
     """
     method.eval()
     task = dataset.task
+    limits = {} if coverage is None else limits_of(checkpoint.get("conformal"), dataset.present("all"), coverage)
     rows: dict[str, list[str]] = {}
     used: Counter[Scenario] = Counter()
     unpredicted: dict[str, list[Scenario]] = {}
@@ -59,18 +71,23 @@ def write_predictions(
         used.update(own for name, own in zip(block.ids, scenarios, strict=True) if name not in missing)
         calibrated = task.calibrated(outputs, scenarios)
         probabilities = calibrated.softmax(dim=1).tolist() if task.classes else [[] for _ in block.ids]
+        sets = prediction_sets(task, outputs, scenarios, limits) if limits else torch.empty(len(outputs), 0)
+        added = sets.int().tolist() if task.classes else sets.tolist()
         decisions = task.decision(outputs).tolist()
         for index, sample in enumerate(block.ids):
             decision = task.classes[decisions[index]] if task.classes else repr(decisions[index])
-            rows[sample] = [sample, scenario_name(scenarios[index]), decision, *map(repr, probabilities[index])]
+            numbers = map(repr, [*probabilities[index], *added[index]])
+            rows[sample] = [sample, scenario_name(scenarios[index]), decision, *numbers]
     for sample in unpredicted:
         del rows[sample]
     if not rows:
         raise nonfinite_error(unpredicted, dataset.noun, len(unpredicted))
     path, about = files_of(folder)
+    names_of_sets = [f"in_set_{name}" for name in task.classes] or ["lower", "upper"]
+    set_columns = names_of_sets if limits else []
     with atomic_write(path, writer) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         sheet = csv.writer(file)
-        sheet.writerow(["id", "used", "prediction", *(f"probability_{name}" for name in task.classes)])
+        sheet.writerow(["id", "used", "prediction", *(f"probability_{name}" for name in task.classes), *set_columns])
         sheet.writerows(rows[sample] for sample in dataset.ids("all") if sample in rows)
     facts = {
         "table": str(dataset.root),
@@ -85,6 +102,7 @@ def write_predictions(
         },
         "validation_samples": checkpoint["validation_samples"],
         "classes": list(task.classes),
+        **({} if coverage is None else {"coverage": coverage}),
         "checkpoint_step": checkpoint["step"],
     }
     with atomic_write(about, writer) as temporary:

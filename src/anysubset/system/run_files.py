@@ -34,6 +34,7 @@ SELECTED = Fields(
         "choices": Named(Number()),
         "stage": Text(),
         "temperatures": Fields({"overall": Named(TEMPERATURE), "by_scenario": Named(Named(TEMPERATURE))}),
+        "conformal": Named(Fields({"samples": COUNT, "scores": Items(Number())})),
         "spreads": Fields({"overall": Number(least=0), "by_scenario": Named(Number(least=0))}),
         "training": Fields(optional={"sees": Text(), "complete": Flag(), "models": Text()}),
     },

@@ -1,10 +1,11 @@
 """Calibration of the selected weights on validation when the training ends (`train.calibrate`)."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from anysubset.datasets.dataset import Dataset
+from anysubset.evaluation.conformal import conformal_scores
 from anysubset.evaluation.spreads import spreads_of
 from anysubset.evaluation.temperatures import (
     class_temperatures,
@@ -25,8 +26,8 @@ from anysubset.volumes.dataset import Volumes
 def calibrate(method: Method, dataset: Dataset, run: Run, report: Callable[[str], None]) -> None:
     """Calibrate the predictions of the selected weights on validation, and store the result beside the weights.
 
-    It is `temperatures` for classes and regions, and `spreads` for numbers. The method keeps the weights that it has,
-    which may be of a later step.
+    It is `temperatures` of classes and regions, `spreads` of numbers, and `conformal`, from which sets of classes and
+    intervals of numbers are made. The method keeps the weights that it has, which may be of a later step.
 
     Args:
         method: trained.
@@ -55,11 +56,13 @@ def calibration_of(method: Method, dataset: Dataset, seed: int, report: Callable
     assert isinstance(dataset, TableDataset)
     predicted = predicted_rows(method, dataset, "val")
     if not dataset.task.classes:
-        # A method that predicts signs has no residuals.
-        return {} if "error" in method.undefined_metrics else {"spreads": spreads_of(predicted)}
+        if "error" in method.undefined_metrics:  # A method that predicts signs has no residuals.
+            return {}
+        return {"spreads": spreads_of(predicted), "conformal": conformal_scores(predicted, dataset.task)}
     temperatures = class_temperatures(predicted)
     report(f"temperatures fitted on validation: {described(temperatures)}")
-    return {"temperatures": asdict(temperatures)}
+    conformal = conformal_scores(predicted, replace(dataset.task, temperatures=temperatures))
+    return {"temperatures": asdict(temperatures), "conformal": conformal}
 
 
 def described(temperatures: Temperatures) -> str:

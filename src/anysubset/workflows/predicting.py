@@ -26,6 +26,7 @@ def predict_files(
     inputs: FilePath | Sequence[FilePath],
     output: FilePath | None,
     overwrite: bool,
+    coverage: float | None,
     method: OwnMethod,
     network: OwnNetwork,
     device: str,
@@ -39,10 +40,12 @@ def predict_files(
     check_apart(folder, [*paths, Path(trained.experiment.data.root)], below=trained.signature is None)
     writer = f"anysubset predict {Path(run).resolve()}"
     if trained.signature is None:
+        if coverage is not None:
+            raise InputError("A coverage is for sets of classes and intervals of numbers, not for masks of volumes.")
         return predict_patients(trained, paths, Output(folder, writer, overwrite), report, progress)
     if len(paths) != 1:
         raise InputError(f"Give one table, not {len(paths)}: the predictions of several would overwrite each other.")
-    return [predict_table(trained, paths[0], Output(folder, writer, overwrite), report)]
+    return [predict_table(trained, paths[0], Output(folder, writer, overwrite), coverage, report)]
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def predict_patients(
     return masks
 
 
-def predict_table(trained: Trained, table: Path, output: Output, report: Report) -> Path:
+def predict_table(trained: Trained, table: Path, output: Output, coverage: float | None, report: Report) -> Path:
     """Write predictions.csv, with a row for each sample of a table, and predictions.json. Returns the CSV file."""
     output.check(of_rows.files_of(output.folder))
     experiment = trained.experiment.at(str(table), groups=trained.method.unit == "group")
@@ -134,7 +137,9 @@ def predict_table(trained: Trained, table: Path, output: Output, report: Report)
     dataset.prepare("all")
     check_groups(dataset, dataset.ids("all"), trained.method, report)
     output.folder.mkdir(parents=True, exist_ok=True)
-    path, counts = of_rows.write_predictions(trained.method, dataset, output.folder, trained.facts, output.writer)
+    path, counts = of_rows.write_predictions(
+        trained.method, dataset, output.folder, trained.facts, output.writer, coverage
+    )
     for scenario, count in counts.items():
         report(f"{path}  {count} from {', '.join(scenario)}")
         if scenario_name(scenario) not in trained.facts["validation"]:
