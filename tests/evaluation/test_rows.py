@@ -123,4 +123,5 @@ def test_predictions_of_classes_hold_their_probabilities(tmp_path):
         "accuracy",
         "macro_f1",
         "weighted_f1",
+        "ece",
     }

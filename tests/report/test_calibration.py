@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anysubset.report.page import mean_calibrations
+from anysubset.report.calibration import cell, of_samples
 from anysubset.report.results import Result
 from anysubset.scoring.scores import ALL
 
@@ -47,13 +47,31 @@ def test_without_probabilities_there_is_no_calibration():
     complete = result({A: [(0.9, 1.0)]})
     without = replace(complete, sample_scores={("correct", ALL): complete.sample_scores["correct", ALL]})
     assert without.calibrations() == {}
-    assert mean_calibrations([complete, without]) == {}
+    assert cell([of_samples(complete), of_samples(without)], "error", A) == ""
 
 
 def test_calibration_is_averaged_over_seeds_if_all_have_the_scenario():
-    means = mean_calibrations([result({A: [(0.9, 1.0)], B: [(0.9, 1.0)]}), result({A: [(0.7, 1.0)]})])
-    assert list(means) == [A]
-    assert means[A] == (pytest.approx(0.2), pytest.approx(0.8), 1.0)
+    seeds = [of_samples(result({A: [(0.9, 1.0)], B: [(0.9, 1.0)]})), of_samples(result({A: [(0.7, 1.0)]}))]
+    # By hand: errors of .1 and .3, confidences of .9 and .7.
+    assert [cell(seeds, name, A) for name in ("error", "confidence", "accuracy", "NLL")] == [
+        "20.0",
+        "80.0",
+        "100.0",
+        "",
+    ]
+    assert cell(seeds, "error", B) == ""
+
+
+def test_figures_before_the_calibration_stand_beside_those_after():
+    one = result({A: [(0.75, 1.0), (0.75, 0.0)]})
+    numbers = {"loss": [0.2, 0.4], "brier": [0.1, 0.3], "loss_uncalibrated": [1.0, 2.0]}
+    numbers |= {"brier_uncalibrated": [0.5, 1.0], "confidence_uncalibrated": [0.9, 0.9]}
+    added = {(name, ALL): {A: {f"s{n}": value for n, value in enumerate(values)}} for name, values in numbers.items()}
+    seeds = [of_samples(replace(one, sample_scores={**one.sample_scores, **added}))]
+    # By hand: means of two samples, one of which is right.
+    shown = {"error": "25.0", "NLL": "0.300", "Brier": "0.200"}
+    shown |= {"error before": "40.0", "NLL before": "1.500", "Brier before": "0.750"}
+    assert {name: cell(seeds, name, A) for name in shown} == shown
 
 
 def test_the_page_shows_the_calibration_of_classes(table_run: Callable[..., Path], tmp_path: Path):

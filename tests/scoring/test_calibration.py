@@ -1,6 +1,7 @@
 import pytest
 
-from anysubset.scoring.calibration import calibration
+from anysubset.scoring.calibration import calibration, errors_over_sets
+from anysubset.scoring.scores import Score
 
 
 def test_the_error_is_the_mean_gap_over_the_answers():
@@ -13,3 +14,18 @@ def test_the_error_is_the_mean_gap_over_the_answers():
         (pytest.approx(0.62), 0.5, 2),
         (pytest.approx(0.95), 1.0, 2),
     ]
+
+
+def test_the_errors_of_sets_are_those_of_their_samples():
+    a, b = ("a",), ("b",)
+    values = {"correct": (1.0, 0.0), "confidence": (0.75, 0.75), "confidence_uncalibrated": (0.9, 0.9), "loss": (1, 1)}
+    scores = [
+        Score(a, f"s{n}", metric, "all", value) for metric, pair in values.items() for n, value in enumerate(pair)
+    ]
+    scores += [Score(b, "s0", "correct", "all", 1.0), Score(b, "s0", "confidence", "all", 0.8)]
+    # By hand: one of two is right in a, at probabilities of .75 and .9; b was not calibrated.
+    assert {(score.scenario, score.sample, score.metric): score.value for score in errors_over_sets(scores)} == {
+        (a, "all", "ece"): pytest.approx(0.25),
+        (b, "all", "ece"): pytest.approx(0.2),
+        (a, "all", "ece_uncalibrated"): pytest.approx(0.4),
+    }

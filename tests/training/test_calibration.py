@@ -78,6 +78,7 @@ def test_evaluate_and_predict_use_them(run: Path, tmp_path: Path):
         (score.scenario, score.sample, score.metric): score.value
         for score in api.evaluate(run, split="test", device="cpu").scores
     }
+    assert {metric for _, sample, metric in scores if sample == "all"} >= {"ece", "ece_uncalibrated"}
     calibrated, raw = scores[("a",), "60", "confidence"], scores[("a",), "60", "confidence_uncalibrated"]
     logit = np.log(raw / (1 - raw)) / temperatures.of(("a",))
     assert calibrated == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)

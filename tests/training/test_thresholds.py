@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 from collections.abc import Iterable, Iterator
 
@@ -58,7 +59,10 @@ def test_thresholds_are_chosen_at_the_end_and_used_by_whoever_opens_the_run(
     assert (run / "checkpoints/best.safetensors").read_bytes() == before
 
     rule = "A voxel belongs to a region above this probability: WT 0.4, TC 0.5, ET 0.6."
-    assert rule in " ".join(output_of("evaluate", run).split())
+    printed = " ".join(output_of("evaluate", run).split())
+    assert rule in printed
+    numbers = r"nll [\d.]+ \(before [\d.]+\), ECE [\d.]+ \(before [\d.]+\), brier [\d.]+ \(before [\d.]+\)"
+    assert re.search(f"Probabilities calibrated on validation: {numbers}; means over all scenarios.", printed)
     metrics = {line.split(",")[10] for line in (run / "scores.csv").read_text().splitlines()}
     assert {"ece", "ece_uncalibrated", "nll", "nll_uncalibrated", "brier", "brier_uncalibrated"} <= metrics
     assert "WT 0.4 and TC 0.5 and ET 0.6 chosen on validation" in " ".join(output_of("compare", run).split())

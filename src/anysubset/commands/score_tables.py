@@ -29,10 +29,27 @@ def show_scores(evaluation: "Evaluation", run: Path, split: str) -> None:
         show_volume_scores({run.name: means(scores, "dice")}, dataset, split, title)
         say_grid(scenario_grid({run.name: means(scores, "hd95")}, dataset.task.modalities, "HD95 in mm", scale=1.0))
         say_grid(region_grid(scores, "Means over patients, then over all scenarios"))
+    line = calibration_line(scores)
+    if line is not None:
+        say(line)
     if evaluation.random:
         show_rates(evaluation.random, dataset.headline)
     if evaluation.frames:
         show_rates(evaluation.frames, dataset.headline)
+
+
+def calibration_line(scores: Sequence["Score"]) -> str | None:
+    """Metrics of probabilities with and without the temperatures of the run; None if it has no temperatures."""
+    from anysubset.scoring.calibration import UNCALIBRATED
+    from anysubset.scoring.scores import mean_over_scenarios, means, number, shown
+
+    parts = []
+    for metric in ("loss", "nll", "ece", "brier"):
+        before = means(scores, f"{metric}{UNCALIBRATED}")
+        if before:
+            after = shown(metric, mean_over_scenarios(means(scores, metric)))
+            parts.append(f"{after} (before {number(metric, mean_over_scenarios(before))})")
+    return f"Probabilities calibrated on validation: {', '.join(parts)}; means over all scenarios." if parts else None
 
 
 def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:

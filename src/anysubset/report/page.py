@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import anysubset
 from anysubset.report import figures
+from anysubset.report.calibration import CalibrationTable, calibration_table
 from anysubset.report.cards import (
     Availability,
     Cost,
@@ -27,30 +27,13 @@ from anysubset.report.formatting import printed_scale
 from anysubset.report.groups import RunGroup
 from anysubset.report.pictures import Gallery
 from anysubset.report.protocol import statistics_notes
-from anysubset.report.results import Result
 from anysubset.report.scoreboard import Card, Row, Scoreboard
 from anysubset.report.side_by_side import reference_of
-from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.scores import SHARES, heading, number
 from anysubset.scoring.statistics import DRAWS
 from anysubset.system.run_folder import read_record
 
 NO_IMAGES = "Slices are drawn by: anysubset report --images"
-
-
-@dataclass(frozen=True)
-class CalibrationTable:
-    """Calibration by scenario, in per cent.
-
-    unit: what a prediction is made for, such as `samples`. columns: headings, the same for every method.
-    rows: scenario, and for each method its cells, blank where unknown. figure: reliability diagram, or None.
-    """
-
-    unit: str
-    methods: Sequence[str]
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Sequence[str]]]]
-    figure: Drawn | None
 
 
 @dataclass(frozen=True)
@@ -213,76 +196,3 @@ def shapley(contributions: Contributions, comparison: Comparison, name: str) -> 
     label = f"Shapley value, {unit}{SHARES.get(comparison.metric, heading(comparison.metric))}"
     drawn = figures.shapley_bars(values, comparison.methods, label, f"{name}-shapley")
     return Drawn(drawn, figures.keys(list(values), comparison.methods))
-
-
-def calibration_table(comparison: Comparison, name: str) -> CalibrationTable | None:
-    """Calibration of the methods whose probabilities were recorded; None if there are none."""
-    return class_calibration(comparison, name) or voxel_calibration(comparison)
-
-
-def class_calibration(comparison: Comparison, name: str) -> CalibrationTable | None:
-    """Calibration error, confidence and accuracy of predicted classes; None without recorded probabilities."""
-    by_method = {
-        method: means
-        for method, by_seed in comparison.group.results.items()
-        if (means := mean_calibrations(list(by_seed.values())))
-    }
-    if not by_method:
-        return None
-    bins = {}
-    for method in by_method:
-        first = next(iter(comparison.group.results[method].values()))
-        on_complete_input = first.calibrations().get(comparison.modalities)
-        if on_complete_input is not None:
-            bins[method] = on_complete_input.bins
-    figure = None
-    if bins:
-        picture = figures.reliability(bins, comparison.methods, f"{name}-reliability")
-        figure = Drawn(picture, figures.keys(list(bins), comparison.methods))
-    rows = calibration_rows(comparison, by_method)
-    return CalibrationTable("samples", list(by_method), ["error", "confidence", "accuracy"], rows, figure)
-
-
-def mean_calibrations(results: Sequence[Result]) -> dict[Scenario, tuple[float, float, float]]:
-    """Means over the seeds of error, confidence and accuracy, by scenario; empty if a seed has no probabilities."""
-    by_seed = [result.calibrations() for result in results]
-    return {
-        scenario: (
-            fmean(seed[scenario].error for seed in by_seed),
-            fmean(seed[scenario].confidence for seed in by_seed),
-            fmean(seed[scenario].accuracy for seed in by_seed),
-        )
-        for scenario in by_seed[0]
-        if all(scenario in seed for seed in by_seed)
-    }
-
-
-def voxel_calibration(comparison: Comparison) -> CalibrationTable | None:
-    """Calibration error of voxels, the mean over patients and seeds; None if it was not scored."""
-    by_method = {}
-    for method, by_seed in comparison.group.results.items():
-        if all("ece" in result.metrics for result in by_seed.values()):
-            errors = [result.scores("ece", comparison.region) for result in by_seed.values()]
-            by_method[method] = {scenario: [fmean(of_seed[scenario] for of_seed in errors)] for scenario in errors[0]}
-    if not by_method:
-        return None
-    rows = calibration_rows(comparison, by_method)
-    return CalibrationTable("voxels in the box around the head", list(by_method), ["error"], rows, None)
-
-
-def calibration_rows(
-    comparison: Comparison, by_method: Mapping[str, Mapping[Scenario, Sequence[float]]]
-) -> list[tuple[str, list[list[str]]]]:
-    """A row per scenario: for each method its numbers in per cent, blank where it has none."""
-    column_count = max(len(numbers) for by_scenario in by_method.values() for numbers in by_scenario.values())
-    blank = [""] * column_count
-    return [
-        (
-            scenario_name(scenario),
-            [
-                [f"{100 * number:.1f}" for number in by_scenario.get(scenario, [])] or blank
-                for by_scenario in by_method.values()
-            ],
-        )
-        for scenario in comparison.group.first.scenarios
-    ]

@@ -17,7 +17,8 @@ METRIC_DEFINITIONS: dict[str, str] = {
     "volume_error": "Volume error: absolute difference in ml between the volumes of the predicted region and of the "
     "reference per patient, then the mean; lower is better.",
     "hd95": "HD95: 95th percentile of the surface distances in mm per patient, then the mean; lower is better.",
-    "ece": "ECE: expected calibration error of the voxels in the box around the head, in ten bins; lower is better.",
+    "ece": "ECE: expected calibration error, in ten bins, of the samples or of the voxels in the box around the head; "
+    "lower is better.",
     "acc2": "Acc-2: accuracy of the sign (> 0 or not) on samples whose target is not 0.",
     "f1": "F1: of the sign (> 0 or not) on samples whose target is not 0; mean of both classes, weighted by true "
     "counts.",

@@ -10,7 +10,7 @@ from typing import Any
 from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
-from anysubset.scoring.calibration import Calibration, calibration
+from anysubset.scoring.calibration import UNCALIBRATED, Calibration, calibration
 from anysubset.scoring.prediction_metrics import SIGNS, sign_is_right
 from anysubset.scoring.scores import ALL, Score, empty_references
 
@@ -23,7 +23,7 @@ SAMPLE_VALUE_OF = {"mae": "error", "accuracy": "correct"}
 # Values of single samples that are not metrics by themselves.
 SAMPLE_VALUES = (
     *("prediction", "target", "error", "correct", "confidence", "volume_difference"),
-    *(f"{metric}_uncalibrated" for metric in ("loss", "nll", "brier", "ece", "confidence")),
+    *(f"{metric}{UNCALIBRATED}" for metric in ("loss", "nll", "brier", "ece", "confidence")),
 )
 # The default metric is the first of these that was scored.
 USUAL = ("dice", "acc2", "acc2_sims", "accuracy", "mae")
@@ -92,8 +92,7 @@ class Result:
     @property
     def metrics(self) -> list[str]:
         """Metrics that can be compared, the default one first."""
-        scored = {metric for metric, _ in self.sample_scores if metric not in SAMPLE_VALUES}
-        scored |= set(self.set_scores)
+        scored = ({metric for metric, _ in self.sample_scores} | set(self.set_scores)) - set(SAMPLE_VALUES)
         return sorted(scored, key=lambda metric: (USUAL.index(metric) if metric in USUAL else len(USUAL), metric))
 
     @property
@@ -174,9 +173,12 @@ class Result:
             for scenario, by_sample in marks.items()
         }
 
-    def calibrations(self) -> dict[Scenario, Calibration]:
-        """Calibration of predicted classes by scenario; empty if `scores.csv` holds no probabilities."""
-        confidence = self.sample_scores.get(("confidence", ALL))
+    def calibrations(self, suffix: str = "") -> dict[Scenario, Calibration]:
+        """Calibration of predicted classes by scenario; empty if `scores.csv` holds no probabilities.
+
+        suffix: `UNCALIBRATED` for the probabilities before the calibration.
+        """
+        confidence = self.sample_scores.get((f"confidence{suffix}", ALL))
         correct = self.sample_scores.get(("correct", ALL))
         if confidence is None or correct is None:
             return {}

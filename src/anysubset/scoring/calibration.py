@@ -5,14 +5,18 @@ Bayesian binning: predictions are sorted into ten bins of equal width by their p
 Verification of forecasts expressed in terms of probability.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anysubset.scenarios import Scenario
+from anysubset.scoring.scores import ALL, Score
+
 BINS = 10
+UNCALIBRATED = "_uncalibrated"  # End of the name of a metric of probabilities before the calibration.
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,20 @@ def calibration(confidence: Sequence[float], correct: Sequence[float]) -> Calibr
         bins.append((float(probability[inside].mean()), float(right[inside].mean()), int(inside.sum())))
     error = float(calibration_error(probability, right))
     return Calibration(error, float(probability.mean()), float(right.mean()), bins)
+
+
+def errors_over_sets(scores: Iterable[Score]) -> list[Score]:
+    """`ece` of the classes of each scenario, from `confidence` and `correct` of its samples, and before calibration."""
+    values: dict[str, dict[Scenario, dict[str, float]]] = {}
+    for score in scores:
+        if score.metric in ("correct", "confidence", f"confidence{UNCALIBRATED}"):
+            values.setdefault(score.metric, {}).setdefault(score.scenario, {})[score.sample] = score.value
+    return [
+        Score(scenario, ALL, f"ece{suffix}", ALL, calibration([*of.values()], [correct[name] for name in of]).error)
+        for suffix in ("", UNCALIBRATED)
+        for scenario, of in values.get(f"confidence{suffix}", {}).items()
+        for correct in [values["correct"][scenario]]
+    ]
 
 
 def brier(probabilities: Tensor, target: Tensor) -> Tensor:

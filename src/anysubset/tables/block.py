@@ -8,7 +8,7 @@ from anysubset.batches import Observed, eligible
 from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario
-from anysubset.scoring.calibration import brier
+from anysubset.scoring.calibration import UNCALIBRATED, brier
 from anysubset.scoring.scores import ALL, Score
 from anysubset.tasks.prediction import Prediction
 
@@ -56,7 +56,7 @@ class Block(Sample):
             values |= self.of_probabilities(self.task.calibrated(outputs, [scenario] * len(outputs)), target)
             if self.task.temperatures.fitted:
                 uncalibrated = self.of_probabilities(outputs, target)
-                values |= {f"{metric}_uncalibrated": numbers for metric, numbers in uncalibrated.items()}
+                values |= {f"{metric}{UNCALIBRATED}": numbers for metric, numbers in uncalibrated.items()}
         else:
             values |= {"loss": self.task.losses(outputs, target), "error": (decided - target).abs()}
         return [

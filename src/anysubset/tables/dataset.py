@@ -19,6 +19,7 @@ from anysubset.experiments.data_settings import DataSettings
 from anysubset.experiments.settings import TaskSettings
 from anysubset.scenarios import Scenario, scenario_of, scored_scenarios
 from anysubset.scoring.baselines import constant_scores
+from anysubset.scoring.calibration import errors_over_sets
 from anysubset.scoring.prediction_metrics import SET_METRICS
 from anysubset.scoring.scores import ALL, Score, class_numbers
 from anysubset.system import processes
@@ -250,13 +251,14 @@ class TableDataset(Dataset):
         for score in scores:
             if score.metric == "prediction":
                 predicted.setdefault(score.scenario, {})[score.sample] = score.value
-        return [
+        metrics = [
             Score(scenario, ALL, metric, ALL, value)
             for scenario, predictions in predicted.items()
             for metric, value in SET_METRICS[self.kind](
                 torch.tensor([*predictions.values()]), torch.stack([target[sample] for sample in predictions])
             ).items()
         ]
+        return metrics + errors_over_sets(scores)
 
     @property
     def kind(self) -> str:

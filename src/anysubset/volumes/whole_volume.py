@@ -11,6 +11,7 @@ from torch import Tensor
 from anysubset.datasets.dataset import Sample
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
+from anysubset.scoring.calibration import UNCALIBRATED
 from anysubset.scoring.scores import Score
 from anysubset.scoring.segmentation_metrics import (
     dice,
@@ -93,7 +94,7 @@ class WholeVolume(Sample):
         values = probability_metrics(logits / temperatures.view(-1, 1, 1, 1), target)
         if self.task.temperatures.fitted:
             uncalibrated = probability_metrics(logits, target)
-            values |= {f"{metric}_uncalibrated": numbers for metric, numbers in uncalibrated.items()}
+            values |= {f"{metric}{UNCALIBRATED}": numbers for metric, numbers in uncalibrated.items()}
         return values
 
 
