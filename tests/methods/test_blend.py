@@ -245,6 +245,9 @@ def test_weights_of_the_parts_are_chosen_on_validation_and_used_in_prediction(ve
     strength = facts["choices"]["linear_2 strength"]
     assert facts["choices"] == {"weight of linear_1": 0.25, "weight of linear_2": 0.75, "linear_2 strength": strength}
     assert line.endswith("linear_1 0.25, linear_2 0.75")
+    method.enter("linear_2")  # While a part is trained, no weights are chosen.
+    assert method.choices() == {"linear_2 strength": strength}
+    method.complete()
     inputs = {"a": torch.tensor([[1.0, 0.0, -1.0]])}
     by_part = torch.stack([part.predict(inputs).softmax(dim=1) for part in method.everyone()])
     expected = (weights.view(2, 1, 1) * by_part).sum(dim=0)

@@ -225,6 +225,7 @@ def test_fit_evaluate_predict_and_resume(table: Path, tmp_path: Path, name: str,
     done = api.fit(settings, run=tmp_path / "run", report=lines.append)
     assert done.steps == steps
     assert f"{name} takes all 90 training samples in every step" in lines
+    assert lines[-1].startswith(f"{tmp_path / 'run'}: {steps} step{'s' if steps > 1 else ''}; validation loss")
     scores = api.evaluate(tmp_path / "run", split="test").scores
     assert np.mean([score.value for score in scores if score.metric == "correct"]) > 0.5
     (path,) = api.predict(tmp_path / "run", table)

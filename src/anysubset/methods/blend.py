@@ -186,13 +186,12 @@ class Blend(Method):
         return of_parts if self.weights is None else {**of_parts, "weights": self.weights}
 
     def choices(self) -> dict[str, float]:
-        """The weights of the parts, if validation chose them, and what it chose in the parts."""
+        """The weights of the parts, if validation chose them, and what it chose in the parts that predict."""
         predicting = self.parts if self.active is None else [self.active]
-        own = {} if self.weights is None else {f"weight of {label}": self.weight_of[label] for label in predicting}
-        in_parts = {
-            f"{label} {name}": value for label in predicting for name, value in self.part(label).choices().items()
-        }
-        return own | in_parts
+        weighted = self.active is None and self.weights is not None
+        weights = {f"weight of {label}": weight for label, weight in self.weight_of.items()} if weighted else {}
+        of_parts = ((label, self.part(label).choices()) for label in predicting)
+        return weights | {f"{label} {name}": value for label, own in of_parts for name, value in own.items()}
 
     def check_inputs(self, inputs: Mapping[str, Observed]) -> None:
         """Raise InputError if a part cannot take the inputs."""

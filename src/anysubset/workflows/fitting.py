@@ -120,8 +120,8 @@ def fit_run(
     assert done.best is not None  # The last step is always validated.
     metric = dataset.selection[0]
     report(
-        f"{folder}: {done.step} steps; validation {shown(metric, done.best)} at step {done.best_step}, "
-        f"mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} {dataset.noun}"
+        f"{folder}: {done.step} step{'s' * (done.step != 1)}; validation {shown(metric, done.best)} at step "
+        f"{done.best_step}, mean of {len(done.validation)} scenarios on {len(dataset.ids('val'))} {dataset.noun}"
     )
     if done.skipped:
         overflow = ", or a gradient in float16 overflowed" * (chosen.train.precision == "float16")
