@@ -193,9 +193,11 @@ def steps_decoupled(tests: Mapping[int, Mapping[str, Any]], end: int) -> int:
 
     >>> steps_decoupled({3: {"on": True}, 5: {"on": False}, 9: {"on": True}}, 11)
     4
+    >>> steps_decoupled({}, 11)
+    0
     """
     begins = sorted(tests)
-    ends = [*begins[1:], end]
+    ends = [*begins[1:], end] if begins else []
     return sum(after - number for number, after in zip(begins, ends, strict=True) if tests[number]["on"])
 
 
