@@ -109,3 +109,21 @@ def test_settings_in_which_methods_differ_are_noted(volumes_run: Write):
         volumes_run("b", HIGH, **{"train.steps": 7, "method.floor": 0.1}),
     ]
     assert grids(one_group(*folders), draws=50)[0].notes[2:] == ["Settings that differ: train.steps 5 (full), 7 (gmd)."]
+
+
+def test_all_metrics_of_a_table_stand_beside_the_compared_one(table_run: Write):
+    def run(name: str, method: str, seed: int, acc2: float) -> Path:
+        metrics = {
+            F: {"acc2": acc2, "f1": 0.5, "mae": 1.0, "corr": 0.25},
+            T: {"acc2": acc2 + 0.2, "f1": 0.6, "mae": 0.5},
+        }
+        predictions = {F: [1.0, 0.5], T: [0.5, -0.25]}
+        return table_run(name, predictions, [2.0, -1.0], method=method, seed=seed, over_set=metrics)
+
+    folders = [run("a", "sharing", 0, 0.5), run("b", "sharing", 1, 0.7), run("c", "gmd", 0, 0.2)]
+    table = grids(one_group(*folders), draws=50)[-1]
+    assert table.title == "Means over all scenarios: mosi; split 'test', n 2"
+    assert list(table.head) == ["method", "Acc-2 %", "F1 %", "MAE", "Corr"]
+    # Means over two scenarios, then over the seeds: (.6 + .8) / 2, and .3. A metric that is undefined in a scenario has
+    # no mean.
+    assert cells(table) == [["sharing", "70.0", "55.0", "0.750", ""], ["gmd", "30.0", "55.0", "0.750", ""]]

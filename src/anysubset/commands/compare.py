@@ -16,7 +16,7 @@ WRITER = "anysubset compare"
 def compare_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     parser.add_argument("run", nargs="+", type=file_path, help="Run folders with scores, or folders of such runs.")
-    parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, accuracy, mae.")
+    parser.add_argument("--metric", help="Metric; by default the first scored of dice, acc2, acc2_sims, accuracy, mae.")
     parser.add_argument("--region", help="Region; by default the mean over all regions.")
     parser.add_argument("--reference", help="Method that the others are compared with.")
     parser.add_argument("--split", default="test", help="Split whose scores are read.")

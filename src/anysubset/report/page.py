@@ -24,11 +24,12 @@ from anysubset.report.contributions import Contributions, contributions_of
 from anysubset.report.differences import compare
 from anysubset.report.dynamics import Drawn, Dynamics, dynamics
 from anysubset.report.formatting import printed_scale
+from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup
 from anysubset.report.pictures import Gallery
 from anysubset.report.protocol import statistics_notes
 from anysubset.report.scoreboard import Card, Row, Scoreboard
-from anysubset.report.side_by_side import reference_of
+from anysubset.report.side_by_side import metric_summary, reference_of
 from anysubset.scoring.scores import SHARES, heading, number
 from anysubset.scoring.statistics import DRAWS
 from anysubset.system.run_folder import read_record
@@ -54,6 +55,7 @@ class Chapter:
     rows: Sequence[Row]
     regions: Sequence[tuple[str, Sequence[Row]]]
     constants: Mapping[str, str]
+    metrics: Grid | None
     curve: Drawn | None
     dynamics: Sequence[Dynamics]
     conflict: Drawn | None
@@ -142,6 +144,7 @@ def chapter(comparison: Comparison, reference: str, name: str, gallery: Gallery 
         rows=board.rows(),
         regions=by_region(comparison, reference, draws),
         constants={source: number(comparison.metric, value) for source, value in comparison.constants.items()},
+        metrics=metric_summary(comparison) if len(group.first.headline) > 1 else None,
         curve=curve(board, name),
         dynamics=by_method,
         conflict=conflict,

@@ -11,7 +11,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.scenarios import Scenario, in_order
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import UNCALIBRATED, Calibration, calibration
-from anysubset.scoring.prediction_metrics import SIGNS, sign_is_right
+from anysubset.scoring.prediction_metrics import HEADLINES, SIGNS, sign_is_right
 from anysubset.scoring.scores import ALL, Score, empty_references
 
 # Scores by scenario and sample id.
@@ -192,9 +192,18 @@ class Result:
         constants = self.signature.get("constants")
         if not constants or not self.targets:
             return {}
+        return constant_scores(self.kind, constants, [self.targets[sample] for sample in self.sample_ids])
+
+    @property
+    def kind(self) -> str:
+        """Kind of the target, a key of `SET_METRICS`, by the metrics that were scored; `numbers` also for volumes."""
         kinds = {"accuracy": "classes", "acc2": "intensities", "acc2_zero": "intensities", "acc2_sims": "sims"}
-        kind = next((kind for metric, kind in kinds.items() if metric in self.metrics), "numbers")
-        return constant_scores(kind, constants, [self.targets[sample] for sample in self.sample_ids])
+        return next((kind for metric, kind in kinds.items() if metric in self.metrics), "numbers")
+
+    @property
+    def headline(self) -> list[str]:
+        """Metrics of a table that are shown first; empty for volumes."""
+        return [metric for metric in HEADLINES[self.kind] if metric in self.metrics]
 
     def scores(self, metric: str, region: str | None = None) -> dict[Scenario, float]:
         """Score by scenario; a scenario in which the metric is undefined has no key.

@@ -1,6 +1,6 @@
 """Tables that compare methods side by side: scores, contributions of modalities, differences to a reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
@@ -11,9 +11,11 @@ from anysubset.report.formatting import BLANK, interval_text, p_text, signed
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup
 from anysubset.report.protocol import protocol, statistics_notes
+from anysubset.report.results import Result
 from anysubset.report.table import rules_of
 from anysubset.scenarios import Scenario
-from anysubset.scoring.scores import number
+from anysubset.scoring import robustness
+from anysubset.scoring.scores import heading, number
 from anysubset.scoring.statistics import DRAWS
 
 INTERVAL_COLUMNS = ("95 % over samples", "95 % over seeds")
@@ -29,7 +31,7 @@ def grids(
     rates: Mapping[str, float] | None = None,
     draws: int = DRAWS,
 ) -> list[Grid]:
-    """All tables of one data set: scores, contributions of modalities, differences to a reference, and verdicts.
+    """All tables of one data set: scores, contributions of modalities, differences to a reference, verdicts, metrics.
 
     Args:
         group: the runs.
@@ -53,6 +55,8 @@ def grids(
     if differences:
         notes = statistics_notes(comparison, reference, grouped=groups is not None)
         tables.append(replace(verdict_grid(comparison, reference, differences), notes=notes))
+    if len(group.first.headline) > 1:
+        tables.append(metric_summary(comparison))
     return tables
 
 
@@ -83,6 +87,28 @@ def score_grid(comparison: Comparison) -> Grid:
         rows.append([name, *no_dots, *([number(comparison.metric, value)] * len(comparison.methods))])
     head = ["", *comparison.modalities, *comparison.methods]
     return Grid(comparison.title, head, rows, rules, protocol(comparison))
+
+
+def metric_summary(comparison: Comparison) -> Grid:
+    """A row per method, a column per metric of a table: the mean over all scenarios, then over the seeds."""
+    group = comparison.group
+    metrics = group.first.headline
+    rows = [
+        [method, *(number(metric, mean_of_metric(results.values(), metric)) for metric in metrics)]
+        for method, results in group.results.items()
+    ]
+    title = f"Means over all scenarios: {group.first.dataset}; split {group.first.split!r}, n {len(group.sample_ids)}"
+    return Grid(title, ["method", *map(heading, metrics)], rows)
+
+
+def mean_of_metric(results: Iterable[Result], metric: str) -> float | None:
+    """Mean of a metric over all scenarios and runs; None if a run lacks it in a scenario."""
+    means = [
+        robustness.mean(result.scores(metric), result.scenarios) if metric in result.metrics else None
+        for result in results
+    ]
+    scored = [mean for mean in means if mean is not None]
+    return fmean(scored) if len(scored) == len(means) else None
 
 
 def mean_and_deviation(comparison: Comparison, method: str, scenarios: Sequence[Scenario]) -> str:

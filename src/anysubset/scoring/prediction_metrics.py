@@ -128,6 +128,15 @@ SET_METRICS: Mapping[str, Callable[[Tensor, Tensor], dict[str, float]]] = {
 }
 
 
+# Metrics that are shown first, by the kind of the target.
+HEADLINES: Mapping[str, tuple[str, ...]] = {
+    "classes": ("accuracy", "macro_f1", "weighted_f1"),
+    "intensities": ("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
+    "sims": ("acc2_sims", "f1_sims", "acc3", "acc5", "mae", "corr"),
+    "numbers": ("mae", "corr"),
+}
+
+
 def sign_is_right(metric: str, prediction: float, target: float) -> float | None:
     """Whether a metric of `SIGNS` counts one sample as right: 1.0 or 0.0; None if the metric leaves the sample out.
 

@@ -20,7 +20,7 @@ from anysubset.experiments.settings import TaskSettings
 from anysubset.scenarios import Scenario, scenario_of, scored_scenarios
 from anysubset.scoring.baselines import constant_scores
 from anysubset.scoring.calibration import errors_over_sets
-from anysubset.scoring.prediction_metrics import SET_METRICS
+from anysubset.scoring.prediction_metrics import HEADLINES, SET_METRICS
 from anysubset.scoring.scores import ALL, Score, class_numbers
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
@@ -38,13 +38,6 @@ from anysubset.tasks.prediction import Prediction
 
 BLOCK = 256  # Samples that are predicted at once.
 KIND_BY_LIMITS: Mapping[tuple[float, float] | None, str] = {INTENSITIES: "intensities", SIMS: "sims"}
-# Metrics that are shown first, by the kind of the target.
-HEADLINES = {
-    "classes": ("accuracy", "macro_f1", "weighted_f1"),
-    "intensities": ("acc2", "f1", "acc2_zero", "f1_zero", "acc7", "mae", "corr"),
-    "sims": ("acc2_sims", "f1_sims", "acc3", "acc5", "mae", "corr"),
-    "numbers": ("mae", "corr"),
-}
 
 
 class TableDataset(Dataset):
