@@ -77,6 +77,18 @@ def test_runs_of_a_method_are_labelled_by_the_settings_that_distinguish_them(vol
     }
 
 
+def test_blends_are_labelled_by_the_names_of_their_parts_where_these_differ(volumes_run: Write):
+    small = {"name": "sharing", "width": 0.5}
+    one = volumes_run("a", DICE, "blend", **{"method.parts": [small, "ensemble"]})
+    group = one_group(one, volumes_run("b", DICE, "blend", **{"method.parts": [small, small]}))
+    assert list(group.results) == ["blend parts=sharing+ensemble", "blend parts=sharing+sharing"]
+    group = one_group(one, volumes_run("c", DICE, "blend", **{"method.parts": ["sharing", "ensemble"]}))
+    assert list(group.results) == [
+        "blend parts=[{'name': 'sharing', 'width': 0.5}, 'ensemble']",
+        "blend parts=['sharing', 'ensemble']",
+    ]
+
+
 def test_the_same_run_twice_is_refused(volumes_run: Write):
     with pytest.raises(InputError, match=r"a and .*b are both gmd with seed 0; leave one out"):
         one_group(volumes_run("a", DICE), volumes_run("b", DICE))

@@ -138,12 +138,30 @@ def method_labels(results: Sequence[Result]) -> list[str]:
         for label in dict.fromkeys(labels):
             same_label = [index for index, other in enumerate(labels) if other == label]
             if varies(name, [results[index].settings for index in same_label]):
-                for index in same_label:
-                    if (value := results[index].settings.get(name)) is not None:
-                        labels[index] += f" {name.removeprefix('method.')}={value}"
+                values = [results[index].settings.get(name) for index in same_label]
+                for index, value, text in zip(same_label, values, setting_texts(values), strict=True):
+                    if value is not None:
+                        labels[index] += f" {name.removeprefix('method.')}={text}"
     return labels
 
 
 def varies(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
     """True if a setting has several values among runs."""
     return len({repr(of_run.get(name)) for of_run in settings}) > 1
+
+
+def setting_texts(values: Sequence[Any]) -> list[str]:
+    """Values of a setting as text; parts of a blend by their names alone where that tells them apart.
+
+    >>> setting_texts([["sharing", "ensemble"], [{"name": "sharing", "width": 8}, "sharing"]])
+    ['sharing+ensemble', 'sharing+sharing']
+    """
+    names = [names_of(value) for value in values]
+    return names if len(set(names)) == len(set(map(repr, values))) else list(map(str, values))
+
+
+def names_of(value: Any) -> str:
+    """A value as text: of a list its items with + between them, of a mapping with a name this name."""
+    if isinstance(value, Mapping) and "name" in value:
+        return str(value["name"])
+    return "+".join(map(names_of, value)) if isinstance(value, list) else str(value)
