@@ -15,6 +15,7 @@ from anysubset.commands.diagnose import diagnose, diagnose_options
 from anysubset.commands.evaluate import evaluate, evaluate_options
 from anysubset.commands.fit import fit, fit_options
 from anysubset.commands.inspect import inspect, inspect_options
+from anysubset.commands.league import league, league_options
 from anysubset.commands.lists import datasets, doctor, methods, methods_options, no_options
 from anysubset.commands.options import Options
 from anysubset.commands.predict import predict, predict_options
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callabl
     "sweep": (sweep_options, sweep),
     "predict": (predict_options, predict),
     "compare": (compare_options, compare),
+    "league": (league_options, league),
     "report": (report_options, report),
     "diagnose": (diagnose_options, diagnose),
     "methods": (methods_options, methods),

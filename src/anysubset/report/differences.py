@@ -62,7 +62,8 @@ def compare(
 
     Over samples: paired bootstrap and Wilcoxon signed-rank test of the scores averaged over the seeds that both methods
     share (over all seeds of each method if they share none). Over the shared seeds: Student's t interval, and the
-    paired t-test for metrics that are defined only for a set. P-values have the Holm correction over
+    paired t-test for metrics that are defined only for a set; both are corrected for shared training samples if the
+    seeds are folds of a cross-validation. P-values have the Holm correction over
     three families of tests, each with the tests of all methods: the single scenarios, the means by number of missing
     modalities, and the mean over all scenarios.
 
@@ -128,12 +129,13 @@ def estimate_of(
     """
     of_method, of_reference = comparison.by_seed(method, line.scenarios), comparison.by_seed(reference, line.scenarios)
     paired = [of_method[seed] - of_reference[seed] for seed in of_method if seed in of_reference]
-    over_seeds = t_interval(paired) if len(paired) > 1 else None
+    overlap = comparison.group.overlap
+    over_seeds = t_interval(paired, overlap=overlap) if len(paired) > 1 else None
     if columns is None or resampled is None:
         if not of_method or not of_reference:
             return None
         mean = fmean(paired) if paired else fmean(of_method.values()) - fmean(of_reference.values())
-        return Estimate(mean, None, over_seeds, paired_t(paired) if len(paired) > 1 else None)
+        return Estimate(mean, None, over_seeds, paired_t(paired, overlap) if len(paired) > 1 else None)
     indices = [comparison.group.first.scenarios.index(scenario) for scenario in line.scenarios]
     mean = float(np.nanmean(columns[:, indices], axis=0).mean())
     # A draw without a sample in one of the scenarios has no mean over them (NaN) and is left out.

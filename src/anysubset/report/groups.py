@@ -38,6 +38,12 @@ class RunGroup:
         """One result per fold of a cross-validation; a single result without cross-validation."""
         return list({result.fold: result for result in reversed(self.all_results)}.values())[::-1]
 
+    @property
+    def overlap(self) -> float:
+        """Test samples per training sample if the seeds are folds of a cross-validation, else 0."""
+        folds = [result.fold for result in self.one_per_fold if result.fold is not None]
+        return 1 / (folds[0][1] - 1) if len(folds) > 1 else 0.0
+
     @cached_property
     def sample_ids(self) -> list[str]:
         """Sorted ids of the scored samples of all folds."""

@@ -109,34 +109,50 @@ def signed_rank(differences: ArrayLike) -> float:
 # -------------------------------------------------------------------------------------------------- over seeds
 
 
-def t_interval(differences: ArrayLike, level: float = LEVEL) -> Interval:
+def t_interval(differences: ArrayLike, level: float = LEVEL, overlap: float = 0.0) -> Interval:
     """Mean of differences paired by seed, with Student's t interval.
 
     Args:
         differences: (seeds,), at least two.
         level: confidence level.
+        overlap: test samples per training sample of the folds of a cross-validation, 0 for independent runs; see
+            `standard_error`.
     """
     paired = np.asarray(differences, dtype=float)
     if len(paired) < 2:
         raise InputError(f"An interval over seeds needs at least two seeds, not {len(paired)}.")
     mean = float(paired.mean())
-    half = float(stats.t.ppf((1 + level) / 2, len(paired) - 1)) * float(paired.std(ddof=1)) / math.sqrt(len(paired))
+    half = float(stats.t.ppf((1 + level) / 2, len(paired) - 1)) * standard_error(paired, overlap)
     return Interval(mean, mean - half, mean + half)
 
 
-def paired_t(differences: ArrayLike) -> float:
+def paired_t(differences: ArrayLike, overlap: float = 0.0) -> float:
     """Two-sided p-value of the paired t-test; below 1 - level exactly if `t_interval` excludes 0.
 
     Args:
         differences: (seeds,), at least two.
+        overlap: as in `t_interval`.
     """
     paired = np.asarray(differences, dtype=float)
     if len(paired) < 2:
         raise InputError(f"A test over seeds needs at least two seeds, not {len(paired)}.")
-    error = float(paired.std(ddof=1)) / math.sqrt(len(paired))
+    error = standard_error(paired, overlap)
     if not error:
         return 1.0 if not paired[0] else 0.0
     return float(2 * stats.t.sf(abs(float(paired.mean())) / error, len(paired) - 1))
+
+
+def standard_error(differences: Numbers, overlap: float = 0.0) -> float:
+    """Standard error of the mean of n differences: their standard deviation times sqrt(1 / n + overlap).
+
+    The folds of a cross-validation share most of their training samples, so their results vary less than those of
+    independent samples would. Nadeau and Bengio (2003), Inference for the generalization error, add the number of test
+    samples per training sample.
+
+    >>> standard_error(np.array([1.0, 3.0])), round(standard_error(np.array([1.0, 3.0]), overlap=1.5), 6)
+    (1.0, 2.0)
+    """
+    return float(differences.std(ddof=1)) * math.sqrt(1 / len(differences) + overlap)
 
 
 # --------------------------------------------------------------------------------------------------- together
