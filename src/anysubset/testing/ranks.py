@@ -30,9 +30,10 @@ LONGEST_WAIT = timedelta(seconds=120)  # Of a process for the others.
 
 @dataclass(frozen=True)
 class StepResult:
-    """The first step of a stage.
+    """The first step of a stage with gradients, or what the stages without gradients fitted.
 
-    totals: by objective, samples of all ranks that count. means: mean loss over them. gradients: by parameter.
+    totals: by objective, samples of all ranks that count. means: mean loss over them. gradients: by parameter; of
+    stages without gradients the fitted parameters themselves.
     """
 
     totals: dict[str, int]
@@ -99,6 +100,9 @@ def first_steps(subject: Subject, options: Mapping[str, Any], batches: Sequence[
             continue
         copies = {name: None if value is None else value.clone() for name, value in gradients_of(method).items()}
         results.append(StepResult(dict(gradients.totals), gradients.means(), copies))
+    if any(stage.fit_steps for stage in method.stages):
+        fitted = {name: value.clone() for name, value in method.named_parameters() if not value.requires_grad}
+        results.append(StepResult({}, {}, dict(fitted)))
     return results
 
 
@@ -172,7 +176,9 @@ def compare(alone: StepResult | None, by_rank: Sequence[StepResult | None], wher
     for result in by_rank:
         assert result is not None
         assert result.totals == alone.totals, f"Other samples count, {where}."
-        assert identical(first.gradients, result.gradients), f"The ranks have different gradients, {where}."
+        assert identical(first.gradients, result.gradients), (
+            f"The ranks have different gradients or fitted parameters, {where}."
+        )
     for objective, mean in alone.means.items():
         close = abs(first.means[objective] - mean) <= 1e-9 + 1e-6 * abs(mean)
         assert close, f"The loss of {objective} changes, {where}."
@@ -181,5 +187,5 @@ def compare(alone: StepResult | None, by_rank: Sequence[StepResult | None], wher
         assert (gradient is None) == (other is None), f"{parameter} has a gradient on one rank, or on several, alone."
         if gradient is not None and other is not None:
             assert torch.allclose(gradient, other, rtol=1e-5, atol=1e-9), (
-                f"The gradient of {parameter} changes, {where}."
+                f"The gradient or fitted value of {parameter} changes, {where}."
             )
