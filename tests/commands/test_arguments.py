@@ -209,3 +209,4 @@ def test_help_of_everything_ends_with_success(arguments, capsys):
     out, err = capsys.readouterr()
     assert (end.value.code, err) == (0, "")
     assert out
+    assert " at 0x" not in out, "The help names an object by its address."
