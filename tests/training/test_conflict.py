@@ -19,7 +19,7 @@ from anysubset.methods.update import fill_gradients
 from anysubset.system import tensor_file
 from anysubset.system.run_folder import flops_a_step
 from anysubset.tasks.prediction import Prediction, Stream
-from anysubset.training import conflict, measured
+from anysubset.training import conflict, conflict_tests
 from anysubset.training.conflict import CaseOfBatch, Gramian, conflict_of, gramian_of
 
 TASK = Prediction(("a", "b"), {"a": Stream("vector", 2), "b": Stream("vector", 3)})
@@ -105,7 +105,7 @@ def test_decoupling_that_is_off_has_the_gradient_of_the_plain_mean():
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of two pairs of batches, one for each three steps a pair."""
     for name, value in {"MOST_PAIRS": 2, "LEAST_PAIRS": 2, "STEPS_A_PAIR": 3}.items():
-        monkeypatch.setattr(measured, name, value)
+        monkeypatch.setattr(conflict_tests, name, value)
 
 
 def trained(make_table_experiment, folder: Path, name: str, **settings: object) -> Path:

@@ -30,10 +30,16 @@ from anysubset.training.blend_weights import choose_weights
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
 from anysubset.training.calibration import calibrate
 from anysubset.training.checkpoint import Progress, State, load_selected, read_progress, restore, save_checkpoint
+from anysubset.training.conflict_tests import (
+    cost_of_tests,
+    decoupling_in_use,
+    resume_tests,
+    rule_with_tests,
+    test_conflict,
+)
 from anysubset.training.cost import flop_counter, most_bytes
 from anysubset.training.divergence import check_finite
 from anysubset.training.kept_states import keep_states
-from anysubset.training.measured import cost_of_tests, decoupling_in_use, resume_tests, rule_with_tests, test_conflict
 from anysubset.training.optimizers import optimizer_of
 from anysubset.training.run import Run
 from anysubset.training.step import StageTraining, fit_step, step_gradients, train_step
