@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from anysubset.evaluation import conformal
 from anysubset.evaluation.conformal import conformal_scores, limits_of, prediction_sets
 from anysubset.tasks.prediction import Prediction, Stream
 from anysubset.tasks.temperatures import Temperatures
@@ -37,6 +38,16 @@ def test_numbers_have_intervals_around_the_prediction():
         [3.0, 7.0],
         [0.75, 1.25],
     ]
+
+
+def test_many_scenarios_keep_fewer_scores_each(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conformal, "TOTAL", 100)
+    rows = (torch.zeros(30, 1), torch.arange(30.0))
+    task = Prediction(("a", "b"), STREAMS)
+    # By hand: 100 // 4 = 25 of 30 for each of four scenarios, and no fewer than 20.
+    for count, most in ((1, 30), (4, 25), (10, 20)):
+        predicted = {(f"m{number}",): rows for number in range(count)}
+        assert {len(own["scores"]) for own in conformal_scores(predicted, task).values()} == {most}
 
 
 def test_too_few_samples_are_refused_by_scenario(fault: Callable[..., str]):

@@ -11,6 +11,9 @@ from anysubset.scenarios import Scenario, scenario_name
 from anysubset.scoring.conformal import conformal_limit, kept_scores, needed_samples
 from anysubset.tasks.prediction import Prediction
 
+# Scores that are kept in all, which bounds the size of the file, and the least and largest number of a scenario's.
+TOTAL, LEAST, MOST = 100_000, 20, 1000
+
 # By name of the scenario: the number of its validation samples (`samples`), and their conformal scores (`scores`).
 Conformal = Mapping[str, Mapping[str, Any]]
 
@@ -22,10 +25,11 @@ def conformal_scores(predicted: Predicted, task: Prediction) -> Conformal:
         predicted: by scenario, outputs (n, outputs) and targets (n,).
         task: with the temperatures.
     """
+    most = max(LEAST, min(MOST, TOTAL // len(predicted)))
     by_scenario = {}
     for scenario, (outputs, target) in predicted.items():
         scores = scores_of_targets(task, scenario, outputs, target)
-        by_scenario[scenario_name(scenario)] = {"samples": len(target), "scores": kept_scores(scores)}
+        by_scenario[scenario_name(scenario)] = {"samples": len(target), "scores": kept_scores(scores, most)}
     return by_scenario
 
 

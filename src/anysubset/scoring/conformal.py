@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-KEPT = 1000  # Largest number of scores of a scenario that are kept.
 ROUNDING = 1e-9  # 0.9 / (1 - 0.9) is 9.000000000000002 in floating point, and must not become 10.
 
 
-def kept_scores(scores: Tensor) -> list[float]:
-    """The scores (n,) in ascending order; of more than `KEPT` the ceil(j n / KEPT)-th smallest, j = 1 .. KEPT."""
+def kept_scores(scores: Tensor, most: int) -> list[float]:
+    """The scores (n,) in ascending order; of more than `most` the ceil(j n / most)-th smallest, j = 1 .. most."""
     ordered = scores.sort().values
-    count = min(len(ordered), KEPT)
+    count = min(len(ordered), most)
     ranks = [-(-number * len(ordered) // count) for number in range(1, count + 1)]
     quantiles: list[float] = ordered[torch.tensor(ranks, dtype=torch.int64) - 1].tolist()
     return quantiles
