@@ -42,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with usable_streams():
         try:
             with flushed_output():
-                parser, commands = make_parser()
-                options = parse(parser, commands, list(sys.argv[1:] if arguments is None else arguments))
+                words = list(sys.argv[1:] if arguments is None else arguments)
+                parser, commands = make_parser(words[0] if words else "")
+                options = parse(parser, commands, words)
                 name = options.pop("command")
                 return COMMANDS[name][1](options.get(name) or {}) or 0
         except InputError as error:
@@ -188,8 +189,12 @@ def check_renamed(command: str, option: str) -> None:
         raise InputError(f"Setting {setting} is now called {current_name(setting)}.")
 
 
-def make_parser() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:
-    """The parser of the program, and the parsers of its commands by name."""
+def make_parser(first: str) -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.ArgumentParser]]:
+    """Return the parser of the program, and the parsers of its commands by name.
+
+    first: the first argument. Only the parser of the command of this name gets its options, since adding those of all
+        commands takes longer than parsing.
+    """
     parser = jsonargparse.ArgumentParser(
         prog="anysubset", description="One multimodal model for any subset of its modalities.", exit_on_error=False
     )
@@ -199,7 +204,8 @@ def make_parser() -> tuple[jsonargparse.ArgumentParser, dict[str, jsonargparse.A
     for name, (add_options, command) in COMMANDS.items():
         description = (command.__doc__ or "").strip()
         made[name] = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
-        add_options(made[name])
+        if name == first:
+            add_options(made[name])
         subcommands.add_subcommand(name, made[name], help=description.splitlines()[0])
     return parser, made
 

@@ -116,7 +116,7 @@ def test_options_that_the_files_set_for_another_method_are_left_out_where_the_ch
 def test_single_settings_of_stages_are_options_that_leave_those_of_the_file(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("train: {stages: {pretraining: {steps: 9, rates: {network.fill: 5.0e-3}}}}\n")
-    parser, commands = cli.make_parser()
+    parser, commands = cli.make_parser("fit")
     arguments = ["--train.stages.pretraining.steps", "4", "--train.stages.second.lr=1e-3"]
     arguments += ["--train.stages.pretraining.batch", "2", "--train.stages.second.rates.a.*", "0.5"]
     options = cli.parse(parser, commands, ["fit", str(path), *arguments])["fit"]
