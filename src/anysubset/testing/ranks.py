@@ -25,6 +25,7 @@ from anysubset.testing.subject import Subject, gradients_of, identical, train_st
 from anysubset.testing.toys import MODALITIES, part
 
 RANKS = (2, 4)  # Numbers of processes that share the batch of a step.
+PRELOAD = ("anysubset.testing", "torch._dynamo")  # The latter is imported by the first optimizer of a process.
 LONGEST_WAIT = timedelta(seconds=120)  # Of a process for the others.
 
 
@@ -141,7 +142,7 @@ def results_on_ranks(subjects: Mapping[str, Subject], worlds: Sequence[int] = RA
         except (AttributeError, pickle.PicklingError) as error:
             message = f"Other processes cannot import the method; leave them out with ranks=(): {error}"
             raise AssertionError(message) from None
-        ends = dict(run_jobs(jobs, len(jobs), 1, ("anysubset.testing",)))
+        ends = dict(run_jobs(jobs, len(jobs), 1, PRELOAD))
         failed = [f"{job}: {end.reason}" for job, end in ends.items() if end.code]
         assert not failed, f"A step that is shared by several processes fails on {'; '.join(failed)}"
         return {
@@ -157,11 +158,13 @@ def check_same_on_ranks(name: str, subject: Subject, by_world: Mapping[int, Sequ
     are those of the ranks.
     """
     batch = shared_batch(subject)
-    for world, by_rank in by_world.items():
-        for variant, options in variants(subject).items():
-            pooled = subject.create(**options)[0].pools_batch()
-            batches = shares(batch, world, subject.row.method.unit) if pooled else [batch]
-            expected = first_steps(subject, options, batches)
+    for variant, options in variants(subject).items():
+        pooled = subject.create(**options)[0].pools_batch()
+        of_batch = [] if pooled else first_steps(subject, options, [batch])
+        for world, by_rank in by_world.items():
+            expected = of_batch
+            if pooled:
+                expected = first_steps(subject, options, shares(batch, world, subject.row.method.unit))
             for stage, alone in enumerate(expected):
                 results = [results[name, variant][stage] for results in by_rank]
                 compare(alone, results, f"with {variant} on {world} ranks, stage {stage + 1}")
