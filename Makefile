@@ -6,6 +6,8 @@ BIN := .venv/bin
 
 # Two processes run the tests, with one thread each: with more they wait for each other.
 test check: export OMP_NUM_THREADS = 1
+# Compiled tests are kept, even where Python is told not to: compiling takes half of the time to collect them.
+test check slow: export PYTHONDONTWRITEBYTECODE =
 
 demo: .venv/ready
 	$(BIN)/anysubset demo

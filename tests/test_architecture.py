@@ -54,16 +54,17 @@ def name_of(path: Path) -> str:
 FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node of a file but those that only a type checker reads."""
-    for node in ast.iter_child_nodes(tree):
+def running(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every statement of a file but those that only a type checker reads."""
+    waiting: list[ast.AST] = [*tree.body]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for other in node.orelse:
-                yield other
-                yield from running(other)
+            waiting += node.orelse
             continue
         yield node
-        yield from running(node)
+        # Expressions hold no imports.
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
 def imports(source: str) -> set[str]:

@@ -153,10 +153,11 @@ def undisturbed(make_experiment, tmp_path_factory) -> tuple[Experiment, Path]:
     return experiment, folder
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("step", [4, 5, 7])
 def test_a_run_stopped_by_ctrl_c_and_resumed_ends_with_the_same_bits(undisturbed, tmp_path, step):
     experiment, folder = undisturbed
-    # Also after the last step, when the run is finished: the caller would go on to scoring, or to another run.
+    # At a checkpoint, after one, and after the last step, when the run is finished: the caller would go on to scoring,
+    # or to another run.
     with pytest.raises(KeyboardInterrupt):
         go(experiment, tmp_path / "run", stop_at(step))
     # The current step was finished and saved.
@@ -239,7 +240,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_experi
     assert first[0]["losses"] != other[0]["losses"]
 
 
-@pytest.mark.parametrize("name", [*ON_TASK_NETWORK, "rfnet"])
+# The others are resumed in the default tests by `check_resuming` of the contract, and `gmd` by the tests above.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ensemble",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*ON_TASK_NETWORK, "rfnet") if name != "ensemble"),
+    ],
+)
 def test_a_resumed_run_of_every_method_for_volumes_ends_with_the_same_bits(name, make_experiment, tmp_path):
     settings = {"method.name": name, "train.steps": 3, "train.validate_every": 3}
     experiment = make_experiment({**settings, **({"method.width": 0.25} if name == "rfnet" else {})})
