@@ -87,6 +87,25 @@ def test_every_data_set_has_a_table_with_the_best_method_first(runs):
     assert verdicts == {"linear": "better", "sharing": "reference", "gmd": "worse", "ensemble": "worse"}
 
 
+def test_kinds_of_data_are_ranked_apart(runs, table_run: Write):
+    for method, error in (("sharing", 0.9), ("gmd", 0.4), ("ensemble", 0.5)):
+        over_set = {scenario: {"mae": error} for scenario in MODALITIES}
+        runs.append(table_run(f"other_{method}", numbers(error), [1.0] * 10, method, 0, over_set, dataset="mosei"))
+    tables = grids(runs)
+    assert [table.title for table in tables[:3]] == [
+        "Ranks of 3 methods on 3 data sets",
+        "Ranks of 3 methods on 2 data sets of tables",
+        tables[2].title,
+    ]
+    assert {row[0]: row[1] for row in tables[1].rows} == {
+        "gmd": "1.50",
+        "sharing": "2.00",
+        "ensemble": "2.50",
+        "linear": "",
+    }
+    assert len(grids(runs[:3])) == 1
+
+
 def test_data_sets_without_two_common_methods_are_refused(volumes_run: Write, table_run: Write):
     runs = [volumes_run("a", dice(0.5), "sharing"), sentiment(table_run, "gmd", 0, 0.5)]
     with pytest.raises(InputError, match="Fewer than two methods have scores on all of these data sets"):
@@ -96,7 +115,7 @@ def test_data_sets_without_two_common_methods_are_refused(volumes_run: Write, ta
 def test_the_command_prints_tables_and_writes_a_plot(output_of, runs, tmp_path: Path):
     out = output_of("league", *runs, "--plot", tmp_path / "ranks.svg")
     assert "Ranks of 3 methods on 2 data sets" in out
-    assert "Ranks of 3 methods on 1 data sets of volumes" in out
+    assert "of volumes" not in out, "One data set has no ranks."
     plot = (tmp_path / "ranks.svg").read_bytes()
     assert b"sharing" in plot
     output_of("league", *runs, "--plot", tmp_path / "ranks.svg", "--format", "markdown", "--output", tmp_path / "a.md")
@@ -104,7 +123,9 @@ def test_the_command_prints_tables_and_writes_a_plot(output_of, runs, tmp_path: 
     assert (tmp_path / "a.md").read_text().startswith("**Ranks of 3 methods on 2 data sets**")
 
 
-def test_other_kinds_of_plots_are_refused(refused, runs, tmp_path: Path):
+def test_other_plots_are_refused(refused, runs, tmp_path: Path):
+    line = refused("league", *runs[:3], "--plot", tmp_path / "ranks.svg")
+    assert "Ranks are of two data sets or more, and these runs are all of brats." in line
     assert "Unknown kind of file for --plot '.gif'" in refused("league", *runs, "--plot", tmp_path / "ranks.gif")
     (tmp_path / "mine.svg").write_text("mine")
     assert "mine.svg" in refused("league", *runs, "--plot", tmp_path / "mine.svg")

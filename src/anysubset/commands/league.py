@@ -8,7 +8,7 @@ from anysubset import api
 from anysubset.commands.options import Options, file_path
 from anysubset.commands.outputs import check_beside
 from anysubset.commands.terminal import complain, grid_text, say
-from anysubset.errors import unknown
+from anysubset.errors import InputError, unknown
 
 WRITER = "anysubset league"
 
@@ -47,6 +47,8 @@ def league(options: Options) -> None:
     matches = matches_of(
         api.scored_runs(options["run"], options.get("split", "test"), complain), options.get("reference")
     )
+    if plot is not None and len(matches) < 2:
+        raise InputError(f"Ranks are of two data sets or more, and these runs are all of {matches[0].name}.")
     write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
     text = "\n".join(write(table) for table in league_grids(matches))
     if plot is not None:

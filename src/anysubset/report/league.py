@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from anysubset.errors import InputError
-from anysubset.report.cards import gigabytes, operations
+from anysubset.report.cards import distinct, gigabytes, operations
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare
 from anysubset.report.formatting import BLANK, interval_text, p_text, signed
@@ -91,15 +91,19 @@ def matches_of(groups: Sequence[RunGroup], reference: str | None = None, draws: 
 
 
 def league_grids(matches: Sequence[Match]) -> list[Grid]:
-    """The table of ranks, one for each kind of data if there are several, then one table for each data set.
+    """Tables of ranks, over all data sets and over those of each kind if there are several kinds; then one of each set.
+
+    A single data set has no table of ranks.
 
     Raises:
         InputError: if the data sets have no two methods in common.
     """
-    kinds = dict.fromkeys(match.kind for match in matches)
-    tables = [rank_grid(matches)]
-    if len(kinds) > 1:
-        tables += [rank_grid([match for match in matches if match.kind == kind], kind) for kind in kinds]
+    by_kind: dict[str, list[Match]] = {}
+    for match in matches:
+        by_kind.setdefault(match.kind, []).append(match)
+    tables = [rank_grid(matches)] if len(matches) > 1 else []
+    if len(by_kind) > 1:
+        tables += [rank_grid(own, kind) for kind, own in by_kind.items() if len(own) > 1]
     return tables + [dataset_grid(match) for match in matches]
 
 
@@ -187,7 +191,8 @@ def dataset_grid(match: Match) -> Grid:
             ]
         )
     head = ["method", "mean", "complete", "worst", *map(heading, probabilities)]
-    head += [f"less {match.reference}", "over samples", "over seeds", "p", "verdict", "FLOPs", "memory"]
+    head += [f"less {match.reference}", "over samples", "over seeds", "p", "verdict"]
+    head += ["parameters", "FLOPs", "memory"]
     return Grid(comparison.title, head, rows)
 
 
@@ -219,8 +224,12 @@ def difference_cells(match: Match, method: str) -> list[str]:
 
 
 def cost_cells(match: Match, method: str) -> list[str]:
-    """FLOPs of a training, the mean over the seeds, and the largest peak memory; blank where they were not counted."""
+    """Parameters, FLOPs of a training (the mean over the seeds) and largest peak memory; blank where not recorded."""
     own = [match.records[result.folder] for result in match.comparison.group.results[method].values()]
     flops = [record.flops * record.steps for record in own if record.flops is not None and record.steps is not None]
     peaks = [record.most_bytes for record in own if record.most_bytes is not None]
-    return [operations(fmean(flops)) if flops else BLANK, gigabytes(max(peaks)) if peaks else BLANK]
+    return [
+        distinct(f"{record.parameters:,}" for record in own if record.parameters is not None),
+        operations(fmean(flops)) if flops else BLANK,
+        gigabytes(max(peaks)) if peaks else BLANK,
+    ]
