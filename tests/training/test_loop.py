@@ -389,7 +389,10 @@ def test_a_skipped_step_returns_false_and_leaves_weights_and_moments(make_experi
     assert not optimizer.state_dict()["state"]
 
 
-@pytest.mark.parametrize("name", ["gmd", "sharing", "ensemble"])
+# The others are compared in the default tests by `check_micro_batches` of the contract.
+@pytest.mark.parametrize(
+    "name", ["gmd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sharing", "ensemble"))]
+)
 def test_micro_batches_give_the_gradient_of_the_whole_batch(name, make_experiment, tmp_path):
     # The phantoms lack modalities, so parts have unequal numbers of eligible samples. The loss is a mean over samples.
     settings = {"method.name": name, "task.pool": "sample", "train.batch": 5, "train.steps": 3}
