@@ -249,6 +249,22 @@ def test_fit_evaluate_predict_and_resume(table: Path, tmp_path: Path, name: str,
         assert all(torch.equal(value, stopped[key]) for key, value in whole.items())
 
 
+@pytest.mark.parametrize("name", ["linear", "boosting"])
+def test_what_stands_in_place_of_missing_vectors_changes_no_bit(table: Path, tmp_path: Path, name: str):
+    with np.load(table) as stored:
+        arrays = {key: stored[key] for key in stored}
+    present = {f"{key}_present": np.isfinite(arrays[key]).all(axis=1) for key in ("a", "b")}
+    fitted_tensors = []
+    for filler in (0.0, 1e6):
+        filled = {key: np.where(np.isnan(arrays[key]), filler, arrays[key]) for key in ("a", "b")}
+        np.savez(tmp_path / f"{filler}.npz", **{**arrays, **filled, **present})
+        api.fit(settings_of(tmp_path / f"{filler}.npz", name), run=tmp_path / f"run_{filler}")
+        fitted_tensors.append(tensor_file.load(tmp_path / f"run_{filler}/checkpoints/best.safetensors")[0])
+    zeros, poisoned = fitted_tensors
+    assert zeros.keys() == poisoned.keys()
+    assert all(torch.equal(value, poisoned[key]) for key, value in zeros.items())
+
+
 def test_validation_selects_the_strength(table: Path, tmp_path: Path):
     by_strength = {}
     for strength in STRENGTHS:
