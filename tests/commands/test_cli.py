@@ -312,7 +312,7 @@ def test_a_data_file_written_by_inspect_can_be_trained_on(output_of, capsys, pha
         *("--train.steps", 1, "--train.batch", 2, "--train.device", "cpu"),
     )
     output_of("evaluate", tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 585
+    assert len(rows(tmp_path / "run")) == 765
 
 
 def test_inspect_draws_splits_if_the_data_have_none(capsys, phantoms, tmp_path):

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from anysubset.errors import InputError
 from anysubset.gradients import GMD, Streamed, by_index
 from anysubset.gradients.jacobian import Jacobian
+from anysubset.gradients.reach import live_modules
 from anysubset.gradients.stored import Stored
 
 both_engines = pytest.mark.parametrize("engine", [Stored, Streamed])
@@ -408,3 +409,11 @@ def test_a_loss_without_the_model_is_refused(model: Model, change: Callable[[Ten
     losses = model.losses()
     with pytest.raises(InputError, match=message):
         GMD(model.shared()).backward({"a": losses["a"], "b": change(losses["b"])})
+
+
+def test_a_module_whose_constructor_failed_is_passed_over():
+    half_made = nn.Linear.__new__(nn.Linear)  # As it stays in memory where a constructor refuses its arguments.
+    whole = nn.Linear(1, 1)
+    modules = {*map(id, live_modules())}
+    assert id(whole) in modules
+    assert id(half_made) not in modules

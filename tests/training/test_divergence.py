@@ -18,6 +18,7 @@ from anysubset.errors import InputError
 from anysubset.estimators import AnySubsetRegressor
 from anysubset.experiments.files import write_experiment
 from anysubset.experiments.settings import Experiment
+from anysubset.methods.classical import ClassicalMethod
 from anysubset.methods.creation import method_options
 from anysubset.methods.dynamic_sharing import DynamicSharing
 from anysubset.methods.method import Objective
@@ -99,8 +100,12 @@ def tiny_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SLOW = {"acn", "gmc", "rfnet", "smunet"}
 
 
+# Methods with a learning rate.
+TRAINED = [name for name, row in METHODS.items() if not issubclass(row.method, ClassicalMethod)]
+
+
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in METHODS]
+    "method", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TRAINED]
 )
 def test_a_rate_that_is_much_too_high_ends_every_method_in_one_line(
     method, tiny_volumes, make_experiment, make_table_experiment, tmp_path

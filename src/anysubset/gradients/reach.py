@@ -128,9 +128,10 @@ def holds(module: nn.Module | None, parameter: Tensor) -> bool:
 
 
 def live_modules() -> list[nn.Module]:
-    """All modules of this process."""
+    """All modules of this process, but those whose constructor failed before it came to that of `nn.Module`."""
     # Not isinstance, which reads `__class__` and so can trigger the loading of lazy objects.
-    return [candidate for candidate in gc.get_objects() if issubclass(type(candidate), nn.Module)]
+    modules = [candidate for candidate in gc.get_objects() if issubclass(type(candidate), nn.Module)]
+    return [module for module in modules if "_parameters" in vars(module)]
 
 
 def replaced_error() -> InputError:

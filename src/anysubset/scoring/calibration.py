@@ -77,8 +77,8 @@ def errors_over_sets(scores: Iterable[Score]) -> list[Score]:
 def brier(probabilities: Tensor, target: Tensor) -> Tensor:
     """(n,): squared distance between probabilities (n, classes) and 1 for the true class, 0 for the others; 0 to 2.
 
-    >>> brier(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0])).round(decimals=6).tolist()
-    [0.38]
+    >>> round(brier(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0])).item(), 6)
+    0.38
     """
     return (probabilities - functional.one_hot(target, probabilities.shape[1])).square().sum(dim=1)
 

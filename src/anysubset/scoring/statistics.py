@@ -149,7 +149,7 @@ def standard_error(differences: Numbers, overlap: float = 0.0) -> float:
     independent samples would. Nadeau and Bengio (2003), Inference for the generalization error, add the number of test
     samples per training sample.
 
-    >>> standard_error(np.array([1.0, 3.0])), round(standard_error(np.array([1.0, 3.0]), overlap=1.5), 6)
+    >>> round(standard_error(np.array([1.0, 3.0])), 6), round(standard_error(np.array([1.0, 3.0]), overlap=1.5), 6)
     (1.0, 2.0)
     """
     return float(differences.std(ddof=1)) * math.sqrt(1 / len(differences) + overlap)
