@@ -39,7 +39,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 # --------------------------------------------------------------------------------------------------- fit
 
 
-FOR_VECTORS = {"linear", "boosting"}  # Not for sequences; tests/methods/test_classical.py runs them.
+FOR_VECTORS = ["linear", "boosting"]  # Not for sequences; tests/methods/test_classical.py runs them.
 FOR_TABLES = [
     name for name, row in METHODS.items() if issubclass(Prediction, row.method.fits) and name not in FOR_VECTORS
 ]
