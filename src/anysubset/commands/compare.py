@@ -6,9 +6,9 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.options import Options, file_path
-from anysubset.commands.outputs import check_beside
-from anysubset.commands.terminal import complain, grid_text, say
-from anysubset.errors import InputError, unknown
+from anysubset.commands.outputs import check_format, check_output, print_or_write
+from anysubset.commands.terminal import complain
+from anysubset.errors import InputError
 
 WRITER = "anysubset compare"
 
@@ -45,18 +45,13 @@ def compare(options: Options) -> None:
     from anysubset.datasets.groups import groups_in_file
     from anysubset.datasets.scans import scored_scans_note
     from anysubset.paper.tables import paper_grids
-    from anysubset.report.grid import FORMATS
     from anysubset.report.side_by_side import grids
-    from anysubset.system.files import atomic_write
-    from anysubset.system.written import check_replaceable
 
     output = Path(options["output"]) if options.get("output") else None
     file_format = options.get("format", "terminal")
-    if file_format not in FORMATS:
-        raise unknown("format", file_format, FORMATS)
+    check_format(file_format)
     if output is not None:
-        check_beside(output)
-        check_replaceable(output, WRITER)
+        check_output(output, WRITER)
     if options.get("published") and options.get("paper") is None:
         raise InputError("--published needs a table of the paper: add --paper 1 to 5.")
     for name in ("metric", "region", "reference", "groups", "rate_by"):
@@ -79,11 +74,4 @@ def compare(options: Options) -> None:
             if scans is not None:
                 complain(f"note: {scans}")
             tables += grids(runs, groups=groups, **choices)
-    write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
-    text = "\n".join(write(table) for table in tables)
-    if output is None:
-        say(text)
-        return
-    with atomic_write(output, WRITER) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    say(f"Wrote {output}")
+    print_or_write(tables, file_format, output, WRITER)

@@ -6,8 +6,8 @@ import jsonargparse
 
 from anysubset import api
 from anysubset.commands.options import Options, file_path
-from anysubset.commands.outputs import check_beside
-from anysubset.commands.terminal import complain, grid_text, say
+from anysubset.commands.outputs import check_format, check_output, print_or_write
+from anysubset.commands.terminal import complain, say
 from anysubset.errors import InputError, unknown
 
 WRITER = "anysubset league"
@@ -28,36 +28,26 @@ def league(options: Options) -> None:
 
     Everything is computed from the scores of the runs. Ranks compare the methods that have scores on every data set.
     """
-    from anysubset.report.grid import FORMATS
     from anysubset.report.league import league_grids, matches_of
     from anysubset.report.rank_plot import SUFFIXES, rank_plot
     from anysubset.system.files import atomic_write
-    from anysubset.system.written import check_replaceable
 
     output, plot = (Path(options[name]) if options.get(name) else None for name in ("output", "plot"))
     file_format = options.get("format", "terminal")
-    if file_format not in FORMATS:
-        raise unknown("format", file_format, FORMATS)
+    check_format(file_format)
     if plot is not None and plot.suffix not in SUFFIXES:
         raise unknown("kind of file for --plot", plot.suffix or plot.name, SUFFIXES)
     for path in (output, plot):
         if path is not None:
-            check_beside(path)
-            check_replaceable(path, WRITER)
+            check_output(path, WRITER)
     matches = matches_of(
         api.scored_runs(options["run"], options.get("split", "test"), complain), options.get("reference")
     )
     if plot is not None and len(matches) < 2:
         raise InputError(f"Ranks are of two data sets or more, and these runs are all of {matches[0].name}.")
-    write = grid_text if output is None and file_format == "terminal" else FORMATS[file_format]
-    text = "\n".join(write(table) for table in league_grids(matches))
+    tables = league_grids(matches)
     if plot is not None:
         with atomic_write(plot, WRITER) as temporary:
             temporary.write_bytes(rank_plot(matches, plot.suffix))
         say(f"Wrote {plot}")
-    if output is None:
-        say(text)
-        return
-    with atomic_write(output, WRITER) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    say(f"Wrote {output}")
+    print_or_write(tables, file_format, output, WRITER)

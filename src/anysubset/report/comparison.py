@@ -58,14 +58,15 @@ class Comparison:
         means = {seed: robustness.mean(values, averaged) for seed, values in self.scores[method].items()}
         return {seed: mean for seed, mean in means.items() if mean is not None}
 
+    def mean(self, method: str, scenarios: Sequence[Scenario] | None = None) -> float | None:
+        """Mean over scenarios (by default all) and seeds; None unless every seed has a score."""
+        values = self.by_seed(method, scenarios)
+        return fmean(values.values()) if len(values) == len(self.scores[method]) else None
+
     def over_seeds(self, method: str) -> dict[Scenario, float]:
         """Mean over the seeds for each scenario; a scenario without a score in every seed has no key."""
-        means = {}
-        for scenario in self.group.first.scenarios:
-            values = self.by_seed(method, [scenario])
-            if len(values) == len(self.scores[method]):
-                means[scenario] = fmean(values.values())
-        return means
+        means = {scenario: self.mean(method, [scenario]) for scenario in self.group.first.scenarios}
+        return {scenario: mean for scenario, mean in means.items() if mean is not None}
 
     @cached_property
     def lines(self) -> list[Line]:

@@ -9,10 +9,10 @@ from anysubset.errors import InputError
 from anysubset.report.cards import distinct, gigabytes, operations
 from anysubset.report.comparison import Comparison
 from anysubset.report.differences import Difference, compare
-from anysubset.report.formatting import BLANK, interval_text, p_text, signed
+from anysubset.report.formatting import BLANK, p_text
 from anysubset.report.grid import Grid
 from anysubset.report.groups import RunGroup
-from anysubset.report.side_by_side import mean_and_deviation, reference_of
+from anysubset.report.side_by_side import difference_cells, mean_and_deviation, reference_of
 from anysubset.scoring import robustness
 from anysubset.scoring.ranking import critical_difference, friedman, mean_ranks, ranks
 from anysubset.scoring.scores import heading, number
@@ -47,15 +47,9 @@ class Match:
         """`volumes` for segmentations, else `tables`."""
         return "volumes" if self.comparison.metric == "dice" else "tables"
 
-    def mean(self, method: str) -> float | None:
-        """Mean over all scenarios and seeds; None unless every seed has a score."""
-        values = self.comparison.by_seed(method)
-        complete = len(values) == len(self.comparison.scores[method])
-        return fmean(values.values()) if values and complete else None
-
     def ranks(self, methods: Sequence[str]) -> dict[str, float]:
         """Ranks of these methods by their means over all scenarios."""
-        means = {method: mean for method in methods if (mean := self.mean(method)) is not None}
+        means = {method: mean for method in methods if (mean := self.comparison.mean(method)) is not None}
         return ranks(means, self.comparison.higher_is_better)
 
 
@@ -116,7 +110,7 @@ def ranks_by_dataset(matches: Sequence[Match]) -> dict[str, dict[str, float]]:
     common = [
         method
         for method in matches[0].comparison.methods
-        if all(method in match.comparison.methods and match.mean(method) is not None for match in matches)
+        if all(method in match.comparison.methods and match.comparison.mean(method) is not None for match in matches)
     ]
     if len(common) < 2:
         datasets = ", ".join(match.name for match in matches)
@@ -171,7 +165,7 @@ def record_against_reference(matches: Sequence[Match], method: str) -> list[str]
 def dataset_grid(match: Match) -> Grid:
     """A row per method on one data set, best first: scores, the difference to the reference, cost."""
     comparison, metric = match.comparison, match.comparison.metric
-    means = {method: match.mean(method) for method in comparison.methods}
+    means = {method: comparison.mean(method) for method in comparison.methods}
     sign = -1.0 if comparison.higher_is_better else 1.0
     ordered = sorted(means, key=lambda method: float("inf") if (mean := means[method]) is None else sign * mean)
     probabilities = [name for name in PROBABILITIES if name != metric and all_have(match, name)]
@@ -186,7 +180,7 @@ def dataset_grid(match: Match) -> Grid:
                 number(metric, scores.get(comparison.modalities)),
                 number(metric, worst),
                 *(number(name, mean_of(match, name, method)) for name in probabilities),
-                *difference_cells(match, method),
+                *cells_of_difference(match, method),
                 *cost_cells(match, method),
             ]
         )
@@ -207,20 +201,11 @@ def mean_of(match: Match, metric: str, method: str) -> float | None:
     return fmean(values.values()) if values else None
 
 
-def difference_cells(match: Match, method: str) -> list[str]:
+def cells_of_difference(match: Match, method: str) -> list[str]:
     """Difference to the reference, its intervals over samples and seeds, p and verdict."""
     if method == match.reference:
         return [*[BLANK] * 4, "reference"]
-    difference, metric = match.differences[method], match.comparison.metric
-    if difference is None:
-        return [BLANK] * 5
-    return [
-        signed(metric, difference.mean),
-        interval_text(metric, difference.samples),
-        interval_text(metric, difference.seeds),
-        p_text(difference.p),
-        difference.verdict,
-    ]
+    return difference_cells(match.comparison.metric, match.differences[method])
 
 
 def cost_cells(match: Match, method: str) -> list[str]:

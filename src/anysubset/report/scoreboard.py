@@ -125,11 +125,6 @@ class Scoreboard:
 
     # -------------------------------------------------------------------------------------------------- tables
 
-    def score(self, method: str, scenarios: Sequence[Scenario]) -> float | None:
-        """Mean over scenarios and seeds; None if a seed has no score."""
-        values = self.comparison.by_seed(method, scenarios)
-        return fmean(values.values()) if len(values) == len(self.comparison.scores[method]) else None
-
     def cards(self) -> list[Card]:
         """A card per method."""
         return [self.card(index, method) for index, method in enumerate(self.comparison.methods)]
@@ -152,7 +147,7 @@ class Scoreboard:
         return Card(
             method=method,
             index=index,
-            mean=number(metric, self.score(method, all_scenarios)),
+            mean=number(metric, self.comparison.mean(method, all_scenarios)),
             spread=self.spread(method, all_scenarios),
             complete=number(metric, scores.get(comparison.modalities)),
             worst=worst,
@@ -191,7 +186,7 @@ class Scoreboard:
         """Lines of single scenarios that have a score, sorted by their mean over the methods, best first."""
         means = {}
         for line in single:
-            scores = [self.score(method, line.scenarios) for method in self.comparison.methods]
+            scores = [self.comparison.mean(method, line.scenarios) for method in self.comparison.methods]
             defined = [score for score in scores if score is not None]
             if defined:
                 means[line.scenarios[0]] = fmean(defined)
@@ -200,7 +195,9 @@ class Scoreboard:
 
     def scale(self, scenarios: Sequence[Scenario]) -> tuple[float, float]:
         """Lowest and highest score of these scenarios over all methods."""
-        scores = [self.score(method, [scenario]) for method in self.comparison.methods for scenario in scenarios]
+        scores = [
+            self.comparison.mean(method, [scenario]) for method in self.comparison.methods for scenario in scenarios
+        ]
         defined = [score for score in scores if score is not None]
         return (min(defined), max(defined)) if defined else (0.0, 1.0)
 
@@ -216,7 +213,7 @@ class Scoreboard:
             samples = sum(len(result.ids_by_scenario.get(scenario, ())) for result in folds)
         cells = []
         for method in comparison.methods:
-            value = self.score(method, line.scenarios)
+            value = self.comparison.mean(method, line.scenarios)
             heat = None
             if value is not None:
                 low, high = scale
@@ -251,7 +248,7 @@ class Scoreboard:
             points = [
                 (line, score)
                 for line in self.comparison.lines
-                if line.family == "missing" and (score := self.score(method, line.scenarios)) is not None
+                if line.family == "missing" and (score := self.comparison.mean(method, line.scenarios)) is not None
             ]
             if not points:
                 continue
