@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from anysubset.batches import Batch, Inputs, Observed, as_observed
+from anysubset.batches import Batch, Inputs, Observed
 from anysubset.errors import unknown
-from anysubset.methods.method import Method, Objective, Stage, Step, fuse_scenarios
-from anysubset.models import fusion
+from anysubset.methods.method import Method, Objective, Stage, Step, fuse_present, fuse_scenarios
 from anysubset.scenarios import Scenario
 from anysubset.tasks.prediction import Prediction, check_streams
 from anysubset.tasks.task import Carry, at_once
@@ -121,11 +120,7 @@ class ClassicalMethod(Method):
         Returns:
             (batch, classes) logarithms of probabilities, or (batch, 1) numbers.
         """
-        branches = {
-            modality: Observed(self.branch(modality, observed), observed.indices)
-            for modality, observed in as_observed(inputs).items()
-        }
-        return self.prediction(fusion.mean_of_present(branches))
+        return fuse_present(self.branch, inputs, self.prediction)
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once

@@ -9,10 +9,9 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from anysubset.batches import Batch, Inputs, Observed, as_observed
+from anysubset.batches import Batch, Inputs, Observed
 from anysubset.errors import unknown
-from anysubset.methods.method import Method, Objective, Step, fuse_scenarios
-from anysubset.models import fusion
+from anysubset.methods.method import Method, Objective, Step, fuse_present, fuse_scenarios
 from anysubset.models.presets import NetworkOptions, sharing_network
 from anysubset.scenarios import Scenario
 from anysubset.tasks.task import Carry, Task, at_once
@@ -60,12 +59,7 @@ class Ensemble(Method):
         Returns:
             (batch, ...): logits of the regions of a segmentation, logits of the classes, or numbers.
         """
-        return fusion.mean_of_present(
-            {
-                modality: Observed(self.expert_prediction(modality, observed), observed.indices)
-                for modality, observed in as_observed(inputs).items()
-            }
-        )
+        return fuse_present(self.expert_prediction, inputs)
 
     def predict_scenarios(
         self, inputs: Inputs, scenarios: Iterable[Scenario], carry: Carry = at_once

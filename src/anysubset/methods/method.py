@@ -209,6 +209,22 @@ class Method(nn.Module, ABC):
             yield scenario, carry(self.predict, keep(inputs, scenario))
 
 
+def fuse_present(
+    branch: Callable[[str, Observed], Tensor],
+    inputs: Inputs,
+    head: Callable[[Tensor], Tensor] = lambda fused: fused,
+) -> Tensor:
+    """The prediction of every sample from the modalities that it has, for a method that averages over modalities.
+
+    Arguments are those of `fuse_scenarios`; samples may differ in their modalities.
+    """
+    branches = {
+        modality: Observed(branch(modality, observed), observed.indices)
+        for modality, observed in as_observed(inputs).items()
+    }
+    return head(fusion.mean_of_present(branches))
+
+
 def fuse_scenarios(
     branch: Callable[[str, Observed], Tensor],
     inputs: Inputs,
