@@ -15,10 +15,9 @@ from anysubset.evaluation.temperatures import (
 )
 from anysubset.methods.method import Method
 from anysubset.scoring.scores import ALL
-from anysubset.system import tensor_file
 from anysubset.tables.dataset import TableDataset
 from anysubset.tasks.temperatures import Temperatures
-from anysubset.training.checkpoint import load_selected
+from anysubset.training.checkpoint import selected_weights
 from anysubset.training.run import Run
 from anysubset.volumes.dataset import Volumes
 
@@ -38,12 +37,8 @@ def calibrate(method: Method, dataset: Dataset, run: Run, report: Callable[[str]
     asked = run.experiment.train.calibrate
     if not (isinstance(dataset, TableDataset) if asked is None else asked):
         return
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    tensors, facts = load_selected(run, method)
-    facts |= calibration_of(method, dataset, run.experiment.seed, report)
-    method.load_state_dict(before)
-    if run.writes:
-        tensor_file.save(run.best, tensors, facts)
+    with selected_weights(run, method) as facts:
+        facts |= calibration_of(method, dataset, run.experiment.seed, report)
 
 
 def calibration_of(method: Method, dataset: Dataset, seed: int, report: Callable[[str], None]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints: one file with everything that the next training step depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -104,6 +105,23 @@ def load_selected(run: Run, method: Method) -> tuple[dict[str, torch.Tensor], di
     tensors, facts = tensor_file.load(run.best, SELECTED)
     tensor_file.load_module(tensors, method, run.best, method.prediction_state())
     return tensors, facts
+
+
+@contextmanager
+def selected_weights(run: Run, method: Method) -> Iterator[dict[str, Any]]:
+    """Give a method the selected weights of its run, and afterwards those that it had, which may be of a later step.
+
+    The value is the facts beside the selected weights; what is changed in them is stored at the end.
+
+    Raises:
+        InputError: as `load_selected`.
+    """
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    tensors, facts = load_selected(run, method)
+    yield facts
+    method.load_state_dict(before)
+    if run.writes:
+        tensor_file.save(run.best, tensors, facts)
 
 
 def check_best(run: Run, progress: Progress) -> None:

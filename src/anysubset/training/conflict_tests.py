@@ -83,9 +83,12 @@ def test_conflict(training: StageTraining, progress: Progress, number: int, repo
     Raises:
         DivergedError: if a loss or a gradient is not finite.
     """
-    update, done = rule_with_tests(training.update), number - training.first - 1
+    update = rule_with_tests(training.update)
+    if update is None:
+        return
+    done = number - training.first - 1
     pairs, due = pairs_and_tests(training.settings.steps)
-    if update is None or done not in due:
+    if done not in due:
         return
     method, settings, seed = update.method, training.settings, training.run.experiment.seed
     assert isinstance(method, CaseMethod)

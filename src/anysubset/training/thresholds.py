@@ -8,9 +8,8 @@ from anysubset.evaluation.thresholds import best_thresholds
 from anysubset.methods.method import Method
 from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
-from anysubset.system import tensor_file
 from anysubset.tasks.segmentation import VALIDATED
-from anysubset.training.checkpoint import Progress, load_selected
+from anysubset.training.checkpoint import Progress, selected_weights
 from anysubset.training.run import Run
 from anysubset.volumes.dataset import Volumes
 
@@ -35,23 +34,19 @@ def choose_thresholds(
     """
     if not isinstance(dataset, Volumes) or dataset.task.threshold != VALIDATED:
         return
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    tensors, facts = load_selected(run, method)
-    thresholds = best_thresholds(method, dataset, "val")
-    scores = evaluate(method, dataset.decided_at(thresholds), "val", thorough=False)
-    method.load_state_dict(before)
-    by_scenario = means(scores, "dice")
-    score = mean_over_scenarios(by_scenario)
-    chosen = ", ".join(f"{region} {probability:g}" for region, probability in thresholds.items())
-    assert progress.best is not None  # The last step was validated.
-    report(f"thresholds chosen on validation: {chosen}; {shown('dice', score)}, at 0.5 {100 * progress.best:.1f}")
-    progress.best = score
-    progress.validation = {scenario_name(scenario): regions for scenario, regions in by_scenario.items()}
-    facts |= {
-        "thresholds": thresholds,
-        "validation": progress.validation,
-        "validation_mean": score,
-        "validation_scores": over_set(scores),
-    }
-    if run.writes:
-        tensor_file.save(run.best, tensors, facts)
+    with selected_weights(run, method) as facts:
+        thresholds = best_thresholds(method, dataset, "val")
+        scores = evaluate(method, dataset.decided_at(thresholds), "val", thorough=False)
+        by_scenario = means(scores, "dice")
+        score = mean_over_scenarios(by_scenario)
+        chosen = ", ".join(f"{region} {probability:g}" for region, probability in thresholds.items())
+        assert progress.best is not None  # The last step was validated.
+        report(f"thresholds chosen on validation: {chosen}; {shown('dice', score)}, at 0.5 {100 * progress.best:.1f}")
+        progress.best = score
+        progress.validation = {scenario_name(scenario): regions for scenario, regions in by_scenario.items()}
+        facts |= {
+            "thresholds": thresholds,
+            "validation": progress.validation,
+            "validation_mean": score,
+            "validation_scores": over_set(scores),
+        }
