@@ -95,51 +95,52 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_experiment: MakeExper
     return folder / "tiny"
 
 
-@pytest.fixture(scope="session")
-def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer and width 16, with 50 token ids and a maximum length of 12. Read-only."""
+# One layer of width 16.
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def saved_model(folder: Path, seed: int, create: Callable[[Any], Any]) -> Path:
+    """The folder, with a model of `transformers` with random weights. create: from the package to the model."""
     transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
     from anysubset.models.pretrained_folder import quiet
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    folder = tmp_path_factory.mktemp("bert")
     with torch.random.fork_rng([]), quiet():
-        torch.manual_seed(11)
-        config = transformers.BertConfig(**sizes, vocab_size=50, max_position_embeddings=12)
-        # As it is published: with a layer on top that this project does not use.
-        transformers.BertModel(config).save_pretrained(folder)
+        torch.manual_seed(seed)
+        create(transformers).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of one layer and width 16, with 50 token ids and a maximum length of 12. Read-only."""
+    # As it is published: with a layer on top that this project does not use.
+    return saved_model(
+        tmp_path_factory.mktemp("bert"),
+        11,
+        lambda models: models.BertModel(models.BertConfig(**SIZES, vocab_size=50, max_position_embeddings=12)),
+    )
 
 
 @pytest.fixture(scope="session")
 def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wav2vec 2.0 of one layer and width 16, with a frame for every 8 values; it needs 16 values. Read-only."""
-    transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-    from anysubset.models.pretrained_folder import quiet
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     layers = {"conv_dim": (8, 8), "conv_kernel": (8, 3), "conv_stride": (4, 2), "num_feat_extract_layers": 2}
     positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
-    folder = tmp_path_factory.mktemp("speech")
-    with torch.random.fork_rng([]), quiet():
-        torch.manual_seed(12)
-        config = transformers.Wav2Vec2Config(**sizes, **layers, **positions, vocab_size=4)
-        transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    return folder
+    return saved_model(
+        tmp_path_factory.mktemp("speech"),
+        12,
+        lambda models: models.Wav2Vec2Model(models.Wav2Vec2Config(**SIZES, **layers, **positions, vocab_size=4)),
+    )
 
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT of one layer and width 16 for images of 3 channels and 8 x 8 pixels, in four patches. Read-only."""
-    transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-    from anysubset.models.pretrained_folder import quiet
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    folder = tmp_path_factory.mktemp("image")
-    with torch.random.fork_rng([]), quiet():
-        torch.manual_seed(13)
-        transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=8, patch_size=4)).save_pretrained(folder)
-    return folder
+    return saved_model(
+        tmp_path_factory.mktemp("image"),
+        13,
+        lambda models: models.ViTModel(models.ViTConfig(**SIZES, image_size=8, patch_size=4)),
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- tables
