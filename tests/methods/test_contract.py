@@ -1,6 +1,7 @@
 """The contract of methods, checked for every row of the table on every toy task that the method supports."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from tests.methods.small import SMALL
@@ -46,6 +47,14 @@ SUBJECTS = {
     for task, subject in subjects(row, SMALL.get(name)).items()
 }
 
+# Options of the update rule of `gmd` that have something of their own in training, on the quickest toy.
+OF_UPDATE = {
+    f"gmd-vectors, {option} {value}": replace(
+        SUBJECTS["gmd-vectors"], options={**SUBJECTS["gmd-vectors"].options, option: value}
+    )
+    for option, value in [("rule", "worst")]
+}
+
 
 def marks_of(name: str, check: Callable[[Subject], None]) -> Sequence[pytest.MarkDecorator]:
     """The mark `slow` for slow subjects, and for resuming where the check of another subject covers it.
@@ -84,10 +93,16 @@ def test_contract(subject: Subject, check: Callable[[Subject], None]):
     check(subject)
 
 
+@pytest.mark.parametrize("name", OF_UPDATE)
+def test_training_with_an_option_of_the_update_is_resumed_with_the_same_bits(name: str):
+    check_resuming(OF_UPDATE[name])
+
+
 # ------------------------------------------------------------------------------------------------ several processes
 
 # Volumes are left out: they are distributed over ranks in the same way as slices, and a step on them takes long.
 SHARED = {name: subject for name, subject in SUBJECTS.items() if "volumes" not in name}
+SHARED |= OF_UPDATE
 
 
 # Methods whose steps on several ranks are compared among the slow tests; others have losses and networks of their kind.

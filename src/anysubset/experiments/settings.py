@@ -133,7 +133,13 @@ class Experiment:
         recipe: name of the recipe, for reports; by default the names of the files with settings of `method` or `train`.
         data: location and contents of the data.
         task: the size of the input, the loss, and how whole samples are predicted.
-        method: `name`, one of `anysubset methods`, and the options of that method and its network.
+        method: `name`, one of `anysubset methods`, and the options of that method and its network. With
+            `gradients: gmd`, `rule` says how the gradients of the cases are combined: `sequential` (the paper),
+            `averaged`, `index`, `simultaneous` and `normalised` project conflicting gradients; `norm` gives all the
+            same length; `gated` is the plain sum until two conflict, then their shortest convex combination (MGDA,
+            Desideri 2012); `upgrad` projects on all others at once (Quinton and Rey 2024); `worst` weighs case i of k
+            by c_i = 0.9 q_i + 0.1 / k with q = softmax(losses / (0.5 mean loss)) (after group DRO, Sagawa et al. 2020);
+            `none` is the plain sum; `torchjd=NAME` a weighting of TorchJD. docs/engine.md explains them.
         train: the training loop.
 
     Raises:

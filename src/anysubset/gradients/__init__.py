@@ -2,6 +2,7 @@
 
 from anysubset.gradients.balancing import gated, norm, upgrad
 from anysubset.gradients.decoupling import GMD, Decoupling, NonFiniteGradientError
+from anysubset.gradients.loss_weights import LossRule, worst
 from anysubset.gradients.projection import (
     averaged,
     by_index,
@@ -12,14 +13,16 @@ from anysubset.gradients.projection import (
     simultaneous,
     undecoupled,
 )
-from anysubset.gradients.rules import RULES, copies_named, rule_named, torchjd_rule
+from anysubset.gradients.rules import LOSS_RULES, RULES, copies_named, rule_named, torchjd_rule
 from anysubset.gradients.stored import Stored
 from anysubset.gradients.streaming import Streamed
 
 __all__ = [
     "GMD",
+    "LOSS_RULES",
     "RULES",
     "Decoupling",
+    "LossRule",
     "NonFiniteGradientError",
     "Stored",
     "Streamed",
@@ -37,4 +40,5 @@ __all__ = [
     "torchjd_rule",
     "undecoupled",
     "upgrad",
+    "worst",
 ]

@@ -19,6 +19,7 @@ from anysubset.errors import InputError, unknown
 from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.checks import check_losses, parameters_of, with_gradients
 from anysubset.gradients.jacobian import Jacobian
+from anysubset.gradients.loss_weights import LossRule
 from anysubset.gradients.projection import Rule, coefficients_of
 from anysubset.gradients.rules import copies_named
 from anysubset.gradients.stored import Stored
@@ -95,9 +96,10 @@ class GMD:
     Args:
         shared: the parameters that the modalities share; conflict is measured on them. Those that are frozen in a step
             (`requires_grad` is False) are left out of it, and take part again when they are thawed.
-        rule: name of a rule, such as "upgrad" (`anysubset.gradients.RULES` holds them all); or a function from the
-            Gramian to coefficients, or to copies, which also show the projected gradient of each case. By default
-            "sequential", the paper's rule. See `anysubset.gradients.projection`.
+        rule: name of a rule, such as "upgrad" (`anysubset.gradients.RULES` and `LOSS_RULES` hold them all); or a
+            function from the Gramian to coefficients, or to copies, which also show the projected gradient of each
+            case; or a `LossRule`, which computes coefficients from the losses. By default "sequential", the paper's
+            rule. See `anysubset.gradients.projection`.
         reduction: "mean" divides the decoupled sum by the number of cases, "sum" does not.
         on_nonfinite: what to do if a loss, or its gradient over the shared parameters, holds inf or NaN: "raise" names
             the cases, "propagate" sets every `.grad` to NaN, so that a loss scaler skips the step, "skip" leaves
@@ -116,7 +118,7 @@ class GMD:
         self,
         shared: Iterable[Tensor],
         *,
-        rule: str | Rule = "sequential",
+        rule: str | Rule | LossRule = "sequential",
         reduction: str = "mean",
         on_nonfinite: str = "raise",
         private: Iterable[Tensor] = (),
@@ -240,7 +242,10 @@ class GMD:
         ]
         if nonfinite and self.on_nonfinite == "raise":
             raise NonFiniteGradientError(nonfinite)
-        result = self.rule(gramian, self.generator)
+        if isinstance(self.rule, LossRule):
+            result = self.rule.coefficients(loss_sums[indices] / counts)
+        else:
+            result = self.rule(gramian, self.generator)
         if nonfinite:
             result = torch.full_like(result, torch.nan)
         copies = result if result.ndim == 2 else None

@@ -1,10 +1,13 @@
-"""Decoupling rules by name: those of this package and, if TorchJD is installed, its Gramian-based weightings."""
+"""Rules by name: those of this package and, if TorchJD is installed, its Gramian-based weightings."""
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from anysubset.errors import InputError, unknown
 from anysubset.gradients.balancing import gated, norm, upgrad
+from anysubset.gradients.loss_weights import LossRule, worst
 from anysubset.gradients.projection import (
     FLOOR,
     Rule,
@@ -33,7 +36,9 @@ RULES: dict[str, Rule] = {
     "upgrad": upgrad,
     "none": undecoupled,
 }
-# The same rules, but with one projected copy per case as result.
+# Rules that see the losses and not the Gramian.
+LOSS_RULES: dict[str, LossRule] = {"worst": LossRule(worst)}
+# Rules of `RULES`, but with one projected copy per case as result.
 COPIES: dict[str, Rule] = {
     "sequential": sequential_copies,
     "index": copies_by_index,
@@ -45,22 +50,28 @@ COPIES: dict[str, Rule] = {
 TORCHJD = "torchjd="
 
 
-def rule_named(name: str) -> Rule:
-    """Rule from `RULES`, or TorchJD's `NAMEWeighting` for `torchjd=NAME`, such as `torchjd=MGDA`.
+def rule_named(name: str) -> Rule | LossRule:
+    """Rule from `RULES` or `LOSS_RULES`, or TorchJD's `NAMEWeighting` for `torchjd=NAME`, such as `torchjd=MGDA`.
 
     Raises:
         InputError: if the name is unknown, or if TorchJD or a package that it needs is not installed.
     """
     if name.startswith(TORCHJD):
         return torchjd_rule(name.removeprefix(TORCHJD))
+    if name in LOSS_RULES:
+        return LOSS_RULES[name]
     if name not in RULES:
-        raise unknown("rule", name, [*RULES, f"{TORCHJD}NAME"])
+        raise unknown("rule", name, [*RULES, *LOSS_RULES, f"{TORCHJD}NAME"])
     return RULES[name]
 
 
-def copies_named(name: str) -> Rule:
-    """Rule by name as in `rule_named`, with copies as its result; rules of TorchJD give coefficients only."""
-    return COPIES[name] if name in COPIES else rule_named(name)
+def copies_named(name: str, floor: float = FLOOR) -> Rule | LossRule:
+    """Rule by name as in `rule_named`, with copies as its result if it projects gradients, and with another floor.
+
+    Rules of losses have no floor.
+    """
+    rule = COPIES[name] if name in COPIES else rule_named(name)
+    return rule if isinstance(rule, LossRule) or floor == FLOOR else partial(rule, floor=floor)
 
 
 def torchjd_rule(name: str) -> Rule:

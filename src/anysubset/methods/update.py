@@ -87,8 +87,8 @@ class Decoupled(Update):
     Args:
         method: its parameters receive the gradients.
         generator: draws the random orders in which gradients are projected; by default a new one with seed 0.
-        rule: name of the rule that removes conflicts between the gradients of the cases; `anysubset.gradients.rules`
-            explains them.
+        rule: name of the rule that removes conflicts between the gradients of the cases, or `worst`, which weighs the
+            cases by their losses; `docs/engine.md` explains them.
         reduction: `mean` or `sum` of the projected gradients.
         conflict: parameters on which conflict is measured: `shared`, those that serve two or more modalities, or `all`.
         batched: whether to differentiate all cases together in the backward pass through a modality, which multiplies
@@ -143,7 +143,7 @@ class Decoupled(Update):
         self.mean = Mean(method)
         self.gmd = GMD(
             method.parameters() if conflict == "all" else shared,
-            rule=partial(copies_named(rule), floor=floor),
+            rule=copies_named(rule, floor),
             reduction=reduction,
             private=method.parameters(),
             generator=generator,

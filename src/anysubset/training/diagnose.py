@@ -7,8 +7,8 @@ import torch
 
 from anysubset.batches import Batch
 from anysubset.errors import InputError
-from anysubset.gradients import GMD, Decoupling, NonFiniteGradientError, copies_named
-from anysubset.gradients.projection import coefficients_of
+from anysubset.gradients import GMD, Decoupling, NonFiniteGradientError
+from anysubset.gradients.projection import coefficients_of, sequential_copies
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Method, Step
 from anysubset.scenarios import Scenario
@@ -42,7 +42,7 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
     """
     trained = check_shared(method)
     gmd = GMD(trained.shared_parameters(), rule="none")
-    rule, generator = copies_named("sequential"), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     step = Step(epoch=LATE, stage=method.stages[-1].name, cases=tuple(cases))
     seen, shares = Diagnosis(), []
     for pair in pairs_of(enumerate(batches, start=1)):
@@ -55,7 +55,7 @@ def diagnose(method: Method, batches: Iterable[Sequence[Batch]], cases: Sequence
         for number, _ in pair:
             names, products = gramian.of_batch(number)
             if names:
-                copies = rule(products, generator)
+                copies = sequential_copies(products, generator)
                 seen.add(number, Decoupling(names, products, coefficients_of(copies), copies))
         conflicting = gramian.shares_in_conflict(pair[0][0], pair[-1][0]) if len(pair) == 2 else None
         shares += [] if conflicting is None else [conflicting]
