@@ -139,13 +139,17 @@ def predict(
     output: FilePath | None = None,
     overwrite: bool = False,
     coverage: float | None = None,
+    jobs: int | None = None,
     method: OwnMethod = None,
     network: OwnNetwork = None,
     device: str = "auto",
     report: Report = silent,
+    warn: Report = silent,
     progress: Progress = without_bar,
 ) -> list[Path]:
-    """Predict from files, whichever modalities they hold. Returns the files that were written.
+    """Predict from files, whichever modalities they hold. Returns the masks, or the table of predictions.
+
+    Patients whose predictions are in the folder, by the same weights from the same files, are skipped.
 
     Args:
         run: the run folder.
@@ -155,19 +159,25 @@ def predict(
         overwrite: also replace predictions of another run.
         coverage: for a table, add the set of classes or the interval of a number that holds the target in this share of
             the samples, such as 0.9, in every scenario; docs/formats.md says under which conditions.
+        jobs: predict so many patients at a time on the CPU, each in a process with one thread. The predictions do not
+            depend on the number. By default all threads of this process predict one patient after the other.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         report: called with one line for each prediction or scenario.
-        progress: wraps patients, with a label, to show a progress bar.
+        warn: called with one line for each patient that fails; the others are predicted.
+        progress: wraps patients, with a label and their number, to show a progress bar.
 
     Raises:
+        PatientsError: at the end, if some of several patients failed; its `failed` says why, by id.
         InputError: if the run or a file is faulty, two predictions would have the same name, a file in the output
             folder must not be replaced, or a scenario has too few validation samples for the coverage.
     """
     from anysubset.workflows.predicting import predict_files
 
-    return predict_files(run, inputs, output, overwrite, coverage, method, network, device, report, progress)
+    return predict_files(
+        run, inputs, output, overwrite, coverage, jobs, method, network, device, report, warn, progress
+    )
 
 
 def diagnose(

@@ -1,12 +1,25 @@
 """Errors and warnings about input: one line that says what came and what is expected."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(ValueError):
     """Wrong input rather than a fault of the program: a command prints it as one line and exits with code 2."""
+
+
+class PatientsError(InputError):
+    """Some of several patients failed, and the others are predicted: a command exits with code 3.
+
+    failed: the reason by id of the patient, in one line.
+    """
+
+    def __init__(self, failed: Mapping[str, str], total: int, folder: Path) -> None:
+        others = f"; the masks of the others are in {folder}" if len(failed) < total else ""
+        super().__init__(f"{len(failed)} of {total} patients are not predicted: {listed(failed)}{others}")
+        self.failed = dict(failed)
 
 
 class DataWarning(UserWarning):

@@ -118,13 +118,3 @@ def test_patients_with_headers_in_micrometres_are_scored_and_predicted_as_in_mil
     (in_millimetres,) = distances.values()
     assert len(in_millimetres) == 45  # Of 15 scenarios and 3 regions.
     assert in_micrometres == pytest.approx(in_millimetres, rel=1e-4)
-
-
-def test_predict_refuses_a_faulty_patient_before_it_predicts_others(trained, phantoms, tmp_path, refused):
-    for name in ("phantom_006", "phantom_007"):
-        shutil.copytree(phantoms / name, tmp_path / "new" / name)
-    faulty = tmp_path / "new" / "phantom_007"
-    shutil.copy(faulty / "phantom_007_t1.nii.gz", faulty / "phantom_007_T1w.nii.gz")
-    line = refused("predict", trained, tmp_path / "new", "--output", tmp_path / "masks")
-    assert "Patient 'phantom_007' has t1 twice" in line
-    assert not (tmp_path / "masks").exists()

@@ -18,7 +18,7 @@ LONGEST = 150  # Bytes of a name that its temporary name holds, since systems li
 
 
 @contextmanager
-def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, writer: str | None = None, origin: str = "") -> Iterator[Path]:
     """Context that gives a temporary path beside `path`, with the same suffix, and renames it to `path` at the end.
 
     The content is on disk (fsync) before the rename. If writing fails or the process is killed, the old file stays.
@@ -27,6 +27,7 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
         path: of the file.
         writer: the command that writes it, to be recorded (see `written`), so that it can be repeated; None for files
             that need no record.
+        origin: hash of what the file is computed from, to be recorded with the command.
 
     Raises:
         InputError: if `path` is a folder, a device or a pipe, which a file must not replace; at the end, if `writer` is
@@ -45,7 +46,7 @@ def atomic_write(path: Path, writer: str | None = None) -> Iterator[Path]:
             os.fsync(written.fileno())
         if writer is not None:
             check_replaceable(path, writer, overwrite=True)  # Commands check it before they compute, too.
-            record(path, temporary, writer)
+            record(path, temporary, writer, origin)
         temporary.replace(path)
     except Exception as error:
         fault = None if isinstance(error, InputError) else system_error(error)

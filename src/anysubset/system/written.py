@@ -1,14 +1,16 @@
 """Which files the commands wrote, so that a file of the user's is never replaced.
 
 A command that may be repeated adds a line to the hidden file `.anysubset.jsonl` beside each file that it writes: the
-name of the file, a hash of its content, and the command. Only a file whose name and content are recorded may be
-replaced. What the user made, edited, renamed or linked is not recorded as it is, so it stays.
+name of the file, a hash of its content, the command, and for some files a hash of what they were computed from. Only a
+file whose name and content are recorded may be replaced. What the user made, edited, renamed or linked is not recorded
+as it is, so it stays.
 """
 
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from anysubset.errors import InputError
 
@@ -25,7 +27,14 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def record(path: Path, content: Path, writer: str) -> None:
+class Entry(NamedTuple):
+    """What is recorded of a file. writer: the command. origin: hash of what the file was computed from; may be ""."""
+
+    writer: str
+    origin: str
+
+
+def record(path: Path, content: Path, writer: str, origin: str = "") -> None:
     """Add a line to the record: `writer` is about to write `path`. To be called before the file appears.
 
     A process that is killed between the two leaves a line about a file that does not exist, which does no harm; the
@@ -35,6 +44,7 @@ def record(path: Path, content: Path, writer: str) -> None:
         path: the file to be written.
         content: a file with the same content, in the same folder.
         writer: the command.
+        origin: hash of what the content was computed from, for `entry_of`; "" to record none.
 
     Raises:
         InputError: if the record is a link, or no file.
@@ -42,34 +52,46 @@ def record(path: Path, content: Path, writer: str) -> None:
     source = path.parent / RECORD
     if os.path.lexists(source) and (source.is_symlink() or not source.is_file()):
         raise InputError(f"{source} is a link, or no file, so it cannot record what was written: remove it.")
-    line = json.dumps({"name": path.name, "hash": content_hash(content), "writer": writer})
+    digest = content_hash(content)
+    if source.is_file() and entries_in(source, path.name).get(digest) == Entry(writer, origin):
+        return  # The same content was written before.
+    fields = {"name": path.name, "hash": digest, "writer": writer, **({"origin": origin} if origin else {})}
     with source.open("ab+") as file:
-        file.seek(0)
-        if line.encode() in file.read().split(b"\n"):
-            return  # The same content was written before.
         # A killed process may have left half a line. One write appends as a whole, also beside other processes.
         file.seek(0, os.SEEK_END)
         torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-        file.write(b"\n" * bool(torn) + line.encode() + b"\n")
+        file.write(b"\n" * bool(torn) + json.dumps(fields).encode() + b"\n")
 
 
-def writer_of(path: Path) -> str | None:
-    """The command that wrote a file as it is now; None for a file of the user's, also if it is a link or was edited."""
-    source = path.parent / RECORD
-    if path.is_symlink() or not path.is_file() or not source.is_file():
-        return None
+def entries_in(source: Path, name: str) -> dict[str, Entry]:
+    """The last entry of a record for every content of the file of this name, by its hash."""
     # A record may have many thousands of lines, so only those of this file are parsed.
-    start = f'{{"name": {json.dumps(path.name)}, '.encode()
-    writers = {}
+    start = f'{{"name": {json.dumps(name)}, '.encode()
+    entries = {}
     for line in source.read_bytes().split(b"\n"):
         if not line.startswith(start):
             continue
         try:
-            entry = json.loads(line)
-            writers[str(entry["hash"])] = str(entry["writer"])
+            fields = json.loads(line)
+            entries[str(fields["hash"])] = Entry(str(fields["writer"]), str(fields.get("origin", "")))
         except (ValueError, KeyError, RecursionError):
             continue  # A killed process left half a line.
-    return writers.get(content_hash(path)) if writers else None
+    return entries
+
+
+def entry_of(path: Path) -> Entry | None:
+    """The entry of a file as it is now; None for a file of the user's, also if it is a link or was edited."""
+    source = path.parent / RECORD
+    if path.is_symlink() or not path.is_file() or not source.is_file():
+        return None
+    entries = entries_in(source, path.name)
+    return entries.get(content_hash(path)) if entries else None
+
+
+def writer_of(path: Path) -> str | None:
+    """The command that wrote a file as it is now; None for a file of the user's, also if it is a link or was edited."""
+    entry = entry_of(path)
+    return None if entry is None else entry.writer
 
 
 def check_replaceable(path: Path, writer: str, overwrite: bool = False) -> None:

@@ -29,7 +29,9 @@ def mask_header(image: Image) -> nib.Nifti1Header:
     return cast(nib.Nifti1Header, header)
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header, writer: str | None = None) -> None:
+def write_mask(
+    path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header, writer: str | None = None, origin: str = ""
+) -> None:
     """Write a mask with the affine, sform and qform of an image, codes included; the file appears whole or not at all.
 
     Args:
@@ -37,17 +39,27 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: nib.Nifti1Header, writ
         mask: (x, y, z) uint8.
         like: header of the image, of the same shape.
         writer: the command that writes it, as for `atomic_write`.
+        origin: hash of what it was computed from, as for `atomic_write`.
 
     Raises:
         ValueError: if type, shape or path do not fit.
     """
+    if mask.dtype != np.uint8:
+        raise ValueError(f"A mask is uint8, not {mask.dtype}.")
+    write_volume(path, mask, like, writer, origin)
+
+
+def write_volume(
+    path: Path, values: NDArray[Any], like: nib.Nifti1Header, writer: str | None = None, origin: str = ""
+) -> None:
+    """Write values of every voxel (x, y, z), in their own type, in the grid of an image; otherwise as `write_mask`."""
     header: Any = like  # nibabel's methods have no types.
-    if mask.dtype != np.uint8 or mask.shape != header.get_data_shape()[:3] or not is_nifti(path):
-        raise ValueError(f"A {mask.dtype} mask of {by(mask.shape)} cannot be written to {path} like this image.")
+    if values.shape != header.get_data_shape()[:3] or not is_nifti(path):
+        raise ValueError(f"Values of {by(values.shape)} cannot be written to {path} like this image.")
     kind: Any = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
     # Passed the header's own affine, nibabel leaves sform, qform and their codes as they are.
-    image = kind(mask, header.get_best_affine(), header)
-    image.set_data_dtype(np.uint8)
-    image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the mask.
-    with atomic_write(path, writer) as temporary:
+    image = kind(values, header.get_best_affine(), header)
+    image.set_data_dtype(values.dtype)
+    image.header["cal_min"] = image.header["cal_max"] = 0  # The image's display window would hide the values.
+    with atomic_write(path, writer, origin) as temporary:
         nib.save(image, temporary)

@@ -225,3 +225,10 @@ def paste(regions: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
     whole = torch.zeros(len(regions), *shape, dtype=torch.bool)
     box.of(whole).copy_(regions)
     return whole
+
+
+def paste_logits(logits: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
+    """Logits of the whole volume from those of a box, (regions, x, y, z) -> (regions, *shape); -inf outside."""
+    whole = torch.full((len(logits), *shape), -torch.inf)
+    box.of(whole).copy_(logits)
+    return whole

@@ -1,22 +1,17 @@
 """Predict from the files of patients or of a table, and write the predictions."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
-from anysubset.evaluation import patients as of_patients
 from anysubset.evaluation import rows as of_rows
-from anysubset.evaluation.finite import NonFiniteError, nonfinite_error
 from anysubset.scenarios import scenario_name
-from anysubset.system.written import check_replaceable
+from anysubset.system.devices import device_of
 from anysubset.tables.dataset import TableDataset
-from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.patients import survey
-from anysubset.volumes.working_grid import resampling_of
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
+from anysubset.workflows.predicting_patients import Request, predict_patients
+from anysubset.workflows.prediction_folder import Output, check_apart
 from anysubset.workflows.trained import Trained, open_run
 from anysubset.workflows.whole_groups import check_groups
 
@@ -27,103 +22,43 @@ def predict_files(
     output: FilePath | None,
     overwrite: bool,
     coverage: float | None,
+    jobs: int | None,
     method: OwnMethod,
     network: OwnNetwork,
     device: str,
     report: Report,
+    warn: Report,
     progress: Progress,
 ) -> list[Path]:
     """Predict from files; see `anysubset.predict`. Returns the files that were written."""
-    trained = open_run(run, method=method, network=network, device=device)
+    if jobs is not None:
+        check_jobs(jobs, device, method, network)
+    trained = open_run(run, method=method, network=network, device=device if jobs is None else "cpu")
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     folder = Path(output) if output is not None else Path(run) / "predictions"
     check_apart(folder, [*paths, Path(trained.experiment.data.root)], below=trained.signature is None)
-    writer = f"anysubset predict {Path(run).resolve()}"
+    into = Output(folder, f"anysubset predict {Path(run).resolve()}", overwrite)
     if trained.signature is None:
         if coverage is not None:
             raise InputError("A coverage is for sets of classes and intervals of numbers, not for masks of volumes.")
-        return predict_patients(trained, paths, Output(folder, writer, overwrite), report, progress)
+        return predict_patients(Request((Path(run),), into), [trained], paths, jobs, report, warn, progress)
+    if jobs is not None:
+        raise InputError(
+            "Processes (--jobs) are for patients; the rows of a table are predicted at once: leave it out."
+        )
     if len(paths) != 1:
         raise InputError(f"Give one table, not {len(paths)}: the predictions of several would overwrite each other.")
-    return [predict_table(trained, paths[0], Output(folder, writer, overwrite), coverage, report)]
+    return [predict_table(trained, paths[0], into, coverage, report)]
 
 
-@dataclass(frozen=True)
-class Output:
-    """Where predictions are written.
-
-    folder: for all files.
-    writer: the command, recorded beside the files; it may replace what it wrote itself.
-    overwrite: whether it may also replace predictions of another run.
-    """
-
-    folder: Path
-    writer: str
-    overwrite: bool
-
-    def check(self, files: Iterable[Path]) -> None:
-        """Raise InputError if the folder is a file, or one of the files to be written must not be replaced."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file: name a folder for the predictions with --output.")
-        for file in files:
-            check_replaceable(file, self.writer, self.overwrite)
-
-
-def check_apart(folder: Path, sources: Iterable[Path], below: bool) -> None:
-    """Raise InputError if a folder of predictions is one that data are read from.
-
-    A mask in the folder of a patient would be read as its label, and one beside the patients as another patient.
-
-    Args:
-        folder: of the predictions.
-        sources: folders or files of data.
-        below: whether data are also read from folders in those, as patients are.
-    """
-    for source in sources:
-        inside = folder.resolve().is_relative_to(source.resolve())
-        if source.is_dir() and inside and (below or folder.resolve() == source.resolve()):
-            raise InputError(
-                f"Predictions in {folder} would be read as data, because it is in {source}: choose another --output."
-            )
-
-
-def predict_patients(
-    trained: Trained, paths: Sequence[Path], output: Output, report: Report, progress: Progress
-) -> list[Path]:
-    """Write a mask and a JSON file for each patient. Returns the masks.
-
-    Raises NonFiniteError at the end if predictions are NaN or infinite; those of the other patients are written.
-    """
-    surveys = [survey(path) for path in paths]
-    patients = [patient for one in surveys for patient in one.patients]
-    for line in dict.fromkeys(line for one in surveys for line in one.passed_over):
-        report(f"note: {line}")
-    for name, count in Counter(patient.id for patient in patients).items():
-        if count > 1:
-            raise InputError(f"{count} patients are called {name!r}: their masks would overwrite each other.")
-    faults = [fault for patient in patients for fault in patient.faults]
-    if faults:
-        raise InputError(faults[0] + (f" There are {len(faults) - 1} more faults." if len(faults) > 1 else ""))
-    task = trained.task
-    assert isinstance(task, Segmentation)
-    output.check(file for patient in patients for file in of_patients.files_of(output.folder, patient.id))
-    output.folder.mkdir(parents=True, exist_ok=True)
-    resampling = resampling_of(trained.experiment.data)
-    masks = []
-    unpredicted = {}
-    for patient in progress(patients, "Predicting"):
-        facts, writer = trained.facts, output.writer
-        try:
-            mask = of_patients.predict(trained.method, task, patient, output.folder, facts, writer, resampling)
-        except NonFiniteError:
-            present = set(patient.sources)
-            unpredicted[patient.id] = [tuple(name for name in task.modalities if name in present)]
-            continue
-        masks.append(mask)
-        report(f"{masks[-1]}  from {', '.join(name for name in task.modalities if name in patient.sources)}")
-    if unpredicted:
-        raise nonfinite_error(unpredicted, "patients", len(patients), written=output.folder if masks else None)
-    return masks
+def check_jobs(jobs: int, device: str, method: OwnMethod, network: OwnNetwork) -> None:
+    """Raise InputError unless patients can be predicted in several processes."""
+    if jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {jobs}.")
+    if device_of(device).type != "cpu":
+        raise InputError("Processes (--jobs) are for the CPU: add --device cpu, or leave out --jobs.")
+    if method is not None or network is not None:
+        raise InputError("A method or network of your own predicts in one process: leave out jobs.")
 
 
 def predict_table(trained: Trained, table: Path, output: Output, coverage: float | None, report: Report) -> Path:

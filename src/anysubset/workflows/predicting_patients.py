@@ -1,0 +1,209 @@
+"""Predict many patients: those that fail are passed over, those that were predicted before are skipped."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from anysubset.errors import InputError, PatientsError
+from anysubset.evaluation.patient_files import PatientFiles, facts_of, files_of, write_patient
+from anysubset.evaluation.patients import Member, predict
+from anysubset.system.children import Job, run_jobs
+from anysubset.system.numbers import memory_errors
+from anysubset.system.streams import described
+from anysubset.system.written import Entry, content_hash, entry_of
+from anysubset.tasks.segmentation import Segmentation
+from anysubset.volumes.image_headers import header_and_voxels
+from anysubset.volumes.patient import Patient
+from anysubset.volumes.patients import survey
+from anysubset.volumes.working_grid import resampling_of
+from anysubset.workflows.arguments import Progress, Report
+from anysubset.workflows.prediction_folder import Output
+from anysubset.workflows.trained import Trained, open_run
+
+PREDICTION = 1  # Version: increase it with every change of what is predicted or written, so that nothing is skipped.
+# Modules that the processes of `jobs` need and that take seconds to import.
+PRELOAD = ("anysubset.workflows.predicting_patients", "anysubset.methods.table", "monai.inferers", "monai.transforms")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call of `predict` asks for, the same for every patient.
+
+    runs: folders of the runs. output: where the predictions go.
+    probabilities, entropy: whether volumes of them are written beside the masks.
+    """
+
+    runs: tuple[Path, ...]
+    output: Output
+    probabilities: bool = False
+    entropy: bool = False
+
+    def files(self, patient: Patient, task: Segmentation) -> PatientFiles:
+        """The files to be written for a patient."""
+        return files_of(self.output.folder, patient.id, task, self.probabilities, self.entropy)
+
+
+def predict_patients(
+    request: Request,
+    trained: Sequence[Trained],
+    paths: Sequence[Path],
+    jobs: int | None,
+    report: Report,
+    warn: Report,
+    progress: Progress,
+) -> list[Path]:
+    """Write the files of each patient. Returns the masks, of skipped patients too.
+
+    Args:
+        request: what to write, and where.
+        trained: the runs of the request.
+        paths: folders of one or several patients, or manifests.
+        jobs: number of processes, with one thread each; None for this process with all of its threads.
+        report: called with a line for each predicted patient.
+        warn: called with a line for each patient that fails.
+        progress: wraps patients, with a label and their number, to show a progress bar.
+
+    Raises:
+        PatientsError: at the end, if some of several patients failed; the others are written.
+        InputError: if the only patient fails, or before anything is computed, if a file must not be replaced.
+    """
+    task = trained[0].task
+    assert isinstance(task, Segmentation)
+    patients = patients_at(paths, report)
+    files = {patient.id: request.files(patient, task) for patient in patients}
+    request.output.check(path for of_patient in files.values() for path in of_patient.all)
+    request.output.folder.mkdir(parents=True, exist_ok=True)
+    done = {
+        patient.id
+        for patient in progress(patients, "Looking for patients that were predicted before", len(patients))
+        if is_done(patient, files[patient.id], trained, request.output.writer)
+    }
+    if done:
+        report(
+            f"{len(done)} of {len(patients)} patients skipped: {request.output.folder} holds their predictions, from "
+            "the same files by the same weights"
+        )
+    waiting = [patient for patient in patients if patient.id not in done]
+    failed = {}
+    outcomes = one_by_one(request, trained, waiting) if jobs is None else in_processes(request, waiting, jobs)
+    with closing(outcomes):
+        for patient, fault in progress(outcomes, "Predicting", len(waiting)):
+            if fault is None:
+                names = [name for name in task.modalities if name in patient.sources]
+                report(f"{files[patient.id].mask}  from {', '.join(names)}")
+                continue
+            if len(patients) == 1:
+                raise InputError(fault)
+            failed[patient.id] = fault
+            warn(f"patient {patient.id!r} is not predicted: {fault}")
+    if failed:
+        raise PatientsError(failed, len(patients), request.output.folder)
+    return [files[patient.id].mask for patient in patients]
+
+
+def patients_at(paths: Sequence[Path], report: Report) -> list[Patient]:
+    """The patients at some paths. Raises InputError if two have one id, so that their masks would have one name."""
+    surveys = [survey(path) for path in paths]
+    patients = [patient for one in surveys for patient in one.patients]
+    for line in dict.fromkeys(line for one in surveys for line in one.passed_over):
+        report(f"note: {line}")
+    for name, count in Counter(patient.id for patient in patients).items():
+        if count > 1:
+            raise InputError(f"{count} patients are called {name!r}: their masks would overwrite each other.")
+    return patients
+
+
+# --------------------------------------------------------------------------------------------- one patient
+
+
+def origin_of(patient: Patient, trained: Iterable[Trained]) -> str:
+    """Hash of what a prediction is computed from: the weights of the runs, with their settings, and the files.
+
+    A file is known by its content, wherever it lies, so a copy of a patient counts as the same patient.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    trained = list(trained)
+    facts: list[object] = [PREDICTION, *(run.weights for run in trained)]
+    for name in trained[0].task.modalities:
+        if name in patient.sources:
+            source = patient.sources[name]
+            hashes = [content_hash(file) for file in header_and_voxels(source.path)]
+            facts.append((name, source.channel, hashes))
+    # The other modalities are named in the JSON file.
+    facts.append(sorted(patient.sources))
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def is_done(patient: Patient, files: PatientFiles, trained: Sequence[Trained], writer: str) -> bool:
+    """True if all files of a patient are as this command wrote them, by the same weights from the same files."""
+    if patient.faults or not all(path.is_file() for path in files.all):
+        return False
+    try:
+        expected = Entry(writer, origin_of(patient, trained))
+    except OSError:
+        return False  # Its prediction says why.
+    return all(entry_of(path) == expected for path in files.all)
+
+
+def predict_patient(request: Request, trained: Sequence[Trained], patient: Patient) -> None:
+    """Predict a patient and write its files. Raises InputError if a file is faulty, or there is too little memory."""
+    members = [member_of(run) for run in trained]
+    task = members[0].task
+    if patient.faults:
+        raise InputError(patient.faults[0])
+    try:
+        origin = origin_of(patient, trained)
+        with memory_errors("predict on a machine with more, or train on larger voxels (data.spacing)"):
+            prediction = predict(members, patient)
+    except OSError as error:
+        raise InputError(described(error)) from error
+    facts = facts_of(prediction, members)
+    write_patient(request.files(patient, task), prediction, task, facts, request.output.writer, origin)
+
+
+def member_of(trained: Trained) -> Member:
+    """A run as a method that predicts patients."""
+    assert isinstance(trained.task, Segmentation)
+    return Member(trained.method, trained.task, trained.facts, resampling_of(trained.experiment.data))
+
+
+# --------------------------------------------------------------------------------------- patient after patient
+
+# Patients, each with the line on why it failed, or None.
+Outcomes = Generator[tuple[Patient, str | None], None, None]
+
+
+def one_by_one(request: Request, trained: Sequence[Trained], patients: Iterable[Patient]) -> Outcomes:
+    """Predict patients in this process."""
+    for patient in patients:
+        try:
+            predict_patient(request, trained, patient)
+        except InputError as error:
+            yield patient, str(error)
+        else:
+            yield patient, None
+
+
+def in_processes(request: Request, patients: Iterable[Patient], jobs: int) -> Outcomes:
+    """Predict each patient in a process of its own on the CPU, `jobs` at a time, each with one thread.
+
+    One thread, so that the bits of a prediction do not depend on the number of processes. A patient whose process is
+    killed, as for want of memory, counts as failed.
+    """
+    by_id = {patient.id: patient for patient in patients}
+    log = Path(os.devnull)
+    work = {name: Job(predict_in_process, (request, patient), log) for name, patient in by_id.items()}
+    with closing(run_jobs(work, jobs, 1, PRELOAD)) as ends:
+        for name, end in ends:
+            yield by_id[name], end.reason.removeprefix("anysubset: ") if end.code else None
+
+
+def predict_in_process(request: Request, patient: Patient) -> None:
+    """Open the runs of a request and predict one patient. Runs in a child process."""
+    predict_patient(request, [open_run(run, device="cpu") for run in request.runs], patient)
