@@ -1,5 +1,7 @@
 """The scorer by hand; the ids O1 to O6 are those of our reference."""
 
+import math
+
 import pytest
 import torch
 from monai.metrics import compute_dice
@@ -10,7 +12,9 @@ from anysubset.scoring.segmentation_metrics import (
     hd95,
     soft_dice_score,
     volume_difference,
+    voxel_brier,
     voxel_calibration_error,
+    voxel_likelihood,
 )
 from anysubset.tasks.losses import soft_dice
 
@@ -189,3 +193,23 @@ def test_calibrated_probabilities_have_almost_no_error():
     # The gap of a bin of 40,000 answers has a standard deviation of at most .0025.
     assert voxel_calibration_error(chances, honest).item() < 0.01
     assert voxel_calibration_error(chances**3, honest).item() > 0.1
+
+
+def test_likelihood_and_brier_score_by_hand():
+    # Probabilities 1/2 and 3/4 (logit log 3) of a voxel inside, 3/4 of one outside; then certain answers.
+    logits = torch.tensor([[0.0, math.log(3), math.log(3)], [200.0, -200.0, -200.0]])
+    target = torch.tensor([[True, True, False], [True, False, True]])
+    likelihood = [-(math.log(1 / 2) + math.log(3 / 4) + math.log(1 / 4)) / 3, 200 / 3]
+    assert voxel_likelihood(logits, target).tolist() == pytest.approx(likelihood)
+    brier = [(1 / 4 + 1 / 16 + 9 / 16) / 3, 1 / 3]
+    assert voxel_brier(logits.sigmoid(), target).tolist() == pytest.approx(brier)
+    assert voxel_brier(logits.sigmoid(), target).dtype == voxel_likelihood(logits, target).dtype == torch.float64
+
+
+def test_metrics_of_probabilities_do_not_lose_digits_over_many_voxels():
+    # One after the other in float32, the sum of 2^22 times .3 would be off in the fourth digit.
+    probability = torch.full((1, 2**22), 0.3)
+    target = torch.zeros(1, 2**22, dtype=torch.bool)
+    assert voxel_brier(probability, target).item() == pytest.approx(0.09, rel=1e-6)
+    assert voxel_calibration_error(probability, target).item() == pytest.approx(0.3, rel=1e-6)
+    assert voxel_likelihood(probability.logit(), target).item() == pytest.approx(-math.log(0.7), rel=1e-6)

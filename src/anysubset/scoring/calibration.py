@@ -37,10 +37,11 @@ def calibration_error(confidence: Tensor, correct: Tensor) -> Tensor:
     """(): expected calibration error, the mean over samples of |mean probability - accuracy| of their bin.
 
     Args:
-        confidence: (n,) float64 probability of the predicted class.
-        correct: (n,) bool or float64, whether the prediction is right.
+        confidence: (n,) probability of the predicted class, float32 or float64.
+        correct: (n,) bool or float, whether the prediction is right.
     """
-    gaps = torch.bincount(bin_indices(confidence), weights=confidence - correct.double(), minlength=BINS)
+    differences = (confidence - correct.to(confidence.dtype)).double()
+    gaps = torch.bincount(bin_indices(confidence), weights=differences, minlength=BINS)
     return gaps.abs().sum() / len(confidence)
 
 
