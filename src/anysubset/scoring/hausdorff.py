@@ -39,7 +39,8 @@ def surface_voxels(mask: NDArray[np.bool_]) -> Points:
     for axis in range(mask.ndim):
         for neighbour in (slice(None, -2), slice(2, None)):
             inner &= padded[tuple(neighbour if other == axis else slice(1, -1) for other in range(mask.ndim))]
-    return np.argwhere(cropped & ~inner) + [indices[0] for indices in occupied]
+    surface: Points = np.argwhere(cropped & ~inner) + [indices[0] for indices in occupied]
+    return surface
 
 
 def other_axes(count: int) -> list[tuple[int, ...]]:
