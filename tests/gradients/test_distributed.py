@@ -115,9 +115,11 @@ def trained(
     world: int,
     parts: int = 1,
     empty: bool = False,
+    in_metric: bool = False,
 ) -> dict[str, Any]:
     """Parameters after steps of Adam on batches in micro-batches; coefficients and norms of the last step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01, weight_decay=0.1)
+    gmd.metric = optimizer if in_metric else None
     cases = torch.Generator().manual_seed(5)
     conflicts = 0
     for step in range(STEPS):
@@ -139,9 +141,9 @@ def whole(parameter: Tensor) -> Tensor:
     return full.detach().clone()
 
 
-def alone(present: Sequence[Sequence[str]]) -> dict[str, Any]:
+def alone(present: Sequence[Sequence[str]], rule: str = "sequential", in_metric: bool = False) -> dict[str, Any]:
     network = Network()
-    return trained(network, GMD(network.shared()), present, 0, 1)
+    return trained(network, GMD(network.shared(), rule=rule), present, 0, 1, in_metric=in_metric)
 
 
 # -------------------------------------------------------------------------------------------------- processes
@@ -201,14 +203,19 @@ def on_incomplete_in_parts(rank: int, world: int) -> dict[str, Any]:
 
 
 def sharded(
-    rank: int, world: int, present: Sequence[Sequence[str]], parts: int = 1, empty: bool = False
+    rank: int,
+    world: int,
+    present: Sequence[Sequence[str]],
+    parts: int = 1,
+    empty: bool = False,
+    in_metric: bool = False,
 ) -> dict[str, Any]:
     network = Network()
     mesh = init_device_mesh("cpu", (world,))
     fully_shard(network.body, mesh=mesh)
     fully_shard(network, mesh=mesh)
     gmd = GMD(network.shared(), private=network.parameters())
-    return trained(network, gmd, present, rank, world, parts, empty)
+    return trained(network, gmd, present, rank, world, parts, empty, in_metric)
 
 
 def sharded_on_complete(rank: int, world: int) -> dict[str, Any]:
@@ -217,6 +224,22 @@ def sharded_on_complete(rank: int, world: int) -> dict[str, Any]:
 
 def sharded_in_parts(rank: int, world: int) -> dict[str, Any]:
     return sharded(rank, world, COMPLETE, parts=2)
+
+
+def worst_on_incomplete_in_parts(rank: int, world: int) -> dict[str, Any]:
+    network = Network()
+    gmd = GMD(network.shared(), rule="worst", private=network.parameters())
+    return trained(network, gmd, INCOMPLETE, rank, world, parts=2)
+
+
+def in_metric_on_incomplete(rank: int, world: int) -> dict[str, Any]:
+    network = Network()
+    gmd = GMD(network.shared(), private=network.parameters())
+    return trained(network, gmd, INCOMPLETE, rank, world, in_metric=True)
+
+
+def sharded_in_metric(rank: int, world: int) -> dict[str, Any]:
+    return sharded(rank, world, COMPLETE, in_metric=True)
 
 
 def sharded_on_unequal(rank: int, world: int) -> dict[str, Any]:
@@ -251,10 +274,15 @@ def assert_same(by_process: list[dict[str, Any]], expected: dict[str, Any]) -> N
 @pytest.mark.parametrize("world", [2, 4])
 def test_replicas_and_shards_train_as_one_process_does(tmp_path: Path, world: int):
     expected = {"complete": alone(COMPLETE), "incomplete": alone(INCOMPLETE), "unequal": alone(UNEQUAL)}
+    expected["worst"] = alone(INCOMPLETE, rule="worst")
+    expected |= {"metric": alone(INCOMPLETE, in_metric=True), "metric, complete": alone(COMPLETE, in_metric=True)}
     jobs = {
         on_complete: "complete",
         on_incomplete: "incomplete",
         on_incomplete_in_parts: "incomplete",
+        worst_on_incomplete_in_parts: "worst",
+        in_metric_on_incomplete: "metric",
+        sharded_in_metric: "metric, complete",
         sharded_on_complete: "complete",
         sharded_in_parts: "complete",
         sharded_on_unequal: "unequal",

@@ -52,7 +52,7 @@ OF_UPDATE = {
     f"gmd-vectors, {option} {value}": replace(
         SUBJECTS["gmd-vectors"], options={**SUBJECTS["gmd-vectors"].options, option: value}
     )
-    for option, value in [("rule", "worst")]
+    for option, value in [("rule", "worst"), ("metric", "adam")]
 }
 
 

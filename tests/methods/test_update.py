@@ -219,6 +219,7 @@ def test_orders_of_projection_are_drawn_from_the_generator_of_the_update(make_li
     [
         ("rule", "sequental", "Unknown rule 'sequental'. Did you mean 'sequential'?"),
         ("reduction", "bogus", "Choose from: mean, sum."),
+        ("metric", "adamw", "Unknown method.metric 'adamw'. Did you mean 'adam'?"),
         ("conflict", "share", "Unknown conflict 'share'. Did you mean 'shared'?"),
     ],
 )
@@ -226,6 +227,24 @@ def test_a_wrong_option_is_refused_with_the_valid_values(
     task: Segmentation, fault, option: str, value: str, words: str
 ):
     assert words in fault(decoupled, task, **{option: value})
+
+
+def test_the_metric_of_adam_is_that_of_the_optimizer_of_the_stage(make_linear, fill: Fill, fault):
+    # D is 1 / sqrt(v) with v = (400, 1/400), that is (1/20, 20): a.b = -6/20, a.a = 100/20, b.b = .36/20 + .64 x 20.
+    # The coefficients are 1 - a.b / a.a and 1 - a.b / b.b.
+    task, batch = make_linear(**STRONG_AND_WEAK)
+    method, update = decoupled(task, cases="missing=1", metric="adam")
+    optimizer = torch.optim.Adam(method.parameters(), lr=0.0, eps=0.0)
+    update.begin_stage("train", optimizer)
+    assert fill(method, update, batch).decoupling.coefficients == pytest.approx({"a": 1.06, "b": 7.0})
+    s = method.network.backbone.s
+    s.grad = torch.tensor([[20.0], [0.05]], dtype=s.dtype)
+    optimizer.step()
+    method.zero_grad()
+    expected = {"a": 1 + 0.3 / 5, "b": 1 + 0.3 / (0.018 + 12.8)}
+    assert fill(method, update, batch).decoupling.coefficients == pytest.approx(expected)
+    line = fault(update.begin_stage, "train", torch.optim.SGD(method.parameters(), lr=0.1))
+    assert line == "method.metric adam needs train.optimizer adam or adamw; stage 'train' is trained by SGD."
 
 
 def test_a_method_without_shared_parameters_cannot_be_decoupled(task: Segmentation, fault):

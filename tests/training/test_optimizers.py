@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+from anysubset import api
 from anysubset.errors import InputError
 from anysubset.experiments.train_settings import TrainSettings
 from anysubset.models.pretrained import TokenEncoder
@@ -166,3 +169,25 @@ def test_a_pattern_without_parameters_is_refused(patterns, line):
         create_optimizer(Network(), TrainSettings(rates=patterns))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------- the metric of Adam
+
+
+def test_the_metric_of_adam_is_refused_with_sgd_before_anything_is_written(make_table_experiment, tmp_path: Path):
+    experiment = make_table_experiment({"method.metric": "adam", "train.optimizer": "sgd"})
+    with pytest.raises(InputError, match=r"method\.metric adam needs train\.optimizer adam or adamw; stage 'train' is"):
+        api.fit(experiment, run=tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_only_the_part_of_a_blend_with_the_metric_needs_adam(make_table_experiment, tmp_path: Path):
+    parts = [{"name": "gmd", "metric": "adam"}, "ensemble"]
+    settings = {"method.name": "blend", "method.parts": parts, "method.width": 4, "train.steps": 4}
+    fitting = {**settings, "train.stages": {"ensemble": {"optimizer": "sgd"}}}
+    assert api.fit(make_table_experiment(fitting), run=tmp_path / "run").steps == 4
+    with pytest.raises(InputError, match="stage 'train' is trained by SGD"):
+        api.fit(
+            make_table_experiment({**settings, "train.stages": {"gmd": {"optimizer": "sgd"}}}), run=tmp_path / "sgd"
+        )

@@ -139,7 +139,9 @@ class Experiment:
             same length; `gated` is the plain sum until two conflict, then their shortest convex combination (MGDA,
             Desideri 2012); `upgrad` projects on all others at once (Quinton and Rey 2024); `worst` weighs case i of k
             by c_i = 0.9 q_i + 0.1 / k with q = softmax(losses / (0.5 mean loss)) (after group DRO, Sagawa et al. 2020);
-            `none` is the plain sum; `torchjd=NAME` a weighting of TorchJD. docs/engine.md explains them.
+            `none` is the plain sum; `torchjd=NAME` a weighting of TorchJD. `metric: adam` computes inner products of
+            gradients with the weights 1 / (sqrt(v) + eps), v being the mean square of the gradient in the Adam or AdamW
+            optimizer (Kingma and Ba 2015); the default is `euclidean`. docs/engine.md explains them.
         train: the training loop.
 
     Raises:

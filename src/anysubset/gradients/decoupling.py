@@ -20,6 +20,7 @@ from anysubset.gradients.branches import Batched, Branch, Recomputed
 from anysubset.gradients.checks import check_losses, parameters_of, with_gradients
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.loss_weights import LossRule
+from anysubset.gradients.metric import AdamMetric
 from anysubset.gradients.projection import Rule, coefficients_of
 from anysubset.gradients.rules import copies_named
 from anysubset.gradients.stored import Stored
@@ -41,7 +42,7 @@ class Decoupling:
     """Gramian and coefficients of one step.
 
     cases: the names of the k losses, in the order of the rows of `gramian`.
-    gramian: (k, k) float64, inner products of the case gradients over the shared parameters.
+    gramian: (k, k) float64, inner products of the case gradients over the shared parameters, in the metric of GMD.
     coefficient_vector: (k,) float64, the coefficients c of the update: its direction is sum_j c_j g_j.
     copies: (k, k) float64, row i the projected gradient of case i in coordinates of the original gradients; None if the
         rule gives coefficients only.
@@ -109,6 +110,9 @@ class GMD:
             processes `Replicated`, or `Sharded` under FSDP2.
         summed: parameters that receive the sum even if `reduction` is "mean". Only for parity with the code released
             with the paper, which averages what all cases share and sums the rest.
+        metric: the Adam or AdamW optimizer that trains the shared parameters, to measure conflict in its metric
+            (`anysubset.gradients.metric`); by default the Euclidean one. The coefficients are those of the gradients
+            themselves in either case; `Decoupling` holds inner products, norms and cosines in the metric.
         generator: draws the orders of projection; by default a new one with seed 0. To resume a run exactly, save its
             state (`generator.get_state()`).
         callback: called with the `Decoupling` of every step.
@@ -124,6 +128,7 @@ class GMD:
         private: Iterable[Tensor] = (),
         jacobian: Callable[[Sequence[Tensor]], Jacobian] | None = None,
         summed: Iterable[Tensor] = (),
+        metric: torch.optim.Optimizer | None = None,
         generator: torch.Generator | None = None,
         callback: Callable[[Decoupling], None] | None = None,
     ) -> None:
@@ -136,11 +141,25 @@ class GMD:
         self.reduction = reduction
         self.on_nonfinite = on_nonfinite
         self.jacobian = default_jacobian(self.shared, private) if jacobian is None else jacobian(self.shared)
+        self.metric = metric
         self.summed = list(summed)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.callback = callback
         self.branches: list[Branch] = []
         self.skipped = 0
+
+    @property
+    def metric(self) -> torch.optim.Optimizer | None:
+        """The optimizer in whose metric conflict is measured; None for the Euclidean metric.
+
+        Raises:
+            InputError: if it is set to another optimizer than Adam or AdamW.
+        """
+        return None if self.jacobian.metric is None else self.jacobian.metric.optimizer
+
+    @metric.setter
+    def metric(self, optimizer: torch.optim.Optimizer | None) -> None:
+        self.jacobian.metric = None if optimizer is None else AdamMetric(optimizer)
 
     # ------------------------------------------------------------------------------------------------- a step
 

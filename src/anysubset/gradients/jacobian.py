@@ -18,6 +18,7 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.gradients.branches import Branch
 from anysubset.gradients.graph import leaves
+from anysubset.gradients.metric import AdamMetric
 from anysubset.gradients.reach import Reach, replaced_error, unreached_error
 
 
@@ -32,10 +33,12 @@ class Jacobian(ABC):
     reached: for each parameter in `shared`, whether a case reaches it.
     reaching: for each case, whether it reaches a shared parameter.
     others: leaves that are not shared and that the losses reach, by id; filled only if something is not reached.
+    metric: in which the inner products of the rows are computed; None for the Euclidean one.
     lockstep: whether all processes must differentiate the same cases together, including cases without samples.
     """
 
     lockstep = False
+    metric: AdamMetric | None = None
 
     def __init__(self, shared: Sequence[Tensor]) -> None:
         self.declared = list(shared)
@@ -162,9 +165,13 @@ class Jacobian(ABC):
     ) -> None:
         """Add count times gradient of each loss to the row of its case; `indices` are those of the rows."""
 
+    def column_scales(self) -> Tensor | None:
+        """(P,) factors of the columns whose Euclidean inner products are those of the metric; None if all are 1."""
+        return None if self.metric is None else self.metric.scales(self.shared)
+
     @abstractmethod
     def gramian(self) -> Tensor:
-        """(k, k) float64 on the CPU: inner products of the rows."""
+        """(k, k) float64 on the CPU: inner products of the rows in the metric."""
 
     @abstractmethod
     def fill(self, coefficients: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysubset.errors import InputError
 from anysubset.gradients.branches import Branch
@@ -96,7 +96,15 @@ class Replicated(Stored):
         self.part = rows.new_empty(len(rows), rows.shape[1] // dist.get_world_size(self.group))
         for row, part in zip(rows, self.part, strict=True):
             REDUCE_SCATTER(part, row, group=self.group)
-        return gramian(self.part, total=self.sum)
+        return gramian(self.part, total=self.sum, scales=self.column_scales())
+
+    def column_scales(self) -> Tensor | None:
+        """Factors of the columns of this process; those beyond the shared parameters are 1."""
+        scales = super().column_scales()
+        if scales is None:
+            return None
+        padded = nn.functional.pad(scales, (0, self.columns - len(scales)), value=1.0)
+        return padded.chunk(dist.get_world_size(self.group))[dist.get_rank(self.group)]
 
     def sum_counts(self) -> None:
         """Sum counts, losses and reached parameters over the processes.

@@ -51,7 +51,12 @@ def widest(parameters: Sequence[Tensor]) -> torch.dtype:
     return dtype
 
 
-def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+def gramian(
+    rows: Tensor,
+    block: int = BLOCK,
+    total: Callable[[Tensor], Tensor] = lambda part: part,
+    scales: Tensor | None = None,
+) -> Tensor:
     """(k, k) float64 on the CPU: inner products of the rows, with the signs of a computation in float64.
 
     So neither half precision, TF32 nor the length of the sum can create or hide a conflict. On the CPU, short sums are
@@ -63,28 +68,33 @@ def gramian(rows: Tensor, block: int = BLOCK, total: Callable[[Tensor], Tensor] 
         rows: (k, P).
         block: number of columns that are processed at a time.
         total: sum over the processes, if other processes have other columns of the same rows.
+        scales: (P,) factors of the columns, of which the rows are multiplied block by block; none by default.
     """
     if rows.device.type != "cpu" or rows.dtype == torch.float64:
-        return total(products(rows, torch.float64, block))
+        return total(products(rows, torch.float64, block, scales))
     last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
-    many, few = rows[:, :last], products(rows[:, last:], torch.float64, block)
-    fast = total(products(many, torch.float32, block) + few)
+    of_many, of_few = (None, None) if scales is None else (scales[:last], scales[last:])
+    many, few = rows[:, :last], products(rows[:, last:], torch.float64, block, of_few)
+    fast = total(products(many, torch.float32, block, of_many) + few)
     # Decided by the total, which is the same on all processes, so that all of them compute it again or none.
-    return fast if signs_are_certain(fast) else total(products(many, torch.float64, block) + few)
+    return fast if signs_are_certain(fast) else total(products(many, torch.float64, block, of_many) + few)
 
 
-def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK) -> Tensor:
-    """(k, k) float64 on the CPU: inner products of the rows.
+def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK, scales: Tensor | None = None) -> Tensor:
+    """(k, k) float64 on the CPU: inner products of the rows, with their columns multiplied by (P,) `scales` if set.
 
     The columns are cut into lanes of `LANE` columns; sums within a lane are in `dtype`, sums over lanes in float64.
     """
     k, columns = rows.shape
     total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
-    copy = torch.empty(k, 0 if rows.dtype == dtype else min(block, columns), dtype=dtype, device=rows.device)
-    for part in rows.split(block, dim=1):
+    copies = rows.dtype != dtype or scales is not None
+    copy = torch.empty(k, min(block, columns) if copies else 0, dtype=dtype, device=rows.device)
+    for number, part in enumerate(rows.split(block, dim=1)):
         width = part.shape[1]
-        if rows.dtype != dtype:
+        if copies:
             part = copy[:, :width].copy_(part)
+        if scales is not None:
+            part *= scales[number * block : number * block + width]
         lanes = part.unflatten(1, (-1, LANE) if width % LANE == 0 else (1, width)).transpose(0, 1)
         for low in range(0, k, STRIP):
             # Up to the diagonal, by symmetry.

@@ -125,7 +125,11 @@ class Sharded(Jacobian):
         self.counts, self.loss_sums = numbers[:k].tolist(), numbers[k : 2 * k]
         self.reaching = (numbers[2 * k : 3 * k] > 0).tolist()
         self.reached = (numbers[3 * k :] > 0).tolist()
-        return gramian(self.buffer[:k, : self.shared_columns], total=self.sum)
+        return gramian(self.buffer[:k, : self.shared_columns], total=self.sum, scales=self.column_scales())
+
+    def column_scales(self) -> Tensor | None:
+        """Factors of the columns of this process."""
+        return None if self.metric is None else self.metric.scales(self.shared, local)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Sum of a CPU tensor over the processes, on the CPU (all-reduce)."""

@@ -186,7 +186,7 @@ class Stored(Jacobian):
 
     def gramian(self) -> Tensor:
         """Inner products of all rows, computed in blocks of columns."""
-        return gramian(self.all_rows())
+        return gramian(self.all_rows(), scales=self.column_scales())
 
     def fill(self, coefficients: Sequence[float]) -> None:
         """Fill shared parameters from the rows, private ones from the gradients at their edges."""

@@ -61,11 +61,13 @@ class Streamed(Jacobian):
         columns = sum(parameter.numel() for parameter in self.shared)
         step = max(1, (self.held or 2 * columns) // max(1, len(self.losses)))
         inner = torch.zeros(len(self.losses), len(self.losses), dtype=torch.float64)
+        scales = self.column_scales()
         for start in range(0, columns, step):
             block = slice(start, start + step)
             # The rows have no name, so that they are freed at once; small blocks limit the copy in float64.
             with without_hooks(self.shared):
-                inner += products(case_rows(self.losses, self.shared, block), torch.float64, BLOCK // 4)
+                of_block = None if scales is None else scales[block]
+                inner += products(case_rows(self.losses, self.shared, block), torch.float64, BLOCK // 4, of_block)
         indices = torch.tensor(self.indices)
         total[indices[:, None], indices] = inner
         return total

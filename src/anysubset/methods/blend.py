@@ -242,6 +242,11 @@ class UpdateOfPart(Update):
         """The update rule of the part that is trained."""
         return self.method.updates[self.method.trained]
 
+    def begin_stage(self, stage: str, optimizer: torch.optim.Optimizer) -> None:
+        """Prepare the update rule of the part that is trained in the stage."""
+        label, own = self.method.origins[stage]
+        self.method.updates[label].begin_stage(own.name, optimizer)
+
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
         """Add the losses of one micro-batch."""
         self.current.add(losses, objectives, counts, totals)

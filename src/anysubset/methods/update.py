@@ -50,6 +50,15 @@ class Update(ABC):
         Returns coefficients, norms, cosines and Gramian of the cases if the update rule decouples them, else None.
         """
 
+    def begin_stage(self, stage: str, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027 (optional)
+        """Prepare for the steps of a stage with its optimizer; by default do nothing.
+
+        Called when the optimizer was created, or its state was loaded from a checkpoint.
+
+        Raises:
+            InputError: if the update rule needs another optimizer.
+        """
+
     @property
     def current(self) -> "Update":
         """The update rule of the step; a rule made of several ones names the one in use."""
@@ -96,6 +105,9 @@ class Decoupled(Update):
         recompute: whether to keep the activations of one modality at a time only, at the cost of one more forward
             pass per step.
         floor: a gradient shorter than this share of the longest one is not projected on; 0 for the exact rule.
+        metric: inner product of the gradients in which conflict is measured: `euclidean`; or `adam`, in which each
+            parameter counts by its step size, 1 / (sqrt(v) + eps) with the mean square v of the optimizer that trains
+            the stage (`anysubset.gradients.metric`). It needs `train.optimizer` adam or adamw.
         when: `always`; or `measured`, which decouples only while a test during training, repeated on independent
             batches, shows more conflict than noise (`anysubset.training.conflict`). A step without decoupling is one
             of `mean`.
@@ -115,8 +127,11 @@ class Decoupled(Update):
         batched: bool | None = None,
         recompute: bool = False,
         floor: float = 1e-8,
+        metric: str = "euclidean",
         when: str = "always",
     ) -> None:
+        if metric not in ("euclidean", "adam"):
+            raise unknown("method.metric", metric, ["euclidean", "adam"])
         if when not in ("always", "measured"):
             raise unknown("method.when", when, ["always", "measured"])
         if when == "measured" and not isinstance(method, CaseMethod):
@@ -138,6 +153,7 @@ class Decoupled(Update):
         self.method = method
         self.batched = batched
         self.recompute = recompute
+        self.metric = metric
         self.when = when
         self.on = when == "always"  # Whether the current step decouples.
         self.mean = Mean(method)
@@ -151,6 +167,21 @@ class Decoupled(Update):
         self.added_others = False
         if isinstance(method, CaseMethod):
             method.call_encoder = self.call_encoder
+
+    def begin_stage(self, stage: str, optimizer: torch.optim.Optimizer) -> None:
+        """Measure conflict in the metric of this optimizer if `metric` is `adam`.
+
+        Raises:
+            InputError: if it is `adam` and the optimizer is not Adam or AdamW.
+        """
+        if self.metric == "euclidean":
+            return
+        if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            raise InputError(
+                f"method.metric adam needs train.optimizer adam or adamw; stage {stage!r} is trained by "
+                f"{type(optimizer).__name__}."
+            )
+        self.gmd.metric = optimizer
 
     def call_encoder(self, encode: Callable[..., Tree], *arguments: Any) -> Tree:
         """Encode one modality, and set up recomputation or batching of its backward pass where it applies."""

@@ -98,6 +98,7 @@ def train_steps(
             continue
         trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=1e-3)
+        update.begin_stage(stage.name, optimizer)
         for number in range(steps):
             method.zero_grad()
             step = Step(number, EPOCH, stage.name, method.draw(generator), seed=1)

@@ -98,7 +98,7 @@ def test_conflict(training: StageTraining, progress: Progress, number: int, repo
         "train", settings.batch, seed + SEED, first, first + 2 * pairs, settings.micro_batches, method.unit
     )
     generator = torch.Generator().manual_seed(seed + SEED + number)
-    gmd = GMD(update.gmd.shared, rule="none", private=method.parameters())
+    gmd = GMD(update.gmd.shared, rule="none", private=method.parameters(), metric=update.gmd.metric)
     epoch = done * settings.batch / len(training.dataset.ids("train"))
     shares = []
     with flop_counter() as flops:

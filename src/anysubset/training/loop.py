@@ -98,7 +98,9 @@ def train(
     shares = {stage.name: stage.share for stage in with_gradients}
     own_steps = {stage.name: int(stage.settings["steps"]) for stage in with_gradients if "steps" in stage.settings}
     for stage in method.stages:  # Settings that do not fit the method are refused before anything is written.
-        optimizer_of(stage, method, settings)
+        optimizer = optimizer_of(stage, method, settings.at_stage(stage.name, stage.settings))
+        if not stage.fit_steps:
+            update.begin_stage(stage.name, optimizer)
     # Small gradients are 0 in float16: losses are scaled up, and gradients down again in float32.
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     scaler.scale(torch.zeros((), device=device))  # Initialises the scale on ranks without a loss in the first step.
@@ -131,6 +133,8 @@ def train(
         if resumed and not begins:
             restore(run, state, with_optimizer=True)
             check_finite(method, state.optimizer, run.latest)
+        if not stage.fit_steps:
+            update.begin_stage(stage.name, state.optimizer)
         if begins:
             progress.best, progress.best_step, progress.validation = None, 0, {}
         resumed = False
