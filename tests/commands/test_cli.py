@@ -244,6 +244,8 @@ def test_predict_reports_the_modalities_used_and_their_validation_score(output_o
         "volume_ml": facts["volume_ml"],
         "labels": {"WT": [1, 2, 4], "TC": [1, 4], "ET": [4]},
         "checkpoint_step": checkpoint["step"],
+        "warnings": facts["warnings"],
+        "compared_with_training_set": True,
     }
     assert set(facts["validation_dice"]) == {"WT", "TC", "ET"}
     # By hand: a voxel is 1 mm x 1 mm x 1 mm, so a thousand of them are 1 ml; label 4 is ET.
@@ -258,7 +260,7 @@ def test_predict_has_no_sets_of_volumes(refused, run, phantoms):
 def test_predict_writes_a_mask_for_every_patient_of_a_folder(output_of, run, phantoms, tmp_path):
     output_of("predict", run, phantoms, "--output", tmp_path / "masks")
     names = {path.name for path in (tmp_path / "masks").iterdir() if not path.name.startswith(".")}
-    assert names == {f"phantom_00{i}{end}" for i in range(8) for end in ("_seg.nii.gz", ".json")}
+    assert names == {"summary.csv"} | {f"phantom_00{i}{end}" for i in range(8) for end in ("_seg.nii.gz", ".json")}
     used = json.loads((tmp_path / "masks/phantom_003.json").read_text())["used"]
     assert used == ["flair", "t2"]
 

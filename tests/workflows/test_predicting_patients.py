@@ -1,5 +1,7 @@
 """Many patients: those that fail are passed over, those that were predicted before are skipped."""
 
+import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +180,110 @@ def test_a_corrected_mask_is_never_replaced(trained, patients, tmp_path, refused
     corrected = path.read_bytes()
     assert f"{path} exists, and no command wrote it as it is now" in refused(*command)
     assert path.read_bytes() == corrected
+
+
+# ------------------------------------------------------------------------------------------------- summary
+
+
+def summary_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "summary.csv").open(newline="") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained run with the scores of its one validation patient. Read-only."""
+    run = shutil.copytree(trained, tmp_path_factory.mktemp("scored") / "run")
+    api.evaluate(run, split="val", device="cpu")
+    return run
+
+
+def test_the_summary_has_a_row_for_each_patient(scored, damaged, tmp_path, capsys):
+    assert cli.main(["predict", str(scored), str(damaged), "--output", str(tmp_path / "masks")]) == 3
+    out = capsys.readouterr().out
+    rows = summary_of(tmp_path / "masks")
+    assert list(rows) == list(NAMES)
+    row = rows["phantom_003"]
+    facts = json.loads((tmp_path / "masks/phantom_003.json").read_text())
+    assert (row["used"], row["missing"], row["error"]) == ("flair+t2", "t1ce+t1", "")
+    assert {name: float(row[f"volume_ml_{name}"]) for name in ("WT", "TC", "ET")} == facts["volume_ml"]
+    # The validation patient of the training, whose Dice fit recorded too.
+    dice = facts["validation_dice"]
+    assert row["expected_dice_n"] == "1"
+    assert float(row["expected_dice_WT"]) == pytest.approx(dice["WT"], abs=5e-5)
+    assert float(row["expected_dice"]) == pytest.approx(sum(dice.values()) / 3, abs=5e-5)
+    assert (row["expected_dice_low"], row["expected_dice_ET_high"]) == ("", "")  # Of one patient there is no interval.
+    assert row["compared_with_training_set"] == "yes"
+    assert row["warnings"] == "; ".join(facts["warnings"])
+    assert "phantom_000_t2.nii.gz" in rows["phantom_000"]["error"]
+    assert rows["phantom_000"]["used"] == ""
+    mean = 100 * sum(dice.values()) / 3
+    line = f"phantom_003_seg.nii.gz  from flair, t2; missing t1ce, t1; expected Dice {mean:.1f} (n = 1); WT "
+    assert line in out
+    assert "holds no validation scores" not in out
+
+
+def test_without_validation_scores_a_line_names_the_command(trained, patients, tmp_path, output_of):
+    out = output_of("predict", trained, patients, "--output", tmp_path / "masks")
+    assert f"`anysubset evaluate {trained} --split val` gives them" in out
+    assert {row["expected_dice"] for row in summary_of(tmp_path / "masks").values()} == {""}
+
+
+def test_scores_that_come_later_are_in_the_next_summary(trained, scored, patients, tmp_path, predicted):
+    run = shutil.copytree(trained, tmp_path / "run")
+    api.predict(run, patients, output=tmp_path / "masks", device="cpu")
+    predicted.clear()
+    shutil.copy(scored / "scores.csv", run)
+    api.predict(run, patients, output=tmp_path / "masks", device="cpu")
+    assert predicted == []
+    assert {row["expected_dice_n"] for row in summary_of(tmp_path / "masks").values()} == {"1"}
+
+
+def test_rows_of_patients_of_earlier_calls_stay(trained, patients, tmp_path):
+    for name in NAMES[:2]:
+        api.predict(trained, patients / name, output=tmp_path / "masks", device="cpu")
+    assert list(summary_of(tmp_path / "masks")) == list(NAMES[:2])
+    api.predict(trained, patients, output=tmp_path / "masks", device="cpu")
+    api.predict(trained, patients, output=tmp_path / "anew", device="cpu")
+    assert contents(tmp_path / "masks") == contents(tmp_path / "anew")
+    (tmp_path / "masks/phantom_003_seg.nii.gz").unlink()
+    api.predict(trained, patients / NAMES[0], output=tmp_path / "masks", device="cpu")
+    assert list(summary_of(tmp_path / "masks")) == [NAMES[0], *NAMES[2:]]
+
+
+def test_a_summary_of_the_users_stays(trained, patients, tmp_path, refused):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/summary.csv").write_text("mine")
+    assert "summary.csv exists, and no command" in refused("predict", trained, patients, "--output", tmp_path / "masks")
+    assert contents(tmp_path / "masks") == {"summary.csv": b"mine"}
+
+
+def test_patients_unlike_the_training_set_have_warnings(trained, patients, tmp_path, output_of):
+    for path in (patients / "phantom_006").glob("*_t1.nii.gz"):
+        image = nib.load(path)
+        values = np.asarray(image.dataobj, np.float32) * np.float32(50)
+        nib.save(nib.Nifti1Image(values, image.affine), path)
+    for path in (patients / "phantom_007").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1.0, 1.0, 3.0, 1.0]) @ image.affine), path)
+    out = output_of("predict", trained, patients, "--output", tmp_path / "masks")
+    rows = summary_of(tmp_path / "masks")
+    assert "intensities of t1: mean " in rows["phantom_006"]["warnings"]
+    voxels = "voxels of flair, t2, t1ce, t1: 1 x 1 x 3 mm, in the training set 1 x 1 x 1 mm"
+    assert voxels in rows["phantom_007"]["warnings"]
+    assert f"  warning: {voxels}" in out
+    assert "voxels" not in rows["phantom_003"]["warnings"]
+
+
+def test_a_run_without_the_ranges_of_its_training_set_predicts_with_a_note(trained, patients, tmp_path, output_of):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "training_set.json").unlink()
+    out = output_of("predict", run, patients, "--output", tmp_path / "masks")
+    assert f"note: {run} has no training_set.json" in out
+    assert {row["compared_with_training_set"] for row in summary_of(tmp_path / "masks").values()} == {"no"}
+
+
+# ------------------------------------------------------------------------------------------------- processes
 
 
 @pytest.mark.slow  # Each process imports torch.

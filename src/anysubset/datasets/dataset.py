@@ -141,6 +141,10 @@ class Dataset(ABC):
         """Tensors and facts of the training data that prediction needs beside weights; empty by default."""
         return {}, {}
 
+    def training_set(self) -> Mapping[str, Any]:
+        """What `training_set.json` says of the training samples, after they were prepared; by default nothing."""
+        return {}
+
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """Hashes of what is read for each sample of a split, by part; by default empty, and nothing is recorded.
 

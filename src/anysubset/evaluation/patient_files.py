@@ -14,10 +14,13 @@ from torch import Tensor
 
 from anysubset.errors import InputError
 from anysubset.evaluation.patients import Member, PatientPrediction
+from anysubset.evaluation.plausibility import plausibility_warnings, scenario_warnings
 from anysubset.scenarios import scenario_name
 from anysubset.system.files import atomic_write
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.mask_writing import write_mask, write_volume
+from anysubset.volumes.measurements import merged
+from anysubset.volumes.preprocessing import region_volumes
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,13 @@ def files_of(
 def facts_of(prediction: PatientPrediction, members: Sequence[Member]) -> dict[str, Any]:
     """Content of the JSON file about a prediction; docs/formats.md describes it."""
     task = members[0].task
-    voxel_ml = prediction.grid.voxel_volume / 1000  # From mm^3 to ml.
+    volumes = region_volumes(task.regions, prediction.regions, prediction.grid)
+    validations = [member.checkpoint["validation"] for member in members]
+    warnings = scenario_warnings(validations, prediction.used, task.modalities)
+    training_sets = [member.training_set for member in members if member.training_set is not None]
+    compared = len(training_sets) == len(members)
+    if compared:
+        warnings += plausibility_warnings(merged(training_sets), prediction.measurements, volumes)
     steps = [member.checkpoint["step"] for member in members]
     return {
         "patient": prediction.id,
@@ -80,14 +89,13 @@ def facts_of(prediction: PatientPrediction, members: Sequence[Member]) -> dict[s
         "reference": prediction.reference,
         "ignored": list(prediction.ignored),
         "validation_dice": members[0].checkpoint["validation"].get(scenario_name(prediction.used)),
-        "volume_ml": {
-            name: round(voxel_ml * int(region.sum()), 3)
-            for name, region in zip(task.regions, prediction.regions, strict=True)
-        },
+        "volume_ml": volumes,
         **({"smallest": dict(task.smallest)} if task.smallest else {}),
         **({"thresholds": dict(prediction.thresholds)} if set(prediction.thresholds.values()) != {0.5} else {}),
         "labels": {name: list(values) for name, values in task.regions.items()},
         "checkpoint_step": steps[0] if len(steps) == 1 else steps,
+        "warnings": warnings,
+        "compared_with_training_set": compared,
     }
 
 

@@ -14,6 +14,7 @@ from anysubset.methods.method import Method
 from anysubset.scenarios import Scenario
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import Grid, from_canonical, same
+from anysubset.volumes.measurements import Measurements
 from anysubset.volumes.patient import Patient
 from anysubset.volumes.preprocessing import Prepared, paste_logits, prepare, to_prepared
 from anysubset.volumes.reading import AS_IN_FILES, PatientVolumes, read_patient
@@ -27,12 +28,14 @@ class Member:
 
     method: trained. task: of its training. resampling: of its training.
     checkpoint: facts of its checkpoint: `step`, and `validation` by scenario.
+    training_set: ranges of its training set (`measurements`); None if the run has none.
     """
 
     method: Method
     task: Segmentation
     checkpoint: Mapping[str, Any]
     resampling: Resampling = AS_IN_FILES
+    training_set: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class PatientPrediction:
     probabilities: (regions, x, y, z) float32, calibrated where there are temperatures; 0 outside of the foreground.
     thresholds: probability by region above which a voxel belongs to it, before calibration; of several members, of
         their mean probability.
+    measurements: voxels and intensities of the files.
     """
 
     id: str
@@ -56,6 +60,7 @@ class PatientPrediction:
     regions: Tensor
     probabilities: Tensor
     thresholds: Mapping[str, float]
+    measurements: Measurements
 
 
 @torch.no_grad()
@@ -103,6 +108,7 @@ def predict(members: Sequence[Member], patient: Patient) -> PatientPrediction:
         regions=task.prediction(logits[None])[0],
         probabilities=probabilities,
         thresholds=task.thresholds,
+        measurements=prepared.measurements,
     )
 
 

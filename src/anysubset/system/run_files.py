@@ -97,6 +97,15 @@ AVAILABILITY = Named(Fields({"samples": COUNT, "hash": Text(), "scenarios": Name
 FINGERPRINTS = Fields({"version": COUNT, "splits": Named(Named(Named(Text())))})
 # By data set, split and path: the files that were scored.
 SCORED = Named(Named(Named(Fields({"hash": Text(), "state": Text()}))))
+# Of every region or modality: the least and the greatest value over the training patients.
+RANGES = Named(Fields({"patients": COUNT, "least": Number(), "most": Number()}))
+VOXELS = Named(Fields({"patients": COUNT, "least": Items(Number(), 3), "most": Items(Number(), 3)}))
+TRAINING_SET = Fields(
+    {
+        **{"version": COUNT, "patients": COUNT, "voxel_mm": VOXELS},
+        **dict.fromkeys(("volume_ml", "intensity_mean", "intensity_deviation"), RANGES),
+    }
+)
 LOGGED = Fields(
     {"step": COUNT},
     {

@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def training_set(self) -> Path:
+        """Ranges of volumes, voxels and intensities over the training patients; tables have no such file."""
+        return self.path / "training_set.json"
+
+    @property
     def latest(self) -> Path:
         """Checkpoint from which training is resumed."""
         return self.path / "checkpoints" / "latest.safetensors"
@@ -106,8 +111,9 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """What training, scoring and diagnosis write besides the experiment; the page and predictions are not part."""
         return (
-            *(self.environment, self.signature, self.data, self.latest, self.best, self.losses, self.decoupling),
-            *(self.cost, self.scores, self.scored, self.availability, self.tensorboard, self.diagnosis),
+            *(self.environment, self.signature, self.data, self.training_set, self.latest, self.best, self.losses),
+            *(self.decoupling, self.cost, self.scores, self.scored, self.availability, self.tensorboard),
+            self.diagnosis,
         )
 
 

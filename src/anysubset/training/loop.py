@@ -109,7 +109,8 @@ def train(
         progress.stage_steps = steps_by_stage(settings, shares, own_steps)
     progress.stage_steps |= {stage.name: stage.fit_steps for stage in method.stages if stage.fit_steps}
     fingerprints = {split: dataset.fingerprints(split) for split in dataset.recorded_splits}
-    run.begin(progress.step, dataset.knowledge(), {name: prints for name, prints in fingerprints.items() if prints})
+    prints = {split: of_split for split, of_split in fingerprints.items() if of_split}
+    run.begin(progress.step, dataset.knowledge(), prints, dataset.training_set())
     if progress.finished:
         return progress
     method.train()

@@ -113,6 +113,7 @@ class Run:
         step: int,
         knowledge: Knowledge = ({}, {}),
         fingerprints: Mapping[str, Fingerprints] = MappingProxyType({}),
+        training_set: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Write experiment, environment and signature, and drop log entries after the step at which training resumes.
 
@@ -122,6 +123,7 @@ class Run:
             step: number of steps done; later entries of the logs are dropped, since these steps are repeated.
             knowledge: tensors and facts of the training data for `signature.safetensors`; no file if both are empty.
             fingerprints: of the data by split, for `data.json`; no file if there are none.
+            training_set: content of `training_set.json`; no file if it is empty.
 
         Raises:
             InputError: if fingerprints or signature in the folder are those of other data.
@@ -143,6 +145,9 @@ class Run:
                 tensor_file.save(signature, tensors, facts, FIT)
             if fingerprints:
                 write_fingerprints(RunFolder(self.path).data, fingerprints, FIT)
+            if training_set:
+                with atomic_write(RunFolder(self.path).training_set, FIT) as temporary:
+                    temporary.write_text(json.dumps(training_set, indent=2) + "\n", encoding="utf-8")
             with atomic_write(RunFolder(self.path).environment, FIT) as temporary:
                 temporary.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
             with atomic_write(stored) as temporary:

@@ -1,11 +1,13 @@
 """Prepared patients as files, for `data.cache`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from anysubset.system import tensor_file
+from anysubset.volumes.measurements import Measurements
 from anysubset.volumes.preprocessing import Box, Prepared, Truth
 
 
@@ -24,6 +26,7 @@ def save_prepared(patient: Prepared, path: Path, hashes: Mapping[str, str]) -> N
         "spacing": patient.spacing,
         "hashes": dict(hashes),
         "references": list(patient.references.items()),
+        "measurements": asdict(patient.measurements),
     }
     if patient.truth is not None:
         tensors["truth"] = patient.truth.regions
@@ -48,6 +51,7 @@ def load_prepared(path: Path) -> Prepared:
         truth=truth,
         references=dict(facts["references"]),
         foregrounds=tensors.get("foregrounds"),
+        measurements=Measurements(**facts["measurements"]),
     )
 
 
@@ -55,3 +59,8 @@ def load_hashes(path: Path) -> dict[str, str]:
     """Hashes of the files that a patient was made of, from a file of `save_prepared`, without its volumes."""
     hashes: dict[str, str] = tensor_file.read_facts(path)["hashes"]
     return hashes
+
+
+def load_measurements(path: Path) -> Measurements:
+    """Measurements of a patient, from a file of `save_prepared`, without its volumes."""
+    return Measurements(**tensor_file.read_facts(path)["measurements"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -25,11 +26,12 @@ from anysubset.scoring.scores import ALL, Score, empty_references
 from anysubset.system import processes
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tasks.segmentation import Segmentation
-from anysubset.volumes.cache import load_hashes, load_prepared, save_prepared
+from anysubset.volumes.cache import load_hashes, load_measurements, load_prepared, save_prepared
 from anysubset.volumes.fingerprints import LABEL, hashes_of_files
 from anysubset.volumes.geometry import by
 from anysubset.volumes.image_headers import header_and_voxels
 from anysubset.volumes.mask_recognition import repeats_label
+from anysubset.volumes.measurements import Measurements, ranges_of
 from anysubset.volumes.patient import Patient, folder_groups
 from anysubset.volumes.patients import survey, which_label
 from anysubset.volumes.preprocessing import Prepared, prepare
@@ -37,7 +39,7 @@ from anysubset.volumes.reading import PatientVolumes, read_patient
 from anysubset.volumes.whole_volume import WholeVolume, samples_of
 from anysubset.volumes.working_grid import check_reference, median_spacing, note_without_reference, resampling_of
 
-PREPARATION = 3  # Version: increase it with every change of the preparation, so that cached patients are renewed.
+PREPARATION = 4  # Version: increase it with every change of the preparation, so that cached patients are renewed.
 
 
 class Volumes(Dataset):
@@ -76,6 +78,7 @@ class Volumes(Dataset):
         # Prepared patients or the files that hold them, by id and reference modality (None for the default).
         self.ready: dict[tuple[str, str | None], Prepared | Path] = {}
         self.hashes: dict[str, dict[str, str]] = {}  # Of the patients that were read.
+        self.measurements: dict[str, Measurements] = {}  # Likewise.
         self.copies_of_label: set[str] = set()  # Modalities that were noted.
 
     def decided_at(self, threshold: float | Mapping[str, float]) -> "Volumes":
@@ -208,6 +211,10 @@ class Volumes(Dataset):
             prints[patient_id] = {**hashes, **group}
         return prints
 
+    def training_set(self) -> dict[str, Any]:
+        """Ranges of volumes, voxels and intensities over the training patients; see `Dataset.training_set`."""
+        return ranges_of([self.measurements[patient_id] for patient_id in self.ids("train")])
+
     def prepared_or_cached(self, patient_id: str, reference: str | None = None) -> Prepared | Path:
         """The prepared patient, or with a cache folder the file that holds it.
 
@@ -221,6 +228,9 @@ class Volumes(Dataset):
         if (patient_id, reference) not in self.ready:
             ready, self.hashes[patient_id] = self.read(self.patients[patient_id], reference)
             self.ready[patient_id, reference] = ready
+            if reference is None:
+                measured = load_measurements(ready) if isinstance(ready, Path) else ready.measurements
+                self.measurements[patient_id] = measured
         return self.ready[patient_id, reference]
 
     def read(self, patient: Patient, reference: str | None) -> tuple[Prepared | Path, dict[str, str]]:

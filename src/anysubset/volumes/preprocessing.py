@@ -20,6 +20,7 @@ from anysubset.scenarios import Scenario, scenario_of
 from anysubset.system.fingerprints import hash_of
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import Grid, canonical, to_canonical
+from anysubset.volumes.measurements import Measurements, intensity_of
 from anysubset.volumes.normalisation import clipped, mean_and_deviation, min_max, z_score
 from anysubset.volumes.reading import PatientVolumes
 from anysubset.volumes.voxels import background
@@ -76,6 +77,7 @@ class Prepared:
     references: for every modality the one whose grid it has, in the order in which they are the reference.
     foregrounds: (modalities, x, y, z) bool, cropped to `box`, if `image` is still to be z-scored over a joint
         foreground: then its background is 0, and it is clipped at most. None if it is normalised.
+    measurements: before normalisation.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Prepared:
     truth: Truth | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     foregrounds: Tensor | None = None
+    measurements: Measurements = field(default_factory=Measurements)
 
     def image_of(self, scenario: Scenario) -> Tensor:
         """Input of the modalities of a scenario, as if the patient had no others: (scenario, x, y, z) float32.
@@ -138,7 +141,7 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
     from monai.transforms import generate_spatial_bounding_box  # Only here, since loading MONAI takes seconds.
 
     modalities = scenario_of(patient.volumes, task.modalities)
-    volumes, boxes, foregrounds = [], {}, []
+    volumes, boxes, foregrounds, intensities = [], {}, [], {}
     for name in modalities:
         whole = to_canonical(patient.volumes[name], patient.grid)
         inside = whole != background(whole) if task.skull_stripped else head(whole)
@@ -154,15 +157,19 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
                 f"Patient {patient.id!r}: intensities of {name} reach {largest:.3g}; their z-score in float32 needs at "
                 f"most {LARGEST:g}: correct the image, or scale it."
             )
-        foregrounds.append(torch.from_numpy(volume != 0))
+        foreground = volume != 0
+        intensities[name] = intensity_of(volume[foreground])
+        foregrounds.append(torch.from_numpy(foreground))
         volumes.append(torch.from_numpy(normalised(whole if task.normalise == "minmax" else volume, inside, task)))
-    target, truth = None, None
+    target, truth, volumes_ml = None, None, {}
     if patient.label is not None:
         target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))
+        volumes_ml = region_volumes(task.regions, target, patient.grid)
     if patient.native_label is not None:
         label = patient.native_label
         regions = task.target(torch.from_numpy(label.values))
         truth = Truth(regions, to_prepared(label.grid, patient.grid), label.grid.spacing)
+        volumes_ml = region_volumes(task.regions, regions, label.grid)
     box = around(boxes.values())
     joint = box.of(torch.stack(foregrounds)).contiguous() if task.normalise == "zscore_joint" else None
     return Prepared(
@@ -176,7 +183,14 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         truth=truth,
         references=patient.references,
         foregrounds=joint,
+        measurements=Measurements(patient.spacings, intensities, volumes_ml),
     )
+
+
+def region_volumes(names: Iterable[str], regions: Tensor, grid: Grid) -> dict[str, float]:
+    """Volume of each region in ml, to a thousandth, from bool (regions, x, y, z) in a grid."""
+    voxel_ml = grid.voxel_volume / 1000  # From mm^3 to ml.
+    return {name: round(voxel_ml * int(region.sum()), 3) for name, region in zip(names, regions, strict=True)}
 
 
 def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentation) -> NDArray[np.float32]:

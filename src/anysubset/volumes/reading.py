@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anysubset.errors import InputError
 from anysubset.volumes.fingerprints import LABEL, volume_hash
-from anysubset.volumes.geometry import Grid, apply_turn, by, displacement, same, turn_onto, turned
+from anysubset.volumes.geometry import Grid, apply_turn, by, canonical, displacement, same, turn_onto, turned
 from anysubset.volumes.images import grid_of, open_image
 from anysubset.volumes.labels import label_of
 from anysubset.volumes.mask_writing import mask_header
@@ -51,6 +51,7 @@ class PatientVolumes:
     native_label: the label in its own grid; None if it is `grid`, but for flipped and exchanged axes.
     references: for every modality the one whose grid it has, in the order in which they are the reference.
     hashes: of the values of the modalities and the label (`(label)`) as their files hold them, with their grids.
+    spacings: by modality, size in mm of a voxel of its file to the right, anterior and superior.
     """
 
     id: str
@@ -62,6 +63,7 @@ class PatientVolumes:
     native_label: NativeLabel | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    spacings: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def read_patient(
@@ -125,6 +127,7 @@ def read_patient(
         native,
         order,
         hashes,
+        {name: canonical(grids[name]).spacing for name in sources},
     )
 
 

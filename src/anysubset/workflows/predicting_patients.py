@@ -1,20 +1,35 @@
 """Predict many patients: those that fail are passed over, those that were predicted before are skipped."""
 
 import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anysubset.errors import InputError, PatientsError
+from anysubset.evaluation.expected_dice import ExpectedDice, expected_dice, validation_dice
 from anysubset.evaluation.patient_files import PatientFiles, facts_of, files_of, write_patient
 from anysubset.evaluation.patients import Member, predict
+from anysubset.evaluation.summary import (
+    SUMMARY,
+    Row,
+    columns_of,
+    earlier_rows,
+    failed_row,
+    lines_on,
+    row_of,
+    write_summary,
+)
+from anysubset.scenarios import Scenario
 from anysubset.system.children import Job, run_jobs
 from anysubset.system.numbers import memory_errors
+from anysubset.system.run_folder import RunFolder
 from anysubset.system.streams import described
-from anysubset.system.written import Entry, content_hash, entry_of
+from anysubset.system.written import Entry, content_hash, entry_of, writer_of
 from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.image_headers import header_and_voxels
 from anysubset.volumes.patient import Patient
@@ -75,7 +90,8 @@ def predict_patients(
     assert isinstance(task, Segmentation)
     patients = patients_at(paths, report)
     files = {patient.id: request.files(patient, task) for patient in patients}
-    request.output.check(path for of_patient in files.values() for path in of_patient.all)
+    summary = request.output.folder / SUMMARY
+    request.output.check([summary, *(path for of_patient in files.values() for path in of_patient.all)])
     request.output.folder.mkdir(parents=True, exist_ok=True)
     done = {
         patient.id
@@ -88,21 +104,40 @@ def predict_patients(
             "the same files by the same weights"
         )
     waiting = [patient for patient in patients if patient.id not in done]
-    failed = {}
+    expected = Expectations(trained, task, report)
+    note_unmeasured(trained, report)
+    facts = {name: facts_in(files[name].about) for name in done}
+    failed: dict[str, str] = {}
     outcomes = one_by_one(request, trained, waiting) if jobs is None else in_processes(request, waiting, jobs)
     with closing(outcomes):
         for patient, fault in progress(outcomes, "Predicting", len(waiting)):
             if fault is None:
-                names = [name for name in task.modalities if name in patient.sources]
-                report(f"{files[patient.id].mask}  from {', '.join(names)}")
+                about = facts_in(files[patient.id].about)
+                facts[patient.id] = about
+                for line in lines_on(files[patient.id].mask, about, expected.of(about["used"])):
+                    report(line)
                 continue
             if len(patients) == 1:
                 raise InputError(fault)
             failed[patient.id] = fault
             warn(f"patient {patient.id!r} is not predicted: {fault}")
+    rows = {name: row_of(about, expected.of(about["used"])) for name, about in facts.items()}
+    rows |= {name: failed_row(name, fault) for name, fault in failed.items()}
+    add_to_summary(request, task, rows)
+    report(f"{summary}: a row for each patient")
     if failed:
         raise PatientsError(failed, len(patients), request.output.folder)
     return [files[patient.id].mask for patient in patients]
+
+
+def note_unmeasured(trained: Iterable[Trained], report: Report) -> None:
+    """Report the runs that do not know the ranges of their training sets."""
+    for run in trained:
+        if run.training_set is None:
+            report(
+                f"note: {run.folder} has no {RunFolder(run.folder).training_set.name}, as it was trained by an earlier "
+                "version, so volumes, voxels and intensities are not compared with its training set"
+            )
 
 
 def patients_at(paths: Sequence[Path], report: Report) -> list[Patient]:
@@ -170,7 +205,56 @@ def predict_patient(request: Request, trained: Sequence[Trained], patient: Patie
 def member_of(trained: Trained) -> Member:
     """A run as a method that predicts patients."""
     assert isinstance(trained.task, Segmentation)
-    return Member(trained.method, trained.task, trained.facts, resampling_of(trained.experiment.data))
+    resampling = resampling_of(trained.experiment.data)
+    return Member(trained.method, trained.task, trained.facts, resampling, trained.training_set)
+
+
+def facts_in(path: Path) -> dict[str, Any]:
+    """Content of the JSON file of a predicted patient."""
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+# -------------------------------------------------------------------------------------------------- summary
+
+
+class Expectations:
+    """The Dice to expect by scenario, from the validation scores in the folders of the runs.
+
+    Args:
+        trained: the runs.
+        task: names the regions.
+        report: called with one line for each run without scores of its weights.
+    """
+
+    def __init__(self, trained: Iterable[Trained], task: Segmentation, report: Report) -> None:
+        self.regions = list(task.regions)
+        self.runs = []
+        for run in trained:
+            scores = validation_dice(run.folder, run.experiment.data.name, run.weights)
+            self.runs.append(scores)
+            if not scores:
+                report(
+                    f"note: {run.folder} holds no validation scores of its weights, so the Dice to expect is left out; "
+                    f"`anysubset evaluate {run.folder} --split val` gives them"
+                )
+        self.by_scenario: dict[Scenario, ExpectedDice | None] = {}
+
+    def of(self, used: Sequence[str]) -> ExpectedDice | None:
+        """The Dice to expect from these modalities; None if it is unknown."""
+        scenario = tuple(used)
+        if scenario not in self.by_scenario:
+            self.by_scenario[scenario] = expected_dice(self.runs, scenario, self.regions)
+        return self.by_scenario[scenario]
+
+
+def add_to_summary(request: Request, task: Segmentation, rows: Mapping[str, Row]) -> None:
+    """Write `summary.csv`; rows of other patients stay, if their masks do."""
+    folder, writer = request.output.folder, request.output.writer
+    path, columns = folder / SUMMARY, columns_of(list(task.regions))
+    earlier = earlier_rows(path, columns) if writer_of(path) == writer else []
+    others = [row for row in earlier if row["id"] not in rows and files_of(folder, row["id"], task).mask.is_file()]
+    write_summary(path, columns, [*others, *rows.values()], writer)
 
 
 # --------------------------------------------------------------------------------------- patient after patient

@@ -12,7 +12,7 @@ from anysubset.experiments.settings import Experiment
 from anysubset.methods.method import Method
 from anysubset.system import tensor_file
 from anysubset.system.devices import device_of
-from anysubset.system.run_files import SELECTED
+from anysubset.system.run_files import SELECTED, TRAINING_SET, read_object
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
 from anysubset.tasks.prediction import Prediction
@@ -35,6 +35,9 @@ class Trained:
         facts: of the checkpoint: `step`, `validation` by scenario, and more.
         signature: modalities and statistics of the training table; None for volumes.
         weights: hash of the file of the weights.
+        folder: of the run.
+        training_set: ranges of volumes, voxels and intensities over the training patients; None for a table, or a run
+            of an earlier version.
     """
 
     experiment: Experiment
@@ -43,6 +46,8 @@ class Trained:
     facts: Mapping[str, Any]
     signature: Signature | None
     weights: str
+    folder: Path
+    training_set: Mapping[str, Any] | None = None
 
 
 def open_run(
@@ -77,7 +82,9 @@ def open_run(
     trained, _ = create_method(experiment.method, task, None, method, network)
     tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
     check_finite(trained, None, RunFolder(folder).best)
-    return Trained(experiment, task, trained.to(device_of(device)).eval(), facts, signature, weights)
+    training_set = read_object(RunFolder(folder).training_set, TRAINING_SET) or None
+    trained = trained.to(device_of(device)).eval()
+    return Trained(experiment, task, trained, facts, signature, weights, folder, training_set)
 
 
 def chosen_thresholds(facts: Mapping[str, Any], folder: Path) -> dict[str, float]:
