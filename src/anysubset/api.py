@@ -133,12 +133,14 @@ def evaluate(
 
 
 def predict(
-    run: FilePath,
+    run: FilePath | Sequence[FilePath],
     inputs: FilePath | Sequence[FilePath],
     *,
     output: FilePath | None = None,
     overwrite: bool = False,
     coverage: float | None = None,
+    probabilities: bool = False,
+    entropy: bool = False,
     jobs: int | None = None,
     method: OwnMethod = None,
     network: OwnNetwork = None,
@@ -152,13 +154,18 @@ def predict(
     Patients whose predictions are in the folder, by the same weights from the same files, are skipped.
 
     Args:
-        run: the run folder.
+        run: the run folder; of several, with the same modalities and regions, classes or numbers, the probabilities or
+            numbers are averaged.
         inputs: folders of one or several patients, or one table.
-        output: folder for the predictions; by default `predictions` in the run folder. Predictions of the same run are
-            replaced; a file that no prediction wrote as it is never is.
+        output: folder for the predictions; by default `predictions` in the folder of the only run. Predictions of the
+            same runs are replaced; a file that no prediction wrote as it is never is.
         overwrite: also replace predictions of another run.
         coverage: for a table, add the set of classes or the interval of a number that holds the target in this share of
             the samples, such as 0.9, in every scenario; docs/formats.md says under which conditions.
+        probabilities: also write a volume of calibrated probabilities for each region of a patient; of a table, the
+            probabilities of classes are always written.
+        entropy: also write the entropy in bits: of a patient, of the most uncertain region at every voxel (a volume);
+            of a table, of the probabilities of the classes (a column).
         jobs: predict so many patients at a time on the CPU, each in a process with one thread. The predictions do not
             depend on the number. By default all threads of this process predict one patient after the other.
         method: your own, if the run was trained with one.
@@ -176,7 +183,20 @@ def predict(
     from anysubset.workflows.predicting import predict_files
 
     return predict_files(
-        run, inputs, output, overwrite, coverage, jobs, method, network, device, report, warn, progress
+        run,
+        inputs,
+        output,
+        overwrite,
+        coverage,
+        probabilities,
+        entropy,
+        jobs,
+        method,
+        network,
+        device,
+        report,
+        warn,
+        progress,
     )
 
 

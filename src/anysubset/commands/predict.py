@@ -1,12 +1,16 @@
 """`anysubset predict`: predict from the modalities that are present."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import jsonargparse
 
 from anysubset import api
 from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import complain, say
-from anysubset.errors import PatientsError
+from anysubset.errors import InputError, PatientsError
+from anysubset.system.run_folder import holds_run
 
 SOME_FAILED, INTERRUPTED = 3, 130  # Exit codes.
 
@@ -14,11 +18,29 @@ SOME_FAILED, INTERRUPTED = 3, 130  # Exit codes.
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
     parser.add_argument("run", type=file_path, help="Run folder.")
-    parser.add_argument("path", nargs="+", type=file_path, help="Folder of one or of several patients, or a table.")
-    parser.add_argument("--output", type=file_path, help="Output folder; by default `predictions` in the run folder.")
+    parser.add_argument(
+        "path",
+        nargs="+",
+        type=file_path,
+        help="Folder of one or of several patients, or a table. Run folders that come before it predict together with "
+        "the first: RUN1 RUN2 PATIENTS.",
+    )
+    parser.add_argument(
+        "--output", type=file_path, help="Output folder; by default `predictions` in the folder of the only run."
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace predictions of another run; no other files.")
     parser.add_argument(
         "--coverage", type=float, help="Of a table, add sets or intervals that hold this share of the targets: 0.9."
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="Also write a volume of probabilities for each region; a table has them anyway.",
+    )
+    parser.add_argument(
+        "--entropy",
+        action="store_true",
+        help="Also write the entropy in bits, as a volume (of the most uncertain region at every voxel) or a column.",
     )
     parser.add_argument(
         "--jobs",
@@ -36,15 +58,20 @@ def predict(options: Options) -> int:
     are faulty is reported on stderr and passed over. Give the command again to continue after an interruption: patients
     that it has predicted from the same files, by the same weights, are skipped.
 
+    The probabilities of several runs are averaged, such as those of the folds of a cross-validation.
+
     Exit code 3 if some of several patients failed, and the others are predicted.
     """
+    runs, paths = runs_and_inputs([options["run"], *options["path"]])
     try:
         api.predict(
-            options["run"],
-            options["path"],
+            runs,
+            paths,
             output=options.get("output"),
             overwrite=options.get("overwrite", False),
             coverage=options.get("coverage"),
+            probabilities=options.get("probabilities", False),
+            entropy=options.get("entropy", False),
             jobs=options.get("jobs"),
             device=options.get("device", "auto"),
             report=say,
@@ -58,3 +85,14 @@ def predict(options: Options) -> int:
         complain("interrupted; give the same command again to continue")
         return INTERRUPTED
     return 0
+
+
+def runs_and_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The runs and what they predict: the first path is a run, and so are the run folders that follow it.
+
+    Raises InputError if nothing follows the runs.
+    """
+    after = next((index for index, path in enumerate(paths[1:], start=1) if not holds_run(path)), len(paths))
+    if after == len(paths):
+        raise InputError("Only run folders are named: add the patients or the table, anysubset predict RUN .. PATH.")
+    return list(paths[:after]), list(paths[after:])

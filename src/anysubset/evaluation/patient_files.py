@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def facts_of(prediction: PatientPrediction, members: Sequence[Member]) -> dict[s
         "missing": [name for name in task.modalities if name not in prediction.used],
         "reference": prediction.reference,
         "ignored": list(prediction.ignored),
-        "validation_dice": members[0].checkpoint["validation"].get(scenario_name(prediction.used)),
+        "validation_dice": mean_validation(validations, scenario_name(prediction.used)),
         "volume_ml": volumes,
         **({"smallest": dict(task.smallest)} if task.smallest else {}),
         **({"thresholds": dict(prediction.thresholds)} if set(prediction.thresholds.values()) != {0.5} else {}),
@@ -97,6 +98,15 @@ def facts_of(prediction: PatientPrediction, members: Sequence[Member]) -> dict[s
         "warnings": warnings,
         "compared_with_training_set": compared,
     }
+
+
+def mean_validation(
+    validations: Sequence[Mapping[str, Mapping[str, float]]], scenario: str
+) -> Mapping[str, float] | None:
+    """Mean validation Dice by region over the runs; None if a run has none in the scenario."""
+    if not all(scenario in validation for validation in validations):
+        return None
+    return {region: fmean(one[scenario][region] for one in validations) for region in validations[0][scenario]}
 
 
 def write_patient(

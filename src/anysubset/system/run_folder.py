@@ -137,6 +137,11 @@ class Record:
     most_bytes: int | None
 
 
+def holds_run(folder: Path) -> bool:
+    """True if a folder is that of a run: it has an experiment and checkpoints."""
+    return RunFolder(folder).experiment.is_file() and RunFolder(folder).best.parent.is_dir()
+
+
 def weights_hash(folder: Path) -> str:
     """Hash of the selected weights of a run, by which its scores know them; "" if there are none."""
     path = RunFolder(folder).best

@@ -9,6 +9,7 @@ from anysubset.evaluation import rows as of_rows
 from anysubset.scenarios import scenario_name
 from anysubset.system.devices import device_of
 from anysubset.tables.dataset import TableDataset
+from anysubset.tasks.segmentation import Segmentation
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.predicting_patients import Request, predict_patients
 from anysubset.workflows.prediction_folder import Output, check_apart
@@ -17,11 +18,13 @@ from anysubset.workflows.whole_groups import check_groups
 
 
 def predict_files(
-    run: FilePath,
+    runs: FilePath | Sequence[FilePath],
     inputs: FilePath | Sequence[FilePath],
     output: FilePath | None,
     overwrite: bool,
     coverage: float | None,
+    probabilities: bool,
+    entropy: bool,
     jobs: int | None,
     method: OwnMethod,
     network: OwnNetwork,
@@ -31,24 +34,43 @@ def predict_files(
     progress: Progress,
 ) -> list[Path]:
     """Predict from files; see `anysubset.predict`. Returns the files that were written."""
+    folders, paths = paths_of(runs), paths_of(inputs)
+    if len(folders) > 1 and output is None:
+        raise InputError("Several runs predict together: name a folder for their predictions with --output.")
     if jobs is not None:
         check_jobs(jobs, device, method, network)
-    trained = open_run(run, method=method, network=network, device=device if jobs is None else "cpu")
-    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
-    folder = Path(output) if output is not None else Path(run) / "predictions"
-    check_apart(folder, [*paths, Path(trained.experiment.data.root)], below=trained.signature is None)
-    into = Output(folder, f"anysubset predict {Path(run).resolve()}", overwrite)
-    if trained.signature is None:
+    own_device = device if jobs is None else "cpu"
+    trained = [open_run(folder, method=method, network=network, device=own_device) for folder in folders]
+    check_agreement(trained)
+    of_volumes = trained[0].signature is None
+    folder = Path(output) if output is not None else folders[0] / "predictions"
+    check_apart(folder, [*paths, *(Path(run.experiment.data.root) for run in trained)], below=of_volumes)
+    names = " ".join(str(run.resolve()) for run in folders)
+    into = Output(folder, f"anysubset predict {names}", overwrite)
+    if of_volumes:
         if coverage is not None:
             raise InputError("A coverage is for sets of classes and intervals of numbers, not for masks of volumes.")
-        return predict_patients(Request((Path(run),), into), [trained], paths, jobs, report, warn, progress)
+        request = Request(tuple(folders), into, probabilities, entropy)
+        return predict_patients(request, trained, paths, jobs, report, warn, progress)
     if jobs is not None:
         raise InputError(
             "Processes (--jobs) are for patients; the rows of a table are predicted at once: leave it out."
         )
+    if coverage is not None and len(trained) > 1:
+        raise InputError("A coverage is that of one run, whose validation it comes from: give one run.")
+    if entropy and not trained[0].signature.classes:  # type: ignore[union-attr]
+        raise InputError("An entropy is that of probabilities of classes, and the run predicts numbers: leave it out.")
     if len(paths) != 1:
         raise InputError(f"Give one table, not {len(paths)}: the predictions of several would overwrite each other.")
-    return [predict_table(trained, paths[0], into, coverage, report)]
+    return [predict_table(trained, paths[0], into, coverage, entropy, report)]
+
+
+def paths_of(paths: FilePath | Sequence[FilePath]) -> list[Path]:
+    """A list of paths, of one or several. Raises InputError if there is none."""
+    listed = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    if not listed:
+        raise InputError("Nothing to predict: give a run, and patients or a table.")
+    return listed
 
 
 def check_jobs(jobs: int, device: str, method: OwnMethod, network: OwnNetwork) -> None:
@@ -61,9 +83,50 @@ def check_jobs(jobs: int, device: str, method: OwnMethod, network: OwnNetwork) -
         raise InputError("A method or network of your own predicts in one process: leave out jobs.")
 
 
-def predict_table(trained: Trained, table: Path, output: Output, coverage: float | None, report: Report) -> Path:
+def check_agreement(trained: Sequence[Trained]) -> None:
+    """Raise InputError unless the runs predict the same from the same modalities, so that they can be averaged."""
+    first, *others = trained
+    for other in others:
+        for what, of_first, of_other in zip(
+            ("kind of data", "modalities", "regions or classes", "task.smallest"),
+            described(first),
+            described(other),
+            strict=True,
+        ):
+            if of_first != of_other:
+                raise InputError(
+                    f"Runs that predict together need the same {what}: {first.folder} has {of_first}, {other.folder} "
+                    f"has {of_other}."
+                )
+
+
+def described(trained: Trained) -> tuple[str, str, str, str]:
+    """In words, what must be the same in runs that predict together."""
+    task = trained.task
+    modalities = ", ".join(task.modalities)
+    if isinstance(task, Segmentation):
+        regions = ", ".join(f"{name} {list(values)}" for name, values in task.regions.items())
+        return "volumes", modalities, regions, str(dict(task.smallest))
+    return "a table", modalities, ", ".join(task.classes) or "numbers", ""
+
+
+def predict_table(
+    trained: Sequence[Trained], table: Path, output: Output, coverage: float | None, entropy: bool, report: Report
+) -> Path:
     """Write predictions.csv, with a row for each sample of a table, and predictions.json. Returns the CSV file."""
     output.check(of_rows.files_of(output.folder))
+    members = [row_member(run, table, report) for run in trained]
+    output.folder.mkdir(parents=True, exist_ok=True)
+    path, counts = of_rows.write_predictions(members, output.folder, output.writer, coverage, entropy)
+    for scenario, count in counts.items():
+        report(f"{path}  {count} from {', '.join(scenario)}")
+        if not all(scenario_name(scenario) in run.facts["validation"] for run in trained):
+            report(f"note: no validation sample has {', '.join(scenario)}: how good these predictions are is unknown")
+    return path
+
+
+def row_member(trained: Trained, table: Path, report: Report) -> of_rows.RowMember:
+    """A run as a method that predicts the rows of a table, which are prepared as in its training."""
     experiment = trained.experiment.at(str(table), groups=trained.method.unit == "group")
     dataset = create_dataset(experiment.data, experiment.task, report, trained.signature, unlabelled=True)
     assert isinstance(dataset, TableDataset)
@@ -71,12 +134,4 @@ def predict_table(trained: Trained, table: Path, output: Output, coverage: float
     trained.method.check_inputs(dataset.loaded_inputs)
     dataset.prepare("all")
     check_groups(dataset, dataset.ids("all"), trained.method, report)
-    output.folder.mkdir(parents=True, exist_ok=True)
-    path, counts = of_rows.write_predictions(
-        trained.method, dataset, output.folder, trained.facts, output.writer, coverage
-    )
-    for scenario, count in counts.items():
-        report(f"{path}  {count} from {', '.join(scenario)}")
-        if scenario_name(scenario) not in trained.facts["validation"]:
-            report(f"note: no validation sample has {', '.join(scenario)}: how good these predictions are is unknown")
-    return path
+    return of_rows.RowMember(trained.method, dataset, trained.facts)
