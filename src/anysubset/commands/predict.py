@@ -10,7 +10,6 @@ from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track
 from anysubset.commands.terminal import complain, say
 from anysubset.errors import InputError, PatientsError
-from anysubset.system.run_folder import holds_run
 
 SOME_FAILED, INTERRUPTED = 3, 130  # Exit codes.
 
@@ -92,6 +91,8 @@ def runs_and_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
     Raises InputError if nothing follows the runs.
     """
+    from anysubset.system.run_folder import holds_run  # Only here, since it loads torch.
+
     after = next((index for index, path in enumerate(paths[1:], start=1) if not holds_run(path)), len(paths))
     if after == len(paths):
         raise InputError("Only run folders are named: add the patients or the table, anysubset predict RUN .. PATH.")
