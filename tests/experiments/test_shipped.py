@@ -108,7 +108,7 @@ def test_the_common_recipe_for_tables_serves_every_method_that_fits_them(kind: s
 
 
 # Sweeps of many runs, which take seconds to read.
-LARGE = {"incomplete_tables.yaml", "tables.yaml", "search_phantom.yaml"}
+LARGE = {"incomplete_tables.yaml", "league_tables.yaml", "tables.yaml", "search_phantom.yaml"}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,12 @@ LARGE = {"incomplete_tables.yaml", "tables.yaml", "search_phantom.yaml"}
 def test_a_sweep_describes_experiments(path: Path):
     runs = read_sweep(path, Path("out")).runs
     assert len({str(run.experiment) for run in runs}) == len(runs) > 1
+    # A method that the options do not fit is refused.
+    kind = "vector" if any(run.experiment.method.get("preset") == "vectors" for run in runs) else None
+    methods = {f"{run.experiment.method} {run.experiment.data.name}": run.experiment for run in runs}
+    for experiment in methods.values():
+        with torch.device("meta"):
+            method_of(experiment.method, task_of(experiment, kind))
 
 
 def test_the_sweeps_of_the_project_are_among_those_tested():

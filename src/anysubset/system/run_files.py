@@ -92,7 +92,8 @@ ENVIRONMENT = Fields(
 )
 TESTS = Named(Fields({"flops": COUNT, "on": Flag()}))  # By number of the step.
 COSTS = Fields({"steps": COUNT, "flops": Items(COUNT)}, {"tests": TESTS, "decoupled": Items(COUNT)})
-COST = Fields(optional={"stages": Named(COSTS), "most_bytes": Maybe(COUNT)})
+# `parameters` stands in for the weights where a run was published without them (`benchmarks/publish.py`).
+COST = Fields(optional={"stages": Named(COSTS), "most_bytes": Maybe(COUNT), "parameters": COUNT})
 AVAILABILITY = Named(Fields({"samples": COUNT, "hash": Text(), "scenarios": Named(COUNT)}))
 FINGERPRINTS = Fields({"version": COUNT, "splits": Named(Named(Named(Text())))})
 # By data set, split and path: the files that were scored.

@@ -162,7 +162,7 @@ def read_record(folder: Path) -> Record:
         splits=read_availability(run.availability),
         environment=read_object(run.environment, ENVIRONMENT, SMALL),
         chosen=read_facts(run.best, BEST),
-        parameters=parameters_in(run.best),
+        parameters=parameters_in(run.best) if run.best.is_file() else cost.get("parameters"),
         steps=sum(stage["steps"] for stage in stages.values()) if stages else None,
         seconds=seconds_a_step(run.tensorboard),
         flops=flops_a_step(stages),
