@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow format clean
+.PHONY: demo test check slow docs format clean
 
 # Two processes run the tests, with one thread each: with more they wait for each other.
 test check: export OMP_NUM_THREADS = 1
@@ -23,6 +23,11 @@ check: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+# The site, in docs/_build; runs the code of the tutorials. Warnings are errors.
+docs: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build
 
 format: .venv/ready
 	$(BIN)/ruff format .

@@ -418,7 +418,7 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_resume(capsys, mo
 # -------------------------------------------------------------------------------------------------- demo
 
 
-def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monkeypatch):
+def test_demo_compares_its_methods_in_every_scenario(output_of, tmp_path, monkeypatch):
     calls = []
 
     def few(root: Path, writer: str, **options: object) -> None:
@@ -431,15 +431,17 @@ def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monke
     assert calls == [{"counts": {"train": 24, "val": 4, "test": 12}, "size": (48, 48, 32), "seed": 0}]
     lines = table_lines(out)
     assert len(lines) == 15
-    # Four dots, then WT, TC, ET and their mean for each of the two methods.
-    assert {len(line.split()) for line in lines} == {4 + 4 + 4}
-    for name in ("full", "gmd"):
+    # Four dots, then ET and the mean over the regions for each of the three methods.
+    assert {len(line.split()) for line in lines} == {4 + 3 * 2}
+    for name, options in (("full", {}), ("sharing", {"cases": "random=3"}), ("gmd", {"cases": "random=3"})):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
         metrics = Counter(row["metric"] for row in rows(tmp_path / "demo" / name))
         assert metrics["dice"] == metrics["hd95"] == 2 * 15 * 3
-        assert read_experiment(tmp_path / "demo" / name / "experiment.yaml").method == {"name": name, "width": 0.25}
+        experiment = read_experiment(tmp_path / "demo" / name / "experiment.yaml")
+        assert experiment.method == {"name": name, "width": 0.25, **options}
+        assert (experiment.train.steps, experiment.train.flops) == (2, None)
     assert "split 'test', 2 patients" in " ".join(out.split())
-    assert f"Next: anysubset predict {tmp_path / 'demo/gmd'}" in out
+    assert f"Next: anysubset predict {tmp_path / 'demo/sharing'}" in out
     assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
     assert "<img" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
 
@@ -450,15 +452,15 @@ def test_demo_compares_both_methods_in_every_scenario(output_of, tmp_path, monke
     assert "(best)" not in again
 
 
-def test_demo_of_sentiment_compares_both_methods_in_every_scenario(output_of, tmp_path):
+def test_demo_of_sentiment_compares_its_methods_in_every_scenario(output_of, tmp_path):
     out = output_of("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")
     lines = table_lines(out)
     assert len(lines) == 7
-    # Three dots, the number of samples, then three metrics for each of the two methods.
-    assert {len(line.split()) for line in lines} == {3 + 1 + 6}
-    for name in ("full", "gmd"):
+    # Three dots, the number of samples, then two metrics for each of the three methods.
+    assert {len(line.split()) for line in lines} == {3 + 1 + 3 * 2}
+    for name in ("full", "sharing", "gmd"):
         assert (tmp_path / "demo" / name / "checkpoints/best.safetensors").is_file()
-    assert f"Next: anysubset predict {tmp_path / 'demo/gmd'} {tmp_path / 'demo/utterances.npz'}" in out
+    assert f"Next: anysubset predict {tmp_path / 'demo/sharing'} {tmp_path / 'demo/utterances.npz'}" in out
     assert f"Report: {tmp_path / 'demo/report.html'}" in out.splitlines()
     assert "c-verdict" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     again = output_of("demo", "--task", "sentiment", "--train.steps", 2, "--output", tmp_path / "demo")

@@ -63,6 +63,12 @@ def test_a_single_region_has_no_column_of_means():
     assert {len(cells) for cells in lines(text)} == {2, 3}
 
 
+def test_the_mean_is_over_all_regions_where_only_one_has_a_column():
+    text = as_text(scenario_grid({"full": FULL, "gmd": GMD}, ("t2", "t1"), "A title", regions=["ET"]))
+    assert ["t2", "t1", "ET", "mean", "ET", "mean"] in [line.split() for line in text.splitlines()]
+    assert lines(text)[0] == ["●", "○", "30.0", "20.0", "40.0", "30.0"]
+
+
 def test_distances_are_not_scaled():
     text = rendered({"full": {("t1",): {"WT": 12.34}, ("t2",): {"WT": 373.13}}}, ("t1", "t2"), scale=1.0)
     assert [cells[-1] for cells in lines(text)] == ["12.3", "373.1", "192.7", "192.7"]

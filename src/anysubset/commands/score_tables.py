@@ -52,14 +52,19 @@ def calibration_line(scores: Sequence["Score"]) -> str | None:
     return f"Probabilities calibrated on validation: {', '.join(parts)}; means over all scenarios." if parts else None
 
 
-def show_volume_scores(tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str) -> None:
-    """Print Dice by scenario and region, then how it was computed and how the weights were selected."""
+def show_volume_scores(
+    tables: Mapping[str, "Means"], dataset: "Volumes", split: str, title: str, regions: Sequence[str] | None = None
+) -> None:
+    """Print Dice by scenario and region, then how it was computed and how the weights were selected.
+
+    regions: those that have a column, besides the mean over all regions; by default all.
+    """
     from anysubset.report.protocol import METRIC_DEFINITIONS
     from anysubset.report.table import scenario_grid
 
     title = f"Dice in %, {title}; split {split!r}, {len(dataset.ids(split))} {dataset.noun}"
     say()
-    say_grid(scenario_grid(tables, dataset.task.modalities, title))
+    say_grid(scenario_grid(tables, dataset.task.modalities, title, regions=regions))
     rules = "".join(f"{rule} " for rule in (dataset.task.threshold_rule, dataset.task.size_rule) if rule)
     say(
         f"{METRIC_DEFINITIONS['dice']} {rules}Weights selected on validation. Fingerprint of the split: "

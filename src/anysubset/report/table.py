@@ -49,7 +49,13 @@ def rules_of(lines: Sequence[Line]) -> list[int]:
     return rules
 
 
-def scenario_grid(runs: Mapping[str, Means], modalities: Scenario, title: str, scale: float = 100.0) -> Grid:
+def scenario_grid(
+    runs: Mapping[str, Means],
+    modalities: Scenario,
+    title: str,
+    scale: float = 100.0,
+    regions: Sequence[str] | None = None,
+) -> Grid:
     """Scores of each run in every scenario: a column per region, and one for the mean over the regions.
 
     Args:
@@ -57,18 +63,19 @@ def scenario_grid(runs: Mapping[str, Means], modalities: Scenario, title: str, s
         modalities: in the order of the columns.
         title: above the table.
         scale: factor of the printed scores; 100 prints fractions in per cent.
+        regions: those that have a column; by default all. The mean is over all regions.
     """
     scenarios = list(next(iter(runs.values())))
     lines = lines_of(scenarios, modalities)
     head, columns = ["", *modalities], []
     for name, means in runs.items():
-        regions = list(means[scenarios[0]])
-        for region in regions:
+        averaged = list(means[scenarios[0]])
+        for region in averaged if regions is None else regions:
             head.append(f"{name}\n{region}")
             columns.append({scenario: means[scenario][region] for scenario in scenarios})
-        if len(regions) > 1:
+        if len(averaged) > 1:
             head.append(f"{name}\nmean")
-            columns.append({scenario: sum(means[scenario].values()) / len(regions) for scenario in scenarios})
+            columns.append({scenario: sum(means[scenario].values()) / len(averaged) for scenario in scenarios})
     rows = [
         [*line.cells, *(f"{scale * robustness.mean(column, line.scenarios):.1f}" for column in columns)]
         for line in lines
