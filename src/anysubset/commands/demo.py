@@ -22,7 +22,7 @@ DEMO = "anysubset demo"  # Recorded beside the data that the demo generates.
 PATIENTS = {"train": 24, "val": 4, "test": 12}  # Phantoms by split.
 SIZE = (48, 48, 32)  # Their voxels along every axis.
 THREE_CASES = {"method.cases": "random=3"}
-# Options by method. Between the first and the second, the training changes; between the second and the third, decoupling.
+# Options by method. The first two differ in the cases that they are trained on, the last two in decoupling.
 METHODS: dict[str, dict[str, str]] = {"full": {}, "sharing": THREE_CASES, "gmd": THREE_CASES}
 EXPLANATION = """\
 full: trained on complete samples only. sharing: the same network, trained on three random subsets of the modalities in
@@ -67,12 +67,13 @@ def demo_segmentation(folder: Path, seed: int, settings: Options) -> None:
     assert isinstance(dataset, Volumes)
     tables = {method: means(values, "dice") for method, values in scores.items()}
     show_volume_scores(tables, dataset, "test", "three trainings on synthetic patients", regions=("ET",))
+    first = next(iter(dataset.patients.values())).sources["t1"].path.parent
     say(
         f"{EXPLANATION}\n"
         "ET: enhancing tumour, which only t1ce shows well. mean: of WT, TC and ET. Rows without t1ce: it is missing.\n"
         f"Runs: {listed_runs(folder)}; patients: {patients}\n"
         f"Report: {folder / 'report.html'}\n"
-        f"Next: anysubset predict {folder / 'sharing'} {next(iter(dataset.patients.values())).sources['t1'].path.parent}"
+        f"Next: anysubset predict {folder / 'sharing'} {first}"
     )
 
 
@@ -87,8 +88,8 @@ def demo_sentiment(folder: Path, seed: int, settings: Options) -> None:
         check_generated(table)
     else:
         say(
-            f"Generating synthetic utterances in {table}: text is most informative; a training sample lacks each modality with "
-            "probability 1/2"
+            f"Generating synthetic utterances in {table}: text is most informative; a training sample lacks each "
+            "modality with probability 1/2"
         )
         folder.mkdir(parents=True, exist_ok=True)
         write_table(trimodal(missing_rate=0.5, informed={}, seed=seed), table, DEMO)
