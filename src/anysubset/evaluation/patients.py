@@ -16,7 +16,7 @@ from anysubset.tasks.segmentation import Segmentation
 from anysubset.volumes.geometry import Grid, from_canonical, same
 from anysubset.volumes.measurements import Measurements
 from anysubset.volumes.patient import Patient
-from anysubset.volumes.preprocessing import Prepared, paste_logits, prepare, to_prepared
+from anysubset.volumes.preprocessing import Prepared, paste, prepare, to_prepared
 from anysubset.volumes.reading import AS_IN_FILES, PatientVolumes, read_patient
 from anysubset.volumes.resampling import resample_logits
 from anysubset.volumes.working_grid import Resampling
@@ -138,7 +138,7 @@ def logits_in(grid: Grid, member: Member, volumes: PatientVolumes, prepared: Pre
         raise nonfinite_error({prepared.id: [prepared.modalities]}, "patients", 1)
     logits = output[0].float().cpu()
     if volumes.mask_grid is None and same(volumes.grid, grid):
-        whole = paste_logits(logits, prepared.box, prepared.shape)
+        whole = paste(logits, prepared.box, prepared.shape, outside=-torch.inf)
         return torch.stack([torch.from_numpy(from_canonical(region.numpy(), grid)) for region in whole])
     to_box = to_prepared(grid, volumes.grid)
     to_box[:3, 3] -= prepared.box.start

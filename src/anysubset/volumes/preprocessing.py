@@ -190,7 +190,7 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
 def region_volumes(names: Iterable[str], regions: Tensor, grid: Grid) -> dict[str, float]:
     """Volume of each region in ml, to a thousandth, from bool (regions, x, y, z) in a grid."""
     voxel_ml = grid.voxel_volume / 1000  # From mm^3 to ml.
-    return {name: round(voxel_ml * int(region.sum()), 3) for name, region in zip(names, regions, strict=True)}
+    return {name: round(voxel_ml * int(region.count_nonzero()), 3) for name, region in zip(names, regions, strict=True)}
 
 
 def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentation) -> NDArray[np.float32]:
@@ -234,15 +234,11 @@ def around(boxes: Iterable[Box]) -> Box:
     )
 
 
-def paste(regions: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
-    """Regions of the whole volume from those of a box, (regions, x, y, z) -> (regions, *shape) bool; false outside."""
-    whole = torch.zeros(len(regions), *shape, dtype=torch.bool)
-    box.of(whole).copy_(regions)
-    return whole
+def paste(values: Tensor, box: Box, shape: Iterable[int], outside: float = 0) -> Tensor:
+    """Values of the whole volume from those of a box, (regions, x, y, z) -> (regions, *shape), of the same type.
 
-
-def paste_logits(logits: Tensor, box: Box, shape: Iterable[int]) -> Tensor:
-    """Logits of the whole volume from those of a box, (regions, x, y, z) -> (regions, *shape); -inf outside."""
-    whole = torch.full((len(logits), *shape), -torch.inf)
-    box.of(whole).copy_(logits)
+    outside: the value of all voxels outside of the box, by default 0, which is false.
+    """
+    whole = torch.full((len(values), *shape), outside, dtype=values.dtype)
+    box.of(whole).copy_(values)
     return whole

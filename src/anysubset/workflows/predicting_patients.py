@@ -1,14 +1,11 @@
 """Predict many patients: those that fail are passed over, those that were predicted before are skipped."""
 
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anysubset.errors import InputError, PatientsError
 from anysubset.evaluation.expected_dice import ExpectedDice, expected_dice, validation_dice
@@ -26,6 +23,8 @@ from anysubset.evaluation.summary import (
 )
 from anysubset.scenarios import Scenario
 from anysubset.system.children import Job, run_jobs
+from anysubset.system.fingerprints import hash_of
+from anysubset.system.input_files import read_json
 from anysubset.system.numbers import memory_errors
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.streams import described
@@ -106,13 +105,13 @@ def predict_patients(
     waiting = [patient for patient in patients if patient.id not in done]
     expected = Expectations(trained, task, report)
     note_unmeasured(trained, report)
-    facts = {name: facts_in(files[name].about) for name in done}
+    facts = {name: read_json(files[name].about) for name in done}
     failed: dict[str, str] = {}
     outcomes = one_by_one(request, trained, waiting) if jobs is None else in_processes(request, waiting, jobs)
     with closing(outcomes):
         for patient, fault in progress(outcomes, "Predicting", len(waiting)):
             if fault is None:
-                about = facts_in(files[patient.id].about)
+                about = read_json(files[patient.id].about)
                 facts[patient.id] = about
                 for line in lines_on(files[patient.id].mask, about, expected.of(about["used"])):
                     report(line)
@@ -172,7 +171,7 @@ def origin_of(patient: Patient, trained: Iterable[Trained]) -> str:
             facts.append((name, source.channel, hashes))
     # The other modalities are named in the JSON file.
     facts.append(sorted(patient.sources))
-    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+    return hash_of(repr(facts).encode())
 
 
 def is_done(patient: Patient, files: PatientFiles, trained: Sequence[Trained], writer: str) -> bool:
@@ -207,12 +206,6 @@ def member_of(trained: Trained) -> Member:
     assert isinstance(trained.task, Segmentation)
     resampling = resampling_of(trained.experiment.data)
     return Member(trained.method, trained.task, trained.facts, resampling, trained.training_set)
-
-
-def facts_in(path: Path) -> dict[str, Any]:
-    """Content of the JSON file of a predicted patient."""
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
 
 
 # -------------------------------------------------------------------------------------------------- summary
