@@ -1,9 +1,12 @@
-"""The files shown in docs/formats.md can be read."""
+"""The files shown in docs/formats.md can be read, and published scores give the table of docs/comparison.md."""
 
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
@@ -65,3 +68,12 @@ def test_the_sweep_is_planned(tmp_path: Path):
     # By hand: 2 tables x 2 methods x 3 seeds, less the 3 skipped runs of `gmd5` on MOSI.
     assert len(runs) == 9
     assert "rosmap/gmd5/0" in [run.name for run in runs]
+
+
+@pytest.mark.slow  # The bootstrap of 17 differences takes seconds.
+def test_the_published_scores_give_the_table_of_the_comparison(output_of: Callable[..., str]):
+    runs = ROOT / "results/comparison_lgg/0"
+    printed = output_of("league", runs, "--reference", "sharing", "--format", "markdown").splitlines()
+    rows = [line for line in printed if line.startswith("|")]
+    assert len(rows) == 2 + 18
+    assert "\n".join(rows) in (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
