@@ -78,6 +78,7 @@ def test_the_options_of_a_method_are_those_of_its_class_and_its_update():
         "batched": None,
         "recompute": False,
         "floor": 1e-8,
+        "metric": "euclidean",
         "when": "always",
     }
     assert method_options("gmd") == method_options("sharing", "gmd") == gmd
