@@ -38,6 +38,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 # The tutorials call the command by its name, in a terminal of this width.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["COLUMNS"] = "100"
+os.environ["TTY_COMPATIBLE"] = "0"  # Jupyter asks for colours, which would bring progress bars into the pages.
 os.environ["PYTHONWARNINGS"] = "ignore"
 
 
