@@ -6,7 +6,9 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from myst_nb.core import render
 from sphinx.application import Sphinx
 
 from anysubset import __version__
@@ -60,6 +62,25 @@ def write_command_line(_: object) -> None:
         page.write_text(text, encoding="utf-8")
 
 
+def joined_streams(outputs: list[Any]) -> list[Any]:
+    """The outputs of a cell, with all pieces of one stream as one.
+
+    What a command prints arrives in pieces that end anywhere in a line. MyST-NB ends each with a line break, which
+    tears tables.
+    """
+    joined: list[Any] = []
+    streams: dict[str, Any] = {}
+    for output in outputs:
+        name = output.get("name") if output["output_type"] == "stream" else None
+        if name in streams:
+            streams[name]["text"] += output["text"]
+            continue
+        joined.append(output)
+        if name is not None:
+            streams[name] = output
+    return joined
+
+
 def list_fields(_app: object, _kind: str, _name: str, _subject: object, _options: object, lines: list[str]) -> None:
     """Show the fields of a class, which docstrings describe as `name: text` without a heading, as a list."""
     inside = False
@@ -74,6 +95,7 @@ def list_fields(_app: object, _kind: str, _name: str, _subject: object, _options
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated page before any page is read, and list fields before Napoleon reads the docstrings."""
+    """Join streams, write the generated page before any is read, and list fields before Napoleon reads docstrings."""
+    render.coalesce_streams = joined_streams
     app.connect("builder-inited", write_command_line)
     app.connect("autodoc-process-docstring", list_fields, priority=400)
