@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from anysubset.api import evaluate, fit, inspect, load, predict, write_report
+    from anysubset.api import evaluate, export, fit, inspect, load, predict, write_report
     from anysubset.batches import Batch, Observed, collate
     from anysubset.estimators import AnySubsetClassifier, AnySubsetRegressor
     from anysubset.gradients import GMD, Decoupling
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Where each name lives: it is imported when it is first asked for, so that `import anysubset` costs nothing.
 _HOMES = {
     "evaluate": "anysubset.api",
+    "export": "anysubset.api",
     "fit": "anysubset.api",
     "inspect": "anysubset.api",
     "load": "anysubset.api",
@@ -47,6 +48,7 @@ __all__ = [
     "all_scenarios",
     "collate",
     "evaluate",
+    "export",
     "fit",
     "inspect",
     "load",

@@ -1,4 +1,4 @@
-"""The Python interface: train, score, predict with, inspect and report runs. The commands call the same functions.
+"""The Python interface: train, score, predict with, export, inspect and report runs. Commands call the same functions.
 
     import anysubset
 
@@ -80,13 +80,13 @@ def load(
     `predict` reads, preprocesses and writes files.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a model file that `export` wrote.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
-        InputError: if the folder holds no run, or a checkpoint of another experiment.
+        InputError: if the folder or file holds no run, or a checkpoint of another experiment.
     """
     from anysubset.workflows.trained import open_run
 
@@ -98,6 +98,7 @@ def evaluate(
     *,
     split: str = "test",
     root: FilePath | None = None,
+    output: FilePath | None = None,
     name: str | None = None,
     rates: Sequence[float] = (),
     frames: Sequence[float] = (),
@@ -111,9 +112,10 @@ def evaluate(
     """Score a run in every scenario on a split. Every number also goes into the run's scores.csv.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a model file that `export` wrote.
         split: a name in the dataset's splits, or "all".
         root: data in another folder or file; by default those of the experiment.
+        output: folder for scores.csv; by default the run folder. A model file needs both `root` and `output`.
         name: data set whose metrics a table is scored by, such as `mosi`; by default that of the experiment.
         rates: also score with modalities missing at random at these rates.
         frames: also score with steps of sequences missing at random at these rates; another protocol.
@@ -129,7 +131,7 @@ def evaluate(
     """
     from anysubset.workflows.evaluating import evaluate_run
 
-    return evaluate_run(run, split, root, name, rates, frames, seed, method, network, device, report, progress)
+    return evaluate_run(run, split, root, output, name, rates, frames, seed, method, network, device, report, progress)
 
 
 def predict(
@@ -154,11 +156,11 @@ def predict(
     Patients whose predictions are in the folder, by the same weights from the same files, are skipped.
 
     Args:
-        run: the run folder; of several, with the same modalities and regions, classes or numbers, the probabilities or
-            numbers are averaged.
+        run: the run folder, or a model file that `export` wrote; of several, with the same modalities and regions,
+            classes or numbers, the probabilities or numbers are averaged.
         inputs: folders of one or several patients, or one table.
-        output: folder for the predictions; by default `predictions` in the folder of the only run. Predictions of the
-            same runs are replaced; a file that no prediction wrote as it is never is.
+        output: folder for the predictions; by default `predictions` in the folder of the only run; required for a model
+            file. Predictions of the same runs are replaced; a file that no prediction wrote as it is never is.
         overwrite: also replace predictions of another run.
         coverage: for a table, add the set of classes or the interval of a number that holds the target in this share of
             the samples, such as 0.9, in every scenario; docs/formats.md says under which conditions.
@@ -198,6 +200,36 @@ def predict(
         warn,
         progress,
     )
+
+
+def export(
+    run: FilePath,
+    *,
+    output: FilePath,
+    dataset: str | None = None,
+    method: OwnMethod = None,
+    network: OwnNetwork = None,
+    report: Report = silent,
+) -> Path:
+    """Write a trained model into one file, which stands for the run folder in `load`, `predict` and `evaluate`.
+
+    The file holds the selected weights, settings, scores by scenario and a model card, but neither data nor the name of
+    a file, folder or sample. The same run gives the same bytes. docs/formats.md says what is in it.
+
+    Args:
+        run: the run folder of a finished training.
+        output: the file, such as `model.zip`, which must not exist.
+        dataset: name of the data set in the model card; by default `data.name` of the experiment.
+        method: your own, if the run was trained with one. The file does not hold it: pass it again to open the file.
+        network: likewise.
+        report: called with one line at a time.
+
+    Raises:
+        InputError: if the run is faulty or not finished, reads pretrained encoders from folders, or the file exists.
+    """
+    from anysubset.workflows.exporting import export_run
+
+    return export_run(run, output, dataset, method, network, report)
 
 
 def diagnose(

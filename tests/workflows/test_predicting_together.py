@@ -116,7 +116,7 @@ def test_on_the_command_line_run_folders_before_the_patients_predict_together(
     assert (tmp_path / "masks" / name).read_bytes() == (folders["both"] / name).read_bytes()
     assert not list((tmp_path / "masks").glob("*probability*"))
     assert "name a folder for their predictions with --output" in refused(*command)
-    assert "Only run folders are named" in refused("predict", trained, other)
+    assert "Only runs are named" in refused("predict", trained, other)
 
 
 def test_runs_of_other_regions_or_data_are_refused(

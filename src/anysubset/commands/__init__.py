@@ -13,6 +13,7 @@ from anysubset.commands.convert import convert, convert_options
 from anysubset.commands.demo import demo, demo_options
 from anysubset.commands.diagnose import diagnose, diagnose_options
 from anysubset.commands.evaluate import evaluate, evaluate_options
+from anysubset.commands.export import export, export_options
 from anysubset.commands.fit import fit, fit_options
 from anysubset.commands.inspect import inspect, inspect_options
 from anysubset.commands.league import league, league_options
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[Callable[[jsonargparse.ArgumentParser], None], Callabl
     "evaluate": (evaluate_options, evaluate),
     "sweep": (sweep_options, sweep),
     "predict": (predict_options, predict),
+    "export": (export_options, export),
     "compare": (compare_options, compare),
     "league": (league_options, league),
     "report": (report_options, report),

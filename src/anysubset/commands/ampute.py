@@ -6,11 +6,11 @@ import jsonargparse
 
 from anysubset.commands.data_tables import show_missingness
 from anysubset.commands.options import Options, file_path
-from anysubset.commands.outputs import check_free
 from anysubset.commands.removal import write_removal
 from anysubset.commands.terminal import say
 from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.system.numbers import check_seed
+from anysubset.system.written import check_free
 
 
 def ampute_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import jsonargparse
 
 from anysubset.commands.options import Options, file_path
-from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import say
 from anysubset.experiments.data_settings import ReadingSettings
+from anysubset.system.written import check_free
 
 
 def convert_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -13,11 +13,12 @@ from anysubset.commands.terminal import say
 
 def evaluate_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
-    parser.add_argument("run", type=file_path, help="Run folder.")
+    parser.add_argument("run", type=file_path, help="Run folder, or a model file of `anysubset export`.")
     parser.add_argument("--split", default="test", help="Split to score, or `all`.")
     parser.add_argument(
         "--data.root", type=file_path, help="Folder or file of other data; by default that of the experiment."
     )
+    parser.add_argument("--output", type=file_path, help="Folder for scores.csv; by default the run folder.")
     parser.add_argument("--data.name", help="Score a table as this data set, by its metrics; by default as trained.")
     parser.add_argument("--rate", type=float, nargs="+", help="Also score random missingness at these rates: 0.1 ...")
     parser.add_argument("--frames", type=float, nargs="+", help="Also score missing steps of sequences: 0 0.1 0.2 ...")
@@ -32,6 +33,7 @@ def evaluate(options: Options) -> None:
         run,
         split=split,
         root=options.get("data", {}).get("root"),
+        output=options.get("output"),
         name=options.get("data", {}).get("name"),
         rates=options.get("rate", []),
         frames=options.get("frames", []),
@@ -40,12 +42,14 @@ def evaluate(options: Options) -> None:
         report=say,
         progress=track_samples,
     )
+    output = options.get("output", run)
     show_scores(evaluation, run, split)
     if evaluation.random:
-        say(f"Random missingness: one draw per rate (seed {seed}, {run / 'missingness'}); not part of the means above.")
+        draws = output / "missingness"
+        say(f"Random missingness: one draw per rate (seed {seed}, {draws}); not part of the means above.")
     if evaluation.frames:
         say(
             f"Missing frames: steps of sequences removed at random, samples with all of their modalities; one draw per "
             f"rate (seed {seed}). Another protocol than missing modalities; not part of the means above."
         )
-    say(f"Scores: {run / 'scores.csv'}")
+    say(f"Scores: {output / 'scores.csv'}")

@@ -9,11 +9,11 @@ import jsonargparse
 from anysubset import api
 from anysubset.commands.data_tables import show_table, show_volumes
 from anysubset.commands.options import Options, file_path
-from anysubset.commands.outputs import check_free
 from anysubset.commands.terminal import remark, say_text
 from anysubset.errors import InputError
 from anysubset.experiments.data_settings import ReadingSettings
 from anysubset.system.files import atomic_write
+from anysubset.system.written import check_free
 
 
 def inspect_options(parser: jsonargparse.ArgumentParser) -> None:

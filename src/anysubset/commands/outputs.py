@@ -1,30 +1,15 @@
 """Output files of a command: checks before it computes anything, and tables that are printed or written."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anysubset.commands.terminal import grid_text, say
-from anysubset.errors import InputError, unknown
+from anysubset.errors import unknown
+from anysubset.system.written import check_beside, check_replaceable
 
 if TYPE_CHECKING:
     from anysubset.report.grid import Grid
-
-
-def check_free(output: Path) -> None:
-    """Raise InputError if the file exists, also as a link to nothing, or its folder does not."""
-    if os.path.lexists(output) and output.name and not output.is_dir():
-        raise InputError(f"{output} exists already; choose another name.")
-    check_beside(output)
-
-
-def check_beside(output: Path) -> None:
-    """Raise InputError if the path is that of a folder, or the folder of the file does not exist."""
-    if not output.name or output.is_dir():
-        raise InputError(f"{output} is a folder: name a file in it to write.")
-    if not output.parent.is_dir():
-        raise InputError(f"{output} cannot be written: the folder {output.parent} does not exist.")
 
 
 def check_output(output: Path, writer: str) -> None:
@@ -32,8 +17,6 @@ def check_output(output: Path, writer: str) -> None:
 
     writer: name of the command.
     """
-    from anysubset.system.written import check_replaceable
-
     check_beside(output)
     check_replaceable(output, writer)
 

@@ -16,13 +16,13 @@ SOME_FAILED, INTERRUPTED = 3, 130  # Exit codes.
 
 def predict_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `predict`."""
-    parser.add_argument("run", type=file_path, help="Run folder.")
+    parser.add_argument("run", type=file_path, help="Run folder, or a model file of `anysubset export`.")
     parser.add_argument(
         "path",
         nargs="+",
         type=file_path,
-        help="Folder of one or of several patients, or a table. Run folders that come before it predict together with "
-        "the first: RUN1 RUN2 PATIENTS.",
+        help="Folder of one or of several patients, or a table. Runs that come before it predict together with the "
+        "first: RUN1 RUN2 PATIENTS.",
     )
     parser.add_argument(
         "--output", type=file_path, help="Output folder; by default `predictions` in the folder of the only run."
@@ -87,13 +87,15 @@ def predict(options: Options) -> int:
 
 
 def runs_and_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The runs and what they predict: the first path is a run, and so are the run folders that follow it.
+    """The runs and what they predict: the first path is a run, and so are the run folders and model files after it.
 
     Raises InputError if nothing follows the runs.
     """
+    from anysubset.system.model_file import looks_like_model_file
     from anysubset.system.run_folder import holds_run  # Only here, since it loads torch.
 
-    after = next((index for index, path in enumerate(paths[1:], start=1) if not holds_run(path)), len(paths))
+    runs = [True, *(holds_run(path) or looks_like_model_file(path) for path in paths[1:])]
+    after = runs.index(False) if False in runs else len(paths)
     if after == len(paths):
-        raise InputError("Only run folders are named: add the patients or the table, anysubset predict RUN .. PATH.")
+        raise InputError("Only runs are named: add the patients or the table, anysubset predict RUN .. PATH.")
     return list(paths[:after]), list(paths[after:])

@@ -200,6 +200,31 @@ class Experiment:
         data = replace(self.data, root=root, splits=None, group=group, folds=None, fold=0, missingness=None)
         return replace(self, data=replace(data, complete_only=False))
 
+    def portable(self) -> "Experiment":
+        """A copy that names no file or folder of this machine, for a model that is handed over.
+
+        Raises:
+            InputError: if the network reads pretrained encoders from folders.
+        """
+        if names_encoders(self.method):
+            raise InputError(
+                "The network reads its pretrained encoders from folders (method.encoders), which a model file does not "
+                "hold: hand over the run folder and these folders."
+            )
+        data, none = self.data, DataSettings()
+        words = None if data.reading.words is None else Path(data.reading.words).name
+        reading = replace(data.reading, words=words, split=None)
+        group = None if (data.group or "").lower().endswith(GROUP_FILES) else data.group
+        elsewhere = replace(data, root=none.root, splits=None, group=group, missingness=None, cache=none.cache)
+        return replace(self, data=replace(elsewhere, reading=reading))
+
+
+def names_encoders(options: Any) -> bool:
+    """True if the options of a method, or those of one of its parts, name folders of pretrained encoders."""
+    if isinstance(options, Mapping):
+        return bool(options.get("encoders")) or any(map(names_encoders, options.values()))
+    return isinstance(options, list) and any(map(names_encoders, options))
+
 
 def resolved(path: str | None) -> str | None:
     """The absolute path of an existing file or folder; anything else unchanged."""

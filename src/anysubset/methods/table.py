@@ -34,6 +34,9 @@ from anysubset.tasks.task import Task
 
 KINDS: dict[type, str] = {Segmentation: "volumes", Prediction: "tables", Task: "any"}
 
+# The paper of Dynamic Sharing and of gradient-guided modality decoupling.
+GMD = 'Wang, Luo, Hu and Zhang, "Gradient-guided Modality Decoupling for Missing-Modality Robustness", AAAI 2024'
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,6 +50,7 @@ class Row:
     complete: whether only complete samples are used in training by default.
     models: number of networks that serve all scenarios, as a phrase for tables.
     dedicated: whether every scenario has a model of its own.
+    source: citation of the paper; empty for methods without one.
     """
 
     method: type[Method]
@@ -57,6 +61,7 @@ class Row:
     complete: bool = False
     models: str = "one"
     dedicated: bool = False
+    source: str = ""
 
     @property
     def tasks(self) -> str:
@@ -65,17 +70,19 @@ class Row:
 
 
 METHODS: dict[str, Row] = {
-    "gmd": Row(DynamicSharing, "Dynamic Sharing, conflicts between cases removed (the paper)", "gmd"),
-    "sharing": Row(DynamicSharing, "Dynamic Sharing, mean over all cases: GMD without decoupling"),
+    "gmd": Row(DynamicSharing, "Dynamic Sharing, conflicts between cases removed (the paper)", "gmd", source=GMD),
+    "sharing": Row(DynamicSharing, "Dynamic Sharing, mean over all cases: GMD without decoupling", source=GMD),
     "dropout": Row(
         DynamicSharing,
         "Dynamic Sharing, one random case per step (modality dropout)",
+        source=GMD,
         options={"cases": "random=1"},
         sees="one random scenario per step",
     ),
     "full": Row(
         DynamicSharing,
         "Dynamic Sharing on complete input only, as most multimodal models are trained",
+        source=GMD,
         options={"cases": "full"},
         sees="the full scenario",
         complete=True,
@@ -83,6 +90,7 @@ METHODS: dict[str, Row] = {
     "ensemble": Row(
         Ensemble,
         'one expert per modality, predictions averaged (the paper\'s "Baseline")',
+        source=GMD,
         sees="single modalities",
         models="one per modality",
     ),
@@ -95,40 +103,55 @@ METHODS: dict[str, Row] = {
     "taught": Row(
         Taught,
         "Dynamic Sharing that unimodal experts, trained first, teach in every case (distillation, Hinton et al. 2015)",
+        source='Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015',
     ),
     "nnunet": Row(
         NNUNet,
         "the modalities are channels of one U-Net, missing ones 0 (Isensee et al. 2021, with modality dropout)",
+        source='Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image '
+        'segmentation", Nature Methods 2021',
         sees="one random scenario per sample",
     ),
     "uhemis": Row(
         UHeMIS,
         "one encoder per modality, fused by mean and variance at every level (Havaei et al. 2016, Dorent et al. 2019)",
+        source='Havaei et al., "HeMIS: Hetero-Modal Image Segmentation", MICCAI 2016; as a U-Net by Dorent et '
+        "al., MICCAI 2019",
         sees="one random scenario per sample",
     ),
     "uhved": Row(
         UHVED,
         "one variational encoder per modality, product of Gaussians; also decodes the images (Dorent et al. 2019)",
+        source='Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and '
+        'Segmentation", MICCAI 2019',
         sees="one random scenario per sample",
     ),
     "rfnet": Row(
         RFNet,
         "one encoder per modality, fused region by region at every level (Ding et al. 2021)",
+        source='Ding, Yu and Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor '
+        'Segmentation", ICCV 2021',
         sees="one random scenario per sample",
     ),
     "mmformer": Row(
         MMFormer,
         "transformers within each modality and over the tokens of all present ones (Zhang et al. 2022)",
+        source='Zhang et al., "mmFormer: Multimodal Medical Transformer for Incomplete Multimodal Learning of '
+        'Brain Tumor Segmentation", MICCAI 2022',
         sees="one random scenario per sample",
     ),
     "demoseg": Row(
         DeMoSeg,
         "nnU-Net in which present modalities provide substitutes for missing ones (Yang et al. 2024)",
+        source='Yang et al., "Decoupling Feature Representations of Ego and Other Modalities for Incomplete '
+        'Multi-modal Brain Tumor Segmentation", MICCAI 2024',
         sees="one random scenario per sample",
     ),
     "acn": Row(
         ACN,
         "a student for every scenario learns from a teacher, with adversaries (Wang et al. 2021)",
+        source='Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing '
+        'Modalities", MICCAI 2021',
         sees="one incomplete scenario per step",
         complete=True,
         models="two per incomplete scenario",
@@ -137,6 +160,8 @@ METHODS: dict[str, Row] = {
     "smunet": Row(
         SMUNet,
         "a student for every scenario matches a teacher's style and content (Azad et al. 2022)",
+        source='Azad, Khosravi and Merhof, "SMU-Net: Style matching U-Net for brain tumor segmentation with '
+        'missing modalities", MIDL 2022',
         sees="one incomplete scenario per step",
         complete=True,
         models="two per incomplete scenario",
@@ -145,11 +170,14 @@ METHODS: dict[str, Row] = {
     "m3ae": Row(
         M3AE,
         "a masked autoencoder of all modalities, then a segmentation with a learned fill (Liu et al. 2023)",
+        source='Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing '
+        'Modalities", AAAI 2023',
         sees="two random scenarios per sample",
     ),
     "ogm_ge": Row(
         OGMGE,
         "one expert per modality, joint loss, smaller gradients for the leading modality (Peng et al. 2022)",
+        source='Peng et al., "Balanced Multimodal Learning via On-the-fly Gradient Modulation", CVPR 2022',
         sees="the full scenario",
         complete=True,
         models="one per modality",
@@ -157,33 +185,42 @@ METHODS: dict[str, Row] = {
     "shaspec": Row(
         ShaSpec,
         "one encoder for all modalities and one for each, shared features for missing ones (Wang et al. 2023)",
+        source='Wang et al., "Multi-modal Learning with Missing Modality via Shared-Specific Feature '
+        'Modelling", CVPR 2023',
         sees="one random scenario per sample",
     ),
     "mult": Row(
         MulT,
         "a transformer between all modalities, with zeros in place of a missing one (Tsai et al. 2019)",
+        source='Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019',
         sees="the full scenario",
         complete=True,
     ),
     "gmc": Row(
         GMC,
         "contrastive loss between the code of each modality and the joint code of all (Poklukar et al. 2022)",
+        source='Poklukar et al., "Geometric Multimodal Contrastive Representation Learning", ICML 2022',
         sees="the full scenario",
         complete=True,
     ),
     "mmin": Row(
         MMIN,
         "a student predicts the features that a teacher has for the missing modalities (Zhao et al. 2021)",
+        source='Zhao, Li and Jin, "Missing Modality Imagination Network for Emotion Recognition with Uncertain '
+        'Missing Modalities", ACL 2021',
         sees="one random scenario per sample",
     ),
     "gcnet": Row(
         GCNet,
         "graph convolutions over the utterances of a conversation; also reconstructs its input (Lian et al. 2023)",
+        source='Lian, Chen, Sun, Liu and Tao, "GCNet: Graph Completion Network for Incomplete Multimodal '
+        'Learning in Conversation", IEEE TPAMI 2023',
         sees="one random scenario per sample",
     ),
     "cpm": Row(
         CPM,
         "no encoder: latent vectors are fitted to the present modalities, and separate classes (Zhang et al. 2019)",
+        source='Zhang et al., "CPM-Nets: Cross Partial Multi-View Networks", NeurIPS 2019',
         sees="what each sample has",
     ),
     "linear": Row(

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from anysubset.datasets.table import create_dataset
+from anysubset.errors import InputError
 from anysubset.report.diagnostics import diagnosis, history_of
 from anysubset.scenarios import case_sampler
 from anysubset.system.files import atomic_write
+from anysubset.system.model_file import is_model_file
 from anysubset.system.numbers import check_count
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import check_replaceable
@@ -38,7 +40,10 @@ def diagnose_run(
 ) -> dict[str, Any]:
     """Measure conflict on some batches; see `api.diagnose`."""
     check_count("The number of batches", batches, 1, MOST_BATCHES)
-    folder, trained = Path(run), open_run(run, method=method, network=network, device=device)
+    folder = Path(run)
+    if is_model_file(folder):
+        raise InputError(f"{folder} is a model file, without the data of the training: diagnose the run folder.")
+    trained = open_run(run, method=method, network=network, device=device)
     check_replaceable(RunFolder(folder).diagnosis, DIAGNOSE)
     check_shared(trained.method)
     experiment = trained.experiment

@@ -17,6 +17,7 @@ from anysubset.scoring.scores import Score, read_rows, without, write_scores
 from anysubset.system import processes
 from anysubset.system.devices import device_of
 from anysubset.system.fingerprints import split_hash
+from anysubset.system.model_file import is_model_file
 from anysubset.system.run_folder import RunFolder, read_availability
 from anysubset.system.scored_files import record_files
 from anysubset.tables.dataset import TableDataset
@@ -24,7 +25,7 @@ from anysubset.tables.kinds import TableSet
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.recorded_data import is_own
-from anysubset.workflows.trained import Trained, open_run
+from anysubset.workflows.trained import Trained, check_output_of_model, open_run
 from anysubset.workflows.whole_groups import check_groups
 
 
@@ -82,6 +83,7 @@ def evaluate_run(
     run: FilePath,
     split: str,
     root: FilePath | None,
+    output: FilePath | None,
     name: str | None,
     rates: Sequence[float],
     frames: Sequence[float],
@@ -93,7 +95,10 @@ def evaluate_run(
     progress: Progress,
 ) -> Evaluation:
     """Score a run in every scenario on a split; see `anysubset.evaluate`."""
-    folder = Path(run)
+    check_output_of_model(Path(run), output)
+    if is_model_file(Path(run)) and root is None:
+        raise InputError(f"{run} is a model file, which does not name its data: name those to score with --data.root.")
+    folder, target = Path(run), RunFolder(Path(output if output is not None else run))
     processes.join(device_of(device).type)
     trained = open_run(folder, method=method, network=network, device=device)
     if name is not None:
@@ -104,9 +109,11 @@ def evaluate_run(
     trained.method.check_inputs(dataset.loaded_inputs)
     if root is None:
         dataset.check_trained()
-    if RunFolder(folder).scores.exists():
-        read_rows(RunFolder(folder).scores)  # What is no file of scores is refused before anything is computed.
-    read_availability(RunFolder(folder).availability)  # Likewise.
+    if target.path.exists() and not target.path.is_dir():
+        raise InputError(f"{target.path} is a file: name a folder for the scores with --output.")
+    if target.scores.exists():
+        read_rows(target.scores)  # What is no file of scores is refused before anything is computed.
+    read_availability(target.availability)  # Likewise.
     if rates and trained.method.unit == "group":
         raise InputError(
             "Scores at a rate of missing modalities are made of the scores of single samples, but this method predicts "
@@ -140,7 +147,7 @@ def evaluate_run(
 
         thinned = scores_without_frames(trained.method, dataset, split, frames, seed, scoring)
     facts = {
-        "run": folder.name,
+        "run": folder.stem if trained.exported else folder.name,
         "method": experiment.method["name"],
         "seed": experiment.seed,
         # Samples of another folder must not replace the scores of the experiment's own.
@@ -150,9 +157,10 @@ def evaluate_run(
         "data": split_hash(dataset.fingerprints(split)),
     }
     if processes.rank() == 0:
+        target.path.mkdir(parents=True, exist_ok=True)
         if own:
-            write_availability(RunFolder(folder).availability, dataset)
-        write_draws(folder / "missingness", draws, dataset, split, seed)
-        write_scores(RunFolder(folder).scores, [*scores, *random, *thinned], dataset.task.modalities, facts)
-        record_files(RunFolder(folder).scored, str(facts["dataset"]), split, dataset.files(split))
+            write_availability(target.availability, dataset)
+        write_draws(target.path / "missingness", draws, dataset, split, seed)
+        write_scores(target.scores, [*scores, *random, *thinned], dataset.task.modalities, facts)
+        record_files(target.scored, str(facts["dataset"]), split, dataset.files(split))
     return Evaluation(scores, random, thinned, experiment.recipe, dataset)

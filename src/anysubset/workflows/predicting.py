@@ -13,7 +13,7 @@ from anysubset.tasks.segmentation import Segmentation
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report
 from anysubset.workflows.predicting_patients import Request, predict_patients
 from anysubset.workflows.prediction_folder import Output, check_apart
-from anysubset.workflows.trained import Trained, open_run
+from anysubset.workflows.trained import Trained, check_output_of_model, open_run
 from anysubset.workflows.whole_groups import check_groups
 
 
@@ -34,23 +34,24 @@ def predict_files(
     progress: Progress,
 ) -> list[Path]:
     """Predict from files; see `anysubset.predict`. Returns the files that were written."""
-    folders, paths = paths_of(runs), paths_of(inputs)
-    if len(folders) > 1 and output is None:
+    of_runs, paths = paths_of(runs), paths_of(inputs)
+    if len(of_runs) > 1 and output is None:
         raise InputError("Several runs predict together: name a folder for their predictions with --output.")
+    check_output_of_model(of_runs[0], output)
     if jobs is not None:
         check_jobs(jobs, device, method, network)
     own_device = device if jobs is None else "cpu"
-    trained = [open_run(folder, method=method, network=network, device=own_device) for folder in folders]
+    trained = [open_run(run, method=method, network=network, device=own_device) for run in of_runs]
     check_agreement(trained)
     of_volumes = trained[0].signature is None
-    folder = Path(output) if output is not None else folders[0] / "predictions"
-    check_apart(folder, [*paths, *(Path(run.experiment.data.root) for run in trained)], below=of_volumes)
-    names = " ".join(str(run.resolve()) for run in folders)
+    folder = Path(output) if output is not None else of_runs[0] / "predictions"
+    check_apart(folder, [*paths, *(source for run in trained for source in run.sources)], below=of_volumes)
+    names = " ".join(str(run.resolve()) for run in of_runs)
     into = Output(folder, f"anysubset predict {names}", overwrite)
     if of_volumes:
         if coverage is not None:
             raise InputError("A coverage is for sets of classes and intervals of numbers, not for masks of volumes.")
-        request = Request(tuple(folders), into, probabilities, entropy)
+        request = Request(tuple(of_runs), into, probabilities, entropy)
         return predict_patients(request, trained, paths, jobs, report, warn, progress)
     if jobs is not None:
         raise InputError(
@@ -95,7 +96,7 @@ def check_agreement(trained: Sequence[Trained]) -> None:
         ):
             if of_first != of_other:
                 raise InputError(
-                    f"Runs that predict together need the same {what}: {first.folder} has {of_first}, {other.folder} "
+                    f"Runs that predict together need the same {what}: {first.path} has {of_first}, {other.path} "
                     f"has {of_other}."
                 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anysubset.errors import InputError, PatientsError
-from anysubset.evaluation.expected_dice import ExpectedDice, expected_dice, validation_dice
+from anysubset.evaluation.expected_dice import ExpectedDice, PatientDice, expected_dice, validation_dice
 from anysubset.evaluation.patient_files import PatientFiles, facts_of, files_of, write_patient
 from anysubset.evaluation.patients import Member, predict
 from anysubset.evaluation.summary import (
@@ -25,6 +25,7 @@ from anysubset.scenarios import Scenario
 from anysubset.system.children import Job, run_jobs
 from anysubset.system.fingerprints import hash_of
 from anysubset.system.input_files import read_json
+from anysubset.system.model_file import run_folder_of
 from anysubset.system.numbers import memory_errors
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.streams import described
@@ -134,7 +135,7 @@ def note_unmeasured(trained: Iterable[Trained], report: Report) -> None:
     for run in trained:
         if run.training_set is None:
             report(
-                f"note: {run.folder} has no {RunFolder(run.folder).training_set.name}, as it was trained by an earlier "
+                f"note: {run.path} has no {RunFolder(run.path).training_set.name}, as it was trained by an earlier "
                 "version, so volumes, voxels and intensities are not compared with its training set"
             )
 
@@ -212,7 +213,7 @@ def member_of(trained: Trained) -> Member:
 
 
 class Expectations:
-    """The Dice to expect by scenario, from the validation scores in the folders of the runs.
+    """The Dice to expect by scenario, from the validation scores in the run folders or model files.
 
     Args:
         trained: the runs.
@@ -222,16 +223,24 @@ class Expectations:
 
     def __init__(self, trained: Iterable[Trained], task: Segmentation, report: Report) -> None:
         self.regions = list(task.regions)
-        self.runs = []
+        self.by_scenario: dict[Scenario, ExpectedDice | None] = {}
+        self.runs: list[PatientDice] = []
+        trained = list(trained)
+        if len(trained) > 1 and any(run.exported for run in trained):
+            report(
+                "note: the Dice to expect of several runs is left out, since a model file does not name the patients "
+                "of its validation, which may be those of another run, too"
+            )
+            return
         for run in trained:
-            scores = validation_dice(run.folder, run.experiment.data.name, run.weights)
+            with run_folder_of(run.path) as folder:
+                scores = validation_dice(folder, run.experiment.data.name, run.weights)
             self.runs.append(scores)
             if not scores:
                 report(
-                    f"note: {run.folder} holds no validation scores of its weights, so the Dice to expect is left out; "
-                    f"`anysubset evaluate {run.folder} --split val` gives them"
+                    f"note: {run.path} holds no validation scores of its weights, so the Dice to expect is left out; "
+                    f"`anysubset evaluate {run.path} --split val` gives them"
                 )
-        self.by_scenario: dict[Scenario, ExpectedDice | None] = {}
 
     def of(self, used: Sequence[str]) -> ExpectedDice | None:
         """The Dice to expect from these modalities; None if it is unknown."""

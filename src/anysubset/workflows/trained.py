@@ -12,6 +12,7 @@ from anysubset.experiments.settings import Experiment
 from anysubset.methods.method import Method
 from anysubset.system import tensor_file
 from anysubset.system.devices import device_of
+from anysubset.system.model_file import is_model_file, run_folder_of
 from anysubset.system.run_files import SELECTED, TRAINING_SET, read_object
 from anysubset.system.run_folder import RunFolder, weights_hash
 from anysubset.tables.signature import Signature
@@ -35,7 +36,7 @@ class Trained:
         facts: of the checkpoint: `step`, `validation` by scenario, and more.
         signature: modalities and statistics of the training table; None for volumes.
         weights: hash of the file of the weights.
-        folder: of the run.
+        path: the run folder, or the model file.
         training_set: ranges of volumes, voxels and intensities over the training patients; None for a table, or a run
             of an earlier version.
     """
@@ -46,8 +47,18 @@ class Trained:
     facts: Mapping[str, Any]
     signature: Signature | None
     weights: str
-    folder: Path
+    path: Path
     training_set: Mapping[str, Any] | None = None
+
+    @property
+    def exported(self) -> bool:
+        """Whether it was opened from a model file, which names neither the training data nor their samples."""
+        return is_model_file(self.path)
+
+    @property
+    def sources(self) -> list[Path]:
+        """The folder or file of the training data; none for a model file."""
+        return [] if self.exported else [Path(self.experiment.data.root)]
 
 
 def open_run(
@@ -60,10 +71,16 @@ def open_run(
     """Load a trained run with its experiment, task and checkpoint facts. Arguments are those of `load`.
 
     Raises:
-        InputError: if the folder holds no run, a checkpoint of another experiment, weights that are not finite, or the
-            weights of an early stage of training, or no thresholds yet that are chosen on validation.
+        InputError: if the folder or file holds no run, a checkpoint of another experiment, weights that are not finite,
+            or the weights of an early stage of training, or no thresholds yet that are chosen on validation.
     """
-    folder = Path(run)
+    with run_folder_of(Path(run)) as folder:
+        opened = open_folder(folder, method, network, device)
+    return replace(opened, path=Path(run))
+
+
+def open_folder(folder: Path, method: OwnMethod, network: OwnNetwork, device: str) -> Trained:
+    """Load the trained run in a folder; see `open_run`."""
     experiment = read_run_experiment(folder)
     # Before they are loaded: where a training replaces them in between, scores count as those of the earlier weights.
     weights = weights_hash(folder)
@@ -85,6 +102,12 @@ def open_run(
     training_set = read_object(RunFolder(folder).training_set, TRAINING_SET) or None
     trained = trained.to(device_of(device)).eval()
     return Trained(experiment, task, trained, facts, signature, weights, folder, training_set)
+
+
+def check_output_of_model(run: Path, output: FilePath | None) -> None:
+    """Raise InputError if no output folder is named and the run is a model file, into which nothing is written."""
+    if output is None and is_model_file(run):
+        raise InputError(f"{run} is a model file, which is not changed: name a folder for the results with --output.")
 
 
 def chosen_thresholds(facts: Mapping[str, Any], folder: Path) -> dict[str, float]:
