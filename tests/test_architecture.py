@@ -34,7 +34,7 @@ LAYERS = (
     ("evaluation", "evaluation.*"),
     ("training", "training.*", "experiments.*"),
     ("testing", "testing.*"),  # Checks of methods, also of those that others write.
-    ("estimators",),
+    ("estimators", "estimators.*"),
     ("workflows", "workflows.*"),
     ("api",),
     ("commands", "commands.*"),

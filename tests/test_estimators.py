@@ -21,9 +21,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.testing import assert_close
 
-from anysubset import AnySubsetClassifier, AnySubsetRegressor, estimators
+from anysubset import AnySubsetClassifier, AnySubsetRegressor
 from anysubset.batches import Observed
 from anysubset.errors import DataWarning, InputError
+from anysubset.estimators import base
 from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
 
@@ -252,6 +253,22 @@ def test_setting_a_parameter_does_not_change_a_trained_estimator(classifier: Any
     np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
 
 
+def test_options_of_the_method_are_set_by_name():
+    X, y = with_missing_modalities()
+    model = AnySubsetClassifier(method="linear", options={"strength": np.float64(2.0)}, device="cpu").fit(X, y)
+    assert model.experiment_.method == {"name": "linear", "strength": 2.0}
+    assert isinstance(model.experiment_.method["strength"], float)
+    same = {name: value for name, value in SMALL.items() if name != "width"}
+    by_option = AnySubsetClassifier(options={"width": 16}, **same).fit(X, y)
+    assert same_weights(by_option, AnySubsetClassifier(**SMALL).fit(X, y))
+    assert clone(by_option).options == {"width": 16}
+
+
+def test_unknown_options_are_refused_before_the_data_are_read():
+    with pytest.raises(InputError, match=r"^Unknown option of method 'linear' 'stength'\. Did you mean 'strength'"):
+        AnySubsetClassifier(method="linear", options={"stength": 1.0}).fit(object(), object())
+
+
 def test_grid_search_works_on_an_array():
     X, y = with_missing_modalities()
     search = GridSearchCV(
@@ -288,8 +305,8 @@ def test_after_a_refused_training_the_estimator_is_not_fitted(classifier: AnySub
 def test_training_changes_no_global_random_state_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
-    inside = estimators.train
-    monkeypatch.setattr(estimators, "train", lambda *args: (seen.append(list(tmp_path.iterdir())), inside(*args))[1])
+    inside = base.train
+    monkeypatch.setattr(base, "train", lambda *args: (seen.append(list(tmp_path.iterdir())), inside(*args))[1])
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_missing_modalities())
     model.predict(with_missing_modalities()[0])
@@ -328,14 +345,14 @@ def test_a_fraction_of_every_tercile_is_held_out():
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
 def test_validation_selects_the_best_weights(fraction: float, monkeypatch: pytest.MonkeyPatch):
     trained = {}
-    inside = estimators.train
+    inside = base.train
 
     def spy(method: Any, *others: Any) -> Any:
         trained["progress"] = inside(method, *others)
         trained["last"] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         return trained["progress"]
 
-    monkeypatch.setattr(estimators, "train", spy)
+    monkeypatch.setattr(base, "train", spy)
     X, _ = separable()
     y = np.random.default_rng(3).integers(0, 2, N)  # Only noise to learn, so that validation selects an early step.
     model = AnySubsetClassifier(validation_fraction=fraction, **{**SMALL, "lr": 0.1}).fit(X, y)
@@ -376,6 +393,12 @@ PARAMETERS = [
     ({"method": "gdm"}, "Unknown method 'gdm'. Did you mean 'gmd'?"),
     ({"method": "full", "rule": "index"}, "Unknown option of method 'full' 'rule'"),
     ({"cases": "some"}, "Unknown cases 'some'"),
+    ({"options": ["floor"]}, "options is a dict or None, not ['floor']"),
+    ({"options": {1: 2}}, "options maps names of options to values; 1 is not a name"),
+    ({"options": {"name": "gmd"}}, "options does not name the method: set method."),
+    ({"options": {"width": 8}}, "width is set twice, by width= and by options: set one of them"),
+    ({"options": {"strength": 1.0}}, "Unknown option of method 'gmd' 'strength'"),
+    ({"options": {"floor": "low"}}, "Option floor of method 'gmd' cannot be 'low'; its default is 1e-08"),
     (
         {"method": "gcnet", "layers": None},
         "Method 'gcnet' predicts whole groups of samples, which estimators do not take",
@@ -475,7 +498,7 @@ def test_numbers_whose_deviation_is_beyond_floats_are_refused():
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(estimators.processes, "world_size", lambda: 2)
+    monkeypatch.setattr(base.processes, "world_size", lambda: 2)
     with pytest.raises(InputError, match="Estimators train in one process"):
         AnySubsetClassifier(**SMALL).fit(*separable())
 

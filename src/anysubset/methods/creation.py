@@ -147,13 +147,50 @@ def create(
     Raises:
         InputError: if an option is unknown or of the wrong type, or the method cannot take another network.
     """
-    gradients = str(options.get("gradients", row.gradients))
     if network is not None and row.method is not DynamicSharing:
         raise InputError(f"Method {name!r} has its own network, so it cannot take another one.")
     constructor = CaseMethod if network is not None else row.method
+    update_class = check_options(name, row, options, constructor)
     own = keyword_options(constructor.__init__)
-    defaults = {**own, **row.options, "gradients": gradients, **keyword_options(update_of(gradients).__init__)}
+    chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
+    method_arguments = {option: value for option, value in chosen.items() if option in own}
+    update_arguments = {option: value for option, value in chosen.items() if option not in own}
+    if row.method is Blend:
+        if update_class is not Mean:
+            raise InputError(
+                "method.gradients of a blend is set for its parts: "
+                f"method.parts [{{name: sharing, gradients: {options.get('gradients', row.gradients)}}}, ensemble]."
+            )
+        blend = Blend(task, lambda part, common: create_part(part, task, common, generator), **method_arguments)
+        return blend, UpdateOfPart(blend)
+    method = row.method(task, **method_arguments) if network is None else CaseMethod(task, network, **method_arguments)
+    if update_class is Decoupled:
+        return method, Decoupled(method, generator, **update_arguments)
+    return method, update_class(method, **update_arguments)
+
+
+def check_options(
+    name: str, row: Row, options: Mapping[str, Any], constructor: type[Method] | None = None
+) -> type[Any]:
+    """Check the names and types of options before a method is created; values out of range are refused by the method.
+
+    Args:
+        name: of the method, for messages.
+        row: class and default options of the method.
+        options: of the method and of its update rule, by name.
+        constructor: the class that takes the options; by default that of the row.
+
+    Returns:
+        The class of the update rule.
+
+    Raises:
+        InputError: if an option is unknown or of the wrong type, or there is no such update rule.
+    """
+    constructor = constructor or row.method
+    gradients = str(options.get("gradients", row.gradients))
     update_class = update_of(gradients)
+    own, of_update = keyword_options(constructor.__init__), keyword_options(update_class.__init__)
+    defaults = {**own, **row.options, "gradients": gradients, **of_update}
     hints = {
         **get_type_hints(update_class.__init__),
         **get_type_hints(constructor.__init__),
@@ -163,26 +200,11 @@ def create(
     for option, value in options.items():
         if option not in defaults:
             raise unknown(f"option of method {name!r}", option, defaults)
-        kind = hints[option]
-        if not is_instance(value, kind):
+        if not is_instance(value, hints[option]):
             raise InputError(
                 f"Option {option} of method {name!r} cannot be {value!r}; its default is {defaults[option]!r}."
             )
-    chosen = {**row.options, **{option: value for option, value in options.items() if option != "gradients"}}
-    method_arguments = {option: value for option, value in chosen.items() if option in own}
-    update_arguments = {option: value for option, value in chosen.items() if option not in own}
-    if row.method is Blend:
-        if update_class is not Mean:
-            raise InputError(
-                "method.gradients of a blend is set for its parts: "
-                f"method.parts [{{name: sharing, gradients: {gradients}}}, ensemble]."
-            )
-        blend = Blend(task, lambda part, common: create_part(part, task, common, generator), **method_arguments)
-        return blend, UpdateOfPart(blend)
-    method = row.method(task, **method_arguments) if network is None else CaseMethod(task, network, **method_arguments)
-    if update_class is Decoupled:
-        return method, Decoupled(method, generator, **update_arguments)
-    return method, update_class(method, **update_arguments)
+    return update_class
 
 
 def create_part(part: Any, task: Task, common: Mapping[str, Any], generator: torch.Generator | None) -> Part:

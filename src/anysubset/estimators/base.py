@@ -1,11 +1,4 @@
-"""A classifier and a regressor with the interface of scikit-learn, for samples in memory that may lack modalities.
-
-    >>> model = AnySubsetClassifier(modalities={"omics": slice(0, 40), "clinic": [40, 41]}, steps=300)
-    >>> model.get_params()["method"]
-    'gmd'
-
-In addition to the methods of scikit-learn they have `scenario_scores`: the score for each subset of the modalities.
-"""
+"""The part that classifier and regressor have in common: training, prediction, and scores of every scenario."""
 
 # ruff: noqa: N803 (X is scikit-learn's name)
 
@@ -13,28 +6,22 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from anysubset.errors import DataWarning, InputError, input_errors, unknown
+from anysubset.estimators.parameters import experiment_of
 from anysubset.evaluation.conformal import limits_of, prediction_sets
 from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
-from anysubset.experiments.settings import Experiment, TaskSettings
-from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
-from anysubset.methods.table import row_named
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
@@ -51,26 +38,6 @@ from anysubset.tasks.temperatures import Temperatures
 from anysubset.training.divergence import DivergedError
 from anysubset.training.loop import train
 from anysubset.training.run import Run
-
-VALIDATIONS = 10  # Number of validations in a training.
-
-# Types of the parameters; None stands for the default of the method, or of the preset.
-KINDS: dict[str, tuple[Any, ...]] = {
-    "method": (str,),
-    "cases": (str, None),
-    "rule": (str, None),
-    "preset": (str, None),
-    "width": (Integral, None),
-    "layers": (Integral, None),
-    "dropout": (Real, None),
-    "steps": (Integral,),
-    "batch": (Integral,),
-    "lr": (Real,),
-    "weight_decay": (Real,),
-    "validation_fraction": (Real,),
-    "device": (str,),
-}
-TYPE_NAMES = {str: "text", Integral: "a whole number", Real: "a number", None: "None"}
 
 
 class AnySubset(ModalityColumns):
@@ -102,6 +69,8 @@ class AnySubset(ModalityColumns):
         width: of the network; by default the preset's.
         layers: of its backbone; by default the preset's.
         dropout: by default the preset's.
+        options: other options of the method and of its update rule, by name, such as {"strength": 1.0} of `linear`;
+            `anysubset methods --json` lists them.
         steps: number of optimizer steps.
         batch: samples per step; at most all samples.
         lr: the highest learning rate; the schedule is a cosine.
@@ -126,6 +95,7 @@ class AnySubset(ModalityColumns):
         width: int | None = None,
         layers: int | None = None,
         dropout: float | None = None,
+        options: Mapping[str, Any] | None = None,
         steps: int = 500,
         batch: int = 64,
         lr: float = 1e-3,
@@ -142,6 +112,7 @@ class AnySubset(ModalityColumns):
         self.width = width
         self.layers = layers
         self.dropout = dropout
+        self.options = options
         self.steps = steps
         self.batch = batch
         self.lr = lr
@@ -190,7 +161,9 @@ class AnySubset(ModalityColumns):
                 raise InputError(f"Only validation samples have {name!r}: set validation_fraction to 0.")
         if processes.several():
             raise InputError("Estimators train in one process; use `anysubset fit` under torchrun for several.")
-        experiment = self.experiment(seed, len(splits["train"]), validating="val" in splits)
+        experiment = experiment_of(
+            self.get_params(deep=False), seed, len(splits["train"]), validating="val" in splits, error=self.error
+        )
         device = device_of(experiment.train.device)
         signature = signature_of(table, list(inputs), None, list(splits))
         task = prediction_task(experiment.task, signature)
@@ -221,47 +194,6 @@ class AnySubset(ModalityColumns):
         self.conformal_ = facts.get("conformal")
         self.modalities_ = task.modalities
         return self
-
-    def experiment(self, seed: int, samples: int, validating: bool) -> Experiment:
-        """Settings of the training. samples: number of training samples. validating: whether there is a split `val`."""
-        steps = int(self.steps)
-        options = {
-            "cases": self.cases,
-            "rule": self.rule,
-            "preset": self.preset,
-            "width": None if self.width is None else int(self.width),
-            "layers": None if self.layers is None else int(self.layers),
-            "dropout": None if self.dropout is None else float(self.dropout),
-        }
-        return Experiment(
-            seed=seed,
-            task=TaskSettings(error=self.error),
-            method={"name": self.method, **{name: value for name, value in options.items() if value is not None}},
-            train=TrainSettings(
-                steps=steps,
-                batch=samples if row_named(self.method).method.full_batch else min(int(self.batch), samples),
-                lr=float(self.lr),
-                weight_decay=float(self.weight_decay),
-                schedule="cosine",
-                clip=1.0,
-                select="best" if validating else "last",
-                calibrate=None if validating else False,
-                validate_every=max(1, steps // VALIDATIONS) if validating else max(1, steps),
-                checkpoint_every=max(1, steps),
-                log_every=max(1, steps),
-                device=self.device,
-            ),
-        )
-
-    def check_parameters(self) -> None:
-        """Raise InputError for parameters of a wrong type; wrong values are refused by settings, task and method."""
-        for name, kinds in KINDS.items():
-            value = getattr(self, name)
-            fits = any(value is None if kind is None else isinstance(value, kind) for kind in kinds)
-            if not fits or isinstance(value, bool | np.bool_):
-                raise InputError(f"{name} is {' or '.join(TYPE_NAMES[kind] for kind in kinds)}, not {value!r}.")
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction is a share from 0 to below 1, not {self.validation_fraction}.")
 
     # ---------------------------------------------------------------------------------------------- prediction
 
@@ -339,96 +271,3 @@ def warn(lines: Iterable[str]) -> None:
     """Give each line as a DataWarning of the line of code that called `fit`, two calls above the caller."""
     for line in lines:
         warnings.warn(line, DataWarning, stacklevel=4)
-
-
-class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
-    """Predicts the class of a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
-
-    After training it has `classes_`, `modalities_` and, unless X was a dict, `n_features_in_`.
-    """
-
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on samples and their (n,) classes, which may be numbers or text."""
-        self.check_parameters()
-        target = self.target(y)
-        with input_errors():
-            check_classification_targets(target)
-        self.classes_, numbers = np.unique(target, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(
-                f"All {len(target)} samples are of 1 class, {self.classes_.tolist()[0]!r}: give at least two."
-            )
-        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)))
-
-    def predict(self, X: Any) -> Array:
-        """(n,): the most probable class of each sample, from the modalities that it has."""
-        outputs, _ = self.outputs(X)  # Raises NotFittedError before `classes_` is read.
-        classes: Array = self.classes_[outputs.argmax(dim=1).numpy()]
-        return classes
-
-    def predict_proba(self, X: Any) -> Array:
-        """(n, classes): class probabilities, calibrated on the validation samples, in the order of `classes_`."""
-        outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `task_` is read.
-        return self.task_.calibrated(outputs, scenarios).softmax(dim=1).numpy()
-
-    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
-        """(n, classes) bool: the classes of a set that holds the class of a share `coverage` of the samples.
-
-        This holds in every scenario, as far as samples are exchangeable with those of validation. A set may be empty.
-        Raises InputError if a scenario has too few validation samples.
-        """
-        return self.sets(X, coverage).numpy()
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
-        return float(super().score(in_one_order(X, y), y, sample_weight))
-
-    def score_of(self, target: Array, outputs: Tensor) -> float:
-        """Accuracy."""
-        return float(accuracy_score(target, self.classes_[outputs.argmax(dim=1).numpy()]))
-
-
-class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
-    """Predicts a number for a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
-
-    The loss is the squared error of standardised targets; `score` is R2.
-    """
-
-    error = "mse"
-
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on samples and their (n,) numbers, on any scale."""
-        self.check_parameters()
-        target = self.target(y, y_numeric=True).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
-            self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
-        if not np.isfinite(self.deviation_):
-            raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
-        standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
-        return self.learn(in_one_order(X, y), torch.from_numpy(standardised))
-
-    def predict(self, X: Any) -> Array:
-        """(n,): the predicted number of each sample, from the modalities that it has."""
-        numbers: Array = self.unscaled(self.outputs(X)[0])[:, 0]
-        return numbers
-
-    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
-        """(n, 2): lower and upper end of an interval that holds the number of a share `coverage` of the samples.
-
-        This holds in every scenario, as far as samples are exchangeable with those of validation. Raises InputError if
-        a scenario has too few validation samples.
-        """
-        return self.unscaled(self.sets(X, coverage))
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""
-        return float(super().score(in_one_order(X, y), y, sample_weight))
-
-    def score_of(self, target: Array, outputs: Tensor) -> float | None:
-        """R2; None for a single sample."""
-        return float(r2_score(target, self.unscaled(outputs)[:, 0])) if len(target) > 1 else None
-
-    def unscaled(self, outputs: Tensor) -> Array:
-        """The numbers of outputs in the units of the target, of the same shape."""
-        numbers: Array = outputs.numpy() * self.deviation_ + self.mean_
-        return numbers

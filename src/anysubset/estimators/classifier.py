@@ -1,0 +1,65 @@
+"""A classifier with the interface of scikit-learn, for samples that may lack modalities."""
+
+# ruff: noqa: N803 (X is scikit-learn's name)
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
+
+from anysubset.errors import InputError, input_errors
+from anysubset.estimators.base import AnySubset
+from anysubset.estimators.parameters import check_parameters
+from anysubset.tables.frames import in_one_order
+from anysubset.tables.in_memory import Array
+
+
+class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
+    """Predicts the class of a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
+
+    After training it has `classes_`, `modalities_` and, unless X was a dict, `n_features_in_`.
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on samples and their (n,) classes, which may be numbers or text."""
+        check_parameters(self.get_params(deep=False))
+        target = self.target(y)
+        with input_errors():
+            check_classification_targets(target)
+        self.classes_, numbers = np.unique(target, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"All {len(target)} samples are of 1 class, {self.classes_.tolist()[0]!r}: give at least two."
+            )
+        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)))
+
+    def predict(self, X: Any) -> Array:
+        """(n,): the most probable class of each sample, from the modalities that it has."""
+        outputs, _ = self.outputs(X)  # Raises NotFittedError before `classes_` is read.
+        classes: Array = self.classes_[outputs.argmax(dim=1).numpy()]
+        return classes
+
+    def predict_proba(self, X: Any) -> Array:
+        """(n, classes): class probabilities, calibrated on the validation samples, in the order of `classes_`."""
+        outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `task_` is read.
+        return self.task_.calibrated(outputs, scenarios).softmax(dim=1).numpy()
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """(n, classes) bool: the classes of a set that holds the class of a share `coverage` of the samples.
+
+        This holds in every scenario, as far as samples are exchangeable with those of validation. A set may be empty.
+        Raises InputError if a scenario has too few validation samples.
+        """
+        return self.sets(X, coverage).numpy()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
+        return float(super().score(in_one_order(X, y), y, sample_weight))
+
+    def score_of(self, target: Array, outputs: Tensor) -> float:
+        """Accuracy."""
+        return float(accuracy_score(target, self.classes_[outputs.argmax(dim=1).numpy()]))

@@ -1,0 +1,63 @@
+"""A regressor with the interface of scikit-learn, for samples that may lack modalities."""
+
+# ruff: noqa: N803 (X is scikit-learn's name)
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from torch import Tensor
+
+from anysubset.errors import InputError
+from anysubset.estimators.base import AnySubset
+from anysubset.estimators.parameters import check_parameters
+from anysubset.tables.frames import in_one_order
+from anysubset.tables.in_memory import Array
+
+
+class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
+    """Predicts a number for a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
+
+    The loss is the squared error of standardised targets; `score` is R2.
+    """
+
+    error = "mse"
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on samples and their (n,) numbers, on any scale."""
+        check_parameters(self.get_params(deep=False))
+        target = self.target(y, y_numeric=True).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
+            self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
+        if not np.isfinite(self.deviation_):
+            raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
+        standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
+        return self.learn(in_one_order(X, y), torch.from_numpy(standardised))
+
+    def predict(self, X: Any) -> Array:
+        """(n,): the predicted number of each sample, from the modalities that it has."""
+        numbers: Array = self.unscaled(self.outputs(X)[0])[:, 0]
+        return numbers
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
+        """(n, 2): lower and upper end of an interval that holds the number of a share `coverage` of the samples.
+
+        This holds in every scenario, as far as samples are exchangeable with those of validation. Raises InputError if
+        a scenario has too few validation samples.
+        """
+        return self.unscaled(self.sets(X, coverage))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""
+        return float(super().score(in_one_order(X, y), y, sample_weight))
+
+    def score_of(self, target: Array, outputs: Tensor) -> float | None:
+        """R2; None for a single sample."""
+        return float(r2_score(target, self.unscaled(outputs)[:, 0])) if len(target) > 1 else None
+
+    def unscaled(self, outputs: Tensor) -> Array:
+        """The numbers of outputs in the units of the target, of the same shape."""
+        numbers: Array = outputs.numpy() * self.deviation_ + self.mean_
+        return numbers
