@@ -44,14 +44,16 @@ def fit(
     """Train an experiment into a run folder. The test split is not looked at.
 
     Args:
-        experiment: YAML file or files, settings, or an Experiment; the defaults if None.
+        experiment: YAML file or files, settings, or an Experiment. If None, the defaults; with `resume`, the settings of
+            the run in the folder, if there is one.
         run: the run folder to write.
         method: the name of a method, or a method of your own: a subclass of `anysubset.methods.method.Method`, or an
             instance for the same task. Its options are settings too: `**{"method.gradients": "gmd"}`.
         network: a network of your own, for a method that trains any network on cases (`gmd`, `sharing`, `dropout`,
             `full`): an `anysubset.models.network.Network`, or a function of the task that makes one, so that the seed
             decides its weights. A run records the names of both; pass them again to resume or load it.
-        resume: continue the run in the folder, if there is one. Otherwise a folder that holds a run is refused.
+        resume: continue the run in the folder, if there is one; all settings must agree with those of the run, except
+            for paths and others without influence on the result. Otherwise a folder that holds a run is refused.
         report: called with one line at a time.
         progress: wraps the step numbers and the count of steps done before, to show a progress bar.
         **settings: override those of `experiment`, nested (`train={"steps": 5}`) or dotted (`**{"train.steps": 5}`).

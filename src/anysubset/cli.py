@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except InputError as error:
             return refuse(str(error))
         except KeyboardInterrupt:
-            complain("interrupted; add --resume to `fit` to continue a training")
+            complain("interrupted; `anysubset fit --resume --run RUN` continues a training")
             return 130
         except BrokenPipeError:
             return 1

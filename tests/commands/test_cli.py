@@ -412,7 +412,9 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_resume(capsys, mo
 
     monkeypatch.setitem(cli.COMMANDS, "methods", (no_options, interrupted))
     assert cli.main(["methods"]) == 130
-    assert capsys.readouterr().err == "anysubset: interrupted; add --resume to `fit` to continue a training\n"
+    assert (
+        capsys.readouterr().err == "anysubset: interrupted; `anysubset fit --resume --run RUN` continues a training\n"
+    )
 
 
 # -------------------------------------------------------------------------------------------------- demo

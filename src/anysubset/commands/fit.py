@@ -1,6 +1,6 @@
 """`anysubset fit`: train an experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from anysubset import api
 from anysubset.commands.options import Options, file_path
 from anysubset.commands.progress import track_steps
 from anysubset.commands.terminal import say
-from anysubset.experiments.files import add_settings, read_experiment
+from anysubset.errors import InputError
+from anysubset.experiments.files import add_settings, read_experiment, read_run_experiment
 from anysubset.experiments.own_options import options_of_other_method
 from anysubset.experiments.settings import Experiment, flatten
 
@@ -20,9 +21,10 @@ def fit_options(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options of `fit`."""
     parser.add_argument(
         "experiment",
-        nargs="+",
+        nargs="*",
         type=file_path,
-        help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options override them.",
+        help="YAML files of settings, which are joined, such as DATA.yaml RECIPE.yaml; options override them. With "
+        "--resume and --run, those of the run if there is no file.",
     )
     parser.add_argument("--run", type=file_path, help="Run folder; by default runs/ and the name of the experiment.")
     parser.add_argument("--resume", action="store_true", help="Continue the run in the folder, if there is one.")
@@ -34,16 +36,36 @@ def fit(options: Options) -> None:
 
     The best weights are selected by validation on all scenarios; the test split is not used.
     """
-    paths = [Path(path) for path in options["experiment"]]
-    overrides = {name: value for name, value in options.items() if name not in ("experiment", "run", "resume")}
+    paths = [Path(path) for path in options.get("experiment") or []]
+    resume = options.get("resume", False)
+    if not paths and not (resume and "run" in options):
+        raise InputError(
+            "Name the YAML files of settings, such as DATA.yaml RECIPE.yaml; or continue a run with --resume --run RUN."
+        )
+    changes = flatten({name: value for name, value in options.items() if name not in ("experiment", "run", "resume")})
     folder = Path(options.get("run") or Path("runs") / "_".join(path.stem for path in paths))
-    changes = flatten(overrides)
+    if paths:
+        experiment = chosen_experiment(paths, changes)
+        api.fit(experiment, run=folder, resume=resume, report=say, progress=track_steps)
+    else:
+        read_run_experiment(folder)  # Raises InputError if the folder holds no run.
+        api.fit(None, run=folder, resume=True, report=say, progress=track_steps, **changes)
+    say(f"Next: anysubset evaluate {folder} --split test")
+
+
+def chosen_experiment(paths: Sequence[Path], changes: Mapping[str, Any]) -> Experiment:
+    """Read an experiment from YAML files and options.
+
+    Args:
+        paths: of the files.
+        changes: settings of the options by dotted name, which override those of the files.
+
+    Raises:
+        InputError: if a file is missing or faulty, or a setting is unknown or of the wrong type.
+    """
     experiment = read_experiment(paths, changes)
     of_other_method = options_of_other_method(paths, changes)
-    if of_other_method:
-        experiment = with_options_it_has(experiment, of_other_method)
-    api.fit(experiment, run=folder, resume=options.get("resume", False), report=say, progress=track_steps)
-    say(f"Next: anysubset evaluate {folder} --split test")
+    return with_options_it_has(experiment, of_other_method) if of_other_method else experiment
 
 
 def with_options_it_has(experiment: Experiment, of_other_method: Mapping[str, Any]) -> Experiment:

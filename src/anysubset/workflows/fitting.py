@@ -9,7 +9,8 @@ import torch
 
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError, listed
-from anysubset.experiments.settings import flatten
+from anysubset.experiments.files import read_run_experiment
+from anysubset.experiments.settings import Experiment, flatten
 from anysubset.methods.creation import training_of
 from anysubset.methods.method import Method
 from anysubset.methods.table import METHODS
@@ -21,7 +22,7 @@ from anysubset.system.numbers import memory_errors
 from anysubset.system.run_folder import RunFolder
 from anysubset.tables.dataset import TableDataset
 from anysubset.training.loop import train
-from anysubset.training.run import Run
+from anysubset.training.run import Run, check_same
 from anysubset.volumes.dataset import Volumes
 from anysubset.workflows.arguments import FilePath, OwnNetwork, Progress, Report, Source, experiment_of
 from anysubset.workflows.own import create_method, recorded_method
@@ -65,7 +66,7 @@ def fit_run(
     """Train an experiment into a run folder.
 
     Args:
-        experiment: as in `anysubset.fit`.
+        experiment: as in `anysubset.fit`; if None, with `resume`, that of the run in the folder, if there is one.
         settings: override those of the experiment, nested or dotted.
         run: the run folder.
         method: a name, or a method of the user's own.
@@ -83,7 +84,8 @@ def fit_run(
     # If the user passes a method, overrides of `method.*` are its options. The method that it replaces, which the
     # experiment names, may not have them.
     others = {name: value for name, value in changes.items() if method is None or not name.startswith("method.")}
-    chosen = experiment_of(experiment, others)
+    continues = experiment is None and resume and RunFolder(folder).experiment.is_file()
+    chosen = settings_of_run(folder, others, report) if continues else experiment_of(experiment, others)
     chosen = replace(chosen, method=recorded_method(chosen.method, changes, method, network)).anchored()
     # Faults that show without reading a volume are reported before the run folder is made.
     if Path(chosen.data.root).is_dir() and folder.resolve() == Path(chosen.data.root).resolve():
@@ -130,6 +132,26 @@ def fit_run(
         hint = "" if row is None or not row.complete else "; data.complete_only leaves incomplete samples out"
         report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}{hint}")
     return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
+
+
+def settings_of_run(folder: Path, changes: Mapping[str, Any], report: Report) -> Experiment:
+    """Read the settings of the run in a folder, to continue it.
+
+    Args:
+        folder: of the run.
+        changes: settings by dotted name that must agree with those of the run, unless results do not depend on them.
+        report: called with a line on where the settings come from.
+
+    Raises:
+        InputError: if options of the method differ. Other settings are compared when the run is opened, since some are
+            computed from the data.
+    """
+    stored = read_run_experiment(folder)
+    chosen = experiment_of(stored, changes)
+    file = RunFolder(folder).experiment
+    check_same(replace(stored, method=chosen.method), stored.flat(), file)
+    report(f"Settings of the run: {file}")
+    return chosen
 
 
 def support_lines(dataset: Volumes | TableDataset) -> list[str]:

@@ -89,7 +89,7 @@ def open_folder(folder: Path, method: OwnMethod, network: OwnNetwork, device: st
     if "stage" in facts:
         raise InputError(
             f"{folder} cannot predict yet, since only its stages up to {facts['stage']!r} are trained: continue it "
-            "with `anysubset fit ... --resume`."
+            f"with `anysubset fit --resume --run {folder}`."
         )
     if experiment.task.threshold == VALIDATED:
         experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
@@ -120,6 +120,6 @@ def chosen_thresholds(facts: Mapping[str, Any], folder: Path) -> dict[str, float
     if "thresholds" not in facts:
         raise InputError(
             f"{folder} has no thresholds yet, which are chosen when the training ends (task.threshold {VALIDATED}): "
-            "continue it with `anysubset fit ... --resume`."
+            f"continue it with `anysubset fit --resume --run {folder}`."
         )
     return dict(facts["thresholds"])
