@@ -44,8 +44,8 @@ def fit(
     """Train an experiment into a run folder. The test split is not looked at.
 
     Args:
-        experiment: YAML file or files, settings, or an Experiment. If None, the defaults; with `resume`, the settings of
-            the run in the folder, if there is one.
+        experiment: YAML file or files, settings, or an Experiment. If None, the defaults; with `resume`, the settings
+            of the run in the folder, if there is one.
         run: the run folder to write.
         method: the name of a method, or a method of your own: a subclass of `anysubset.methods.method.Method`, or an
             instance for the same task. Its options are settings too: `**{"method.gradients": "gmd"}`.

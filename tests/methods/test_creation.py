@@ -104,6 +104,11 @@ def test_the_default_options_may_be_given_explicitly(name: str):
         ("sharing", {"rule": "index"}, "Unknown option of method 'sharing' 'rule'. Choose from: cases, preset, "),
         ("gmd", {"gradients": "mean", "rule": "index"}, "Unknown option of method 'gmd' 'rule'."),
         ("ensemble", {"cases": "all"}, "Unknown option of method 'ensemble' 'cases'. Did you mean 'steps'?"),
+        (
+            "blend",
+            {"cases": "random=3"},
+            "set for its parts: method.parts [{name: sharing, cases: random=3}, ensemble].",
+        ),
         ("sharing", {"gradients": "gmdd"}, "Unknown method.gradients 'gmdd'. Did you mean 'gmd'?"),
         ("gmd", {"recompute": "yes"}, "Option recompute of method 'gmd' cannot be 'yes'; its default is False."),
         ("gmd", {"cases": 3}, "Option cases of method 'gmd' cannot be 3; its default is None."),

@@ -198,6 +198,11 @@ def check_options(
         "gradients": str,
     }
     for option, value in options.items():
+        if option not in defaults and row.method is Blend and option == "cases":
+            raise InputError(
+                "method.cases of a blend is set for its parts: "
+                f"method.parts [{{name: sharing, cases: {value}}}, ensemble]."
+            )
         if option not in defaults:
             raise unknown(f"option of method {name!r}", option, defaults)
         if not is_instance(value, hints[option]):
