@@ -16,6 +16,7 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -25,8 +26,8 @@ from anysubset import AnySubsetClassifier, AnySubsetRegressor
 from anysubset.batches import Observed
 from anysubset.errors import DataWarning, InputError
 from anysubset.estimators import base
+from anysubset.tables.nan_cells import column_means, with_cells_filled
 from anysubset.tables.splitting import hold_out
-from anysubset.tables.table import Table
 
 # The methods on the network of the task; tests/methods/test_contract.py asks the same of all.
 ON_TASK_NETWORK = ("gmd", "sharing", "dropout", "full", "ensemble")
@@ -296,8 +297,8 @@ def test_a_second_training_replaces_the_first():
 def test_after_a_refused_training_the_estimator_is_not_fitted(classifier: AnySubsetClassifier):
     X, y = separable()
     for model in (AnySubsetClassifier(**SMALL), copy.deepcopy(classifier)):
-        with pytest.raises(InputError, match="blood is NaN in part"):
-            model.fit({**X, "blood": spoiled(np.nan)}, y)
+        with pytest.raises(InputError, match="blood has 1 infinite values"):
+            model.fit({**X, "blood": spoiled(np.inf)}, y)
         with pytest.raises(NotFittedError):
             model.predict(X)
 
@@ -319,26 +320,25 @@ def test_training_changes_no_global_random_state_and_leaves_no_files(tmp_path: P
 # ------------------------------------------------------------------------------------------------- validation
 
 
-def tiny(target: list[int] | list[float]) -> Table:
-    values = torch.ones(len(target), 1)
-    inputs = {"a": Observed(values, torch.arange(len(target)))}
+def tiny(target: list[int] | list[float]) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Ids and targets."""
     numbers = torch.tensor(target, dtype=torch.float32 if isinstance(target[0], float) else torch.int64)
-    return Table(tuple(map(str, range(len(target)))), inputs, numbers)
+    return tuple(map(str, range(len(target)))), numbers
 
 
 def test_a_fraction_of_every_class_is_held_out():
     # By hand: a quarter of 8, a quarter of 4, one of 2; a class of one sample is for training.
     target = [0] * 8 + [1] * 4 + [2] * 2 + [3]
-    splits = hold_out(tiny(target), 0.25, seed=0)
+    splits = hold_out(*tiny(target), 0.25, seed=0)
     assert np.bincount([target[int(sample)] for sample in splits["val"]], minlength=4).tolist() == [2, 1, 1, 0]
     assert sorted([*splits["train"], *splits["val"]], key=int) == [str(number) for number in range(15)]
-    assert splits != hold_out(tiny(target), 0.25, seed=1)
-    assert hold_out(tiny(target), 0.0, seed=0) == {"train": tuple(map(str, range(15)))}
+    assert splits != hold_out(*tiny(target), 0.25, seed=1)
+    assert hold_out(*tiny(target), 0.0, seed=0) == {"train": tuple(map(str, range(15)))}
 
 
 def test_a_fraction_of_every_tercile_is_held_out():
     target = [float(number) for number in range(12)]
-    held = hold_out(tiny(target), 0.25, seed=0)["val"]
+    held = hold_out(*tiny(target), 0.25, seed=0)["val"]
     assert sorted(int(sample) // 4 for sample in held) == [0, 1, 2]
 
 
@@ -405,6 +405,7 @@ PARAMETERS = [
     ),
     ({"preset": "gmc"}, "Preset 'gmc' takes inputs of kind sequence"),
     ({"validation_fraction": 1.0}, "validation_fraction is a share from 0 to below 1, not 1.0"),
+    ({"nan": "median"}, "Unknown nan 'median'. Did you mean 'mean'? Choose from: mean, refuse."),
     ({"device": "cuda:99"}, "Device 'cuda:99' is not available"),
     ({"modalities": GROUPS}, "a dict names its modalities"),
 ]
@@ -449,7 +450,7 @@ TRAINING = [
 @pytest.mark.parametrize(("X", "message"), TRAINING, ids=[message for _, message in TRAINING])
 def test_wrong_training_input_is_refused_in_one_line(X: Any, message: str):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
-        AnySubsetClassifier(**SMALL).fit(X, separable()[1])
+        AnySubsetClassifier(nan="refuse", **SMALL).fit(X, separable()[1])
     assert "\n" not in str(refused.value)
 
 
@@ -479,6 +480,76 @@ def test_a_series_with_na_as_target_or_in_place_of_a_frame_is_refused():
         AnySubsetClassifier(**SMALL).fit(X, pandas.Series([None, *y[1:]], dtype="string"))
     with pytest.raises(InputError, match=r"scan is a series: give a frame, as in series.to_frame\(\)."):
         AnySubsetClassifier(**SMALL).fit({**X, "scan": pandas.Series(np.ones(N))}, y)
+
+
+def cheap(**parameters: Any) -> AnySubsetClassifier:
+    """A classifier without steps of gradients."""
+    return AnySubsetClassifier(method="linear", options={"strength": 1.0}, device="cpu", random_state=0, **parameters)
+
+
+def test_a_single_nan_is_filled_with_the_mean_of_the_column_in_training():
+    X, y = with_missing_modalities()
+    X["blood"][1, 2] = X["blood"][4, 2] = np.nan
+    filled = {name: x.copy() for name, x in X.items()}
+    filled["blood"][[1, 4], 2] = np.nanmean(X["blood"].astype(np.float32)[:, 2], dtype=np.float64)
+    model = cheap(validation_fraction=0).fit(X, y)
+    assert same_weights(model, cheap(validation_fraction=0).fit(filled, y))
+    # Samples without blood (0, 3, ..) lack it as before.
+    assert model.trained().task.modalities == ("blood", "scan")
+    np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(filled), rtol=1e-6)
+    new = {"blood": np.array([[np.nan, 0.0, 0.0], [np.nan] * 3]), "scan": np.array([[np.nan] * 2, [1.0, 2.0]])}
+    expected = {**new, "blood": np.array([[np.nanmean(X["blood"][:, 0]), 0.0, 0.0], [np.nan] * 3])}
+    np.testing.assert_allclose(model.predict_proba(new), model.predict_proba(expected), rtol=1e-5)
+
+
+def test_the_mean_of_a_column_is_that_of_training_and_not_of_validation_samples():
+    X, y = separable()
+    X["blood"][0, 1] = np.nan
+    model = cheap(validation_fraction=0.5).fit(X, y)
+    train, _ = hold_out(*tiny((y == "well").astype(int).tolist()), 0.5, model.experiment_.seed).values()
+    own = X["blood"].astype(np.float32)[[int(sample) for sample in train], 1]
+    assert float(model.signature_.statistics["blood"][0][1]) == pytest.approx(np.nanmean(own, dtype=np.float64))
+
+
+def test_single_nan_in_sequences_and_images_is_filled_by_column_and_channel():
+    # By hand: column 0 holds 1, 3 and 5 in real steps, channel 1 the numbers 4 and 8; indices 0 and 1 are for training.
+    nan = torch.nan
+    steps = torch.tensor([[[1.0, 7.0], [nan, 7.0]], [[3.0, 7.0], [0.0, 0.0]], [[5.0, 7.0], [nan, 7.0]]])
+    valid = torch.tensor([[True, True], [True, False], [True, True]])
+    sequence = Observed(steps, torch.arange(3), valid)
+    means = column_means(sequence, torch.tensor([True, True, False]))
+    assert_close(means, torch.tensor([2.0, 7.0], dtype=torch.float64))
+    assert_close(with_cells_filled(sequence, means).values[:, 1, 0], torch.tensor([2.0, 0.0, 2.0]))
+    image = Observed(torch.tensor([[[[1.0, 1.0]], [[4.0, nan]]], [[[1.0, 1.0]], [[8.0, nan]]]]), torch.arange(2))
+    means = column_means(image, torch.tensor([True, True]))
+    assert_close(means, torch.tensor([1.0, 6.0], dtype=torch.float64))
+    assert_close(with_cells_filled(image, means).values[:, 1, 0], torch.tensor([[4.0, 6.0], [8.0, 6.0]]))
+
+
+def test_a_column_without_values_in_training_is_not_used():
+    X, y = separable()
+    X["blood"][:, 1] = np.nan
+    with pytest.warns(DataWarning, match="1 columns of blood are NaN in all training samples that have blood"):
+        model = cheap().fit(X, y)
+    other = {**X, "blood": np.where(np.isnan(X["blood"]), 1e6, X["blood"])}
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(other))
+
+
+def test_infinite_values_are_refused_beside_single_nan():
+    X, y = separable()
+    X["blood"][3, 1], X["blood"][4, 1] = np.nan, np.inf
+    with pytest.raises(InputError, match="blood has 1 infinite values: correct them, or make them NaN"):
+        cheap().fit(X, y)
+
+
+def test_rows_that_an_imputer_filled_in_are_reported():
+    X, y = with_missing_modalities()
+    imputed = {**X, "scan": SimpleImputer().fit_transform(X["scan"])}
+    with pytest.warns(DataWarning, match="20 of 60 samples have the same values in scan, and the others differ: if a"):
+        cheap().fit(imputed, y)
+    # Categories repeat as well, but more than one of them does.
+    categories = {**X, "scan": np.repeat([[0.0, 1.0], [1.0, 0.0]], N // 2, axis=0)}
+    cheap().fit(categories, y)
 
 
 def test_columns_of_the_same_name_are_refused_where_the_names_decide():
@@ -511,7 +582,7 @@ def test_too_few_samples_to_validate_on_are_refused():
         AnySubsetClassifier(**SMALL).fit(X, [0, 1])
     assert AnySubsetClassifier(validation_fraction=0, **SMALL).fit(X, [0, 1]).predict(X).tolist() == [0, 1]
     scarce = {"a": np.ones((4, 1)), "b": (np.ones((1, 1)), [0])}
-    drawn = [seed for seed in range(8) if "0" in hold_out(tiny([0, 0, 1, 1]), 0.5, seed)["val"]]
+    drawn = [seed for seed in range(8) if "0" in hold_out(*tiny([0, 0, 1, 1]), 0.5, seed)["val"]]
     assert 0 < len(drawn) < 8
     lost = 0
     for seed in range(8):
@@ -547,7 +618,7 @@ def test_wrong_columns_are_refused_in_one_line(modalities: Any, message: str):
     X, y = separable()
     X["scan"][::3] = np.nan
     with pytest.raises(InputError, match=re.escape(message)) as refused:
-        AnySubsetClassifier(modalities=modalities, **SMALL).fit(side_by_side(X), y)
+        AnySubsetClassifier(modalities=modalities, nan="refuse", **SMALL).fit(side_by_side(X), y)
     assert "\n" not in str(refused.value)
 
 
@@ -573,7 +644,7 @@ def test_input_that_does_not_fit_the_training_is_refused_in_one_line(
 def test_nan_in_a_single_modality_is_refused_with_a_remedy():
     X, y = separable()
     with pytest.raises(InputError, match=r"^X is NaN .* or group the columns with modalities=, so that") as refused:
-        AnySubsetClassifier(**SMALL).fit(np.where(X["blood"] > 2, np.nan, X["blood"]), y)
+        AnySubsetClassifier(nan="refuse", **SMALL).fit(np.where(X["blood"] > 2, np.nan, X["blood"]), y)
     assert "\n" not in str(refused.value)
 
 

@@ -28,7 +28,9 @@ from anysubset.system.devices import device_of
 from anysubset.tables.frames import has_labels, in_one_order
 from anysubset.tables.in_memory import Array, InMemoryDataset
 from anysubset.tables.modality_columns import ModalityColumns
+from anysubset.tables.nan_cells import column_means, note_on_empty_columns, with_cells_filled
 from anysubset.tables.observation import note_on_code
+from anysubset.tables.repeated_rows import note_on_repeated_rows
 from anysubset.tables.signature import signature_of
 from anysubset.tables.splitting import hold_out
 from anysubset.tables.table import Table
@@ -54,10 +56,11 @@ class AnySubset(ModalityColumns):
     - An array (n, size), with `modalities` that group its columns; without `modalities` it is a single modality `X`. A
       sample lacks a modality if all its columns are NaN.
 
-    A modality that is only partly NaN, or infinite, is refused. A number that seems to stand for missing values, such
-    as -9999, is a `DataWarning`. Frames in a dict, and y, are joined by their labels (pandas' index): a sample that a
-    frame lacks, lacks its modality. The samples are in the order of y if y has labels, else in that of the frames that
-    have all samples. Columns of frames are taken by the names of the training, in any order.
+    Infinite values are refused. A number that seems to stand for missing values, such as -9999, is a `DataWarning`, and
+    so are rows of a modality that are the same in many samples, as after an imputer. Frames in a dict, and y, are
+    joined by their labels (pandas' index): a sample that a frame lacks, lacks its modality. The samples are in the
+    order of y if y has labels, else in that of the frames that have all samples. Columns of frames are taken by the
+    names of the training, in any order.
 
     Args:
         modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.
@@ -71,6 +74,9 @@ class AnySubset(ModalityColumns):
         dropout: by default the preset's.
         options: other options of the method and of its update rule, by name, such as {"strength": 1.0} of `linear`;
             `anysubset methods --json` lists them.
+        nan: what becomes of single values that are NaN in a modality that the sample has: `mean` fills them with the
+            mean of their column over the training samples, `refuse` raises InputError. A modality that is NaN
+            throughout is missing in either case.
         steps: number of optimizer steps.
         batch: samples per step; at most all samples.
         lr: the highest learning rate; the schedule is a cosine.
@@ -96,6 +102,7 @@ class AnySubset(ModalityColumns):
         layers: int | None = None,
         dropout: float | None = None,
         options: Mapping[str, Any] | None = None,
+        nan: str = "mean",
         steps: int = 500,
         batch: int = 64,
         lr: float = 1e-3,
@@ -113,6 +120,7 @@ class AnySubset(ModalityColumns):
         self.layers = layers
         self.dropout = dropout
         self.options = options
+        self.nan = nan
         self.steps = steps
         self.batch = batch
         self.lr = lr
@@ -122,9 +130,9 @@ class AnySubset(ModalityColumns):
         self.device = device
 
     def __sklearn_tags__(self) -> Any:
-        """NaN is allowed if columns are grouped; a sample without its single modality would have none left."""
+        """NaN is allowed if single values are filled in, or a sample may lack one of several groups of columns."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.modalities is not None
+        tags.input_tags.allow_nan = self.nan == "mean" or self.modalities is not None
         tags.input_tags.dict = True
         return tags
 
@@ -151,14 +159,19 @@ class AnySubset(ModalityColumns):
         for name, observed in inputs.items():
             if not len(observed.indices):
                 raise InputError(f"No sample has {name!r}: leave it out of the training.")
-            warn(note_on_code(name, observed))
-        table = Table(tuple(map(str, range(len(target)))), inputs, target, columns=columns)
+            warn([*note_on_code(name, observed), *note_on_repeated_rows(name, observed)])
+        ids = tuple(map(str, range(len(target))))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        splits = hold_out(table, float(self.validation_fraction), seed)
-        table = replace(table, splits=splits)
-        for name in inputs:
-            if name not in table.split("train").inputs:
+        splits = hold_out(ids, target, float(self.validation_fraction), seed)
+        training = torch.zeros(len(target), dtype=torch.bool)
+        training[[int(sample) for sample in splits["train"]]] = True
+        for name, observed in inputs.items():
+            if not training[observed.indices].any():
                 raise InputError(f"Only validation samples have {name!r}: set validation_fraction to 0.")
+        means = {name: column_means(observed, training) for name, observed in inputs.items()}
+        warn(line for name, by_column in means.items() for line in note_on_empty_columns(name, by_column))
+        inputs = {name: with_cells_filled(observed, means[name]) for name, observed in inputs.items()}
+        table = Table(ids, inputs, target, splits=splits, columns=columns)
         if processes.several():
             raise InputError("Estimators train in one process; use `anysubset fit` under torchrun for several.")
         experiment = experiment_of(
@@ -208,7 +221,11 @@ class AnySubset(ModalityColumns):
         for name in inputs:
             if name not in self.modalities_:
                 raise unknown("modality", name, self.modalities_)
-        inputs = {name: observed for name, observed in inputs.items() if len(observed.indices)}
+        inputs = {
+            name: with_cells_filled(observed, self.signature_.column_means(name, columns.get(name), observed))
+            for name, observed in inputs.items()
+            if len(observed.indices)
+        }
         table = Table(tuple(map(str, range(count))), inputs, torch.zeros(count), columns=columns)
         table = self.signature_.with_columns(table)
         self.signature_.check(table)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, unknown
 from anysubset.experiments.settings import Experiment, TaskSettings
 from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.creation import check_options
@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "layers": (Integral, None),
     "dropout": (Real, None),
     "options": (Mapping, None),
+    "nan": (str,),
     "steps": (Integral,),
     "batch": (Integral,),
     "lr": (Real,),
@@ -32,6 +33,8 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "device": (str,),
 }
 TYPE_NAMES = {str: "text", Integral: "a whole number", Real: "a number", Mapping: "a dict", None: "None"}
+
+NAN = ("mean", "refuse")
 
 # Parameters that are options of the method, with the type that these have.
 METHOD_OPTIONS = {"cases": str, "rule": str, "preset": str, "width": int, "layers": int, "dropout": float}
@@ -52,6 +55,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise InputError(f"{name} is {' or '.join(TYPE_NAMES[kind] for kind in kinds)}, not {value!r}.")
     if not 0 <= parameters["validation_fraction"] < 1:
         raise InputError(f"validation_fraction is a share from 0 to below 1, not {parameters['validation_fraction']}.")
+    if parameters["nan"] not in NAN:
+        raise unknown("nan", parameters["nan"], NAN)
     method = parameters["method"]
     check_options(method, row_named(method), method_options_of(parameters))
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from torch import Tensor
 
 from anysubset.datasets.splits import Splits
 from anysubset.errors import InputError
@@ -63,10 +64,15 @@ def splitter(count: int, seed: int, grouped: bool, stratified: bool) -> Any:
 
 def strata(table: Table) -> NDArray[np.int64]:
     """Strata of the samples, (samples,): their classes, or the terciles of their targets."""
-    target = table.target.numpy()
-    if not table.regression:
-        return target.astype(np.int64)
-    return np.searchsorted(np.quantile(target, [1 / 3, 2 / 3]), target)
+    return strata_of(table.target)
+
+
+def strata_of(target: Tensor) -> NDArray[np.int64]:
+    """Strata of targets (samples,): the classes if they are whole numbers, else the terciles."""
+    values = target.numpy()
+    if not target.is_floating_point():
+        return values.astype(np.int64)
+    return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
 
 
 def check_enough(count: int, groups: NDArray[Any], classes: NDArray[np.int64] | None, names: Sequence[str]) -> None:

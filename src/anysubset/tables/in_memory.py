@@ -45,12 +45,13 @@ class InMemoryDataset(TableDataset):
 # ------------------------------------------------------------------------------------------ present modalities
 
 
-def read_dict(arrays: Mapping[Any, Any], samples: int | None) -> tuple[dict[str, Observed], int]:
+def read_dict(arrays: Mapping[Any, Any], samples: int | None, cells: bool) -> tuple[dict[str, Observed], int]:
     """Read the modalities of a dict.
 
     Args:
         arrays: by modality, an array with an entry for each sample, or a tuple (array, indices) of some samples.
         samples: number of samples where all modalities are tuples; by default one more than the largest index.
+        cells: whether a sample may be NaN in part.
 
     Returns:
         The samples that have each modality, and the number of samples.
@@ -67,11 +68,11 @@ def read_dict(arrays: Mapping[Any, Any], samples: int | None) -> tuple[dict[str,
         if not isinstance(name, str):
             raise InputError(f"Modalities are named by text, not by {name!r}.")
         if isinstance(values, tuple):
-            modalities[name], own_end = observed_at(name, values)
+            modalities[name], own_end = observed_at(name, values, cells)
             end = max(end, own_end)
         else:
             array = array_of(name, values)
-            modalities[name], lengths[name] = observed_in(name, array), len(array)
+            modalities[name], lengths[name] = observed_in(name, array, cells), len(array)
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputError(f"Modalities differ in their number of samples: {counted}; mark missing ones by rows of NaN.")
@@ -83,8 +84,13 @@ def read_dict(arrays: Mapping[Any, Any], samples: int | None) -> tuple[dict[str,
     return modalities, count
 
 
-def observed_at(name: str, pair: tuple[Any, ...]) -> tuple[Observed, int]:
+def observed_at(name: str, pair: tuple[Any, ...], cells: bool) -> tuple[Observed, int]:
     """Read a modality from a tuple (array, indices of its samples).
+
+    Args:
+        name: of the modality.
+        pair: the tuple.
+        cells: whether a sample may be NaN in part.
 
     Returns:
         The samples that have the modality, and one more than the largest index.
@@ -101,7 +107,7 @@ def observed_at(name: str, pair: tuple[Any, ...]) -> tuple[Observed, int]:
         raise InputError(
             f"{name}: indices of samples must ascend from 0 without repeats; these are {indices.tolist()[:5]}.."
         )
-    observed = observed_in(name, array)
+    observed = observed_in(name, array, cells)
     of_sample = torch.from_numpy(indices.astype(np.int64))
     return replace(observed, indices=of_sample[observed.indices]), int(indices.max(initial=-1)) + 1
 
@@ -133,16 +139,17 @@ def array_of(name: str, values: Any) -> Array:
     return array
 
 
-def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observed:
+def observed_in(name: str, values: Array, cells: bool, remedy: str = MAKE_MISSING) -> Observed:
     """The samples that have a modality: those not entirely NaN. Steps of a sequence that are entirely NaN are padding.
 
     Args:
         name: of the modality.
         values: (samples, size), (samples, time, size) for sequences, or (samples, channels, height, width).
+        cells: whether a sample may be NaN in part; these values stay NaN.
         remedy: what the user can do about a sample that is NaN in part, beside filling values in.
 
     Raises:
-        InputError: if values are not numbers or infinite, or a sample is NaN in part.
+        InputError: if values are not numbers or infinite, or a sample is NaN in part and may not.
     """
     if values.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {values.dtype}, not numbers.")
@@ -151,11 +158,19 @@ def observed_in(name: str, values: Array, remedy: str = MAKE_MISSING) -> Observe
     observed, faults = observe(name, column, len(values))
     if faults.beyond:
         raise InputError(f"{name} has values that {BEYOND}.")
-    if faults.sample is not None:
+    if cells and faults.sample is not None:
+        nan = np.isnan(values[observed.indices.numpy()])
+        if valid is not None and observed.valid is not None:
+            nan &= observed.valid.numpy()[..., None]
+        observed.values[torch.from_numpy(nan)] = torch.nan
+        infinite = faults.values - int(nan.sum())
+        if infinite:
+            raise InputError(f"{name} has {infinite} infinite values: correct them, or make them NaN.")
+    elif faults.sample is not None:
         sample, position = faults.sample
         raise InputError(
             f"{name} is NaN in part, or infinite, in {faults.samples} samples ({faults.values} values): fill those "
-            f"values in, or {remedy} The first: sample {sample}, {position_of(position, column)}."
+            f"values in, set nan='mean', or {remedy} The first: sample {sample}, {position_of(position, column)}."
         )
     return observed
 

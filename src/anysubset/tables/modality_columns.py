@@ -36,10 +36,12 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
     """The part of an estimator that reads X; it remembers the columns of the modalities from training.
 
     modalities: name -> columns, by name, by number from 0, or a slice; None for a dict, or for a single modality.
+    nan: "mean" if a sample may be NaN in part in a modality, where these values stay NaN; else "refuse".
     columns_: numbers of the columns of each modality in an array or frame; empty after training on a dict.
     """
 
     modalities: Mapping[str, Any] | None
+    nan: str
     columns_: dict[str, NDArray[np.int64]]
 
     def read(
@@ -55,6 +57,7 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: if X is no such input, or does not fit the input of the training.
         """
+        cells = self.nan == "mean"
         if isinstance(X, list | tuple) and any(getattr(part, "ndim", 0) > 1 for part in X):
             raise InputError(
                 f"X is a {type(X).__name__} of arrays: give a dict that names the modalities, as in {{'text': array}}."
@@ -62,7 +65,7 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
         if not isinstance(X, Mapping) or issparse(X):  # A sparse matrix may be a mapping, too.
             values = self.split_columns(with_nan(X), training)
             remedy = MAKE_MISSING if self.modalities is not None else GROUP_COLUMNS
-            inputs = {name: observed_in(name, columns, remedy) for name, columns in values.items()}
+            inputs = {name: observed_in(name, columns, cells, remedy) for name, columns in values.items()}
             count = len(next(iter(values.values())))
             names = self.names_of_columns(X)
         else:
@@ -73,7 +76,7 @@ class ModalityColumns(BaseEstimator):  # type: ignore[misc]
                 for name in ("n_features_in_", "feature_names_in_"):
                     if hasattr(self, name):
                         delattr(self, name)  # Left by an earlier training on an array.
-            inputs, count = read_dict(X, samples)
+            inputs, count = read_dict(X, samples, cells)
             names = {name: columns for name, values in X.items() if (columns := frame_columns(values))}
         if samples is not None and count != samples:
             raise InputError(f"X has {count} samples, and y {samples}.")

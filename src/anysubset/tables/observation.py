@@ -154,7 +154,7 @@ def notes_on(name: str, column: Column, faults: Faults) -> list[str]:
 def note_on_code(name: str, observed: Observed) -> list[str]:
     """A line on a number that seems to stand for missing values, such as -9999; none if there is no such number."""
     values = observed.values if observed.valid is None else observed.values[observed.valid]
-    code = missing_code(values.numpy()) if values.is_floating_point() else None
+    code = missing_code(values[~values.isnan()].numpy()) if values.is_floating_point() else None
     if code is None:
         return []
     samples = int((observed.values == code).flatten(1).any(dim=1).sum())

@@ -100,6 +100,22 @@ class Signature:
         names = {name: self.columns.get(name, own) for name, own in table.columns.items()}
         return replace(table, inputs=inputs, columns=names)
 
+    def column_means(self, name: str, columns: Sequence[str] | None, observed: Observed) -> Tensor:
+        """Means of the columns of a modality over the training samples, (size,), in the order of other data.
+
+        Args:
+            name: of the modality.
+            columns: names of its columns in the other data, if they have names.
+            observed: the modality in the other data; if it has other columns, which `with_columns` and `check` refuse,
+                all means are 0.
+        """
+        size = observed.values.shape[1 if observed.values.ndim == 4 else -1]
+        mean = self.statistics[name][0].flatten()
+        trained = self.columns.get(name)
+        if trained is not None and columns is not None and sorted(trained) == sorted(columns):
+            mean = mean[[trained.index(column) for column in columns]]
+        return mean if len(mean) == size else torch.zeros(size, dtype=mean.dtype)
+
     def check(self, table: Table) -> None:
         """Raise InputError if the input of a modality has another kind or size than in training."""
         for name, observed in table.inputs.items():

@@ -1,15 +1,16 @@
 """The splits of a table: those of a file, drawn folds, or the table's own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from anysubset.datasets.dataset import place_of
 from anysubset.datasets.splits import Splits, read_splits
 from anysubset.errors import InputError
 from anysubset.experiments.data_settings import DataSettings
-from anysubset.tables.folds import folds, strata
+from anysubset.tables.folds import folds, strata_of
 from anysubset.tables.table import Table, shown, torn_groups
 
 
@@ -76,28 +77,34 @@ def validation_of(train: Table) -> tuple[str, ...]:
     )
 
 
-def hold_out(table: Table, fraction: float, seed: int) -> Splits:
-    """Split a table into `train` and `val`, stratified by class or by tercile of the target.
+def hold_out(ids: Sequence[str], target: Tensor, fraction: float, seed: int) -> Splits:
+    """Split samples into `train` and `val`, stratified by class or by tercile of the target.
 
     Each class or tercile with two samples or more has at least one in `val`; a single sample is for training. With a
     fraction of 0 there is no `val`.
+
+    Args:
+        ids: of the samples.
+        target: (samples,), int64 for classes.
+        fraction: share of the samples for validation.
+        seed: of the draw.
 
     Raises:
         InputError: if no class or tercile has two samples.
     """
     if not fraction:
-        return {"train": table.ids}
-    generator, stratum_of_sample = np.random.default_rng(seed), strata(table)
+        return {"train": tuple(ids)}
+    generator, stratum_of_sample = np.random.default_rng(seed), strata_of(target)
     val: set[int] = set()
     for stratum in np.unique(stratum_of_sample).tolist():
         members = generator.permutation(np.flatnonzero(stratum_of_sample == stratum)).tolist()
         val.update(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     if not val:
-        count = f"{len(table)} sample{'s' * (len(table) > 1)}"
+        count = f"{len(ids)} sample{'s' * (len(ids) > 1)}"
         raise InputError(f"{count} cannot be split into training and validation: set validation_fraction to 0.")
     return {
-        "train": tuple(sample for index, sample in enumerate(table.ids) if index not in val),
-        "val": tuple(sample for index, sample in enumerate(table.ids) if index in val),
+        "train": tuple(sample for index, sample in enumerate(ids) if index not in val),
+        "val": tuple(sample for index, sample in enumerate(ids) if index in val),
     }
 
 
