@@ -3,14 +3,18 @@
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from monai.transforms import Affine, RandAffine, RandStdShiftIntensity
 from torch import Tensor
 from torch.testing import assert_close
 
 from anysubset.errors import InputError
 from anysubset.experiments.data_settings import AugmentSettings
-from anysubset.volumes.augmentation import patches
+from anysubset.volumes.augmentation import Augmentation, change_intensities, draw_turn
+from anysubset.volumes.preprocessing import Box, Prepared
+from anysubset.volumes.training_patches import TrainingPatches
 
 STILL = AugmentSettings(flip=0, affine=0, intensity=0, foreground=0)
 MOVES = AugmentSettings(flip=0.5, affine=0, intensity=0, foreground=0.5)
@@ -26,15 +30,23 @@ def blob(shape: tuple[int, int, int] = (14, 12, 10)) -> Tensor:
     return ((x - 5) ** 2 + 1.5 * (y - 4) ** 2 + 2 * (z - 5) ** 2 + x * y / 3 < 20)[None]
 
 
+def prepared(image: Tensor, target: Tensor) -> Prepared:
+    """A patient whose foreground is the whole volume, with one region."""
+    shape = tuple(image.shape[1:])
+    whole = Box((0, 0, 0), shape)
+    names = ("flair", "t2")[: len(image)]
+    labels = target[0].to(torch.uint8)
+    return Prepared(
+        "a", names, image.half(), labels, whole, {"WT": (1,)}, dict.fromkeys(names, whole), shape, (1.0, 1.0, 1.0)
+    )
+
+
 def draw(settings: AugmentSettings, patch: tuple[int, ...], image: Tensor, target: Tensor, seed: int):
-    """Image and target of one patch, as plain tensors."""
-    centred = settings.foreground > 0
-    transform = patches(patch, settings, centred)
-    transform.set_random_state(seed)
-    centres = {"centres": target.any(dim=0, keepdim=True).to(torch.uint8)} if centred else {}
-    patch_of = transform({"image": image, "target": target.to(torch.uint8), **centres})
-    first = patch_of[0] if isinstance(patch_of, list) else patch_of
-    return first["image"].as_tensor(), first["target"].as_tensor()
+    """Image (modalities, *patch) and region (1, *patch) of one patch."""
+    patient = prepared(image, target)
+    dataset = TrainingPatches(lambda patient_id: patient, ["a"], patch, settings, seed)
+    inputs, regions, _ = dataset[0, 0]
+    return torch.cat([inputs[name] for name in patient.modalities]), regions
 
 
 @pytest.mark.parametrize("settings", [EVERYTHING, NNUNET, TURNED], ids=["default", "nnU-Net", "rotation"])
@@ -53,16 +65,14 @@ def test_a_seed_decides_everything(patch, settings):
 
 @pytest.mark.parametrize("nnunet", [False, True])
 @PATCHES
-def test_a_transform_that_was_used_before_draws_the_same_as_a_new_one(patch, nnunet):
-    sample = {"image": torch.rand(2, 14, 12, 10), "target": blob().to(torch.uint8)}
-    settings = AugmentSettings(foreground=0, nnunet=nnunet)
-    used = patches(patch, settings, centred=False)
+def test_an_augmentation_that_was_used_before_draws_the_same_as_a_new_one(patch, nnunet):
+    settings = AugmentSettings(nnunet=nnunet)
+    used = Augmentation(len(patch), settings)
+    image, labels = torch.rand(2, *patch), torch.ones(*patch, dtype=torch.uint8)
     for seed in range(9):
-        used.set_random_state(seed)
-        image = used(sample)["image"]
-        fresh = patches(patch, settings, centred=False)
-        fresh.set_random_state(seed)
-        assert torch.equal(image, fresh(sample)["image"])
+        moved, _ = used(image.clone(), labels, np.random.default_rng(seed))
+        fresh, _ = Augmentation(len(patch), settings)(image.clone(), labels, np.random.default_rng(seed))
+        assert torch.equal(moved, fresh)
 
 
 @PATCHES
@@ -186,7 +196,7 @@ def test_the_set_share_of_patches_is_centred_on_a_region(patch):
 
 
 def test_without_augmentation_a_patch_as_large_as_the_volume_is_unchanged():
-    image = torch.rand(2, 8, 8, 4)
+    image = torch.rand(2, 8, 8, 4).half().float()
     moved, regions = draw(STILL, (8, 8, 4), image, blob((8, 8, 4)), seed=5)
     assert torch.equal(moved, image)
     assert torch.equal(regions > 0, blob((8, 8, 4)))
@@ -199,3 +209,54 @@ def test_a_patient_that_is_all_region_gives_no_warning(patch):
         warnings.simplefilter("error")
         _, regions = draw(STILL, patch, torch.rand(1, 14, 12, 10), torch.ones(1, 14, 12, 10, dtype=torch.bool), 0)
     assert regions.all()
+
+
+# ------------------------------------------------------------------------------------- the transforms of MONAI
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 7)], ids=["2-D", "3-D"])
+def test_rotation_and_zoom_are_those_of_monai(shape):
+    image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    labels = (image[0] > 0).to(torch.uint8)
+    for seed in range(5):
+        turn = draw_turn(len(shape), np.random.default_rng(seed))
+        angles = turn.angle if len(shape) == 2 else (0.0, 0.0, turn.angle)
+        options = {"rotate_params": angles, "scale_params": turn.scales, "padding_mode": "zeros", "image_only": True}
+        expected = torch.as_tensor(Affine(mode="bilinear", **options)(image))
+        assert not torch.equal(expected, image)
+        assert_close(turn.linear(image), expected, rtol=0, atol=1e-5)
+        nearest = torch.as_tensor(Affine(mode="nearest", **options)(labels[None].float()))[0]
+        assert torch.equal(turn.nearest(labels).float(), nearest)
+
+
+def test_angles_and_zooms_have_the_distribution_of_monai():
+    ours = [draw_turn(3, np.random.default_rng(seed)) for seed in range(2000)]
+    theirs = RandAffine(prob=1, rotate_range=[0.0, 0.0, 0.26], scale_range=[0.15] * 3).rand_affine_grid
+    drawn = []
+    for seed in range(2000):
+        theirs.set_random_state(seed)
+        theirs.randomize()
+        drawn.append([theirs.rotate_params[2], *theirs.scale_params])
+    # Uniform over 2 r: variance r^2 / 3. Standard errors of 2000 draws: r / 77 of a mean, r^2 / 150 of a variance.
+    for numbers in (np.array([[turn.angle, *turn.scales] for turn in ours]), np.array(drawn)):
+        for column, (mean, reach) in zip(numbers.T, [(0, 0.26), *[(1, 0.15)] * 3], strict=True):
+            assert column.mean() == pytest.approx(mean, abs=reach / 15)
+            assert column.var() == pytest.approx(reach**2 / 3, abs=reach**2 / 30)
+            assert abs(column - mean).max() <= reach
+
+
+def test_a_shift_is_in_standard_deviations_of_the_scaled_foreground():
+    # By hand: 1, 3 have mean 2 and deviation 1; doubled 2, 6 and 2; shifted by half a deviation 3, 7.
+    image = torch.tensor([[[0.0, 1.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    change_intensities(image, [2.0, 2.0], 0.5)
+    assert_close(image, torch.tensor([[[0.0, 3.0], [7.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
+
+
+def test_a_change_of_intensity_is_that_of_monai():
+    image = torch.randn(2, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    image[:, :3] = 0
+    theirs = RandStdShiftIntensity(factors=0.1, prob=1.0, nonzero=True, channel_wise=True)
+    theirs.set_random_state(1)
+    expected = torch.as_tensor(theirs(1.1 * image))
+    change_intensities(image, [1.1, 1.1], theirs.factor)
+    assert_close(image, expected, rtol=1e-5, atol=1e-5)

@@ -22,6 +22,7 @@ from anysubset.system import processes
 from anysubset.volumes import dataset as volumes
 from anysubset.volumes import fingerprints
 from anysubset.volumes.dataset import Volumes
+from anysubset.volumes.geometry import to_canonical
 from anysubset.volumes.preprocessing import Box
 
 NAMES = ("flair", "t2", "t1ce", "t1")
@@ -239,11 +240,63 @@ def test_cached_patients_are_equal_bit_for_bit_and_their_files_are_not_read_agai
         expected = fresh.prepared(case)
         for cached in (first.prepared(case), second.prepared(case)):
             assert torch.equal(cached.image, expected.image)
+            assert torch.equal(cached.labels, expected.labels)
             assert torch.equal(cached.target, expected.target)
-            for name in ("id", "modalities", "boxes", "shape", "spacing", "box"):
+            for name in ("id", "modalities", "regions", "extent", "boxes", "shape", "spacing", "box"):
                 assert getattr(cached, name) == getattr(expected, name), name
     batches = list(second.training_batches("train", 2, 0, 0, 3))
     assert_same(batches, list(fresh.training_batches("train", 2, 0, 0, 3)))
+
+
+def test_patients_of_an_earlier_preparation_are_prepared_again(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(volumes, "PREPARATION", volumes.PREPARATION - 1)
+    dataset(phantoms, cache=str(tmp_path)).prepare("val")
+    (earlier,) = tmp_path.iterdir()
+    earlier.write_bytes(b"of another version")
+    monkeypatch.undo()
+    made = dataset(phantoms, cache=str(tmp_path))
+    made.prepare("val")
+    assert torch.equal(made.prepared("phantom_005").image, dataset(phantoms).prepared("phantom_005").image)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_prepared_patient_takes_two_bytes_a_voxel_and_modality_and_one_for_its_label(phantoms, tmp_path):
+    made = dataset(phantoms, cache=str(tmp_path))
+    patient = made.prepared("phantom_005")
+    # All four modalities have the brain as foreground, and the label lies in it.
+    voxels = np.prod([high - low for low, high in zip(patient.box.start, patient.box.stop, strict=True)])
+    assert patient.image.nbytes + patient.labels.nbytes == (4 * 2 + 1) * voxels
+    (path,) = tmp_path.iterdir()
+    assert 0 < path.stat().st_size - 9 * voxels < 2000  # The header: names, shapes and facts.
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Only Linux lists the mapped files.")
+def test_the_volumes_of_a_cached_patient_are_mapped_from_its_file(phantoms, tmp_path):
+    made = dataset(phantoms, cache=str(tmp_path))
+    patient = made.prepared("phantom_005")
+    (path,) = tmp_path.iterdir()
+    ranges = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(path))
+    ]
+    for volume in (patient.image, patient.labels):
+        assert any(low <= volume.data_ptr() < volume.data_ptr() + volume.nbytes <= high for low, high in ranges)
+
+
+def test_float16_moves_intensities_by_less_than_a_step_of_the_grey_values(phantoms):
+    made = dataset(phantoms)
+    patient = made.prepared("phantom_005")
+    read = volumes.read_patient(made.patients["phantom_005"], NAMES)
+    for channel, name in zip(patient.image.float(), patient.modalities, strict=True):
+        values = patient.box.of(torch.from_numpy(to_canonical(read.volumes[name], read.grid))).double()
+        inside = values != 0
+        exact = (values - values[inside].mean()) / values[inside].std(correction=0)
+        error = (channel.double() - exact)[inside].abs()
+        assert (error <= exact[inside].abs() / 2**11 + 1e-6).all()
+        # The files hold whole numbers: a step between two grey values is larger than the error of any of them.
+        assert error.max() < 1 / values[inside].std(correction=0)
+        assert (channel[~inside] == 0).all()
 
 
 def test_a_file_that_changed_is_read_again(phantoms, tmp_path):

@@ -26,6 +26,7 @@ from anysubset.volumes.reading import PatientVolumes
 
 TASK = Segmentation(("flair", "t1ce", "t1"), {"WT": (1, 2), "TC": (1,)}, patch=(16, 16))
 SHAPE = (8, 7, 6)
+HALF_STEP = 2.0**-11  # Relative rounding error of float16, in which prepared images are stored.
 WORLD = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 # All orientations of three axes: RAS, LPS, PIR and 45 others.
 ORIENTATIONS = [
@@ -68,13 +69,14 @@ def test_the_z_score_is_that_of_the_foreground_and_the_background_stays_zero():
     ready = prepare(patient({"t1": volume}), TASK)
     # By hand: the eight values have mean 40 / 8 = 5 and variance (9 + 1 + 1 + 1 + 0 + 0 + 4 + 16) / 8 = 4.
     assert ready.boxes["t1"] == Box((2, 2, 2), (4, 6, 3))
-    assert_close(ready.image[0, :, :, 0], torch.tensor([[-1.5, -0.5, -0.5, -0.5], [0, 0, 1, 2]]))
+    assert_close(ready.image[0, :, :, 0], torch.tensor([[-1.5, -0.5, -0.5, -0.5], [0, 0, 1, 2]]).half())
 
     volume[5, 5, 5] = 5  # Widens the box; what lies between is background.
     ready = prepare(patient({"t1": volume}), TASK)
     assert ready.image.shape == (1, 4, 4, 4)
     assert (ready.image != 0).sum() == 6  # The three fives are the mean, so their z-score is 0.
-    assert ready.image.dtype == torch.float32
+    assert ready.image.dtype == torch.float16
+    assert ready.image_of(("t1",)).dtype == torch.float32
 
 
 def test_every_modality_is_z_scored_over_its_own_foreground():
@@ -83,8 +85,8 @@ def test_every_modality_is_z_scored_over_its_own_foreground():
     assert ready.modalities == ("flair", "t1")
     for channel, name in zip(ready.image, ready.modalities, strict=True):
         head = ready.box.of(torch.from_numpy(volumes[name] != 0))
-        assert channel[head].mean().item() == pytest.approx(0, abs=1e-5)
-        assert channel[head].std(correction=0).item() == pytest.approx(1, abs=1e-5)
+        assert channel[head].mean().item() == pytest.approx(0, abs=HALF_STEP)
+        assert channel[head].float().std(correction=0).item() == pytest.approx(1, abs=HALF_STEP)
         assert (channel[~head] == 0).all()
 
 
@@ -110,7 +112,7 @@ def test_intensities_whose_z_score_overflows_are_refused():
     with pytest.raises(InputError, match=r"'case': intensities of t1 reach 9\.\d+e\+30; .* at most 1e\+15"):
         prepare(patient({"t1": 1.1e30 * block((1, 1, 1), (6, 6, 5))}), TASK)
     prepared = prepare(patient({"t1": 1e14 * block((1, 1, 1), (6, 6, 5))}), TASK)
-    assert prepared.image.std() == pytest.approx(1, rel=0.02)
+    assert prepared.image.float().std() == pytest.approx(1, rel=0.02)
 
 
 def noisy_head() -> np.ndarray:
@@ -137,7 +139,7 @@ def test_noise_in_the_air_counts_neither_for_the_z_score_nor_as_foreground():
     # By hand: of four slices of 25 voxels two hold 30 and two 20, with one 1 in the middle of every slice.
     values = np.array([30] * 48 + [20] * 48 + [1] * 4)
     expected = (1 - values.mean()) / values.std()
-    assert ready.image[0, 2, 2, 0].item() == pytest.approx(expected, abs=1e-5)
+    assert ready.image[0, 2, 2, 0].item() == pytest.approx(expected, rel=HALF_STEP)
     # With skull_stripped=True, the air would be foreground.
     assert prepare(patient({"t1": noisy}), TASK).boxes["t1"] == Box((0, 0, 0), SHAPE)
 

@@ -6,7 +6,7 @@ class probabilities) are averaged over the windows. `prediction` turns logits in
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -289,7 +289,7 @@ class Segmentation(Task):
 
     def target(self, labels: Tensor) -> Tensor:
         """Regions of a volume of label values: (X, Y, Z) -> (regions, X, Y, Z) bool."""
-        return torch.stack([torch.isin(labels, torch.tensor(values)) for values in self.regions.values()])
+        return regions_of_labels(labels, self.regions)
 
     def mask(self, regions: Tensor) -> Tensor:
         """Label values from regions: (regions, X, Y, Z) bool -> (X, Y, Z) uint8.
@@ -313,3 +313,12 @@ class Segmentation(Task):
         for inside, label in label_of.items():
             painted[(regions == torch.tensor(inside).view(-1, 1, 1, 1)).all(dim=0)] = label
         return painted
+
+
+def regions_of_labels(labels: Tensor, regions: Mapping[str, Collection[int]]) -> Tensor:
+    """Regions from label values: (...) -> (regions, ...) bool. regions: name of a region -> its label values."""
+    inside = torch.zeros(len(regions), *labels.shape, dtype=torch.bool)
+    for region, values in zip(inside, regions.values(), strict=True):
+        for value in values:
+            region |= labels == value
+    return inside

@@ -4,9 +4,8 @@ A patient is cropped to the smallest box around the foregrounds of the modalitie
 normalised by their own modality or by those that are present, so missing ones have no influence.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.scenarios import Scenario, scenario_of
 from anysubset.system.fingerprints import hash_of
-from anysubset.tasks.segmentation import Segmentation
+from anysubset.tasks.segmentation import Segmentation, regions_of_labels
 from anysubset.volumes.geometry import Grid, canonical, to_canonical
 from anysubset.volumes.measurements import Measurements, intensity_of
 from anysubset.volumes.normalisation import clipped, mean_and_deviation, min_max, z_score
@@ -53,23 +52,35 @@ class Box:
 class Truth:
     """A label in its own grid, which differs from that of the prepared patient; predictions are scored there.
 
-    regions: (regions, x, y, z) bool, with the axes of the file.
+    labels: (x, y, z) uint8, with the axes of the file.
+    values: name of a region -> its label values.
     matrix: (4, 4), from a voxel index of the label to one of the whole prepared volume.
     spacing: size of a voxel in mm.
     """
 
-    regions: Tensor
+    labels: Tensor
+    values: Mapping[str, tuple[int, ...]]
     matrix: NDArray[np.float64]
     spacing: tuple[float, ...]
+
+    @property
+    def regions(self) -> Tensor:
+        """(regions, x, y, z) bool."""
+        return regions_of_labels(self.labels, self.values)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Patient in canonical orientation (RAS), cropped to the foreground of the present modalities.
 
+    A voxel takes 2 bytes for each modality and 1 for its label. Rounding to float16 moves an intensity by at most
+    2^-11 of its value, which is less than the step between grey values of most scans.
+
     modalities: present modalities, in the task's order.
-    image: (modalities, x, y, z) float32, normalised, cropped to `box`; see `image_of`.
-    target: (regions, X, Y, Z) bool, not cropped; None without a label.
+    image: (modalities, x, y, z) float16, scaled, cropped to `box`; see `image_of` and `normalised`.
+    labels: (x, y, z) uint8, label values, cropped to `extent`; None without a label.
+    extent: box around `box` and all voxels with a label.
+    regions: name of a region -> its label values.
     boxes: foreground of every present modality, in coordinates of the whole volume.
     shape: (X, Y, Z) of the whole volume.
     spacing: size of a voxel in mm.
@@ -77,20 +88,40 @@ class Prepared:
     references: for every modality the one whose grid it has, in the order in which they are the reference.
     foregrounds: (modalities, x, y, z) bool, cropped to `box`, if `image` is still to be z-scored over a joint
         foreground: then its background is 0, and it is clipped at most. None if it is normalised.
+    moments: mean and deviation of each modality in `image` over the joint foreground of all, with `foregrounds`.
     measurements: before normalisation.
     """
 
     id: str
     modalities: Scenario
     image: Tensor
-    target: Tensor | None
+    labels: Tensor | None
+    extent: Box
+    regions: Mapping[str, tuple[int, ...]]
     boxes: dict[str, Box]
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     truth: Truth | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     foregrounds: Tensor | None = None
+    moments: Sequence[tuple[float, float]] = ()
     measurements: Measurements = field(default_factory=Measurements)
+
+    @property
+    def target(self) -> Tensor | None:
+        """(regions, X, Y, Z) bool of the whole volume; None without a label."""
+        if self.labels is None:
+            return None
+        return paste(regions_of_labels(self.labels, self.regions), self.extent, self.shape)
+
+    def labels_in(self, box: Box) -> Tensor | None:
+        """View of the labels of a box within `extent`, (x, y, z) uint8; None without a label."""
+        return None if self.labels is None else box.within(self.extent).of(self.labels)
+
+    def normalised(self, part: Tensor) -> Tensor:
+        """Input of all present modalities: a part of `image`, (modalities, ...) float16, in float32 and normalised."""
+        image = part.float()
+        return image if self.foregrounds is None else z_score(image, self.moments)
 
     def image_of(self, scenario: Scenario) -> Tensor:
         """Input of the modalities of a scenario, as if the patient had no others: (scenario, x, y, z) float32.
@@ -98,19 +129,13 @@ class Prepared:
         Normalised, and cropped to the foreground of the scenario. A joint foreground is that of the scenario.
         """
         if scenario == self.modalities:
-            return self.image if self.foregrounds is None else z_score(self.image, self.moments)
+            return self.normalised(self.image)
         indices = [self.modalities.index(name) for name in scenario]
         box = self.box_of(scenario).within(self.box)
-        image = box.of(self.image)[indices]
+        image = box.of(self.image)[indices].float()
         if self.foregrounds is None:
             return image
         return z_score(image, mean_and_deviation(image, box.of(self.foregrounds)[indices].any(dim=0)))
-
-    @cached_property
-    def moments(self) -> list[tuple[float, float]]:
-        """Mean and deviation of each modality over the joint foreground of all; kept, since every patch needs them."""
-        assert self.foregrounds is not None
-        return mean_and_deviation(self.image, self.foregrounds.any(dim=0))
 
     def box_of(self, scenario: Scenario) -> Box:
         """Smallest box around the foregrounds of the modalities of a scenario."""
@@ -161,46 +186,65 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         intensities[name] = intensity_of(volume[foreground])
         foregrounds.append(torch.from_numpy(foreground))
         volumes.append(torch.from_numpy(normalised(whole if task.normalise == "minmax" else volume, inside, task)))
-    target, truth, volumes_ml = None, None, {}
-    if patient.label is not None:
-        target = task.target(torch.from_numpy(to_canonical(patient.label, patient.grid)))
-        volumes_ml = region_volumes(task.regions, target, patient.grid)
-    if patient.native_label is not None:
-        label = patient.native_label
-        regions = task.target(torch.from_numpy(label.values))
-        truth = Truth(regions, to_prepared(label.grid, patient.grid), label.grid.spacing)
-        volumes_ml = region_volumes(task.regions, regions, label.grid)
     box = around(boxes.values())
+    image = box.of(torch.stack(volumes)).to(torch.float16).contiguous()
+    labels, extent, truth, volumes_ml = None, box, None, {}
+    if patient.label is not None:
+        whole_labels = torch.from_numpy(to_canonical(patient.label, patient.grid))
+        extent = around([box, *([box_around(whole_labels)] if whole_labels.any() else [])])
+        labels = extent.of(whole_labels).contiguous()
+        volumes_ml = region_volumes(task.regions, labels, patient.grid)
+    if patient.native_label is not None:
+        native = patient.native_label
+        matrix = to_prepared(native.grid, patient.grid)
+        truth = Truth(torch.from_numpy(native.values), task.regions, matrix, native.grid.spacing)
+        volumes_ml = region_volumes(task.regions, truth.labels, native.grid)
     joint = box.of(torch.stack(foregrounds)).contiguous() if task.normalise == "zscore_joint" else None
     return Prepared(
         id=patient.id,
         modalities=modalities,
-        image=box.of(torch.stack(volumes)).contiguous(),
-        target=target,
+        image=image,
+        labels=labels,
+        extent=extent,
+        regions=task.regions,
         boxes=boxes,
         shape=tuple(volumes[0].shape),
         spacing=canonical(patient.grid).spacing,
         truth=truth,
         references=patient.references,
         foregrounds=joint,
+        moments=() if joint is None else mean_and_deviation(image.float(), joint.any(dim=0)),
         measurements=Measurements(patient.spacings, intensities, volumes_ml),
     )
 
 
-def region_volumes(names: Iterable[str], regions: Tensor, grid: Grid) -> dict[str, float]:
-    """Volume of each region in ml, to a thousandth, from bool (regions, x, y, z) in a grid."""
+def box_around(mask: Tensor) -> Box:
+    """Smallest box around the voxels of a volume (x, y, z) that are not 0; it must have some."""
+    sides = [mask.any(dim=2).any(dim=1), mask.any(dim=2).any(dim=0), mask.any(dim=1).any(dim=0)]
+    indices = [side.nonzero() for side in sides]
+    return Box(tuple(int(axis[0]) for axis in indices), tuple(int(axis[-1]) + 1 for axis in indices))
+
+
+def region_volumes(regions: Mapping[str, Collection[int]], labels: Tensor, grid: Grid) -> dict[str, float]:
+    """Volume of each region in ml, to a thousandth, from label values (x, y, z) in a grid."""
     voxel_ml = grid.voxel_volume / 1000  # From mm^3 to ml.
-    return {name: round(voxel_ml * int(region.count_nonzero()), 3) for name, region in zip(names, regions, strict=True)}
+    counts = regions_of_labels(labels, regions).flatten(1).count_nonzero(dim=1).tolist()
+    return {name: round(voxel_ml * count, 3) for name, count in zip(regions, counts, strict=True)}
 
 
 def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentation) -> NDArray[np.float32]:
-    """Clip and scale the intensities of one modality; for `zscore_joint` only clip them. inside: its foreground."""
+    """Clip and scale the intensities of one modality. inside: its foreground.
+
+    For `zscore_joint` they are divided by the root mean square of the own foreground, so that float16 holds them: the
+    joint z-score of a scenario, computed later, does not depend on the scale before.
+    """
     if task.clip is not None:
         volume = clipped(volume, inside, task.clip)
     if task.normalise == "minmax":
         return min_max(volume)
     if task.normalise == "zscore_joint":
-        return volume
+        root_mean_square = np.sqrt(np.square(volume[volume != 0], dtype=np.float64).mean())
+        return np.asarray(volume / root_mean_square, dtype=np.float32)
     from monai.transforms import NormalizeIntensity  # Only here, since loading MONAI takes seconds.
 
     return np.asarray(NormalizeIntensity(nonzero=True)(volume), dtype=np.float32)
