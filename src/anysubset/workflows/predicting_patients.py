@@ -39,7 +39,7 @@ from anysubset.workflows.arguments import Progress, Report
 from anysubset.workflows.prediction_folder import Output
 from anysubset.workflows.trained import Trained, open_run
 
-PREDICTION = 1  # Version: increase it with every change of what is predicted or written, so that nothing is skipped.
+PREDICTION = 2  # Version: increase it with every change of what is predicted or written, so that nothing is skipped.
 # Modules that the processes of `jobs` need and that take seconds to import.
 PRELOAD = ("anysubset.workflows.predicting_patients", "anysubset.methods.table", "monai.inferers", "monai.transforms")
 
