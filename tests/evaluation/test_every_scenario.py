@@ -117,7 +117,9 @@ def test_scores_equal_those_of_predicting_every_scenario_from_its_files(phantoms
                 continue
             # Only the files of the scenario are read, and the whole network is applied once.
             ready = prepare(read_patient(patient, scenario), volumes.task)
-            inputs = {name: x[None, None] for name, x in zip(ready.modalities, ready.image, strict=True)}
+            inputs = {
+                name: x[None, None] for name, x in zip(ready.modalities, ready.image_of(ready.modalities), strict=True)
+            }
             with torch.no_grad():
                 output = volumes.task.carry(method.predict, inputs)
             mask = paste(output[0] > 0, ready.box, ready.shape)
