@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+import anysubset
 from anysubset.datasets.missingness import read_missingness
 from anysubset.datasets.splits import read_splits
 from anysubset.experiments.files import read_experiment
@@ -77,3 +79,9 @@ def test_the_published_scores_give_the_table_of_the_comparison(output_of: Callab
     rows = [line for line in printed if line.startswith("|")]
     assert len(rows) == 2 + 18
     assert "\n".join(rows) in (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_citation_file_names_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == anysubset.__version__
+    assert citation["preferred-citation"]["title"] in (ROOT / "README.md").read_text()

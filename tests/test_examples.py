@@ -58,6 +58,10 @@ def test_every_example_is_listed_and_tested():
         "accelerate_loop.py",
         "own_method.py",
         "own_network.py",
+        "two_towers.py",
+        "late_fusion_resnets.py",
+        "peft_lora.py",
+        "fsdp2_loop.py",
     }
     listed, tested = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
     for name in names:
@@ -265,6 +269,64 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path):
             check=True,
         ).stdout
         for launcher, parts in [([], "8"), (torchrun, "4")]
+    )
+    assert one.count("->") == 3
+    assert two == one
+
+
+# ------------------------------------------- two_towers.py, late_fusion_resnets.py, peft_lora.py and fsdp2_loop.py
+
+
+def test_two_towers_learn_to_match_and_to_classify_from_either():
+    assert_learned(example("two_towers").main(steps=60), cases=4)
+
+
+def test_a_sample_without_a_caption_is_in_no_loss_of_captions():
+    towers = example("two_towers")
+    torch.manual_seed(0)
+    model, data = towers.TwoTowers(), towers.draw(20, seeded(), without_caption=0.5)
+    captioned = list(data[1])
+    assert 1 < len(captioned) < 20
+    losses = towers.losses_of(model, data, list(range(20)))
+    alone = towers.losses_of(model, data, captioned)
+    for name in ("caption", "image+caption", "match"):
+        assert_close(losses[name], alone[name])
+    assert not torch.equal(losses["image"], alone["image"])
+    assert set(towers.losses_of(model, data, captioned[:1])) == {"image"}
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_late_fusion_learns_every_scenario_in_mixed_precision(precision: torch.dtype):
+    assert_learned(example("late_fusion_resnets").main(steps=40, precision=precision), cases=3)
+
+
+def test_micro_batches_of_late_fusion_take_the_same_steps_as_the_whole_batch():
+    fusion = example("late_fusion_resnets")
+    whole, parts = (fusion.main(steps=3, precision=torch.float32, parts=parts)["after"] for parts in (1, 4))
+    assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_adapters_learn_every_scenario_and_the_transformer_stays_frozen():
+    lora = example("peft_lora", package="peft")
+    assert_learned(lora.main(steps=40), cases=3)
+    names = [name for name, parameter in lora.Model().named_parameters() if parameter.requires_grad]
+    assert names
+    assert all("lora_" in name or name.startswith("head.") for name in names)
+
+
+@pytest.mark.slow
+def test_fsdp2_in_two_processes_takes_the_same_steps_as_one():
+    example("fsdp2_loop")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    one, two = (
+        subprocess.run(
+            [sys.executable, *launcher, str(EXAMPLES / "fsdp2_loop.py")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for launcher in ([], torchrun)
     )
     assert one.count("->") == 3
     assert two == one
