@@ -14,20 +14,25 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.testing import assert_close
 
 from anysubset import AnySubsetClassifier, AnySubsetRegressor
 from anysubset.batches import Observed
+from anysubset.datasets.dataset import fingerprint
 from anysubset.errors import DataWarning, InputError
 from anysubset.estimators import base
+from anysubset.tables.block import Block
 from anysubset.tables.nan_cells import column_means, with_cells_filled
 from anysubset.tables.splitting import hold_out
+from anysubset.tasks.prediction import Prediction, Stream
 
 # The methods on the network of the task; tests/methods/test_contract.py asks the same of all.
 ON_TASK_NETWORK = ("gmd", "sharing", "dropout", "full", "ensemble")
@@ -52,9 +57,10 @@ N = 60
         AnySubsetClassifier(**CHECKED),
         AnySubsetRegressor(**CHECKED),
     ],
-    # No check is expected to fail. NaN is refused (`allow_nan` is false), since without `modalities` a row of NaN is a
-    # sample without any modality; check_array_api_input skips itself where SCIPY_ARRAY_API is not set.
-    expected_failed_checks=lambda estimator: {},
+    # check_array_api_input skips itself where SCIPY_ARRAY_API is not set.
+    expected_failed_checks=lambda estimator: {
+        "check_sample_weight_equivalence_on_dense_data": "a sample of weight 2 is in fewer batches than two samples are"
+    },
 )
 def test_the_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]):
     check(estimator)
@@ -96,6 +102,11 @@ def grouped() -> AnySubsetClassifier:
     """Trained on the same samples in one array. Not to be changed."""
     X, y = with_missing_modalities()
     return AnySubsetClassifier(modalities=GROUPS, **SMALL).fit(side_by_side(X), y)
+
+
+def cheap(**parameters: Any) -> AnySubsetClassifier:
+    """A classifier without steps of gradients."""
+    return AnySubsetClassifier(method="linear", options={"strength": 1.0}, device="cpu", random_state=0, **parameters)
 
 
 def same_weights(one: Any, other: Any) -> bool:
@@ -370,6 +381,143 @@ def test_validation_selects_the_best_weights(fraction: float, monkeypatch: pytes
         np.testing.assert_array_equal(model.predict_set(X), 1 - model.predict_proba(X) <= limit)
 
 
+def test_a_fraction_of_the_groups_is_held_out():
+    # By hand: of 8 samples in groups of two, a quarter is one group.
+    ids, target = tiny([0, 1] * 4)
+    groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    drawn = [hold_out(ids, target, 0.25, seed, groups)["val"] for seed in range(20)]
+    assert {*drawn} == {("0", "1"), ("2", "3"), ("4", "5"), ("6", "7")}
+    with pytest.raises(InputError, match="All samples are of one group: give two groups or more"):
+        hold_out(ids, target, 0.25, 0, ["a"] * 8)
+
+
+def test_groups_are_never_in_training_and_validation():
+    X, y = separable()
+    groups = np.repeat(np.arange(10), 6)
+    model = cheap(validation_fraction=0.3).fit(X, y, groups=groups)
+    splits = hold_out(*tiny((y == "well").astype(int).tolist()), 0.3, model.experiment_.seed, groups.tolist())
+    assert len(splits["val"]) == 18
+    assert model.signature_.fingerprints["val"] == fingerprint(splits["val"])
+    with pytest.raises(InputError, match=r"groups has the shape \(3,\): give one group for each of 60 samples"):
+        cheap().fit(X, y, groups=[1, 2, 3])
+
+
+# ------------------------------------------------------------------------------------------------- weights
+
+
+def test_the_loss_is_the_mean_of_weighted_losses():
+    # By hand: squared errors 1 and 9, weights 3 and 0.5: (3 + 4.5) / 2.
+    task = Prediction(("a",), streams={"a": Stream("vector", 1)}, error="mse")
+    loss = task.loss(torch.tensor([[1.0], [3.0]]), torch.zeros(2), torch.tensor([3.0, 0.5]))
+    assert loss.item() == pytest.approx(3.75)
+
+
+def test_weights_are_those_of_scikit_learn():
+    X, y = separable()
+    y = np.roll(y, 1)
+    weight = np.random.default_rng(5).uniform(0.1, 3, N)
+    model = cheap(validation_fraction=0).fit(X["scan"], y, sample_weight=weight)
+    x = (X["scan"] - X["scan"].mean(axis=0)) / X["scan"].std(axis=0)
+    reference = LogisticRegression(C=1.0).fit(x, y, weight / weight.mean())
+    np.testing.assert_allclose(model.predict_proba(X["scan"]), reference.predict_proba(x), atol=1e-4)
+    unweighted = LogisticRegression(C=1.0).fit(x, y).predict_proba(x)
+    assert abs(unweighted - reference.predict_proba(x)).max() > 1e-2
+
+
+def test_class_weights_are_sample_weights():
+    X, y = separable()
+    y[:40] = "ill"
+    wells = int((y == "well").sum())
+    balanced = np.where(y == "well", N / 2 / wells, N / 2 / (N - wells))
+    expected = cheap(validation_fraction=0).fit(X, y, sample_weight=balanced)
+    assert same_weights(cheap(class_weight="balanced", validation_fraction=0).fit(X, y), expected)
+    twice = cheap(class_weight={"well": 2.0}, validation_fraction=0).fit(X, y, sample_weight=np.full(N, 3.0))
+    by_hand = cheap(validation_fraction=0).fit(X, y, sample_weight=np.where(y == "well", 2.0, 1.0))
+    assert same_weights(twice, by_hand)
+    assert not same_weights(twice, expected)
+
+
+@pytest.mark.parametrize("method", ["gmd", "ensemble", "taught"])
+def test_a_class_of_large_weight_wins_where_there_is_nothing_to_learn(method: str):
+    generator = np.random.default_rng(4)
+    X, y = {"a": generator.normal(size=(N, 2))}, np.where(np.arange(N) % 2 == 0, "ill", "well")
+    if method == "gmd":
+        X["b"] = generator.normal(size=(N, 2))
+    model = AnySubsetClassifier(method=method, class_weight={"ill": 1000.0}, **SMALL).fit(X, y)
+    assert (model.predict(X) == "ill").mean() > 0.9
+
+
+def test_samples_of_weight_0_are_not_used():
+    X, y = separable()
+    X["blood"][:10] += 1e3
+    weight = np.r_[np.zeros(10), np.full(50, 0.7)]
+    model = cheap(validation_fraction=0).fit(X, y, sample_weight=weight)
+    assert same_weights(model, cheap(validation_fraction=0).fit({name: x[10:] for name, x in X.items()}, y[10:]))
+    regressor = AnySubsetRegressor(method="linear", validation_fraction=0, device="cpu")
+    target = np.r_[np.full(10, 1e6), np.arange(50.0)]
+    regressor.fit(X, target, sample_weight=weight)
+    # By hand: the mean of 0 to 49.
+    assert regressor.mean_ == pytest.approx(24.5)
+    assert regressor.deviation_ == pytest.approx(np.arange(50).std())
+
+
+def test_validation_weighs_the_loss():
+    task = Prediction(("a",), streams={"a": Stream("vector", 1)}, error="mse")
+    inputs = {"a": Observed(torch.zeros(2, 1), torch.arange(2))}
+    block = Block(("s", "t"), inputs, [("a",)], torch.zeros(2), task, weights=torch.tensor([3.0, 0.5]))
+    scores = block.scores(("a",), torch.tensor([[1.0], [3.0]]), thorough=False)
+    assert [score.value for score in scores if score.metric == "loss"] == [3.0, 4.5]
+    assert [score.value for score in scores if score.metric == "error"] == [1.0, 3.0]
+
+
+WEIGHTS = [
+    (np.ones(3), {}, "sample_weight has the shape (3,): give one number for each of 60 samples"),
+    (["much"] * N, {}, "sample_weight holds numbers, one for each of 60 samples"),
+    (-np.ones(N), {}, "sample_weight has numbers that are negative, NaN or infinite: give 0 or more"),
+    (np.zeros(N), {}, "sample_weight is zero for every sample"),
+    (None, {"class_weight": "even"}, "class_weight is None, 'balanced' or a dict, class -> weight, not 'even'"),
+    (None, {"class_weight": {"dead": 1.0}}, "The classes, ['ill', 'well'], are not in class_weight"),
+    (None, {"class_weight": {"ill": -1.0}}, "class_weight has numbers that are negative, NaN or infinite, or only 0"),
+]
+
+
+@pytest.mark.parametrize(("weight", "parameters", "message"), WEIGHTS, ids=[line for *_, line in WEIGHTS])
+def test_wrong_weights_are_refused_in_one_line(weight: Any, parameters: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        AnySubsetClassifier(**{**SMALL, **parameters}).fit(*separable(), sample_weight=weight)
+    assert "\n" not in str(refused.value)
+
+
+def test_methods_that_do_not_weigh_samples_refuse_weights():
+    model = AnySubsetClassifier(method="cpm", steps=2, device="cpu")
+    with pytest.raises(
+        InputError, match="Method 'cpm' does not weigh samples: leave out the weights, or choose from: gmd"
+    ):
+        model.fit(*separable(), sample_weight=np.ones(N))
+
+
+def test_weights_and_groups_come_through_the_routing_of_metadata():
+    X, y = separable()
+    seen = []
+    inside = base.AnySubset.learn
+
+    def spy(self: Any, X: Any, target: Any, weights: Any, groups: Any) -> Any:
+        seen.append((weights, groups))
+        return inside(self, X, target, weights, groups)
+
+    groups, weight = np.repeat(np.arange(10), 6), np.arange(1.0, N + 1)
+    with pytest.MonkeyPatch.context() as patch, config_context(enable_metadata_routing=True):
+        patch.setattr(base.AnySubset, "learn", spy)
+        model = cheap(modalities=GROUPS).set_fit_request(sample_weight=True, groups=True)
+        model.set_score_request(sample_weight=True)
+        scores = cross_validate(
+            model, side_by_side(X), y, params={"groups": groups, "sample_weight": weight}, cv=GroupKFold(2)
+        )["test_score"]
+    assert scores.tolist() == [1.0, 1.0]
+    assert sorted(np.concatenate([weights for weights, _ in seen])) == weight.tolist()
+    assert not set(seen[0][1]) & set(seen[1][1])
+
+
 # ------------------------------------------------------------------------------------------------- faults
 
 
@@ -480,11 +628,6 @@ def test_a_series_with_na_as_target_or_in_place_of_a_frame_is_refused():
         AnySubsetClassifier(**SMALL).fit(X, pandas.Series([None, *y[1:]], dtype="string"))
     with pytest.raises(InputError, match=r"scan is a series: give a frame, as in series.to_frame\(\)."):
         AnySubsetClassifier(**SMALL).fit({**X, "scan": pandas.Series(np.ones(N))}, y)
-
-
-def cheap(**parameters: Any) -> AnySubsetClassifier:
-    """A classifier without steps of gradients."""
-    return AnySubsetClassifier(method="linear", options={"strength": 1.0}, device="cpu", random_state=0, **parameters)
 
 
 def test_a_single_nan_is_filled_with_the_mean_of_the_column_in_training():

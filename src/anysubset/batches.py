@@ -65,17 +65,24 @@ class Batch:
 
     inputs: by modality; a modality that no sample has, has no key. target: (samples, ...). ids: one for each sample.
     groups: the group of each sample, such as the video of an utterance; None for data without groups.
+    weights: (samples,) float32, of the samples in the loss of the task; None if all count alike.
     """
 
     inputs: dict[str, Observed]
     target: Tensor
     ids: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy inputs and target to a device."""
         inputs = {name: observed.to(device) for name, observed in self.inputs.items()}
-        return replace(self, inputs=inputs, target=self.target.to(device, non_blocking=True))
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return replace(self, inputs=inputs, target=self.target.to(device, non_blocking=True), weights=weights)
+
+    def weights_of(self, indices: Tensor) -> Tensor | None:
+        """Weights of the samples with these indices; None if all count alike."""
+        return None if self.weights is None else self.weights[indices]
 
 
 def collate(samples: Iterable[tuple[Mapping[str, Tensor], Tensor, str]], groups: Iterable[str] | None = None) -> Batch:

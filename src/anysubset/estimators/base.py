@@ -17,11 +17,13 @@ from torch import Tensor
 
 from anysubset.errors import DataWarning, InputError, input_errors, unknown
 from anysubset.estimators.parameters import experiment_of
+from anysubset.estimators.weights import scaled_to_training
 from anysubset.evaluation.conformal import limits_of, prediction_sets
 from anysubset.evaluation.finite import check_finite
 from anysubset.evaluation.rows import inputs_of, predicted_blocks
 from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
+from anysubset.methods.table import METHODS
 from anysubset.scenarios import Scenario, in_order, scenario_name
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
@@ -153,8 +155,15 @@ class AnySubset(ModalityColumns):
             raise InputError("There are 0 samples; give at least one for training and one for validation.")
         return target
 
-    def learn(self, X: Any, target: Tensor) -> Self:
-        """Train on (n,) targets: indices of classes, or standardised numbers."""
+    def learn(self, X: Any, target: Tensor, weights: Array | None = None, groups: Any = None) -> Self:
+        """Train on (n,) targets: indices of classes, or standardised numbers.
+
+        Args:
+            X: as in the class.
+            target: (n,).
+            weights: (n,), of the samples in the loss; those of weight 0 are used neither in training nor in validation.
+            groups: (n,), whose samples are either all for training or all for validation; or None.
+        """
         inputs, _, columns = self.read(X, training=True, samples=len(target))
         for name, observed in inputs.items():
             if not len(observed.indices):
@@ -162,16 +171,25 @@ class AnySubset(ModalityColumns):
             warn([*note_on_code(name, observed), *note_on_repeated_rows(name, observed)])
         ids = tuple(map(str, range(len(target))))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        splits = hold_out(ids, target, float(self.validation_fraction), seed)
+        used = np.arange(len(target)) if weights is None else np.flatnonzero(weights)
+        splits = hold_out(
+            [ids[sample] for sample in used],
+            target[used],
+            float(self.validation_fraction),
+            seed,
+            None if groups is None else group_labels(groups, len(target))[used].tolist(),
+        )
         training = torch.zeros(len(target), dtype=torch.bool)
         training[[int(sample) for sample in splits["train"]]] = True
         for name, observed in inputs.items():
             if not training[observed.indices].any():
-                raise InputError(f"Only validation samples have {name!r}: set validation_fraction to 0.")
+                none = "" if weights is None else ", or samples of weight 0,"
+                raise InputError(f"Only validation samples{none} have {name!r}: set validation_fraction to 0.")
         means = {name: column_means(observed, training) for name, observed in inputs.items()}
         warn(line for name, by_column in means.items() for line in note_on_empty_columns(name, by_column))
         inputs = {name: with_cells_filled(observed, means[name]) for name, observed in inputs.items()}
-        table = Table(ids, inputs, target, splits=splits, columns=columns)
+        scaled = None if weights is None else scaled_to_training(weights, training)
+        table = Table(ids, inputs, target, splits=splits, columns=columns, weights=scaled)
         if processes.several():
             raise InputError("Estimators train in one process; use `anysubset fit` under torchrun for several.")
         experiment = experiment_of(
@@ -190,6 +208,11 @@ class AnySubset(ModalityColumns):
                 raise InputError(
                     f"Method {self.method!r} predicts whole groups of samples, which estimators do not take: choose "
                     "another method, or use anysubset.fit on a table with groups."
+                )
+            if weights is not None and not method.takes_weights:
+                able = ", ".join(name for name, row in METHODS.items() if row.method.takes_weights)
+                raise InputError(
+                    f"Method {self.method!r} does not weigh samples: leave out the weights, or choose from: {able}."
                 )
             method.check_inputs(table.inputs)
             method.to(device)
@@ -282,6 +305,14 @@ class AnySubset(ModalityColumns):
     def score_of(self, target: Array, outputs: Tensor) -> float | None:
         """Score of (n, outputs) against (n,) targets; None if it is not defined."""
         raise NotImplementedError
+
+
+def group_labels(groups: Any, samples: int) -> Array:
+    """Check `groups` and return it as (samples,). Raises InputError unless there is one for each sample."""
+    labels = np.asarray(groups)
+    if labels.shape != (samples,):
+        raise InputError(f"groups has the shape {labels.shape}: give one group for each of {samples} samples.")
+    return labels
 
 
 def warn(lines: Iterable[str]) -> None:

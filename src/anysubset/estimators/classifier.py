@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 (X is scikit-learn's name)
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from anysubset.errors import InputError, input_errors
 from anysubset.estimators.base import AnySubset
 from anysubset.estimators.parameters import check_parameters
+from anysubset.estimators.weights import sample_weights, with_class_weights
 from anysubset.tables.frames import in_one_order
 from anysubset.tables.in_memory import Array
 
@@ -22,10 +24,65 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
     """Predicts the class of a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
 
     After training it has `classes_`, `modalities_` and, unless X was a dict, `n_features_in_`.
+
+    Args:
+        class_weight: factors of the losses of the classes: None, a dict class -> weight, or "balanced" for the inverse
+            of their frequencies in training.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on samples and their (n,) classes, which may be numbers or text."""
+    def __init__(
+        self,
+        *,
+        class_weight: Any = None,
+        modalities: Mapping[str, Any] | None = None,
+        method: str = "gmd",
+        cases: str | None = None,
+        rule: str | None = None,
+        preset: str | None = None,
+        width: int | None = None,
+        layers: int | None = None,
+        dropout: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        nan: str = "mean",
+        steps: int = 500,
+        batch: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-5,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            modalities=modalities,
+            method=method,
+            cases=cases,
+            rule=rule,
+            preset=preset,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            options=options,
+            nan=nan,
+            steps=steps,
+            batch=batch,
+            lr=lr,
+            weight_decay=weight_decay,
+            validation_fraction=validation_fraction,
+            random_state=random_state,
+            device=device,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train on samples and their (n,) classes, which may be numbers or text.
+
+        Args:
+            X: as in `AnySubset`.
+            y: (n,).
+            sample_weight: (n,) factors of the losses of the samples, in the order of y, in training and in the loss
+                that selects weights in validation. Samples of weight 0 are not used.
+            groups: (n,) such as the patient of each sample, in the order of y: validation samples are whole groups.
+        """
         check_parameters(self.get_params(deep=False))
         target = self.target(y)
         with input_errors():
@@ -35,7 +92,9 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
             raise InputError(
                 f"All {len(target)} samples are of 1 class, {self.classes_.tolist()[0]!r}: give at least two."
             )
-        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)))
+        weights = sample_weights(sample_weight, len(target))
+        weights = with_class_weights(weights, self.class_weight, self.classes_, numbers)
+        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)), weights, groups)
 
     def predict(self, X: Any) -> Array:
         """(n,): the most probable class of each sample, from the modalities that it has."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from anysubset.errors import InputError
 from anysubset.estimators.base import AnySubset
 from anysubset.estimators.parameters import check_parameters
+from anysubset.estimators.weights import sample_weights
 from anysubset.tables.frames import in_one_order
 from anysubset.tables.in_memory import Array
 
@@ -25,16 +26,26 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
 
     error = "mse"
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on samples and their (n,) numbers, on any scale."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train on samples and their (n,) numbers, on any scale.
+
+        Args:
+            X: as in `AnySubset`.
+            y: (n,).
+            sample_weight: (n,) factors of the losses of the samples, in the order of y, in training and in the loss
+                that selects weights in validation. Samples of weight 0 are not used.
+            groups: (n,) such as the patient of each sample, in the order of y: validation samples are whole groups.
+        """
         check_parameters(self.get_params(deep=False))
         target = self.target(y, y_numeric=True).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
-            self.mean_, self.deviation_ = float(target.mean()), float(target.std()) or 1.0
+            weights = sample_weights(sample_weight, len(target))
+            self.mean_ = float(np.average(target, weights=weights))
+            self.deviation_ = float(np.sqrt(np.average((target - self.mean_) ** 2, weights=weights))) or 1.0
         if not np.isfinite(self.deviation_):
             raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
         standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
-        return self.learn(in_one_order(X, y), torch.from_numpy(standardised))
+        return self.learn(in_one_order(X, y), torch.from_numpy(standardised), weights, groups)
 
     def predict(self, X: Any) -> Array:
         """(n,): the predicted number of each sample, from the modalities that it has."""

@@ -98,6 +98,7 @@ class Blend(Method):
         chosen_weights = torch.full((len(created),), 1 / len(created), dtype=torch.float64)
         # Of the parts in order; None if they are equal, so that these runs need no tensor of it.
         self.register_buffer("weights", chosen_weights if weights == "validated" else None)
+        self.takes_weights = all(part.method.takes_weights for part in created)
         self.active: str | None = None  # Label of the part that is trained; None if all parts predict.
 
     @property

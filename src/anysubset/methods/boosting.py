@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.methods.classical import UNSEEN, ClassicalMethod, outputs_of
+from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy, outputs_of
 from anysubset.methods.method import Step
 from anysubset.models.trees import Tree, Trees
 from anysubset.system.numbers import check_count
@@ -49,7 +49,7 @@ class Boosting(ClassicalMethod):
             {modality: Trees(outputs_of(task), iterations, leaves) for modality in task.modalities}
         )
 
-    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step) -> None:
+    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step, weights: Tensor | None = None) -> None:
         """Fit the trees of one modality.
 
         Args:
@@ -57,6 +57,7 @@ class Boosting(ClassicalMethod):
             x: (n, size) float64.
             target: (n,), indices of the classes or numbers.
             step: seeds the samples that are held out.
+            weights: (n,), of the samples in the loss; None if all count alike.
         """
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -66,14 +67,16 @@ class Boosting(ClassicalMethod):
         assert isinstance(trees, Trees)
         if not self.task.classes:
             regressor = HistGradientBoostingRegressor(loss=LOSSES[self.task.error], **options)
-            trees.assign(*fitted_trees(regressor.fit(x.numpy(), target.double().numpy()), [0], [0.0]))
+            trees.assign(
+                *fitted_trees(regressor.fit(x.numpy(), target.double().numpy(), as_numpy(weights)), [0], [0.0])
+            )
             return
         seen = target.unique().tolist()
         constants = [0.0 if number in seen else UNSEEN for number in range(outputs)]
         if len(seen) == 1:
             trees.assign(constants, [])
             return
-        classifier = HistGradientBoostingClassifier(**options).fit(x.numpy(), target.numpy())
+        classifier = HistGradientBoostingClassifier(**options).fit(x.numpy(), target.numpy(), as_numpy(weights))
         # Of two classes scikit-learn has only the logit of the second one.
         trees.assign(*fitted_trees(classifier, seen[1:] if len(seen) == 2 else seen, constants))
 

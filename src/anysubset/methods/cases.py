@@ -71,7 +71,10 @@ class CaseMethod(NetworkMethod):
             step: the current training step.
         """
         target = batch.target if len(indices) == len(batch.target) else batch.target[indices]
-        return self.loss(output, target, step)
+        if batch.weights is None:
+            return self.loss(output, target, step)
+        assert isinstance(output, Tensor)
+        return self.task_loss(output, target, batch.weights_of(indices))
 
     def extra_objectives(self, step: Step) -> dict[str, Objective]:
         """Objectives that are not cases, by name; none by default."""

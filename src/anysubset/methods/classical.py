@@ -7,7 +7,9 @@ copied into tensors, so a run is saved, loaded and moved between devices like an
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anysubset.batches import Batch, Inputs, Observed
@@ -45,6 +47,7 @@ class ClassicalMethod(Method):
 
     fits = (Prediction,)
     full_batch = True
+    takes_weights = True
     task: Prediction
 
     models: nn.ModuleDict
@@ -81,10 +84,12 @@ class ClassicalMethod(Method):
             order = torch.tensor(sorted(range(len(ids)), key=ids.__getitem__))
             x = torch.cat([observed.values for _, observed in parts])[order]
             target = torch.cat([batch.target[observed.indices] for batch, observed in parts])[order]
-            self.fit_model(modality, x.double(), target, step)
+            weights = [batch.weights_of(observed.indices) for batch, observed in parts]
+            weighted = [part for part in weights if part is not None]
+            self.fit_model(modality, x.double(), target, step, torch.cat(weighted)[order] if weighted else None)
 
     @abstractmethod
-    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step) -> None:
+    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step, weights: Tensor | None = None) -> None:
         """Fit the model of one modality.
 
         Args:
@@ -92,6 +97,7 @@ class ClassicalMethod(Method):
             x: (n, size) float64, of the n > 0 training samples that have it.
             target: (n,), indices of the classes or numbers.
             step: number of the step.
+            weights: (n,), of the samples in the loss; None if all count alike.
         """
 
     # -------------------------------------------------------------------------------------------- prediction
@@ -138,6 +144,11 @@ class ClassicalMethod(Method):
             InputError: if the samples differ in their modalities.
         """
         return fuse_scenarios(self.branch, inputs, scenarios, carry, self.prediction)
+
+
+def as_numpy(weights: Tensor | None) -> NDArray[np.float64] | None:
+    """Weights of samples as scikit-learn takes them; None for None."""
+    return None if weights is None else weights.double().numpy()
 
 
 def outputs_of(task: Prediction) -> int:

@@ -28,6 +28,7 @@ class DynamicSharing(CaseMethod):
         **network: options of the network; `sharing_network` explains them.
     """
 
+    takes_weights = True
     without_groups = "leave out method.context"
     network: sharing.DynamicSharing
 

@@ -26,6 +26,7 @@ class Ensemble(Method):
             the preset that suits all modalities of the task together.
     """
 
+    takes_weights = True
     without_groups = "leave out method.context"
 
     def __init__(self, task: Task, **network: Unpack[NetworkOptions]) -> None:
@@ -44,8 +45,10 @@ class Ensemble(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The mean loss of each expert over the samples that have its modality."""
         return {
-            modality: self.task.loss(
-                self.expert_prediction(modality, observed, batch.groups), batch.target[observed.indices]
+            modality: self.task_loss(
+                self.expert_prediction(modality, observed, batch.groups),
+                batch.target[observed.indices],
+                batch.weights_of(observed.indices),
             )
             for modality, observed in batch.inputs.items()
         }

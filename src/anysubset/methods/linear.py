@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.methods.classical import UNSEEN, ClassicalMethod, outputs_of
+from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy, outputs_of
 from anysubset.methods.method import Step
 from anysubset.tasks.prediction import Prediction
 
@@ -49,7 +49,7 @@ class Linear(ClassicalMethod):
         # Index of the strength of the fitted models.
         self.register_buffer("chosen", torch.zeros((), dtype=torch.int64))
 
-    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step) -> None:
+    def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step, weights: Tensor | None = None) -> None:
         """Fit the linear model of one modality, with the strength of the step.
 
         Args:
@@ -57,13 +57,14 @@ class Linear(ClassicalMethod):
             x: (n, size) float64.
             target: (n,), indices of the classes or numbers.
             step: its number selects the strength.
+            weights: (n,), of the samples in the loss; None if all count alike.
         """
         strength = self.strengths[step.number]
         self.chosen.fill_(step.number)
         if self.task.classes:
-            weight, bias = logistic_regression(x, target, len(self.task.classes), strength)
+            weight, bias = logistic_regression(x, target, len(self.task.classes), strength, weights)
         else:
-            weight, bias = ridge_regression(x, target, strength)
+            weight, bias = ridge_regression(x, target, strength, weights)
         model = self.models[modality]
         assert isinstance(model, nn.Linear)
         model.weight.copy_(weight)
@@ -74,7 +75,9 @@ class Linear(ClassicalMethod):
         return {"strength": self.strengths[int(self.chosen)]} if len(self.strengths) > 1 else {}
 
 
-def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
+def logistic_regression(
+    x: Tensor, target: Tensor, classes: int, strength: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Fit logistic regression; weights (classes, size) and biases (classes,) of the logits, float64.
 
     Args:
@@ -82,6 +85,7 @@ def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float
         target: (n,), indices of the classes; some classes may not occur.
         classes: their number.
         strength: of the L2 penalty.
+        weights: (n,), of the samples in the loss; None if all count alike.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -95,7 +99,7 @@ def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float
     model = LogisticRegression(C=1 / strength, max_iter=MOST_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # Weights that are almost there predict almost the same.
-        model.fit(x.numpy(), target.numpy())
+        model.fit(x.numpy(), target.numpy(), as_numpy(weights))
     # Of two classes scikit-learn has only the logit of the second one.
     of_model = seen[1:] if len(seen) == 2 else seen
     weight[of_model] = torch.from_numpy(model.coef_)
@@ -103,15 +107,18 @@ def logistic_regression(x: Tensor, target: Tensor, classes: int, strength: float
     return weight, bias
 
 
-def ridge_regression(x: Tensor, target: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+def ridge_regression(
+    x: Tensor, target: Tensor, strength: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Fit ridge regression; weights (1, size) and bias (1,), float64.
 
     Args:
         x: (n, size) float64.
         target: (n,) numbers.
         strength: of the L2 penalty.
+        weights: (n,), of the samples in the loss; None if all count alike.
     """
     from sklearn.linear_model import Ridge
 
-    model = Ridge(alpha=strength).fit(x.numpy(), target.double().numpy())
+    model = Ridge(alpha=strength).fit(x.numpy(), target.double().numpy(), as_numpy(weights))
     return torch.from_numpy(model.coef_)[None], torch.tensor([model.intercept_], dtype=torch.float64)

@@ -14,6 +14,7 @@ from anysubset.errors import InputError
 from anysubset.models import fusion
 from anysubset.models.network import Network
 from anysubset.scenarios import Scenario
+from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.task import Carry, Task, at_once
 
 
@@ -89,6 +90,7 @@ class Method(nn.Module, ABC):
         "set method.conversation to false"; empty if nothing does.
     full_batch: whether every step takes all training samples; `fit` then sets `train.batch` to their number.
     undefined_metrics: metrics without a meaning for the predictions, which are left out of the scores.
+    takes_weights: whether the losses of the task weigh the samples by `Batch.weights`.
     speakers: how many speakers of a group the method tells apart; 1 if it does not look at who speaks.
     stages: the stages of training, in order.
     """
@@ -96,6 +98,7 @@ class Method(nn.Module, ABC):
     fits: ClassVar[tuple[type[Task], ...]] = (Task,)
     unit: Literal["sample", "group"] = "sample"
     without_groups: ClassVar[str] = ""
+    takes_weights: bool = False
     speakers: int = 1
     full_batch: ClassVar[bool] = False
     undefined_metrics: Collection[str] = ()
@@ -148,6 +151,19 @@ class Method(nn.Module, ABC):
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that serve two or more modalities; cases can conflict on these. Empty by default."""
         return []
+
+    def task_loss(self, output: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+        """The loss of the task, a scalar.
+
+        Args:
+            output: of the network for n samples.
+            target: (n, ...).
+            weights: (n,), of `Batch.weights_of`; None if all samples count alike.
+        """
+        if weights is None:
+            return self.task.loss(output, target)
+        assert isinstance(self.task, Prediction)  # Only tables have weights.
+        return self.task.loss(output, target, weights)
 
     # --------------------------------------------------------------------- hooks; they do nothing by default
 

@@ -39,6 +39,7 @@ class MulT(CaseMethod):
     """
 
     fits = (Prediction,)
+    takes_weights = True
     network: MulTNetwork
 
     def __init__(

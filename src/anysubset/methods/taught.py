@@ -108,7 +108,7 @@ class Taught(DynamicSharing):
                 lesson = fusion.mean({modality: select(lessons[modality], indices) for modality in case})
                 distance = distil(self.task, output, lesson, self.temperature)
                 losses[scenario_name(case)] = (
-                    self.loss(output, batch.target[indices], step) + self.distillation * distance
+                    self.loss_of_samples(output, indices, features, batch, step) + self.distillation * distance
                 )
         return losses
 

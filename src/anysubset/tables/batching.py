@@ -29,6 +29,7 @@ def batch_of(table: Table, indices: Sequence[int]) -> Batch:
         table.target[selected],
         tuple(table.ids[index] for index in indices),
         None if table.groups is None else tuple(table.groups[index] for index in indices),
+        None if table.weights is None else table.weights[selected],
     )
 
 

@@ -20,6 +20,7 @@ class Block(Sample):
     ids: one for each sample. inputs: by modality, the samples that have it.
     scenarios: those for which at least one sample is eligible. target: (samples,).
     groups: the group of each sample in a block of one group; otherwise None.
+    weights: (samples,), factors of the score `loss`; None if all samples count alike.
     """
 
     ids: tuple[str, ...]
@@ -28,6 +29,7 @@ class Block(Sample):
     target: Tensor
     task: Prediction
     groups: tuple[str, ...] | None = None
+    weights: Tensor | None = None
 
     def scores(self, scenario: Scenario, outputs: Tensor, thorough: bool) -> list[Score]:
         """Scores of each eligible sample: `prediction`, `target` and `loss`; `error` for numbers, more for classes.
@@ -59,6 +61,8 @@ class Block(Sample):
                 values |= {f"{metric}{UNCALIBRATED}": numbers for metric, numbers in uncalibrated.items()}
         else:
             values |= {"loss": self.task.losses(outputs, target), "error": (decided - target).abs()}
+        if self.weights is not None:
+            values["loss"] = values["loss"] * self.weights[rows]
         return [
             Score(scenario, sample, metric, ALL, float(value))
             for metric, numbers in values.items()

@@ -235,7 +235,7 @@ class TableDataset(Dataset):
             if eligible:
                 batch = batch_of(table, indices)
                 groups = batch.groups if unit == "group" else None
-                yield Block(batch.ids, batch.inputs, eligible, batch.target, self.task, groups)
+                yield Block(batch.ids, batch.inputs, eligible, batch.target, self.task, groups, batch.weights)
 
     def over_set(self, scores: Sequence[Score]) -> list[Score]:
         """Metrics over the set for each scenario, on the samples that are eligible for it."""

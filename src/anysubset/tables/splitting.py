@@ -1,6 +1,6 @@
 """The splits of a table: those of a file, drawn folds, or the table's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -77,7 +77,9 @@ def validation_of(train: Table) -> tuple[str, ...]:
     )
 
 
-def hold_out(ids: Sequence[str], target: Tensor, fraction: float, seed: int) -> Splits:
+def hold_out(
+    ids: Sequence[str], target: Tensor, fraction: float, seed: int, groups: Sequence[Hashable] | None = None
+) -> Splits:
     """Split samples into `train` and `val`, stratified by class or by tercile of the target.
 
     Each class or tercile with two samples or more has at least one in `val`; a single sample is for training. With a
@@ -88,14 +90,23 @@ def hold_out(ids: Sequence[str], target: Tensor, fraction: float, seed: int) -> 
         target: (samples,), int64 for classes.
         fraction: share of the samples for validation.
         seed: of the draw.
+        groups: the group of each sample, such as its patient. The samples of a group stay together, and the draw is not
+            stratified.
 
     Raises:
-        InputError: if no class or tercile has two samples.
+        InputError: if no class or tercile has two samples, or all samples are of one group.
     """
     if not fraction:
         return {"train": tuple(ids)}
-    generator, stratum_of_sample = np.random.default_rng(seed), strata_of(target)
-    val: set[int] = set()
+    generator = np.random.default_rng(seed)
+    if groups is not None:
+        val = whole_groups(groups, fraction, generator)
+        return {
+            "train": tuple(sample for index, sample in enumerate(ids) if index not in val),
+            "val": tuple(sample for index, sample in enumerate(ids) if index in val),
+        }
+    stratum_of_sample = strata_of(target)
+    val = set()
     for stratum in np.unique(stratum_of_sample).tolist():
         members = generator.permutation(np.flatnonzero(stratum_of_sample == stratum)).tolist()
         val.update(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
@@ -106,6 +117,27 @@ def hold_out(ids: Sequence[str], target: Tensor, fraction: float, seed: int) -> 
         "train": tuple(sample for index, sample in enumerate(ids) if index not in val),
         "val": tuple(sample for index, sample in enumerate(ids) if index in val),
     }
+
+
+def whole_groups(groups: Sequence[Hashable], fraction: float, generator: np.random.Generator) -> set[int]:
+    """Indices of the samples of groups in random order, up to about a share of all samples; at least one group.
+
+    Raises:
+        InputError: if there is only one group.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    if len(members) < 2:
+        raise InputError("All samples are of one group: give two groups or more, or set validation_fraction to 0.")
+    names = list(members)
+    drawn: set[int] = set()
+    for position in generator.permutation(len(names))[:-1].tolist():
+        own = members[names[position]]
+        if drawn and len(drawn) + len(own) / 2 > fraction * len(groups):
+            break
+        drawn.update(own)
+    return drawn
 
 
 def grouped(table: Table) -> str:

@@ -48,6 +48,7 @@ class Table:
     classes: names of the classes, in the order of their numbers; by default the numbers themselves.
     columns: names of the columns of vectors and steps, by modality, if the file names them.
     speakers: who speaks in each sample; or None.
+    weights: (samples,) float32, of the samples in the loss, 0 or more; None if all count alike.
 
     Raises:
         InputError: if any of this does not hold, a value is NaN or infinite, or a sample has no modality.
@@ -62,6 +63,7 @@ class Table:
     classes: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     speakers: tuple[str, ...] | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.ids)
@@ -75,6 +77,10 @@ class Table:
             raise InputError(f"{len(self.ids)} samples came with {len(self.groups)} groups.")
         if self.speakers is not None and len(self.speakers) != len(self.ids):
             raise InputError(f"{len(self.ids)} samples came with {len(self.speakers)} speakers.")
+        if self.weights is not None and (self.weights.shape != (len(self.ids),) or not (self.weights >= 0).all()):
+            raise InputError(
+                f"{len(self.ids)} samples came with weights of shape {tuple(self.weights.shape)}, or below 0."
+            )
         if self.splits is not None:
             check_table_splits(self.splits, self.ids)
         for name, observed in self.inputs.items():
@@ -126,6 +132,7 @@ class Table:
             target=self.target[indices],
             groups=None if self.groups is None else tuple(self.groups[index] for index in indices.tolist()),
             speakers=None if self.speakers is None else tuple(self.speakers[index] for index in indices.tolist()),
+            weights=None if self.weights is None else self.weights[indices],
             splits=None if self.splits is None else {name: split for name, split in splits.items() if split},
         )
 
@@ -269,6 +276,7 @@ def differences(first: Table, second: Table) -> list[str]:
     facts = ("ids", "modalities", "groups", "speakers", "splits", "class_names")
     different = [name for name in facts if getattr(first, name) != getattr(second, name)]
     different += [] if same(first.target, second.target) else ["target"]
+    different += [] if same(first.weights, second.weights) else ["weights"]
     for name in dict.fromkeys([*first.inputs, *second.inputs]):
         if name not in first.inputs or name not in second.inputs:
             different.append(name)

@@ -84,8 +84,10 @@ class Prediction(Task):
         if self.error not in ERRORS:
             raise unknown("measure of error", self.error, ERRORS)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
         """The loss of outputs (n, outputs) for targets (n,), a scalar: mean cross entropy, or mean error.
+
+        weights: (n,), factors of the losses of the samples before the mean over n; by default all are 1.
 
         Raises InputError if the target has another shape, since broadcasting would give a wrong loss.
         """
@@ -94,6 +96,8 @@ class Prediction(Task):
                 f"The target has the shape {tuple(target.shape)}; give one number for each of {len(output)} samples."
             )
         target = target.to(output.device)
+        if weights is not None:
+            return (weights.to(output.device) * self.losses(output, target)).mean()
         if self.classes:
             return functional.cross_entropy(output, target)
         return ERRORS[self.error](output[:, 0], target)
