@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, make_scorer, r2_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.testing import assert_close
@@ -176,6 +176,104 @@ def test_r2_needs_two_samples():
     scores = model.scenario_scores(X, y)
     assert list(scores) == ["blood"]
     assert scores["blood"] == pytest.approx(r2_score(y, model.predict({"blood": X["blood"]})))
+
+
+@pytest.fixture(scope="module")
+def unequal() -> tuple[AnySubsetClassifier, dict[str, np.ndarray], np.ndarray]:
+    """A classifier, and samples whose scan says nothing. Not to be changed."""
+    X, y = separable()
+    y = np.where(np.random.default_rng(2).random(N) < 0.2, "ill", y)
+    X["scan"] = np.random.default_rng(3).normal(size=(N, 2))
+    return cheap().fit(X, y), X, y
+
+
+def test_scenarios_are_scored_by_any_scorer(unequal: tuple[AnySubsetClassifier, dict[str, np.ndarray], np.ndarray]):
+    model, X, y = unequal
+    X = {"blood": np.where(np.arange(N)[:, None] % 3 == 0, np.nan, X["blood"]), "scan": X["scan"]}
+    have = np.arange(N) % 3 > 0
+    weight = np.arange(1.0, N + 1)
+    scores = model.scenario_scores(X, y, scoring="roc_auc", sample_weight=weight)
+    for names, rows in (("blood", have), ("scan", np.full(N, True)), ("blood+scan", have)):
+        probabilities = model.predict_proba({name: X[name][rows] for name in names.split("+")})[:, 1]
+        expected = roc_auc_score(y[rows] == "well", probabilities, sample_weight=weight[rows])
+        assert scores[names] == pytest.approx(expected)
+    balanced = balanced_accuracy_score(y, model.predict({"scan": X["scan"]}))
+    assert model.scenario_scores(X, y, scoring="balanced_accuracy")["scan"] == balanced
+
+    def share_of_ill(estimator: Any, X: Any, y: Any) -> float:
+        return float((estimator.predict(X) == "ill").mean())
+
+    shares = model.scenario_scores(X, y, scoring=share_of_ill)
+    assert shares["scan"] == (model.predict({"scan": X["scan"]}) == "ill").mean()
+    # Average precision is for the second class.
+    precision = model.scenario_scores(
+        X, y == "well", scoring=make_scorer(mean_of_second, response_method="predict_proba")
+    )
+    assert precision["scan"] == pytest.approx(model.predict_proba({"scan": X["scan"]})[:, 1].mean())
+
+
+def mean_of_second(target: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(probabilities.mean()) if probabilities.ndim == 1 else float(probabilities[:, 1].mean())
+
+
+def test_scenarios_without_a_defined_score_are_left_out(
+    unequal: tuple[AnySubsetClassifier, dict[str, np.ndarray], np.ndarray],
+):
+    model, X, y = unequal
+    X = {"blood": np.where(y[:, None] == "ill", np.nan, X["blood"]), "scan": X["scan"]}
+    assert list(model.scenario_scores(X, y, scoring="roc_auc")) == ["scan"]
+    with pytest.raises(InputError, match=r"Unknown scorer 'roc_acu'\. Did you mean 'roc_auc'"):
+        model.scenario_scores(X, y, scoring="roc_acu")
+    with pytest.raises(InputError, match="scoring is the name of a scorer of scikit-learn, a callable or None, not 3"):
+        model.scenario_scores(X, y, scoring=3)
+
+
+def test_importances_are_shapley_values_of_the_scores(
+    unequal: tuple[AnySubsetClassifier, dict[str, np.ndarray], np.ndarray],
+):
+    model, X, y = unequal
+    scores = model.scenario_scores(X, y)
+    none = max((y == "ill").mean(), (y == "well").mean())
+    # By hand, for two modalities: half of the gain of blood alone and half of that beside scan.
+    blood = ((scores["blood"] - none) + (scores["blood+scan"] - scores["scan"])) / 2
+    worth = model.modality_importances(X, y, resamples=200)
+    assert worth["blood"].value == pytest.approx(blood)
+    assert worth["blood"].value + worth["scan"].value == pytest.approx(scores["blood+scan"] - none)
+    assert worth["blood"].low < blood < worth["blood"].high
+    assert worth["scan"].high < worth["blood"].low
+    assert worth == model.modality_importances(X, y, resamples=200)
+    # Only complete samples count.
+    padded = {name: np.concatenate([x, np.full_like(x, np.nan) if name == "scan" else x]) for name, x in X.items()}
+    assert model.modality_importances(padded, np.r_[y, y[::-1]], resamples=1)["blood"].value == pytest.approx(blood)
+
+
+def test_importances_of_numbers_begin_with_the_mean_target_and_draw_whole_groups():
+    X, _ = separable()
+    y = X["blood"][:, 0] + 3
+    model = AnySubsetRegressor(method="linear", validation_fraction=0, device="cpu").fit(X, y)
+    worth = model.modality_importances(X, y, groups=np.arange(N) // 30, resamples=20)
+    # R2 of the mean target is 0.
+    total = model.scenario_scores(X, y)["blood+scan"]
+    assert worth["blood"].value + worth["scan"].value == pytest.approx(total)
+    # Of two groups there are three different draws.
+    drawn = {
+        model.modality_importances(X, y, groups=np.arange(N) // 30, resamples=1, random_state=seed)["blood"].low
+        for seed in range(12)
+    }
+    assert len(drawn) == 3
+
+
+def test_importances_need_complete_samples_and_defined_scores(
+    unequal: tuple[AnySubsetClassifier, dict[str, np.ndarray], np.ndarray],
+):
+    model, X, y = unequal
+    with pytest.raises(InputError, match="No sample has all of blood, scan, on which scenarios are compared"):
+        model.modality_importances({"blood": X["blood"]}, y)
+    ill = y == "ill"
+    with pytest.raises(InputError, match="The score of a scenario is not defined for these samples"):
+        model.modality_importances({name: x[ill] for name, x in X.items()}, y[ill], scoring="roc_auc")
+    with pytest.raises(InputError, match=r"Give at least 1 resample and a confidence between 0 and 1, not 0, 0\.95"):
+        model.modality_importances(X, y, resamples=0)
 
 
 def test_a_left_out_modality_equals_one_whose_rows_are_nan(classifier: AnySubsetClassifier):
@@ -501,9 +599,9 @@ def test_weights_and_groups_come_through_the_routing_of_metadata():
     seen = []
     inside = base.AnySubset.learn
 
-    def spy(self: Any, X: Any, target: Any, weights: Any, groups: Any) -> Any:
+    def spy(self: Any, X: Any, target: Any, constant: Any, weights: Any, groups: Any) -> Any:
         seen.append((weights, groups))
-        return inside(self, X, target, weights, groups)
+        return inside(self, X, target, constant, weights, groups)
 
     groups, weight = np.repeat(np.arange(10), 6), np.arange(1.0, N + 1)
     with pytest.MonkeyPatch.context() as patch, config_context(enable_metadata_routing=True):

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from anysubset.errors import DataWarning, InputError, input_errors, unknown
 from anysubset.estimators.parameters import experiment_of
-from anysubset.estimators.weights import scaled_to_training
+from anysubset.estimators.scenario_scores import ScenarioScores
+from anysubset.estimators.weights import group_labels, scaled_to_training
 from anysubset.evaluation.conformal import limits_of, prediction_sets
 from anysubset.evaluation.finite import check_finite
-from anysubset.evaluation.rows import inputs_of, predicted_blocks
+from anysubset.evaluation.rows import predicted_blocks
 from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
 from anysubset.methods.table import METHODS
-from anysubset.scenarios import Scenario, in_order, scenario_name
+from anysubset.scenarios import Scenario
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
 from anysubset.tables.frames import has_labels, in_one_order
@@ -44,7 +45,7 @@ from anysubset.training.loop import train
 from anysubset.training.run import Run
 
 
-class AnySubset(ModalityColumns):
+class AnySubset(ScenarioScores, ModalityColumns):
     """Base class of the classifier and the regressor.
 
     X is one of the following, in training and prediction; every sample needs at least one modality.
@@ -155,12 +156,13 @@ class AnySubset(ModalityColumns):
             raise InputError("There are 0 samples; give at least one for training and one for validation.")
         return target
 
-    def learn(self, X: Any, target: Tensor, weights: Array | None = None, groups: Any = None) -> Self:
+    def learn(self, X: Any, target: Tensor, constant: Tensor, weights: Array | None = None, groups: Any = None) -> Self:
         """Train on (n,) targets: indices of classes, or standardised numbers.
 
         Args:
             X: as in the class.
             target: (n,).
+            constant: (outputs,) of a prediction without any input.
             weights: (n,), of the samples in the loss; those of weight 0 are used neither in training nor in validation.
             groups: (n,), whose samples are either all for training or all for validation; or None.
         """
@@ -229,6 +231,7 @@ class AnySubset(ModalityColumns):
         self.task_ = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
         self.conformal_ = facts.get("conformal")
         self.modalities_ = task.modalities
+        self.constant_ = constant
         return self
 
     # ---------------------------------------------------------------------------------------------- prediction
@@ -279,40 +282,6 @@ class AnySubset(ModalityColumns):
         outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `conformal_` is read.
         limits = limits_of(self.conformal_, scenarios, coverage)
         return prediction_sets(self.task_, outputs, scenarios, limits)
-
-    @torch.no_grad()
-    def scenario_scores(self, X: Any, y: Any) -> dict[str, float]:
-        """`score` by name of the scenario (`audio+text`), on the samples that have all its modalities.
-
-        Scenarios without samples are left out; for regression, so are those with a single sample.
-        """
-        dataset, method = self.dataset(in_one_order(X, y), len(y)), self.trained()
-        target = np.asarray(y)
-        indices: dict[Scenario, list[int]] = {}
-        outputs: dict[Scenario, list[Tensor]] = {}
-        for block in dataset.samples("all"):
-            by_scenario = method.predict_scenarios(inputs_of(block, method), block.scenarios, self.task_.carry)
-            for scenario, block_outputs in by_scenario:
-                check_finite(block_outputs, block.ids)
-                indices.setdefault(scenario, []).extend(int(sample) for sample in block.ids)
-                outputs.setdefault(scenario, []).append(block_outputs.cpu())
-        scores = {
-            scenario_name(scenario): self.score_of(target[indices[scenario]], torch.cat(outputs[scenario]))
-            for scenario in in_order(indices, self.modalities_)
-        }
-        return {name: score for name, score in scores.items() if score is not None}
-
-    def score_of(self, target: Array, outputs: Tensor) -> float | None:
-        """Score of (n, outputs) against (n,) targets; None if it is not defined."""
-        raise NotImplementedError
-
-
-def group_labels(groups: Any, samples: int) -> Array:
-    """Check `groups` and return it as (samples,). Raises InputError unless there is one for each sample."""
-    labels = np.asarray(groups)
-    if labels.shape != (samples,):
-        raise InputError(f"groups has the shape {labels.shape}: give one group for each of {samples} samples.")
-    return labels
 
 
 def warn(lines: Iterable[str]) -> None:

@@ -8,16 +8,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from anysubset.errors import InputError, input_errors
 from anysubset.estimators.base import AnySubset
 from anysubset.estimators.parameters import check_parameters
+from anysubset.estimators.scoring import PredictedClasses
 from anysubset.estimators.weights import sample_weights, with_class_weights
+from anysubset.scenarios import Scenario
 from anysubset.tables.frames import in_one_order
 from anysubset.tables.in_memory import Array
+
+LEAST = 1e-12  # The least probability of a class of weight 0 without any input.
 
 
 class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
@@ -94,7 +97,9 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
             )
         weights = sample_weights(sample_weight, len(target))
         weights = with_class_weights(weights, self.class_weight, self.classes_, numbers)
-        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)), weights, groups)
+        frequencies = np.bincount(numbers, weights, minlength=len(self.classes_))
+        constant = torch.from_numpy(np.log(np.maximum(frequencies / frequencies.sum(), LEAST)))
+        return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)), constant, weights, groups)
 
     def predict(self, X: Any) -> Array:
         """(n,): the most probable class of each sample, from the modalities that it has."""
@@ -119,6 +124,7 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         """Accuracy on samples and their (n,) classes; `sample_weight` is in the order of y."""
         return float(super().score(in_one_order(X, y), y, sample_weight))
 
-    def score_of(self, target: Array, outputs: Tensor) -> float:
-        """Accuracy."""
-        return float(accuracy_score(target, self.classes_[outputs.argmax(dim=1).numpy()]))
+    def predicted(self, outputs: Tensor, scenario: Scenario | None) -> PredictedClasses:
+        """A classifier with these outputs (n, classes), for scorers."""
+        logits = outputs if scenario is None else self.task_.calibrated(outputs, [scenario] * len(outputs))
+        return PredictedClasses(self.classes_, logits.softmax(dim=1).numpy())

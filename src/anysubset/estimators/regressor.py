@@ -7,13 +7,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from anysubset.errors import InputError
 from anysubset.estimators.base import AnySubset
 from anysubset.estimators.parameters import check_parameters
+from anysubset.estimators.scoring import PredictedNumbers
 from anysubset.estimators.weights import sample_weights
+from anysubset.scenarios import Scenario
 from anysubset.tables.frames import in_one_order
 from anysubset.tables.in_memory import Array
 
@@ -45,7 +46,9 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         if not np.isfinite(self.deviation_):
             raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
         standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
-        return self.learn(in_one_order(X, y), torch.from_numpy(standardised), weights, groups)
+        return self.learn(
+            in_one_order(X, y), torch.from_numpy(standardised), torch.zeros(1, dtype=torch.float64), weights, groups
+        )
 
     def predict(self, X: Any) -> Array:
         """(n,): the predicted number of each sample, from the modalities that it has."""
@@ -64,9 +67,9 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         """R2 on samples and their (n,) numbers; `sample_weight` is in the order of y."""
         return float(super().score(in_one_order(X, y), y, sample_weight))
 
-    def score_of(self, target: Array, outputs: Tensor) -> float | None:
-        """R2; None for a single sample."""
-        return float(r2_score(target, self.unscaled(outputs)[:, 0])) if len(target) > 1 else None
+    def predicted(self, outputs: Tensor, scenario: Scenario | None) -> PredictedNumbers:
+        """A regressor with these outputs (n, 1), for scorers."""
+        return PredictedNumbers(self.unscaled(outputs)[:, 0])
 
     def unscaled(self, outputs: Tensor) -> Array:
         """The numbers of outputs in the units of the target, of the same shape."""

@@ -1,4 +1,4 @@
-"""Weights of the samples in the loss, from `sample_weight` and `class_weight`."""
+"""Weights of the samples in the loss, from `sample_weight` and `class_weight`, and their groups."""
 
 from typing import Any
 
@@ -55,6 +55,14 @@ def with_class_weights(weights: Array | None, class_weight: Any, classes: Array,
         raise InputError("class_weight has numbers that are negative, NaN or infinite, or only 0: give 0 or more.")
     of_samples: Array = by_class[numbers]
     return of_samples if weights is None else of_samples * weights
+
+
+def group_labels(groups: Any, samples: int) -> Array:
+    """Check `groups` and return it as (samples,). Raises InputError unless there is one for each sample."""
+    labels = np.asarray(groups)
+    if labels.shape != (samples,):
+        raise InputError(f"groups has the shape {labels.shape}: give one group for each of {samples} samples.")
+    return labels
 
 
 def scaled_to_training(weights: Array, training: Tensor) -> Tensor:
