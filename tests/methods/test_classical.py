@@ -14,6 +14,8 @@ from torch.testing import assert_close
 from anysubset import AnySubsetClassifier, AnySubsetRegressor, api, cli
 from anysubset.batches import Batch, Observed
 from anysubset.errors import InputError
+from anysubset.experiments.files import read_run_experiment
+from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.classical import LEAST, ClassicalMethod
 from anysubset.methods.creation import create_method
 from anysubset.methods.linear import STRENGTHS
@@ -225,6 +227,8 @@ def test_fit_evaluate_predict_and_resume(table: Path, tmp_path: Path, name: str,
     done = api.fit(settings, run=tmp_path / "run", report=lines.append)
     assert done.steps == steps
     assert f"{name} takes all 90 training samples in every step" in lines
+    # The settings stay those of the user, so that a sweep over data of several sizes has one `train.batch`.
+    assert read_run_experiment(tmp_path / "run").train.batch == TrainSettings().batch
     assert lines[-1].startswith(f"{tmp_path / 'run'}: {steps} step{'s' if steps > 1 else ''}; validation loss")
     scores = api.evaluate(tmp_path / "run", split="test").scores
     assert np.mean([score.value for score in scores if score.metric == "correct"]) > 0.5

@@ -291,8 +291,19 @@ def test_a_run_stopped_in_either_turn_and_resumed_ends_with_the_same_bits(tmp_pa
         assert whole.keys() == parts.keys()
         assert all(torch.equal(value, parts[name]) for name, value in whole.items())
         assert facts == others
-    assert facts["experiment"]["train.batch"] == 12  # All training samples.
     assert "method.latents" not in whole
+
+
+def test_every_step_takes_all_training_samples_whatever_the_batch_is(tmp_path):
+    write_digits(tmp_path / "digits.npz")
+    weights = []
+    for batch in (4, 64):
+        fit(tmp_path / "digits.npz", tmp_path / str(batch), **{"train.batch": batch, "train.steps": 4})
+        tensors, facts = tensor_file.load(tmp_path / str(batch) / "checkpoints/latest.safetensors")
+        assert facts["experiment"]["train.batch"] == batch
+        weights.append(tensors)
+    small, large = weights
+    assert all(torch.equal(value, large[name]) for name, value in small.items())
 
 
 def test_an_error_and_a_correlation_are_scored_only_with_the_ridge_head(make_table_experiment, tmp_path):

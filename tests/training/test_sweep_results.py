@@ -45,15 +45,3 @@ def test_a_run_that_recorded_its_median_spacing_is_that_of_the_sweep(tmp_path, f
     check_folder(Planned({}, planned, tmp_path / "run"))
     other = replace(planned, data=replace(planned.data, spacing=[1.0, 1.0, 1.0]))
     assert "data.spacing differ" in fault(check_folder, Planned({}, other, tmp_path / "run"))
-
-
-def test_a_run_that_recorded_the_number_of_its_training_samples_is_that_of_the_sweep(tmp_path, fault):
-    planned = Experiment(data=DataSettings(root=str(tmp_path)), method={"name": "linear"})
-    recorded = replace(planned, train=replace(planned.train, batch=196))
-    (tmp_path / "run").mkdir()
-    write_experiment(recorded, tmp_path / "run" / "experiment.yaml")
-    check_folder(Planned({}, planned, tmp_path / "run"))
-    # A method that draws batches has the size that was set.
-    write_experiment(replace(recorded, method={"name": "sharing"}), tmp_path / "run" / "experiment.yaml")
-    sharing = replace(planned, method={"name": "sharing"})
-    assert "train.batch differ" in fault(check_folder, Planned({}, sharing, tmp_path / "run"))

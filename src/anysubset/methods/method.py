@@ -88,7 +88,7 @@ class Method(nn.Module, ABC):
         then names the group of each sample, and `predict` gets one group at a time. An option may change it.
     without_groups: for messages about data without groups, what turns a method of groups into one of samples, such as
         "set method.conversation to false"; empty if nothing does.
-    full_batch: whether every step takes all training samples; `fit` then sets `train.batch` to their number.
+    full_batch: whether every step takes all training samples, whatever `train.batch` is.
     undefined_metrics: metrics without a meaning for the predictions, which are left out of the scores.
     takes_weights: whether the losses of the task weigh the samples by `Batch.weights`.
     speakers: how many speakers of a group the method tells apart; 1 if it does not look at who speaks.

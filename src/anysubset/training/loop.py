@@ -123,6 +123,8 @@ def train(
             first += steps
             continue
         stage_settings = settings.at_stage(stage.name, stage.settings)
+        if method.full_batch or stage.fit_steps:
+            stage_settings = replace(stage_settings, batch=len(dataset.ids("train")))
         begins = progress.step == first
         if begins and resumed:
             # `enter` needs the state at the end of the previous stage.
@@ -149,7 +151,7 @@ def train(
             report(f"train.flops {settings.flops:.3g} allows {steps} steps of stage {stage.name!r}")
         training.settings = replace(stage_settings, steps=steps, flops=None)
         if stage.fit_steps:
-            training.settings = replace(training.settings, batch=len(dataset.ids("train")), validate_every=1)
+            training.settings = replace(training.settings, validate_every=1)
         run.cost.begin_stage(stage.name, steps)
         resume_tests(training, progress, report)
         train_stage(training, progress, show, report)

@@ -11,7 +11,6 @@ from anysubset.errors import InputError
 from anysubset.experiments.data_settings import MEDIAN
 from anysubset.experiments.files import read_run_experiment
 from anysubset.experiments.sweep import Planned
-from anysubset.methods.table import METHODS
 from anysubset.scoring import robustness
 from anysubset.scoring.scores import ALL, RECORDED, of_scenarios, read_rows
 from anysubset.system.files import atomic_write
@@ -38,9 +37,6 @@ def check_folder(run: Planned) -> None:
     stored = read_run_experiment(run.folder).flat()
     if run.experiment.data.spacing == MEDIAN and stored["data.spacing"] is not None:
         stored["data.spacing"] = MEDIAN  # A run records its numbers; they are compared when it is resumed.
-    row = METHODS.get(str(run.experiment.method["name"]))
-    if row is not None and row.method.full_batch:
-        stored["train.batch"] = run.experiment.train.batch  # A run records the number of training samples.
     check_same(run.experiment, stored, file)
     # A run may be resumed on data that were moved, so paths may differ. The variants of a sweep may differ in their
     # data alone, so the name of the file or folder must be the same.

@@ -108,7 +108,6 @@ def fit_run(
     if trained.full_batch:
         samples = len(dataset.ids("train"))
         report(f"{chosen.method['name']} takes all {samples} training {dataset.noun} in every step")
-        chosen = replace(chosen, train=replace(chosen.train, batch=samples))
     advice = "lower train.batch, task.patch or method.width, or raise train.micro_batches"
     with Run(folder, chosen, resume, training_of(chosen.method)) as opened, memory_errors(advice):
         if RunFolder(folder).experiment.exists() and not RunFolder(folder).data.exists():
