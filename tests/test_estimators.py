@@ -924,6 +924,103 @@ def test_a_frame_trains_the_same_weights(classifier: AnySubsetClassifier):
     np.testing.assert_array_equal(model.predict_proba(shuffled), classifier.predict_proba(X))
 
 
+def test_columns_are_grouped_by_prefix_function_or_level(classifier: AnySubsetClassifier):
+    X, y = with_missing_modalities()
+    names = [f"{name}_{column}" for name, columns in NAMED.items() for column in columns]
+    plain = frame(X)[[column for columns in NAMED.values() for column in columns]].set_axis(names, axis=1)
+    by_prefix = AnySubsetClassifier(modalities="_", **SMALL).fit(plain, y)
+    assert same_weights(classifier, by_prefix)
+    assert by_prefix.modalities_ == ("blood", "scan")
+    with_note = plain.assign(note="x")
+    by_function = AnySubsetClassifier(modalities=first_part, **SMALL).fit(with_note, y)
+    assert same_weights(classifier, by_function)
+    assert by_function.n_features_in_ == 5
+    levels = plain.set_axis([("blood", name) if name[0] == "b" else ("scan", name) for name in names], axis=1)
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    levels.columns = pandas.MultiIndex.from_tuples(levels.columns)
+    by_level = AnySubsetClassifier(**SMALL).fit(levels, y)
+    assert same_weights(classifier, by_level)
+    assert list(by_level.feature_names_in_)[:1] == ["blood/blood_b0"]
+    expected = classifier.predict_proba({"scan": separable()[0]["scan"]})
+    complete = separable()[0]["scan"]
+    scan_only = pandas.DataFrame(complete, columns=pandas.MultiIndex.from_tuples(list(levels.columns)[3:]))
+    np.testing.assert_array_equal(by_level.predict_proba(scan_only), expected)
+    np.testing.assert_array_equal(by_prefix.predict_proba(scan_only.set_axis(names[3:], axis=1)), expected)
+    with pytest.raises(InputError, match=r"modalities='_' is the end of the prefix .*, which note do not have"):
+        AnySubsetClassifier(modalities="_", **SMALL).fit(with_note, y)
+    with pytest.raises(InputError, match="groups columns by name: give a frame with named columns"):
+        AnySubsetClassifier(modalities="_", **SMALL).fit(plain.to_numpy(), y)
+    with pytest.raises(InputError, match=r"modalities\('blood_b0'\) is 8: return the name of a modality, or None"):
+        AnySubsetClassifier(modalities=len, **SMALL).fit(plain, y)
+
+
+def first_part(name: str) -> str | None:
+    return name.partition("_")[0] if "_" in name else None
+
+
+def clinical() -> tuple[Any, np.ndarray]:
+    """40 samples with a number and a stage; the stage is the class. Sample 0 has no stage, sample 1 neither."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    y = np.arange(40) % 2
+    stage = np.where(y == 1, "II", "I").astype(object)
+    stage[:2] = None
+    age = np.random.default_rng(0).normal(60, 9, 40)
+    age[1] = np.nan
+    return pandas.DataFrame({"scan": np.random.default_rng(1).normal(size=40), "age": age, "stage": stage}), y
+
+
+CLINICAL = {"scan": ["scan"], "clinic": ["age", "stage"]}
+
+
+@pytest.mark.parametrize("form", ["frame", "dict"])
+def test_categories_become_columns_and_unknown_ones_are_blank_cells(form: str):
+    data, y = clinical()
+
+    def given_as(frame: Any) -> Any:
+        return frame if form == "frame" else {"scan": frame[["scan"]], "clinic": frame[["stage", "age"]]}
+
+    model = cheap(modalities=CLINICAL if form == "frame" else None, validation_fraction=0).fit(given_as(data), y)
+    assert model.categories_ == {"clinic": {"stage": ["I", "II"]}}
+    assert model.task_.streams["clinic"].size == 3
+    assert model.score(given_as(data), y) > 0.9
+    new = data.iloc[2:6]
+    unknown, blank = new.assign(stage="IV"), new.assign(stage=None)
+    with pytest.warns(
+        DataWarning, match="'stage' of clinic has categories that training did not have, in 4 samples: IV"
+    ):
+        of_unknown = model.predict_proba(given_as(unknown))
+    np.testing.assert_array_equal(of_unknown, model.predict_proba(given_as(blank)))
+    # By hand: a blank stage counts as the shares of the stages in training.
+    mean = model.signature_.statistics["clinic"][0]
+    order = [0, 1, 2] if form == "frame" else [2, 0, 1]
+    assert_close(mean[order][1:], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    with pytest.raises(InputError, match="Set nan='mean' to treat them like blank cells"):
+        model.set_params(nan="refuse").predict(given_as(unknown))
+
+
+def test_a_sample_of_unknown_category_alone_lacks_the_modality():
+    data, y = clinical()
+    model = cheap(modalities={"scan": ["scan"], "clinic": ["stage"]}, validation_fraction=0).fit(data, y)
+    with pytest.warns(DataWarning, match="They are treated like blank cells"):
+        probabilities = model.predict_proba(data.assign(stage="IV"))
+    np.testing.assert_array_equal(probabilities, model.predict_proba(data[["scan"]]))
+
+
+def test_numbers_and_types_of_pandas_are_no_categories():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed.")
+    data, y = clinical()
+    typed = data.assign(
+        age=data["age"].astype("Float64"), stage=pandas.Categorical([1.0, 2.0] * 20), scan=data["scan"].astype(object)
+    )
+    model = cheap(modalities=CLINICAL).fit(typed, y)
+    assert model.categories_ == {"clinic": {"stage": ["1", "2"]}}
+    assert model.score(typed.assign(stage=[1, 2] * 20), y) == 1.0
+    with pytest.raises(InputError, match="Column 'stage' holds a different text in every sample: leave it out"):
+        cheap(modalities=CLINICAL).fit(data.assign(stage=[f"p{number}" for number in range(40)]), y)
+    with pytest.raises(InputError, match="Column 'age' holds dates or times: give numbers, such as days"):
+        cheap(modalities=CLINICAL).fit(data.assign(age=pandas.Timestamp("2020-01-01")), y)
+
+
 def test_a_frame_may_lack_all_columns_of_a_modality(classifier: AnySubsetClassifier):
     X, y = with_missing_modalities()
     model = AnySubsetClassifier(modalities=NAMED, **SMALL).fit(frame(X), y)

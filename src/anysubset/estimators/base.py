@@ -59,14 +59,18 @@ class AnySubset(ScenarioScores, ModalityColumns):
     - An array (n, size), with `modalities` that group its columns; without `modalities` it is a single modality `X`. A
       sample lacks a modality if all its columns are NaN.
 
-    Infinite values are refused. A number that seems to stand for missing values, such as -9999, is a `DataWarning`, and
-    so are rows of a modality that are the same in many samples, as after an imputer. Frames in a dict, and y, are
-    joined by their labels (pandas' index): a sample that a frame lacks, lacks its modality. The samples are in the
-    order of y if y has labels, else in that of the frames that have all samples. Columns of frames are taken by the
-    names of the training, in any order.
+    Columns of text or of pandas' categories become one column for each category of the training; a category that
+    training did not have is treated like a blank cell. Infinite values are refused. A number that seems to stand for
+    missing values, such as -9999, is a `DataWarning`, and so are rows of a modality that are the same in many samples,
+    as after an imputer. Frames in a dict, and y, are joined by their labels (pandas' index): a sample that a frame
+    lacks, lacks its modality. The samples are in the order of y if y has labels, else in that of the frames that have
+    all samples. Columns of frames are taken by the names of the training, in any order.
 
     Args:
-        modalities: name -> columns, by name, by number from 0, or a slice; not for a dict.
+        modalities: name -> columns, by name, by number from 0, or a slice; not for a dict. For a frame also text, such
+            as "_", at which the name of the modality ends in those of its columns (`rna_TP53`), or a function from the
+            name of a column to that of its modality, or None for a column that is not read. By default a frame with
+            several levels of column names has a modality for each name in the first one.
         method: one of `METHODS`.
         cases: option of the method; by default the method's own.
         rule: option of the method; by default the method's own.
@@ -96,7 +100,7 @@ class AnySubset(ScenarioScores, ModalityColumns):
     def __init__(
         self,
         *,
-        modalities: Mapping[str, Any] | None = None,
+        modalities: Any = None,
         method: str = "gmd",
         cases: str | None = None,
         rule: str | None = None,

@@ -37,7 +37,7 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         self,
         *,
         class_weight: Any = None,
-        modalities: Mapping[str, Any] | None = None,
+        modalities: Any = None,
         method: str = "gmd",
         cases: str | None = None,
         rule: str | None = None,
