@@ -6,7 +6,7 @@ Wang, Luo, Hu, Zhang, "Gradient-guided Modality Decoupling for Missing-Modality 
 from collections.abc import Iterable, Iterator
 from typing import Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from anysubset.batches import Inputs, Observed
 from anysubset.methods.cases import CaseMethod
@@ -63,10 +63,8 @@ class DynamicSharing(CaseMethod):
         Raises:
             InputError: if the samples differ in their modalities.
         """
-        network = self.network
-        alone = network.predict_one if network.affine else network.encode
 
         def branch(modality: str, observed: Observed) -> Tensor:
-            return alone(modality, observed.values, observed.valid)
+            return self.network.encode(modality, observed.values, observed.valid)
 
-        return fuse_scenarios(branch, inputs, scenarios, carry, nn.Identity() if network.affine else network.head)
+        return fuse_scenarios(branch, inputs, scenarios, carry, self.network.output_of_mean)

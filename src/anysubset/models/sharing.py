@@ -2,6 +2,9 @@
 
     h_m = backbone(stem_m(x_m), m)          H_S = mean of h_m over m in S          output = head(H_S)
 
+An affine head commutes with the mean, so `encode` applies it to each modality once and `decode` averages the small
+outputs: head(H_S) = mean of head(h_m). Otherwise `encode` gives h_m, and `decode` applies the head to the mean.
+
 Private to a modality are its stem, if it has one, and the parameters that the backbone keys by the modality (affine
 pairs of norms). All other parameters are shared; on these GMD measures conflict.
 """
@@ -52,7 +55,7 @@ class DynamicSharing(Network):
         return type(self.head) in AFFINE
 
     def encode(self, modality: str, x: Tensor, valid: Tensor | None = None, group: Tensor | None = None) -> Tensor:
-        """Features h_m of the samples that have the modality: (n, features, ...).
+        """Features h_m of the samples that have the modality, (n, features, ...); if the head is affine, its output.
 
         valid: (n, time) for sequences, see `Observed`; passed to the stem, or to the backbone if there are no stems.
         group: (n,) int64 on the CPU, the group of each sample; for the unit "group" alone, see `Network`.
@@ -66,17 +69,22 @@ class DynamicSharing(Network):
             features = self.backbone(self.stems[modality](x, *padding), modality, *groups)
         else:
             features = self.backbone(x, modality, *padding, *groups)
+        if self.affine:
+            features = self.head(features)
         return features
+
+    def output_of_mean(self, mean: Tensor) -> Tensor:
+        """Output from the mean of what `encode` gives: (n, ...)."""
+        output: Tensor = mean if self.affine else self.head(mean)
+        return output
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
         """Output of the head on the mean of the features (eq. 2): (n, ...)."""
-        output: Tensor = self.head(fusion.mean(features))
-        return output
+        return self.output_of_mean(fusion.mean(features))
 
     def predict_one(self, modality: str, x: Tensor, valid: Tensor | None = None, group: Tensor | None = None) -> Tensor:
         """Output of a single modality; if the head is affine, the mean of these is the fused output."""
-        output: Tensor = self.head(self.encode(modality, x, valid, group))
-        return output
+        return self.output_of_mean(self.encode(modality, x, valid, group))
 
     def forward(self, inputs: Inputs, groups: Sequence[str] | None = None) -> Tensor:
         """Output for every sample from the modalities that it has: (batch, ...).
@@ -85,5 +93,4 @@ class DynamicSharing(Network):
         """
         features = self.features(as_observed(inputs), groups=groups)
         present = {modality: Observed(encoded.values, encoded.indices) for modality, encoded in features.items()}
-        output: Tensor = self.head(fusion.mean_of_present(present))
-        return output
+        return self.output_of_mean(fusion.mean_of_present(present))
