@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from anysubset.batches import Batch, collate
 from anysubset.errors import InputError
 from anysubset.gradients import by_index
-from anysubset.methods.cases import CaseMethod
+from anysubset.methods.cases import CaseMethod, call_directly
 from anysubset.methods.ensemble import Ensemble
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.methods.update import Decoupled, Gradients, Mean, Update, fill_gradients
@@ -144,12 +144,14 @@ def test_grad_is_the_sum_of_the_case_gradients_times_the_coefficients_of_the_rul
     shared = {id(parameter) for parameter in method.network.shared_parameters()}
     cases, rows = [], []
     step = Step(cases=method.draw(seeded()))
+    call_encoder, method.call_encoder = method.call_encoder, call_directly  # Without detached branches.
     for name in ("t1", "t2", "flair", "t2+flair"):
         loss = method.losses(batch, step)[name]
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         zeros = [torch.zeros_like(parameter) for parameter in parameters.values()]
         rows.append([zero if grad is None else grad for zero, grad in zip(zeros, grads, strict=True)])
         cases.append(name)
+    method.call_encoder = call_encoder
     on_shared = [id(parameter) in shared for parameter in parameters.values()]
     jacobian = torch.stack(
         [torch.cat([grad.flatten().double() for grad, yes in zip(row, on_shared, strict=True) if yes]) for row in rows]

@@ -1,9 +1,9 @@
 """Branches: parts of a model that are detached from the rest of the graph and differentiated separately.
 
 The loss of a case is computed on the outputs of the branches of its modalities. Its backward pass stops there. When the
-gradients of all cases at the output of a branch are available, the branch itself is differentiated: for all cases in
-one batched pass (`Batched`), or after its forward pass was computed a second time, so that only the activations of one
-branch are in memory at a time (`Recomputed`).
+gradients of all cases at the output of a branch are available, the branch itself is differentiated: one case after the
+other (`Detached`), for all cases in one batched pass (`Batched`), or after its forward pass was computed a second time,
+so that only the activations of one branch are in memory at a time (`Recomputed`).
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +37,8 @@ class Branch(ABC):
         """Yield the gradients of the ends for each gradient of the output, one per case."""
 
 
-class Batched(Branch):
-    """All cases in one backward pass with `torch.vmap`: few large operations instead of many small ones."""
+class Detached(Branch):
+    """One backward pass per case, which adds nothing to those of other branches: the row of the case sums them."""
 
     def __init__(self, root: Tensor) -> None:
         self.computed = root.clone() if root.is_leaf else root  # A leaf has no node in the graph; its clone has one.
@@ -47,6 +47,15 @@ class Batched(Branch):
     def root(self) -> Tensor:
         """Output of the branch with the graph of the first forward pass."""
         return self.computed
+
+    def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
+        """One backward pass per case."""
+        for gradient in arriving:
+            yield gradients_of(root, ends, gradient)
+
+
+class Batched(Detached):
+    """All cases in one backward pass with `torch.vmap`: few large operations instead of many small ones."""
 
     def rows(self, root: Tensor, ends: Ends, arriving: Sequence[Tensor]) -> Iterator[Gradients]:
         """One backward pass, which needs the memory of one gradient per case."""

@@ -108,21 +108,28 @@ class Jacobian(ABC):
                 self.cases.append(case)
                 self.counts.append(0.0)
                 self.reaching.append(False)
-        loss_sums = self.loss_sums
-        for loss in losses.values():
-            loss_sums = loss_sums.to(loss.device)  # Not synchronised with the CPU before the Gramian.
-        # A new tensor, so that the sums before this micro-batch do not change.
-        self.loss_sums = torch.cat([loss_sums, loss_sums.new_zeros(len(self.cases) - len(loss_sums))])
         if not self.lockstep:
             losses = {case: loss for case, loss in losses.items() if counts[case]}
+        self.loss_sums = self.sums_with(losses, counts)
         indices = [self.cases.index(case) for case in losses]
-        for index, (case, loss) in zip(indices, losses.items(), strict=True):
+        for index, case in zip(indices, losses, strict=True):
             self.counts[index] += counts[case]
-            if counts[case]:  # The mean over no samples is NaN; it must not reach the sum.
-                self.loss_sums[index] += counts[case] * loss.detach().double().squeeze()
         # A loss that is itself a parameter has no node in the graph; its clone has one.
         roots = [loss.clone() if loss.is_leaf else loss for loss in losses.values()]
         self.add_rows(indices, roots, [counts[case] for case in losses], branches)
+
+    def sums_with(self, losses: Mapping[Hashable, Tensor], counts: Mapping[Hashable, float]) -> Tensor:
+        """(k,): `loss_sums` and the losses of a micro-batch, on its device; `loss_sums` itself is not changed."""
+        # The mean over no samples is NaN; it must not reach the sum.
+        counted = {case: loss.detach().reshape(()) for case, loss in losses.items() if counts[case]}
+        sums = torch.cat([self.loss_sums, self.loss_sums.new_zeros(len(self.cases) - len(self.loss_sums))])
+        if not counted:
+            return sums
+        device = next(iter(counted.values())).device  # Not synchronised with the CPU before the Gramian.
+        values = torch.stack([loss.to(device) for loss in counted.values()]).double()
+        weights = torch.tensor([float(counts[case]) for case in counted], dtype=torch.float64)
+        indices = torch.tensor([self.cases.index(case) for case in counted])
+        return sums.to(device).index_add(0, indices.to(device), values * weights.to(device))
 
     def check_reach(self) -> None:
         """Check that the losses of the step reach the shared parameters; called after `gramian`.

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 2**16  # Columns that are processed at a time.
+BLOCK = 2**16  # Shorter rows are multiplied in float64 at once, since that takes no time.
+COPIED = 2**22  # Numbers that are copied to another dtype at a time: 32 MB in float64, and few operations on a GPU.
 LANE = 2**9  # Columns whose products are summed in float32; the lanes of a block are computed in parallel.
 STRIP = 4  # Rows of the Gramian that are computed at a time; few, since only the lower triangle is needed.
 SQUARES = (1e-20, 1e30)  # Squared lengths of rows within the range in which float32 neither overflows nor underflows.
@@ -53,7 +54,7 @@ def widest(parameters: Sequence[Tensor]) -> torch.dtype:
 
 def gramian(
     rows: Tensor,
-    block: int = BLOCK,
+    block: int | None = None,
     total: Callable[[Tensor], Tensor] = lambda part: part,
     scales: Tensor | None = None,
 ) -> Tensor:
@@ -66,13 +67,13 @@ def gramian(
 
     Args:
         rows: (k, P).
-        block: number of columns that are processed at a time.
+        block: number of columns that are copied at a time; by default as many as `COPIED` allows.
         total: sum over the processes, if other processes have other columns of the same rows.
         scales: (P,) factors of the columns, of which the rows are multiplied block by block; none by default.
     """
     if rows.device.type != "cpu" or rows.dtype == torch.float64:
         return total(products(rows, torch.float64, block, scales))
-    last = rows.shape[1] // block * block if block % LANE == 0 and multiplies_in_float32() else 0
+    last = rows.shape[1] // LANE * LANE if rows.shape[1] >= BLOCK and multiplies_in_float32() else 0
     of_many, of_few = (None, None) if scales is None else (scales[:last], scales[last:])
     many, few = rows[:, :last], products(rows[:, last:], torch.float64, block, of_few)
     fast = total(products(many, torch.float32, block, of_many) + few)
@@ -80,7 +81,7 @@ def gramian(
     return fast if signs_are_certain(fast) else total(products(many, torch.float64, block, of_many) + few)
 
 
-def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK, scales: Tensor | None = None) -> Tensor:
+def products(rows: Tensor, dtype: torch.dtype, block: int | None = None, scales: Tensor | None = None) -> Tensor:
     """(k, k) float64 on the CPU: inner products of the rows, with their columns multiplied by (P,) `scales` if set.
 
     The columns are cut into lanes of `LANE` columns; sums within a lane are in `dtype`, sums over lanes in float64.
@@ -88,20 +89,41 @@ def products(rows: Tensor, dtype: torch.dtype, block: int = BLOCK, scales: Tenso
     k, columns = rows.shape
     total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
     copies = rows.dtype != dtype or scales is not None
-    copy = torch.empty(k, min(block, columns) if copies else 0, dtype=dtype, device=rows.device)
-    for number, part in enumerate(rows.split(block, dim=1)):
+    # Without copies, there is nothing to save by going through the columns in parts.
+    block = min(block or columns_at_a_time(k), columns) if copies else columns
+    copy = torch.empty(k, block if copies else 0, dtype=dtype, device=rows.device)
+    for number, part in enumerate(rows.split(block, dim=1) if columns else ()):
         width = part.shape[1]
         if copies:
             part = copy[:, :width].copy_(part)
         if scales is not None:
             part *= scales[number * block : number * block + width]
-        lanes = part.unflatten(1, (-1, LANE) if width % LANE == 0 else (1, width)).transpose(0, 1)
-        for low in range(0, k, STRIP):
-            # Up to the diagonal, by symmetry.
-            high = min(low + STRIP, k)
-            sums = torch.bmm(lanes[:, low:high], lanes[:, :high].mT)
-            total[low:high, :high] += sums.sum(dim=0, dtype=torch.float64)
+        whole = width // LANE * LANE
+        add_products(total, part[:, :whole].unflatten(1, (-1, LANE)).transpose(0, 1))
+        add_products(total, part[:, whole:].unsqueeze(0))
     return torch.tril(total).add_(torch.tril(total, -1).T).cpu()
+
+
+def columns_at_a_time(k: int) -> int:
+    """Number of columns of k rows that hold about `COPIED` numbers, in whole lanes."""
+    return max(1, COPIED // max(1, k) // LANE) * LANE
+
+
+def add_products(total: Tensor, lanes: Tensor) -> None:
+    """Add the sums over lanes of the inner products within each lane to the lower triangle of `total`.
+
+    Args:
+        total: (k, k) float64.
+        lanes: (lanes, k, columns).
+    """
+    if not lanes.numel():
+        return
+    k = len(total)
+    for low in range(0, k, STRIP):
+        # Up to the diagonal, by symmetry.
+        high = min(low + STRIP, k)
+        sums = torch.bmm(lanes[:, low:high], lanes[:, :high].mT)
+        total[low:high, :high] += sums.sum(dim=0, dtype=torch.float64)
 
 
 def signs_are_certain(gramian: Tensor) -> bool:
@@ -126,7 +148,7 @@ def multiplies_in_float32() -> bool:
     return (matmul.fp32_precision if matmul else torch.get_float32_matmul_precision()) in ("none", "ieee", "highest")
 
 
-def weighted_sum(rows: Tensor, coefficients: Tensor, block: int = BLOCK) -> Tensor:
+def weighted_sum(rows: Tensor, coefficients: Tensor) -> Tensor:
     """(P,): sum_j c_j g_j, in the dtype of the rows.
 
     If the coefficients differ much, long rows cancel each other; the sum is then computed in float64.
@@ -134,6 +156,7 @@ def weighted_sum(rows: Tensor, coefficients: Tensor, block: int = BLOCK) -> Tens
     sizes = coefficients.abs()
     if rows.dtype == torch.float32 and sizes.max() <= MODERATE * sizes.min():
         return coefficients.to(rows.device, rows.dtype) @ rows
+    block = columns_at_a_time(len(rows))
     total = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     exact = torch.empty(len(rows), min(block, rows.shape[1]), dtype=torch.float64, device=rows.device)
     coefficients = coefficients.to(rows.device, torch.float64)

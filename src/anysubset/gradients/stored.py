@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from anysubset.errors import InputError
-from anysubset.gradients.branches import Batched, Branch
-from anysubset.gradients.graph import PrivateEdges, gradients_of, private_edges, release, without_hooks
+from anysubset.gradients.branches import Branch, Detached
+from anysubset.gradients.graph import PrivateEdges, fill_edges, gradients_of, private_edges, release, without_hooks
 from anysubset.gradients.jacobian import Jacobian
 from anysubset.gradients.rows import gramian, spans, weighted_sum, widest
 
@@ -31,6 +31,7 @@ class Stored(Jacobian):
         """Lay out the rows for the shared parameters that require a gradient; the buffer is reused if it fits."""
         super().begin()
         self.spans = list(spans(self.shared))
+        self.sizes = [parameter.numel() for parameter in self.shared]
         self.columns = self.width(self.spans[-1][-1])
         if self.buffer.shape[1] != self.columns:
             self.buffer = self.buffer.new_empty(0, self.columns)
@@ -95,9 +96,10 @@ class Stored(Jacobian):
         ends: list[Tensor | GradientEdge] = [*self.shared, *outputs, *private.edges]
         unreleased = list(losses)
         roots = list(losses)
-        for index, loss, count in zip(indices, losses, counts, strict=True):
+        seeds = torch.tensor(counts, dtype=widest(losses)).to(losses[0].device) if losses else ()
+        for index, loss, seed in zip(indices, losses, seeds, strict=True):
             # One loss at a time: a case reaches the branches of its own modalities only, and pays for no others.
-            gradients = gradients_of(loss, ends, torch.full_like(loss, count))
+            gradients = gradients_of(loss, ends, seed.view_as(loss).to(loss))
             self.store(index, rows, gradients, arriving, private)
             del gradients
         self.private_edges.append(private)
@@ -110,7 +112,7 @@ class Stored(Jacobian):
                 root = branch.root()
                 if root.requires_grad:
                     self.add_branch(root, branch, arriving[number], outputs[:number], arriving[:number], rows)
-                    if isinstance(branch, Batched):
+                    if isinstance(branch, Detached):
                         unreleased.append(root)
                         roots.append(root)
                         ends += self.private_edges[-1].edges
@@ -167,20 +169,20 @@ class Stored(Jacobian):
 
     def add_to_row(self, rows: Tensor, index: int, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of the shared parameters to the row of one case."""
-        row = rows[index]
-        if index in self.unwritten:
-            self.unwritten.remove(index)
-            row[self.spans[-1][-1] :].zero_()
-            for (_, first, last), gradient in zip(self.spans, gradients, strict=True):
-                if gradient is None:
-                    row[first:last].zero_()
-                else:
-                    row[first:last].copy_(flat(gradient))
-        else:
-            for (_, first, last), gradient in zip(self.spans, gradients, strict=True):
-                if gradient is not None:
-                    row[first:last].add_(flat(gradient))
         received = [gradient is not None for gradient in gradients]
+        parts = rows[index].split([*self.sizes, self.columns - sum(self.sizes)])
+        reached = [part for part, gradient in zip(parts, [*gradients, None], strict=True) if gradient is not None]
+        flattened = [flat(gradient) for gradient in gradients if gradient is not None]
+        # Few operations for all parameters together, since on a GPU each operation costs a launch.
+        if index not in self.unwritten:
+            if reached:
+                torch._foreach_add_(reached, flattened)
+        else:
+            self.unwritten.remove(index)
+            if sum(part.numel() for part in reached) < self.columns:
+                rows[index].zero_()
+            if reached:
+                torch._foreach_copy_(reached, flattened)
         self.reached = [old or new for old, new in zip(self.reached, received, strict=True)]
         self.reaching[index] |= any(received)
 
@@ -195,16 +197,15 @@ class Stored(Jacobian):
 
     def fill_shared(self, total: Tensor) -> None:
         """Add a (P,) gradient to `.grad` through autograd, so that hooks are called with the gradient of the step."""
-        reached = [
-            span
-            for span, is_reached in zip(self.spans, self.reached, strict=True)
-            if is_reached and span[0].requires_grad  # It may have been frozen since its row was computed.
-        ]
-        if reached:
-            torch.autograd.backward(
-                [parameter for parameter, _, _ in reached],
-                [total[first:last].view_as(parameter).to(parameter.dtype) for parameter, first, last in reached],
-            )
+        parts = total.split([*self.sizes, len(total) - sum(self.sizes)])
+        fill_edges(
+            [
+                # `data` counts changes of its own: those of one `.grad` are not changes of all.
+                (get_gradient_edge(parameter), part.data.view_as(parameter).to(parameter.dtype))
+                for parameter, part, is_reached in zip(self.shared, parts, self.reached, strict=False)
+                if is_reached and parameter.requires_grad  # It may have been frozen since its row was computed.
+            ]
+        )
 
     def fill_private(self, coefficients: Sequence[float]) -> None:
         """Differentiate all private parts in one backward pass.
@@ -215,7 +216,7 @@ class Stored(Jacobian):
         weighted = [pair for private in self.private_edges for pair in private.weighted(coefficients)]
         if weighted:
             before = [version(parameter.grad) for parameter in self.shared]
-            torch.autograd.backward([edge for edge, _ in weighted], [gradient for _, gradient in weighted])
+            fill_edges(weighted)
             if before != [version(parameter.grad) for parameter in self.shared]:
                 raise InputError(
                     "A custom autograd function runs a backward pass of its own through shared parameters, so that "

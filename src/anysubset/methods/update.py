@@ -17,6 +17,7 @@ from anysubset.batches import Batch, eligible
 from anysubset.errors import InputError, unknown
 from anysubset.gradients import GMD, Decoupling, copies_named
 from anysubset.gradients.checks import check_losses as check_case_losses
+from anysubset.gradients.stored import Stored
 from anysubset.methods.cases import CaseMethod
 from anysubset.methods.method import Method, Objective, Step
 from anysubset.models import sharing
@@ -190,7 +191,13 @@ class Decoupled(Update):
         if self.recompute:
             return self.gmd.recomputed(partial(self.encoded_tensor, encode), *arguments)
         features = encode(*arguments)
-        return tree_map(self.gmd.batched, features) if self.batches_branches() else features
+        if self.batches_branches():
+            return tree_map(self.gmd.batched, features)
+        # A method with losses of its own may use the features beside the cases.
+        own = any(
+            getattr(type(self.method), name) is not getattr(CaseMethod, name) for name in ("objectives", "losses")
+        )
+        return tree_map(self.gmd.detached, features) if self.is_sharing() and not own else features
 
     def encoded_tensor(self, encode: Callable[..., Tree], *arguments: Any) -> Tensor:
         """Encode one modality for recomputation. Raises InputError if the features are not a single tensor."""
@@ -226,12 +233,16 @@ class Decoupled(Update):
             return self.batched
         volumes = any(weight.ndim == 5 and weight.device.type == "cpu" for weight in weights)
         compiled = any(module._compiled_call_impl is not None for module in modules)  # torch cannot vmap its backward.
-        suitable = (
+        return volumes and self.is_sharing() and not impossible and not compiled and not self.recompute
+
+    def is_sharing(self) -> bool:
+        """Whether the method trains a Dynamic Sharing network on cases alone, and rows are stored."""
+        return (
             isinstance(self.method, CaseMethod)
             and isinstance(self.method.network, sharing.DynamicSharing)
             and type(self.method).extra_objectives is CaseMethod.extra_objectives
+            and isinstance(self.gmd.jacobian, Stored)
         )
-        return volumes and suitable and not impossible and not compiled and not self.recompute
 
     def add(self, losses: Losses, objectives: Objectives, counts: Counts, totals: Counts) -> None:
         """Compute the gradient of each case separately, and add the gradients of the other objectives to `.grad`."""

@@ -26,11 +26,11 @@ def soft_dice(logits: Tensor, target: Tensor, pool: str = "batch", numerator: fl
     """
     if pool not in ("batch", "sample"):
         raise unknown("pool", pool, ["batch", "sample"])
-    from monai.losses import DiceLoss  # Only here, since loading MONAI takes seconds.
-
-    dice = DiceLoss(sigmoid=True, batch=pool == "batch", smooth_nr=numerator, smooth_dr=1.0)
-    loss: Tensor = dice(logits.float(), target.to(logits.device).float())
-    return loss
+    # Not MONAI's DiceLoss, which needs the target in float32: the graph of each case would hold a copy of it.
+    p, g = logits.float().sigmoid(), target.to(logits.device)
+    axes = (*([0] if pool == "batch" else []), *range(2, logits.ndim))
+    overlap, total = (p * g).sum(axes), p.sum(axes) + g.sum(axes, dtype=torch.float32)
+    return (1 - (2 * overlap + numerator) / (total + 1)).mean()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
