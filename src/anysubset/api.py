@@ -37,6 +37,7 @@ def fit(
     method: "str | type[Method] | Method | None" = None,
     network: OwnNetwork = None,
     resume: bool = False,
+    init: FilePath | None = None,
     report: Report = silent,
     progress: Callable[..., Iterable[int]] = without_bar,
     **settings: Any,
@@ -54,6 +55,9 @@ def fit(
             decides its weights. A run records the names of both; pass them again to resume or load it.
         resume: continue the run in the folder, if there is one; all settings must agree with those of the run, except
             for paths and others without influence on the result. Otherwise a folder that holds a run is refused.
+        init: a run folder or model file whose weights training starts from, with the same, fewer or more modalities,
+            and other regions or classes; `report` gets a line on what was taken and what is fresh. The run does not
+            need it afterwards.
         report: called with one line at a time.
         progress: wraps the step numbers and the count of steps done before, to show a progress bar.
         **settings: override those of `experiment`, nested (`train={"steps": 5}`) or dotted (`**{"train.steps": 5}`).
@@ -63,6 +67,8 @@ def fit(
     """
     from anysubset.workflows.fitting import fit_run
 
+    if init is not None:
+        settings = {**settings, "init": str(init)}
     return fit_run(experiment, settings, run, method, network, resume, report, progress)
 
 

@@ -117,6 +117,7 @@ def create_dataset(
     report: Callable[[str], None] = lambda line: None,
     signature: Signature | None = None,
     unlabelled: bool = False,
+    start: Signature | None = None,
 ) -> Volumes | TableDataset:
     """Create the data set of an experiment. A table is read completely; patients are read when needed.
 
@@ -126,6 +127,7 @@ def create_dataset(
         report: called with each line of text about what was read, and about splits that were drawn at random.
         signature: of the table on which a run was trained; by default computed from the training samples.
         unlabelled: whether a table may lack targets and splits, for prediction; unused for volumes.
+        start: of the table of the weights from which training starts; None for volumes or random weights.
 
     Raises:
         InputError: if the data set is unknown or empty, its splits are faulty, or a setting does not apply to it.
@@ -134,7 +136,7 @@ def create_dataset(
     check_meaning(data, task, entry)
     if isinstance(entry, VolumeSet):
         return Volumes(data, segmentation_task(data, task, entry), report)
-    return TableDataset(data, task, entry, signature, report, unlabelled)
+    return TableDataset(data, task, entry, signature, report, unlabelled, start)
 
 
 def signature_in(path: Path, data: DataSettings) -> Signature | None:

@@ -247,6 +247,7 @@ def experiment_from(settings: dict[str, Any]) -> Experiment:
     return Experiment(
         seed=settings["seed"],
         recipe=settings["recipe"],
+        init=settings["init"],
         data=DataSettings(**data),
         task=TaskSettings(**settings["task"]),
         method={**Experiment().method, **settings["method"]},

@@ -131,6 +131,8 @@ class Experiment:
     Args:
         seed: seed of all random numbers: initial weights, order of samples, augmentation, cases, orders of projection.
         recipe: name of the recipe, for reports; by default the names of the files with settings of `method` or `train`.
+        init: run folder or model file whose weights training starts from, with the same, fewer or more modalities, and
+            other regions or classes; by default weights are drawn at random. The run records it as `weights:HASH`.
         data: location and contents of the data.
         task: the size of the input, the loss, and how whole samples are predicted.
         method: `name`, one of `anysubset methods`, and the options of that method and its network. With
@@ -150,6 +152,7 @@ class Experiment:
 
     seed: int = 0
     recipe: str | None = None
+    init: str | None = None
     data: DataSettings = field(default_factory=DataSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "gmd"})

@@ -48,7 +48,7 @@ def looks_like_model_file(path: Path) -> bool:
         return False
 
 
-def write_model_file(path: Path, members: Mapping[str, Path | str]) -> None:
+def write_model_file(path: Path, members: Mapping[str, Path | str | bytes], writer: str | None = None) -> None:
     """Write a model file; it appears whole or not at all.
 
     The bytes depend on the members alone: they are stored without compression, whose result differs between versions of
@@ -56,14 +56,15 @@ def write_model_file(path: Path, members: Mapping[str, Path | str]) -> None:
 
     Args:
         path: of the file.
-        members: by name, a file to copy or a text.
+        members: by name, a file to copy, or its content as text or bytes.
+        writer: as for `atomic_write`.
     """
-    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_write(path, writer) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in members.items():
             member = zipfile.ZipInfo(name, EPOCH)
             member.create_system, member.external_attr = 3, 0o100644 << 16  # As on Unix, wherever it is written.
-            if isinstance(content, str):
-                archive.writestr(member, content.encode())
+            if isinstance(content, str | bytes):
+                archive.writestr(member, content.encode() if isinstance(content, str) else content)
                 continue
             member.file_size = content.stat().st_size
             with content.open("rb") as source, archive.open(member, "w") as target:

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "checkpoints" / "best.safetensors"
 
     @property
+    def start(self) -> Path:
+        """Weights, settings and signature of the run from which training started (`init`), as a model file."""
+        return self.path / "start.zip"
+
+    @property
     def losses(self) -> Path:
         """Logged losses and validation scores, one JSON object per line."""
         return self.path / "metrics.jsonl"
@@ -111,8 +116,8 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """What training, scoring and diagnosis write besides the experiment; the page and predictions are not part."""
         return (
-            *(self.environment, self.signature, self.data, self.training_set, self.latest, self.best, self.losses),
-            *(self.decoupling, self.cost, self.scores, self.scored, self.availability, self.tensorboard),
+            *(self.environment, self.signature, self.data, self.training_set, self.start, self.latest, self.best),
+            *(self.losses, self.decoupling, self.cost, self.scores, self.scored, self.availability, self.tensorboard),
             self.diagnosis,
         )
 

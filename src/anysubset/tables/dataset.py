@@ -29,7 +29,7 @@ from anysubset.tables.block import Block
 from anysubset.tables.fingerprints import fingerprints_of
 from anysubset.tables.kinds import INTENSITIES, SIMS, TableSet
 from anysubset.tables.loading import described, load_table, notes_of
-from anysubset.tables.signature import Signature, signature_of
+from anysubset.tables.signature import Signature, signature_of, started_from
 from anysubset.tables.splitting import split
 from anysubset.tables.standardisation import standardised
 from anysubset.tables.table import Table, shown
@@ -50,6 +50,7 @@ class TableDataset(Dataset):
         signature: of the table that a run was trained on; by default made from the training samples of this table.
         report: called with each line about what was read or drawn.
         unlabelled: for prediction alone: targets may be absent, and there are no splits.
+        start: of the table of the weights from which training starts (`init`); None for random weights.
     """
 
     selection = ("loss", False)  # The mean loss over the scenarios; less is better.
@@ -63,6 +64,7 @@ class TableDataset(Dataset):
         signature: Signature | None = None,
         report: Callable[[str], None] = lambda line: None,
         unlabelled: bool = False,
+        start: Signature | None = None,
     ) -> None:
         self.data = data
         self.root = data.root
@@ -83,6 +85,8 @@ class TableDataset(Dataset):
         self.signature = signature or signature_of(
             self.table, names, table_set.limits, used_in_training, data.as_stored
         )
+        if start is not None:
+            self.signature = started_from(self.signature, start, data.as_stored)
         if signature is None and data.group is not None and self.table.groups is not None:
             # Groups decide which samples share a batch, so a run is resumed with the same groups.
             groups = fingerprint(self.table.groups)

@@ -4,7 +4,7 @@ The run folder holds it as `signature.safetensors`, with tensors `<modality>.mea
 in the metadata.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,34 @@ class Signature:
                 f"Targets go from {least:g} to {greatest:g}, outside {self.limits[0]:g} to {self.limits[1]:g}; "
                 "for targets of another range, set data.name to table."
             )
+
+
+def same_inputs(one: Signature, other: Signature, modality: str) -> bool:
+    """Whether a modality has the same input in two signatures: kind, size, and columns, in any order.
+
+    Columns are compared if both signatures name them.
+    """
+    if modality not in one.streams or modality not in other.streams or one.streams[modality] != other.streams[modality]:
+        return False
+    columns = [signature.columns.get(modality) for signature in (one, other)]
+    return None in columns or sorted(columns[0] or ()) == sorted(columns[1] or ())
+
+
+def started_from(own: Signature, start: Signature, as_stored: Collection[str] = ()) -> Signature:
+    """The signature of a table for a training that starts from the weights of another table.
+
+    Modalities with the same input keep the statistics and the order of columns with which the weights were trained:
+    standardised anew, the same value would mean something else to them. Other modalities have their own.
+
+    Args:
+        own: of the new table.
+        start: of the table of the weights.
+        as_stored: modalities that the settings leave as they are stored.
+    """
+    same = [name for name in own.modalities if same_inputs(own, start, name)]
+    statistics = {name: start.statistics[name] for name in same if name in start.statistics and name not in as_stored}
+    columns = {name: start.columns[name] for name in same if name in start.columns}
+    return replace(own, statistics={**own.statistics, **statistics}, columns={**own.columns, **columns})
 
 
 def signature_of(

@@ -18,6 +18,7 @@ from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
 from anysubset.system.files import atomic_write, clear_parts
 from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, write_fingerprints
+from anysubset.system.model_file import write_model_file
 from anysubset.system.run_files import read_log
 from anysubset.system.run_folder import RunFolder
 from anysubset.system.written import writer_of
@@ -37,6 +38,7 @@ class Run:
         experiment: the experiment to be run.
         resume: whether to continue the run in the folder, if there is one.
         training: what the method sees in training, for reports; recorded with the weights.
+        start: members of the model file from which training starts, which is stored in the folder; empty for none.
 
     Raises:
         InputError: if another process uses the folder, it holds a run and `resume` is False, it holds a run of another
@@ -49,10 +51,12 @@ class Run:
         experiment: Experiment,
         resume: bool = False,
         training: Mapping[str, Any] = MappingProxyType({}),
+        start: Mapping[str, str | bytes] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.experiment = experiment
         self.training = dict(training)
+        self.start = dict(start)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -143,6 +147,8 @@ class Run:
             # These are recorded, so that a run that was killed before it had its experiment can be started again.
             if tensors or facts:
                 tensor_file.save(signature, tensors, facts, FIT)
+            if self.start:
+                write_model_file(RunFolder(self.path).start, self.start, FIT)
             if fingerprints:
                 write_fingerprints(RunFolder(self.path).data, fingerprints, FIT)
             if training_set:

@@ -14,6 +14,7 @@ from anysubset.experiments.settings import Experiment, flatten
 from anysubset.methods.creation import training_of
 from anysubset.methods.method import Method
 from anysubset.methods.table import METHODS
+from anysubset.models.network import Network
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
@@ -24,8 +25,9 @@ from anysubset.tables.dataset import TableDataset
 from anysubset.training.loop import train
 from anysubset.training.run import Run, check_same
 from anysubset.volumes.dataset import Volumes
-from anysubset.workflows.arguments import FilePath, OwnNetwork, Progress, Report, Source, experiment_of
+from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork, Progress, Report, Source, experiment_of
 from anysubset.workflows.own import create_method, recorded_method
+from anysubset.workflows.starting import read_start, start_from
 from anysubset.workflows.whole_groups import check_training_groups
 
 LISTED = 15  # Scenarios that fit into one line.
@@ -92,7 +94,10 @@ def fit_run(
         raise InputError(f"{folder} is the folder of the data: choose another folder for the run.")
     device = device_of(chosen.train.device)
     processes.join(device.type)
-    dataset = create_dataset(chosen.data, chosen.task, report)
+    start = read_start(chosen.init, folder, resume) if chosen.init is not None else None
+    if start is not None:
+        chosen = replace(chosen, init=start.recorded)
+    dataset = create_dataset(chosen.data, chosen.task, report, start=start.signature if start is not None else None)
     if isinstance(dataset, Volumes):
         chosen = replace(chosen, data=dataset.data)  # With numbers in place of a median.
     dataset.check_modalities()
@@ -103,19 +108,30 @@ def fit_run(
     with memory_errors("the network is too large, lower method.width or method.layers"):
         trained, update = create_method(chosen.method, dataset.task, generator, method, network)
         trained.check_inputs(dataset.loaded_inputs)
+        lines = []
+        if start is not None:
+            check_creates(method, network)
+            lines = start_from(
+                start,
+                trained,
+                chosen.method,
+                dataset.signature if isinstance(dataset, TableDataset) else None,
+                lambda task, options: create_method(options, task, None, method, network)[0],
+            )
         check_training_groups(dataset, trained, report)
         trained.to(device)
     if trained.full_batch:
         samples = len(dataset.ids("train"))
         report(f"{chosen.method['name']} takes all {samples} training {dataset.noun} in every step")
     advice = "lower train.batch, task.patch or method.width, or raise train.micro_batches"
-    with Run(folder, chosen, resume, training_of(chosen.method)) as opened, memory_errors(advice):
+    members = start.members if start is not None else {}
+    with Run(folder, chosen, resume, training_of(chosen.method), members) as opened, memory_errors(advice):
         if RunFolder(folder).experiment.exists() and not RunFolder(folder).data.exists():
             report(f"note: {folder} has no {RunFolder(folder).data.name}, so it is unknown whether the data changed")
         count = sum(parameter.numel() for parameter in trained.parameters())
         recipe = f", recipe {chosen.recipe}" if chosen.recipe is not None else ""
         report(f"{folder}: {chosen.method['name']}{recipe}, {count:,} parameters, on {device}")
-        for line in support_lines(dataset):
+        for line in [*lines, *support_lines(dataset)]:
             report(line)
         done = train(trained, update, dataset, opened, generator, show=progress, report=report)
     assert done.best is not None  # The last step is always validated.
@@ -131,6 +147,13 @@ def fit_run(
         hint = "" if row is None or not row.complete else "; data.complete_only leaves incomplete samples out"
         report(f"{steps} skipped: no sample of the batch was eligible for any case{overflow}{hint}")
     return Fit(folder, done.step, done.skipped, metric, done.best, done.best_step, done.validation)
+
+
+def check_creates(method: OwnMethod, network: OwnNetwork) -> None:
+    """Raise InputError for a method or network of the user's own that is made already, so that it has its weights."""
+    for made, kind in ((isinstance(method, Method), "method"), (isinstance(network, Network), "network")):
+        if made:
+            raise InputError(f"init needs the class or function that makes the {kind}, {kind}=..., not an instance.")
 
 
 def settings_of_run(folder: Path, changes: Mapping[str, Any], report: Report) -> Experiment:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from anysubset.datasets.table import create_task, signature_in
 from anysubset.errors import InputError
 from anysubset.experiments.files import read_run_experiment
@@ -23,6 +25,29 @@ from anysubset.training.divergence import check_finite
 from anysubset.training.run import check_same
 from anysubset.workflows.arguments import FilePath, OwnMethod, OwnNetwork
 from anysubset.workflows.own import create_method
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a run folder holds, before a method is made of it.
+
+    Args:
+        experiment: its settings.
+        tensors: the weights that validation selected, by name. facts: beside them.
+        signature: modalities and statistics of the training table; None for volumes.
+        weights: hash of the file of the weights.
+    """
+
+    experiment: Experiment
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+    signature: Signature | None
+    weights: str
+
+    @property
+    def task(self) -> Segmentation | Prediction:
+        """What its data ask for."""
+        return create_task(self.experiment.data, self.experiment.task, self.signature)
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,26 @@ def open_run(
 
 def open_folder(folder: Path, method: OwnMethod, network: OwnNetwork, device: str) -> Trained:
     """Load the trained run in a folder; see `open_run`."""
+    stored = read_stored(folder)
+    experiment, facts = stored.experiment, stored.facts
+    if experiment.task.threshold == VALIDATED:
+        experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
+    task = create_task(experiment.data, experiment.task, stored.signature)
+    task = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
+    trained, _ = create_method(experiment.method, task, None, method, network)
+    tensor_file.load_module(stored.tensors, trained, RunFolder(folder).best, trained.prediction_state())
+    check_finite(trained, None, RunFolder(folder).best)
+    training_set = read_object(RunFolder(folder).training_set, TRAINING_SET) or None
+    trained = trained.to(device_of(device)).eval()
+    return Trained(experiment, task, trained, facts, stored.signature, stored.weights, folder, training_set)
+
+
+def read_stored(folder: Path) -> Stored:
+    """Read what a run folder holds.
+
+    Raises:
+        InputError: if the folder holds no run, a checkpoint of another experiment, or the weights of an early stage.
+    """
     experiment = read_run_experiment(folder)
     # Before they are loaded: where a training replaces them in between, scores count as those of the earlier weights.
     weights = weights_hash(folder)
@@ -91,17 +136,7 @@ def open_folder(folder: Path, method: OwnMethod, network: OwnNetwork, device: st
             f"{folder} cannot predict yet, since only its stages up to {facts['stage']!r} are trained: continue it "
             f"with `anysubset fit --resume --run {folder}`."
         )
-    if experiment.task.threshold == VALIDATED:
-        experiment = replace(experiment, task=replace(experiment.task, threshold=chosen_thresholds(facts, folder)))
-    signature = signature_in(RunFolder(folder).signature, experiment.data)
-    task = create_task(experiment.data, experiment.task, signature)
-    task = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
-    trained, _ = create_method(experiment.method, task, None, method, network)
-    tensor_file.load_module(tensors, trained, RunFolder(folder).best, trained.prediction_state())
-    check_finite(trained, None, RunFolder(folder).best)
-    training_set = read_object(RunFolder(folder).training_set, TRAINING_SET) or None
-    trained = trained.to(device_of(device)).eval()
-    return Trained(experiment, task, trained, facts, signature, weights, folder, training_set)
+    return Stored(experiment, tensors, facts, signature_in(RunFolder(folder).signature, experiment.data), weights)
 
 
 def check_output_of_model(run: Path, output: FilePath | None) -> None:
