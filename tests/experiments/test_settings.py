@@ -14,6 +14,7 @@ from anysubset.experiments.train_settings import TrainSettings
 EVERYTHING = Experiment(
     seed=3,
     recipe="gmd_paper",
+    init="runs/before",
     data=DataSettings(
         name="volumes",
         root="some where/ünïcode",
