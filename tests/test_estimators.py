@@ -706,7 +706,7 @@ TARGETS = [
     (np.full(N, "ill"), "All 60 samples are of 1 class, 'ill': give"),
     (np.full(N, 1.0), "All 60 samples are of 1 class, 1.0: give"),
     (np.linspace(0, 1, N), "Unknown label type: continuous"),
-    (np.ones((N, 2)), "y should be a 1d array"),
+    (np.full((N, 2), 2), "y has several columns with other values than 0 and 1: train a classifier for each column"),
     (np.full(N, np.nan), "NaN"),
     (["ill", "well"], "X has 60 samples, and y 2"),
 ]
@@ -895,6 +895,64 @@ def test_an_array_of_another_width_is_refused_in_one_line(grouped: AnySubsetClas
     ) as refused:
         grouped.predict(np.ones((2, 4)))
     assert "\n" not in str(refused.value)
+
+
+# --------------------------------------------------------------------------------------------- several targets
+
+
+def test_the_loss_of_several_targets_is_their_mean():
+    # By hand: squared errors (1, 9) and (4, 0), means 5 and 2.
+    task = Prediction(("a",), streams={"a": Stream("vector", 1)}, error="mse", targets=2)
+    output, target = torch.tensor([[1.0, 3.0], [2.0, 0.0]]), torch.zeros(2, 2)
+    assert task.losses(output, target).tolist() == [5.0, 2.0]
+    assert task.loss(output, target).item() == 3.5
+    assert task.loss(output, target, torch.tensor([2.0, 0.0])).item() == 5.0
+    labels = Prediction(("a",), streams={"a": Stream("vector", 1)}, targets=2, labels=True)
+    # Logits of 0 cost log 2 each, whatever the labels.
+    assert labels.loss(torch.zeros(3, 2), torch.ones(3, 2)).item() == pytest.approx(np.log(2))
+    assert labels.decision(torch.tensor([[1.0, -1.0]])).tolist() == [[True, False]]
+    with pytest.raises(InputError, match="The target has the shape"):
+        task.loss(output, torch.zeros(2))
+
+
+@pytest.mark.parametrize("method", ["gmd", "ensemble", "linear", "blend"])
+def test_several_numbers_are_predicted_from_any_subset(method: str):
+    X, _ = separable()
+    y = np.stack([100 * X["blood"][:, 0], X["blood"][:, 0] - 7], axis=1)
+    options = {} if method == "linear" else SMALL
+    model = AnySubsetRegressor(method=method, **{"device": "cpu", "random_state": 0, **options}).fit(X, y)
+    assert model.predict(X).shape == (N, 2)
+    assert model.score(X, y) > 0.9
+    scores = model.scenario_scores(X, y)
+    assert scores["blood"] > 0.9
+    assert scores["blood"] == pytest.approx(r2_score(y, model.predict({"blood": X["blood"]})))
+    with pytest.raises(InputError, match="Sets and intervals are for a single target"):
+        model.predict_set(X)
+
+
+@pytest.mark.parametrize("method", ["gmd", "linear", "blend"])
+def test_several_labels_are_predicted_from_any_subset(method: str):
+    X, y = separable()
+    labels = np.stack([y == "ill", y == "well", X["blood"][:, 1] > 0], axis=1).astype(int)
+    options = {} if method == "linear" else SMALL
+    model = AnySubsetClassifier(method=method, **{"device": "cpu", "random_state": 0, **options}).fit(X, labels)
+    probabilities = model.predict_proba({"scan": X["scan"]})
+    np.testing.assert_array_equal(probabilities > 0.5, model.predict({"scan": X["scan"]}))
+    assert (model.predict(X)[:, :2] == labels[:, :2]).all()
+    auroc = model.scenario_scores(X, labels, scoring="roc_auc")
+    assert auroc["scan"] == pytest.approx(roc_auc_score(labels, probabilities))
+    share = (model.predict({"scan": X["scan"]}) == labels).all(axis=1).mean()
+    assert model.scenario_scores(X, labels)["scan"] == pytest.approx(share)
+    assert set(model.modality_importances(X, labels, scoring="roc_auc", resamples=3)) == {"blood", "scan"}
+
+
+def test_what_several_targets_do_not_have_is_refused():
+    X, y = separable()
+    labels = np.stack([y == "ill", y == "well"], axis=1).astype(int)
+    with pytest.raises(InputError, match="Method 'boosting' is for one target: train it for each column of y"):
+        AnySubsetClassifier(method="boosting", device="cpu").fit(X, labels)
+    with pytest.raises(InputError, match="class_weight is for a single column of classes: give sample_weight"):
+        cheap(class_weight="balanced").fit(X, labels)
 
 
 # ------------------------------------------------------------------------------------------------- frames

@@ -154,18 +154,20 @@ class AnySubset(ScenarioScores, ModalityColumns):
         if has_labels(y) and (lacking := int(np.asarray(y.isna()).sum())):
             raise InputError(f"y is NaN or NA for {lacking} samples: give X and y for the others.")
         with input_errors():
-            target: Array = validate_data(self, y=y, **options)
+            shape = getattr(y, "shape", None) or np.shape(y)
+            several = len(shape) == 2 and shape[1] > 1
+            target: Array = validate_data(self, y=y, **options, **({"multi_output": True} if several else {}))
         warn(note_on_target_code(target, "Values of y"))
         if not len(target):
             raise InputError("There are 0 samples; give at least one for training and one for validation.")
         return target
 
     def learn(self, X: Any, target: Tensor, constant: Tensor, weights: Array | None = None, groups: Any = None) -> Self:
-        """Train on (n,) targets: indices of classes, or standardised numbers.
+        """Train on (n,) targets: indices of classes, or standardised numbers; or (n, targets) labels or numbers.
 
         Args:
             X: as in the class.
-            target: (n,).
+            target: (n,) or (n, targets).
             constant: (outputs,) of a prediction without any input.
             weights: (n,), of the samples in the loss; those of weight 0 are used neither in training nor in validation.
             groups: (n,), whose samples are either all for training or all for validation; or None.
@@ -199,11 +201,18 @@ class AnySubset(ScenarioScores, ModalityColumns):
         if processes.several():
             raise InputError("Estimators train in one process; use `anysubset fit` under torchrun for several.")
         experiment = experiment_of(
-            self.get_params(deep=False), seed, len(splits["train"]), validating="val" in splits, error=self.error
+            self.get_params(deep=False),
+            seed,
+            len(splits["train"]),
+            validating="val" in splits,
+            calibrating="val" in splits and target.ndim == 1,
+            error=self.error,
         )
         device = device_of(experiment.train.device)
         signature = signature_of(table, list(inputs), None, list(splits))
         task = prediction_task(experiment.task, signature)
+        if target.ndim > 1:
+            task = replace(task, targets=target.shape[1], labels=self.error is None)
         dataset = InMemoryDataset(table, signature, task)
         forked = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(forked), tempfile.TemporaryDirectory(prefix="anysubset-") as folder:
@@ -219,6 +228,11 @@ class AnySubset(ScenarioScores, ModalityColumns):
                 able = ", ".join(name for name, row in METHODS.items() if row.method.takes_weights)
                 raise InputError(
                     f"Method {self.method!r} does not weigh samples: leave out the weights, or choose from: {able}."
+                )
+            if target.ndim > 1 and not method.takes_several_targets:
+                able = ", ".join(name for name, row in METHODS.items() if row.method.takes_several_targets)
+                raise InputError(
+                    f"Method {self.method!r} is for one target: train it for each column of y, or choose from: {able}."
                 )
             method.check_inputs(table.inputs)
             method.to(device)
@@ -275,7 +289,7 @@ class AnySubset(ScenarioScores, ModalityColumns):
     def outputs(self, X: Any) -> tuple[Tensor, list[Scenario]]:
         """Output of the network for each sample, (n, outputs) float64, and the modalities that it is predicted from."""
         dataset, method = self.dataset(in_one_order(X)), self.trained()
-        outputs = torch.empty(len(dataset.table), len(self.task_.classes) or 1, dtype=torch.float64)
+        outputs = torch.empty(len(dataset.table), self.task_.outputs, dtype=torch.float64)
         for block, _, block_outputs in predicted_blocks(method, dataset):
             check_finite(block_outputs, block.ids)
             outputs[[int(sample) for sample in block.ids]] = block_outputs
@@ -284,6 +298,8 @@ class AnySubset(ScenarioScores, ModalityColumns):
     def sets(self, X: Any, coverage: float) -> Tensor:
         """Sets of classes (n, classes) bool, or intervals (n, 2) of standardised numbers, for a coverage."""
         outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `conformal_` is read.
+        if self.task_.several:
+            raise InputError("Sets and intervals are for a single target: train an estimator for each column of y.")
         limits = limits_of(self.conformal_, scenarios, coverage)
         return prediction_sets(self.task_, outputs, scenarios, limits)
 

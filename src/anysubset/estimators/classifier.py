@@ -26,12 +26,17 @@ LEAST = 1e-12  # The least probability of a class of weight 0 without any input.
 class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
     """Predicts the class of a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
 
+    With y of several columns of 0 and 1 (multi-label) it predicts for each label whether it is true; then nothing is
+    calibrated, and `score` is the share of samples whose labels are all predicted.
+
     After training it has `classes_`, `modalities_` and, unless X was a dict, `n_features_in_`.
 
     Args:
         class_weight: factors of the losses of the classes: None, a dict class -> weight, or "balanced" for the inverse
             of their frequencies in training.
     """
+
+    classes_: Any  # (classes,), or for several labels a list with 0 and 1 for each.
 
     def __init__(
         self,
@@ -76,12 +81,19 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         )
         self.class_weight = class_weight
 
+    def __sklearn_tags__(self) -> Any:
+        """Several labels are allowed."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Train on samples and their (n,) classes, which may be numbers or text.
+        """Train on samples and their (n,) classes, which may be numbers or text, or (n, labels) of 0 and 1.
 
         Args:
             X: as in `AnySubset`.
-            y: (n,).
+            y: (n,) or (n, labels).
             sample_weight: (n,) factors of the losses of the samples, in the order of y, in training and in the loss
                 that selects weights in validation. Samples of weight 0 are not used.
             groups: (n,) such as the patient of each sample, in the order of y: validation samples are whole groups.
@@ -90,26 +102,49 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         target = self.target(y)
         with input_errors():
             check_classification_targets(target)
+        weights = sample_weights(sample_weight, len(target))
+        if target.ndim > 1:
+            return self.learn_labels(in_one_order(X, y), target, weights, groups)
         self.classes_, numbers = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
                 f"All {len(target)} samples are of 1 class, {self.classes_.tolist()[0]!r}: give at least two."
             )
-        weights = sample_weights(sample_weight, len(target))
         weights = with_class_weights(weights, self.class_weight, self.classes_, numbers)
         frequencies = np.bincount(numbers, weights, minlength=len(self.classes_))
         constant = torch.from_numpy(np.log(np.maximum(frequencies / frequencies.sum(), LEAST)))
         return self.learn(in_one_order(X, y), torch.from_numpy(numbers.astype(np.int64)), constant, weights, groups)
 
+    def learn_labels(self, X: Any, target: Array, weights: Array | None, groups: Any) -> Self:
+        """Train on (n, labels) of 0 and 1. Raises InputError for other numbers, or class weights."""
+        if not np.isin(target, [0, 1]).all():
+            raise InputError(
+                "y has several columns with other values than 0 and 1: train a classifier for each column."
+            )
+        if self.class_weight is not None:
+            raise InputError("class_weight is for a single column of classes: give sample_weight, or leave it out.")
+        self.classes_ = [np.array([0, 1])] * target.shape[1]
+        share = np.clip(np.average(target, axis=0, weights=weights), LEAST, 1 - LEAST)
+        labels = torch.from_numpy(target.astype(np.float32))
+        return self.learn(X, labels, torch.from_numpy(np.log(share / (1 - share))), weights, groups)
+
     def predict(self, X: Any) -> Array:
-        """(n,): the most probable class of each sample, from the modalities that it has."""
+        """(n,): the most probable class of each sample, from the modalities that it has; (n, labels) of 0 and 1."""
         outputs, _ = self.outputs(X)  # Raises NotFittedError before `classes_` is read.
+        if self.task_.labels:
+            true: Array = (outputs > 0).numpy().astype(np.int64)
+            return true
         classes: Array = self.classes_[outputs.argmax(dim=1).numpy()]
         return classes
 
     def predict_proba(self, X: Any) -> Array:
-        """(n, classes): class probabilities, calibrated on the validation samples, in the order of `classes_`."""
+        """(n, classes): class probabilities, calibrated on the validation samples, in the order of `classes_`.
+
+        For several labels (n, labels): the probability that each is true, uncalibrated.
+        """
         outputs, scenarios = self.outputs(X)  # Raises NotFittedError before `task_` is read.
+        if self.task_.labels:
+            return outputs.sigmoid().numpy()
         return self.task_.calibrated(outputs, scenarios).softmax(dim=1).numpy()
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
@@ -126,5 +161,7 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
 
     def predicted(self, outputs: Tensor, scenario: Scenario | None) -> PredictedClasses:
         """A classifier with these outputs (n, classes), for scorers."""
+        if self.task_.labels:
+            return PredictedClasses(self.classes_, outputs.sigmoid().numpy())
         logits = outputs if scenario is None else self.task_.calibrated(outputs, [scenario] * len(outputs))
         return PredictedClasses(self.classes_, logits.softmax(dim=1).numpy())

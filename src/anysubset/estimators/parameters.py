@@ -81,7 +81,7 @@ def method_options_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def experiment_of(
-    parameters: Mapping[str, Any], seed: int, samples: int, validating: bool, error: str | None
+    parameters: Mapping[str, Any], seed: int, samples: int, validating: bool, calibrating: bool, error: str | None
 ) -> Experiment:
     """Settings of the training.
 
@@ -90,6 +90,7 @@ def experiment_of(
         seed: of all random numbers.
         samples: number of training samples.
         validating: whether there is a split `val`.
+        calibrating: whether validation calibrates the predictions.
         error: loss of a regression; None for classes.
     """
     steps, method = int(parameters["steps"]), parameters["method"]
@@ -105,7 +106,7 @@ def experiment_of(
             schedule="cosine",
             clip=1.0,
             select="best" if validating else "last",
-            calibrate=None if validating else False,
+            calibrate=None if calibrating else False,
             validate_every=max(1, steps // VALIDATIONS) if validating else max(1, steps),
             checkpoint_every=max(1, steps),
             log_every=max(1, steps),

@@ -22,17 +22,26 @@ from anysubset.tables.in_memory import Array
 class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
     """Predicts a number for a sample from any subset of its modalities; see `AnySubset` for X and the parameters.
 
-    The loss is the squared error of standardised targets; `score` is R2.
+    The loss is the squared error of standardised targets, averaged over the columns of y if it has several; `score` is
+    R2.
     """
 
     error = "mse"
+    mean_: Any  # Of the targets, by which they are standardised; (targets,) for several.
+    deviation_: Any
+
+    def __sklearn_tags__(self) -> Any:
+        """Several targets are allowed."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Train on samples and their (n,) numbers, on any scale.
+        """Train on samples and their (n,) or (n, targets) numbers, on any scale.
 
         Args:
             X: as in `AnySubset`.
-            y: (n,).
+            y: (n,) or (n, targets).
             sample_weight: (n,) factors of the losses of the samples, in the order of y, in training and in the loss
                 that selects weights in validation. Samples of weight 0 are not used.
             groups: (n,) such as the patient of each sample, in the order of y: validation samples are whole groups.
@@ -41,19 +50,25 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         target = self.target(y, y_numeric=True).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # What overflows is refused below.
             weights = sample_weights(sample_weight, len(target))
-            self.mean_ = float(np.average(target, weights=weights))
-            self.deviation_ = float(np.sqrt(np.average((target - self.mean_) ** 2, weights=weights))) or 1.0
-        if not np.isfinite(self.deviation_):
+            mean = np.average(target, axis=0, weights=weights)
+            deviation = np.sqrt(np.average((target - mean) ** 2, axis=0, weights=weights))
+        deviation = np.where(deviation == 0, 1.0, deviation)
+        several = target.ndim > 1
+        self.mean_, self.deviation_ = (mean, deviation) if several else (float(mean), float(deviation))
+        if not np.isfinite(self.deviation_).all():
             raise InputError("y has numbers too large for their mean and deviation: bring y into a smaller range.")
         standardised = ((target - self.mean_) / self.deviation_).astype(np.float32)
         return self.learn(
-            in_one_order(X, y), torch.from_numpy(standardised), torch.zeros(1, dtype=torch.float64), weights, groups
+            in_one_order(X, y),
+            torch.from_numpy(standardised),
+            torch.zeros(np.size(mean), dtype=torch.float64),
+            weights,
+            groups,
         )
 
     def predict(self, X: Any) -> Array:
-        """(n,): the predicted number of each sample, from the modalities that it has."""
-        numbers: Array = self.unscaled(self.outputs(X)[0])[:, 0]
-        return numbers
+        """(n,) or (n, targets): the predicted numbers of each sample, from the modalities that it has."""
+        return self.numbers(self.outputs(X)[0])
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> Array:
         """(n, 2): lower and upper end of an interval that holds the number of a share `coverage` of the samples.
@@ -68,8 +83,13 @@ class AnySubsetRegressor(RegressorMixin, AnySubset):  # type: ignore[misc]
         return float(super().score(in_one_order(X, y), y, sample_weight))
 
     def predicted(self, outputs: Tensor, scenario: Scenario | None) -> PredictedNumbers:
-        """A regressor with these outputs (n, 1), for scorers."""
-        return PredictedNumbers(self.unscaled(outputs)[:, 0])
+        """A regressor with these outputs (n, targets), for scorers."""
+        return PredictedNumbers(self.numbers(outputs))
+
+    def numbers(self, outputs: Tensor) -> Array:
+        """The numbers of outputs (n, targets) in the units of the targets; (n,) for a single target."""
+        unscaled = self.unscaled(outputs)
+        return unscaled if self.task_.several else unscaled[:, 0]
 
     def unscaled(self, outputs: Tensor) -> Array:
         """The numbers of outputs in the units of the target, of the same shape."""

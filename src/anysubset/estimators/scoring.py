@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import get_scorer, get_scorer_names
@@ -25,17 +26,19 @@ class PredictedClasses(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier that has predicted; its X are row numbers.
 
     Args:
-        classes: (classes,) labels.
-        probabilities: (n, classes).
+        classes: (classes,) labels; or 0 and 1 for each of several labels.
+        probabilities: (n, classes), or (n, labels).
     """
 
-    def __init__(self, classes: Array, probabilities: Array) -> None:
+    def __init__(self, classes: Array | list[Array], probabilities: Array) -> None:
         self.classes = classes
         self.probabilities = probabilities
         self.classes_ = classes
 
     def predict(self, X: Array) -> Array:
-        """(k,): the most probable class of these rows."""
+        """(k,): the most probable class of these rows; or (k, labels) of 0 and 1."""
+        if isinstance(self.classes, list):
+            return (self.probabilities[X] > 0.5).astype(np.int64)
         labels: Array = self.classes[self.probabilities[X].argmax(axis=1)]
         return labels
 
@@ -49,14 +52,14 @@ class PredictedNumbers(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A regressor that has predicted; its X are row numbers.
 
     Args:
-        numbers: (n,).
+        numbers: (n,) or (n, targets).
     """
 
     def __init__(self, numbers: Array) -> None:
         self.numbers = numbers
 
     def predict(self, X: Array) -> Array:
-        """(k,): the numbers of these rows."""
+        """(k,) or (k, targets): the numbers of these rows."""
         of_rows: Array = self.numbers[X]
         return of_rows
 

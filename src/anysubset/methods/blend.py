@@ -22,6 +22,7 @@ from anysubset.methods.method import Method, Objective, Stage, Step
 from anysubset.methods.update import Counts, Losses, Objectives, Update
 from anysubset.models.presets import NetworkOptions
 from anysubset.scenarios import Scenario
+from anysubset.tasks.losses import at_least_float32
 from anysubset.tasks.prediction import Prediction
 from anysubset.tasks.task import Carry, Task, at_once
 
@@ -99,6 +100,7 @@ class Blend(Method):
         # Of the parts in order; None if they are equal, so that these runs need no tensor of it.
         self.register_buffer("weights", chosen_weights if weights == "validated" else None)
         self.takes_weights = all(part.method.takes_weights for part in created)
+        self.takes_several_targets = all(part.method.takes_several_targets for part in created)
         self.active: str | None = None  # Label of the part that is trained; None if all parts predict.
 
     @property
@@ -286,8 +288,8 @@ def average(task: Task, predictions: Sequence[Tensor], weights: Tensor | None = 
     """
     if len(predictions) == 1:
         return predictions[0]
-    logits = torch.stack([prediction.float() for prediction in predictions])
-    if not isinstance(task, Prediction):
+    logits = torch.stack([at_least_float32(prediction) for prediction in predictions])
+    if not isinstance(task, Prediction) or task.labels:
         # The logit of the mean probability, from logarithms: exact also where the probabilities round to 0 or 1.
         inside, outside = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
         return log_mean(inside, weights) - log_mean(outside, weights)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy, outputs_of
+from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy
 from anysubset.methods.method import Step
 from anysubset.models.trees import Tree, Trees
 from anysubset.system.numbers import check_count
@@ -45,9 +45,7 @@ class Boosting(ClassicalMethod):
         if not learning_rate > 0:
             raise InputError(f"method.learning_rate must be above 0, not {learning_rate}.")
         self.options = {"max_iter": iterations, "learning_rate": learning_rate, "max_leaf_nodes": leaves}
-        self.models = nn.ModuleDict(
-            {modality: Trees(outputs_of(task), iterations, leaves) for modality in task.modalities}
-        )
+        self.models = nn.ModuleDict({modality: Trees(task.outputs, iterations, leaves) for modality in task.modalities})
 
     def fit_model(self, modality: str, x: Tensor, target: Tensor, step: Step, weights: Tensor | None = None) -> None:
         """Fit the trees of one modality.
@@ -62,7 +60,7 @@ class Boosting(ClassicalMethod):
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         options = {**self.options, "random_state": int(torch.randint(2**31, (), generator=step.chance(modality)))}
-        outputs = outputs_of(self.task)
+        outputs = self.task.outputs
         trees = self.models[modality]
         assert isinstance(trees, Trees)
         if not self.task.classes:

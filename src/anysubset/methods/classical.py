@@ -149,8 +149,3 @@ class ClassicalMethod(Method):
 def as_numpy(weights: Tensor | None) -> NDArray[np.float64] | None:
     """Weights of samples as scikit-learn takes them; None for None."""
     return None if weights is None else weights.double().numpy()
-
-
-def outputs_of(task: Prediction) -> int:
-    """Number of outputs of a model: one for each class, or a single number."""
-    return len(task.classes) or 1

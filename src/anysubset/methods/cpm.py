@@ -116,7 +116,7 @@ class CPM(Method):
         self.fit_rate = fit_rate
         self.rows: dict[str, int] = {}  # Of the training samples, by id.
         self.register_parameter("latents", None)
-        self.register_buffer("readout", torch.zeros(len(task.classes) or 1, latent + 1))
+        self.register_buffer("readout", torch.zeros(task.outputs, latent + 1))
         self.undefined_metrics = UNDEFINED if not task.classes and head == "sign" else ()
 
     # ---------------------------------------------------------------------------------------------- training

@@ -29,6 +29,7 @@ class DynamicSharing(CaseMethod):
     """
 
     takes_weights = True
+    takes_several_targets = True
     without_groups = "leave out method.context"
     network: sharing.DynamicSharing
 

@@ -27,6 +27,7 @@ class Ensemble(Method):
     """
 
     takes_weights = True
+    takes_several_targets = True
     without_groups = "leave out method.context"
 
     def __init__(self, task: Task, **network: Unpack[NetworkOptions]) -> None:

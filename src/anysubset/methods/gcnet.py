@@ -82,7 +82,7 @@ class GCNet(CaseMethod):
             raise InputError(f"method.reconstruction is a weight of 0 or more, not {reconstruction}.")
         network = gcnet.GCNet(
             sizes_of(task),
-            len(task.classes) or 1,
+            task.outputs,
             width=width,
             past=past,
             future=future,

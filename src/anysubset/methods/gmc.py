@@ -46,7 +46,7 @@ class GMC(CaseMethod):
         if steps < 1:
             raise InputError(f"method.steps must be at least 1, not {steps}.")
         sizes = {modality: task.streams[modality].size for modality in task.modalities}
-        super().__init__(task, GMCNetwork(sizes, len(task.classes) or 1, steps), cases=cases)
+        super().__init__(task, GMCNetwork(sizes, task.outputs, steps), cases=cases)
         self.temperature = temperature
 
     def pools_batch(self) -> bool:

@@ -6,11 +6,12 @@ squared norm of its weights; the loss is the cross entropy of the classes, or ha
 
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anysubset.errors import InputError
-from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy, outputs_of
+from anysubset.methods.classical import UNSEEN, ClassicalMethod, as_numpy
 from anysubset.methods.method import Step
 from anysubset.tasks.prediction import Prediction
 
@@ -31,6 +32,7 @@ class Linear(ClassicalMethod):
         InputError: if a modality is not a vector, or the strength is not positive.
     """
 
+    takes_several_targets = True
     chosen: Tensor
 
     def __init__(self, task: Prediction, *, strength: float | None = None) -> None:
@@ -40,7 +42,7 @@ class Linear(ClassicalMethod):
         super().__init__(task, "linear", len(self.strengths))
         self.models = nn.ModuleDict(
             {
-                modality: nn.Linear(task.streams[modality].size, outputs_of(task)).requires_grad_(False)
+                modality: nn.Linear(task.streams[modality].size, task.outputs).requires_grad_(False)
                 for modality in task.modalities
             }
         )
@@ -63,6 +65,9 @@ class Linear(ClassicalMethod):
         self.chosen.fill_(step.number)
         if self.task.classes:
             weight, bias = logistic_regression(x, target, len(self.task.classes), strength, weights)
+        elif self.task.labels:
+            fitted = [logistic_regression(x, label.long(), 2, strength, weights) for label in target.T]
+            weight, bias = (torch.stack([part[1] - part[0] for part in parts]) for parts in zip(*fitted, strict=True))
         else:
             weight, bias = ridge_regression(x, target, strength, weights)
         model = self.models[modality]
@@ -110,15 +115,15 @@ def logistic_regression(
 def ridge_regression(
     x: Tensor, target: Tensor, strength: float, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Fit ridge regression; weights (1, size) and bias (1,), float64.
+    """Fit ridge regression; weights (targets, size) and biases (targets,), float64.
 
     Args:
         x: (n, size) float64.
-        target: (n,) numbers.
+        target: (n,) or (n, targets) numbers.
         strength: of the L2 penalty.
         weights: (n,), of the samples in the loss; None if all count alike.
     """
     from sklearn.linear_model import Ridge
 
     model = Ridge(alpha=strength).fit(x.numpy(), target.double().numpy(), as_numpy(weights))
-    return torch.from_numpy(model.coef_)[None], torch.tensor([model.intercept_], dtype=torch.float64)
+    return torch.from_numpy(np.atleast_2d(model.coef_)), torch.from_numpy(np.atleast_1d(model.intercept_))

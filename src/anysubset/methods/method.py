@@ -91,6 +91,7 @@ class Method(nn.Module, ABC):
     full_batch: whether every step takes all training samples, whatever `train.batch` is.
     undefined_metrics: metrics without a meaning for the predictions, which are left out of the scores.
     takes_weights: whether the losses of the task weigh the samples by `Batch.weights`.
+    takes_several_targets: whether it supports tasks in which each sample has several numbers or labels.
     speakers: how many speakers of a group the method tells apart; 1 if it does not look at who speaks.
     stages: the stages of training, in order.
     """
@@ -99,6 +100,7 @@ class Method(nn.Module, ABC):
     unit: Literal["sample", "group"] = "sample"
     without_groups: ClassVar[str] = ""
     takes_weights: bool = False
+    takes_several_targets: bool = False
     speakers: int = 1
     full_batch: ClassVar[bool] = False
     undefined_metrics: Collection[str] = ()

@@ -86,7 +86,7 @@ class MMIN(CaseMethod):
         kinds = ("vector", "sequence") if version == "utterance" else ("sequence",)
         hints = {"vector": "set method.version to utterance"} if version == "sequence" else {}
         check_streams(task, f"MMIN with encoders of version {version!r}", kinds, hints)
-        outputs = len(task.classes) or 1
+        outputs = task.outputs
         super().__init__(task, Student(sizes, outputs, version, width, share_cascade), cases=cases)
         self.teacher = Teacher(sizes, outputs, version, width)
         self.patterns = patterns

@@ -40,6 +40,7 @@ class MulT(CaseMethod):
 
     fits = (Prediction,)
     takes_weights = True
+    takes_several_targets = True
     network: MulTNetwork
 
     def __init__(
@@ -61,7 +62,7 @@ class MulT(CaseMethod):
         check_streams(task, "MulT", ("sequence", "vector"))
         network = MulTNetwork(
             {modality: task.streams[modality].size for modality in task.modalities},
-            len(task.classes) or 1,
+            task.outputs,
             vectors=[modality for modality in task.modalities if task.streams[modality].kind == "vector"],
             layers=layers,
             causal=causal,

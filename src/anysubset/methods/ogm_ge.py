@@ -168,7 +168,7 @@ def experts_of(task: Segmentation | Prediction, options: NetworkOptions) -> Expe
         raise InputError(f"OGM-GE adds up linear terms: leave out method.head, which is {options['head']}.")
     linear: NetworkOptions = {**options, "head": "linear"}
     experts = {modality: sharing_network(task, [modality], **linear) for modality in task.modalities}
-    return SumOfExperts(experts, len(task.classes) or 1)
+    return SumOfExperts(experts, task.outputs)
 
 
 def check_score(task: Segmentation | Prediction, score: str) -> None:

@@ -45,6 +45,7 @@ class Taught(DynamicSharing):
         InputError: if an option is out of range.
     """
 
+    takes_several_targets = False
     stages = (Stage(EXPERTS, share=0.5, keeps_best=True), Stage(STUDENT, share=0.5))
 
     def __init__(

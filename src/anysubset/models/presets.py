@@ -275,5 +275,5 @@ def table_network(
         return VectorEncoder(stream.size, width, ENCODER_DROPOUT if preset == "utterance" else dropout)
 
     stems = {name: encoder(name, task.streams[name]) for name in modalities}
-    output = HEADS[head](width, len(task.classes) or 1)
+    output = HEADS[head](width, task.outputs)
     return DynamicSharing(modalities, backbone, output, stems, "group" if context == "conversation" else "sample")

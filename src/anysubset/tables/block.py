@@ -36,7 +36,8 @@ class Block(Sample):
 
         `error` is |prediction - target|; `correct` is 1 if the predicted class is the target. `confidence`, the
         probability of the predicted class, `loss` and `brier` are those of calibrated probabilities; if the task has
-        temperatures, they are also returned without them (`confidence_uncalibrated`, ..).
+        temperatures, they are also returned without them (`confidence_uncalibrated`, ..). Samples with several targets
+        have `loss` alone.
 
         Args:
             scenario: one of `scenarios`.
@@ -53,7 +54,9 @@ class Block(Sample):
         outputs, target = outputs.cpu().float(), self.target[rows]
         decided = self.task.decision(outputs)
         values = {"prediction": decided, "target": target}
-        if self.task.classes:
+        if self.task.several:
+            values = {"loss": self.task.losses(outputs, target)}
+        elif self.task.classes:
             values["correct"] = decided == target
             values |= self.of_probabilities(self.task.calibrated(outputs, [scenario] * len(outputs)), target)
             if self.task.temperatures.fitted:

@@ -68,8 +68,10 @@ def strata(table: Table) -> NDArray[np.int64]:
 
 
 def strata_of(target: Tensor) -> NDArray[np.int64]:
-    """Strata of targets (samples,): the classes if they are whole numbers, else the terciles."""
+    """Strata of targets (samples,): the classes if they are whole numbers, else the terciles; one if several."""
     values = target.numpy()
+    if target.ndim > 1:  # Several targets have no common order.
+        return np.zeros(len(values), np.int64)
     if not target.is_floating_point():
         return values.astype(np.int64)
     return np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)

@@ -288,6 +288,8 @@ def stream_of(observed: Observed) -> Stream:
 
 def constants_of(train: Table) -> dict[str, float]:
     """Predictions of constant baselines by name: the majority class; for regression, majority sign, mean and median."""
+    if train.target.ndim > 1:
+        return {}
     if train.regression:
         return constant_intensities(train.target)
     return {"majority": majority_class(train.target)}

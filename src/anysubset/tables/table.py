@@ -41,7 +41,8 @@ class Table:
     inputs: by modality, the samples that have it: indices (n,) and values (n, size), (n, time, size), (n, channels,
         height, width) float32, (n, time) int64 for token ids, or (n, time) float32 for waveforms. Sequences, token ids
         and waveforms have valid (n, time) bool, which steps are real; all other steps hold 0.
-    target: (samples,) float32 for regression, or int64 for classes from 0.
+    target: (samples,) float32 for regression, or int64 for classes from 0; or (samples, targets) float32 for several
+        numbers or labels.
     groups: the group of each sample, such as the video of an utterance; or None.
     splits: ids by name, `train`, `val` and `test` first; samples in no split are not used; or None.
     origin: facts of the file; or None.
@@ -192,7 +193,7 @@ def check_letters(noun: str, texts: Iterable[str]) -> None:
 
 def check_target(target: Tensor, samples: int, classes: tuple[str, ...] | None) -> None:
     """Raise InputError if the target is not one finite number, or one class among the named ones, for each sample."""
-    if target.shape != (samples,):
+    if target.shape[:1] != (samples,) or target.ndim > 1 + target.is_floating_point():
         raise InputError(f"{samples} samples came with a target of shape {tuple(target.shape)}: give one number each.")
     if target.dtype not in (torch.float32, torch.int64):
         raise InputError(f"A target is float32 (regression) or int64 (classes), not {target.dtype}.")

@@ -43,12 +43,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Prediction(Task):
-    """Predict a number (regression) or a class for each sample.
+    """Predict a number (regression) or a class for each sample; or several numbers, or several labels that may be true.
 
     streams: kind and size of the input, by modality.
     classes: names of the classes, in the order of their numbers; empty for regression.
     limits: least and greatest target of regression, for checks and metrics; predictions are not clipped to them.
     error: loss of regression, `l1` or `mse`. The loss of classification is cross entropy.
+    targets: how many numbers or labels each sample has; several are a target (n, targets), and their losses are
+        averaged.
+    labels: whether the targets are 0 or 1, predicted by their logits; their loss is the binary cross entropy.
 
     Raises InputError if the streams, classes, limits or error are inconsistent.
     """
@@ -57,6 +60,13 @@ class Prediction(Task):
     classes: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     error: str = "l1"
+    targets: int = 1
+    labels: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a network: one for each class, or one for each target."""
+        return len(self.classes) or self.targets
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,18 +94,25 @@ class Prediction(Task):
         if self.error not in ERRORS:
             raise unknown("measure of error", self.error, ERRORS)
 
+    @property
+    def several(self) -> bool:
+        """Whether the target of each sample is several numbers or labels."""
+        return self.labels or self.targets > 1
+
     def loss(self, output: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The loss of outputs (n, outputs) for targets (n,), a scalar: mean cross entropy, or mean error.
+        """The loss of outputs (n, outputs) for targets (n,) or (n, targets), a scalar: mean cross entropy or error.
 
         weights: (n,), factors of the losses of the samples before the mean over n; by default all are 1.
 
         Raises InputError if the target has another shape, since broadcasting would give a wrong loss.
         """
-        if target.shape != output.shape[:1]:
+        if target.shape != (output.shape if self.several else output.shape[:1]):
             raise InputError(
                 f"The target has the shape {tuple(target.shape)}; give one number for each of {len(output)} samples."
             )
         target = target.to(output.device)
+        if self.several and weights is None:
+            return self.losses(output, target).mean()
         if weights is not None:
             return (weights.to(output.device) * self.losses(output, target)).mean()
         if self.classes:
@@ -103,7 +120,10 @@ class Prediction(Task):
         return ERRORS[self.error](output[:, 0], target)
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (n,), of outputs (n, outputs) for targets (n,)."""
+        """The loss of each sample, (n,), of outputs (n, outputs) for targets (n,) or (n, targets)."""
+        if self.several:
+            measure = functional.binary_cross_entropy_with_logits if self.labels else ERRORS[self.error]
+            return measure(output, target.to(output), reduction="none").mean(dim=1)
         if self.classes:
             return functional.cross_entropy(output, target.to(output.device), reduction="none")
         return ERRORS[self.error](output[:, 0], target.to(output.device), reduction="none")
@@ -114,7 +134,12 @@ class Prediction(Task):
         return output / torch.tensor(divisors, dtype=output.dtype, device=output.device)[:, None]
 
     def decision(self, output: Tensor) -> Tensor:
-        """Predictions (n,) of outputs (n, outputs): the index of the most probable class, or the predicted number."""
+        """Predictions of outputs (n, outputs): the index of the most probable class, or the predicted number, (n,).
+
+        (n, targets) for several targets: numbers, or whether the labels are true.
+        """
+        if self.several:
+            return output > 0 if self.labels else output
         return output.argmax(dim=1) if self.classes else output[:, 0]
 
     def carry(self, function: Function, inputs: Inputs) -> Tensor:
