@@ -15,6 +15,7 @@ from anysubset.cli import main
 from anysubset.experiments.files import read_experiment, write_experiment
 from anysubset.system import processes, tensor_file
 
+pytestmark = pytest.mark.timeout(3000)  # A machine that is busy with other things takes long for several processes.
 STEPS = 4
 # One with decoupling and one without; tests/methods/test_contract.py compares the steps of all methods.
 METHODS = ("gmd", "ensemble")
@@ -23,8 +24,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 # Two processes with the environment that `torchrun` gives them, forked, since importing takes longer than training. If
 # one fails, the other is killed. In each of them, for each method a whole run, its evaluation, and a run that is
-# interrupted in its second step, in one process only; then a batch that is too small, runs on a table, and classical
-# models on vectors.
+# interrupted in its second step, in one process only; then a batch that is too small; on a table a whole run with
+# dropout, and one that is interrupted and resumed, for which each rank writes one random number of each step into
+# `drawn-RANK`; and classical models on vectors.
 SCRIPT = f"""
 import os, signal, sys
 import anysubset.datasets.table, anysubset.workflows.evaluating, anysubset.workflows.fitting, monai, torch._dynamo
@@ -50,9 +52,16 @@ else:
 
 from anysubset.cli import main
 from anysubset.system import processes
+from anysubset.training import step
 from anysubset.training.run import Run
 
-log = Run.log
+log, fill_gradients = Run.log, step.fill_gradients
+
+def fill_and_draw(*arguments, **options):
+    gradients = fill_gradients(*arguments, **options)
+    with open(folder + f"/drawn-{{processes.rank()}}", "a") as file:
+        print(torch.rand(()).item(), file=file)
+    return gradients
 
 def log_and_interrupt(run, step, *rest):
     log(run, step, *rest)
@@ -67,8 +76,14 @@ for method in {METHODS}:
     assert main(["fit", experiment, "--run", runs + "/stopped"]) == 130
     Run.log = log
 assert main(["fit", experiment, "--run", runs + "/small", "--train.batch", "1"]) == 2
-for name in ("table", "linear"):
-    assert main(["fit", folder + f"/{{name}}.yaml", "--run", folder + "/" + name]) == 0
+assert main(["fit", folder + "/linear.yaml", "--run", folder + "/linear"]) == 0
+table = ["fit", folder + "/table.yaml", "--run", folder + "/table"]
+assert main(table) == 0
+table[-1] += "-stopped"
+Run.log, step.fill_gradients = log_and_interrupt, fill_and_draw
+assert main(table) == 130
+Run.log = log
+assert main([*table, "--resume"]) == 0
 """
 
 
@@ -86,7 +101,7 @@ def launched(
     settings = {"task.pool": "sample", "train.steps": STEPS, "train.batch": 4, "train.validate_every": 3}
     for method in METHODS:
         write_experiment(make_experiment({**settings, "method.name": method}), folder / f"{method}.yaml")
-    write_experiment(make_table_experiment({"train.steps": 4}), folder / "table.yaml")
+    write_experiment(make_table_experiment({"train.steps": 4, "train.validate_every": 3}), folder / "table.yaml")
     generator = np.random.default_rng(0)
     vectors = {name: generator.normal(size=(20, 2)) for name in ("a", "b")}
     vectors["b"][::4] = np.nan
@@ -163,6 +178,18 @@ def test_two_processes_train_on_a_table_as_one_does(launched):
             assert set(shared["losses"]) == set(single["losses"])
 
 
+def test_each_process_draws_its_own_dropout_and_a_resumed_run_the_same_to_the_bit(launched):
+    folder, _ = launched
+    drawn = [(folder / f"drawn-{rank}").read_text().split() for rank in range(2)]
+    assert [len(numbers) for numbers in drawn] == [4, 4]
+    assert len({*drawn[0], *drawn[1]}) == 8
+    whole, stopped = (
+        tensor_file.load(folder / name / "checkpoints/latest.safetensors")[0] for name in ("table", "table-stopped")
+    )
+    assert set(whole) == set(stopped)
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
+
+
 def test_two_processes_fit_a_classical_model_to_the_samples_of_both(launched):
     folder, _ = launched
     assert main(["fit", str(folder / "linear.yaml"), "--run", str(folder / "linear-of-one")]) == 0
@@ -198,3 +225,6 @@ def test_a_single_process_reduces_nothing():
     assert processes.totals({"a": 3, "b": 0}, torch.device("cpu")) == {"a": 3}
     processes.join("cpu")
     assert processes.world_size() == 1
+    before = torch.get_rng_state()
+    with processes.chance_of_rank(0, 1, torch.device("cpu")):
+        assert torch.equal(torch.get_rng_state(), before)

@@ -4,8 +4,10 @@ In a single process every function here returns at once, with the result of that
 """
 
 import atexit
+import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -49,6 +51,23 @@ def rank() -> int:
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """Items of this process: every n-th of n processes, from its rank on."""
     return items[rank() :: world_size()]
+
+
+@contextmanager
+def chance_of_rank(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Context in which torch's global generators depend on seed, rank and step, for dropout and other noise of a step.
+
+    Otherwise every rank would draw the same mask for the first sample of its share, and so on. Afterwards the
+    generators are as before, so they stay equal on all ranks: parameters that are made later have to be equal.
+    A single process continues its generators.
+    """
+    if not several():
+        yield
+        return
+    code = hashlib.sha256(f"{seed}/{rank()}/{step}".encode()).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(code[:7], "big"))
+        yield
 
 
 def check_shares(batch: int, parts: int = 1) -> None:

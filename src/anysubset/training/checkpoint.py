@@ -161,7 +161,7 @@ def restore(run: Run, state: State, *, with_optimizer: bool) -> None:
         if state.scaler.is_enabled():
             state.scaler.load_state_dict(facts["scaler"])
         state.generator.set_state(tensors["random.method"])
-        restore_chance(run, tensors, facts)
+        restore_chance(tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = f"damaged, or of another version ({type(error).__name__}: {one_line(error)})"
         raise InputError(f"{run.latest} is no checkpoint to resume from: {reason}.") from error
@@ -191,11 +191,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
-def restore_chance(run: Run, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Set the states of torch's global random generators, of the CPU and the GPU, to those of a checkpoint."""
-    if run.writes:
-        torch.set_rng_state(tensors["random.torch"])
-    else:  # The checkpoint holds the state of the first rank. Other ranks must draw different numbers.
-        torch.manual_seed(run.experiment.seed + 1_000_003 * processes.rank() + facts["step"])
-    if run.writes and "random.cuda" in tensors and torch.cuda.is_available():
+def restore_chance(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Set the states of torch's global random generators, of the CPU and the GPU, to those of a checkpoint.
+
+    They are the same on all ranks, since what a rank draws in a step leaves them unchanged.
+    """
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

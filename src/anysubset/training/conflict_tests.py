@@ -101,7 +101,7 @@ def test_conflict(training: StageTraining, progress: Progress, number: int, repo
     gmd = GMD(update.gmd.shared, rule="none", private=method.parameters(), metric=update.gmd.metric)
     epoch = done * settings.batch / len(training.dataset.ids("train"))
     shares = []
-    with flop_counter() as flops:
+    with processes.chance_of_rank(seed + SEED, number, device), flop_counter() as flops:
         for _ in range(pairs):
             pair = {half: list(islice(batches, settings.micro_batches)) for half in (0, 1)}
             step = Step(done, epoch, training.stage.name, drawn_cases(method, generator), seed)

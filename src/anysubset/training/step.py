@@ -119,14 +119,15 @@ def step_gradients(training: StageTraining, micro_batches: Sequence[Batch], done
     step = Step(done, epoch, training.stage.name, method.draw(state.generator), training.run.experiment.seed)
     dtype = AUTOCAST.get(settings.precision)
     state.optimizer.zero_grad(set_to_none=True)
-    return fill_gradients(
-        method,
-        training.update,
-        micro_batches,
-        step,
-        autocast=lambda: torch.autocast(device.type, dtype, dtype is not None),
-        scale=state.scaler.scale,
-    )
+    with processes.chance_of_rank(training.run.experiment.seed, training.first + done, device):
+        return fill_gradients(
+            method,
+            training.update,
+            micro_batches,
+            step,
+            autocast=lambda: torch.autocast(device.type, dtype, dtype is not None),
+            scale=state.scaler.scale,
+        )
 
 
 def train_step(training: StageTraining, micro_batches: Sequence[Batch], number: int) -> bool:
