@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import jsonargparse
 from anysubset.commands import COMMANDS
 from anysubset.commands.options import Options
 from anysubset.commands.terminal import complain, say_text
-from anysubset.errors import InputError, unknown
+from anysubset.errors import InputError, RankLostError, unknown
 from anysubset.experiments.files import current_name
 from anysubset.experiments.type_faults import type_fault
 from anysubset.system.numbers import lacks_memory
@@ -36,9 +37,12 @@ NO_MEMORY = "There is not enough memory: close other programs, or use less data 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Returns 0 for success, 1 for a failure or if the reader of the output has gone, 2 for wrong input or a file that
-    cannot be read or written, 130 if interrupted.
+    Returns 0 for success, 1 for a failure, if another rank ended or if the reader of the output has gone, 2 for wrong
+    input or a file that cannot be read or written, 130 if interrupted.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of several processes: PyTorch would print a broken connection to a rank that has ended, with a stack of C++.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with usable_streams():
         try:
             with flushed_output():
@@ -49,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return COMMANDS[name][1](options.get(name) or {}) or 0
         except InputError as error:
             return refuse(str(error))
+        except RankLostError as error:
+            complain(str(error))
+            return 1
         except KeyboardInterrupt:
             complain("interrupted; `anysubset fit --resume --run RUN` continues a training")
             return 130

@@ -22,6 +22,10 @@ class PatientsError(InputError):
         self.failed = dict(failed)
 
 
+class RankLostError(RuntimeError):
+    """Another rank of this run has ended or left: a command prints which one as one line and exits with code 1."""
+
+
 class DataWarning(UserWarning):
     """Data that may not be what is meant. The estimators warn of what commands print as a note."""
 

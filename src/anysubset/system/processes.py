@@ -8,29 +8,106 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anysubset.errors import InputError
+from anysubset.errors import InputError, one_line
+from anysubset.system.rank_watch import RankWatch
 
 Item = TypeVar("Item")
 
+MEETING = timedelta(minutes=10)  # How long ranks wait for others that have not started yet.
+LONGEST_WAIT = timedelta(minutes=30)  # Of a collective operation. Ranks that have ended are noticed before.
+
+watch: RankWatch | None = None  # Of this process, if it is one of several.
+
+
+@contextmanager
+def joined(kind: str) -> Iterator[None]:
+    """Context of work of all ranks: join the process group if `torchrun` or the like started this process.
+
+    A rank that leaves with an error, or whose process ends, ends the work of the others, too.
+
+    Args:
+        kind: of device, "cpu" (gloo) or "cuda" (NCCL).
+
+    Raises:
+        InputError: if ranks do not come, or have different kinds of devices.
+        RankLostError: if a rank has ended.
+    """
+    join(kind)
+    if watch is None:
+        yield
+        return
+    watch.begin()
+    try:
+        yield
+    except BaseException as error:
+        lost = watch.loss_behind(error)
+        watch.leave(error if lost is None else lost)
+        if lost is not None:
+            raise lost from error
+        raise
+    watch.leave(None)
+
 
 def join(kind: str) -> None:
-    """Join the process group if `torchrun` started this process; do nothing otherwise, or if it has been joined.
-
-    kind: of device, "cpu" (gloo) or "cuda" (NCCL).
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    """Join the process group if `torchrun` started this process; do nothing otherwise, or if it has been joined."""
+    global watch
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or dist.is_initialized():
         return
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not host or not port.isdecimal():
+        raise InputError(
+            f"WORLD_SIZE is {world}, but MASTER_ADDR and MASTER_PORT do not say where the ranks meet: start them with "
+            "torchrun, or set both; or unset WORLD_SIZE for one process."
+        )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # A restart by `torchrun` has the same store.
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=MEETING))
+        watching = RankWatch(host, int(port), f"anysubset {attempt}", rank, world)
+        check_kinds(watching, kind)
+    except RuntimeError as error:
+        raise InputError(
+            f"Rank {rank} waited for {world} ranks at {host}:{port}, and they did not come: {one_line(error)} "
+            "Start all of them within 10 minutes, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE."
+        ) from error
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    backend = "nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST_WAIT)
+    watching.start()
+    watch = watching
     # Only at exit: a second process group would find the keys that the first one left in the store.
-    atexit.register(dist.destroy_process_group)
+    atexit.register(end)
+
+
+def check_kinds(watching: RankWatch, kind: str) -> None:
+    """Wait for all ranks, and raise InputError on all of them if their kinds of devices differ."""
+    store = watching.store
+    store.set(f"kind {watching.rank}", kind)
+    names = [f"kind {other}" for other in range(watching.world)]
+    store.wait(names, MEETING)
+    kinds = [value.decode() for value in store.multi_get(names)]
+    if len(set(kinds)) > 1:
+        watching.finish()
+        other = next(other for other, its in enumerate(kinds) if its != kinds[0])
+        raise InputError(
+            f"Rank 0 computes on {kinds[0]} and rank {other} on {kinds[other]}: set train.device to the same on all."
+        )
+
+
+def end() -> None:
+    """Leave the process group, when this process ends."""
+    assert watch is not None
+    watch.finish()
+    if watch.lost is None:  # Otherwise the end of a connection might be waited for.
+        dist.destroy_process_group()
 
 
 def several() -> bool:

@@ -25,6 +25,7 @@ from anysubset.models.sharing import DynamicSharing
 from anysubset.scenarios import scenario_name
 from anysubset.scoring.scores import mean_over_scenarios, means, over_set, shown
 from anysubset.system import processes, tensor_file
+from anysubset.system.agreement import CHECKPOINT, check_agreement, check_same_data, check_same_weights
 from anysubset.system.interruption import interruption
 from anysubset.training.blend_weights import choose_weights
 from anysubset.training.budget import affordable_steps, check_stages, estimate, steps_by_stage
@@ -105,14 +106,17 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     scaler.scale(torch.zeros((), device=device))  # Initialises the scale on ranks without a loss in the first step.
     progress = read_progress(run)
+    check_agreement("checkpoint", {"the number of steps done": progress.step}, CHECKPOINT)
     if settings.flops is None:
         progress.stage_steps = steps_by_stage(settings, shares, own_steps)
     progress.stage_steps |= {stage.name: stage.fit_steps for stage in method.stages if stage.fit_steps}
     fingerprints = {split: dataset.fingerprints(split) for split in dataset.recorded_splits}
     prints = {split: of_split for split, of_split in fingerprints.items() if of_split}
+    check_same_data(prints)
     run.begin(progress.step, dataset.knowledge(), prints, dataset.training_set())
     if progress.finished:
         return progress
+    check_same_weights(method.state_dict())
     method.train()
     keep_states(method, dataset, report)
     resumed = progress.step > 0
@@ -200,6 +204,7 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
                 training.check_state(number)
                 save_checkpoint(run, training.state, progress)
             if ending:  # Also after the last step, since the caller may go on to something else, such as scoring.
+                processes.barrier()  # A rank that leaves ends the others, and the first one may still be saving.
                 raise KeyboardInterrupt
 
 

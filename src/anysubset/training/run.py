@@ -16,6 +16,7 @@ from anysubset.errors import InputError, listed
 from anysubset.experiments.files import read_run_experiment, write_experiment
 from anysubset.experiments.settings import INCIDENTAL, Experiment
 from anysubset.system import processes, tensor_file
+from anysubset.system.agreement import CHECKPOINT, check_agreement
 from anysubset.system.files import atomic_write, clear_parts
 from anysubset.system.fingerprints import Fingerprints, differences, read_fingerprints, write_fingerprints
 from anysubset.system.model_file import write_model_file
@@ -75,10 +76,12 @@ class Run:
                 clear_parts(path)
                 clear_parts(path / "checkpoints")
             self.claim(resume)
+            processes.barrier()
+            lock = "there" if RunFolder(path).lock.exists() else "missing"
+            check_agreement("run folder", {"the lock file in it": lock}, CHECKPOINT)
         except BaseException:
             self.lock.release()
             raise
-        processes.barrier()
 
     def claim(self, resume: bool) -> None:
         """Raise InputError unless the folder holds no run and none of its files, or the run to be resumed."""

@@ -15,6 +15,7 @@ from anysubset.methods.method import Method
 from anysubset.scenarios import note_on_scenarios
 from anysubset.scoring.scores import Score, read_rows, without, write_scores
 from anysubset.system import processes
+from anysubset.system.agreement import SETTINGS, check_agreement, check_same_data, versions
 from anysubset.system.devices import device_of
 from anysubset.system.fingerprints import split_hash
 from anysubset.system.model_file import is_model_file
@@ -98,9 +99,32 @@ def evaluate_run(
     check_output_of_model(Path(run), output)
     if is_model_file(Path(run)) and root is None:
         raise InputError(f"{run} is a model file, which does not name its data: name those to score with --data.root.")
-    folder, target = Path(run), RunFolder(Path(output if output is not None else run))
-    processes.join(device_of(device).type)
+    target = RunFolder(Path(output if output is not None else run))
+    with processes.joined(device_of(device).type):
+        return evaluate_on_ranks(
+            Path(run), target, split, root, name, rates, frames, seed, method, network, device, report, progress
+        )
+
+
+def evaluate_on_ranks(
+    folder: Path,
+    target: RunFolder,
+    split: str,
+    root: FilePath | None,
+    name: str | None,
+    rates: Sequence[float],
+    frames: Sequence[float],
+    seed: int,
+    method: OwnMethod,
+    network: OwnNetwork,
+    device: str,
+    report: Report,
+    progress: Progress,
+) -> Evaluation:
+    """Score a run into a folder, on this process and on those that it has joined; see `anysubset.evaluate`."""
     trained = open_run(folder, method=method, network=network, device=device)
+    asked = {"--split": split, "--data.name": name, "--rate": rates, "--frames": frames, "--seed": seed}
+    check_agreement("settings", {"weights of the run": trained.weights, **asked, **versions()}, SETTINGS)
     if name is not None:
         trained = renamed(trained, name)
     experiment = trained.experiment.at(None if root is None else str(root), groups=trained.method.unit == "group")
@@ -131,7 +155,9 @@ def evaluate_run(
     draws = draw_missingness(dataset, split, rates, seed)
     if note is not None:
         report(note)
+    check_same_data({split: {sample: {} for sample in dataset.ids(split)}})
     dataset.prepare(split)
+    check_same_data({split: dataset.fingerprints(split)})
     check_groups(dataset, dataset.ids(split), trained.method, report)
     own = is_own(folder, dataset, split, root, report)
     share = len(processes.share(dataset.ids(split)))

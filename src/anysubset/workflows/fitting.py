@@ -10,7 +10,7 @@ import torch
 from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError, listed
 from anysubset.experiments.files import read_run_experiment
-from anysubset.experiments.settings import Experiment, flatten
+from anysubset.experiments.settings import INCIDENTAL, Experiment, flatten
 from anysubset.methods.creation import training_of
 from anysubset.methods.method import Method
 from anysubset.methods.table import METHODS
@@ -18,6 +18,7 @@ from anysubset.models.network import Network
 from anysubset.scenarios import all_scenarios, note_on_scenarios, scenario_name, support
 from anysubset.scoring.scores import shown
 from anysubset.system import processes
+from anysubset.system.agreement import SETTINGS, check_agreement, check_same_data, versions
 from anysubset.system.devices import device_of
 from anysubset.system.numbers import memory_errors
 from anysubset.system.run_folder import RunFolder
@@ -93,7 +94,23 @@ def fit_run(
     if Path(chosen.data.root).is_dir() and folder.resolve() == Path(chosen.data.root).resolve():
         raise InputError(f"{folder} is the folder of the data: choose another folder for the run.")
     device = device_of(chosen.train.device)
-    processes.join(device.type)
+    with processes.joined(device.type):
+        own = {name: value for name, value in chosen.flat().items() if name not in (*INCIDENTAL, "train.device")}
+        check_agreement("settings", {**own, "--resume": resume, **versions()}, SETTINGS)
+        return fit_on_ranks(chosen, folder, device, method, network, resume, report, progress)
+
+
+def fit_on_ranks(
+    chosen: Experiment,
+    folder: Path,
+    device: torch.device,
+    method: type[Method] | Method | None,
+    network: OwnNetwork,
+    resume: bool,
+    report: Report,
+    progress: Progress,
+) -> Fit:
+    """Train an experiment, on this process and on those that it has joined; see `fit_run`."""
     start = read_start(chosen.init, folder, resume) if chosen.init is not None else None
     if start is not None:
         chosen = replace(chosen, init=start.recorded)
@@ -103,6 +120,7 @@ def fit_run(
     dataset.check_modalities()
     for split in ("train", "val"):
         dataset.ids(split)  # Raises InputError if there is no such split, or it is empty.
+    check_same_data({split: {sample: {} for sample in dataset.ids(split)} for split in dataset.recorded_splits})
     torch.manual_seed(chosen.seed)
     generator = torch.Generator().manual_seed(chosen.seed)
     with memory_errors("the network is too large, lower method.width or method.layers"):
