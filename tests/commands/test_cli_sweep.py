@@ -231,6 +231,27 @@ def test_a_folder_in_use_by_another_sweep_is_refused(tiny, tmp_path, capsys):
     assert "There is no file" in capsys.readouterr().err
 
 
+def test_a_shard_trains_its_share_of_the_runs_beside_other_shards(tiny, tmp_path, capsys):
+    # Run 2 of 4; another shard is at work.
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out/.lock-1-of-3"):
+        assert swept(tiny, "--shard", "2/3") == 0
+        assert swept(tiny, "--shard", "1/3") == 2
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'out'}: shard 2 of 3 with 1 of 4 runs, 0 of them finished" in out
+    assert err == f"anysubset: {tmp_path / 'out'} is in use by another sweep of this shard.\n"
+    trained = [line["run"] for line in table(tiny) if line["validation"]]
+    assert (trained, len(table(tiny))) == (["gmd/1"], 4)
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "1/0", "-1/3", "a/b"])
+def test_a_shard_that_does_not_exist_is_refused(tiny, tmp_path, capsys, shard):
+    assert swept(tiny, f"--shard={shard}") == 2
+    expected = f"anysubset: --shard is the number of a shard, from 1, and of how many, such as 3/10; not {shard!r}.\n"
+    assert capsys.readouterr().err == expected
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_sweep_stops_its_runs_and_resumes_them(tiny, tmp_path, number, code):

@@ -1,6 +1,7 @@
 """`anysubset sweep`: train and score the runs that a file describes, several at a time."""
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -51,6 +52,11 @@ def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
         "--data.root", type=file_path, help="Folder that a relative data.root in the file is relative to."
     )
     parser.add_argument("--jobs", type=int, help="Runs trained at a time; by default one per core, at most 4.")
+    parser.add_argument(
+        "--shard",
+        help="Train one of several shares of the runs, such as 3/10: the 3rd, 13th, 23rd run and so on. For the jobs "
+        "of a batch system, which may run at the same time.",
+    )
 
 
 def sweep(options: Options) -> int:
@@ -72,22 +78,28 @@ def sweep(options: Options) -> int:
     if jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {jobs}.")
     plan = read_sweep(path, output, None if root is None else Path(root))
+    number, shards = shard_of(options.get("shard", "1/1"))
+    runs = plan.runs[number - 1 :: shards]
     check_replaceable(output / "sweep.csv", SWEEP)
     for run in plan.runs:
         check_folder(run)
-    waiting = [run for run in plan.runs if unscored_splits(run, plan.splits) != []]
-    say(f"{output}: {len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them finished")
-    draw_missingness(waiting)
+    waiting = [run for run in runs if unscored_splits(run, plan.splits) != []]
+    share = f"shard {number} of {shards} with {len(runs)} of " * (shards > 1)
+    say(f"{output}: {share}{len(plan.runs)} runs, {len(runs) - len(waiting)} of them finished")
+    draw_missingness(waiting, output)
     check_runs(waiting, plan.splits)
     output.mkdir(parents=True, exist_ok=True)
+    lock = output / (".lock" if shards == 1 else f".lock-{number}-of-{shards}")
     try:
-        with filelock.FileLock(output / ".lock", timeout=0):
+        with filelock.FileLock(lock, timeout=0):
             wait_for_earlier(waiting)
             failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
-            results = [result_row(run, plan.splits) for run in plan.runs]
-            write_results(output / "sweep.csv", results)
+            # Of all shards, so that the last one to end writes the table of all runs.
+            with filelock.FileLock(output / ".table.lock"):
+                results = [result_row(run, plan.splits) for run in plan.runs]
+                write_results(output / "sweep.csv", results)
     except filelock.Timeout:
-        raise InputError(f"{output} is in use by another sweep.") from None
+        raise InputError(f"{output} is in use by another sweep{' of this shard' * (shards > 1)}.") from None
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue from the last checkpoints")
         return 130
@@ -100,20 +112,39 @@ def sweep(options: Options) -> int:
     return 1 if failed else 0
 
 
-def draw_missingness(runs: Sequence["Planned"]) -> None:
-    """Draw the missingness files that the runs need and that do not exist yet, and write them."""
+def shard_of(text: str) -> tuple[int, int]:
+    """The number of a shard, from 1, and how many there are, of a text such as 3/10. Raises InputError for another."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--shard is the number of a shard, from 1, and of how many, such as 3/10; not {text!r}.")
+    return int(match[1]), int(match[2])
+
+
+def draw_missingness(runs: Sequence["Planned"], output: Path) -> None:
+    """Draw the missingness files that the runs need and that do not exist yet; write them into the output folder."""
+    import filelock
+
+    drawn = [run for run in runs if run.missingness and not Path(run.experiment.data.missingness or "").exists()]
+    if not drawn:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(output / ".missingness.lock"):  # Several shards may begin at the same time.
+        for run in drawn:
+            draw_missingness_of(run)
+
+
+def draw_missingness_of(run: "Planned") -> None:
+    """Draw the missingness file of a run, and write it, unless that was done for another run."""
     from anysubset.datasets.table import create_dataset
 
-    for run in runs:
-        data, seed = run.experiment.data, run.missingness.get("seed", 0)
-        if not run.missingness or data.missingness is None or Path(data.missingness).exists():
-            continue
-        dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.task)
-        split = run.missingness["split"]
-        present = zip(dataset.ids(split), dataset.present(split), strict=True)
-        before = {sample: names for sample, names in present if names}
-        after = write_removal(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
-        say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of the modalities of split {split!r} removed")
+    data, seed, split = run.experiment.data, run.missingness.get("seed", 0), run.missingness["split"]
+    if data.missingness is None or Path(data.missingness).exists():
+        return
+    dataset = create_dataset(replace(data, missingness=None, complete_only=False), run.experiment.task)
+    present = zip(dataset.ids(split), dataset.present(split), strict=True)
+    before = {sample: names for sample, names in present if names}
+    after = write_removal(Path(data.missingness), before, dataset.task.modalities, run.missingness, split, seed)
+    say(f"Wrote {data.missingness}: {after.how}; {after.missing:.1%} of the modalities of split {split!r} removed")
 
 
 def show_settings(runs: Sequence["Planned"], results: Sequence[Mapping[str, Any]], split: str) -> None:
