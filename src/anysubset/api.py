@@ -152,6 +152,7 @@ def predict(
     probabilities: bool = False,
     entropy: bool = False,
     jobs: int | None = None,
+    backend: str | None = None,
     method: OwnMethod = None,
     network: OwnNetwork = None,
     device: str = "auto",
@@ -178,6 +179,8 @@ def predict(
             of a table, of the probabilities of the classes (a column).
         jobs: predict so many patients at a time on the CPU, each in a process with one thread. The predictions do not
             depend on the number. By default all threads of this process predict one patient after the other.
+        backend: `dask`, or `dask=ADDRESS` of its scheduler: predict patients on the workers of a cluster, on the CPU,
+            one for each of their threads.
         method: your own, if the run was trained with one.
         network: your own, if the run was trained with one.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -201,6 +204,7 @@ def predict(
         probabilities,
         entropy,
         jobs,
+        backend,
         method,
         network,
         device,

@@ -227,6 +227,10 @@ def test_a_folder_in_use_by_another_sweep_is_refused(tiny, tmp_path, capsys):
     assert "is in use by another sweep" in capsys.readouterr().err
     assert swept(tiny, "--jobs", 0) == 2
     assert "--jobs must be at least 1" in capsys.readouterr().err
+    assert swept(tiny, "--backend", "slurm") == 2
+    assert "--backend is dask, or dask=ADDRESS" in capsys.readouterr().err
+    assert swept(tiny, "--jobs", 2, "--backend", "dask") == 2
+    assert "--jobs is for runs on this machine: leave it out" in capsys.readouterr().err
     assert cli.main(["sweep", str(tmp_path / "gone.yaml")]) == 2
     assert "There is no file" in capsys.readouterr().err
 

@@ -299,3 +299,4 @@ def test_processes_predict_the_same_bytes_whatever_their_number(trained, damaged
 def test_processes_are_for_patients_on_the_cpu(trained, trained_table, patients, utterances, refused):
     assert "--jobs must be at least 1, not 0" in refused("predict", trained, patients, "--jobs", 0)
     assert "leave it out" in refused("predict", trained_table, utterances, "--jobs", 2, "--device", "cpu")
+    assert "leave it out" in refused("predict", trained, patients, "--jobs", 2, "--backend", "dask")

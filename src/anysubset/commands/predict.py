@@ -47,6 +47,11 @@ def predict_options(parser: jsonargparse.ArgumentParser) -> None:
         help="Predict so many patients at a time on the CPU, each with one thread. The predictions do not depend on "
         "the number. By default one at a time, with all threads.",
     )
+    parser.add_argument(
+        "--backend",
+        help="dask, or dask=ADDRESS of its scheduler: predict patients on the workers of a cluster, on the CPU, one "
+        "for each of their threads, in place of --jobs on this machine.",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
@@ -72,6 +77,7 @@ def predict(options: Options) -> int:
             probabilities=options.get("probabilities", False),
             entropy=options.get("entropy", False),
             jobs=options.get("jobs"),
+            backend=options.get("backend"),
             device=options.get("device", "auto"),
             report=say,
             warn=complain,

@@ -1,6 +1,5 @@
 """`anysubset sweep`: train and score the runs that a file describes, several at a time."""
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ from anysubset.commands.removal import write_removal
 from anysubset.commands.score_tables import show_results, show_scores
 from anysubset.commands.terminal import say, say_grid
 from anysubset.errors import InputError
+from anysubset.system.children import Job, cores, run_jobs
+from anysubset.system.cluster import check_backend, run_on_cluster
 from anysubset.system.devices import device_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def sweep_options(parser: jsonargparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, help="Runs trained at a time; by default one per core, at most 4.")
     parser.add_argument(
+        "--backend",
+        help="dask, or dask=ADDRESS of its scheduler: train on the workers of a cluster, one run for each of their "
+        "threads, in place of --jobs on this machine.",
+    )
+    parser.add_argument(
         "--shard",
         help="Train one of several shares of the runs, such as 3/10: the 3rd, 13th, 23rd run and so on. For the jobs "
         "of a batch system, which may run at the same time.",
@@ -73,10 +79,14 @@ def sweep(options: Options) -> int:
     path = Path(options["sweep"])
     output = Path(options.get("output") or Path("runs") / path.stem).resolve()
     root = options.get("data", {}).get("root")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = options.get("jobs", min(cores, 4))
+    jobs = options.get("jobs", min(cores(), 4))
     if jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {jobs}.")
+    backend = options.get("backend")
+    if backend is not None:
+        check_backend(backend)
+        if "jobs" in options:
+            raise InputError("--jobs is for runs on this machine: leave it out, or leave out --backend.")
     plan = read_sweep(path, output, None if root is None else Path(root))
     number, shards = shard_of(options.get("shard", "1/1"))
     runs = plan.runs[number - 1 :: shards]
@@ -93,7 +103,7 @@ def sweep(options: Options) -> int:
     try:
         with filelock.FileLock(lock, timeout=0):
             wait_for_earlier(waiting)
-            failed = train_all(waiting, plan.splits, jobs, max(1, cores // jobs))
+            failed = train_all(waiting, plan.splits, jobs, backend)
             # Of all shards, so that the last one to end writes the table of all runs.
             with filelock.FileLock(output / ".table.lock"):
                 results = [result_row(run, plan.splits) for run in plan.runs]
@@ -206,18 +216,30 @@ def wait_for_earlier(runs: Sequence["Planned"]) -> None:
                 waits = True
 
 
-def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threads: int) -> dict[str, str]:
-    """Train and score runs, `jobs` at a time with `threads` threads each; return the reasons of failed runs by name."""
+def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, backend: str | None) -> dict[str, str]:
+    """Train and score runs; return the reasons of failed runs by name.
+
+    Args:
+        runs: to train.
+        splits: to score.
+        jobs: number of runs at a time, which share the cores of this machine.
+        backend: of a cluster in place of this machine, or None.
+    """
     from anysubset.scoring.scores import shown
-    from anysubset.system.children import Job, run_jobs
     from anysubset.training.sweep_results import result_row
 
     jobs_by_name, runs_by_name = {}, {run.name: run for run in runs}
     for run in runs:
         run.folder.mkdir(parents=True, exist_ok=True)
-        jobs_by_name[run.name] = Job(train_and_score, (run, tuple(splits)), run.folder / "log.txt")
+        # On a cluster, a run whose worker has ended may still finish a step before another worker continues it.
+        arguments = (run, tuple(splits), backend is not None)
+        jobs_by_name[run.name] = Job(train_and_score, arguments, run.folder / "log.txt")
     failed = {}
-    with closing(run_jobs(jobs_by_name, jobs, threads, PRELOAD)) as ends:
+    if backend is None:
+        all_ends = run_jobs(jobs_by_name, jobs, max(1, cores() // jobs), PRELOAD)
+    else:
+        all_ends = run_on_cluster(jobs_by_name, backend, preload=PRELOAD)
+    with closing(all_ends) as ends:
         for number, (name, end) in enumerate(track(ends, "Running", len(jobs_by_name)), start=1):
             if end.code:
                 failed[name] = f"{end.reason} (see {jobs_by_name[name].log})"
@@ -229,10 +251,15 @@ def train_all(runs: Sequence["Planned"], splits: Sequence[str], jobs: int, threa
     return failed
 
 
-def train_and_score(run: "Planned", splits: Sequence[str]) -> None:
-    """Train one run of a sweep to its end, then score the splits that have no scores. Runs in a child process."""
+def train_and_score(run: "Planned", splits: Sequence[str], waits: bool) -> None:
+    """Train one run of a sweep to its end, then score the splits that have no scores. Runs in a child process.
+
+    waits: whether to wait for a process that still trains the run.
+    """
     from anysubset.training.sweep_results import unscored_splits
 
+    if waits:
+        wait_for_earlier([run])
     if unscored_splits(run, splits) is None:
         api.fit(run.experiment, run=run.folder, resume=True, report=say, progress=track_steps)
     for split in unscored_splits(run, splits) or []:

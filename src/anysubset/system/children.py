@@ -53,6 +53,10 @@ class Running(NamedTuple):
     connection: Connection
 
 
+running_anywhere: dict[str, Running] = {}  # By name, of all threads of this process.
+lock = threading.Lock()  # Of the environment variables, since several threads may start processes.
+
+
 def run_jobs(
     jobs: Mapping[str, Job], at_once: int, threads: int, preload: Sequence[str] = ()
 ) -> Generator[tuple[str, End], None, None]:
@@ -82,20 +86,34 @@ def run_jobs(
                 name = waiting.pop(0)
                 mine, other = context.Pipe()
                 process: BaseProcess = context.Process(target=run_job, args=(jobs[name], threads, other), name=name)
-                with environment(settings):
+                with lock, environment(settings):
                     if forks:
                         forkserver.ensure_running()
                     process.start()
-                running[name] = Running(process, mine)
+                running[name] = running_anywhere[name] = Running(process, mine)
                 other.close()  # Of this process, so that the connection ends with the other one.
             connection.wait([process.sentinel for process, _ in running.values()])
             for name, (process, mine) in list(running.items()):
                 if process.exitcode is not None:
                     process.join()
-                    del running[name]
+                    del running[name], running_anywhere[name]
                     yield name, End(process.exitcode, reason_of(process.exitcode, mine))
     finally:
+        for name in running:
+            del running_anywhere[name]
         stop(list(running.values()))
+
+
+def interrupt_jobs(start: str) -> None:
+    """Interrupt the jobs whose names start with this text, from another thread than the one that runs them."""
+    for name, (_, mine) in list(running_anywhere.items()):
+        if name.startswith(start):
+            mine.close()
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reason_of(code: int, connection: Connection) -> str:

@@ -7,6 +7,7 @@ from anysubset.datasets.table import create_dataset
 from anysubset.errors import InputError
 from anysubset.evaluation import rows as of_rows
 from anysubset.scenarios import scenario_name
+from anysubset.system.cluster import check_backend
 from anysubset.system.devices import device_of
 from anysubset.tables.dataset import TableDataset
 from anysubset.tasks.segmentation import Segmentation
@@ -26,6 +27,7 @@ def predict_files(
     probabilities: bool,
     entropy: bool,
     jobs: int | None,
+    backend: str | None,
     method: OwnMethod,
     network: OwnNetwork,
     device: str,
@@ -38,9 +40,10 @@ def predict_files(
     if len(of_runs) > 1 and output is None:
         raise InputError("Several runs predict together: name a folder for their predictions with --output.")
     check_output_of_model(of_runs[0], output)
-    if jobs is not None:
-        check_jobs(jobs, device, method, network)
-    own_device = device if jobs is None else "cpu"
+    in_processes = jobs is not None or backend is not None
+    if in_processes:
+        check_jobs(jobs, backend, device, method, network)
+    own_device = "cpu" if in_processes else device
     trained = [open_run(run, method=method, network=network, device=own_device) for run in of_runs]
     check_agreement(trained)
     of_volumes = trained[0].signature is None
@@ -52,10 +55,10 @@ def predict_files(
         if coverage is not None:
             raise InputError("A coverage is for sets of classes and intervals of numbers, not for masks of volumes.")
         request = Request(tuple(of_runs), into, probabilities, entropy)
-        return predict_patients(request, trained, paths, jobs, report, warn, progress)
-    if jobs is not None:
+        return predict_patients(request, trained, paths, jobs, backend, report, warn, progress)
+    if in_processes:
         raise InputError(
-            "Processes (--jobs) are for patients; the rows of a table are predicted at once: leave it out."
+            "Processes (--jobs, --backend) are for patients; the rows of a table are predicted at once: leave it out."
         )
     if coverage is not None and len(trained) > 1:
         raise InputError("A coverage is that of one run, whose validation it comes from: give one run.")
@@ -74,14 +77,19 @@ def paths_of(paths: FilePath | Sequence[FilePath]) -> list[Path]:
     return listed
 
 
-def check_jobs(jobs: int, device: str, method: OwnMethod, network: OwnNetwork) -> None:
+def check_jobs(jobs: int | None, backend: str | None, device: str, method: OwnMethod, network: OwnNetwork) -> None:
     """Raise InputError unless patients can be predicted in several processes."""
-    if jobs < 1:
+    if backend is not None:
+        check_backend(backend)
+        if jobs is not None:
+            raise InputError("--jobs is for processes on this machine: leave it out, or leave out --backend.")
+    elif jobs is not None and jobs < 1:
         raise InputError(f"--jobs must be at least 1, not {jobs}.")
+    name = "--jobs" if backend is None else "--backend"
     if device_of(device).type != "cpu":
-        raise InputError("Processes (--jobs) are for the CPU: add --device cpu, or leave out --jobs.")
+        raise InputError(f"Processes ({name}) are for the CPU: add --device cpu, or leave out {name}.")
     if method is not None or network is not None:
-        raise InputError("A method or network of your own predicts in one process: leave out jobs.")
+        raise InputError(f"A method or network of your own predicts in one process: leave out {name.strip('-')}.")
 
 
 def check_agreement(trained: Sequence[Trained]) -> None:

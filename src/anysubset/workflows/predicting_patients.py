@@ -23,6 +23,7 @@ from anysubset.evaluation.summary import (
 )
 from anysubset.scenarios import Scenario
 from anysubset.system.children import Job, run_jobs
+from anysubset.system.cluster import run_on_cluster
 from anysubset.system.fingerprints import hash_of
 from anysubset.system.input_files import read_json
 from anysubset.system.model_file import run_folder_of
@@ -67,6 +68,7 @@ def predict_patients(
     trained: Sequence[Trained],
     paths: Sequence[Path],
     jobs: int | None,
+    backend: str | None,
     report: Report,
     warn: Report,
     progress: Progress,
@@ -78,6 +80,7 @@ def predict_patients(
         trained: the runs of the request.
         paths: folders of one or several patients, or manifests.
         jobs: number of processes, with one thread each; None for this process with all of its threads.
+        backend: of a cluster, whose workers predict in place of `jobs`; or None.
         report: called with a line for each predicted patient.
         warn: called with a line for each patient that fails.
         progress: wraps patients, with a label and their number, to show a progress bar.
@@ -108,7 +111,10 @@ def predict_patients(
     note_unmeasured(trained, report)
     facts = {name: read_json(files[name].about) for name in done}
     failed: dict[str, str] = {}
-    outcomes = one_by_one(request, trained, waiting) if jobs is None else in_processes(request, waiting, jobs)
+    if jobs is None and backend is None:
+        outcomes = one_by_one(request, trained, waiting)
+    else:
+        outcomes = in_processes(request, waiting, jobs, backend)
     with closing(outcomes):
         for patient, fault in progress(outcomes, "Predicting", len(waiting)):
             if fault is None:
@@ -276,8 +282,8 @@ def one_by_one(request: Request, trained: Sequence[Trained], patients: Iterable[
             yield patient, None
 
 
-def in_processes(request: Request, patients: Iterable[Patient], jobs: int) -> Outcomes:
-    """Predict each patient in a process of its own on the CPU, `jobs` at a time, each with one thread.
+def in_processes(request: Request, patients: Iterable[Patient], jobs: int | None, backend: str | None) -> Outcomes:
+    """Predict each patient in a process of its own on the CPU, `jobs` at a time here or on the workers of a cluster.
 
     One thread, so that the bits of a prediction do not depend on the number of processes. A patient whose process is
     killed, as for want of memory, counts as failed.
@@ -285,7 +291,8 @@ def in_processes(request: Request, patients: Iterable[Patient], jobs: int) -> Ou
     by_id = {patient.id: patient for patient in patients}
     log = Path(os.devnull)
     work = {name: Job(predict_in_process, (request, patient), log) for name, patient in by_id.items()}
-    with closing(run_jobs(work, jobs, 1, PRELOAD)) as ends:
+    all_ends = run_jobs(work, jobs or 1, 1, PRELOAD) if backend is None else run_on_cluster(work, backend, 1, PRELOAD)
+    with closing(all_ends) as ends:
         for name, end in ends:
             yield by_id[name], end.reason.removeprefix("anysubset: ") if end.code else None
 
