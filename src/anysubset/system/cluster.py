@@ -3,7 +3,7 @@
 A worker runs a job in a process of its own, as `run_jobs` does here: with its own log, so that memory is freed
 afterwards, and a job that is killed is one failed job. If a worker ends, Dask gives its job to another one.
 
-joblib, also with Dask behind it, was tried for both and not taken: if one process is killed, it drops all other jobs.
+joblib was tried in place of `run_jobs` and not taken: if one of its processes is killed, waiting jobs are dropped.
 """
 
 import multiprocessing
