@@ -5,6 +5,8 @@
 import copy
 import pickle
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -416,7 +418,9 @@ def test_training_changes_no_global_random_state_and_leaves_no_files(tmp_path: P
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
     inside = base.train
-    monkeypatch.setattr(base, "train", lambda *args: (seen.append(list(tmp_path.iterdir())), inside(*args))[1])
+    monkeypatch.setattr(
+        base, "train", lambda *args, **more: (seen.append(list(tmp_path.iterdir())), inside(*args, **more))[1]
+    )
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     model = AnySubsetClassifier(**{**SMALL, "steps": 2}).fit(*with_missing_modalities())
     model.predict(with_missing_modalities()[0])
@@ -433,6 +437,47 @@ def tiny(target: list[int] | list[float]) -> tuple[tuple[str, ...], torch.Tensor
     """Ids and targets."""
     numbers = torch.tensor(target, dtype=torch.float32 if isinstance(target[0], float) else torch.int64)
     return tuple(map(str, range(len(target)))), numbers
+
+
+def test_training_ends_when_validation_stops_to_improve(capsys: pytest.CaptureFixture[str]):
+    X, _ = separable()
+    y = np.random.default_rng(3).integers(0, 2, N)  # Only noise to learn, so that validation soon gets worse.
+    fast = {**SMALL, "steps": 100, "lr": 0.1}
+    model = AnySubsetClassifier(patience=2, verbose=1, **fast).fit(X, y)
+    steps = [entry["step"] for entry in model.history_]
+    best = min(model.history_, key=lambda entry: entry["validation"])["step"]
+    # By hand: a validation every 10 steps, and the second one after the best is the last.
+    assert steps == list(range(10, best + 21, 10))
+    assert steps[-1] < 100
+    printed = capsys.readouterr().out
+    assert f"step {steps[-1]}: no new best score in 2 validations, so training ends" in printed
+    for entry in model.history_:
+        assert set(entry["scenarios"]) == {"blood", "scan", "blood+scan"}
+        assert np.mean(list(entry["scenarios"].values())) == pytest.approx(entry["validation"])
+        assert entry["loss"] > 0
+    whole = AnySubsetClassifier(patience=None, **{**fast, "steps": 50}).fit(X, y)
+    assert [entry["step"] for entry in whole.history_] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]
+    assert not capsys.readouterr().out
+
+
+def test_patience_does_not_end_a_method_without_gradients():
+    # `linear` tries seven strengths of the penalty, one a step.
+    model = AnySubsetClassifier(method="linear", patience=1, device="cpu").fit(*separable())
+    assert [entry["step"] for entry in model.history_] == [1, 2, 3, 4, 5, 6, 7]
+    assert "loss" not in model.history_[0]
+
+
+def test_neither_import_nor_training_loads_monai(tmp_path: Path):
+    code = """
+import sys
+import numpy as np
+from anysubset import AnySubsetClassifier
+x = np.random.default_rng(0).normal(size=(40, 2))
+AnySubsetClassifier(steps=2, device="cpu").fit({"a": x, "b": x}, x[:, 0] > 0)
+print("monai" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
 def test_a_fraction_of_every_class_is_held_out():
@@ -456,8 +501,8 @@ def test_validation_selects_the_best_weights(fraction: float, monkeypatch: pytes
     trained = {}
     inside = base.train
 
-    def spy(method: Any, *others: Any) -> Any:
-        trained["progress"] = inside(method, *others)
+    def spy(method: Any, *others: Any, **more: Any) -> Any:
+        trained["progress"] = inside(method, *others, **more)
         trained["last"] = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         return trained["progress"]
 
@@ -635,6 +680,8 @@ PARAMETERS = [
     ({"lr": "fast"}, "lr is a number, not 'fast'"),
     ({"lr": -1.0}, "train.lr must be positive"),
     ({"batch": True}, "batch is a whole number, not True"),
+    ({"patience": 0}, "train.patience must be at least 1, not 0"),
+    ({"verbose": "much"}, "verbose is a whole number or True or False, not 'much'"),
     ({"width": "wide"}, "width is a whole number or None, not 'wide'"),
     ({"method": "gdm"}, "Unknown method 'gdm'. Did you mean 'gmd'?"),
     ({"method": "full", "rule": "index"}, "Unknown option of method 'full' 'rule'"),

@@ -99,6 +99,7 @@ SGD_ON_PLATEAU = Experiment(
         schedule="plateau",
         plateau_patience=3,
         plateau_factor=0.5,
+        patience=4,
         compile=True,
     ),
 )
@@ -372,6 +373,8 @@ def test_devices_by_name(device):
         ({"schedule": "step", "step_every": 3, "step_factor": 1.0}, "train.step_factor must be above 0 and below 1"),
         ({"schedule": "plateau", "plateau_patience": -1}, "train.plateau_patience must be 0 validations or more"),
         ({"schedule": "plateau", "plateau_factor": 0.0}, "train.plateau_factor must be above 0 and below 1, not 0.0."),
+        ({"patience": 0}, "train.patience must be at least 1, not 0."),
+        ({"patience": 2, "select": "last"}, "train.patience waits for a new best score: it is for train.select best"),
         ({"flops": 1e9, "compile": True}, "train.flops needs train.compile false"),
     ],
 )

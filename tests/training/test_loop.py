@@ -240,6 +240,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_experi
     assert first[0]["losses"] != other[0]["losses"]
 
 
+def test_a_stage_ends_when_validation_does_not_improve_also_if_it_is_resumed(make_table_experiment, tmp_path):
+    settings = {"method.name": "blend", "method.width": 8, "train.steps": 80, "train.validate_every": 1}
+    experiment = make_table_experiment({**settings, "train.patience": 2, "train.lr": 0.3})
+    done = go(experiment, tmp_path / "whole")
+    first, second = done.stage_steps["sharing"], done.stage_steps["ensemble"]
+    assert done.step == first + second
+    assert first < 40
+    assert done.finished
+    log = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    scores = [entry["validation"] for entry in log if "validation" in entry and entry["step"] <= first]
+    # By hand: the last two validations of the stage are not better than the best one before, and no earlier two are.
+    assert scores.index(min(scores)) == first - 3
+    cost = json.loads((tmp_path / "whole/cost.json").read_text())["stages"]
+    assert [cost[name]["steps"] for name in ("sharing", "ensemble")] == [first, second]
+    for step in (first, first + 1):  # At the end of the first stage, and in the second.
+        with pytest.raises(KeyboardInterrupt):
+            go(experiment, tmp_path / "parts", stop_at(step), resume=True)
+    go(experiment, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole", decoupled=False)
+
+
 # The others are resumed in the default tests by `check_resuming` of the contract, and `gmd` by the tests above.
 @pytest.mark.parametrize(
     "name",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Self
 
 import numpy as np
@@ -26,8 +27,11 @@ from anysubset.methods.creation import method_of
 from anysubset.methods.method import Method
 from anysubset.methods.table import METHODS
 from anysubset.scenarios import Scenario
+from anysubset.scoring.scores import ALL
 from anysubset.system import processes, tensor_file
 from anysubset.system.devices import device_of
+from anysubset.system.run_files import read_log
+from anysubset.system.run_folder import RunFolder
 from anysubset.tables.frames import has_labels, in_one_order
 from anysubset.tables.in_memory import Array, InMemoryDataset
 from anysubset.tables.modality_columns import ModalityColumns
@@ -84,7 +88,9 @@ class AnySubset(ScenarioScores, ModalityColumns):
         nan: what becomes of single values that are NaN in a modality that the sample has: `mean` fills them with the
             mean of their column over the training samples, `refuse` raises InputError. A modality that is NaN
             throughout is missing in either case.
-        steps: number of optimizer steps.
+        steps: largest number of optimizer steps.
+        patience: number of validations without a lower loss after which training ends early; None for never. There is
+            a validation every 20 steps or 25 in a training, whichever are fewer, and at least 10.
         batch: samples per step; at most all samples.
         lr: the highest learning rate; the schedule is a cosine.
         weight_decay: L2, added to the gradient.
@@ -93,6 +99,10 @@ class AnySubset(ScenarioScores, ModalityColumns):
             0 trains on all samples and keeps the last weights, uncalibrated.
         random_state: seed of the initial weights, batches, cases and validation samples.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        verbose: above 0, each validation is printed.
+
+    After training, `history_` has an entry for each validation: the `step`, the mean training `loss` over the cases at
+    that step (absent for methods without gradients), the `validation` loss, and that of each scenario (`scenarios`).
     """
 
     error: str | None = None  # Loss of a regression.
@@ -111,12 +121,14 @@ class AnySubset(ScenarioScores, ModalityColumns):
         options: Mapping[str, Any] | None = None,
         nan: str = "mean",
         steps: int = 500,
+        patience: int | None = 5,
         batch: int = 64,
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
         validation_fraction: float = 0.1,
         random_state: Any = None,
         device: str = "auto",
+        verbose: int = 0,
     ) -> None:
         self.modalities = modalities
         self.method = method
@@ -129,12 +141,14 @@ class AnySubset(ScenarioScores, ModalityColumns):
         self.options = options
         self.nan = nan
         self.steps = steps
+        self.patience = patience
         self.batch = batch
         self.lr = lr
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.device = device
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
         """NaN is allowed if single values are filled in, or a sample may lack one of several groups of columns."""
@@ -238,12 +252,13 @@ class AnySubset(ScenarioScores, ModalityColumns):
             method.to(device)
             with Run(Path(folder) / "run", experiment) as run:
                 try:
-                    train(method, update, dataset, run, generator)
+                    train(method, update, dataset, run, generator, report=print if self.verbose else silent)
                 except DivergedError as error:
                     raise InputError(
                         f"Training diverged: {error.what}. Set a lower lr (now {self.lr:g}), or bring the values of "
                         "the modalities and the target into a common range."
                     ) from error
+                self.history_ = history_of(RunFolder(run.path).losses)
                 self.weights_, facts = tensor_file.load(run.best)
         self.experiment_, self.signature_ = experiment, signature
         self.task_ = replace(task, temperatures=Temperatures(**facts.get("temperatures", {})))
@@ -302,6 +317,25 @@ class AnySubset(ScenarioScores, ModalityColumns):
             raise InputError("Sets and intervals are for a single target: train an estimator for each column of y.")
         limits = limits_of(self.conformal_, scenarios, coverage)
         return prediction_sets(self.task_, outputs, scenarios, limits)
+
+
+def history_of(log: Path) -> list[dict[str, Any]]:
+    """The validations in the log of a run, each with the training loss of its step."""
+    losses: dict[int, float] = {}
+    history: list[dict[str, Any]] = []
+    for entry in read_log(log):
+        trained = {**entry.get("losses", {}), **entry.get("other_losses", {})}
+        if trained:
+            losses[entry["step"]] = fmean(trained.values())
+        if "validation" in entry:
+            scenarios = {name: by_region[ALL] for name, by_region in entry["scenarios"].items()}
+            loss = {"loss": losses[entry["step"]]} if entry["step"] in losses else {}
+            history.append({"step": entry["step"], **loss, "validation": entry["validation"], "scenarios": scenarios})
+    return history
+
+
+def silent(line: str) -> None:
+    """Print nothing."""
 
 
 def warn(lines: Iterable[str]) -> None:

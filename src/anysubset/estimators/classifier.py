@@ -53,12 +53,14 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
         options: Mapping[str, Any] | None = None,
         nan: str = "mean",
         steps: int = 500,
+        patience: int | None = 5,
         batch: int = 64,
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
         validation_fraction: float = 0.1,
         random_state: Any = None,
         device: str = "auto",
+        verbose: int = 0,
     ) -> None:
         super().__init__(
             modalities=modalities,
@@ -72,12 +74,14 @@ class AnySubsetClassifier(ClassifierMixin, AnySubset):  # type: ignore[misc]
             options=options,
             nan=nan,
             steps=steps,
+            patience=patience,
             batch=batch,
             lr=lr,
             weight_decay=weight_decay,
             validation_fraction=validation_fraction,
             random_state=random_state,
             device=device,
+            verbose=verbose,
         )
         self.class_weight = class_weight
 

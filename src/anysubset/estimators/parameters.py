@@ -12,7 +12,8 @@ from anysubset.experiments.train_settings import TrainSettings
 from anysubset.methods.creation import check_options
 from anysubset.methods.table import row_named
 
-VALIDATIONS = 10  # Number of validations in a training.
+# Validations in a training: one in `SPACING` steps, but `FEWEST` in a short and at most `MOST` in a long training.
+SPACING, FEWEST, MOST = 20, 10, 25
 
 # Types of the parameters; None stands for the default of the method, or of the preset.
 KINDS: dict[str, tuple[Any, ...]] = {
@@ -26,13 +27,22 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "options": (Mapping, None),
     "nan": (str,),
     "steps": (Integral,),
+    "patience": (Integral, None),
     "batch": (Integral,),
     "lr": (Real,),
     "weight_decay": (Real,),
     "validation_fraction": (Real,),
     "device": (str,),
+    "verbose": (Integral, bool),
 }
-TYPE_NAMES = {str: "text", Integral: "a whole number", Real: "a number", Mapping: "a dict", None: "None"}
+TYPE_NAMES = {
+    str: "text",
+    Integral: "a whole number",
+    Real: "a number",
+    Mapping: "a dict",
+    bool: "True or False",
+    None: "None",
+}
 
 NAN = ("mean", "refuse")
 
@@ -51,7 +61,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name, kinds in KINDS.items():
         value = parameters[name]
         fits = any(value is None if kind is None else isinstance(value, kind) for kind in kinds)
-        if not fits or isinstance(value, bool | np.bool_):
+        if not fits or (isinstance(value, bool | np.bool_) and bool not in kinds):
             raise InputError(f"{name} is {' or '.join(TYPE_NAMES[kind] for kind in kinds)}, not {value!r}.")
     if not 0 <= parameters["validation_fraction"] < 1:
         raise InputError(f"validation_fraction is a share from 0 to below 1, not {parameters['validation_fraction']}.")
@@ -93,7 +103,8 @@ def experiment_of(
         calibrating: whether validation calibrates the predictions.
         error: loss of a regression; None for classes.
     """
-    steps, method = int(parameters["steps"]), parameters["method"]
+    steps, method, patience = int(parameters["steps"]), parameters["method"], parameters["patience"]
+    every = max(1, min(steps // FEWEST, max(SPACING, steps // MOST))) if validating else max(1, steps)
     return Experiment(
         seed=seed,
         task=TaskSettings(error=error),
@@ -107,9 +118,10 @@ def experiment_of(
             clip=1.0,
             select="best" if validating else "last",
             calibrate=None if calibrating else False,
-            validate_every=max(1, steps // VALIDATIONS) if validating else max(1, steps),
+            patience=int(patience) if validating and patience is not None else None,
+            validate_every=every,
             checkpoint_every=max(1, steps),
-            log_every=max(1, steps),
+            log_every=every,
             device=parameters["device"],
         ),
     )

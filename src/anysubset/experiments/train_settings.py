@@ -26,7 +26,7 @@ SCHEDULE_OPTIONS = {
 # Settings of `train` that may differ between stages; all others hold for the whole run.
 STAGE_SETTINGS = (
     *("steps", "batch", "micro_batches", "clip", "optimizer", *OPTIMIZER_OPTIONS, "lr", "rates", "weight_decay"),
-    *("schedule", *SCHEDULE_OPTIONS, "warmup", "select", "validate_every"),
+    *("schedule", *SCHEDULE_OPTIONS, "warmup", "select", "patience", "validate_every"),
 )
 
 
@@ -60,6 +60,8 @@ class TrainSettings:
         plateau_factor: factor by which schedule "plateau" multiplies the learning rate after one more.
         warmup: number of steps over which the learning rate rises linearly from 0, under any schedule.
         select: weights to evaluate: "best" on validation, or "last".
+        patience: number of successive validations without a new best score after which a stage ends early, for `select`
+            best; by default no stage does.
         calibrate: whether training ends by calibrating the selected weights on validation, so that a probability is
             the share of right predictions; by default for tables alone, since volumes are predicted once more for it.
         stages: name of a stage of the method -> settings that replace these, such as {pretraining: {lr: 1.0e-3}}.
@@ -96,6 +98,7 @@ class TrainSettings:
     plateau_factor: float = 0.1
     warmup: int = 0
     select: str = "best"
+    patience: int | None = None
     calibrate: bool | None = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     precision: str = "float32"
@@ -128,6 +131,12 @@ class TrainSettings:
         if not 0 <= self.weight_decay <= LARGEST_FLOAT:
             raise InputError(f"train.weight_decay must be 0 or more and at most 3.4e38, not {self.weight_decay}.")
         check_count("train.warmup", self.warmup, 0, MOST_STEPS)
+        if self.patience is not None:
+            check_count("train.patience", self.patience, 1, MOST_STEPS)
+            if self.select != "best":
+                raise InputError(
+                    "train.patience waits for a new best score: it is for train.select best, not for last."
+                )
         self._check_optimizer()
         self._check_schedule()
         if self.flops is not None and not 0 < self.flops < math.inf:

@@ -11,6 +11,7 @@ from scipy.sparse import issparse
 
 from anysubset.batches import Observed
 from anysubset.errors import InputError, one_line, unknown
+from anysubset.scoring.scores import Score
 from anysubset.system.fingerprints import Fingerprints
 from anysubset.tables.dataset import TableDataset
 from anysubset.tables.frames import has_labels
@@ -36,6 +37,10 @@ class InMemoryDataset(TableDataset):
         # Training needs a split `val`. Without one, only the last step is validated, so nothing is selected by it.
         self.splits.setdefault("val", self.splits.get("train", ()))
         self.ready = {}
+
+    def over_set(self, scores: Sequence[Score]) -> list[Score]:
+        """None: validation looks at the losses alone, and these metrics take longer to compute than the network."""
+        return []
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
         """None: the run folder of an estimator is temporary."""

@@ -108,7 +108,8 @@ def train(
     progress = read_progress(run)
     check_agreement("checkpoint", {"the number of steps done": progress.step}, CHECKPOINT)
     if settings.flops is None:
-        progress.stage_steps = steps_by_stage(settings, shares, own_steps)
+        # A stage that ended early has fewer steps, which the checkpoint knows.
+        progress.stage_steps = steps_by_stage(settings, shares, own_steps) | progress.stage_steps
     progress.stage_steps |= {stage.name: stage.fit_steps for stage in method.stages if stage.fit_steps}
     fingerprints = {split: dataset.fingerprints(split) for split in dataset.recorded_splits}
     prints = {split: of_split for split, of_split in fingerprints.items() if of_split}
@@ -159,7 +160,7 @@ def train(
         run.cost.begin_stage(stage.name, steps)
         resume_tests(training, progress, report)
         train_stage(training, progress, show, report)
-        first += steps
+        first += progress.stage_steps[stage.name]
     return progress
 
 
@@ -193,6 +194,9 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             last = number == training.last
             if training.stage.scored and ((number - training.first) % settings.validate_every == 0 or last):
                 validate(training, progress, report)
+                if not last and out_of_patience(training, progress):
+                    last = True
+                    end_stage(training, progress, report)
             progress.finished = last and training.stage is method.stages[-1]
             if last and training.stage.keeps_best:
                 keep_best(training, progress, report)
@@ -206,6 +210,25 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if ending:  # Also after the last step, since the caller may go on to something else, such as scoring.
                 processes.barrier()  # A rank that leaves ends the others, and the first one may still be saving.
                 raise KeyboardInterrupt
+            if last:
+                break
+
+
+def out_of_patience(training: StageTraining, progress: Progress) -> bool:
+    """Whether the last `train.patience` validations of a stage with gradients brought no new best score."""
+    settings = training.settings
+    if settings.patience is None or training.stage.fit_steps:
+        return False
+    return progress.step - progress.best_step >= settings.patience * settings.validate_every
+
+
+def end_stage(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
+    """Make the current step the last one of its stage."""
+    steps = progress.step - training.first
+    report(f"step {progress.step}: no new best score in {training.settings.patience} validations, so training ends")
+    training.settings = replace(training.settings, steps=steps)
+    progress.stage_steps[training.stage.name] = steps
+    training.run.cost.begin_stage(training.stage.name, steps)
 
 
 def keep_best(training: StageTraining, progress: Progress, report: Callable[[str], None]) -> None:
