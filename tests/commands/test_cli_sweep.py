@@ -269,7 +269,7 @@ def test_an_interrupted_sweep_stops_its_runs_and_resumes_them(tiny, tmp_path, nu
         process.send_signal(number)
         assert process.wait() == code
     for seed in (0, 1):
-        with filelock.FileLock(tmp_path / f"out/{seed}/.lock", timeout=10):
+        with filelock.FileLock(tmp_path / f"out/{seed}/.lock", timeout=200):
             facts = tensor_file.load(latest[seed])[1]
             assert not facts["finished"]
     assert swept(tiny) == 0

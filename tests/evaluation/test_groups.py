@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from tests.ranks import run_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -348,16 +349,11 @@ def process(rank: int, world: int, folder: str, path: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.timeout(3000)
 def test_whole_groups_of_incomplete_samples_give_the_same_gradients_and_scores_on_two_processes(
     videos: Path, tmp_path: Path
 ):
-    context = torch.multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=process, args=(rank, 2, str(tmp_path), str(videos))) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(100)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert run_ranks(process, 2, str(tmp_path), str(videos)) == [0, 0]
     alone = gradients_and_scores(videos)
     by_rank = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
     # Both ranks had samples, and at some step unequally many.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tests.ranks import run_ranks
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -23,6 +24,7 @@ from anysubset.gradients import GMD, Streamed
 from anysubset.models.network import select
 from anysubset.scenarios import draw_cases, scenario_name
 
+pytestmark = pytest.mark.timeout(3000)  # A machine that is busy with other things takes long for several processes.
 MODALITIES = ("text", "audio", "vision")
 STEPS = 20
 BATCH = 8
@@ -170,17 +172,9 @@ def process(rank: int, world: int, folder: str, jobs: list[Callable[..., Any]]) 
 
 def together(world: int, folder: Path, jobs: list[Callable[..., Any]]) -> list[list[Any]]:
     """Results of each job, by process."""
-    context = torch.multiprocessing.get_context("spawn")
-    started = [context.Process(target=process, args=(rank, world, str(folder), jobs)) for rank in range(world)]
-    for one in started:
-        one.start()
-    for one in started:
-        one.join(100)
-    for rank, one in enumerate(started):
-        if one.exitcode != 0:
-            one.kill()
-            said = folder / f"{rank}.txt"
-            pytest.fail(said.read_text() if said.exists() else f"Process {rank} ended with {one.exitcode}.")
+    codes = run_ranks(process, world, str(folder), jobs)
+    said = [file.read_text() for file in sorted(folder.glob("*.txt"))]
+    assert codes == [0] * world, "\n".join(said)
     by_process = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
     return [list(job) for job in zip(*by_process, strict=True)]
 

@@ -142,6 +142,7 @@ def heavy_by_world() -> dict[int, list[Results]]:
     return results_on_ranks(HEAVY)
 
 
+@pytest.mark.timeout(3000)  # A machine that is busy with other things takes long for several processes.
 @pytest.mark.parametrize("name", QUICK)
 def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(
     name: str, quick_by_world: dict[int, Sequence[Results]]
@@ -150,6 +151,7 @@ def test_a_step_gives_the_same_gradient_on_one_rank_and_on_several(
     check_same_on_ranks(name, SHARED[name], quick_by_world)
 
 
+@pytest.mark.timeout(3000)  # A machine that is busy with other things takes long for several processes.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEAVY)
 def test_a_step_of_a_large_method_gives_the_same_gradient_on_one_rank_and_on_several(

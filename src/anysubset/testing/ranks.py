@@ -26,7 +26,7 @@ from anysubset.testing.toys import MODALITIES, part
 
 RANKS = (2, 4)  # Numbers of processes that share the batch of a step.
 PRELOAD = ("anysubset.testing", "torch._dynamo")  # The latter is imported by the first optimizer of a process.
-LONGEST_WAIT = timedelta(seconds=120)  # Of a process for the others.
+LONGEST_WAIT = timedelta(minutes=10)  # Of a process for the others, which a busy machine starts late.
 
 
 @dataclass(frozen=True)
