@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from anysubset.errors import InputError
 from anysubset.models.dimensions import CONVOLUTION, INTERPOLATION, POOL
+from anysubset.models.recomputing import Recomputing
 
 GROUPS = 8
 CHANNELS = (32, 64, 128, 256, 256)  # At width 1; the paper's runs use width 0.5.
@@ -44,10 +45,19 @@ class Block(nn.Module):
         self.second = convolution(middle, after, kernel_size=3, padding=1)
         self.second_norm = ModalityNorm(after, modalities)
 
-    def forward(self, x: Tensor, modality: str) -> Tensor:
-        """(n, before, ...) in, (n, after, ...) out."""
-        x = functional.relu(self.first_norm(convolved(self.first, x), modality))
-        return functional.relu(self.second_norm(convolved(self.second, x), modality))
+    def forward(self, x: Tensor, modality: str, again: Recomputing) -> Tensor:
+        """(n, before, ...) in, (n, after, ...) out.
+
+        again: context in which results of norms and activations are registered.
+        """
+        x = activated(convolved(self.first, x), self.first_norm, modality, again)
+        return activated(convolved(self.second, x), self.second_norm, modality, again)
+
+
+def activated(x: Tensor, norm: ModalityNorm, modality: str, again: Recomputing) -> Tensor:
+    """Norm, then ReLU; for the backward pass the input alone is held."""
+    normalised = again.register(norm(x, modality), lambda x: functional.relu(norm(x, modality)), x)
+    return functional.relu_(normalised)
 
 
 def convolved(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
@@ -101,13 +111,28 @@ class UNet(nn.Module):
         size = x.shape[2:]
         padding = [amount for length in reversed(size) for amount in (0, -length % STRIDE)]
         x = functional.pad(x, padding) if any(padding) else x
+        x = Recomputing().run(self.levels, x, modality)
+        return x[(slice(None), slice(None), *(slice(length) for length in size))]
+
+    def levels(self, x: Tensor, modality: str, again: Recomputing) -> Tensor:
+        """Down and up; of large tensors, those that a convolution gave are held for the backward pass."""
         skips = []
         for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x, modality)
+            x = block(again.register(self.pooled(x), self.pooled, x) if level else x, modality, again)
             skips.append(x)
         x = skips.pop()
         for block in self.decoder:
             skip = skips.pop()
-            x = functional.interpolate(x, size=skip.shape[2:], mode=INTERPOLATION[self.dimensions], align_corners=True)
-            x = block(torch.cat([skip, x], dim=1), modality)
-        return x[(slice(None), slice(None), *(slice(length) for length in size))]
+            x = block(again.register(self.joined(skip, x), self.joined, skip, x), modality, again)
+        return x
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Max pooling; without autocast, which on the CPU would copy volumes to float32 for it."""
+        with torch.autocast(x.device.type, enabled=False):
+            pooled: Tensor = self.pool(x)
+        return pooled
+
+    def joined(self, skip: Tensor, below: Tensor) -> Tensor:
+        """Concatenate a skip connection and the level below, interpolated to its size."""
+        mode = INTERPOLATION[self.dimensions]
+        return torch.cat([skip, functional.interpolate(below, size=skip.shape[2:], mode=mode, align_corners=True)], 1)
