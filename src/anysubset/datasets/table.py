@@ -75,7 +75,7 @@ FOR_VOLUMES = (
     *("task.patch", "task.pool", "task.cross_entropy", "task.overlap", "task.window", "task.mirror", "task.smallest"),
     "task.threshold",
 )
-FOR_TABLES = ("data.folds", "data.fold", "data.as_stored", "data.reading", "task.error")
+FOR_TABLES = ("data.as_stored", "data.reading", "task.error")
 
 
 def dataset_named(data: DataSettings) -> VolumeSet | TableSet:

@@ -123,8 +123,9 @@ class DataSettings:
         cache: where prepared patients are stored: "memory", or a folder.
         workers: number of processes that prepare training patches; 0 to prepare them in the training process.
         augment: random augmentation of training patches.
-        folds: for a table, the number of folds into which it is divided at random, with groups kept together and
-            classes stratified. The folds replace all other splits.
+        folds: number of folds into which the data are divided at random, with groups and the scans of a patient kept
+            together. Those of a table are stratified by class or tercile of the target, those of patients with a label
+            by the modalities in their files. The folds replace all other splits.
         fold: index from 0 of the fold that is the test split; the next fold is the validation split.
         missingness: JSON file of the modalities that each sample keeps, by id, as `anysubset ampute` writes it.
         complete_only: whether to leave out training samples that lack a modality, in the data or by `missingness`.

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 
 from anysubset.batches import Batch, collate
 from anysubset.datasets.dataset import Dataset, Unit, complete_only, named_files, place_of
+from anysubset.datasets.folds import draw_folds
 from anysubset.datasets.groups import groups_of, is_file, torn_note
 from anysubset.datasets.missingness import read_missingness, restricted
-from anysubset.datasets.scans import torn_scans
-from anysubset.datasets.splits import check_splits, files_of_splits, find_splits, read_splits, splits_beside
+from anysubset.datasets.scans import scans_of_patients, torn_scans
+from anysubset.datasets.splits import Splits, check_splits, files_of_splits, find_splits, read_splits, splits_beside
 from anysubset.errors import InputError, unknown
 from anysubset.experiments.data_settings import MEDIAN, DataSettings
 from anysubset.scenarios import Scenario, scored_scenarios
@@ -65,6 +66,7 @@ class Volumes(Dataset):
         self.data = data
         self.root = data.root
         self.report = report
+        self.in_files: dict[str, Scenario] = {}  # Modalities of the task in the files of each patient.
         self.patients = self.find_patients()
         self.groups = self.read_groups()
         self.splits = self.read_splits()
@@ -93,6 +95,8 @@ class Volumes(Dataset):
         for line in surveyed.notes:
             self.report(f"note: {line}")
         patients = {patient.id: with_masks(patient, self.task.modalities) for patient in surveyed.patients}
+        for patient_id, patient in patients.items():
+            self.in_files[patient_id] = tuple(name for name in self.task.modalities if name in patient.sources)
         if self.data.missingness is None:
             return patients
         path = place_of(self.data.missingness, self.root)
@@ -118,12 +122,15 @@ class Volumes(Dataset):
         return groups_of(self.patients, place_of(setting, self.root) if is_file(setting) else setting)
 
     def read_splits(self) -> dict[str, tuple[str, ...]]:
-        """Ids by split, from `data.splits` or the split files in the data root; split `all` has every patient.
+        """Ids by split, from `data.splits`, drawn folds or the split files in the data root; `all` has every patient.
 
         Raises:
-            InputError: if a split names an unknown patient, or `data.complete_only` leaves no training patient.
+            InputError: if a split names an unknown patient, there are fewer patients than folds, or
+                `data.complete_only` leaves no training patient.
         """
-        if self.data.splits is None:
+        if self.data.folds is not None:
+            from_files = self.drawn_fold(self.data.folds)
+        elif self.data.splits is None:
             from_files = find_splits(Path(self.data.root)) or {}
         else:
             from_files = read_splits(place_of(self.data.splits, self.root))
@@ -136,6 +143,29 @@ class Volumes(Dataset):
             return splits
         present = {patient_id: patient.sources for patient_id, patient in self.patients.items()}
         return complete_only(splits, present, self.task.modalities, self.noun, self.report)
+
+    def drawn_fold(self, count: int) -> Splits:
+        """The splits of fold `data.fold` of `count` folds, of the patients with a label.
+
+        They are stratified by the modalities in the files, so that `data.missingness` does not change the folds. Groups
+        are kept together; without `data.group`, the scans of a patient going by their ids and folders.
+
+        Raises:
+            InputError: if `data.splits` is set, too, or there are fewer groups than folds.
+        """
+        if self.data.splits is not None:
+            raise InputError("Set data.splits to read splits or data.folds to draw them, not both.")
+        labelled = {patient_id: patient for patient_id, patient in self.patients.items() if patient.label is not None}
+        groups, together = self.groups, " with groups kept together"
+        if groups is None:
+            groups, together = scans_of_patients(labelled, folder_groups(labelled.values())), " by patients"
+        strata = {patient_id: "+".join(self.in_files[patient_id]) for patient_id in labelled}
+        drawn = draw_folds(strata, count, groups)[self.data.fold]
+        sizes = ", ".join(f"{name} {len(ids)}" for name, ids in drawn.items())
+        without = len(self.patients) - len(labelled)
+        unlabelled = f"; {without} without a label are in none" if without else ""
+        self.report(f"Fold {self.data.fold} of {count}, drawn{together if groups else ''}: {sizes}{unlabelled}")
+        return drawn
 
     def torn_scans(self, splits: Mapping[str, Collection[str]]) -> str | None:
         """One line on patients with scans in more than one split, going by ids and folders; None without such ones."""
@@ -183,7 +213,7 @@ class Volumes(Dataset):
             if source is not None
         ]
         images = dict.fromkeys(file for source in sources for file in header_and_voxels(source.path))
-        beside = splits_beside(Path(self.root)) if self.data.splits is None else []
+        beside = splits_beside(Path(self.root)) if self.data.splits is None and self.data.folds is None else []
         return [*images, *(file for path in beside for file in files_of_splits(path)), *named_files(self.data)]
 
     def fingerprints(self, split: str, content: bool = True) -> Fingerprints:
