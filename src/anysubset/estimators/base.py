@@ -168,7 +168,7 @@ class AnySubset(ScenarioScores, ModalityColumns):
         if has_labels(y) and (lacking := int(np.asarray(y.isna()).sum())):
             raise InputError(f"y is NaN or NA for {lacking} samples: give X and y for the others.")
         with input_errors():
-            shape = getattr(y, "shape", None) or np.shape(y)
+            shape = getattr(y, "shape", None) or np.asarray(y).shape
             several = len(shape) == 2 and shape[1] > 1
             target: Array = validate_data(self, y=y, **options, **({"multi_output": True} if several else {}))
         warn(note_on_target_code(target, "Values of y"))
