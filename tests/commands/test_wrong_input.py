@@ -278,7 +278,7 @@ FAULTS = [
         ("'--train.stepz'", "Did you mean '--train.steps'?"),
     ),
     Fault("an unknown command", nothing, "fti {experiment}", ("Unknown command 'fti'", "Did you mean 'fit'?")),
-    Fault("a command without a required argument", nothing, "fit", ("experiment", "required", "anysubset fit --help")),
+    Fault("a command without a required argument", nothing, "fit", ("Name the YAML files", "--resume --run RUN")),
     Fault("a missing experiment file", nothing, "fit {new}.yaml --run {new}", ("no experiment file", "new.yaml")),
     Fault("a seed below 0", nothing, FIT + " --seed -1", ("seed", "-1")),
     Fault("a negative number of workers", nothing, FIT + " --data.workers -1", ("data.workers", "-1")),

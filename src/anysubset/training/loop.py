@@ -210,8 +210,8 @@ def train_stage(training: StageTraining, progress: Progress, show: Show, report:
             if ending:  # Also after the last step, since the caller may go on to something else, such as scoring.
                 processes.barrier()  # A rank that leaves ends the others, and the first one may still be saving.
                 raise KeyboardInterrupt
-            if last:
-                break
+            if last and number < numbers[-1]:
+                break  # The stage ended early.
 
 
 def out_of_patience(training: StageTraining, progress: Progress) -> bool:

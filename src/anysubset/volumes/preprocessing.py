@@ -4,7 +4,7 @@ A patient is cropped to the smallest box around the foregrounds of the modalitie
 normalised by their own modality or by those that are present, so missing ones have no influence.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,12 +193,12 @@ def prepare(patient: PatientVolumes, task: Segmentation) -> Prepared:
         whole_labels = torch.from_numpy(to_canonical(patient.label, patient.grid))
         extent = around([box, *([box_around(whole_labels)] if whole_labels.any() else [])])
         labels = extent.of(whole_labels).contiguous()
-        volumes_ml = region_volumes(task.regions, labels, patient.grid)
+        volumes_ml = region_volumes(task.regions, regions_of_labels(labels, task.regions), patient.grid)
     if patient.native_label is not None:
         native = patient.native_label
         matrix = to_prepared(native.grid, patient.grid)
         truth = Truth(torch.from_numpy(native.values), task.regions, matrix, native.grid.spacing)
-        volumes_ml = region_volumes(task.regions, truth.labels, native.grid)
+        volumes_ml = region_volumes(task.regions, regions_of_labels(truth.labels, task.regions), native.grid)
     joint = box.of(torch.stack(foregrounds)).contiguous() if task.normalise == "zscore_joint" else None
     return Prepared(
         id=patient.id,
@@ -225,11 +225,10 @@ def box_around(mask: Tensor) -> Box:
     return Box(tuple(int(axis[0]) for axis in indices), tuple(int(axis[-1]) + 1 for axis in indices))
 
 
-def region_volumes(regions: Mapping[str, Collection[int]], labels: Tensor, grid: Grid) -> dict[str, float]:
-    """Volume of each region in ml, to a thousandth, from label values (x, y, z) in a grid."""
+def region_volumes(names: Iterable[str], regions: Tensor, grid: Grid) -> dict[str, float]:
+    """Volume of each region in ml, to a thousandth, from bool (regions, x, y, z) in a grid."""
     voxel_ml = grid.voxel_volume / 1000  # From mm^3 to ml.
-    counts = regions_of_labels(labels, regions).flatten(1).count_nonzero(dim=1).tolist()
-    return {name: round(voxel_ml * count, 3) for name, count in zip(regions, counts, strict=True)}
+    return {name: round(voxel_ml * int(region.count_nonzero()), 3) for name, region in zip(names, regions, strict=True)}
 
 
 def normalised(volume: NDArray[Any], inside: NDArray[np.bool_], task: Segmentation) -> NDArray[np.float32]:
